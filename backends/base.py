@@ -1,0 +1,107 @@
+"""The contract of a backend: what the harness may ask of a framework, and what it is owed.
+
+Only `numpy.ndarray` crosses this boundary. Canonical layouts: images (n, height, width, channels),
+convolution kernels (height, width, in, out), dense kernels (in, out), and the last feature map is flattened
+in (height, width, channel) order. A backend converts to and from its framework's own layouts in
+`load_params` and `export_params` alone.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bench.specs import DatasetInfo, Device, Precision, Workload
+
+Params: TypeAlias = dict[str, npt.NDArray[np.float32]]
+"""Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`."""
+State: TypeAlias = dict[str, npt.NDArray[Any]]
+"""A snapshot of training, opaque to the harness: parameters, optimizer state and step count."""
+
+
+class Mode(msgspec.Struct, frozen=True, kw_only=True):
+    """One way a framework runs a training step, under the name its community gives it."""
+
+    name: str
+    summary: str
+    taught: bool = False
+    """Whether this is what the framework's own documentation teaches first."""
+
+
+class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the harness knows of a backend without importing its framework."""
+
+    name: str
+    title: str
+    target: str
+    """Where the class is, as `module:Class`; imported only inside a worker."""
+    distributions: tuple[str, ...]
+    """Installed distributions it needs, by any of several names: `tensorflow|tensorflow-cpu`."""
+    modes: tuple[Mode, ...]
+    environment: Mapping[str, str] = {}
+    """Variables its worker is started with."""
+    cpu_environment: Mapping[str, str] = {}
+    """Further variables when the job runs on the CPU."""
+    cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
+    gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+    reference: bool = False
+    """Whether it is the reference: run only when named, never ranked."""
+
+    @property
+    def taught_mode(self) -> str:
+        return next(mode.name for mode in self.modes if mode.taught)
+
+
+class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
+    """The training split as it lies on disk: images uint8 (n, h, w, c), labels uint8 (n,)."""
+
+    info: DatasetInfo
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.uint8]
+
+
+class Backend(Protocol):
+    """One network of one workload, trained by one framework in one mode on one device.
+
+    A pixel `p` of a uint8 image enters the network as `p / 255`. The loss is the mean softmax cross-entropy
+    of the batch. The optimizer's formulas are those of `backends.numpy_backend`. `precision` says how
+    matrix products are computed: `fp32` in full float32, `tf32` with TensorFloat-32 inputs, `bf16` with
+    bfloat16 activations and products over float32 parameters; parameters and loss stay float32 in all three.
+    """
+
+    def __init__(
+        self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
+    ) -> None:
+        """Build the network and put the training split on the device; raise if the device is not there."""
+
+    def load_params(self, params: Params) -> None:
+        """Set every parameter, and reset the optimizer's state and its step count."""
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """Train one step a row of `order` and return the loss of each step, taken before its update.
+
+        `order` is int32 (steps, batch): indices into the training split. This is what is timed, so nothing
+        else may happen in it; it returns only after the last update has landed on the device. Any number of
+        steps from 1 on must work, and a step may compile only once however many rows come.
+        """
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Return the logits, float32 (n, classes), of uint8 images (n, h, w, c)."""
+
+    def export_params(self) -> Params:
+        """Return the parameters in canonical layout."""
+
+    def save_state(self) -> State:
+        """Return all that training needs to go on from here as if it had not stopped."""
+
+    def restore_state(self, state: State) -> None:
+        """Take up what `save_state` returned."""
+
+    def describe(self) -> dict[str, str | int | float | bool | None]:
+        """Say what really runs: `versions`, the actual `device` and `dtype`, `threads`, and what else matters.
+
+        The keys `device` (`cpu` or `gpu`), `device_name` and `peak_device_bytes` (allocator peak, None on
+        the CPU) are owed; the others are the framework's own.
+        """

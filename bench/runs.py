@@ -1,0 +1,132 @@
+"""Run folders: create one, append a record so that a crash loses at most that one, and read it back."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from bench.errors import RecordError, UsageError, unknown
+from bench.records import SCHEMA, JobRecord, ParityRecord, Record, RunHeader, UnmeasuredRecord
+
+HEADER = "run.json"
+RECORDS = "records.jsonl"
+QUARANTINE = "records.quarantined"
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True):
+    """A run as read from its folder; `rejected` names every line that could not be read, and why."""
+
+    folder: Path
+    header: RunHeader
+    records: tuple[Record, ...]
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def jobs(self) -> tuple[JobRecord, ...]:
+        return tuple(record for record in self.records if isinstance(record, JobRecord))
+
+    @property
+    def parity(self) -> tuple[ParityRecord, ...]:
+        return tuple(record for record in self.records if isinstance(record, ParityRecord))
+
+    @property
+    def unmeasured(self) -> tuple[UnmeasuredRecord, ...]:
+        return tuple(record for record in self.records if isinstance(record, UnmeasuredRecord))
+
+
+def create_run(results: Path, header: RunHeader) -> Path:
+    """Make the run's folder and write its header; raise RecordError where that cannot be done."""
+    folder = results / header.run_id
+    try:
+        folder.mkdir(parents=True)
+        _write_durably(folder / HEADER, msgspec.json.format(msgspec.json.encode(header)) + b"\n")
+    except OSError as error:
+        raise RecordError(
+            f"cannot write results to {folder}: {error.strerror}. Name another folder with --results DIR."
+        ) from error
+    return folder
+
+
+def append_record(folder: Path, record: Record) -> None:
+    """Append one record and return only when it is on disk."""
+    path = folder / RECORDS
+    try:
+        with path.open("ab") as file:
+            file.write(msgspec.json.encode(record) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RecordError(f"cannot append to {path}: {error.strerror}. What was measured before is kept.") from error
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run; a line that is cut off or not a record is left out and named in `rejected`."""
+    try:
+        header = msgspec.json.decode((folder / HEADER).read_bytes(), type=RunHeader)
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} is no run: it has no {HEADER}. (bench report names the newest run)") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise RecordError(f"cannot read {folder / HEADER}: {error}") from error
+    if header.schema != SCHEMA:
+        raise RecordError(f"{folder} has records of schema {header.schema}; this version reads schema {SCHEMA}.")
+    records: list[Record] = []
+    rejected: list[str] = []
+    for number, line in _lines(folder / RECORDS):
+        try:
+            records.append(msgspec.json.decode(line, type=Record))
+        except msgspec.DecodeError as error:
+            rejected.append(f"{RECORDS} line {number}: {error}")
+    return Run(folder=folder, header=header, records=tuple(records), rejected=tuple(rejected))
+
+
+def quarantine_rejected(folder: Path) -> tuple[str, ...]:
+    """Move every unreadable line to a file beside, so that appending is safe again; return what was moved."""
+    run = read_run(folder)
+    if run.rejected:
+        lines = [line for _, line in _lines(folder / RECORDS)]
+        kept, bad = [], []
+        for line in lines:
+            try:
+                msgspec.json.decode(line, type=Record)
+                kept.append(line)
+            except msgspec.DecodeError:
+                bad.append(line)
+        with (folder / QUARANTINE).open("ab") as file:
+            file.write(b"".join(line + b"\n" for line in bad))
+        _write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
+    return run.rejected
+
+
+def find_run(results: Path, name: str | None) -> Path:
+    """Return the folder of the run of that name or path, or of the newest run where none is named."""
+    runs = sorted(
+        (path.parent for path in results.glob(f"*/{HEADER}")),
+        key=lambda folder: ((folder / HEADER).stat().st_mtime_ns, folder.name),
+    )
+    if name is None:
+        if not runs:
+            raise UsageError(f"no run in {results} yet. Make one with: bench run")
+        return runs[-1]
+    for candidate in (results / name, Path(name)):
+        if (candidate / HEADER).is_file():
+            return candidate
+    raise unknown("run", name, [folder.name for folder in runs], f"looked in {results}")
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the number, from 1, and the bytes of each line that is not empty."""
+    if path.exists():
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if line.strip():
+                yield number, line
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that a reader sees the old or the new content and never a part."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
