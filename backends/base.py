@@ -41,7 +41,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Installed distributions it needs, by any of several names: `tensorflow|tensorflow-cpu`."""
     modes: tuple[Mode, ...]
     environment: Mapping[str, str] = {}
-    """Variables its worker is started with."""
+    """Variables its worker is started with; `{scratch}` stands for a folder that is new for every worker."""
     cpu_environment: Mapping[str, str] = {}
     """Further variables when the job runs on the CPU."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")

@@ -28,7 +28,7 @@ class ContractError(BenchError):
     """A backend does not keep the contract of `backends.base`."""
 
 
-class Unavailable(BenchError):
+class UnavailableError(BenchError):
     """A backend, device or precision cannot be used on this machine."""
 
 

@@ -43,8 +43,8 @@ class EpochPoint(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     train_s: float
     """Seconds of training up to here, evaluation excluded."""
-    train_loss: float
-    """Mean of the step losses since the last point."""
+    train_loss: float | None
+    """Mean of the step losses since the last point; None before the first step."""
     test_loss: float
     test_accuracy: float
 
@@ -65,6 +65,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     epochs: float
     """Epochs to train and evaluate after the windows, from the initial weights; 0: none."""
+    evaluate_every: float = 1.0
+    """Epochs between two evaluations; the last epoch is always evaluated."""
     time_limit_s: float
 
 
@@ -89,6 +91,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     """The first call of a training step: tracing and compilation, then one step."""
     warmup: tuple[Window, ...] = ()
     windows: tuple[Window, ...] = ()
+    learn_s: float | None = None
+    """Training and evaluating for `points`, from the first evaluation to the last."""
     points: tuple[EpochPoint, ...] = ()
     peak_rss_bytes: int | None = None
     peak_rss_method: str | None = None
@@ -112,7 +116,7 @@ class ParityCheck(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        return self.error <= self.tolerance  # false for NaN
+        return self.error <= self.tolerance
 
 
 class ParityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="parity", tag_field="record"):
@@ -151,6 +155,8 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
     taught_mode: str
     modes: dict[str, str]
     """What each mode is, in a line."""
+    reference: bool
+    """Whether it is the reference, which is never ranked."""
     versions: dict[str, str]
     """Version of every distribution it needs."""
 

@@ -57,7 +57,9 @@ def append_record(folder: Path, record: Record) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise RecordError(f"cannot append to {path}: {error.strerror}. What was measured before is kept.") from error
+        raise RecordError(
+            f"cannot append to {path}: {error.strerror}. What was measured before is kept."
+        ) from error
 
 
 def read_run(folder: Path) -> Run:
@@ -65,11 +67,15 @@ def read_run(folder: Path) -> Run:
     try:
         header = msgspec.json.decode((folder / HEADER).read_bytes(), type=RunHeader)
     except FileNotFoundError as error:
-        raise UsageError(f"{folder} is no run: it has no {HEADER}. (bench report names the newest run)") from error
+        raise UsageError(
+            f"{folder} is no run: it has no {HEADER}. (bench report names the newest run)"
+        ) from error
     except (OSError, msgspec.DecodeError) as error:
         raise RecordError(f"cannot read {folder / HEADER}: {error}") from error
     if header.schema != SCHEMA:
-        raise RecordError(f"{folder} has records of schema {header.schema}; this version reads schema {SCHEMA}.")
+        raise RecordError(
+            f"{folder} has records of schema {header.schema}; this version reads schema {SCHEMA}."
+        )
     records: list[Record] = []
     rejected: list[str] = []
     for number, line in _lines(folder / RECORDS):

@@ -1,0 +1,61 @@
+"""What each backend offers, readable without importing its framework."""
+
+from backends.base import BackendInfo, Mode
+
+NUMPY = BackendInfo(
+    name="numpy",
+    title="NumPy",
+    target="backends.numpy_backend:NumpyBackend",
+    distributions=("numpy",),
+    modes=(Mode(name="float64", summary="the reference: plain NumPy in double precision", taught=True),),
+    cpu_precisions=("fp32",),
+    gpu_precisions=(),
+    reference=True,
+)
+
+TENSORFLOW = BackendInfo(
+    name="tensorflow",
+    title="TensorFlow",
+    target="backends.tensorflow_backend:TensorFlowBackend",
+    distributions=("tensorflow|tensorflow-cpu", "keras"),
+    modes=(
+        Mode(name="graph", summary="a step is one call of a tf.function", taught=True),
+        Mode(name="graph-loop", summary="many steps are one call: the loop is inside the tf.function"),
+        Mode(name="xla", summary="as graph, compiled by XLA (jit_compile=True)"),
+        Mode(name="eager", summary="every operation is called from Python"),
+    ),
+    environment={
+        "KERAS_BACKEND": "tensorflow",  # Keras would otherwise pick its engine from a file in the home folder
+        "KERAS_HOME": "{scratch}/keras",  # and write that file when imported
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else TensorFlow takes all of the GPU's memory at the start
+    },
+)
+
+TORCH = BackendInfo(
+    name="torch",
+    title="PyTorch",
+    target="backends.torch_backend:TorchBackend",
+    distributions=("torch",),
+    modes=(
+        Mode(name="eager", summary="every operation is called from Python", taught=True),
+        Mode(name="compile", summary="forward, loss and backward compiled by torch.compile"),
+    ),
+    environment={
+        "TORCHINDUCTOR_CACHE_DIR": "{scratch}/inductor"
+    },  # a warm cache would hide the time to compile
+)
+
+JAX = BackendInfo(
+    name="jax",
+    title="JAX",
+    target="backends.jax_backend:JaxBackend",
+    distributions=("jax", "flax", "optax"),
+    modes=(
+        Mode(name="jit", summary="a step is one call of a jitted function, its state donated", taught=True),
+        Mode(name="loop", summary="many steps are one call: lax.fori_loop over the batches"),
+        Mode(name="eager", summary="every operation is dispatched from Python, nothing is jitted"),
+    ),
+    environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory
+    cpu_environment={"JAX_PLATFORMS": "cpu"},
+)

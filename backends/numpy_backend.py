@@ -1,0 +1,300 @@
+"""The reference: forward, backward and four optimizers in float64 NumPy, written to be read.
+
+This file defines what every other backend must compute. It is also a backend of its own: it trains, slowly,
+where no framework is installed.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from backends.base import Params, State, TrainingData
+from bench.errors import UnavailableError
+from bench.specs import Architecture, Device, OptimizerSpec, Precision, Workload
+
+Array = npt.NDArray[np.float64]
+Arrays = dict[str, Array]
+
+
+class NumpyBackend:
+    """Trains in float64 on the CPU; parameters and losses leave it as float32, as the contract asks."""
+
+    def __init__(
+        self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
+    ) -> None:
+        if device != "cpu" or precision != "fp32":
+            raise UnavailableError(f"the numpy backend runs on cpu in fp32, not on {device} in {precision}")
+        self._mode = mode
+        self._workload = workload
+        self._data = data
+        self.params: Arrays = {}
+        self._optimizer = make_optimizer(workload.optimizer)
+        self._step = 0
+
+    def load_params(self, params: Params) -> None:
+        self.params = {name: value.astype(np.float64) for name, value in params.items()}
+        self._optimizer = make_optimizer(self._workload.optimizer)
+        self._step = 0
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        return self.train_steps_float64(order).astype(np.float32)
+
+    def train_steps_float64(self, order: npt.NDArray[np.int32]) -> Array:
+        """Train one step a row of `order`; return each step's loss in full precision."""
+        losses = np.empty(len(order))
+        for row, batch in enumerate(order):
+            losses[row], gradients = self.loss_and_gradients(
+                self._data.images[batch], self._data.labels[batch]
+            )
+            rate = learning_rate(self._workload.optimizer, self._step)
+            self._optimizer.update(self.params, gradients, rate)
+            self._step += 1
+        return losses
+
+    def loss_and_gradients(
+        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
+    ) -> tuple[float, Arrays]:
+        """Return the mean cross-entropy of the batch and its gradient by every parameter."""
+        logits, trace = forward(self._workload.architecture, self.params, images)
+        loss, d_logits = softmax_cross_entropy(logits, labels)
+        return loss, backward(self._workload.architecture, self.params, trace, d_logits)
+
+    def logits(self, images: npt.NDArray[np.uint8]) -> Array:
+        """Return the logits (n, classes) of uint8 images in full precision."""
+        return forward(self._workload.architecture, self.params, images)[0]
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        parts = [self.logits(images[start : start + 500]) for start in range(0, len(images), 500)]
+        return np.concatenate(parts).astype(np.float32)
+
+    def export_params(self) -> Params:
+        return {name: value.astype(np.float32) for name, value in self.params.items()}
+
+    def save_state(self) -> State:
+        slots = {f"slot/{slot}/{name}": value for slot, name, value in self._optimizer.slots()}
+        params = {f"param/{name}": value for name, value in self.params.items()}
+        return {key: value.copy() for key, value in (params | slots).items()} | {"step": np.array(self._step)}
+
+    def restore_state(self, state: State) -> None:
+        self.params = {key[6:]: value.copy() for key, value in state.items() if key.startswith("param/")}
+        self._optimizer = make_optimizer(self._workload.optimizer)
+        for key, value in state.items():
+            if key.startswith("slot/"):
+                _, slot, name = key.split("/", 2)
+                self._optimizer.set_slot(slot, name, value.copy())
+        self._step = int(state["step"])
+
+    def describe(self) -> dict[str, str | int | float | bool | None]:
+        return {
+            "device": "cpu",
+            "device_name": "cpu",
+            "dtype": "float64",
+            "numpy": np.__version__,
+            "peak_device_bytes": None,
+        }
+
+
+# The network
+
+
+def forward(
+    architecture: Architecture, params: Arrays, images: npt.NDArray[np.uint8]
+) -> tuple[Array, list[Array]]:
+    """Return the logits, and of every layer what its backward pass needs, in the order it was computed."""
+    x = images / 255.0
+    trace: list[Array] = []
+    for number, block in enumerate(architecture.convs, start=1):
+        trace.append(x)
+        x = np.maximum(convolve(x, params[f"conv{number}/kernel"]) + params[f"conv{number}/bias"], 0.0)
+        trace.append(x)
+        x = max_pool(x, block.pool)
+    trace.append(x)
+    x = x.reshape(len(x), -1)
+    for number in range(1, len(architecture.hidden) + 1):
+        trace.append(x)
+        x = np.maximum(x @ params[f"dense{number}/kernel"] + params[f"dense{number}/bias"], 0.0)
+    trace.append(x)
+    return x @ params["logits/kernel"] + params["logits/bias"], trace
+
+
+def backward(architecture: Architecture, params: Arrays, trace: list[Array], d_logits: Array) -> Arrays:
+    """Return the gradient of the loss by every parameter; `trace` is what `forward` returned."""
+    trace = list(trace)
+    gradients: Arrays = {}
+    x = trace.pop()
+    gradients["logits/bias"] = d_logits.sum(axis=0)
+    gradients["logits/kernel"] = x.T @ d_logits
+    d_x = d_logits @ params["logits/kernel"].T
+    for number in range(len(architecture.hidden), 0, -1):
+        d_x = d_x * (x > 0)  # x is the layer's output: ReLU passes a gradient only where it is positive
+        x = trace.pop()
+        gradients[f"dense{number}/bias"] = d_x.sum(axis=0)
+        gradients[f"dense{number}/kernel"] = x.T @ d_x
+        d_x = d_x @ params[f"dense{number}/kernel"].T
+    d_x = d_x.reshape(trace.pop().shape)
+    for number in range(len(architecture.convs), 0, -1):
+        block = architecture.convs[number - 1]
+        x = trace.pop()
+        d_x = max_pool_backward(x, d_x, block.pool) * (x > 0)
+        x = trace.pop()
+        kernel = params[f"conv{number}/kernel"]
+        gradients[f"conv{number}/bias"] = d_x.sum(axis=(0, 1, 2))
+        gradients[f"conv{number}/kernel"] = convolve_backward_kernel(x, d_x, block.kernel)
+        if number > 1:  # nobody asks for the gradient by the images
+            d_x = convolve(d_x, kernel[::-1, ::-1].swapaxes(2, 3))
+    return {name: gradients[name] for name in params}
+
+
+def _patches(x: Array, size: int) -> Array:
+    """Return every size-by-size patch of x under SAME padding: a view (n, h, w, channels, size, size)."""
+    pad = size // 2
+    padded = np.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)))
+    return sliding_window_view(padded, (size, size), axis=(1, 2))
+
+
+def convolve(x: Array, kernel: Array) -> Array:
+    """Return the cross-correlation of x (n, h, w, in) with a kernel (k, k, in, out), SAME, stride 1."""
+    return np.tensordot(_patches(x, len(kernel)), kernel, axes=([3, 4, 5], [2, 0, 1]))
+
+
+def convolve_backward_kernel(x: Array, d_out: Array, size: int) -> Array:
+    """Return the gradient by the kernel (k, k, in, out) of `convolve`."""
+    return np.tensordot(_patches(x, size), d_out, axes=([0, 1, 2], [0, 1, 2])).transpose(1, 2, 0, 3)
+
+
+def _pool_windows(x: Array, size: int) -> Array:
+    """Return x as (n, h/size, w/size, channels, size*size); rows and columns left over are dropped."""
+    n, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    windows = x[:, : rows * size, : columns * size].reshape(n, rows, size, columns, size, channels)
+    return windows.transpose(0, 1, 3, 5, 2, 4).reshape(n, rows, columns, channels, size * size)
+
+
+def max_pool(x: Array, size: int) -> Array:
+    """Return the largest value of every size-by-size window, stride `size`."""
+    return _pool_windows(x, size).max(axis=-1)
+
+
+def max_pool_backward(x: Array, d_out: Array, size: int) -> Array:
+    """Return the gradient by x: each window's goes to its largest value, to the first of equal ones."""
+    n, height, width, channels = x.shape
+    rows, columns = height // size, width // size
+    first = _pool_windows(x, size).argmax(axis=-1)
+    d_windows = np.where(np.arange(size * size) == first[..., None], d_out[..., None], 0.0)
+    d_x = np.zeros_like(x)
+    d_x[:, : rows * size, : columns * size] = (
+        d_windows.reshape(n, rows, columns, channels, size, size)
+        .transpose(0, 1, 4, 2, 5, 3)
+        .reshape(n, rows * size, columns * size, channels)
+    )
+    return d_x
+
+
+def softmax_cross_entropy(logits: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Array]:
+    """Return the mean over the batch of -log softmax(logits)[label], and its gradient by the logits."""
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    rows = np.arange(len(labels))
+    d_logits = np.exp(log_probabilities)
+    d_logits[rows, labels] -= 1.0
+    return -float(log_probabilities[rows, labels].mean()), d_logits / len(labels)
+
+
+# The optimizers. p parameter, g its gradient, r the learning rate of this step; every state starts at zero.
+
+
+def learning_rate(spec: OptimizerSpec, step: int) -> float:
+    """Return the learning rate of a step, counted from 0: continuous exponential decay."""
+    return float(spec.learning_rate * spec.decay_rate ** (step / spec.decay_steps))
+
+
+class Optimizer(Protocol):
+    """Changes parameters in place; its state is one array a slot and parameter."""
+
+    def update(self, params: Arrays, gradients: Arrays, rate: float) -> None: ...
+    def slots(self) -> list[tuple[str, str, npt.NDArray[Any]]]: ...
+    def set_slot(self, slot: str, name: str, value: npt.NDArray[Any]) -> None: ...
+
+
+class _Slots:
+    def __init__(self) -> None:
+        self._slots: dict[tuple[str, str], npt.NDArray[Any]] = {}
+
+    def slots(self) -> list[tuple[str, str, npt.NDArray[Any]]]:
+        return [(slot, name, value) for (slot, name), value in self._slots.items()]
+
+    def set_slot(self, slot: str, name: str, value: npt.NDArray[Any]) -> None:
+        self._slots[slot, name] = value
+
+    def _slot(self, slot: str, name: str) -> npt.NDArray[Any]:
+        return self._slots.get((slot, name), np.zeros(()))
+
+
+class SGD(_Slots):
+    """p <- p - r g."""
+
+    def update(self, params: Arrays, gradients: Arrays, rate: float) -> None:
+        for name, gradient in gradients.items():
+            params[name] = params[name] - rate * gradient
+
+
+class Momentum(_Slots):
+    """v <- m v + g; p <- p - r v. The rate is applied last, so a decaying rate does not enter the memory."""
+
+    def __init__(self, momentum: float) -> None:
+        super().__init__()
+        self._momentum = momentum
+
+    def update(self, params: Arrays, gradients: Arrays, rate: float) -> None:
+        for name, gradient in gradients.items():
+            velocity = self._momentum * self._slot("velocity", name) + gradient
+            params[name] = params[name] - rate * velocity
+            self.set_slot("velocity", name, velocity)
+
+
+class Adam(_Slots):
+    """Kingma and Ba, 2015, algorithm 1: p <- p - r m_hat / (sqrt(v_hat) + epsilon)."""
+
+    def __init__(self, beta1: float, beta2: float, epsilon: float) -> None:
+        super().__init__()
+        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+
+    def update(self, params: Arrays, gradients: Arrays, rate: float) -> None:
+        for name, gradient in gradients.items():
+            count = self._slot("count", name) + 1
+            m = self._beta1 * self._slot("m", name) + (1 - self._beta1) * gradient
+            v = self._beta2 * self._slot("v", name) + (1 - self._beta2) * gradient**2
+            m_hat = m / (1 - self._beta1**count)
+            v_hat = v / (1 - self._beta2**count)
+            params[name] = params[name] - rate * m_hat / (np.sqrt(v_hat) + self._epsilon)
+            for slot, value in (("count", count), ("m", m), ("v", v)):
+                self.set_slot(slot, name, value)
+
+
+class RMSProp(_Slots):
+    """Tieleman and Hinton, 2012: v <- d v + (1 - d) g^2; p <- p - r g / sqrt(v + epsilon)."""
+
+    def __init__(self, rho: float, epsilon: float) -> None:
+        super().__init__()
+        self._rho, self._epsilon = rho, epsilon
+
+    def update(self, params: Arrays, gradients: Arrays, rate: float) -> None:
+        for name, gradient in gradients.items():
+            v = self._rho * self._slot("v", name) + (1 - self._rho) * gradient**2
+            params[name] = params[name] - rate * gradient / np.sqrt(v + self._epsilon)
+            self.set_slot("v", name, v)
+
+
+def make_optimizer(spec: OptimizerSpec) -> Optimizer:
+    """Return the optimizer of that name with its state at zero."""
+    match spec.name:
+        case "sgd":
+            return SGD()
+        case "momentum":
+            return Momentum(spec.momentum)
+        case "adam":
+            return Adam(spec.beta1, spec.beta2, spec.epsilon)
+        case "rmsprop":
+            return RMSProp(spec.rho, spec.epsilon)

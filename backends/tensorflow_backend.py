@@ -1,0 +1,198 @@
+"""TensorFlow: Keras layers and optimizers, a training step in a tf.function, data resident on the device."""
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from backends.base import Params, State, TrainingData
+from bench.errors import UnavailableError
+from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
+
+EVALUATION_BATCH = 1000
+
+
+class TensorFlowBackend:
+    """One network trained by TensorFlow; see `backends.base.Backend` for what is owed."""
+
+    def __init__(
+        self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
+    ) -> None:
+        self._device = find_device(device)
+        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
+        self._mode = mode
+        self._workload = workload
+        with tf.device(self._device):
+            # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
+            self._images = tf.constant(data.images)
+            self._labels = tf.constant(data.labels.astype(np.int32))
+            self._network = build_network(workload.architecture, data.info, self._policy)
+            self._optimizer = make_optimizer(workload.optimizer)
+            self._optimizer.build(self._network.trainable_variables)
+        self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
+
+        batch = tf.TensorSpec([workload.batch_size], tf.int32)
+        batches = tf.TensorSpec([None, workload.batch_size], tf.int32)
+        self._step = self._plain_step
+        self._logits = self._plain_logits
+        if mode != "eager":
+            xla = mode == "xla"
+            self._step = tf.function(self._plain_step, input_signature=[batch], jit_compile=xla)
+            self._loop = tf.function(self._plain_loop, input_signature=[batches])
+            self._logits = tf.function(self._plain_logits, reduce_retracing=True, jit_compile=xla)
+
+    # Training
+
+    def train_steps(self, order: np.ndarray) -> np.ndarray:
+        with tf.device(self._device):
+            batches = tf.constant(order)
+            if self._mode == "graph-loop":
+                losses = self._loop(batches)
+            else:
+                losses = tf.stack([self._step(batch) for batch in tf.unstack(batches)])
+            tf.test.experimental.sync_devices()  # a loss is there before its update has landed
+            return losses.numpy()
+
+    def _plain_step(self, batch: tf.Tensor) -> tf.Tensor:
+        labels = tf.gather(self._labels, batch)
+        with tf.GradientTape() as tape:
+            logits = self._plain_logits(tf.gather(self._images, batch))
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        variables = self._network.trainable_variables
+        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        return loss
+
+    def _plain_loop(self, batches: tf.Tensor) -> tf.Tensor:
+        steps = tf.shape(batches)[0]
+        losses = tf.TensorArray(tf.float32, size=steps)
+        for step in tf.range(steps):
+            losses = losses.write(step, self._plain_step(batches[step]))
+        return losses.stack()
+
+    def _plain_logits(self, images: tf.Tensor) -> tf.Tensor:
+        """Logits, float32, of uint8 images."""
+        return tf.cast(self._network(tf.cast(images, tf.float32) / 255.0, training=True), tf.float32)
+
+    # Evaluation
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        starts = range(0, len(images), EVALUATION_BATCH)
+        with tf.device(self._device):
+            parts = [self._logits(tf.constant(images[i : i + EVALUATION_BATCH])) for i in starts]
+            return tf.concat(parts, axis=0).numpy()
+
+    # Parameters and state: Keras keeps them in canonical layout already
+
+    def load_params(self, params: Params) -> None:
+        for name, variable in self._named_variables():
+            variable.assign(params[name])
+        for variable, value in zip(self._optimizer.variables, self._fresh_optimizer, strict=True):
+            variable.assign(value)
+
+    def export_params(self) -> Params:
+        return {name: variable.numpy() for name, variable in self._named_variables()}
+
+    def _named_variables(self) -> list[tuple[str, keras.Variable]]:
+        return [
+            (f"{layer.name}/{variable.name}", variable)
+            for layer in self._network.layers
+            for variable in layer.trainable_variables
+        ]
+
+    def save_state(self) -> State:
+        variables = [*self._network.variables, *self._optimizer.variables]
+        return {f"{number}/{variable.path}": np.array(variable) for number, variable in enumerate(variables)}
+
+    def restore_state(self, state: State) -> None:
+        variables = [*self._network.variables, *self._optimizer.variables]
+        for variable, value in zip(variables, state.values(), strict=True):
+            variable.assign(value)
+
+    def describe(self) -> dict[str, str | int | float | bool | None]:
+        device = self._network.trainable_variables[0].value.device
+        on_gpu = "GPU" in device
+        details = (
+            tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
+            if on_gpu
+            else {}
+        )
+        return {
+            "device": "gpu" if on_gpu else "cpu",
+            "device_name": details.get("device_name", "cpu"),
+            "dtype": self._policy.compute_dtype,
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,
+            "tf32": tf.config.experimental.tensor_float_32_execution_enabled() if on_gpu else None,
+            "peak_device_bytes": tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None,
+        }
+
+
+def find_device(device: Device) -> str:
+    """Return the device asked for; never another one."""
+    if device == "gpu" and not tf.config.list_physical_devices("GPU"):
+        raise UnavailableError(f"TensorFlow {tf.__version__} sees no GPU here")
+    return f"/{device.upper()}:0"
+
+
+def build_network(
+    architecture: Architecture, info: DatasetInfo, policy: keras.DTypePolicy
+) -> keras.Sequential:
+    """Return the network; it takes float32 images (n, height, width, channels) and gives logits."""
+    layers: list[keras.Layer] = [keras.Input(info.image_shape)]
+    for number, block in enumerate(architecture.convs, start=1):
+        name = f"conv{number}"
+        layers += [
+            keras.layers.Conv2D(
+                block.filters, block.kernel, padding="same", activation="relu", dtype=policy, name=name
+            ),
+            keras.layers.MaxPooling2D(block.pool, dtype=policy),
+        ]
+    layers.append(keras.layers.Flatten(dtype=policy))
+    for number, units in enumerate(architecture.hidden, start=1):
+        layers.append(keras.layers.Dense(units, activation="relu", dtype=policy, name=f"dense{number}"))
+    layers.append(keras.layers.Dense(info.classes, dtype=policy, name="logits"))
+    return keras.Sequential(layers)
+
+
+def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
+    """Return the optimizer with every constant stated."""
+    rate: float | keras.optimizers.schedules.LearningRateSchedule = spec.learning_rate
+    if spec.decay_rate != 1.0:
+        rate = keras.optimizers.schedules.ExponentialDecay(
+            spec.learning_rate, decay_steps=spec.decay_steps, decay_rate=spec.decay_rate, staircase=False
+        )
+    match spec.name:
+        case "sgd":
+            return keras.optimizers.SGD(rate, momentum=0.0, nesterov=False)
+        case "momentum":
+            return Momentum(rate, momentum=spec.momentum, nesterov=False)
+        case "adam":
+            return Adam(rate, beta_1=spec.beta1, beta_2=spec.beta2, epsilon=spec.epsilon, amsgrad=False)
+        case "rmsprop":
+            return keras.optimizers.RMSprop(
+                rate, rho=spec.rho, momentum=0.0, epsilon=spec.epsilon, centered=False
+            )
+
+
+class Momentum(keras.optimizers.SGD):
+    """SGD with the learning rate applied after the momentum; Keras multiplies it into the buffer."""
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        buffer = self.momentums[self._get_variable_index(variable)]
+        self.assign(buffer, self.momentum * buffer + gradient)
+        self.assign_sub(variable, learning_rate * buffer)
+
+
+class Adam(keras.optimizers.Adam):
+    """Adam with epsilon added to the root of the corrected moment; Keras adds it to the uncorrected one."""
+
+    def update_step(self, gradient, variable, learning_rate) -> None:
+        step = tf.cast(self.iterations + 1, tf.float32)
+        index = self._get_variable_index(variable)
+        m, v = self._momentums[index], self._velocities[index]
+        self.assign(m, self.beta_1 * m + (1 - self.beta_1) * gradient)
+        self.assign(v, self.beta_2 * v + (1 - self.beta_2) * tf.square(gradient))
+        m_hat = m / (1 - self.beta_1**step)
+        v_hat = v / (1 - self.beta_2**step)
+        self.assign_sub(variable, learning_rate * m_hat / (tf.sqrt(v_hat) + self.epsilon))

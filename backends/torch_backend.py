@@ -1,0 +1,269 @@
+"""PyTorch: torch.nn layers, a fused optimizer, data resident on the device, channels-last images."""
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backends.base import Params, State, TrainingData
+from bench.errors import UnavailableError
+from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
+
+EVALUATION_BATCH = 1000
+
+
+class TorchBackend:
+    """One network trained by PyTorch; see `backends.base.Backend` for what is owed."""
+
+    def __init__(
+        self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
+    ) -> None:
+        self._device = find_device(device)
+        set_precision(precision)
+        self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
+        self._precision = precision
+        self._workload = workload
+        self._info = data.info
+
+        # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
+        self._images = torch.tensor(data.images, device=self._device)
+        self._labels = torch.tensor(data.labels, device=self._device, dtype=torch.int64)
+
+        self._network = build_network(workload.architecture, data.info).to(
+            self._device, memory_format=torch.channels_last
+        )
+        self._batch_loss = torch.compile(self._loss, dynamic=False) if mode == "compile" else self._loss
+        self._reset_optimizer()
+
+    # Training
+
+    def train_steps(self, order: np.ndarray) -> np.ndarray:
+        batches = torch.from_numpy(order).to(self._device)
+        losses = [self._step(batch) for batch in batches]
+        return torch.stack(losses).cpu().numpy()  # the copy waits for the device
+
+    def _step(self, batch: Tensor) -> Tensor:
+        images = self._images.index_select(0, batch)
+        labels = self._labels.index_select(0, batch)
+        loss = self._batch_loss(images, labels)
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimizer.step()
+        if self._scheduler is not None:
+            self._scheduler.step()
+        return loss.detach()
+
+    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        with self._autocast:
+            logits = self._network(scale(images))
+        return functional.cross_entropy(logits.float(), labels)
+
+    def _reset_optimizer(self) -> None:
+        spec = self._workload.optimizer
+        self._optimizer = make_optimizer(spec, self._network.parameters())
+        self._scheduler = None
+        if spec.decay_rate != 1.0:
+            self._scheduler = torch.optim.lr_scheduler.LambdaLR(
+                self._optimizer, lambda step: spec.decay_rate ** (step / spec.decay_steps)
+            )
+
+    # Evaluation
+
+    @torch.inference_mode()
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        parts = []
+        for start in range(0, len(images), EVALUATION_BATCH):
+            batch = torch.tensor(images[start : start + EVALUATION_BATCH], device=self._device)
+            with self._autocast:
+                parts.append(self._network(scale(batch)).float().cpu())
+        return torch.cat(parts).numpy()
+
+    # Parameters and state
+
+    def load_params(self, params: Params) -> None:
+        state = {
+            torch_name(name): torch.from_numpy(self._to_torch(name, value)) for name, value in params.items()
+        }
+        self._network.load_state_dict(state)
+        self._reset_optimizer()
+
+    def export_params(self) -> Params:
+        state = self._network.state_dict()
+        names = self._workload.architecture.parameter_shapes(self._info)
+        return {name: self._from_torch(name, state[torch_name(name)].cpu().numpy()) for name in names}
+
+    def save_state(self) -> State:
+        optimizer = self._optimizer.state_dict()["state"]
+        state = {f"param/{name}": value for name, value in self._network.state_dict().items()}
+        state |= {
+            f"slot/{i}/{slot}": value for i, slots in optimizer.items() for slot, value in slots.items()
+        }
+        steps = 0 if self._scheduler is None else self._scheduler.last_epoch
+        return {key: value.numpy(force=True).copy() for key, value in state.items()} | {
+            "step": np.array(steps)
+        }
+
+    def restore_state(self, state: State) -> None:
+        tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
+        self._network.load_state_dict(
+            {key.removeprefix("param/"): value for key, value in tensors.items() if key.startswith("param/")}
+        )
+        self._reset_optimizer()
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("slot/"):
+                _, index, slot = key.split("/")
+                slots.setdefault(int(index), {})[slot] = value
+        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": slots})
+        if self._scheduler is not None:
+            self._scheduler.step(int(state["step"]))
+
+    def _to_torch(self, name: str, value: np.ndarray) -> np.ndarray:
+        """Canonical layout to PyTorch's: kernels OIHW and (out, in), features flattened channel first."""
+        if name.startswith("conv") and value.ndim == 4:
+            value = value.transpose(3, 2, 0, 1)
+        elif value.ndim == 2:
+            value = value.T
+            if name == self._first_dense():
+                height, width, channels = self._feature_map()
+                value = (
+                    value.reshape(-1, height, width, channels).transpose(0, 3, 1, 2).reshape(len(value), -1)
+                )
+        return np.ascontiguousarray(value)
+
+    def _from_torch(self, name: str, value: np.ndarray) -> np.ndarray:
+        if name.startswith("conv") and value.ndim == 4:
+            value = value.transpose(2, 3, 1, 0)
+        elif value.ndim == 2:
+            if name == self._first_dense():
+                height, width, channels = self._feature_map()
+                value = (
+                    value.reshape(-1, channels, height, width).transpose(0, 2, 3, 1).reshape(len(value), -1)
+                )
+            value = value.T
+        return np.array(value, order="C")
+
+    def _first_dense(self) -> str:
+        return "dense1/kernel" if self._workload.architecture.hidden else "logits/kernel"
+
+    def _feature_map(self) -> tuple[int, int, int]:
+        height, width, channels = self._info.image_shape
+        for block in self._workload.architecture.convs:
+            height, width, channels = height // block.pool, width // block.pool, block.filters
+        return height, width, channels
+
+    def describe(self) -> dict[str, str | int | float | bool | None]:
+        on_gpu = next(self._network.parameters()).is_cuda
+        return {
+            "device": "gpu" if on_gpu else "cpu",
+            "device_name": torch.cuda.get_device_name() if on_gpu else "cpu",
+            "dtype": str(torch.bfloat16 if self._precision == "bf16" else torch.float32),
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
+            "tf32_convolution": torch.backends.cudnn.allow_tf32 if on_gpu else None,
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version() if on_gpu else None,
+            "graph_breaks": sum(torch._dynamo.utils.counters["graph_break"].values()),
+            "peak_device_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
+        }
+
+
+def find_device(device: Device) -> torch.device:
+    """Return the device asked for; never another one."""
+    if device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise UnavailableError(f"PyTorch {torch.__version__} sees no GPU here")
+    return torch.device("cuda", 0)
+
+
+def set_precision(precision: Precision) -> None:
+    """Say for matrix products and for convolutions, which have switches of their own, whether TF32 may be used."""
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True  # shapes never change here: let cuDNN time its algorithms once
+
+
+def build_network(architecture: Architecture, info: DatasetInfo) -> nn.Sequential:
+    """Return the network; it takes float32 images (n, channels, height, width) and gives logits."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    height, width, channels = info.image_shape
+    for number, block in enumerate(architecture.convs, start=1):
+        layers[f"conv{number}"] = nn.Conv2d(channels, block.filters, block.kernel, padding=block.kernel // 2)
+        layers[f"conv{number}_relu"] = nn.ReLU()
+        layers[f"conv{number}_pool"] = nn.MaxPool2d(block.pool)
+        height, width, channels = height // block.pool, width // block.pool, block.filters
+    layers["flatten"] = nn.Flatten()
+    features = height * width * channels
+    for number, units in enumerate(architecture.hidden, start=1):
+        layers[f"dense{number}"] = nn.Linear(features, units)
+        layers[f"dense{number}_relu"] = nn.ReLU()
+        features = units
+    layers["logits"] = nn.Linear(features, info.classes)
+    return nn.Sequential(layers)
+
+
+def scale(images: Tensor) -> Tensor:
+    """uint8 (n, h, w, c) to float32 (n, c, h, w) in [0, 1]; NHWC memory seen as NCHW is channels-last."""
+    return images.permute(0, 3, 1, 2).float() / 255
+
+
+def torch_name(name: str) -> str:
+    """`conv1/kernel` is `conv1.weight` in PyTorch."""
+    return name.replace("/kernel", ".weight").replace("/", ".")
+
+
+def make_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return the optimizer with every constant stated; `fused` updates all parameters in one kernel."""
+    rate = spec.learning_rate
+    match spec.name:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.0, weight_decay=0.0, fused=True)
+        case "momentum":
+            return torch.optim.SGD(
+                parameters,
+                lr=rate,
+                momentum=spec.momentum,
+                dampening=0.0,
+                nesterov=False,
+                weight_decay=0.0,
+                fused=True,
+            )
+        case "adam":
+            betas = (spec.beta1, spec.beta2)
+            return torch.optim.Adam(
+                parameters,
+                lr=rate,
+                betas=betas,
+                eps=spec.epsilon,
+                weight_decay=0.0,
+                amsgrad=False,
+                fused=True,
+            )
+        case "rmsprop":
+            return RMSProp(parameters, lr=rate, rho=spec.rho, epsilon=spec.epsilon)
+
+
+class RMSProp(torch.optim.Optimizer):
+    """RMSProp with epsilon inside the root; torch.optim.RMSprop has it outside."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, rho: float, epsilon: float) -> None:
+        super().__init__(parameters, {"lr": lr, "rho": rho, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p]["square"] = torch.zeros_like(p)
+            squares = [self.state[p]["square"] for p in parameters]
+            torch._foreach_mul_(squares, group["rho"])
+            torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["rho"])
+            roots = torch._foreach_sqrt(torch._foreach_add(squares, group["epsilon"]))
+            torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])

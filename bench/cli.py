@@ -1,0 +1,363 @@
+"""The command line: reads what the user asks, calls the part that does it, and turns errors into exit status.
+
+0 all is well; 1 a measured failure (parity lost, a target missed that was demanded); 2 wrong usage;
+3 something could not be measured; 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from bench import __version__
+from bench.errors import BenchError, UsageError
+
+EXIT_MEASURED_FAILURE = 1
+EXIT_NOT_MEASURED = 3
+EXIT_INTERRUPTED = 130
+
+
+def main() -> NoReturn:
+    """Run the command and exit; what a user can do wrong is one or two lines, never a traceback."""
+    try:
+        status = bench.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        status = EXIT_INTERRUPTED
+    except click.ClickException as error:
+        hint = f" ({error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        click.echo(f"bench: {error.format_message()}{hint}", err=True)
+        status = error.exit_code
+    except BenchError as error:
+        click.echo(f"bench: {error}", err=True)
+        status = error.exit_status
+    except BrokenPipeError:  # the reader, `head` say, has gone: not our failure
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status or 0)
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+what_to_run = _options(
+    click.option("--workload", "workloads", multiple=True, metavar="NAME", help="Workload; repeat for several. [default: six]"),
+    click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend; repeat for several. [default: all]"),
+    click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or all; repeat for several."),
+    click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to run."),
+    click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True, help="How matrix products are computed."),
+    click.option("--python", "pythons", multiple=True, metavar="NAME=PATH", help="Interpreter of a backend's own environment."),
+)  # fmt: skip
+where_results = click.option(
+    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+    metavar="DIR", help="Folder of the runs.",
+)  # fmt: skip
+where_data = click.option(
+    "--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data sets. [default: BENCH_DATA, else a cache]"
+)  # fmt: skip
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="samework")
+def bench() -> None:
+    """Train the same networks in TensorFlow, PyTorch and JAX; prove them equal, measure, report."""
+
+
+@bench.command()
+@what_to_run
+@click.option("--preset", default="quick", show_default=True, metavar="NAME", help="quick, standard or full.")
+@click.option("--budget", metavar="TIME", help="Time to spend, such as 90s, 15m or 2h. [default: the preset's]")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders.")
+@click.option("--dataset-limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images.")
+@click.option("--sample", is_flag=True, help="Use the shipped sample of each data set; no network is needed.")
+@click.option("--require-target", is_flag=True, help="Exit 1 where a workload misses its target accuracy.")
+@where_results
+@where_data
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--resume", metavar="RUN", help="Go on with a run that was interrupted.")
+def run(
+    *,
+    preset: str,
+    budget: str | None,
+    seed: int,
+    dataset_limit: int | None,
+    sample: bool,
+    require_target: bool,
+    results: Path,
+    data: Path | None,
+    offline: bool,
+    resume: str | None,
+    **what: Any,
+) -> int:
+    """Prove parity, measure every cell, and report."""
+    from rich.console import Console
+
+    from bench import prepare
+    from bench.datasets import cache_dir
+    from bench.plan import find_preset, parse_budget
+    from bench.progress import make_display
+    from bench.registry import find_backends
+    from bench.report import markdown, terminal
+    from bench.run import Runner
+    from bench.runs import find_run, read_run
+    from bench.summary import summarise
+
+    console = Console()
+    asked = _asked(**what)
+    chosen = find_preset(preset)
+    budget_s = chosen.budget_s if budget is None else parse_budget(budget)
+    if resume is None:
+        device = prepare.choose_device(asked.device)
+        available = prepare.choose_backends(find_backends(), asked, device)
+        cells = prepare.chosen_cells(asked, available, device, chosen.modes)
+        begun = None
+    else:
+        header = read_run(find_run(results, resume)).header
+        chosen, sample, dataset_limit = find_preset(header.preset), header.sample, header.dataset_limit
+        cells, device = header.cells, header.cells[0].device
+        asked = _asked(**what | {"backends": tuple(backend.name for backend in header.backends)})
+        available = prepare.choose_backends(find_backends(), asked, device)
+        begun = prepare.resumed_run(find_run(results, resume), available)
+    with make_display(console) as display:
+        from bench.workloads import find_workload
+
+        named = list(dict.fromkeys(cell.workload for cell in cells))
+        splits = prepare.prepare_data(
+            [find_workload(name) for name in named],
+            cache=cache_dir(data), sample=sample, limit=dataset_limit, offline=offline, display=display,
+        )  # fmt: skip
+        current = begun or prepare.new_run(
+            results, cells=cells, available=available, preset=chosen, budget_s=budget_s, seed=seed,
+            limit=dataset_limit, sample=sample,
+        )  # fmt: skip
+        display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
+        try:
+            Runner(
+                run=current, preset=chosen, infos=available.infos, pythons=asked.pythons, splits=splits,
+                unavailable=available.unavailable, display=display,
+            ).run()  # fmt: skip
+        except KeyboardInterrupt:
+            display.say(f"Interrupted; all finished jobs are kept. Go on with: bench run --resume {current.header.run_id}")
+            return EXIT_INTERRUPTED
+    finished = read_run(current.folder)
+    terminal.render(finished, console)
+    console.print(f"Report: {markdown.write(finished)}", soft_wrap=True, highlight=False)
+    return _status(summarise(finished), require_target=require_target)
+
+
+def _status(summary: Any, *, require_target: bool) -> int:
+    """Return the exit status that a finished run deserves."""
+    cells = [cell for cell in summary.cells if cell.status != "unavailable"]
+    if any(cell.parity_ok is False for cell in cells):
+        return EXIT_MEASURED_FAILURE
+    if require_target and any(
+        cell.target_accuracy is not None and cell.seconds_to_target is None for cell in cells
+    ):
+        return EXIT_MEASURED_FAILURE
+    return EXIT_NOT_MEASURED if any(cell.status != "ok" for cell in cells) or not cells else 0
+
+
+@bench.command()
+@what_to_run
+@click.option("--json", "as_json", is_flag=True, help="Print every record as a line of JSON.")
+def verify(*, as_json: bool, **what: Any) -> int:
+    """Hold every backend and mode against the float64 reference, and print the errors."""
+    import msgspec
+    from rich.console import Console
+
+    from bench import prepare
+    from bench.progress import make_display
+    from bench.records import ParityRecord
+    from bench.registry import find_backends
+    from bench.report.parity import render_parity
+    from bench.verify import plan_parity, verify_cells
+    from bench.workloads import WORKLOADS
+
+    console = Console(stderr=as_json)
+    asked = _asked(**what)
+    device = prepare.choose_device(asked.device)
+    available = prepare.choose_backends(find_backends(), asked, device, reference=True)
+    cells = prepare.chosen_cells(asked, available, device, "all")
+    usable = [cell for cell in cells if cell.backend not in available.unavailable]
+    records: list[ParityRecord] = []
+    with make_display(console) as display:
+        for name, reason in available.unavailable.items():
+            display.say(f"{name}: not verified: {reason}")
+        jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)
+        verify_cells(jobs, available.infos, asked.pythons, display, records.append)
+    if as_json:
+        for record in records:
+            click.echo(msgspec.json.encode(record))
+    else:
+        render_parity(records, console)
+    if any(record.status == "ok" and not record.ok for record in records):
+        return EXIT_MEASURED_FAILURE
+    return EXIT_NOT_MEASURED if any(not record.ok for record in records) or available.unavailable else 0
+
+
+@bench.command("list")
+@click.option("--python", "pythons", multiple=True, metavar="NAME=PATH", help="Interpreter of a backend's own environment.")  # fmt: skip
+def list_(pythons: tuple[str, ...]) -> None:
+    """Show workloads, backends with their modes, presets, and what is installed."""
+    from bench.plan import PRESETS
+    from bench.registry import find_backends, installed_versions
+    from bench.workloads import WORKLOADS
+
+    registry = find_backends()
+    found = installed_versions(list(registry.backends.values()), _pythons(pythons))
+    click.echo("Workloads")
+    for workload in WORKLOADS.values():
+        target = f", target {workload.target_accuracy:.0%}" if workload.target_accuracy is not None else ""
+        optimizer = workload.optimizer
+        click.echo(
+            f"  {workload.name:<22}batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}{target}"
+        )
+    click.echo("\nBackends")
+    for info in registry.backends.values():
+        versions, missing = found[info.name]
+        state = ", ".join(f"{name} {version}" for name, version in versions.items())
+        if missing:
+            state = f"not installed: {', '.join(missing).replace('|', ' or ')}"
+        click.echo(f"  {info.name:<12}{info.title}: {state}")
+        for mode in info.modes:
+            click.echo(f"    {mode.name:<12}{mode.summary}{' (what its documentation teaches)' if mode.taught else ''}")
+    for reason in registry.broken.values():
+        click.echo(f"  {reason}")
+    click.echo("\nPresets")
+    for preset in PRESETS.values():
+        click.echo(f"  {preset.name:<12}{preset.summary}")
+
+
+@bench.command()
+@click.option("--python", "pythons", multiple=True, metavar="NAME=PATH", help="Interpreter of a backend's own environment.")  # fmt: skip
+def doctor(pythons: tuple[str, ...]) -> int:
+    """Show the machine, and compute on every device to see which are really usable."""
+    from bench.doctor import examine
+    from bench.machine import capture_environment, nvidia_driver_present
+    from bench.registry import find_backends, installed_versions
+    from bench.specs import Device
+
+    environment = capture_environment()
+    click.echo(f"Machine   {environment.in_words()}")
+    click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")
+    click.echo(f"Driver    {environment.gpu_driver or 'no NVIDIA driver'}")
+    click.echo(f"CPU has   {' '.join(environment.cpu_flags)}\n")
+    registry, own = find_backends(), _pythons(pythons)
+    for reason in registry.broken.values():
+        click.echo(reason)
+    found = installed_versions(list(registry.backends.values()), own)
+    installed = [info for info in registry.backends.values() if not found[info.name][1]]
+    for info in registry.backends.values():
+        if info not in installed:
+            click.echo(f"{info.name:<11} -    not installed: {', '.join(found[info.name][1]).replace('|', ' or ')}")
+    devices: list[Device] = ["cpu", "gpu"] if nvidia_driver_present() else ["cpu"]
+    well = bool(installed)
+    for finding in examine(installed, devices, own):
+        mark = "usable" if finding.usable else "NOT USABLE"
+        click.echo(f"{finding.backend:<11} {finding.device}  {mark}: {finding.said}")
+        facts = {key: value for key, value in finding.facts.items() if value is not None and "device" not in key}
+        if facts:
+            click.echo("                " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+        well = well and finding.usable
+    return 0 if well else EXIT_NOT_MEASURED
+
+
+@bench.group()
+def data() -> None:
+    """Fetch the data sets, or check them against their digests."""
+
+
+@data.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@where_data
+@click.option("--from", "source", metavar="WHERE", help="Folder or address with the original files, tried first.")
+@click.option("--offline", is_flag=True, help="Use no network.")
+def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline: bool) -> None:
+    """Fetch data sets into the cache. [default: mnist cifar10]"""
+    from rich.console import Console
+
+    from bench import datasets
+    from bench.progress import DownloadProgress, make_display
+
+    cache = datasets.cache_dir(data)
+    with make_display(Console()) as display:
+        for name in names or ("mnist", "cifar10"):
+            folder = datasets.fetch(
+                name, cache=cache, source=source, offline=offline, progress=DownloadProgress(display)
+            )
+            display.say(f"{name}: {folder}, digests hold")
+
+
+@data.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@where_data
+def verify_data(names: tuple[str, ...], data: Path | None) -> None:
+    """Compute the digests of data sets in the cache again. [default: mnist cifar10]"""
+    from bench import datasets
+
+    for name in names or ("mnist", "cifar10"):
+        datasets.verify(name, datasets.cache_dir(data))
+        click.echo(f"{name}: digests hold")
+
+
+@bench.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@click.option("--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal", show_default=True, help="What to print; markdown writes REPORT.md.")  # fmt: skip
+@where_results
+def report(name: str | None, form: str, results: Path) -> int:
+    """Report a run, the newest if none is named."""
+    from rich.console import Console
+
+    from bench.report import export, markdown, terminal
+    from bench.runs import find_run, read_run
+
+    found = read_run(find_run(results, name))
+    for line in found.rejected:
+        click.echo(f"bench: {found.folder}: left out, as it cannot be read: {line}", err=True)
+    match form:
+        case "terminal":
+            terminal.render(found, Console())
+        case "markdown":
+            click.echo(f"Report: {markdown.write(found)}")
+        case "json":
+            click.echo(export.to_json(found))
+        case "csv":
+            click.echo(export.to_csv(found), nl=False)
+    return 0
+
+
+def _asked(
+    *,
+    workloads: tuple[str, ...],
+    backends: tuple[str, ...],
+    modes: tuple[str, ...],
+    device: str,
+    precision: Any,
+    pythons: tuple[str, ...],
+) -> Any:
+    from bench.prepare import Asked
+
+    return Asked(
+        workloads=workloads, backends=backends, modes=modes, device=device, precision=precision, pythons=_pythons(pythons)
+    )  # fmt: skip
+
+
+def _pythons(pairs: tuple[str, ...]) -> dict[str, Path]:
+    """Read NAME=PATH pairs; raise UsageError for one that is not, or whose path is no file."""
+    found: dict[str, Path] = {}
+    for pair in pairs:
+        name, equals, path = pair.partition("=")
+        if not (name and equals and path):
+            raise UsageError(f"--python {pair!r} is not NAME=PATH, such as torch=/envs/torch/bin/python.")
+        if not Path(path).is_file():
+            raise UsageError(f"--python {pair!r}: there is no file {path}.")
+        found[name] = Path(path)
+    return found

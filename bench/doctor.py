@@ -1,0 +1,68 @@
+"""Doctor: which devices are really usable, found out by computing on each in a child process."""
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+from backends.base import BackendInfo
+from bench.launch import run_worker
+from bench.protocol import Described, ParityCase, Probed, ProbeTask
+from bench.registry import interpreter
+from bench.specs import Cell, Device
+from bench.verify import write_reference
+from bench.workloads import find_workload
+
+WORKLOAD = "mnist-cnn"
+"""Its logits take convolutions and matrix products, on real images."""
+TOLERANCE = 1e-5
+LIMIT_S = 180.0
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What one backend did on one device."""
+
+    backend: str
+    device: Device
+    usable: bool
+    said: str
+    facts: dict[str, str | int | float | bool | None] = {}
+
+
+def examine(
+    infos: list[BackendInfo], devices: list[Device], pythons: Mapping[str, Path]
+) -> Iterator[Finding]:
+    """Multiply and convolve with every backend on every device, and check values and place."""
+    with tempfile.TemporaryDirectory(prefix="samework-doctor-") as folder:
+        workload = find_workload(WORKLOAD)
+        trace = write_reference(workload, Path(folder) / "trace.npz")
+        for info in infos:
+            for device in devices:
+                if device == "gpu" and not info.gpu_precisions:
+                    continue
+                cell = Cell(
+                    workload=WORKLOAD, backend=info.name, mode=info.taught_mode, device=device, precision="fp32"
+                )
+                case = ParityCase(cell=cell, workload=workload, trace=str(trace))
+                yield _probe(info, case, interpreter(info, pythons))
+
+
+def _probe(info: BackendInfo, case: ParityCase, python: Path) -> Finding:
+    device = case.cell.device
+    outcome = run_worker(
+        ProbeTask(backend=info, case=case), python=python, device=device, time_limit_s=LIMIT_S
+    )
+    error = next((event.error for event in outcome.events if isinstance(event, Probed)), None)
+    facts = next((event.facts for event in outcome.events if isinstance(event, Described)), {})
+    if outcome.status != "ok" or error is None:
+        return Finding(backend=info.name, device=device, usable=False, said=outcome.error or "it said nothing")
+    right = error <= TOLERANCE
+    said = f"ran on {facts.get('device_name')}, largest relative error {error:.1e}"
+    return Finding(
+        backend=info.name,
+        device=device,
+        usable=right,
+        said=said if right else f"{said}, allowed {TOLERANCE:.0e}: its values are wrong",
+        facts=facts,
+    )

@@ -1,0 +1,217 @@
+"""Parity: does a backend compute what the float64 reference computes, and how far off is it.
+
+Every check compares arrays by their largest difference over the largest magnitude of the reference,
+max|a - b| / max|b|. Gradients are seen through the training step itself: one step of plain SGD at a large
+power-of-two rate r changes a parameter by -r g, so g = (before - after) / r with no loss to cancellation.
+Changes of parameters, not parameters, are compared after optimizer steps: a wrong update must not hide
+behind large weights that hardly moved.
+
+ReLU and max-pooling have kinks, and where a value lies on one, float32 and float64 may fall on different
+sides; in a convolutional network one such sample can move one weight's gradient by a percent, which says
+nothing about a framework. The start is therefore chosen to keep clear of kinks: see `BIAS`, `SEED`, `gentle`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from backends.base import Backend, Params, TrainingData
+from backends.numpy_backend import Array, Arrays, NumpyBackend
+from bench.errors import BenchError
+from bench.initial import initial_params
+from bench.order import BatchOrder
+from bench.records import ParityCheck
+from bench.specs import DatasetInfo, OptimizerSpec, Precision, Workload
+
+STEPS = 20
+BATCH = 8
+TEST_IMAGES = 64
+SEED = 12
+"""A start from which the reference, its weights disturbed by 5e-7 of their size before every step, ends where
+the undisturbed one does; a test holds it to that for every network."""
+BIAS = 1.0
+"""Size of the biases that parity starts from; half of them are negative. Zero biases would hide a backend that
+forgets to load them, and these keep most units clearly on or clearly off, far from the kink of their ReLU."""
+GRADIENT_RATE = 1024.0
+
+Kind = Literal["logits", "loss", "gradient", "step", "steps", "losses"]
+
+TOLERANCES: dict[Precision, dict[Kind, float]] = {
+    "fp32": {"logits": 5e-6, "loss": 2e-6, "gradient": 2e-5, "step": 1e-3, "steps": 1e-3, "losses": 1e-5},
+    # TF32 keeps 10 bits of mantissa and bfloat16 7, against 23 of float32.
+    "tf32": {"logits": 1e-2, "loss": 1e-2, "gradient": 3e-2, "step": 3e-2, "steps": 1e-1, "losses": 2e-2},
+    "bf16": {"logits": 5e-2, "loss": 2e-2, "gradient": 1e-1, "step": 1e-1, "steps": 3e-1, "losses": 1e-1},
+}
+
+OPTIMIZER_CASES = (
+    # Rates decay and epsilon is large, so that where each of them stands in the formula shows.
+    OptimizerSpec(name="sgd", learning_rate=0.1, decay_rate=0.5, decay_steps=10),
+    OptimizerSpec(name="momentum", learning_rate=0.02, momentum=0.9, decay_rate=0.5, decay_steps=10),
+    OptimizerSpec(name="adam", learning_rate=0.002, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
+    OptimizerSpec(name="rmsprop", learning_rate=0.002, rho=0.9, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
+)
+"""Optimizers checked beside those that the workloads use, each on the MNIST softmax regression."""
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What the reference computes for one workload, all in float64."""
+
+    logits: Array
+    gradients: Arrays
+    losses: Array
+    """The loss of every step."""
+    after_one: Arrays
+    after_all: Arrays
+
+
+_PARAMETER_FIELDS = ("gradients", "after_one", "after_all")
+
+
+
+class NotComparableError(BenchError):
+    """What a backend computed cannot even be compared with what the reference computed."""
+
+
+BackendFactory = Callable[[Workload, TrainingData], Backend]
+
+
+def parity_workload(workload: Workload) -> Workload:
+    """Return the workload as parity trains it: at a small batch, which keeps the float64 reference quick."""
+    return msgspec.structs.replace(workload, batch_size=BATCH)
+
+
+def gentle(workload: Workload) -> Workload:
+    """Return the workload at a tenth of its learning rate.
+
+    At their full rate the first steps of the convolutional networks are chaotic: disturbances of 1e-7 grow to
+    several percent within 20 steps in the float64 reference itself.
+    """
+    optimizer = workload.optimizer
+    slower = msgspec.structs.replace(optimizer, learning_rate=optimizer.learning_rate / 10)
+    return msgspec.structs.replace(workload, optimizer=slower)
+
+
+def save_trace(path: Path, data: TrainingData, trace: Trace) -> None:
+    """Write the images and what the reference computed on them to one file of plain arrays."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "images": data.images,
+        "labels": data.labels,
+        "info": np.array(msgspec.json.encode(data.info).decode()),
+        "logits": trace.logits,
+        "losses": trace.losses,
+    }
+    for field in _PARAMETER_FIELDS:
+        arrays |= {f"{field}:{name}": value for name, value in getattr(trace, field).items()}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_trace(path: Path) -> tuple[TrainingData, Trace]:
+    """Read what `save_trace` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        info = msgspec.json.decode(str(file["info"]), type=DatasetInfo)
+        fields = {
+            field: {key.partition(":")[2]: file[key] for key in file.files if key.startswith(f"{field}:")}
+            for field in _PARAMETER_FIELDS
+        }
+        trace = Trace(logits=file["logits"], losses=file["losses"], **fields)
+        return TrainingData(info=info, images=file["images"], labels=file["labels"]), trace
+
+
+def start_params(workload: Workload, data: TrainingData) -> Params:
+    """Return the initial parameters that parity starts from."""
+    params = initial_params(workload.architecture, data.info, seed=SEED)
+    generator = np.random.Generator(np.random.PCG64([SEED, len(params)]))
+    for name, value in params.items():
+        if name.endswith("/bias"):
+            params[name] = (BIAS * generator.choice((-1.0, 1.0), value.shape)).astype(np.float32)
+    return params
+
+
+def _order(data: TrainingData) -> npt.NDArray[np.int32]:
+    return BatchOrder(images=len(data.images), batch_size=BATCH, seed=SEED).steps(0, STEPS)
+
+
+def reference_trace(workload: Workload, data: TrainingData) -> Trace:
+    """Train the reference for STEPS steps of `parity_workload(workload)` and return what it computed."""
+    reference = NumpyBackend(parity_workload(workload), data, mode="float64", device="cpu", precision="fp32")
+    reference.load_params(start_params(workload, data))
+    order = _order(data)
+    logits = reference.logits(data.images[:TEST_IMAGES])
+    _, gradients = reference.loss_and_gradients(data.images[order[0]], data.labels[order[0]])
+    first = reference.train_steps_float64(order[:1])
+    after_one = dict(reference.params)
+    rest = reference.train_steps_float64(order[1:])
+    return Trace(
+        logits=logits,
+        gradients=gradients,
+        losses=np.concatenate([first, rest]),
+        after_one=after_one,
+        after_all=dict(reference.params),
+    )
+
+
+def check_parity(
+    make_backend: BackendFactory, workload: Workload, data: TrainingData, trace: Trace, precision: Precision
+) -> tuple[ParityCheck, ...]:
+    """Run a backend through what the reference did and return the largest error of each kind."""
+    start = start_params(workload, data)
+    order = _order(data)
+
+    sgd = OptimizerSpec(name="sgd", learning_rate=GRADIENT_RATE)
+    backend = make_backend(msgspec.structs.replace(parity_workload(workload), optimizer=sgd), data)
+    backend.load_params(start)
+    logits = backend.predict(data.images[:TEST_IMAGES])
+    backend.train_steps(order[:1])
+    stepped = backend.export_params()
+    gradients = {name: (start[name].astype(np.float64) - stepped[name]) / GRADIENT_RATE for name in start}
+
+    if workload.optimizer != sgd:
+        backend = make_backend(parity_workload(workload), data)
+    backend.load_params(start)
+    first = backend.train_steps(order[:1])
+    after_one = backend.export_params()
+    rest = backend.train_steps(order[1:])
+    after_all = backend.export_params()
+    losses = np.concatenate([first, rest]).astype(np.float64)
+
+    def change(after: Params | Arrays) -> Arrays:
+        return {name: after[name].astype(np.float64) - start[name] for name in start}
+
+    errors: dict[Kind, dict[str, float]] = {
+        "logits": {"logits": relative_error(logits, trace.logits)},
+        "loss": {"step 0": relative_error(losses[:1], trace.losses[:1])},
+        "gradient": _errors(gradients, trace.gradients),
+        "step": _errors(change(after_one), change(trace.after_one)),
+        "steps": _errors(change(after_all), change(trace.after_all)),
+        "losses": {
+            f"step {step}": relative_error(losses[step], trace.losses[step]) for step in range(len(order))
+        },
+    }
+    return tuple(_check(kind, found, TOLERANCES[precision][kind]) for kind, found in errors.items())
+
+
+def relative_error(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
+    """Return max|found - expected| / max|expected|: NaN if not finite or not alike in shape, inf over zero."""
+    found, expected = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("nan")
+    difference, scale = float(np.abs(found - expected).max()), float(np.abs(expected).max())
+    if difference == 0.0:
+        return 0.0
+    return difference / scale if scale > 0.0 else float("inf")
+
+
+def _errors(found: Arrays, expected: Arrays) -> dict[str, float]:
+    return {name: relative_error(found[name], value) for name, value in expected.items()}
+
+
+def _check(kind: Kind, errors: dict[str, float], tolerance: float) -> ParityCheck:
+    wild = [name for name, error in errors.items() if not np.isfinite(error)]
+    if wild:
+        raise NotComparableError(f"{kind} at {wild[0]}: not finite, not of the same shape, or zero in the reference")
+    worst = max(errors, key=lambda name: errors[name])
+    return ParityCheck(kind=kind, error=errors[worst], tolerance=tolerance, worst=worst)

@@ -1,0 +1,156 @@
+"""What a run is to do: presets, the cells that were asked for, the order of a block, the epochs that fit."""
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
+
+from backends.base import BackendInfo
+from bench.errors import UsageError, unknown
+from bench.specs import Cell, Device, Precision
+
+
+class Preset(msgspec.Struct, frozen=True, kw_only=True):
+    """How much is measured, and what of it."""
+
+    name: str
+    summary: str
+    budget_s: float
+    modes: str
+    """`taught`: the mode each framework's documentation teaches; `all`: every mode."""
+    min_blocks: int
+    windows: int
+    """Timed windows a job at least."""
+    window_s: float
+    epochs: float
+    """Epochs trained for accuracy at most, where the budget allows."""
+    training_blocks: int
+    """Blocks whose jobs also train for accuracy, each with a seed of its own."""
+    target_half_width: float = 0.015
+
+
+PRESETS: Mapping[str, Preset] = MappingProxyType(
+    {
+        preset.name: preset
+        for preset in (
+            Preset(
+                name="quick", summary="the taught modes, 3 blocks, 15 minutes",
+                budget_s=15 * 60, modes="taught", min_blocks=3, windows=5, window_s=0.5,
+                epochs=5, training_blocks=1,
+            ),
+            Preset(
+                name="standard", summary="every mode, 5 blocks, 2 hours",
+                budget_s=2 * 3600, modes="all", min_blocks=5, windows=5, window_s=0.5,
+                epochs=10, training_blocks=3,
+            ),
+            Preset(
+                name="full", summary="every mode, 8 blocks, 8 hours",
+                budget_s=8 * 3600, modes="all", min_blocks=8, windows=7, window_s=1.0,
+                epochs=20, training_blocks=5,
+            ),
+        )
+    }
+)  # fmt: skip
+
+TRAINING_SHARE = 0.9
+"""Share of the time left after the required windows that is given to training for accuracy."""
+SMALLEST_TRAINING = 0.05
+"""Less than this part of an epoch teaches nothing worth a row."""
+
+
+def find_preset(name: str) -> Preset:
+    """Return the preset of that name; raise UsageError where there is none."""
+    if name not in PRESETS:
+        raise unknown("preset", name, list(PRESETS), "bench list shows all")
+    return PRESETS[name]
+
+
+def parse_budget(text: str) -> float:
+    """Return the seconds of a budget such as `90s`, `15m` or `2h`; raise UsageError where it makes no sense."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = float("nan")
+    if not 10.0 <= seconds <= 7 * 24 * 3600.0:  # also false for NaN
+        raise UsageError(f"budget {text!r} is not a time from 10s to 168h; write 90s, 15m or 2h.")
+    return seconds
+
+
+def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str) -> list[str]:
+    """Return the modes of one backend that are to run: those asked for, else those of the preset."""
+    names = [mode.name for mode in info.modes]
+    if "all" in asked or (not asked and preset_modes == "all"):
+        return names
+    if not asked:
+        return [info.taught_mode]
+    return [name for name in names if name in asked]
+
+
+def choose_cells(
+    *,
+    workloads: Sequence[str],
+    backends: Sequence[BackendInfo],
+    modes: Sequence[str],
+    preset_modes: str,
+    device: Device,
+    precision: Precision,
+    named: bool,
+) -> tuple[Cell, ...]:
+    """Return the cells to run; raise UsageError where a mode is nobody's, or not that of a backend named.
+
+    `named` says whether the backends were named by the user, rather than being all there are.
+    """
+    known = sorted({mode.name for info in backends for mode in info.modes} | {"all"})
+    for mode in modes:
+        if mode not in known:
+            raise unknown("mode", mode, known, f"modes of {', '.join(info.name for info in backends)}")
+    chosen = {info.name: choose_modes(info, modes, preset_modes) for info in backends}
+    for info in backends:
+        if named and not chosen[info.name]:
+            own = ", ".join(mode.name for mode in info.modes)
+            raise UsageError(f"backend {info.name!r} has no mode {', '.join(modes)}; it has: {own}.")
+    return tuple(
+        Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision)
+        for workload in workloads
+        for backend, names in chosen.items()
+        for mode in names
+    )
+
+
+def balanced_order(size: int, block: int) -> list[int]:
+    """Return the order in which `size` cells run in a block: row `block` of a Williams design, going round.
+
+    Over a whole design each cell stands in each place, and follows each other cell, equally often (Williams,
+    1949). For two it is AB, BA. The rows of an odd size come in two mirrored squares.
+    """
+    first = [0]
+    low, high = 1, size - 1
+    while low <= high:
+        first.append(low)
+        if low < high:
+            first.append(high)
+        low, high = low + 1, high - 1
+    square, row = divmod(block % (size * (1 + size % 2)), size)
+    order = [(place + row) % size for place in first]
+    return order[::-1] if square else order
+
+
+def plan_epochs(seconds_per_epoch: Mapping[str, float], available_s: float, most: float) -> dict[str, float]:
+    """Return the epochs each workload trains, so that all together fit `available_s`.
+
+    `seconds_per_epoch` is the time one epoch takes in all cells of a workload together, evaluation included.
+    Time is shared equally; what a quick workload does not need goes to the slower ones. Whole epochs where at
+    least one fits, else twentieths; 0 where even the smallest training does not fit.
+    """
+    left, epochs = max(0.0, available_s), {}
+    waiting = sorted(seconds_per_epoch, key=lambda name: seconds_per_epoch[name])
+    for number, name in enumerate(waiting):
+        share = left / (len(waiting) - number)
+        fitting = min(most, share / seconds_per_epoch[name])
+        epochs[name] = (
+            float(int(fitting)) if fitting >= 1 else int(fitting / SMALLEST_TRAINING) * SMALLEST_TRAINING
+        )
+        left -= epochs[name] * seconds_per_epoch[name]
+    return epochs

@@ -1,0 +1,187 @@
+"""From what the user asked to a plan that can run: backends that are here, a device, data on disk, a header."""
+
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from backends.base import BackendInfo
+from bench import datasets
+from bench.errors import RecordError, UnavailableError, UsageError
+from bench.machine import capture_environment, nvidia_driver_present
+from bench.plan import Preset, choose_cells
+from bench.progress import Display, DownloadProgress
+from bench.protocol import DataSource
+from bench.records import BackendHere, RunHeader
+from bench.registry import Registry, installed_versions
+from bench.run import Split
+from bench.runs import Run, create_run, quarantine_rejected, read_run
+from bench.specs import Cell, Device, Precision, Workload
+from bench.workloads import MAIN_WORKLOADS, find_workload
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for, checked only where a value alone can be wrong."""
+
+    workloads: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    device: str = "auto"
+    precision: Precision = "fp32"
+    pythons: Mapping[str, Path] = {}
+
+
+class Available(msgspec.Struct, frozen=True, kw_only=True):
+    """The backends that were asked for, and of those that cannot run here, why not."""
+
+    infos: dict[str, BackendInfo]
+    versions: dict[str, dict[str, str]]
+    unavailable: dict[str, str]
+
+
+def choose_device(asked: str) -> Device:
+    """Return the device to run on; `auto` is the GPU where there is an NVIDIA driver."""
+    if asked == "cpu":
+        return "cpu"
+    present = nvidia_driver_present()
+    if asked == "gpu" and not present:
+        raise UnavailableError("device gpu: no NVIDIA driver is loaded here. Use --device cpu, or see bench doctor.")
+    return "gpu" if present else "cpu"
+
+
+def choose_backends(registry: Registry, asked: Asked, device: Device, *, reference: bool = False) -> Available:
+    """Return the backends to run: those named, each of which must be usable, or all, of which some may not be.
+
+    With `reference`, the reference backend belongs to all.
+    """
+    for name in asked.pythons:
+        registry.find(name)
+    if asked.backends:
+        infos = {name: registry.find(name) for name in dict.fromkeys(asked.backends)}
+    else:
+        infos = {info.name: info for info in registry.frameworks()}
+        if reference:
+            infos = dict(registry.backends)
+    found = installed_versions(list(infos.values()), asked.pythons)
+    unavailable: dict[str, str] = {} if asked.backends else dict(registry.broken)
+    for name, info in infos.items():
+        missing = found[name][1]
+        precisions = info.cpu_precisions if device == "cpu" else info.gpu_precisions
+        if missing:
+            what = ", ".join(needed.replace("|", " or ") for needed in missing)
+            unavailable[name] = f"not installed: {what}. Install it with: pip install 'samework[{name}]'"
+        elif asked.precision not in precisions:
+            known = ", ".join(precisions) or "none"
+            unavailable[name] = f"precision {asked.precision} is not to be had on {device}; it has: {known}."
+        if asked.backends and name in unavailable:
+            raise UnavailableError(f"backend {name!r}: {unavailable[name]}")
+    if not infos.keys() - unavailable.keys():
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())
+        raise UnavailableError(f"no backend can run here. {reasons}")
+    return Available(
+        infos=infos, versions={name: versions for name, (versions, _) in found.items()}, unavailable=unavailable
+    )
+
+
+def chosen_cells(asked: Asked, available: Available, device: Device, preset_modes: str) -> tuple[Cell, ...]:
+    """Return the cells that were asked for, those of backends that cannot run included."""
+    return choose_cells(
+        workloads=[find_workload(name).name for name in dict.fromkeys(asked.workloads or MAIN_WORKLOADS)],
+        backends=list(available.infos.values()),
+        modes=asked.modes,
+        preset_modes=preset_modes,
+        device=device,
+        precision=asked.precision,
+        named=bool(asked.backends),
+    )
+
+
+def prepare_data(
+    workloads: Sequence[Workload],
+    *,
+    cache: Path,
+    sample: bool,
+    limit: int | None,
+    offline: bool,
+    display: Display,
+) -> dict[str, Split]:
+    """Return for each workload what it trains on, fetched and proven by its digests."""
+    splits: dict[str, Split] = {}
+    for name in dict.fromkeys(workload.dataset for workload in workloads):
+        if sample:
+            data = datasets.load_sample(name, limit)
+        else:
+            datasets.fetch(name, cache=cache, offline=offline, progress=DownloadProgress(display))
+            data = datasets.load(name, cache=cache, limit=limit)
+        source = DataSource(name=name, cache=None if sample else str(cache), limit=limit)
+        splits[name] = Split(source=source, train=len(data.train_labels), test=len(data.test_labels))
+    for workload in workloads:
+        if splits[workload.dataset].train < workload.batch_size:
+            raise UsageError(
+                f"--dataset-limit {limit} is less than one batch of {workload.name}, {workload.batch_size} images."
+            )
+    return {workload.name: splits[workload.dataset] for workload in workloads}
+
+
+def new_run(
+    results: Path,
+    *,
+    cells: tuple[Cell, ...],
+    available: Available,
+    preset: Preset,
+    budget_s: float,
+    seed: int,
+    limit: int | None,
+    sample: bool,
+) -> Run:
+    """Make the folder of a new run and write its header."""
+    now = datetime.now(UTC)
+    header = RunHeader(
+        run_id=f"run-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        created_at=now.isoformat(timespec="seconds"),
+        command=("bench", *sys.argv[1:]),
+        preset=preset.name,
+        budget_s=budget_s,
+        min_blocks=preset.min_blocks,
+        target_half_width=preset.target_half_width,
+        seed=seed,
+        dataset_limit=limit,
+        sample=sample,
+        cells=cells,
+        workloads=tuple(find_workload(name) for name in dict.fromkeys(cell.workload for cell in cells)),
+        backends=tuple(
+            BackendHere(
+                name=info.name,
+                title=info.title,
+                taught_mode=info.taught_mode,
+                modes={mode.name: mode.summary for mode in info.modes},
+                reference=info.reference,
+                versions=available.versions[info.name],
+            )
+            for info in available.infos.values()
+        ),
+        environment=capture_environment(),
+    )
+    return Run(folder=create_run(results, header), header=header, records=())
+
+
+def resumed_run(folder: Path, available: Available) -> Run:
+    """Read a run to go on with; raise RecordError where machine or versions are not those it started with."""
+    quarantine_rejected(folder)
+    run = read_run(folder)
+    here = capture_environment()
+    if not run.header.environment.same_machine(here):
+        raise RecordError(
+            f"{folder.name} was begun on another machine ({run.header.environment.in_words()}); "
+            f"this is {here.in_words()}. Figures of two machines do not mix: start a new run."
+        )
+    for backend in run.header.backends:
+        if available.versions.get(backend.name, backend.versions) != backend.versions:
+            raise RecordError(
+                f"{folder.name} was begun with {backend.title} {backend.versions}; "
+                f"here is {available.versions[backend.name]}. Start a new run."
+            )
+    return run

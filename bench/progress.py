@@ -1,0 +1,127 @@
+"""Progress on the terminal: two bars where somebody watches, plain lines where the output is piped."""
+
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+
+class Display(Protocol):
+    """What a run tells while it works. Seconds are of the wall clock."""
+
+    def say(self, text: str) -> None:
+        """Print a line that stays."""
+
+    def overall(self, text: str, done: float, left_s: float | None) -> None:
+        """Say how far the whole work is, `done` from 0 to 1, and about how long it still takes."""
+
+    def job(self, text: str, done: float | None) -> None:
+        """Say what the job in hand does; `done` from 0 to 1, or None where that is not known."""
+
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def make_display(console: Console) -> Display:
+    """Return bars for a terminal, lines for anything else."""
+    return _Bars(console) if console.is_terminal else _Lines(console)
+
+
+class _Lines:
+    """A line a job: nothing that only makes sense on a screen."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tenth = -1
+
+    def say(self, text: str) -> None:
+        self._console.print(escape(text), soft_wrap=True, highlight=False)
+
+    def overall(self, text: str, done: float, left_s: float | None) -> None:
+        tenth = int(done * 10)
+        if tenth > self._tenth:
+            self._tenth = tenth
+            self.say(f"[{done:4.0%}] {text}{_left(left_s)}")
+
+    def job(self, text: str, done: float | None) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class _Bars:
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress = Progress(
+            BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"),
+            console=console, transient=True, refresh_per_second=4,
+        )  # fmt: skip
+        self._overall: TaskID = self._progress.add_task("", total=1.0)
+        self._job: TaskID = self._progress.add_task("", total=1.0, visible=False)
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(escape(text), highlight=False)
+
+    def overall(self, text: str, done: float, left_s: float | None) -> None:
+        self._progress.update(
+            self._overall, completed=min(done, 1.0), description=escape(text + _left(left_s))
+        )
+
+    def job(self, text: str, done: float | None) -> None:
+        self._progress.update(
+            self._job, completed=done or 0.0, total=None if done is None else 1.0, visible=bool(text),
+            description=escape(text),
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+
+def duration(seconds: float) -> str:
+    """Return a time as a person says it: `42 s`, `3 min 05 s`, `1 h 20 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _left(left_s: float | None) -> str:
+    return "" if left_s is None else f", about {duration(left_s)} left"
+
+
+class DownloadProgress:
+    """Turns the bytes of a download into progress of the job in hand, at most four times a second."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+        self._last = 0.0
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if now - self._last > 0.25 or done == total:
+            self._last = now
+            size = (
+                f"{done / 2**20:.1f} MiB"
+                if total is None
+                else f"{done / 2**20:.1f} of {total / 2**20:.1f} MiB"
+            )
+            self._display.job(f"{what}: {size}", done / total if total else None)

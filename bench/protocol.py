@@ -1,0 +1,124 @@
+"""What the harness and a worker say to each other: one task in, events out, each a line of JSON."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from backends.base import BackendInfo
+from bench.records import EpochPoint, JobSpec, ParityCheck, Status, Window
+from bench.specs import Cell, Workload
+
+
+class DataSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a worker finds a data set: in the cache folder, or the shipped sample where `cache` is None."""
+
+    name: str
+    cache: str | None
+    limit: int | None
+
+
+class MeasureTask(msgspec.Struct, frozen=True, kw_only=True, tag="measure", tag_field="task"):
+    """Train one cell and time it."""
+
+    backend: BackendInfo
+    data: DataSource
+    spec: JobSpec
+
+
+class ParityCase(msgspec.Struct, frozen=True, kw_only=True):
+    """One cell to hold against the reference trace in the file `trace`."""
+
+    cell: Cell
+    workload: Workload
+    trace: str
+
+
+class VerifyTask(msgspec.Struct, frozen=True, kw_only=True, tag="verify", tag_field="task"):
+    """Hold one backend's cells against the reference."""
+
+    backend: BackendInfo
+    cases: tuple[ParityCase, ...]
+
+
+class ProbeTask(msgspec.Struct, frozen=True, kw_only=True, tag="probe", tag_field="task"):
+    """Multiply and convolve once on a device and compare with the reference."""
+
+    backend: BackendInfo
+    case: ParityCase
+
+
+Task: TypeAlias = MeasureTask | VerifyTask | ProbeTask
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
+    """Something a worker reports as soon as it has happened."""
+
+
+class Imported(Event, frozen=True, kw_only=True, tag="imported"):
+    import_s: float
+
+
+class DataLoaded(Event, frozen=True, kw_only=True, tag="data"):
+    data_s: float
+
+
+class Built(Event, frozen=True, kw_only=True, tag="built"):
+    build_s: float
+
+
+class FirstStep(Event, frozen=True, kw_only=True, tag="first_step"):
+    first_step_s: float
+
+
+class WarmedUp(Event, frozen=True, kw_only=True, tag="warmup"):
+    window: Window
+
+
+class Timed(Event, frozen=True, kw_only=True, tag="window"):
+    window: Window
+
+
+class Evaluated(Event, frozen=True, kw_only=True, tag="point"):
+    point: EpochPoint
+    of_epochs: float
+
+
+class Learned(Event, frozen=True, kw_only=True, tag="learned"):
+    learn_s: float
+
+
+class Memory(Event, frozen=True, kw_only=True, tag="memory"):
+    peak_rss_bytes: int
+    method: str
+
+
+class Described(Event, frozen=True, kw_only=True, tag="described"):
+    facts: dict[str, str | int | float | bool | None]
+
+
+class Verified(Event, frozen=True, kw_only=True, tag="verified"):
+    cell: Cell
+    optimizer: str
+    status: Status
+    error: str | None
+    checks: tuple[ParityCheck, ...]
+
+
+class Probed(Event, frozen=True, kw_only=True, tag="probed"):
+    error: float
+    """Largest relative error of the logits of a convolutional network against the reference."""
+
+
+class Failed(Event, frozen=True, kw_only=True, tag="failed"):
+    status: Status
+    error: str
+
+
+class Done(Event, frozen=True, kw_only=True, tag="done"):
+    """The last event of a worker that did all it was asked."""
+
+
+AnyEvent: TypeAlias = (
+    Imported | DataLoaded | Built | FirstStep | WarmedUp | Timed | Evaluated | Learned | Memory | Described
+    | Verified | Probed | Failed | Done
+)  # fmt: skip

@@ -1,0 +1,128 @@
+"""Which backends there are, found by entry point, and whether what they need is installed."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib import import_module, metadata
+from pathlib import Path
+
+import msgspec
+
+from backends.base import Backend, BackendInfo
+from bench.errors import ContractError, UsageError, unknown
+
+GROUP = "bench.backends"
+_METHODS = (
+    "load_params",
+    "train_steps",
+    "predict",
+    "export_params",
+    "save_state",
+    "restore_state",
+    "describe",
+)
+_VERSIONS_SCRIPT = """
+import json, sys
+from importlib import metadata
+def version(name):
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+print(json.dumps({name: version(name) for name in json.loads(sys.argv[1])}))
+"""
+
+
+class Registry(msgspec.Struct, frozen=True, kw_only=True):
+    """The backends by name, and those entry points that could not be used, each with the reason."""
+
+    backends: dict[str, BackendInfo]
+    broken: dict[str, str]
+
+    def find(self, name: str) -> BackendInfo:
+        """Return the backend of that name; raise UsageError or ContractError where there is none."""
+        if name in self.broken:
+            raise ContractError(self.broken[name])
+        if name not in self.backends:
+            raise unknown("backend", name, list(self.backends), "bench list shows all")
+        return self.backends[name]
+
+    def frameworks(self) -> list[BackendInfo]:
+        """Return the backends that are compared: all but the reference."""
+        return [info for info in self.backends.values() if not info.reference]
+
+
+def find_backends() -> Registry:
+    """Read the entry points of the group `bench.backends`; none of them imports a framework."""
+    backends: dict[str, BackendInfo] = {}
+    broken: dict[str, str] = {}
+    for entry in metadata.entry_points(group=GROUP):
+        try:
+            info = entry.load()
+            _check_info(entry.name, info)
+            backends[entry.name] = info
+        except Exception as error:  # whatever a stranger's module raises, the other backends go on
+            broken[entry.name] = f"backend {entry.name!r} ({entry.value}) cannot be used: {error}"
+    return Registry(backends=backends, broken=broken)
+
+
+def _check_info(name: str, info: object) -> None:
+    if not isinstance(info, BackendInfo):
+        raise ContractError(f"its entry point must name a BackendInfo, not a {type(info).__name__}.")
+    if info.name != name:
+        raise ContractError(f"its BackendInfo is called {info.name!r}.")
+    if sum(mode.taught for mode in info.modes) != 1:
+        raise ContractError("exactly one of its modes must be marked as taught.")
+
+
+def load_backend(info: BackendInfo) -> type[Backend]:
+    """Import the class of a backend, and with it its framework; raise ContractError where it falls short."""
+    module, _, name = info.target.partition(":")
+    found = getattr(import_module(module), name, None)
+    if not isinstance(found, type):
+        raise ContractError(f"backend {info.name!r}: {info.target} is no class.")
+    missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
+    if missing:
+        raise ContractError(
+            f"backend {info.name!r}: {info.target} lacks {', '.join(missing)}. (backends/base.py is the contract)"
+        )
+    return found
+
+
+def installed_versions(
+    infos: list[BackendInfo], pythons: Mapping[str, Path]
+) -> dict[str, tuple[dict[str, str], list[str]]]:
+    """Return for each backend the versions of what it needs, and what is missing, in its own interpreter."""
+    found = {}
+    for info in infos:
+        wanted = [name for needed in info.distributions for name in needed.split("|")]
+        versions = _versions(pythons.get(info.name), wanted)
+        present = {name: version for name, version in versions.items() if version is not None}
+        missing = [needed for needed in info.distributions if not present.keys() & set(needed.split("|"))]
+        found[info.name] = (present, missing)
+    return found
+
+
+def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
+    if python is None:
+        versions: dict[str, str | None] = {}
+        for name in names:
+            try:
+                versions[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                versions[name] = None
+        return versions
+    try:
+        output = subprocess.run(
+            [str(python), "-c", _VERSIONS_SCRIPT, json.dumps(names)],
+            capture_output=True, text=True, timeout=30, check=True,
+        ).stdout  # fmt: skip
+        return dict(json.loads(output))
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise UsageError(f"--python: {python} does not run as a Python interpreter: {error}") from error
+
+
+def interpreter(info: BackendInfo, pythons: Mapping[str, Path]) -> Path:
+    """Return the interpreter that a backend's workers run in."""
+    return pythons.get(info.name, Path(sys.executable))

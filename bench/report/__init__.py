@@ -1,0 +1,249 @@
+"""What every form of the report shares: the words, the units, and the tables before they are drawn.
+
+Text in a `Table` or a list of lines is as the records hold it; whoever draws it makes it safe for the place
+it goes to, beginning with `clean`.
+"""
+
+import math
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+
+import msgspec
+
+from bench.records import RunHeader
+from bench.runs import Run
+from bench.specs import Cell
+from bench.summary import DASH, STATUS_WORDS, TIMES, CellSummary, Summary, cell_name
+
+QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+NOTHING = DASH
+"""What a table shows where nothing was measured."""
+
+LABELS = (
+    ("framework", "the framework and the mode it ran in, under the framework's own name"),
+    (
+        "samples/s",
+        "training images a second in steady state, start-up and evaluation left out: the mean of the blocks",
+    ),
+    (
+        PLUS_MINUS,
+        "half the width of the 95 % interval of that mean; a block is one round in which every framework ran "
+        "once, each in a fresh process",
+    ),
+    ("relative", "throughput over that of the fastest ranked row of the same workload, device and precision"),
+    ("accuracy", "share of the test images classified correctly after the epochs named above the table"),
+    (
+        "to target",
+        "seconds of training, evaluation left out, until the target accuracy was first seen; "
+        "it is looked for at each evaluation only",
+    ),
+    ("first step", "the first call of a training step: tracing and compilation, then one step"),
+    ("import", "importing the framework in a fresh process"),
+    ("memory", "largest resident memory of the process (RSS)"),
+    ("GPU memory", "largest amount the framework's own allocator held on the GPU"),
+    (
+        "parity",
+        "whether logits, loss, gradients and parameters agree with a float64 reference within the tolerances",
+    ),
+    ("imprecise", "ranked, but the interval is wider than the run aimed at"),
+    ("not comparable", "it does not compute what the reference computes, so its speed is not ranked"),
+    ("no steady state", "the rate kept drifting from window to window; shown, not ranked"),
+    ("too few blocks", "fewer blocks than a row needs to be ranked"),
+    (
+        "no detectable difference",
+        "the interval of the ratio holds 1; the difference named is what would have been found four times in "
+        "five if it were there",
+    ),
+    (NOTHING, "not measured"),
+)
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """A column's heading and the text of its rows."""
+
+    title: str
+    cells: tuple[str, ...]
+    number: bool = True
+    """Whether it holds numbers, which are set flush right."""
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of one workload, device and precision; the first column names the row."""
+
+    title: str
+    columns: tuple[Column, ...]
+    ranked: tuple[bool, ...]
+
+
+def clean(text: str) -> str:
+    """Return one line of text in which nothing is a control, format, private or unassigned character."""
+    return " ".join(
+        "".join(
+            " "
+            if char.isspace()
+            else "\N{REPLACEMENT CHARACTER}"
+            if unicodedata.category(char)[0] == "C"
+            else char
+            for char in text
+        ).split()
+    )
+
+
+def tables(summary: Summary) -> list[Table]:
+    """Return one table for each workload, device and precision, in the summary's order."""
+    with_device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
+    return [
+        _table(list(rows), summary, with_device_memory)
+        for _, rows in groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision))
+    ]
+
+
+def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bool) -> Table:
+    best = next((row.samples_per_s for row in rows if row.ranked), None)
+    columns = [
+        Column(
+            title="framework", cells=tuple(cell_name(row.cell, summary.titles) for row in rows), number=False
+        ),
+        Column(title="samples/s", cells=tuple(rate_text(row.samples_per_s) for row in rows)),
+        Column(
+            title=PLUS_MINUS,
+            cells=tuple(NOTHING if row.half_width is None else percent(row.half_width, 1) for row in rows),
+        ),
+        Column(title="relative", cells=tuple(_relative(row, best) for row in rows)),
+        Column(title="status", cells=tuple(state(row) for row in rows), number=False),
+        Column(title="accuracy", cells=tuple(percent(row.test_accuracy, 2) for row in rows)),
+        Column(title="to target", cells=tuple(_to_target(row) for row in rows)),
+        Column(title="first step", cells=tuple(seconds_text(row.first_step_s) for row in rows)),
+        Column(title="import", cells=tuple(seconds_text(row.import_s) for row in rows)),
+        Column(title="memory", cells=tuple(bytes_text(row.peak_rss_bytes) for row in rows)),
+        Column(title="parity", cells=tuple(parity_text(row) for row in rows), number=False),
+    ]
+    if with_device_memory:
+        cells = tuple(bytes_text(row.peak_device_bytes) for row in rows)
+        columns.insert(-1, Column(title="GPU memory", cells=cells))
+    first = rows[0]
+    said = [f"{first.device} {first.precision}"]
+    epochs = sorted({row.epochs for row in rows if row.epochs is not None})
+    if epochs:
+        said.append(f"accuracy after {' or '.join(f'{count:g}' for count in epochs)} epochs")
+    if first.target_accuracy is not None:
+        said.append(f"target {percent(first.target_accuracy, 0)}")
+    return Table(
+        title=f"{first.workload} ({', '.join(said)})",
+        columns=tuple(columns),
+        ranked=tuple(row.ranked for row in rows),
+    )
+
+
+def state(row: CellSummary) -> str:
+    """Return in a word or three how a row stands."""
+    if row.ranked:
+        return "imprecise" if row.imprecise else "ok"
+    if row.parity_ok is False:
+        return "not comparable"
+    if row.status != "ok":
+        return STATUS_WORDS[row.status]
+    return "parity not verified" if row.parity_ok is None else "too few blocks"
+
+
+def parity_text(row: CellSummary) -> str:
+    return {True: "ok", False: "fails", None: NOTHING}[row.parity_ok]
+
+
+def row_name(cell: Cell, summary: Summary) -> str:
+    """Return what a cell is called outside its table."""
+    return f"{cell.workload}, {cell_name(cell, summary.titles)} ({cell.device} {cell.precision})"
+
+
+def unranked_lines(summary: Summary) -> list[tuple[str, str]]:
+    """Return the name of every row that is not ranked, and why."""
+    return [
+        (row_name(row.cell, summary), row.why_not or "no reason recorded")
+        for row in summary.cells
+        if not row.ranked
+    ]
+
+
+def remark_lines(summary: Summary) -> list[tuple[str, str]]:
+    """Return the name of every ranked row of which some job failed, and how many."""
+    return [
+        (row_name(row.cell, summary), f"ranked by {row.blocks} blocks; {row.failed_jobs} of its jobs failed")
+        for row in summary.cells
+        if row.ranked and row.failed_jobs
+    ]
+
+
+def versions_text(header: RunHeader) -> str:
+    """Return the version of every distribution, in the backends' order."""
+    return "; ".join(
+        f"{backend.title}: " + ", ".join(f"{name} {version}" for name, version in backend.versions.items())
+        for backend in header.backends
+        if backend.versions
+    )
+
+
+def commit_text(run: Run) -> str:
+    """Return the version and the commit of this program, and whether it was changed since."""
+    environment = run.header.environment
+    if environment.commit is None:
+        return f"{environment.version}, commit not known"
+    changed = " with changes that were not committed" if environment.dirty else ""
+    return f"{environment.version}, commit {environment.commit[:12]}{changed}"
+
+
+def conditions_text(run: Run) -> str | None:
+    """Return how busy the machine was with other things; None where no job says."""
+    loads = sorted(_present(job.load_before for job in run.jobs))
+    steals = _present(job.steal_share for job in run.jobs)
+    said = []
+    if loads:
+        middle, largest = loads[len(loads) // 2], loads[-1]
+        said.append(f"load average {middle:.2f} before a job (median), {largest:.2f} at most")
+    if steals:
+        said.append(f"at most {percent(max(steals), 1)} of CPU time taken by the hypervisor")
+    return "; ".join(said) or None
+
+
+def rate_text(rate: float | None) -> str:
+    if rate is None:
+        return NOTHING
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def seconds_text(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    return (
+        f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
+    )
+
+
+def bytes_text(count: int | None) -> str:
+    return NOTHING if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def percent(share: float | None, digits: int) -> str:
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def duration_text(seconds: float) -> str:
+    """Return a budget in the unit it is thought of in."""
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
+
+def _relative(row: CellSummary, best: float | None) -> str:
+    if not row.ranked or row.samples_per_s is None or best is None:
+        return NOTHING
+    return f"{row.samples_per_s / best:.2f}{TIMES}"
+
+
+def _to_target(row: CellSummary) -> str:
+    if row.seconds_to_target is not None:
+        return seconds_text(row.seconds_to_target)
+    return "not reached" if row.trained_jobs and row.target_accuracy is not None else NOTHING
+
+
+def _present(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]

@@ -1,0 +1,61 @@
+"""The named workloads: every data set with softmax regression, a multi-layer perceptron and a CNN.
+
+All train by plain SGD at batch 100: what differs between rows is then the framework and the network, not how
+well an optimizer happens to be fused.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from bench.errors import unknown
+from bench.specs import Architecture, ConvBlock, OptimizerSpec, Workload
+
+_SOFTMAX = Architecture()
+_MLP = Architecture(hidden=(512, 256))
+_GREY_CNN = Architecture(convs=(ConvBlock(filters=32), ConvBlock(filters=64)), hidden=(128,))
+_COLOUR_CNN = Architecture(convs=(ConvBlock(filters=64), ConvBlock(filters=64)), hidden=(256, 128))
+
+
+def _workload(
+    dataset: str, network: str, architecture: Architecture, rate: float, target: float | None
+) -> Workload:
+    return Workload(
+        name=f"{dataset}-{network}",
+        dataset=dataset,
+        architecture=architecture,
+        optimizer=OptimizerSpec(name="sgd", learning_rate=rate),
+        target_accuracy=target,
+    )
+
+
+WORKLOADS: Mapping[str, Workload] = MappingProxyType(
+    {
+        workload.name: workload
+        for workload in (
+            _workload("mnist", "softmax", _SOFTMAX, 0.1, 0.91),
+            _workload("mnist", "mlp", _MLP, 0.1, 0.95),
+            _workload("mnist", "cnn", _GREY_CNN, 0.1, 0.97),
+            _workload("cifar10", "softmax", _SOFTMAX, 0.01, 0.37),
+            _workload("cifar10", "mlp", _MLP, 0.05, 0.45),
+            _workload("cifar10", "cnn", _COLOUR_CNN, 0.05, 0.5),
+            _workload("fashion-mnist", "softmax", _SOFTMAX, 0.1, None),
+            _workload("fashion-mnist", "mlp", _MLP, 0.1, None),
+            _workload("fashion-mnist", "cnn", _GREY_CNN, 0.1, None),
+            _workload("cifar100", "softmax", _SOFTMAX, 0.01, None),
+            _workload("cifar100", "mlp", _MLP, 0.05, None),
+            _workload("cifar100", "cnn", _COLOUR_CNN, 0.05, None),
+        )
+    }
+)
+
+MAIN_WORKLOADS = tuple(
+    name for name, workload in WORKLOADS.items() if workload.dataset in ("mnist", "cifar10")
+)
+"""What runs when no workload is named."""
+
+
+def find_workload(name: str) -> Workload:
+    """Return the workload of that name; raise UsageError with the nearest name where there is none."""
+    if name not in WORKLOADS:
+        raise unknown("workload", name, list(WORKLOADS), "bench list shows all")
+    return WORKLOADS[name]

@@ -1,0 +1,155 @@
+"""The project's chores: `nox -l` lists them, and `pip install nox && nox -s tests` needs nothing else.
+
+Three frameworks take a minute and some gigabytes to install, and nox would give every session its own copy.
+So `tests`, `verify` and `bench` share one environment, kept under `.nox/` and installed into again only after
+pyproject.toml or constraints.txt has changed. The project is installed editable: source edits count at once.
+"""
+
+import hashlib
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2026"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests"]
+
+ROOT = Path(__file__).resolve().parent
+PYPROJECT = ROOT / "pyproject.toml"
+CONSTRAINTS = ROOT / "constraints.txt"
+PROJECT = nox.project.load_toml(PYPROJECT)
+FRAMEWORKS = ("tensorflow", "torch", "jax")
+NEWEST_PYTHON = (3, 13)
+"""The newest for which every framework that constraints.txt pins has a build."""
+
+
+@nox.session(python=False)
+def tests(session: nox.Session) -> None:
+    """Run the tests on the CPU, all three frameworks in one environment; pytest gets what follows `--`."""
+    environment = cpu_environment(session)
+    session.run(program(environment, "python"), "-m", "pytest", *session.posargs, external=True)
+
+
+@nox.session(reuse_venv=True)
+def lint(session: nox.Session) -> None:
+    """Check style and types; needs no framework."""
+    session.install(*requirements([], ["lint"]), silent=False)
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("mypy")
+
+
+@nox.session(python=False)
+def verify(session: nox.Session) -> None:
+    """Hold each framework to the float64 reference; `bench verify` gets what follows `--`."""
+    environment = cpu_environment(session)
+    session.run(program(environment, "bench"), "verify", *session.posargs, external=True)
+
+
+@nox.session(python=False)
+def bench(session: nox.Session) -> None:
+    """Run the quick benchmark, on the GPU where there is one; `bench run` gets what follows `--`.
+
+    With an NVIDIA driver each framework gets an environment of its own, as their CUDA libraries collide.
+    BENCH_GPU=1 asks for that without looking for a driver, BENCH_GPU=0 for the CPU.
+    """
+    if gpu_wanted(session):
+        environment = prepare(session, "harness")
+        pythons = gpu_pythons(session)
+    else:
+        environment = cpu_environment(session)
+        pythons = []
+    session.run(
+        program(environment, "bench"), "run", "--preset", "quick", *pythons, *session.posargs, external=True
+    )
+
+
+@nox.session(python=False)
+def dev(session: nox.Session) -> None:
+    """Make or update `.venv`, which holds everything for development on the CPU."""
+    check_python(session)
+    environment = ROOT / ".venv"
+    install(session, environment, requirements(FRAMEWORKS, ["test", "lint"]))
+    session.log(f"Activate it with: source {program(environment, 'activate')}")
+
+
+def cpu_environment(session: nox.Session) -> Path:
+    """Return the environment that holds the three frameworks, on the CPU, and the tests' tools."""
+    check_python(session)
+    return prepare(session, "cpu", extras=FRAMEWORKS, groups=["test"])
+
+
+def check_python(session: nox.Session) -> None:
+    """Stop with advice where pip would only say that there is no matching distribution."""
+    if sys.version_info[:2] > NEWEST_PYTHON:
+        newest = ".".join(map(str, NEWEST_PYTHON))
+        session.error(
+            f"Nox runs on Python {sys.version.split()[0]}, for which the pinned frameworks have no build. "
+            f"Run it with Python {newest} or older: python{newest} -m pip install nox; python{newest} -m nox"
+        )
+
+
+def gpu_pythons(session: nox.Session) -> list[str]:
+    """Return options for `bench run`: the interpreter of each framework that could be installed."""
+    options = []
+    for framework in FRAMEWORKS:
+        try:
+            environment = prepare(session, f"gpu-{framework}", extras=[f"{framework}-gpu"])
+        except nox.command.CommandFailed:
+            session.warn(f"{framework} could not be installed for the GPU, see above: going on without it.")
+        else:
+            options += ["--python", f"{framework}={program(environment, 'python')}"]
+    if not options:
+        session.error("No framework could be installed for the GPU. BENCH_GPU=0 takes the CPU instead.")
+    return options
+
+
+def gpu_wanted(session: nox.Session) -> bool:
+    """Whether to use the GPU: as BENCH_GPU says, else whether there is an NVIDIA driver."""
+    wish = os.environ.get("BENCH_GPU", "")
+    if wish not in {"", "0", "1"}:
+        session.error(f"BENCH_GPU is {wish!r}; it may be 1 (GPU), 0 (CPU) or unset (look for a driver).")
+    if wish:
+        return wish == "1"
+    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
+
+
+def prepare(
+    session: nox.Session, name: str, *, extras: Sequence[str] = (), groups: Sequence[str] = ()
+) -> Path:
+    """Return an environment under `.nox/` that holds what is asked; at once, where it does already."""
+    environment = ROOT / ".nox" / name
+    wanted = requirements(extras, groups)
+    stamp = environment / "installed.sha256"
+    # The folder counts because an editable installation points to it.
+    parts = [sys.version, str(ROOT), PYPROJECT.read_text(), CONSTRAINTS.read_text(), *wanted]
+    digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
+    if stamp.is_file() and stamp.read_text() == digest:
+        session.log(f"{environment} is up to date.")
+    else:
+        stamp.unlink(missing_ok=True)  # so that an installation cut short is not taken for a whole one
+        install(session, environment, wanted)
+        stamp.write_text(digest)
+    return environment
+
+
+def install(session: nox.Session, environment: Path, wanted: Sequence[str]) -> None:
+    """Make the environment where it is not there yet, and install into it."""
+    session.log(f"Installing into {environment}; the first time can take minutes.")
+    session.run(sys.executable, "-m", "venv", str(environment), external=True)
+    session.run(program(environment, "python"), "-m", "pip", "install", *wanted, external=True)
+
+
+def requirements(extras: Sequence[str], groups: Sequence[str]) -> list[str]:
+    """Return the arguments of `pip install` for this project with those extras and dependency groups."""
+    project = f".[{','.join(extras)}]" if extras else "."
+    return ["-c", str(CONSTRAINTS), "-e", project, *nox.project.dependency_groups(PROJECT, *groups)]
+
+
+def program(environment: Path, name: str) -> str:
+    """Return the path of a program of the environment."""
+    return str(environment / ("Scripts" if os.name == "nt" else "bin") / name)

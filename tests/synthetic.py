@@ -1,0 +1,294 @@
+"""Synthetic runs for tests: records as a real run would hold them, with the figures chosen."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from bench.machine import Environment, Gpu
+from bench.records import (
+    BackendHere,
+    EpochPoint,
+    JobRecord,
+    JobSpec,
+    ParityCheck,
+    ParityRecord,
+    Record,
+    RunHeader,
+    Status,
+    UnmeasuredRecord,
+    Window,
+)
+from bench.runs import Run
+from bench.specs import Architecture, Cell, Device, OptimizerSpec, Precision, Workload
+
+TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
+MODES = {"torch": ("eager", "compile"), "tensorflow": ("graph",), "jax": ("jit",)}
+KINDS = ("logits", "loss", "gradient", "step", "steps", "losses")
+TOLERANCE = 1e-4
+
+
+def make_workload(name: str = "mnist-cnn", target: float | None = 0.97) -> Workload:
+    return Workload(
+        name=name,
+        dataset=name.rpartition("-")[0] or name,
+        architecture=Architecture(),
+        optimizer=OptimizerSpec(name="sgd", learning_rate=0.1),
+        target_accuracy=target,
+    )
+
+
+def make_cell(
+    workload: str = "mnist-cnn",
+    backend: str = "torch",
+    mode: str = "eager",
+    device: Device = "cpu",
+    precision: Precision = "fp32",
+) -> Cell:
+    return Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision)
+
+
+def make_windows(rates: Sequence[float], seconds: float = 0.5) -> tuple[Window, ...]:
+    """Return windows whose rates are very nearly these."""
+    counts = [max(1, round(rate * seconds)) for rate in rates]
+    return tuple(
+        Window(steps=max(1, count // 100), samples=count, seconds=count / rate)
+        for rate, count in zip(rates, counts, strict=True)
+    )
+
+
+def make_points(
+    final: float, epochs: int, seconds_per_epoch: float, start: float = 0.1
+) -> tuple[EpochPoint, ...]:
+    """Return a learning curve that rises from `start` to end at accuracy `final`."""
+    points = []
+    for epoch in range(1, epochs + 1):
+        missing = (final - start) * np.exp(-2.5 * epoch) - (final - start) * np.exp(-2.5 * epochs)
+        accuracy = float(final - missing)
+        points.append(
+            EpochPoint(
+                epoch=float(epoch),
+                steps=600 * epoch,
+                train_s=seconds_per_epoch * epoch,
+                train_loss=1.2 * (1 - accuracy) + 0.02,
+                test_loss=1.1 * (1 - accuracy) + 0.05,
+                test_accuracy=accuracy,
+            )
+        )
+    return tuple(points)
+
+
+def make_job(
+    cell: Cell,
+    block: int = 0,
+    *,
+    rates: Sequence[float] = (1000.0,) * 5,
+    status: Status = "ok",
+    error: str | None = None,
+    exit_signal: str | None = None,
+    points: tuple[EpochPoint, ...] = (),
+    epochs: float = 0,
+    windows: int = 5,
+    seed: int | None = None,
+    started_at: str | None = None,
+    import_s: float | None = 1.5,
+    first_step_s: float | None = 0.4,
+    peak_rss_bytes: int | None = 700 * 2**20,
+    peak_device_bytes: int | None = None,
+) -> JobRecord:
+    return JobRecord(
+        spec=JobSpec(
+            job_id=f"{cell} {block}",
+            cell=cell,
+            workload=make_workload(cell.workload),
+            seed=block if seed is None else seed,
+            block=block,
+            position=0,
+            windows=windows,
+            window_s=0.5,
+            epochs=epochs,
+            time_limit_s=600,
+        ),
+        status=status,
+        error=error,
+        exit_signal=exit_signal,
+        started_at=started_at or f"2026-05-01T10:{block:02d}:00Z",
+        wall_s=12.5,
+        import_s=import_s,
+        data_s=0.2,
+        build_s=0.1,
+        first_step_s=first_step_s,
+        windows=make_windows(rates),
+        points=points,
+        peak_rss_bytes=peak_rss_bytes,
+        peak_rss_method="VmHWM",
+        peak_device_bytes=peak_device_bytes,
+        load_before=0.4,
+        steal_share=0.002,
+    )
+
+
+def make_parity(
+    cell: Cell, *, error: float = 2e-6, status: Status = "ok", said: str | None = None, checked: bool = True
+) -> ParityRecord:
+    """Return a parity record whose largest error, of the gradient, is `error`."""
+    checks = tuple(
+        ParityCheck(
+            kind=kind,  # type: ignore[arg-type]
+            error=error if kind == "gradient" else min(1e-6, error) / (place + 1),
+            tolerance=TOLERANCE,
+            worst="logits/kernel",
+        )
+        for place, kind in enumerate(KINDS)
+    )
+    return ParityRecord(
+        cell=cell, optimizer="sgd", status=status, error=said, steps=50, checks=checks if checked else ()
+    )
+
+
+def make_header(
+    cells: Sequence[Cell],
+    *,
+    titles: Mapping[str, str] = TITLES,
+    workloads: Sequence[Workload] | None = None,
+    min_blocks: int = 3,
+    dataset_limit: int | None = None,
+    sample: bool = False,
+    command: Sequence[str] = ("bench", "run", "--preset", "quick"),
+    gpus: tuple[Gpu, ...] = (),
+) -> RunHeader:
+    names = dict.fromkeys(cell.workload for cell in cells)
+    return RunHeader(
+        run_id="2026-05-01-quick",
+        created_at="2026-05-01T10:00:00Z",
+        command=tuple(command),
+        preset="quick",
+        budget_s=1800,
+        min_blocks=min_blocks,
+        target_half_width=0.015,
+        seed=1,
+        dataset_limit=dataset_limit,
+        sample=sample,
+        cells=tuple(cells),
+        workloads=tuple(workloads if workloads is not None else (make_workload(name) for name in names)),
+        backends=tuple(
+            BackendHere(
+                name=name,
+                title=titles.get(name, name),
+                taught_mode=MODES.get(name, ("eager",))[0],
+                modes={mode: f"{mode}, as the framework calls it" for mode in MODES.get(name, ("eager",))},
+                versions={name: "2.13.0"},
+            )
+            for name in dict.fromkeys(cell.backend for cell in cells)
+        ),
+        environment=Environment(
+            hostname="box",
+            system="Linux-6.8",
+            python="CPython 3.11.9",
+            cpu_model="Example CPU @ 2.60GHz",
+            cpu_flags=("avx2", "fma"),
+            logical_cpus=16,
+            usable_cpus=16,
+            memory_bytes=64 * 2**30,
+            gpus=gpus,
+            gpu_driver="570.1" if gpus else None,
+            load_average=0.31,
+            variables={"OMP_NUM_THREADS": "16"},
+            version="0.1.0",
+            commit="da23250c0ffee",
+            dirty=True,
+        ),
+    )
+
+
+def make_run(
+    header: RunHeader, records: Sequence[Record] = (), *, folder: Path = Path(), rejected: Sequence[str] = ()
+) -> Run:
+    return Run(folder=folder, header=header, records=tuple(records), rejected=tuple(rejected))
+
+
+def simple_run(rates: Mapping[Cell, Sequence[float]], *, min_blocks: int = 3, folder: Path = Path()) -> Run:
+    """Return a run in which each cell passed parity and had these rates, one a block."""
+    records: list[Record] = [make_parity(cell) for cell in rates]
+    records += [
+        make_job(cell, block, rates=[rate] * 5)
+        for cell, blocks in rates.items()
+        for block, rate in enumerate(blocks)
+    ]
+    return make_run(make_header(list(rates), min_blocks=min_blocks), records, folder=folder)
+
+
+def realistic_run(folder: Path = Path(), *, blocks: int = 3, epochs: int = 3, seed: int = 0) -> Run:
+    """Return a run of six workloads and three backends, with one of every mishap.
+
+    On cifar10-softmax JAX is not installed; on mnist-mlp PyTorch compile fails parity; on cifar10-cnn it does
+    not settle; on cifar10-mlp TensorFlow crashes in one block; cifar10-cnn JAX got no job before the budget
+    was spent.
+    """
+    random = np.random.default_rng(seed)
+    samples_per_s = {
+        "mnist-softmax": 310_000.0,
+        "mnist-mlp": 42_000.0,
+        "mnist-cnn": 2_450.0,
+        "cifar10-softmax": 120_000.0,
+        "cifar10-mlp": 17_500.0,
+        "cifar10-cnn": 905.0,
+    }
+    final = dict(zip(samples_per_s, (0.921, 0.976, 0.989, 0.389, 0.512, 0.661), strict=True))
+    target = dict(zip(samples_per_s, (0.91, 0.95, 0.97, 0.37, 0.45, 0.7), strict=True))
+    speed = {"torch/eager": 1.0, "torch/compile": 0.72, "tensorflow/graph": 0.93, "jax/jit": 1.04}
+    starts = {"torch/eager": 0.3, "torch/compile": 14.2, "tensorflow/graph": 0.9, "jax/jit": 1.3}
+    imports = {"torch": 1.7, "tensorflow": 4.1, "jax": 1.1}
+    memory = {"torch": 610, "tensorflow": 980, "jax": 720}
+    workloads = [make_workload(name, target[name]) for name in samples_per_s]
+    cells = [
+        make_cell(workload, backend, mode)
+        for workload in samples_per_s
+        for backend, modes in MODES.items()
+        for mode in modes
+    ]
+    records: list[Record] = []
+    for cell in cells:
+        name = f"{cell.backend}/{cell.mode}"
+        if (cell.workload, cell.backend) == ("cifar10-softmax", "jax"):
+            records.append(
+                UnmeasuredRecord(
+                    cell=cell, status="unavailable", error="jax is not installed in /opt/venvs/jax/bin/python"
+                )
+            )
+            continue
+        broken = (cell.workload, name) == ("mnist-mlp", "torch/compile")
+        records.append(make_parity(cell, error=4.2e-3 if broken else float(10 ** random.uniform(-6.5, -5))))
+        if (cell.workload, cell.backend) == ("cifar10-cnn", "jax"):
+            records.append(
+                UnmeasuredRecord(
+                    cell=cell, status="not_measured", error="the time budget of 30 min was spent first"
+                )
+            )
+            continue
+        drifting = (cell.workload, name) == ("cifar10-cnn", "torch/compile")
+        for block in range(blocks):
+            rate = samples_per_s[cell.workload] * speed[name] * np.exp(random.normal(0, 0.006))
+            windows = rate * np.exp(random.normal(0, 0.01, 6))
+            if drifting:
+                windows = windows * np.linspace(1, 1.3, 6)
+            crashed = (cell.workload, cell.backend, block) == ("cifar10-mlp", "tensorflow", 1)
+            records.append(
+                make_job(
+                    cell,
+                    block,
+                    rates=() if crashed else [float(value) for value in windows],
+                    status="crashed" if crashed else "no_steady_state" if drifting else "ok",
+                    error="the process ended without a last word" if crashed else None,
+                    exit_signal="SIGKILL" if crashed else None,
+                    points=()
+                    if crashed or block
+                    else make_points(final[cell.workload] + random.normal(0, 0.0012), epochs, 60000 / rate),
+                    epochs=0 if block else epochs,
+                    import_s=imports[cell.backend] * float(np.exp(random.normal(0, 0.05))),
+                    first_step_s=None if crashed else starts[name] * float(np.exp(random.normal(0, 0.05))),
+                    peak_rss_bytes=int((memory[cell.backend] + random.integers(0, 60)) * 2**20),
+                )
+            )
+    header = make_header(cells, workloads=workloads)
+    return make_run(header, records, folder=folder)

