@@ -161,7 +161,7 @@ class TorchBackend:
             "device": "gpu" if on_gpu else "cpu",
             "device_name": torch.cuda.get_device_name() if on_gpu else "cpu",
             "dtype": str(torch.bfloat16 if self._precision == "bf16" else torch.float32),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
             "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
             "tf32_convolution": torch.backends.cudnn.allow_tf32 if on_gpu else None,
