@@ -47,7 +47,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
     gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
     reference: bool = False
-    """Whether it is the reference: run only when named, never ranked."""
+    """Whether it is the reference: measured only when named, never ranked."""
 
     @property
     def taught_mode(self) -> str:
@@ -100,7 +100,7 @@ class Backend(Protocol):
         """Take up what `save_state` returned."""
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        """Say what really runs: `versions`, the actual `device` and `dtype`, `threads`, and what else matters.
+        """Say what really runs: versions, the actual device and dtype, threads, and what else matters.
 
         The keys `device` (`cpu` or `gpu`), `device_name` and `peak_device_bytes` (allocator peak, None on
         the CPU) are owed; the others are the framework's own.

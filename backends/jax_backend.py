@@ -15,7 +15,7 @@ from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precis
 
 EVALUATION_BATCH = 1000
 LOOP_STEPS = 100
-"""Steps to a call in mode `loop` at most; the shape is fixed and the count is not, so that it compiles once."""
+"""Steps to a call in mode `loop` at most; the shape is fixed and the count is not, so it compiles once."""
 
 MATMUL_PRECISION = {"fp32": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 

@@ -174,7 +174,8 @@ def _pool_windows(x: Array, size: int) -> Array:
 
 def max_pool(x: Array, size: int) -> Array:
     """Return the largest value of every size-by-size window, stride `size`."""
-    return _pool_windows(x, size).max(axis=-1)
+    largest: Array = _pool_windows(x, size).max(axis=-1)
+    return largest
 
 
 def max_pool_backward(x: Array, d_out: Array, size: int) -> Array:

@@ -182,7 +182,7 @@ def find_device(device: Device) -> torch.device:
 
 
 def set_precision(precision: Precision) -> None:
-    """Say for matrix products and for convolutions, which have switches of their own, whether TF32 may be used."""
+    """Say whether TF32 may be used: matrix products and convolutions have a switch each."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
     torch.backends.cudnn.benchmark = True  # shapes never change here: let cuDNN time its algorithms once

@@ -27,7 +27,9 @@ def main() -> NoReturn:
     except click.exceptions.Abort:
         status = EXIT_INTERRUPTED
     except click.ClickException as error:
-        hint = f" ({error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        hint = (
+            f" ({error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
+        )
         click.echo(f"bench: {error.format_message()}{hint}", err=True)
         status = error.exit_code
     except BenchError as error:
@@ -48,20 +50,37 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
+own_python = click.option(
+    "--python", "pythons", multiple=True, metavar="NAME=PATH",
+    help="Interpreter of a backend's own environment.",
+)  # fmt: skip
 what_to_run = _options(
-    click.option("--workload", "workloads", multiple=True, metavar="NAME", help="Workload; repeat for several. [default: six]"),
-    click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend; repeat for several. [default: all]"),
+    click.option(
+        "--workload", "workloads", multiple=True, metavar="NAME",
+        help="Workload; repeat for several. [default: six]",
+    ),
+    click.option(
+        "--backend", "backends", multiple=True, metavar="NAME",
+        help="Backend; repeat for several. [default: all]",
+    ),
     click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or all; repeat for several."),
-    click.option("--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to run."),
-    click.option("--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True, help="How matrix products are computed."),
-    click.option("--python", "pythons", multiple=True, metavar="NAME=PATH", help="Interpreter of a backend's own environment."),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
+        help="Where to run.",
+    ),
+    click.option(
+        "--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
+        help="How matrix products are computed.",
+    ),
+    own_python,
 )  # fmt: skip
 where_results = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
     metavar="DIR", help="Folder of the runs.",
 )  # fmt: skip
 where_data = click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR", help="Folder of the data sets. [default: BENCH_DATA, else a cache]"
+    "--data", type=click.Path(path_type=Path), metavar="DIR",
+    help="Folder of the data sets. [default: BENCH_DATA, else a cache]",
 )  # fmt: skip
 
 
@@ -74,8 +93,12 @@ def bench() -> None:
 @bench.command()
 @what_to_run
 @click.option("--preset", default="quick", show_default=True, metavar="NAME", help="quick, standard or full.")
-@click.option("--budget", metavar="TIME", help="Time to spend, such as 90s, 15m or 2h. [default: the preset's]")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders.")
+@click.option(
+    "--budget", metavar="TIME", help="Time to spend, such as 90s, 15m or 2h. [default: the preset's]"
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."
+)
 @click.option("--dataset-limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images.")
 @click.option("--sample", is_flag=True, help="Use the shipped sample of each data set; no network is needed.")
 @click.option("--require-target", is_flag=True, help="Exit 1 where a workload misses its target accuracy.")
@@ -107,7 +130,7 @@ def run(
     from bench.registry import find_backends
     from bench.report import markdown, terminal
     from bench.run import Runner
-    from bench.runs import find_run, read_run
+    from bench.runs import QUARANTINE, find_run, read_run
     from bench.summary import summarise
 
     console = Console()
@@ -120,12 +143,14 @@ def run(
         cells = prepare.chosen_cells(asked, available, device, chosen.modes)
         begun = None
     else:
-        header = read_run(find_run(results, resume)).header
+        folder = find_run(results, resume)
+        header = read_run(folder).header
         chosen, sample, dataset_limit = find_preset(header.preset), header.sample, header.dataset_limit
-        cells, device = header.cells, header.cells[0].device
-        asked = _asked(**what | {"backends": tuple(backend.name for backend in header.backends)})
-        available = prepare.choose_backends(find_backends(), asked, device)
-        begun = prepare.resumed_run(find_run(results, resume), available)
+        cells = header.cells
+        available = prepare.backends_of_run(find_backends(), header, asked.pythons)
+        begun = prepare.resumed_run(folder, available)
+        for line in begun.rejected:
+            click.echo(f"bench: {folder}: moved to {QUARANTINE}, as it cannot be read: {line}", err=True)
     with make_display(console) as display:
         from bench.workloads import find_workload
 
@@ -145,7 +170,8 @@ def run(
                 unavailable=available.unavailable, display=display,
             ).run()  # fmt: skip
         except KeyboardInterrupt:
-            display.say(f"Interrupted; all finished jobs are kept. Go on with: bench run --resume {current.header.run_id}")
+            display.say("Interrupted; all finished jobs are kept.")
+            display.say(f"Go on with: bench run --resume {current.header.run_id}")
             return EXIT_INTERRUPTED
     finished = read_run(current.folder)
     terminal.render(finished, console)
@@ -162,7 +188,9 @@ def _status(summary: Any, *, require_target: bool) -> int:
         cell.target_accuracy is not None and cell.seconds_to_target is None for cell in cells
     ):
         return EXIT_MEASURED_FAILURE
-    return EXIT_NOT_MEASURED if any(cell.status != "ok" for cell in cells) or not cells else 0
+    if not cells or not all(cell.ranked or (cell.reference and cell.status == "ok") for cell in cells):
+        return EXIT_NOT_MEASURED
+    return 0
 
 
 @bench.command()
@@ -204,7 +232,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
 
 
 @bench.command("list")
-@click.option("--python", "pythons", multiple=True, metavar="NAME=PATH", help="Interpreter of a backend's own environment.")  # fmt: skip
+@own_python
 def list_(pythons: tuple[str, ...]) -> None:
     """Show workloads, backends with their modes, presets, and what is installed."""
     from bench.plan import PRESETS
@@ -217,9 +245,8 @@ def list_(pythons: tuple[str, ...]) -> None:
     for workload in WORKLOADS.values():
         target = f", target {workload.target_accuracy:.0%}" if workload.target_accuracy is not None else ""
         optimizer = workload.optimizer
-        click.echo(
-            f"  {workload.name:<22}batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}{target}"
-        )
+        how = f"batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}"
+        click.echo(f"  {workload.name:<22}{how}{target}")
     click.echo("\nBackends")
     for info in registry.backends.values():
         versions, missing = found[info.name]
@@ -228,7 +255,8 @@ def list_(pythons: tuple[str, ...]) -> None:
             state = f"not installed: {', '.join(missing).replace('|', ' or ')}"
         click.echo(f"  {info.name:<12}{info.title}: {state}")
         for mode in info.modes:
-            click.echo(f"    {mode.name:<12}{mode.summary}{' (what its documentation teaches)' if mode.taught else ''}")
+            taught = " (what its documentation teaches)" if mode.taught else ""
+            click.echo(f"    {mode.name:<12}{mode.summary}{taught}")
     for reason in registry.broken.values():
         click.echo(f"  {reason}")
     click.echo("\nPresets")
@@ -237,7 +265,7 @@ def list_(pythons: tuple[str, ...]) -> None:
 
 
 @bench.command()
-@click.option("--python", "pythons", multiple=True, metavar="NAME=PATH", help="Interpreter of a backend's own environment.")  # fmt: skip
+@own_python
 def doctor(pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to see which are really usable."""
     from bench.doctor import examine
@@ -257,15 +285,16 @@ def doctor(pythons: tuple[str, ...]) -> int:
     installed = [info for info in registry.backends.values() if not found[info.name][1]]
     for info in registry.backends.values():
         if info not in installed:
-            click.echo(f"{info.name:<11} -    not installed: {', '.join(found[info.name][1]).replace('|', ' or ')}")
+            missing = ", ".join(found[info.name][1]).replace("|", " or ")
+            click.echo(f"{info.name:<11} -    not installed: {missing}")
     devices: list[Device] = ["cpu", "gpu"] if nvidia_driver_present() else ["cpu"]
     well = bool(installed)
     for finding in examine(installed, devices, own):
         mark = "usable" if finding.usable else "NOT USABLE"
         click.echo(f"{finding.backend:<11} {finding.device}  {mark}: {finding.said}")
-        facts = {key: value for key, value in finding.facts.items() if value is not None and "device" not in key}
-        if facts:
-            click.echo("                " + ", ".join(f"{key} {value}" for key, value in facts.items()))
+        facts = [f"{key} {value}" for key, value in finding.facts.items() if value is not None]
+        if facts := [fact for fact in facts if not fact.startswith(("device", "peak_device"))]:
+            click.echo("                " + ", ".join(facts))
         well = well and finding.usable
     return 0 if well else EXIT_NOT_MEASURED
 
@@ -278,10 +307,12 @@ def data() -> None:
 @data.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @where_data
-@click.option("--from", "source", metavar="WHERE", help="Folder or address with the original files, tried first.")
+@click.option(
+    "--from", "source", metavar="WHERE", help="Folder or address with the original files, tried first."
+)
 @click.option("--offline", is_flag=True, help="Use no network.")
 def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline: bool) -> None:
-    """Fetch data sets into the cache. [default: mnist cifar10]"""
+    """Fetch data sets into the cache; mnist and cifar10 where none is named."""
     from rich.console import Console
 
     from bench import datasets
@@ -300,7 +331,7 @@ def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @where_data
 def verify_data(names: tuple[str, ...], data: Path | None) -> None:
-    """Compute the digests of data sets in the cache again. [default: mnist cifar10]"""
+    """Compute the digests of data sets in the cache again; mnist and cifar10 where none is named."""
     from bench import datasets
 
     for name in names or ("mnist", "cifar10"):
@@ -310,7 +341,10 @@ def verify_data(names: tuple[str, ...], data: Path | None) -> None:
 
 @bench.command()
 @click.argument("name", metavar="[RUN]", required=False)
-@click.option("--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal", show_default=True, help="What to print; markdown writes REPORT.md.")  # fmt: skip
+@click.option(
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal",
+    show_default=True, help="What to print; markdown writes REPORT.md.",
+)  # fmt: skip
 @where_results
 def report(name: str | None, form: str, results: Path) -> int:
     """Report a run, the newest if none is named."""
@@ -346,7 +380,8 @@ def _asked(
     from bench.prepare import Asked
 
     return Asked(
-        workloads=workloads, backends=backends, modes=modes, device=device, precision=precision, pythons=_pythons(pythons)
+        workloads=workloads, backends=backends, modes=modes, device=device, precision=precision,
+        pythons=_pythons(pythons),
     )  # fmt: skip
 
 

@@ -42,7 +42,11 @@ def examine(
                 if device == "gpu" and not info.gpu_precisions:
                     continue
                 cell = Cell(
-                    workload=WORKLOAD, backend=info.name, mode=info.taught_mode, device=device, precision="fp32"
+                    workload=WORKLOAD,
+                    backend=info.name,
+                    mode=info.taught_mode,
+                    device=device,
+                    precision="fp32",
                 )
                 case = ParityCase(cell=cell, workload=workload, trace=str(trace))
                 yield _probe(info, case, interpreter(info, pythons))
@@ -56,7 +60,9 @@ def _probe(info: BackendInfo, case: ParityCase, python: Path) -> Finding:
     error = next((event.error for event in outcome.events if isinstance(event, Probed)), None)
     facts = next((event.facts for event in outcome.events if isinstance(event, Described)), {})
     if outcome.status != "ok" or error is None:
-        return Finding(backend=info.name, device=device, usable=False, said=outcome.error or "it said nothing")
+        return Finding(
+            backend=info.name, device=device, usable=False, said=outcome.error or "it said nothing"
+        )
     right = error <= TOLERANCE
     said = f"ran on {facts.get('device_name')}, largest relative error {error:.1e}"
     return Finding(

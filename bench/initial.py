@@ -9,8 +9,8 @@ from bench.specs import Architecture, DatasetInfo
 def initial_params(architecture: Architecture, info: DatasetInfo, *, seed: int) -> Params:
     """Draw kernels Glorot-uniform and set biases to zero, float32, in canonical layout.
 
-    Glorot and Bengio, 2010, formula 16: U(±sqrt(6 / (fan_in + fan_out))), where a convolution's fans count the
-    kernel's area. Every parameter has a stream of its own, so that none depends on the shapes before it.
+    Glorot and Bengio, 2010, formula 16: U(±sqrt(6 / (fan_in + fan_out))); a convolution's fans count the
+    kernel's area. Every parameter has a stream of its own: none depends on the shapes before it.
     """
     params: Params = {}
     for number, (name, shape) in enumerate(architecture.parameter_shapes(info).items()):

@@ -1,5 +1,6 @@
 """Start a worker, listen to it, and make sure that it ends: by itself, at its time limit, or with us."""
 
+import contextlib
 import os
 import selectors
 import shutil
@@ -7,37 +8,28 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
 from backends.base import BackendInfo
+from bench.machine import tuning_variables
 from bench.protocol import AnyEvent, Done, Failed, Task
 from bench.records import Status
 from bench.specs import Device
 
-ALLOWED_VARIABLES = (
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL", "PYTHONPATH", "LD_LIBRARY_PATH",
-    "XDG_CACHE_HOME", "CC", "CXX", "XLA_FLAGS", "TF_XLA_FLAGS", "CUDA_VISIBLE_DEVICES",
+PASSED_VARIABLES = (
+    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL", "PYTHONPATH", "XDG_CACHE_HOME", "CC", "CXX",
 )  # fmt: skip
-ALLOWED_PREFIXES = (
-    "OMP_",
-    "MKL_",
-    "OPENBLAS_",
-    "KMP_",
-    "GOMP_",
-    "DNNL_",
-    "ONEDNN_",
-    "TF_ENABLE_ONEDNN",
-    "NVIDIA_",
-    "CUDA_",
-)
-"""All else is kept from workers: a figure must not hang on a variable that no record tells of."""
+"""What a process needs to start. Beside these a worker gets the tuning variables, which the run's environment
+records; all else is kept from it, as a figure must not hang on a variable that no record tells of."""
 
 _TAIL_LINES = 20
 _POLL_S = 0.2
+_EXIT_S = 10.0
+"""A worker that has said its last word, and still runs after so long, hangs in its framework's clean-up."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,11 +45,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 def worker_environment(info: BackendInfo, device: Device, scratch: Path) -> dict[str, str]:
     """Return the variables a worker is started with: those allowed through, then the backend's own."""
-    environment = {
-        name: value
-        for name, value in os.environ.items()
-        if name in ALLOWED_VARIABLES or name.startswith(ALLOWED_PREFIXES)
-    }
+    environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
+    environment |= tuning_variables()
     environment |= info.environment
     if device == "cpu":
         environment |= info.cpu_environment
@@ -71,9 +60,9 @@ def run_worker(
     python: Path,
     device: Device,
     time_limit_s: float,
-    on_event: Callable[[AnyEvent], None] = lambda event: None,
+    on_event: Callable[[AnyEvent], None] = lambda _: None,
 ) -> Outcome:
-    """Run one task in a fresh process; always returns, or passes KeyboardInterrupt on with nothing left running."""
+    """Run one task in a fresh process and return how it ended; KeyboardInterrupt leaves nothing running."""
     scratch = Path(tempfile.mkdtemp(prefix="samework-"))
     started = time.monotonic()
     events: list[AnyEvent] = []
@@ -120,11 +109,9 @@ def _start(
     finally:
         os.close(write_end)
     if process.stdin is not None:
-        try:
+        with contextlib.suppress(BrokenPipeError):  # it died first: its exit status and output tell
             process.stdin.write(msgspec.json.encode(task))
             process.stdin.close()
-        except BrokenPipeError:
-            pass  # it died before it read its task: its exit status and output tell
     return process, read_end
 
 
@@ -138,7 +125,8 @@ def _listen(
     """Collect events until the worker has ended or the deadline passed; return whether it passed.
 
     The end is seen by polling the process, not by the end of the pipe: a helper process that a framework
-    leaves behind would hold the pipe open.
+    leaves behind would hold the pipe open. A line that is no event ends the job: nothing after it can be
+    trusted.
     """
     os.set_blocking(channel, False)
     buffer = b""
@@ -149,25 +137,38 @@ def _listen(
             while selector.select(timeout=0 if ended else _POLL_S):
                 chunk = os.read(channel, 65536)
                 if not chunk:
-                    process.wait(max(0.0, deadline - time.monotonic()) + _POLL_S) if not ended else None
-                    return False
+                    return not ended and _overruns(process, min(deadline, time.monotonic() + _EXIT_S))
                 *lines, buffer = (buffer + chunk).split(b"\n")
                 for line in lines:
-                    event = msgspec.json.decode(line, type=AnyEvent)
+                    try:
+                        event = msgspec.json.decode(line, type=AnyEvent)
+                    except msgspec.DecodeError as error:
+                        said = f"it sent a line that is no event: {error}"
+                        events.append(Failed(status="failed", error=said))
+                        return False
                     events.append(event)
                     on_event(event)
+                if not ended and time.monotonic() > deadline:  # however much it has to say
+                    return True
             if ended:
                 return False
             if time.monotonic() > deadline:
                 return True
 
 
+def _overruns(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
+    """Wait for a worker that will say no more; return whether it still runs at the deadline."""
+    try:
+        process.wait(max(0.0, deadline - time.monotonic()) + _POLL_S)
+    except subprocess.TimeoutExpired:
+        return True
+    return False
+
+
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """Kill the worker's process group, if any of it still runs, and reap the worker."""
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass
     process.wait()
 
 
@@ -181,27 +182,16 @@ def _verdict(
     returncode: int, timed_out: bool, time_limit_s: float, events: list[AnyEvent], tail: tuple[str, ...]
 ) -> tuple[Status, str | None, str | None]:
     """Return status, error and signal; anything but a last word of `done` is a failure with a name."""
-    if timed_out:
-        return "timeout", f"it was stopped after its limit of {time_limit_s:.0f} s", None
     last = events[-1] if events else None
     if isinstance(last, Failed):
         return last.status, last.error, None
-    if isinstance(last, Done) and returncode in (0, -signal.SIGKILL):
+    if isinstance(last, Done) and returncode in (0, -signal.SIGKILL):  # ours, where it hung when it was done
         return "ok", None, None
+    if timed_out:
+        return "timeout", f"it was stopped after its limit of {time_limit_s:.0f} s", None
     if returncode < 0:
         name = signal.Signals(-returncode).name
         hint = "; most often the system ran out of memory" if returncode == -signal.SIGKILL else ""
         return "crashed", f"the process was ended by {name}{hint}", name
     said = f": {tail[-1]}" if tail else ""
     return "crashed", f"the process ended with status {returncode} and without a last word{said}", None
-
-
-def python_works(python: Path, environment: Mapping[str, str] | None = None) -> str | None:
-    """Return why an interpreter cannot run workers, or None where it can."""
-    try:
-        done = subprocess.run(
-            [str(python), "-c", "import bench.worker"], capture_output=True, text=True, timeout=60, env=environment
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
-        return str(error)
-    return None if done.returncode == 0 else (done.stderr.strip().splitlines() or ["it failed"])[-1]

@@ -32,14 +32,11 @@ _CPU_FLAGS = (
     "sve",
 )
 """The instruction sets that decide how fast a network trains; the other flags are left out."""
-_VARIABLES = (
-    "OMP_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "XLA_FLAGS",
-    "TF_XLA_FLAGS",
-    "CUDA_VISIBLE_DEVICES",
-)
+_TUNING = (
+    "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "NVIDIA_", "CUDA_",
+    "XLA_FLAGS", "TF_XLA_FLAGS", "LD_LIBRARY_PATH",
+)  # fmt: skip
+"""How the names begin of those environment variables that can change a figure."""
 _DISTRIBUTION = "samework"
 _PROJECT = Path(__file__).resolve().parent.parent
 """The root of the checkout, if this is one; else whatever folder the package was installed in."""
@@ -119,11 +116,16 @@ def capture_environment() -> Environment:
         gpus=gpus,
         gpu_driver=gpu_driver,
         load_average=psutil.getloadavg()[0],
-        variables={name: os.environ[name] for name in _VARIABLES if name in os.environ},
+        variables=tuning_variables(),
         version=_version(),
         commit=commit,
         dirty=dirty,
     )
+
+
+def tuning_variables() -> dict[str, str]:
+    """Return the variables, where set, that choose threads, devices, libraries or compiler flags."""
+    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_TUNING)}
 
 
 def nvidia_driver_present() -> bool:

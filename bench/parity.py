@@ -30,18 +30,20 @@ from bench.specs import DatasetInfo, OptimizerSpec, Precision, Workload
 STEPS = 20
 BATCH = 8
 TEST_IMAGES = 64
-SEED = 12
-"""A start from which the reference, its weights disturbed by 5e-7 of their size before every step, ends where
-the undisturbed one does; a test holds it to that for every network."""
+SEED = 3
+"""A start in which no unit of a dense layer of any named workload comes nearer to its kink, in all steps,
+than 2e-5 of its typical size, a hundred times what float32 rounds off; a test holds it to that."""
 BIAS = 1.0
-"""Size of the biases that parity starts from; half of them are negative. Zero biases would hide a backend that
+"""Size of the biases that parity starts from; half of them are negative. Zeros would hide a backend that
 forgets to load them, and these keep most units clearly on or clearly off, far from the kink of their ReLU."""
 GRADIENT_RATE = 1024.0
 
 Kind = Literal["logits", "loss", "gradient", "step", "steps", "losses"]
 
 TOLERANCES: dict[Precision, dict[Kind, float]] = {
-    "fp32": {"logits": 5e-6, "loss": 2e-6, "gradient": 2e-5, "step": 1e-3, "steps": 1e-3, "losses": 1e-5},
+    # A convolution has too many units to keep them all clear of kinks: one that crosses moves its first
+    # kernel by a part in a thousand in 20 steps. Without crossings the errors of `steps` are smaller.
+    "fp32": {"logits": 5e-6, "loss": 2e-6, "gradient": 2e-5, "step": 1e-3, "steps": 3e-3, "losses": 1e-5},
     # TF32 keeps 10 bits of mantissa and bfloat16 7, against 23 of float32.
     "tf32": {"logits": 1e-2, "loss": 1e-2, "gradient": 3e-2, "step": 3e-2, "steps": 1e-1, "losses": 2e-2},
     "bf16": {"logits": 5e-2, "loss": 2e-2, "gradient": 1e-1, "step": 1e-1, "steps": 3e-1, "losses": 1e-1},
@@ -69,7 +71,6 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _PARAMETER_FIELDS = ("gradients", "after_one", "after_all")
-
 
 
 class NotComparableError(BenchError):
@@ -195,7 +196,7 @@ def check_parity(
 
 
 def relative_error(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:
-    """Return max|found - expected| / max|expected|: NaN if not finite or not alike in shape, inf over zero."""
+    """Return max|found - expected| / max|expected|: NaN if not finite or of other shape, inf over 0."""
     found, expected = np.asarray(found, dtype=np.float64), np.asarray(expected, dtype=np.float64)
     if found.shape != expected.shape or not np.isfinite(found).all():
         return float("nan")
@@ -212,6 +213,8 @@ def _errors(found: Arrays, expected: Arrays) -> dict[str, float]:
 def _check(kind: Kind, errors: dict[str, float], tolerance: float) -> ParityCheck:
     wild = [name for name, error in errors.items() if not np.isfinite(error)]
     if wild:
-        raise NotComparableError(f"{kind} at {wild[0]}: not finite, not of the same shape, or zero in the reference")
+        raise NotComparableError(
+            f"{kind} at {wild[0]}: not finite, not of the same shape, or zero in the reference"
+        )
     worst = max(errors, key=lambda name: errors[name])
     return ParityCheck(kind=kind, error=errors[worst], tolerance=tolerance, worst=worst)

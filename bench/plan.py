@@ -36,7 +36,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             Preset(
                 name="quick", summary="the taught modes, 3 blocks, 15 minutes",
                 budget_s=15 * 60, modes="taught", min_blocks=3, windows=5, window_s=0.5,
-                epochs=5, training_blocks=1,
+                epochs=3, training_blocks=1,
             ),
             Preset(
                 name="standard", summary="every mode, 5 blocks, 2 hours",
@@ -66,7 +66,7 @@ def find_preset(name: str) -> Preset:
 
 
 def parse_budget(text: str) -> float:
-    """Return the seconds of a budget such as `90s`, `15m` or `2h`; raise UsageError where it makes no sense."""
+    """Return the seconds of a budget such as `90s`, `15m` or `2h`; raise UsageError if it makes no sense."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
     try:

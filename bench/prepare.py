@@ -1,4 +1,4 @@
-"""From what the user asked to a plan that can run: backends that are here, a device, data on disk, a header."""
+"""From what the user asked to a plan that can run: backends and device here, data on disk, a header."""
 
 import secrets
 import sys
@@ -48,12 +48,16 @@ def choose_device(asked: str) -> Device:
         return "cpu"
     present = nvidia_driver_present()
     if asked == "gpu" and not present:
-        raise UnavailableError("device gpu: no NVIDIA driver is loaded here. Use --device cpu, or see bench doctor.")
+        raise UnavailableError(
+            "device gpu: no NVIDIA driver is loaded here. Use --device cpu, or see bench doctor."
+        )
     return "gpu" if present else "cpu"
 
 
-def choose_backends(registry: Registry, asked: Asked, device: Device, *, reference: bool = False) -> Available:
-    """Return the backends to run: those named, each of which must be usable, or all, of which some may not be.
+def choose_backends(
+    registry: Registry, asked: Asked, device: Device, *, reference: bool = False
+) -> Available:
+    """Return the backends to run: those named, all of which must be usable, or all, of which some may not be.
 
     With `reference`, the reference backend belongs to all.
     """
@@ -82,7 +86,28 @@ def choose_backends(registry: Registry, asked: Asked, device: Device, *, referen
         reasons = "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())
         raise UnavailableError(f"no backend can run here. {reasons}")
     return Available(
-        infos=infos, versions={name: versions for name, (versions, _) in found.items()}, unavailable=unavailable
+        infos=infos,
+        versions={name: versions for name, (versions, _) in found.items()},
+        unavailable=unavailable,
+    )
+
+
+def backends_of_run(registry: Registry, header: RunHeader, pythons: Mapping[str, Path]) -> Available:
+    """Return the backends a run was begun with; one that could not run then may still be missing now."""
+    names = {backend.name for backend in header.backends}
+    known = Registry(
+        backends={name: info for name, info in registry.backends.items() if name in names},
+        broken={name: reason for name, reason in registry.broken.items() if name in names},
+    )
+    cell = header.cells[0]
+    available = choose_backends(
+        known, Asked(precision=cell.precision, pythons=pythons), cell.device, reference=True
+    )
+    gone = {name: f"backend {name!r} is not registered here any more." for name in names - known.names()}
+    return Available(
+        infos=available.infos,
+        versions={name: {} for name in names} | available.versions,
+        unavailable=available.unavailable | gone,
     )
 
 
@@ -121,7 +146,8 @@ def prepare_data(
     for workload in workloads:
         if splits[workload.dataset].train < workload.batch_size:
             raise UsageError(
-                f"--dataset-limit {limit} is less than one batch of {workload.name}, {workload.batch_size} images."
+                f"--dataset-limit {limit} is less than one batch of {workload.name}, "
+                f"{workload.batch_size} images."
             )
     return {workload.name: splits[workload.dataset] for workload in workloads}
 
@@ -169,9 +195,12 @@ def new_run(
 
 
 def resumed_run(folder: Path, available: Available) -> Run:
-    """Read a run to go on with; raise RecordError where machine or versions are not those it started with."""
-    quarantine_rejected(folder)
-    run = read_run(folder)
+    """Read a run to go on with; raise RecordError where machine or versions are not those it started with.
+
+    Lines that cannot be read are moved aside, and named in the run's `rejected`.
+    """
+    rejected = quarantine_rejected(folder)
+    run = msgspec.structs.replace(read_run(folder), rejected=rejected)
     here = capture_environment()
     if not run.header.environment.same_machine(here):
         raise RecordError(

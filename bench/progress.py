@@ -5,7 +5,6 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 
@@ -40,7 +39,7 @@ class _Lines:
         self._tenth = -1
 
     def say(self, text: str) -> None:
-        self._console.print(escape(text), soft_wrap=True, highlight=False)
+        self._console.print(_plain(text), soft_wrap=True, markup=False, highlight=False, emoji=False)
 
     def overall(self, text: str, done: float, left_s: float | None) -> None:
         tenth = int(done * 10)
@@ -64,24 +63,24 @@ class _Bars:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}"),
+            BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}", markup=False),
             console=console, transient=True, refresh_per_second=4,
         )  # fmt: skip
         self._overall: TaskID = self._progress.add_task("", total=1.0)
         self._job: TaskID = self._progress.add_task("", total=1.0, visible=False)
 
     def say(self, text: str) -> None:
-        self._progress.console.print(escape(text), highlight=False)
+        self._progress.console.print(_plain(text), markup=False, highlight=False, emoji=False)
 
     def overall(self, text: str, done: float, left_s: float | None) -> None:
         self._progress.update(
-            self._overall, completed=min(done, 1.0), description=escape(text + _left(left_s))
+            self._overall, completed=min(done, 1.0), description=_plain(text) + _left(left_s)
         )
 
     def job(self, text: str, done: float | None) -> None:
         self._progress.update(
             self._job, completed=done or 0.0, total=None if done is None else 1.0, visible=bool(text),
-            description=escape(text),
+            description=_plain(text),
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -102,6 +101,11 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def _plain(text: str) -> str:
+    """Return text that cannot act on a terminal: a worker's last words may hold anything."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _left(left_s: float | None) -> str:

@@ -22,6 +22,7 @@ _METHODS = (
     "restore_state",
     "describe",
 )
+_VERSIONS_LIMIT_S = 30.0
 _VERSIONS_SCRIPT = """
 import json, sys
 from importlib import metadata
@@ -47,6 +48,10 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         if name not in self.backends:
             raise unknown("backend", name, list(self.backends), "bench list shows all")
         return self.backends[name]
+
+    def names(self) -> set[str]:
+        """Return every name that an entry point has, usable or not."""
+        return self.backends.keys() | self.broken.keys()
 
     def frameworks(self) -> list[BackendInfo]:
         """Return the backends that are compared: all but the reference."""
@@ -85,7 +90,8 @@ def load_backend(info: BackendInfo) -> type[Backend]:
     missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
     if missing:
         raise ContractError(
-            f"backend {info.name!r}: {info.target} lacks {', '.join(missing)}. (backends/base.py is the contract)"
+            f"backend {info.name!r}: {info.target} lacks {', '.join(missing)}. "
+            "(backends/base.py is the contract)"
         )
     return found
 
@@ -116,10 +122,15 @@ def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
     try:
         output = subprocess.run(
             [str(python), "-c", _VERSIONS_SCRIPT, json.dumps(names)],
-            capture_output=True, text=True, timeout=30, check=True,
+            capture_output=True, text=True, timeout=_VERSIONS_LIMIT_S, check=True,
         ).stdout  # fmt: skip
         return dict(json.loads(output))
-    except (OSError, subprocess.SubprocessError, ValueError) as error:
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or [f"it ends with status {error.returncode}"])[-1]
+        raise UsageError(f"--python: {python} does not run as a Python interpreter: {said}") from error
+    except subprocess.TimeoutExpired as error:
+        raise UsageError(f"--python: {python} gave no answer within {error.timeout:.0f} s") from error
+    except (OSError, ValueError, TypeError) as error:
         raise UsageError(f"--python: {python} does not run as a Python interpreter: {error}") from error
 
 

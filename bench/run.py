@@ -1,8 +1,8 @@
 """The main job: prove parity, measure in interleaved blocks, train for accuracy, within the budget.
 
 Blocks go breadth first: every workload gets its first block before any gets its second, so that a run that is
-cut short has measured everything a little rather than something a lot. The first block shows how fast each
-cell is; from that follow the epochs that fit the budget, the time left, and which blocks are still worth it.
+cut short has measured everything a little rather than something a lot. The first blocks show how fast each cell
+is; from that follow the epochs that fit the budget, the time left, and which blocks are still worth it.
 """
 
 import os
@@ -44,7 +44,7 @@ from bench.statistics import estimate, log_throughput
 from bench.verify import plan_parity, verify_cells
 
 FIRST_GUESS_S = 20.0
-"""What a job is thought to take before any has run."""
+"""What a job is thought to take before any has run. Told on the screen, and never a reason not to try."""
 LEAST_LIMIT_S = 120.0
 """No job is stopped earlier than this, unless the budget itself ends."""
 OVERRUN = 1.08
@@ -87,15 +87,14 @@ class Runner:
         spent_s = sum(record.wall_s for record in run.jobs)
         self._start = time.monotonic() - spent_s
         self._deadline = self._start + run.header.budget_s
-        self._epochs: dict[str, float] = {}
+        # Of a run that is resumed: what its jobs trained, the others train too.
+        self._epochs = {job.spec.cell.workload: job.spec.epochs for job in run.jobs if job.spec.epochs}
 
     def run(self) -> None:
         """Do all that is left to do; KeyboardInterrupt passes through with everything so far on disk."""
         self._set_aside()
         self._prove_parity()
         for block in range(self._preset.min_blocks):
-            if block == 1 or (block and not self._epochs):
-                self._plan_training(first=block)
             for workload in self._shuffled(block):
                 self._run_block(workload, block)
         self._refine()
@@ -153,18 +152,22 @@ class Runner:
 
     def _run_block(self, workload: str, block: int) -> None:
         """Run every cell of a workload once, back to back, in the block's balanced order, if that fits."""
-        done = {job.spec.cell for job in self._jobs() if job.spec.block == block}
+        done = {job.spec.cell for job in self._jobs_in(workload, block)}
         cells = self._worth_running(workload)
         order = [cells[place] for place in balanced_order(len(cells), block)] if cells else []
         missing = [(place, cell) for place, cell in enumerate(order) if cell not in done]
-        epochs = self._training(workload, block)
-        if time.monotonic() + sum(self._expected(cell, epochs) for _, cell in missing) > self._deadline:
-            epochs = 0.0
-            if time.monotonic() + sum(self._expected(cell, 0.0) for _, cell in missing) > self._deadline:
+        begun = [job.spec.epochs for job in self._jobs_in(workload, block)]
+        epochs = begun[0] if begun else self._training(workload, block)
+        if self._jobs() and not self._fits(missing, epochs):
+            if begun or not self._fits(missing, 0.0):
                 return
+            epochs = 0.0
         for place, cell in missing:
             if time.monotonic() < self._deadline:
                 self._run_job(cell, block, place, epochs)
+
+    def _fits(self, jobs: Sequence[tuple[int, Cell]], epochs: float) -> bool:
+        return time.monotonic() + sum(self._expected(cell, epochs) for _, cell in jobs) <= self._deadline
 
     def _run_job(self, cell: Cell, block: int, position: int, epochs: float) -> None:
         spec = JobSpec(
@@ -177,7 +180,7 @@ class Runner:
             windows=self._preset.windows,
             window_s=self._preset.window_s,
             epochs=epochs,
-            evaluate_every=1.0 if epochs >= 1 else epochs / 2,
+            evaluate_every=1.0,
             time_limit_s=self._time_limit(cell, epochs),
         )
         self._show_overall(f"block {block + 1}, {cell.workload}")
@@ -208,13 +211,18 @@ class Runner:
                 break
             workload = max(wanted, key=lambda name: wanted[name])
             before = len(self._records)
-            block = 1 + max(
-                (job.spec.block for job in self._jobs() if job.spec.cell.workload == workload), default=-1
-            )
+            block = self._next_block(workload)
             if block < MOST_BLOCKS:
                 self._run_block(workload, block)
             if len(self._records) == before:
                 skipped.add(workload)  # its next block does not fit any more; a quicker workload's may
+
+    def _next_block(self, workload: str) -> int:
+        """Return the block after the latest, or the latest where it was interrupted before its last job."""
+        blocks = [job.spec.block for job in self._jobs() if job.spec.cell.workload == workload]
+        latest = max(blocks, default=-1)
+        done = {job.spec.cell for job in self._jobs_in(workload, latest)}
+        return latest if blocks and not done.issuperset(self._worth_running(workload)) else latest + 1
 
     def _half_width(self, workload: str) -> float:
         """Return the widest relative half-width among the cells of a workload that can still be ranked."""
@@ -227,24 +235,31 @@ class Runner:
 
     # Training for accuracy
 
-    def _plan_training(self, first: int) -> None:
-        """Choose each workload's epochs from the speeds seen so far and the time that is left."""
-        required = range(first, self._preset.min_blocks)
-        windows_s = sum(self._expected(cell, 0.0) for _ in required for cell in self._running())
-        available = (self._deadline - time.monotonic() - windows_s) * TRAINING_SHARE
-        seconds: dict[str, float] = defaultdict(float)
-        for cell in self._running():
-            seconds[cell.workload] += self._epoch_s(cell)
-        self._epochs = plan_epochs(seconds, available / self._preset.training_blocks, self._preset.epochs)
-        planned = ", ".join(f"{name} {epochs:g}" for name, epochs in sorted(self._epochs.items()))
-        self._display.say(f"Epochs that fit the budget, the same for every backend: {planned}")
-
     def _training(self, workload: str, block: int) -> float:
-        """Return the epochs that the jobs of a block train: those planned, in the blocks that train at all.
+        """Return the epochs that the jobs of a block train, chosen when the first of them is due.
 
-        The first block does not: it is what the plan is made from.
+        Training comes with the last blocks: what is needed for a ranking is then done or nearly so, and the
+        speeds are known. Every workload yet to choose gets its share of the time that is left over.
         """
-        return self._epochs.get(workload, 0.0) if 1 <= block <= self._preset.training_blocks else 0.0
+        if self._trains(block) and workload not in self._epochs:
+            needed_s = sum(
+                self._expected(cell, self._planned(cell.workload, later)) for cell, later in self._due()
+            )
+            seconds: dict[str, float] = defaultdict(float)
+            for cell in self._running():
+                if cell.workload not in self._epochs and self._epoch_s(cell) > 0:  # 0: it was never timed
+                    seconds[cell.workload] += self._epoch_s(cell)
+            left_s = (self._deadline - time.monotonic() - needed_s) * TRAINING_SHARE
+            chosen = plan_epochs(seconds, left_s / self._preset.training_blocks, self._preset.epochs)
+            self._epochs[workload] = chosen.get(workload, 0.0)
+        return self._planned(workload, block)
+
+    def _trains(self, block: int) -> bool:
+        return self._preset.min_blocks - self._preset.training_blocks <= block < self._preset.min_blocks
+
+    def _planned(self, workload: str, block: int) -> float:
+        """Return the epochs that were chosen for a block; 0 where none were yet."""
+        return self._epochs.get(workload, 0.0) if self._trains(block) else 0.0
 
     def _epoch_s(self, cell: Cell) -> float:
         """Return the seconds of an epoch with its evaluation, taken to cost a third of training an image."""
@@ -259,12 +274,12 @@ class Runner:
         own = [self._without_training(job) for job in self._jobs_of(cell)]
         other = [self._without_training(job) for job in self._jobs()]
         base = fmean(own) if own else fmean(other) if other else FIRST_GUESS_S
-        evaluation_at_start = self._splits[cell.workload].test / 3 if epochs else 0.0
-        per_image = self._epoch_s(cell) / (
-            self._splits[cell.workload].train + self._splits[cell.workload].test / 3
-        )
-        evaluations = 1 if 0 < epochs < 1 else 0
-        return base + epochs * self._epoch_s(cell) + (1 + evaluations) * evaluation_at_start * per_image
+        if not epochs:
+            return base
+        split = self._splits[cell.workload]
+        evaluation_s = self._epoch_s(cell) * (split.test / 3) / (split.train + split.test / 3)
+        # One evaluation before the first step, and a whole one after training less than an epoch.
+        return base + epochs * self._epoch_s(cell) + evaluation_s * (1 + max(0.0, 1 - epochs))
 
     @staticmethod
     def _without_training(job: JobRecord) -> float:
@@ -276,21 +291,22 @@ class Runner:
 
     def _show_overall(self, text: str) -> None:
         now = time.monotonic()
-        left = self._required_s()
-        if all(self._half_width(name) <= self._header.target_half_width for name in self._shuffled(0)):
-            end = min(now + left, self._deadline)
-        else:
-            end = self._deadline
+        left = sum(self._expected(cell, self._planned(cell.workload, block)) for cell, block in self._due())
+        names = self._shuffled(0)
+        precise = all(self._half_width(name) <= self._header.target_half_width for name in names)
+        # Training and further blocks fill the budget; only where neither is to come does a run end sooner.
+        end = (
+            min(now + left, self._deadline)
+            if precise and self._epochs.keys() >= set(names)
+            else self._deadline
+        )
         self._display.overall(text, (now - self._start) / max(end - self._start, 1.0), max(0.0, end - now))
 
-    def _required_s(self) -> float:
+    def _due(self) -> list[tuple[Cell, int]]:
+        """Return the cells and blocks that a ranking needs and that have not run yet."""
         done = {(job.spec.cell, job.spec.block) for job in self._jobs()}
-        return sum(
-            self._expected(cell, self._training(cell.workload, block))
-            for cell in self._running()
-            for block in range(self._preset.min_blocks)
-            if (cell, block) not in done
-        )
+        blocks = range(self._preset.min_blocks)
+        return [(cell, block) for block in blocks for cell in self._running() if (cell, block) not in done]
 
     def _show_event(self, cell: Cell, event: AnyEvent) -> None:
         match event:
@@ -317,6 +333,9 @@ class Runner:
 
     def _jobs_of(self, cell: Cell) -> list[JobRecord]:
         return [job for job in self._jobs() if job.spec.cell == cell]
+
+    def _jobs_in(self, workload: str, block: int) -> list[JobRecord]:
+        return [job for job in self._jobs() if job.spec.block == block and job.spec.cell.workload == workload]
 
     def _available(self) -> list[Cell]:
         return [cell for cell in self._header.cells if cell.backend not in self._unavailable]

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
@@ -87,10 +88,10 @@ def read_run(folder: Path) -> Run:
 
 
 def quarantine_rejected(folder: Path) -> tuple[str, ...]:
-    """Move every unreadable line to a file beside, so that appending is safe again; return what was moved."""
+    """Move every unreadable line to a file beside, so that appending is safe again; return what they were."""
     run = read_run(folder)
+    lines = [line for _, line in _lines(folder / RECORDS)]
     if run.rejected:
-        lines = [line for _, line in _lines(folder / RECORDS)]
         kept, bad = [], []
         for line in lines:
             try:
@@ -101,6 +102,8 @@ def quarantine_rejected(folder: Path) -> tuple[str, ...]:
         with (folder / QUARANTINE).open("ab") as file:
             file.write(b"".join(line + b"\n" for line in bad))
         _write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
+    elif lines and not (folder / RECORDS).read_bytes().endswith(b"\n"):  # cut off right before the newline
+        _write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
     return run.rejected
 
 
@@ -108,7 +111,7 @@ def find_run(results: Path, name: str | None) -> Path:
     """Return the folder of the run of that name or path, or of the newest run where none is named."""
     runs = sorted(
         (path.parent for path in results.glob(f"*/{HEADER}")),
-        key=lambda folder: ((folder / HEADER).stat().st_mtime_ns, folder.name),
+        key=lambda folder: (_created(folder), folder.name),
     )
     if name is None:
         if not runs:
@@ -118,6 +121,24 @@ def find_run(results: Path, name: str | None) -> Path:
         if (candidate / HEADER).is_file():
             return candidate
     raise unknown("run", name, [folder.name for folder in runs], f"looked in {results}")
+
+
+class _Created(msgspec.Struct):
+    """As much of a header as tells which run is the newest."""
+
+    created_at: str
+
+
+def _created(folder: Path) -> datetime:
+    """Return when a run was begun, by its header: a checkout by git gives every file the same age.
+
+    A header that cannot be read makes a run the oldest; reading the run then says what is wrong with it.
+    """
+    try:
+        created = msgspec.json.decode((folder / HEADER).read_bytes(), type=_Created).created_at
+        return datetime.fromisoformat(created).astimezone(UTC)
+    except (OSError, ValueError):
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:

@@ -19,11 +19,15 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ConvBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """Convolution with SAME padding and stride 1, ReLU, then max-pooling of `pool` by `pool`, stride `pool`."""
+    """SAME convolution of stride 1 with an odd kernel, ReLU, then max-pooling of size and stride `pool`."""
 
     filters: int
     kernel: int = 5
     pool: int = 2
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} is even: SAME padding would differ between frameworks")
 
 
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,13 +1,13 @@
-"""From a run's raw records to what a reader wants: one row a cell, and a verdict a workload.
+"""From a run's raw records to what a reader wants: one row a cell, and the verdicts made of the rows.
 
-A row is ranked only if its cell computes what the reference computes and was timed in enough blocks; every
-other planned cell has a row too, with the reason in words. Nothing here is stored.
+A row is ranked only if its cell computes what the reference computes, was timed in enough blocks and is not
+the reference itself. Every other planned cell has a row too, with the reason in words. Nothing is stored.
 """
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations, groupby
+from itertools import groupby
 from types import MappingProxyType
 
 import msgspec
@@ -16,21 +16,11 @@ import numpy as np
 from bench.records import JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
-from bench.statistics import (
-    Estimate,
-    PairedDifference,
-    detectable_difference,
-    estimate,
-    holm,
-    log_throughput,
-    p_value,
-    paired_difference,
-    ratio_interval,
-    window_rate,
-)
+from bench.statistics import Estimate, estimate, log_throughput, window_rate
+from bench.verdicts import Standing, Verdict, answer, judge
 
-TIMES = "\N{MULTIPLICATION SIGN}"
-DASH = "\N{EN DASH}"
+FEWEST_FOR_INTERVAL = 3
+"""Blocks from which on a row has an interval: that of two would reach 12.7 standard errors to each side."""
 
 STATUS_WORDS: Mapping[Status, str] = MappingProxyType(
     {
@@ -59,6 +49,8 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     device: Device
     precision: Precision
     status: Status
+    reference: bool
+    """Whether its backend is the reference, which is never ranked."""
     parity_ok: bool | None
     """Whether it computes what the reference computes; None where that was not verified."""
     ranked: bool
@@ -67,6 +59,7 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     samples_per_s: float | None
     """Steady-state throughput over the blocks that settled; over all others where none did, never ranked."""
     samples_per_s_low: float | None
+    """Where the 95 % interval begins; None, as its end and half_width are, below three blocks."""
     samples_per_s_high: float | None
     half_width: float | None
     """Half the interval's width over the throughput: 0.012 for ±1.2 %."""
@@ -80,7 +73,7 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     first_step_s: float | None
     """Median over the jobs, as import_s and build_s are."""
     epochs: float | None
-    """Epochs trained by the jobs whose accuracy is given."""
+    """Epochs trained by the jobs whose accuracy is given; None where no job trained to the end."""
     test_accuracy: float | None
     """Mean over the jobs that trained to the end."""
     trained_jobs: int
@@ -108,47 +101,6 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two cells of one workload, the one that was faster first."""
-
-    faster: Cell
-    slower: Cell
-    blocks: int
-    """Blocks that both have."""
-    ratio: float
-    low: float
-    high: float
-    """The interval at the level `alpha`, which Holm's procedure gave this comparison."""
-    p: float
-    p_adjusted: float
-    alpha: float
-    detectable: float
-    """The relative difference that would have been found four times in five at this level."""
-    differs: bool
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be said of one workload on one device in one precision."""
-
-    workload: str
-    device: Device
-    precision: Precision
-    order: tuple[Cell, ...]
-    """The ranked cells, the fastest first."""
-    winner: Cell | None
-    """The cell that is detectably faster than the best cell of every other backend."""
-    unranked: tuple[str, ...]
-    """Backends of the plan that have no ranked row, so that nothing is said of them."""
-    backends: tuple[Comparison, ...]
-    """Every pair of the backends' best cells: one family of comparisons."""
-    modes: tuple[Comparison, ...]
-    """Every pair of modes of one backend: one family a backend."""
-    accuracy_spread: float | None
-    """Largest less smallest test accuracy of the backends after the same epochs, in percentage points."""
-    accuracy_epochs: float | None
-    sentences: tuple[str, ...]
-
-
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """All that is derived from a run."""
 
@@ -167,10 +119,18 @@ def summarise(run: Run) -> Summary:
     header = run.header
     mark = run_mark(header)
     titles = {backend.name: backend.title for backend in header.backends}
+    references = frozenset(backend.name for backend in header.backends if backend.reference)
     evidence = _gather(run)
     workloads = {workload.name: workload for workload in header.workloads}
     rows = [
-        _summarise_cell(cell, found, workloads.get(cell.workload), header, mark)
+        _summarise_cell(
+            cell,
+            found,
+            workloads.get(cell.workload),
+            header,
+            mark=mark,
+            reference=cell.backend in references,
+        )
         for cell, found in evidence.items()
     ]
     names = dict.fromkeys([*workloads, *(row.workload for row in rows)])
@@ -185,15 +145,13 @@ def summarise(run: Run) -> Summary:
             -(row.samples_per_s or 0.0),
         )
     )
-    verdicts = tuple(
-        _judge(list(group), evidence, titles)
-        for _, group in groupby(rows, key=lambda row: (row.workload, row.device, row.precision))
-    )
+    standings = [_standing(row, evidence[row.cell]) for row in rows]
+    verdicts = tuple(judge(list(group), titles) for _, group in groupby(standings, key=_place))
     return Summary(
         mark=mark,
         cells=tuple(rows),
         verdicts=verdicts,
-        answer=_answer(rows, verdicts, titles),
+        answer=answer(standings, verdicts, titles),
         titles=titles,
     )
 
@@ -208,11 +166,6 @@ def run_mark(header: RunHeader) -> str | None:
     if not marks:
         return None
     return f"{'; '.join(marks).capitalize()}. Not to be compared with a run on the full data sets."
-
-
-def cell_name(cell: Cell, titles: Mapping[str, str]) -> str:
-    """Return what a cell is called inside its workload: the backend's title and the mode."""
-    return f"{titles.get(cell.backend, cell.backend)} {cell.mode}"
 
 
 # ---- one row a cell
@@ -298,15 +251,39 @@ def _read_job(record: JobRecord) -> _Job:
     return _Job(record=record, fault=fault, log=log)
 
 
+def _place(one: Standing) -> tuple[str, str, str]:
+    return one.cell.workload, one.cell.device, one.cell.precision
+
+
+def _standing(row: CellSummary, found: _Evidence) -> Standing:
+    return Standing(
+        cell=row.cell,
+        ranked=row.ranked,
+        reference=row.reference,
+        parity_ok=row.parity_ok,
+        logs=found.logs,
+        epochs=row.epochs,
+        accuracies={job.spec.seed: job.points[-1].test_accuracy for job in _trained(found.records)},
+    )
+
+
 def _summarise_cell(
-    cell: Cell, found: _Evidence, workload: Workload | None, header: RunHeader, mark: str | None
+    cell: Cell,
+    found: _Evidence,
+    workload: Workload | None,
+    header: RunHeader,
+    *,
+    mark: str | None,
+    reference: bool,
 ) -> CellSummary:
     blocks = len(found.logs)
     parity_ok = _parity_ok(found.parity)
     records = found.records
     throughput = _throughput(found)
-    half_width = throughput.half_width if throughput else None
-    reasons = _reasons(found, parity_ok, header.min_blocks)
+    interval = throughput if throughput and throughput.blocks >= FEWEST_FOR_INTERVAL else None
+    half_width = interval.half_width if interval else None
+    reasons = ["it is the reference"] if reference else []
+    reasons += _reasons(found, parity_ok, header.min_blocks)
     trained = _trained(records)
     target = workload.target_accuracy if workload else None
     reached = [_first_at(job, target) for job in trained] if target is not None else []
@@ -318,12 +295,13 @@ def _summarise_cell(
         device=cell.device,
         precision=cell.precision,
         status=_status(found, header.min_blocks),
+        reference=reference,
         parity_ok=parity_ok,
         ranked=not reasons,
         why_not="; ".join(reasons) or None,
         samples_per_s=throughput.value if throughput else None,
-        samples_per_s_low=throughput.low if throughput else None,
-        samples_per_s_high=throughput.high if throughput else None,
+        samples_per_s_low=interval.low if interval else None,
+        samples_per_s_high=interval.high if interval else None,
         half_width=half_width,
         imprecise=half_width is not None and half_width > header.target_half_width,
         blocks=blocks,
@@ -377,7 +355,8 @@ def _reasons(found: _Evidence, parity_ok: bool | None, min_blocks: int) -> list[
         return reasons
     blocks: dict[str, list[int]] = defaultdict(list)
     for job in found.faulty:
-        blocks[job.fault or ""].append(job.record.spec.block)
+        # Counted from 1, as they are while the run goes on.
+        blocks[job.fault or ""].append(job.record.spec.block + 1)
     for fault, numbers in blocks.items():
         where = "block" if len(numbers) == 1 else "blocks"
         reasons.append(f"{fault} ({where} {', '.join(map(str, numbers))})")
@@ -403,8 +382,7 @@ def _parity_ok(records: Sequence[ParityRecord]) -> bool | None:
 
 def _worst_check(records: Sequence[ParityRecord]) -> str:
     failed = [check for record in records for check in record.checks if not check.ok]
-    # NaN is neither larger nor smaller than a number, so it is put above all of them.
-    worst = max(failed, key=lambda c: math.inf if math.isnan(c.error) else c.error / c.tolerance)
+    worst = max(failed, key=lambda check: check.error / check.tolerance)
     return (
         f"{worst.kind} is off by {worst.error:.1e} from the reference, at {worst.worst}; "
         f"{worst.tolerance:.1e} is allowed"
@@ -412,23 +390,29 @@ def _worst_check(records: Sequence[ParityRecord]) -> str:
 
 
 def _finished(job: JobRecord) -> bool:
-    """Say whether a job trained the epochs it was asked for, to the nearest step, with finite results."""
+    """Say whether a job trained the epochs it was asked for, to the nearest step.
+
+    The first point of a job is taken before training: alone it proves that nothing was trained.
+    """
     if not job.points or job.points[-1].steps <= 0:
         return False
     last = job.points[-1]
     a_step = last.epoch / last.steps  # in epochs
-    return 0 < job.spec.epochs <= last.epoch + a_step and math.isfinite(last.test_accuracy)
+    return 0 < job.spec.epochs <= last.epoch + a_step
 
 
 def _trained(jobs: Iterable[JobRecord]) -> list[JobRecord]:
-    """Return the jobs that trained to the end, those of the most epochs; a drifting rate does not matter."""
-    done = [job for job in jobs if job.status in ("ok", "no_steady_state") and _finished(job)]
+    """Return the jobs that trained to the end, those of the most epochs."""
+    done = [job for job in jobs if job.status == "ok" and _finished(job)]
     most = max((job.points[-1].epoch for job in done), default=0.0)
     return [job for job in done if math.isclose(job.points[-1].epoch, most)]
 
 
 def _first_at(job: JobRecord, target: float) -> tuple[float, float]:
-    """Return the epochs and the training seconds at the first point at the target; infinite if none is."""
+    """Return the epochs and the training seconds at the first point at the target; infinite if none is.
+
+    Both are 0 where the initial weights are at the target already.
+    """
     for point in job.points:
         if point.test_accuracy >= target:
             return point.epoch, point.train_s
@@ -451,211 +435,3 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def _largest(values: Iterable[int | None]) -> int | None:
     return max((value for value in values if value is not None), default=None)
-
-
-# ---- one verdict a workload
-
-
-def _judge(
-    rows: Sequence[CellSummary], evidence: Mapping[Cell, _Evidence], titles: Mapping[str, str]
-) -> Verdict:
-    """Judge the rows of one workload, device and precision, which come ranked first and the fastest first."""
-    ranked = [row.cell for row in rows if row.ranked]
-    best_of: dict[str, Cell] = {}
-    for cell in ranked:
-        best_of.setdefault(cell.backend, cell)
-    best = list(best_of.values())
-    logs = {cell: evidence[cell].logs for cell in ranked}
-    backends = _compare(list(combinations(best, 2)), logs)
-    modes = tuple(
-        comparison
-        for backend in dict.fromkeys(cell.backend for cell in ranked)
-        for comparison in _compare(list(combinations([c for c in ranked if c.backend == backend], 2)), logs)
-    )
-    wins = Counter(comparison.faster for comparison in backends if comparison.differs)
-    winner = next((cell for cell in best if len(best) > 1 and wins[cell] == len(best) - 1), None)
-    spread, epochs = _accuracy_spread(rows, evidence)
-    first = rows[0]
-    unranked = tuple(name for name in dict.fromkeys(row.backend for row in rows) if name not in best_of)
-    sentences = _sentences(first.workload, best, backends, modes, titles)
-    if best and unranked:
-        names = _listed([titles.get(name, name) for name in unranked])
-        sentences.append(f"Nothing is said of {names} on {first.workload}: no row is ranked.")
-    if spread is not None:
-        sentences.append(
-            f"After {epochs:g} epochs the frameworks' test accuracy on {first.workload} differs by "
-            f"{spread:.2f} percentage points at most."
-        )
-    return Verdict(
-        workload=first.workload,
-        device=first.device,
-        precision=first.precision,
-        order=tuple(ranked),
-        winner=winner,
-        unranked=unranked,
-        backends=backends,
-        modes=modes,
-        accuracy_spread=spread,
-        accuracy_epochs=epochs,
-        sentences=tuple(sentences),
-    )
-
-
-def _compare(
-    pairs: Sequence[tuple[Cell, Cell]], logs: Mapping[Cell, Mapping[int, float]]
-) -> tuple[Comparison, ...]:
-    """Compare the pairs of one family, the faster side first; a pair needs two blocks that both have."""
-    found: list[tuple[Cell, Cell, PairedDifference]] = []
-    for first, second in pairs:
-        difference = paired_difference(logs[first], logs[second])
-        if difference is not None and difference.mean < 0:
-            first, second = second, first  # noqa: PLW2901 - the faster side goes first
-            difference = msgspec.structs.replace(difference, mean=-difference.mean)
-        if difference is not None:
-            found.append((first, second, difference))
-    p_values = [p_value(difference) for _, _, difference in found]
-    comparisons = []
-    for (faster, slower, difference), p, step in zip(found, p_values, holm(p_values), strict=True):
-        low, high = ratio_interval(difference, step.alpha)
-        comparisons.append(
-            Comparison(
-                faster=faster,
-                slower=slower,
-                blocks=difference.blocks,
-                ratio=difference.ratio,
-                low=low,
-                high=high,
-                p=p,
-                p_adjusted=step.p_adjusted,
-                alpha=step.alpha,
-                detectable=detectable_difference(difference, step.alpha),
-                differs=step.rejected,
-            )
-        )
-    return tuple(comparisons)
-
-
-def _accuracy_spread(
-    rows: Sequence[CellSummary], evidence: Mapping[Cell, _Evidence]
-) -> tuple[float | None, float | None]:
-    """Return the spread of test accuracy between backends, in percentage points, and after which epochs.
-
-    Only rows that compute what the reference computes are asked, since the others are known to differ, and
-    of their jobs only those of seeds that all of them trained with.
-    """
-    asked = [row for row in rows if row.test_accuracy is not None and row.parity_ok]
-    epochs = max((row.epochs or 0.0 for row in asked), default=0.0)
-    equal = [row for row in asked if math.isclose(row.epochs or 0.0, epochs)]
-    if len({row.backend for row in equal}) < 2:
-        return None, None
-    by_seed = [
-        {job.spec.seed: job.points[-1].test_accuracy for job in _trained(evidence[row.cell].records)}
-        for row in equal
-    ]
-    shared = sorted(set.intersection(*(set(accuracies) for accuracies in by_seed)))
-    means = [_mean([accuracies[seed] for seed in shared]) for accuracies in by_seed]
-    known = [mean for mean in means if mean is not None]
-    return (100 * (max(known) - min(known)), epochs) if known else (None, None)
-
-
-# ---- sentences
-
-
-def ratio_text(low: float, high: float) -> str:
-    """Return an interval of ratios with the digits it takes to keep its ends apart and off 1."""
-    for digits in (2, 3, 4):
-        ends = f"{low:.{digits}f}", f"{high:.{digits}f}"
-        if "1." + "0" * digits not in ends and ends[0] != ends[1]:
-            break
-    return f"{ends[0]}{TIMES}" if ends[0] == ends[1] else f"{ends[0]}{DASH}{ends[1]}{TIMES}"
-
-
-def percent_text(share: float) -> str:
-    """Return a share as a percentage of two digits or so: `0.8 %`, `12 %`."""
-    percent = 100 * share
-    if percent > 1000:
-        return "over 1000 %"
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %"
-
-
-def _sentences(
-    workload: str,
-    best: Sequence[Cell],
-    backends: Sequence[Comparison],
-    modes: Sequence[Comparison],
-    titles: Mapping[str, str],
-) -> list[str]:
-    if not best:
-        return [f"No row is ranked on {workload}, so nothing can be said of its speed."]
-    sentences = [_sentence(comparison, titles) for comparison in [*backends, *modes]]
-    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in backends}
-    for pair in combinations(best, 2):
-        if frozenset(pair) not in compared:
-            first, second = (cell_name(cell, titles) for cell in pair)
-            sentences.append(
-                f"{first} and {second} cannot be compared on {workload}: they share fewer than two blocks."
-            )
-    if len(best) == 1:
-        title = titles.get(best[0].backend, best[0].backend)
-        sentences.append(f"Only {title} is ranked on {workload}: there is no framework to compare it with.")
-    return sentences
-
-
-def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
-    faster, slower = cell_name(comparison.faster, titles), cell_name(comparison.slower, titles)
-    workload = comparison.faster.workload
-    if comparison.differs:
-        times = ratio_text(comparison.low, comparison.high)
-        return f"{faster} trains {workload} {times} as fast as {slower} here."
-    return (
-        f"No detectable difference between {faster} and {slower} on {workload} "
-        f"(a difference of {percent_text(comparison.detectable)} would have been seen)."
-    )
-
-
-def _answer(
-    rows: Sequence[CellSummary], verdicts: Sequence[Verdict], titles: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Return the run in a few sentences: who is fastest on each workload, and whether all learn the same."""
-    several = len({(verdict.device, verdict.precision) for verdict in verdicts}) > 1
-    answer = [_fastest(verdict, titles, several=several) for verdict in verdicts]
-    spreads = [(v.accuracy_spread, v.workload) for v in verdicts if v.accuracy_spread is not None]
-    if spreads:
-        spread, name = max(spreads)
-        answer.append(
-            f"After equal epochs the frameworks' test accuracy differs by {spread:.2f} percentage points "
-            f"at most ({name})."
-        )
-    checked = [row for row in rows if row.parity_ok is not None]
-    if checked:
-        passed = sum(row.parity_ok is True for row in checked)
-        answer.append(
-            f"Of {len(checked)} rows held to the float64 reference, {passed} compute the same "
-            "within tolerance."
-        )
-    return tuple(answer) or ("Nothing was measured.",)
-
-
-def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> str:
-    """Return who is fastest on one workload, and by how much over the framework that comes next."""
-    where = f"{verdict.workload} ({verdict.device} {verdict.precision})" if several else verdict.workload
-    backends = [titles.get(name, name) for name in dict.fromkeys(cell.backend for cell in verdict.order)]
-    if verdict.winner:
-        beaten = [one for one in verdict.backends if one.faster == verdict.winner]
-        next_best = min(beaten, key=lambda one: one.ratio)
-        said = (
-            f"{cell_name(verdict.winner, titles)} is fastest, {ratio_text(next_best.low, next_best.high)} "
-            f"as fast as {cell_name(next_best.slower, titles)}"
-        )
-    elif len(backends) > 1:
-        said = "no framework is detectably faster than every other"
-    elif backends:
-        said = f"only {backends[0]} is ranked"
-    else:
-        return f"{where}: nothing is ranked."
-    missing = _listed([titles.get(name, name) for name in verdict.unranked]) if verdict.unranked else ""
-    return f"{where}: {said}{f' ({missing} not ranked)' if missing else ''}."
-
-
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

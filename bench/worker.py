@@ -44,9 +44,9 @@ from bench.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
-from bench.records import EpochPoint, Status, Window
+from bench.records import EpochPoint, ParityCheck, Status, Window
 from bench.registry import load_backend
-from bench.specs import Cell
+from bench.specs import Cell, Workload
 from bench.statistics import settled
 
 Emit = Callable[[AnyEvent], None]
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def measure(task: MeasureTask, emit: Emit) -> None:
-    """Import, build, take the first step, find the steady state, then train and evaluate; each timed apart."""
+    """Import, build, take the first step, find the steady state, then learn; each is timed apart."""
     spec, workload = task.spec, task.spec.workload
     backend_class = _import(task.backend, emit)
     clock = Stopwatch()
@@ -111,7 +111,7 @@ def measure(task: MeasureTask, emit: Emit) -> None:
     if spec.epochs:
         backend.load_params(start)
         clock = Stopwatch()
-        learn(backend, order, dataset, spec.epochs, spec.evaluate_every, emit)
+        learn(backend, order, dataset, epochs=spec.epochs, every=spec.evaluate_every, emit=emit)
         emit(Learned(learn_s=clock.seconds()))
     emit(Described(facts=backend.describe()))
 
@@ -175,7 +175,13 @@ class NoSteadyStateError(BenchError):
 
 
 def learn(
-    backend: Backend, order: BatchOrder, dataset: datasets.Dataset, epochs: float, every: float, emit: Emit
+    backend: Backend,
+    order: BatchOrder,
+    dataset: datasets.Dataset,
+    *,
+    epochs: float,
+    every: float,
+    emit: Emit,
 ) -> None:
     """Train so many epochs and evaluate on the whole test split every so many; evaluation is not timed."""
     trainer = Trainer(backend, order)
@@ -211,16 +217,17 @@ def evaluate(
 
 
 def verify(task: VerifyTask, emit: Emit) -> None:
-    """Hold every case against its reference trace; one that fails does not keep the others from being tried."""
+    """Hold every case against its reference trace; one that fails does not keep the others from a try."""
     backend_class = _import(task.backend, emit)
     for case in task.cases:
         cell = case.cell
         status: Status = "ok"
-        error, checks = None, ()
+        error: str | None = None
+        checks: tuple[ParityCheck, ...] = ()
         try:
             data, trace = parity.load_trace(Path(case.trace))
 
-            def make(workload: parity.Workload, data: TrainingData, cell: Cell = cell) -> Backend:
+            def make(workload: Workload, data: TrainingData, cell: Cell = cell) -> Backend:
                 backend = backend_class(
                     workload, data, mode=cell.mode, device=cell.device, precision=cell.precision
                 )
@@ -246,9 +253,10 @@ def probe(task: ProbeTask, emit: Emit) -> None:
     backend = backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision)
     check_device(backend, cell)
     backend.load_params(parity.start_params(workload, data))
-    emit(
-        Probed(error=parity.relative_error(backend.predict(data.images[: parity.TEST_IMAGES]), trace.logits))
-    )
+    error = parity.relative_error(backend.predict(data.images[: parity.TEST_IMAGES]), trace.logits)
+    if not np.isfinite(error):
+        raise parity.NotComparableError("its logits are not finite, or not of the reference's shape")
+    emit(Probed(error=error))
     emit(Described(facts=backend.describe()))
 
 

@@ -22,8 +22,10 @@ from bench.records import (
 from bench.runs import Run
 from bench.specs import Architecture, Cell, Device, OptimizerSpec, Precision, Workload
 
-TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
+TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "numpy": "NumPy"}
 MODES = {"torch": ("eager", "compile"), "tensorflow": ("graph",), "jax": ("jit",)}
+REFERENCE = "numpy"
+REFERENCE_MODE = "float64"
 KINDS = ("logits", "loss", "gradient", "step", "steps", "losses")
 TOLERANCE = 1e-4
 
@@ -60,17 +62,17 @@ def make_windows(rates: Sequence[float], seconds: float = 0.5) -> tuple[Window, 
 def make_points(
     final: float, epochs: int, seconds_per_epoch: float, start: float = 0.1
 ) -> tuple[EpochPoint, ...]:
-    """Return a learning curve that rises from `start` to end at accuracy `final`."""
+    """Return a learning curve that rises from `start`, before any training, to end at accuracy `final`."""
     points = []
-    for epoch in range(1, epochs + 1):
-        missing = (final - start) * np.exp(-2.5 * epoch) - (final - start) * np.exp(-2.5 * epochs)
+    for epoch in range(epochs + 1):
+        missing = (final - start) * np.exp(-2.5 * epoch) * (1 - epoch / epochs)
         accuracy = float(final - missing)
         points.append(
             EpochPoint(
                 epoch=float(epoch),
                 steps=600 * epoch,
                 train_s=seconds_per_epoch * epoch,
-                train_loss=1.2 * (1 - accuracy) + 0.02,
+                train_loss=1.2 * (1 - accuracy) + 0.02 if epoch else None,
                 test_loss=1.1 * (1 - accuracy) + 0.05,
                 test_accuracy=accuracy,
             )
@@ -142,7 +144,7 @@ def make_parity(
         for place, kind in enumerate(KINDS)
     )
     return ParityRecord(
-        cell=cell, optimizer="sgd", status=status, error=said, steps=50, checks=checks if checked else ()
+        cell=cell, optimizer="sgd", status=status, error=said, steps=20, checks=checks if checked else ()
     )
 
 
@@ -175,8 +177,9 @@ def make_header(
             BackendHere(
                 name=name,
                 title=titles.get(name, name),
-                taught_mode=MODES.get(name, ("eager",))[0],
-                modes={mode: f"{mode}, as the framework calls it" for mode in MODES.get(name, ("eager",))},
+                taught_mode=_modes(name)[0],
+                modes={mode: f"{mode}, as the framework calls it" for mode in _modes(name)},
+                reference=name == REFERENCE,
                 versions={name: "2.13.0"},
             )
             for name in dict.fromkeys(cell.backend for cell in cells)
@@ -199,6 +202,10 @@ def make_header(
             dirty=True,
         ),
     )
+
+
+def _modes(backend: str) -> tuple[str, ...]:
+    return (REFERENCE_MODE,) if backend == REFERENCE else MODES.get(backend, ("eager",))
 
 
 def make_run(

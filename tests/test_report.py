@@ -32,12 +32,13 @@ from synthetic import (
 
 from bench.errors import RecordError
 from bench.records import UnmeasuredRecord
-from bench.report import clean, export, markdown, plots, terminal
+from bench.report import NOTHING, PLUS_MINUS, clean, export, markdown, plots, terminal
 from bench.runs import Run
 from bench.summary import CellSummary, summarise
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
+REFERENCE = make_cell(backend="numpy", mode="float64")
 HOSTILE = (
     "a|b\n# c <script>alert(1)</script> `d` **e** [f](http://evil) \x1b[31m\u202e$g^2$ &lt; _h_ =1+1 模型"
 )
@@ -84,14 +85,15 @@ def broken_runs(folder) -> dict[str, Run]:
         "one block": simple_run({TORCH: [1000], JAX: [900]}, folder=folder),
         "one backend": simple_run({TORCH: [1000, 1001, 999]}, folder=folder),
         "parity alone": make_run(make_header([TORCH]), [make_parity(TORCH, error=0.0)], folder=folder),
-        "not a number": make_run(
+        "stopped at once": make_run(
             make_header([TORCH]),
             [
-                make_parity(TORCH, error=float("nan")),
-                make_job(TORCH, 0, epochs=2, points=make_points(float("nan"), 2, 1.0)),
+                make_parity(TORCH, status="failed", said="logits: not finite", checked=False),
+                make_job(TORCH, 0, status="nan_loss", epochs=2, points=make_points(0.9, 2, 1.0)[:1]),
             ],
             folder=folder,
         ),
+        "reference alone": simple_run({REFERENCE: [10, 11, 12]}, folder=folder),
         "hostile": hostile_run(folder),
     }
 
@@ -103,7 +105,8 @@ BROKEN = (
     "one block",
     "one backend",
     "parity alone",
-    "not a number",
+    "stopped at once",
+    "reference alone",
     "hostile",
 )
 
@@ -173,6 +176,43 @@ def test_every_row_figure_and_reason_is_there_at_any_width(width):
     assert "no steady state" in joined
 
 
+def lines_of(printed: str, start: str) -> list[list[str]]:
+    """Return, word by word, the lines that begin with a text."""
+    return [re.split(r"\s{2,}|\s", line) for line in printed.splitlines() if line.startswith(start)]
+
+
+@pytest.mark.parametrize("width", [80, 95])  # at 95 the next column would fit beside what matters most
+def test_at_80_columns_what_matters_most_stands_in_one_table_and_the_costs_below(width):
+    printed = on_terminal(realistic_run(), width)
+    heads = [" ".join(line) for line in lines_of(printed, "framework")]
+    assert heads == 6 * [
+        f"framework samples/s {PLUS_MINUS} relative status accuracy to target",
+        "framework parity first step import memory",
+    ]
+    assert not [line for line in printed.splitlines() if line.startswith("framework") and line.endswith(" ")]
+
+
+def test_a_row_without_any_cost_stands_in_the_main_table_alone():
+    record = UnmeasuredRecord(cell=JAX, status="unavailable", error="it is not installed")
+    run = simple_run({TORCH: [1000, 1001, 999], JAX: []})
+    run = msgspec.structs.replace(
+        run, records=(*(one for one in run.records if getattr(one, "cell", None) != JAX), record)
+    )
+    assert len(lines_of(on_terminal(run, 80), "PyTorch eager")) == 2
+    assert len(lines_of(on_terminal(run, 80), "JAX jit")) == 1
+
+
+def test_below_three_blocks_no_width_is_shown():
+    two, three = (on_terminal(simple_run({TORCH: [1000, 1200, 900][:count]}), 120) for count in (2, 3))
+    assert lines_of(two, "PyTorch eager")[0][3] == NOTHING
+    assert lines_of(three, "PyTorch eager")[0][3:5] == ["37", "%"]
+
+
+def test_a_reference_is_called_so():
+    (line,) = lines_of(on_terminal(simple_run({REFERENCE: [10, 10, 10]}), 120), "NumPy float64")
+    assert "reference" in line
+
+
 def test_at_120_columns_each_workload_has_one_table():
     printed = on_terminal(realistic_run(), 120)
     assert len(re.findall(r"^framework", printed, flags=re.MULTILINE)) == 6
@@ -202,7 +242,7 @@ def test_an_ascii_terminal_gets_ascii():
 def test_a_broken_run_is_printed_all_the_same(name, width, tmp_path):
     printed = on_terminal(broken_runs(tmp_path)[name], width)
     assert "Verdict" in printed
-    assert name == "not a number" or not re.search(r"\bnan\b", printed)
+    assert not re.search(r"\bnan\b", printed)
 
 
 def test_hostile_names_do_not_act_on_the_terminal(tmp_path):
@@ -295,7 +335,7 @@ def test_gpu_memory_is_drawn_where_it_was_measured():
         ("planned only", set()),
         ("all crashed", {"first_step", "memory"}),
         ("parity alone", {"parity"}),
-        ("not a number", {"first_step", "memory", "parity"}),
+        ("stopped at once", {"first_step", "memory"}),
     ],
 )
 def test_a_plot_without_values_is_not_made(name, expected, tmp_path):
@@ -309,6 +349,32 @@ def test_no_panel_is_blank():
             assert figure.axes
             assert all(panel.has_data() for panel in figure.axes)
             assert all(panel.get_xlabel() for panel in figure.axes)
+
+
+def test_curves_start_at_zero_before_any_training():
+    run = realistic_run()
+    with plots.settings():
+        figures = plots.figures(run, summarise(run))
+        for name in ("accuracy_epochs", "accuracy_seconds", "loss_epochs", "loss_seconds"):
+            for panel in figures[name].axes:
+                curves = [
+                    line for line in panel.lines if len(line.get_xdata()) == 4
+                ]  # 3 epochs and the start
+                assert curves
+                assert panel.get_xlim()[0] == 0
+                assert panel.get_xscale() == panel.get_yscale() == "linear"
+                assert all(curve.get_xdata()[0] == 0 for curve in curves)
+
+
+def test_an_error_of_zero_stands_inside_the_logarithmic_axis():
+    run = make_run(make_header([TORCH]), [make_parity(TORCH, error=0.0)])
+    with plots.settings():
+        (panel,) = plots.figures(run, summarise(run))["parity"].axes
+        left, right = panel.get_xlim()
+        assert 0 < left < right
+        dots = [line.get_xdata()[0] for line in panel.lines if line.get_linestyle() == "None"]
+        assert len(dots) == 6
+        assert all(left <= dot <= right for dot in dots)
 
 
 def test_a_place_in_the_grid_without_a_workload_is_left_empty():

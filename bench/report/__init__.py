@@ -14,12 +14,13 @@ import msgspec
 from bench.records import RunHeader
 from bench.runs import Run
 from bench.specs import Cell
-from bench.summary import DASH, STATUS_WORDS, TIMES, CellSummary, Summary, cell_name
+from bench.summary import STATUS_WORDS, CellSummary, Summary
+from bench.verdicts import DASH, TIMES, cell_name
 
 QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 NOTHING = DASH
-"""What a table shows where nothing was measured."""
+"""What a table shows where there is no figure."""
 
 LABELS = (
     ("framework", "the framework and the mode it ran in, under the framework's own name"),
@@ -29,8 +30,8 @@ LABELS = (
     ),
     (
         PLUS_MINUS,
-        "half the width of the 95 % interval of that mean; a block is one round in which every framework ran "
-        "once, each in a fresh process",
+        "half the width of the 95 % interval of that mean, given from three blocks on; a block is one round "
+        "in which every framework ran once, each in a fresh process",
     ),
     ("relative", "throughput over that of the fastest ranked row of the same workload, device and precision"),
     ("accuracy", "share of the test images classified correctly after the epochs named above the table"),
@@ -39,14 +40,15 @@ LABELS = (
         "seconds of training, evaluation left out, until the target accuracy was first seen; "
         "it is looked for at each evaluation only",
     ),
-    ("first step", "the first call of a training step: tracing and compilation, then one step"),
-    ("import", "importing the framework in a fresh process"),
-    ("memory", "largest resident memory of the process (RSS)"),
-    ("GPU memory", "largest amount the framework's own allocator held on the GPU"),
     (
         "parity",
         "whether logits, loss, gradients and parameters agree with a float64 reference within the tolerances",
     ),
+    ("first step", "the first call of a training step: tracing and compilation, then one step"),
+    ("import", "importing the framework in a fresh process"),
+    ("memory", "largest resident memory of the process (RSS) up to the end of the timed windows"),
+    ("GPU memory", "largest amount the framework's own allocator held on the GPU"),
+    ("reference", "the float64 reference itself: shown, never ranked"),
     ("imprecise", "ranked, but the interval is wider than the run aimed at"),
     ("not comparable", "it does not compute what the reference computes, so its speed is not ranked"),
     ("no steady state", "the rate kept drifting from window to window; shown, not ranked"),
@@ -56,7 +58,7 @@ LABELS = (
         "the interval of the ratio holds 1; the difference named is what would have been found four times in "
         "five if it were there",
     ),
-    (NOTHING, "not measured"),
+    (NOTHING, "not measured, or not to be had: no interval of fewer than three blocks, no place unranked"),
 )
 
 
@@ -67,6 +69,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[str, ...]
     number: bool = True
     """Whether it holds numbers, which are set flush right."""
+    cost: bool = False
+    """Whether it is about what a row costs besides, which a narrow page shows in a table of its own."""
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,20 +113,20 @@ def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bo
         Column(title="samples/s", cells=tuple(rate_text(row.samples_per_s) for row in rows)),
         Column(
             title=PLUS_MINUS,
-            cells=tuple(NOTHING if row.half_width is None else percent(row.half_width, 1) for row in rows),
+            cells=tuple(width_text(row.half_width) for row in rows),
         ),
         Column(title="relative", cells=tuple(_relative(row, best) for row in rows)),
         Column(title="status", cells=tuple(state(row) for row in rows), number=False),
         Column(title="accuracy", cells=tuple(percent(row.test_accuracy, 2) for row in rows)),
         Column(title="to target", cells=tuple(_to_target(row) for row in rows)),
-        Column(title="first step", cells=tuple(seconds_text(row.first_step_s) for row in rows)),
-        Column(title="import", cells=tuple(seconds_text(row.import_s) for row in rows)),
-        Column(title="memory", cells=tuple(bytes_text(row.peak_rss_bytes) for row in rows)),
-        Column(title="parity", cells=tuple(parity_text(row) for row in rows), number=False),
+        Column(title="parity", cells=tuple(parity_text(row) for row in rows), number=False, cost=True),
+        Column(title="first step", cells=tuple(seconds_text(row.first_step_s) for row in rows), cost=True),
+        Column(title="import", cells=tuple(seconds_text(row.import_s) for row in rows), cost=True),
+        Column(title="memory", cells=tuple(bytes_text(row.peak_rss_bytes) for row in rows), cost=True),
     ]
     if with_device_memory:
         cells = tuple(bytes_text(row.peak_device_bytes) for row in rows)
-        columns.insert(-1, Column(title="GPU memory", cells=cells))
+        columns.append(Column(title="GPU memory", cells=cells, cost=True))
     first = rows[0]
     said = [f"{first.device} {first.precision}"]
     epochs = sorted({row.epochs for row in rows if row.epochs is not None})
@@ -141,6 +145,8 @@ def state(row: CellSummary) -> str:
     """Return in a word or three how a row stands."""
     if row.ranked:
         return "imprecise" if row.imprecise else "ok"
+    if row.reference:
+        return "reference"
     if row.parity_ok is False:
         return "not comparable"
     if row.status != "ok":
@@ -222,6 +228,11 @@ def seconds_text(seconds: float | None) -> str:
 
 def bytes_text(count: int | None) -> str:
     return NOTHING if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def width_text(half_width: float | None) -> str:
+    """Return an interval's half-width as a share of its middle: `1.2 %`, `12 %`."""
+    return percent(half_width, 0 if half_width is not None and half_width >= 0.0995 else 1)
 
 
 def percent(share: float | None, digits: int) -> str:

@@ -26,7 +26,8 @@ from bench.report import (
     versions_text,
 )
 from bench.runs import Run
-from bench.summary import STATUS_WORDS, TIMES, Comparison, Summary, cell_name, ratio_text, summarise
+from bench.summary import STATUS_WORDS, Summary, summarise
+from bench.verdicts import TIMES, Comparison, cell_name, ratio_text
 
 REPORT = "REPORT.md"
 PLOTS = "plots"
@@ -143,8 +144,8 @@ def _speed(summary: Summary, drawn: frozenset[str]) -> list[str]:
         "Each framework trained each workload in rounds called blocks, every time in a fresh process. A "
         "block's figure is the median over timed windows of steady training, without start-up and "
         f"evaluation; the table gives the mean over the blocks (of logarithms), and {PLUS_MINUS} is half "
-        "the width of its 95 % interval by Student's t. A longer bar is faster; the colour "
-        "tells the framework and the hatch the mode; a bar in grey crosshatch is not ranked.",
+        "the width of its 95 % interval by Student's t, given from three blocks on. A longer bar is faster; "
+        "the colour tells the framework and the hatch the mode; a bar in grey crosshatch is not ranked.",
         *_plot("speed", "Throughput of every framework and mode with its interval, by workload", drawn),
     ]
     for table in tables(summary):
@@ -195,14 +196,14 @@ def _learning(summary: Summary, drawn: frozenset[str]) -> list[str]:
     blocks = ["## Does it learn the same thing?"]
     trained = [row for row in summary.cells if row.trained_jobs]
     if not trained:
-        return [*blocks, "No job of this run trained for whole epochs, so nothing is said of accuracy."]
+        return [*blocks, "No job of this run trained to its end, so nothing is said of accuracy."]
     blocks.append(
         "After the timed windows the network is set back to the same initial weights in every framework, "
         "trained with the same batches in the same order, and evaluated on the whole test split at every "
-        "marker. Curves that lie on each other mean that the frameworks learn the same; against "
-        "seconds of training (evaluation left out) the faster one runs ahead. Seconds to target are "
-        "those of the first evaluation at the target; a job that never got there is said so, not left "
-        "out."
+        "marker, first before any training. Curves that lie on each other mean that the frameworks learn "
+        "the same; against seconds of training (evaluation left out) the faster one runs ahead. Seconds to "
+        "target are those of the first evaluation at the target; a job that never got there is said so, "
+        "not left out."
     )
     for name, alt in (
         ("accuracy_epochs", "Test accuracy against epochs, by workload"),
@@ -241,7 +242,8 @@ def _costs(drawn: frozenset[str]) -> list[str]:
         "## What it costs besides",
         "The first step is the first call of a training step in a fresh process: tracing and "
         "compilation, then one step; the bar is the median over the processes. Memory is the largest "
-        "resident memory of the process, and on a GPU what the framework's own allocator held at most. "
+        "resident memory of the process up to the end of its timed windows, and on a GPU what the "
+        "framework's own allocator held at most. "
         "Shorter is better. The figures are in the tables above.",
         *_plot("first_step", "Seconds of the first training step, by workload", drawn),
         *_plot("memory", "Largest resident memory of the process, by workload", drawn),

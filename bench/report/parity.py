@@ -1,6 +1,6 @@
 """The table of `bench verify`: how far every backend and mode is from the float64 reference."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 from rich.console import Console
@@ -10,7 +10,7 @@ from rich.text import Text
 from bench.records import ParityCheck, ParityRecord
 from bench.report import clean
 
-_KINDS = {
+_KINDS: Mapping[str, str] = {
     "logits": "logits before the first step",
     "loss": "loss of the first step",
     "gradient": "gradient of each parameter",
@@ -26,18 +26,25 @@ def render_parity(records: Sequence[ParityRecord], console: Console) -> None:
     ordered = sorted(records, key=_table)
     for (workload, optimizer, device, precision), group in groupby(ordered, key=_table):
         rows = list(group)
+        title = Text(clean(f"{workload}, {optimizer}, {device} {precision}"), style="bold")
         table = Table(
-            box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim",
-            title=Text(clean(f"{workload}, {optimizer}, {device} {precision}"), style="bold"), title_justify="left",
-        )  # fmt: skip
+            box=None,
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+            header_style="dim",
+            title=title,
+            title_justify="left",
+        )
         table.add_column("", min_width=width)
         for kind in _KINDS:
             table.add_column(kind, justify="right", min_width=8)
         table.add_column("")
-        allowed = {check.kind: f"{check.tolerance:.0e}" for record in rows for check in record.checks}
+        allowed: dict[str, str] = {
+            check.kind: f"{check.tolerance:.0e}" for record in rows for check in record.checks
+        }
         table.add_row("allowed", *(allowed.get(kind, "") for kind in _KINDS), "", style="dim")
         for record in rows:
-            found = {check.kind: _error(check) for check in record.checks}
+            found: dict[str, Text] = {check.kind: _error(check) for check in record.checks}
             verdict = Text("ok", "green") if record.ok else Text("FAILS", "bold red")
             table.add_row(Text(clean(_row(record))), *(found.get(kind, "") for kind in _KINDS), verdict)
         console.print(table)

@@ -5,7 +5,6 @@ is not made, and neither is such a panel. Matplotlib's objects are used directly
 """
 
 import io
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
@@ -22,10 +21,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from bench.records import EpochPoint, JobRecord, ParityRecord
-from bench.report import PLUS_MINUS, bytes_text, clean, percent, rate_text, seconds_text, state
+from bench.report import PLUS_MINUS, bytes_text, clean, percent, rate_text, seconds_text, state, width_text
 from bench.runs import Run
 from bench.specs import Cell
-from bench.summary import CellSummary, Summary, cell_name
+from bench.summary import CellSummary, Summary
+from bench.verdicts import cell_name
 
 # Okabe and Ito's palette, told apart with any colour vision; its yellow is left out, too pale for lines.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -190,7 +190,7 @@ def figures(run: Run, summary: Summary) -> dict[str, Figure]:
     ]
     jobs: dict[Cell, list[JobRecord]] = {}
     for job in run.jobs:
-        if any(_finite(point) for point in job.points):
+        if job.points and job.points[-1].steps > 0:  # the first point is taken before training
             jobs.setdefault(job.spec.cell, []).append(job)
     drawn = {
         **{name: _bar_figure(bars, groups, summary, style) for name, bars in _BARS.items()},
@@ -252,7 +252,7 @@ def _draw_bars(
             )
             end = high
             if row.ranked:
-                text += f" {PLUS_MINUS}{percent((high - low) / (2 * value), 1)}"
+                text += f" {PLUS_MINUS}{width_text(row.half_width)}"
         if not row.ranked:
             text += f", {state(row)}"
         panel.annotate(
@@ -297,10 +297,8 @@ def _curve_figure(
                 "markersize": style.line_width(row.cell) + 2.5,
             }
             for job in jobs[row.cell]:
-                points = [point for point in job.points if _finite(point)]
-                panel.plot(
-                    [curves.x(point) for point in points], [curves.y(point) for point in points], **look
-                )
+                x, y = zip(*((curves.x(point), curves.y(point)) for point in job.points), strict=True)
+                panel.plot(x, y, **look, clip_on=False)  # the first marker stands on the edge
             name = cell_name(row.cell, summary.titles) + ("" if comparable else " (not comparable)")
             entries.setdefault(_label(name, 45), Line2D([], [], **look))
         target = rows[0].target_accuracy
@@ -308,18 +306,17 @@ def _curve_figure(
             panel.axhline(100 * target, color=_GREY, linewidth=0.8, linestyle=(0, (2, 2)))
             panel.annotate(
                 f"target {percent(target, 0)}",
-                (1, 100 * target),
+                (0.03, 100 * target),  # to the left, where the curves have not risen yet
                 xycoords=("axes fraction", "data"),
-                ha="right",
-                va="bottom",
+                ha="left",
+                va="top",
                 color=_GREY,
             )
         panel.set_title(_label(title), loc="left")
         panel.set_xlabel(curves.x_axis)
         panel.set_ylabel(curves.y_axis)
-        if not curves.whole_x:
-            panel.set_xlim(left=0)
-        else:
+        panel.set_xlim(left=0)
+        if curves.whole_x:
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     figure.legend(
         list(entries.values()),
@@ -351,9 +348,9 @@ def _parity_figure(
         for found in checked.values()
         for record in found
         for check in record.checks
-        if check.tolerance > 0 and math.isfinite(check.error) and check.error > 0
+        if check.error > 0
     ]
-    # Ten below the smallest stands for an error of 0, ten above the largest for one that is not a number.
+    # A logarithmic axis has no 0: an error of 0 stands at a tenth of the smallest.
     left, right = min([0.1, *shares]) / 10, max([1.0, *shares]) * 10
     figure, panels = _panels([0.75 + 0.23 * len(cells) for _, cells in shown], legend=True)
     for panel, (title, cells) in zip(panels, shown, strict=True):
@@ -361,9 +358,8 @@ def _parity_figure(
         for place, cell in enumerate(cells):
             for record in checked[cell]:
                 for check in record.checks:
-                    share = check.error / check.tolerance if check.tolerance > 0 else math.inf
                     panel.plot(
-                        min(max(share, left), right) if math.isfinite(share) else right,
+                        max(check.error / check.tolerance, left),
                         place,
                         marker=markers[check.kind],
                         color=style.colour(cell) if check.ok else _RED,
@@ -421,12 +417,6 @@ def _label(text: str, longest: int = _LONGEST_NAME) -> str:
     # A legend leaves out what begins with an underscore.
     drawn = f" {drawn}" if drawn.startswith("_") else drawn
     return drawn if len(drawn) <= longest else f"{drawn[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"
-
-
-def _finite(point: EpochPoint) -> bool:
-    return all(
-        math.isfinite(value) for value in (point.epoch, point.train_s, point.test_loss, point.test_accuracy)
-    )
 
 
 def _mib(count: int | None) -> float | None:

@@ -23,15 +23,16 @@ from bench.report import (
 from bench.runs import Run
 from bench.summary import Summary, summarise
 
-_WRAPPED = 17
-"""A column of text is wrapped beyond this width, so that a long name does not push the figures apart."""
+_NAME_WRAPPED, _WRAPPED = 17, 15
+"""A row's name, and any other text, is wrapped beyond this width. With these the figures that matter most fit
+into 80 columns."""
 _ASCII = str.maketrans(
     {"\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-", PLUS_MINUS: "+/-", "\N{BULLET}": "-"}
 )
 _LEGEND = (
     f"samples/s: steady-state throughput; {PLUS_MINUS}: half the width of its 95 % interval; relative: to "
     "the fastest ranked row; to target: seconds of training until the target accuracy was seen; "
-    f"{NOTHING}: not measured."
+    f"{NOTHING}: no figure."
 )
 
 
@@ -64,8 +65,12 @@ def _render(run: Run, summary: Summary, console: Console) -> None:
         for table in drawn:
             _print(console, "")
             _print(console, table.title, "bold")
-            for part in layout.parts:
-                console.print(_part(table, part, layout))
+            for number, part in enumerate(layout.parts):
+                # Every row stands in the first part; in the others only where there is something to show.
+                if rows := [
+                    row for row in range(len(table.ranked)) if not number or _shows(table, row, part)
+                ]:
+                    console.print(_part(table, rows, part, layout))
         _print(console, "")
         _print(console, _LEGEND, "dim")
     _heading(console, "Verdict")
@@ -102,17 +107,23 @@ def _cleaned(table: Table) -> Table:
 
 
 def _lay_out(drawn: Sequence[Table], width: int) -> _Layout:
-    """Fit the columns of all tables to the console: side by side if they fit, else in as few parts as do."""
+    """Fit the columns of all tables to the console: side by side if they fit, else the costs below the rest.
+
+    Where either is still too wide, it is cut into parts that fit.
+    """
     widths = []
-    for columns in zip(*(table.columns for table in drawn), strict=True):
+    for index, columns in enumerate(zip(*(table.columns for table in drawn), strict=True)):
         widest = max(cell_len(cell) for column in columns for cell in (column.title, *column.cells))
-        widths.append(widest if columns[0].number else min(widest, _WRAPPED))
-    room_for_two = sum(widths) + 2 * (len(widths) - 1) <= width
-    gap = 2 if room_for_two else 1
+        most = _WRAPPED if index else _NAME_WRAPPED
+        widths.append(widest if columns[0].number else min(widest, most))
+    costs = [column.cost for column in drawn[0].columns]
+    in_one = sum(widths) + len(widths) - 1 <= width
+    gap = 2 if sum(widths) + 2 * (len(widths) - 1) <= width else 1
     parts: list[list[int]] = [[]]
     used = widths[0]
     for index, column_width in enumerate(widths[1:], start=1):
-        if parts[-1] and used + gap + column_width > width:
+        costs_begin = not in_one and costs[index] and not costs[index - 1]
+        if parts[-1] and (costs_begin or used + gap + column_width > width):
             parts.append([])
             used = widths[0]
         parts[-1].append(index)
@@ -120,8 +131,12 @@ def _lay_out(drawn: Sequence[Table], width: int) -> _Layout:
     return _Layout(widths=tuple(widths), parts=tuple(tuple(part) for part in parts), gap=gap)
 
 
-def _part(table: Table, part: Sequence[int], layout: _Layout) -> RichTable:
-    """Return the rows with their names and the columns of one part; a row that is not ranked is coloured."""
+def _shows(table: Table, row: int, part: Sequence[int]) -> bool:
+    return any(table.columns[index].cells[row] != NOTHING for index in part)
+
+
+def _part(table: Table, rows: Sequence[int], part: Sequence[int], layout: _Layout) -> RichTable:
+    """Return rows with their names and the columns of one part; a row that is not ranked is coloured."""
     drawn = RichTable(box=None, pad_edge=False, padding=(0, layout.gap, 0, 0), header_style="dim")
     chosen = [0, *part]
     for index in chosen:
@@ -132,9 +147,9 @@ def _part(table: Table, part: Sequence[int], layout: _Layout) -> RichTable:
             width=layout.widths[index],
             overflow="fold",
         )
-    for row, ranked in enumerate(table.ranked):
+    for row in rows:
         texts = [Text(table.columns[index].cells[row]) for index in chosen]
-        drawn.add_row(*texts, style=None if ranked else "yellow")
+        drawn.add_row(*texts, style=None if table.ranked[row] else "yellow")
     return drawn
 
 

@@ -1,0 +1,95 @@
+"""What the tests share: how a framework is reached from a process that must never import one."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+from backends import catalog
+from backends.base import BackendInfo
+from bench.launch import worker_environment
+from bench.registry import installed_versions
+
+TESTS = Path(__file__).parent
+INFOS = {info.name: info for info in (catalog.NUMPY, catalog.TENSORFLOW, catalog.TORCH, catalog.JAX)}
+FRAMEWORKS = ("tensorflow", "torch", "jax", "keras", "flax", "optax")
+REQUIRED = "SAMEWORK_REQUIRE_FRAMEWORKS"
+"""Where this variable is 1, a framework that is not installed fails the tests that need it."""
+
+settings.register_profile("samework", deadline=None, print_blob=True)  # a busy machine is no failure
+settings.load_profile("samework")
+
+_CHILD = """
+import importlib, json, sys
+target, argument, result = sys.argv[1:]
+module, _, name = target.partition(":")
+found = getattr(importlib.import_module(module), name)(json.loads(argument))
+with open(result, "w") as file:
+    json.dump(found, file)
+"""
+
+
+def every_backend() -> list[Any]:
+    """Return the names of all backends as parameters, each but the reference marked with its framework."""
+    return [
+        pytest.param(name, marks=[] if info.reference else [pytest.mark.framework(name)])
+        for name, info in INFOS.items()
+    ]
+
+
+def every_framework() -> list[Any]:
+    """Return the names of all backends but the reference as parameters, marked."""
+    return [pytest.param(name, marks=pytest.mark.framework(name)) for name in INFOS if name != "numpy"]
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for mark in item.iter_markers("framework"):
+        demand(INFOS[mark.args[0]])
+
+
+def demand(info: BackendInfo) -> None:
+    """Skip, or fail where frameworks are required, if what the backend needs is not installed."""
+    _, missing = installed_versions([info], {})[info.name]
+    if missing:
+        reason = f"{info.title} cannot be tested: {', '.join(missing)} not installed in {sys.prefix}"
+        if os.environ.get(REQUIRED) == "1":
+            pytest.fail(f"{reason}, and {REQUIRED} is 1", pytrace=False)
+        pytest.skip(reason)
+
+
+@pytest.fixture(autouse=True)
+def no_framework_here() -> Iterator[None]:
+    """Fail the test that made pytest's own process import a framework: two of them must never meet."""
+    before = set(sys.modules)
+    yield
+    imported = {name for name in set(sys.modules) - before if name.partition(".")[0] in FRAMEWORKS}
+    assert not imported, f"pytest's own process has imported {sorted(imported)[0]}"
+
+
+def in_process(info: BackendInfo, target: str, argument: Any, *, limit_s: float = 300.0) -> Any:
+    """Return what `module:function` of tests/ makes of `argument` in a fresh process; both ways as JSON.
+
+    The process is started with the variables that a worker of that backend gets for a job on the CPU.
+    """
+    with tempfile.TemporaryDirectory(prefix="samework-test-") as scratch:
+        result = Path(scratch) / "result.json"
+        environment = worker_environment(info, "cpu", Path(scratch))
+        environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, target, json.dumps(argument), str(result)],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=limit_s,
+            env=environment,
+        )
+        tail = "\n".join(done.stderr.splitlines()[-30:])
+        assert done.returncode == 0, f"{target} ended with status {done.returncode}:\n{tail}"
+        return json.loads(result.read_text())

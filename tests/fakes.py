@@ -1,0 +1,291 @@
+"""Backends that misbehave, each in one way of its own, and what the tests of the harness share.
+
+Workers import this module as `fakes`, by way of PYTHONPATH, so it imports no more than they have anyway.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.base import BackendInfo, Mode
+from backends.numpy_backend import NumpyBackend
+from bench.errors import UnavailableError
+from bench.plan import Preset
+from bench.protocol import DataSource, MeasureTask
+from bench.records import JobSpec
+from bench.specs import Cell
+from bench.workloads import find_workload
+
+TESTS = Path(__file__).parent
+WORKLOAD = "mnist-softmax"
+STEP_S = 0.004
+"""A step takes this long whatever the machine does, so that a window's rate is steady."""
+PARITY_BATCH = 8
+Facts = dict[str, str | int | float | bool | None]
+Losses = npt.NDArray[np.float32]
+
+
+class Steady(NumpyBackend):
+    """Trains as the reference does, at an even pace."""
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        end = time.perf_counter() + STEP_S * len(order)
+        losses = super().train_steps(order)
+        time.sleep(max(0.0, end - time.perf_counter()))
+        return losses
+
+
+class Quick(Steady):
+    """The same at twice the pace, and with less of it."""
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        end = time.perf_counter() + STEP_S / 2 * len(order)
+        losses = NumpyBackend.train_steps(self, order)
+        time.sleep(max(0.0, end - time.perf_counter()))
+        return losses
+
+
+class Exits(Steady):
+    """Learns for a while, so that there are events to keep, then ends the process without a word."""
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        print("about to exit", file=sys.stderr, flush=True)
+        os._exit(7)
+
+
+class Segfaults(Steady):
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        print("about to fault", file=sys.stderr, flush=True)
+        os.kill(os.getpid(), signal.SIGSEGV)
+        raise AssertionError("the signal ends the process")
+
+
+class Hangs(Steady):
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        time.sleep(600)
+        raise AssertionError("nobody waits that long")
+
+
+class ExitsInTraining(Steady):
+    """Passes parity, and ends the process in its first full batch."""
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        if order.shape[1] > PARITY_BATCH:
+            os._exit(7)
+        return super().train_steps(order)
+
+
+class HangsInTraining(Steady):
+    """Passes parity, and hangs in its first full batch."""
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        if order.shape[1] > PARITY_BATCH:
+            time.sleep(600)
+        return super().train_steps(order)
+
+
+class OutOfMemory(Steady):
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        raise MemoryError("no room for 9 GiB")
+
+
+class OutOfDeviceMemory(Steady):
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        raise RuntimeError("RESOURCE_EXHAUSTED: no room\nfor 9 GiB on the device")
+
+
+class Raises(Steady):
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        raise ValueError("shapes \x1b[31m(3,)\x1b[0m and (4,)\nnot aligned")
+
+
+class LosesNumbers(Steady):
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        losses = super().train_steps(order)
+        losses[-1] = np.nan
+        return losses
+
+
+class Elsewhere(Steady):
+    """Asked for the CPU, it runs on a GPU, and says so."""
+
+    def describe(self) -> Facts:
+        return super().describe() | {"device": "gpu"}
+
+
+class Loud(Steady):
+    """Prints more than any pipe holds, to both outputs, before and after it trains."""
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        for stream in (sys.stdout, sys.stderr):
+            stream.write('{"event":"done"}\n' * 60_000)
+        return super().train_steps(order)
+
+
+class Clings(Steady):
+    """Leaves a helper behind that holds every descriptor open, the channel for events among them."""
+
+    def load_params(self, params: Any) -> None:
+        super().load_params(params)
+        if not hasattr(self, "_helper"):
+            self._helper = os.fork()
+            if self._helper == 0:
+                time.sleep(600)
+                os._exit(0)
+
+    def describe(self) -> Facts:
+        return super().describe() | {"helper": getattr(self, "_helper", None)}
+
+
+class Drifts(Steady):
+    """Every call is a tenth slower than the one before."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._pace_s = STEP_S
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        losses = super().train_steps(order)
+        self._pace_s *= 1.1
+        time.sleep((self._pace_s - STEP_S) * len(order))
+        return losses
+
+
+class Incomplete:
+    """Keeps half of the contract."""
+
+    def load_params(self, params: Any) -> None: ...
+    def train_steps(self, order: Any) -> Any: ...
+    def predict(self, images: Any) -> Any: ...
+
+
+class NotHere(Steady):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        raise UnavailableError("its driver is too old: 1.2, it needs 3.4")
+
+
+class Lingers(Steady):
+    """Does all it is asked, but a thread of it keeps the process from ending."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        threading.Thread(target=time.sleep, args=(600,)).start()
+
+
+class Garbles(Steady):
+    """Writes into the channel for events, as a library might that mistakes a descriptor for its own."""
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        os.write(int(sys.argv[1]), b"I am a log line\n")
+        return super().predict(images)
+
+
+class Tells(Steady):
+    """Says what it finds in its environment."""
+
+    def describe(self) -> Facts:
+        names = ("SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU")
+        return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
+
+
+class Wrong(Steady):
+    """Says it runs where it was asked to, and computes something else."""
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return super().predict(images) * np.float32(1.01)
+
+
+class NanLogits(Steady):
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        return super().predict(images) * np.float32(np.nan)
+
+
+def info(name: str, target: str, **changes: Any) -> BackendInfo:
+    fields: dict[str, Any] = {
+        "name": name,
+        "title": name.title(),
+        "target": target,
+        "distributions": ("numpy",),
+        "modes": (Mode(name="only", summary="the only one", taught=True),),
+        "cpu_precisions": ("fp32",),
+        "gpu_precisions": (),
+        "environment": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # else threads fight over CPUs
+    }
+    return BackendInfo(**fields | changes)
+
+
+STEADY = info("steady", "fakes:Steady")
+QUICK = info("quick", "fakes:Quick")
+EXITS = info("exits", "fakes:Exits")
+HANGS = info("hangs", "fakes:Hangs")
+RAISES = info("raises", "fakes:Raises")
+WRONG = info("wrong", "fakes:Wrong")
+ABSENT = info("absent", "no_such_framework:Backend", distributions=("no-such-framework|no-such-twin",))
+
+TINY = Preset(
+    name="quick", summary="as small as can be", budget_s=60, modes="taught", min_blocks=2, windows=5,
+    window_s=0.04, epochs=1, training_blocks=1, target_half_width=1e6,
+)  # fmt: skip
+
+
+def task_for(backend: BackendInfo, *, epochs: float = 0.2, limit: int = 500, windows: int = 5) -> MeasureTask:
+    """Return a small job of a backend on the shipped sample."""
+    cell = Cell(workload=WORKLOAD, backend=backend.name, mode="only", device="cpu", precision="fp32")
+    spec = JobSpec(
+        job_id="test", cell=cell, workload=find_workload(WORKLOAD), seed=3, block=0, position=0,
+        windows=windows, window_s=0.04, epochs=epochs, time_limit_s=60,
+    )  # fmt: skip
+    return MeasureTask(backend=backend, data=DataSource(name="mnist", cache=None, limit=limit), spec=spec)
+
+
+class Screen:
+    """A display that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.overalls: list[tuple[str, float, float | None]] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+    def overall(self, text: str, done: float, left_s: float | None) -> None:
+        self.overalls.append((text, done, left_s))
+
+    def job(self, text: str, done: float | None) -> None:
+        pass
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+def distribution(folder: Path, entries: Mapping[str, str]) -> Path:
+    """Put an installed distribution with these entry points in a folder, for sys.path or PYTHONPATH."""
+    metadata = folder / "fakes-1.0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fakes\nVersion: 1.0\n")
+    lines = [f"{name} = {target}" for name, target in entries.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(["[bench.backends]", *lines, ""]))
+    return folder
+
+
+def python_path(*folders: Path) -> str:
+    """Return a PYTHONPATH on which this module, the checkout and these folders are found."""
+    return os.pathsep.join(map(str, (*folders, TESTS, TESTS.parent)))
+
+
+def program(path: Path, lines: Sequence[str]) -> Path:
+    """Write an executable shell script."""
+    path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
+    path.chmod(0o755)
+    return path

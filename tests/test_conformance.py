@@ -1,0 +1,516 @@
+"""The contract of `backends.base`, held against every backend in every mode; and proven able to fail.
+
+A check is a function that takes a `Kit` and raises AssertionError. All checks of a backend run in one fresh
+process, which is started once, as importing a framework and compiling for it take longer than any check.
+"""
+
+import importlib
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import broken
+import conftest
+import msgspec
+import numpy as np
+import pytest
+from conftest import INFOS, demand, every_backend, in_process
+
+from backends.base import Backend, BackendInfo, Params, TrainingData
+from backends.numpy_backend import NumpyBackend
+from bench import parity
+from bench.errors import UnavailableError
+from bench.initial import initial_params
+from bench.registry import load_backend
+from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.verify import parity_data
+from bench.workloads import WORKLOADS
+
+INFO = DatasetInfo(name="noise", image_shape=(11, 8, 3), classes=7)
+BATCH = 8
+ARCHITECTURES = {
+    "softmax": Architecture(),
+    "mlp": Architecture(hidden=(16, 9)),
+    "cnn": Architecture(
+        convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=5, kernel=3)), hidden=(12, 6)
+    ),
+    "conv to classifier, pool 3 with rows left over": Architecture(
+        convs=(ConvBlock(filters=4, kernel=3, pool=3),)
+    ),
+    "no pooling": Architecture(convs=(ConvBlock(filters=3, kernel=1, pool=1),)),
+    "eleven layers": Architecture(hidden=(4,) * 11),
+}
+OPTIMIZERS = {
+    name: OptimizerSpec(name=name, learning_rate=rate, epsilon=1e-3, decay_rate=0.5, decay_steps=4)
+    for name, rate in (("sgd", 0.1), ("momentum", 0.05), ("adam", 0.01), ("rmsprop", 0.01))
+}
+SAME = 1e-6
+"""One program on the same numbers: threads may add in another order, which moves a float32 by a few 6e-8."""
+ALIKE = 2e-5
+"""Programs that compute the same in another order, over 20 small steps; a wrong formula is off by 1e-3."""
+
+
+class Kit:
+    """A backend under test, and a folder for read-only memory maps such as a worker trains from."""
+
+    def __init__(self, backend_class: type[Backend], info: BackendInfo, folder: Path) -> None:
+        self.backend_class, self.info = backend_class, info
+        self.modes = [mode.name for mode in info.modes]
+        rng = np.random.default_rng(0)
+        np.save(folder / "images.npy", rng.integers(0, 256, (1001, *INFO.image_shape), dtype=np.uint8))
+        np.save(folder / "labels.npy", rng.integers(0, INFO.classes, 1001, dtype=np.uint8))
+        self.images, self.labels = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
+        )
+        self.data = TrainingData(info=INFO, images=self.images[:160], labels=self.labels[:160])
+
+    def make(
+        self,
+        architecture: str = "mlp",
+        optimizer: OptimizerSpec = OPTIMIZERS["sgd"],
+        *,
+        mode: str | None = None,
+        **other: Any,
+    ) -> Backend:
+        """Return a backend, built and given the start parameters."""
+        backend = self.build(architecture, optimizer, mode=mode, **other)
+        backend.load_params(start(architecture))
+        return backend
+
+    def build(
+        self, architecture: str, optimizer: OptimizerSpec, *, mode=None, device="cpu", precision="fp32"
+    ) -> Backend:
+        workload = Workload(
+            name="noise",
+            dataset="noise",
+            architecture=ARCHITECTURES[architecture],
+            optimizer=optimizer,
+            batch_size=BATCH,
+        )
+        mode = mode or self.info.taught_mode
+        return self.backend_class(workload, self.data, mode=mode, device=device, precision=precision)
+
+
+def start(architecture: str) -> Params:
+    """Return start parameters whose biases are not zero, and which no backend may change."""
+    params = initial_params(ARCHITECTURES[architecture], INFO, seed=5)
+    rng = np.random.default_rng(6)
+    for name, value in params.items():
+        if name.endswith("bias"):
+            params[name] = rng.normal(0, 0.3, value.shape).astype(np.float32)
+        params[name].flags.writeable = False
+    return params
+
+
+def order(steps: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 160, (steps, BATCH), dtype=np.int32)
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]))
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float, what: str) -> None:
+    error = parity.relative_error(found, expected)
+    assert error <= tolerance, f"{what}: off by {error:.1e} of the largest value, {tolerance:.0e} allowed"
+
+
+def assert_same_params(found: Params, expected: Params, tolerance: float, what: str) -> None:
+    assert list(found) == list(expected), f"{what}: parameters are {list(found)}, not {list(expected)}"
+    for name, value in expected.items():
+        assert_close(found[name], value, tolerance, f"{what}, {name}")
+
+
+# ---- the checks
+
+
+def parameters_come_back_as_they_went_in(kit: Kit) -> None:
+    for architecture, network in ARCHITECTURES.items():
+        given, backend = start(architecture), kit.make(architecture)
+        exported = backend.export_params()
+        shapes = network.parameter_shapes(INFO)
+        assert list(exported) == list(shapes), f"{architecture}: exported in the order {list(exported)}"
+        for name, value in exported.items():
+            assert type(value) is np.ndarray, f"{architecture}, {name}: a {type(value)}"
+            assert value.dtype == np.float32, f"{architecture}, {name}: {value.dtype}"
+            assert value.tobytes() == given[name].tobytes(), f"{architecture}, {name}: other bits came back"
+
+
+def exports_are_copies(kit: Kit) -> None:
+    for mode in kit.modes:
+        backend = kit.make("cnn", mode=mode)
+        before = backend.export_params()
+        kept = {name: value.copy() for name, value in before.items()}
+        backend.train_steps(order(2))
+        after = backend.export_params()
+        for name, value in kept.items():
+            assert (before[name] == value).all(), f"{mode}, {name}: an export changed when training went on"
+            assert (after[name] != value).any(), f"{mode}, {name}: two steps did not change it"
+
+
+def logits_have_their_shape_and_type(kit: Kit) -> None:
+    for mode in kit.modes:
+        backend = kit.make("cnn", mode=mode)
+        before = backend.export_params()
+        whole = backend.predict(kit.images)  # 1001: with batches of 1000, 500 or 100 the last one is ragged
+        assert type(whole) is np.ndarray
+        assert (whole.shape, whole.dtype) == ((1001, INFO.classes), np.float32), f"{mode}: {whole.shape}"
+        for part in (slice(0, 1), slice(999, 1001), slice(100, 300, 2)):
+            assert_close(backend.predict(kit.images[part]), whole[part], SAME * 5, f"{mode}, images {part}")
+        assert_same_params(backend.export_params(), before, 0.0, f"{mode}: prediction trains")
+
+
+def losses_have_their_shape_and_are_taken_before_the_update(kit: Kit) -> None:
+    for mode in kit.modes:
+        backend = kit.make("mlp", mode=mode)
+        batches = order(103)  # more than any mode may put into one call
+        for row in (0, 1):
+            expected = cross_entropy(backend.predict(kit.images[batches[row]]), kit.labels[batches[row]])
+            losses = backend.train_steps(batches[row : row + 1])
+            assert type(losses) is np.ndarray
+            assert (losses.shape, losses.dtype) == ((1,), np.float32), (
+                f"{mode}: {losses.shape} {losses.dtype}"
+            )
+            assert_close(losses, np.array([expected]), 1e-5, f"{mode}: loss of step {row}")
+        backend.load_params(start("mlp"))
+        losses = backend.train_steps(batches)
+        assert (losses.shape, losses.dtype) == ((103,), np.float32), f"{mode}: {losses.shape} {losses.dtype}"
+        assert np.isfinite(losses).all()
+        assert losses[-20:].mean() < losses[:20].mean(), f"{mode}: it does not learn"
+
+
+def calls_may_be_cut_anywhere(kit: Kit) -> None:
+    batches = order(7)
+    for mode in kit.modes:
+        for name in ("momentum", "adam"):
+            backend = kit.make("cnn", OPTIMIZERS[name], mode=mode)
+            losses = backend.train_steps(batches)
+            whole = backend.export_params()
+            backend.load_params(start("cnn"))
+            parts = np.concatenate([backend.train_steps(batches[:3]), backend.train_steps(batches[3:])])
+            assert_close(parts, losses, SAME, f"{mode}, {name}: losses of 3 + 4 steps against 7")
+            assert_same_params(backend.export_params(), whole, SAME * 10, f"{mode}, {name}: 3 + 4 steps")
+
+
+def loading_resets_the_optimizer(kit: Kit) -> None:
+    batches = order(6)
+    for mode in kit.modes:
+        for name, spec in OPTIMIZERS.items():
+            backend = kit.make("mlp", spec, mode=mode)
+            first = backend.train_steps(batches)
+            backend.load_params(start("mlp"))
+            assert_close(
+                backend.train_steps(batches), first, SAME, f"{mode}, {name}: losses after loading again"
+            )
+
+
+def training_goes_on_from_a_saved_state(kit: Kit) -> None:
+    for mode in kit.modes:
+        for name, spec in OPTIMIZERS.items():
+            backend = kit.make("mlp", spec, mode=mode)
+            backend.train_steps(order(5))
+            state = backend.save_state()
+            assert all(type(value) is np.ndarray for value in state.values()), f"{mode}, {name}: not NumPy"
+            expected = backend.train_steps(order(6, seed=2))
+            ended = backend.export_params()
+            # Training on with the snapshot, after more training; then a backend that was never trained.
+            for taker in (backend, kit.build("mlp", spec, mode=mode)):
+                taker.restore_state(state)
+                found = taker.train_steps(order(6, seed=2))
+                what = f"{mode}, {name}, {'same' if taker is backend else 'new'} backend"
+                assert_close(found, expected, SAME, f"{what}: losses")
+                assert_same_params(taker.export_params(), ended, SAME * 10, what)
+
+
+def it_says_what_it_runs_on(kit: Kit) -> None:
+    for mode in kit.modes:
+        backend = kit.make(mode=mode)
+        backend.train_steps(order(1))
+        said = backend.describe()
+        assert said["device"] == "cpu", said
+        assert said["device_name"], said
+        assert "peak_device_bytes" in said, said
+        assert said["peak_device_bytes"] is None, "the CPU has no allocator peak"
+        again = msgspec.json.decode(
+            msgspec.json.encode(said), type=dict[str, str | int | float | bool | None], strict=True
+        )
+        assert again == said
+        for name in kit.info.distributions:
+            assert any(part in said for part in name.split("|")) or kit.info.reference, (
+                f"no version of {name}"
+            )
+
+
+def a_gpu_that_is_not_there_is_refused(kit: Kit) -> None:
+    for mode in kit.modes:
+        try:
+            kit.make(mode=mode, device="gpu")
+        except UnavailableError as error:
+            assert len(str(error)) > 20, f"{mode}: it does not say what is missing: {error}"  # noqa: PT017
+        else:
+            raise AssertionError(f"{mode}: asked for a GPU where there is none, it built a network")
+
+
+def modes_agree(kit: Kit) -> None:
+    batches = order(20)
+    for architecture in ("mlp", "cnn"):
+        found = {}
+        for mode in kit.modes:
+            backend = kit.make(architecture, OPTIMIZERS["sgd"], mode=mode)
+            found[mode] = backend.train_steps(batches)
+        for mode, losses in found.items():
+            assert_close(losses, found[kit.info.taught_mode], ALIKE, f"{architecture}, {mode}: losses")
+
+
+def odd_networks_agree_with_the_reference(kit: Kit) -> None:
+    for architecture in ARCHITECTURES:
+        for mode in kit.modes if architecture == "cnn" else [kit.info.taught_mode]:
+            workload = Workload(
+                name="noise",
+                dataset="noise",
+                architecture=ARCHITECTURES[architecture],
+                optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
+            )
+            assert_parity(kit, workload, kit.data, mode, "fp32")
+
+
+def optimizers_agree_with_the_reference(kit: Kit) -> None:
+    for mode in kit.modes:
+        for spec in parity.OPTIMIZER_CASES:
+            workload = msgspec.structs.replace(WORKLOADS["mnist-softmax"], optimizer=spec)
+            assert_parity(kit, workload, parity_data(workload), mode, "fp32")
+
+
+def bfloat16_is_itself_and_near_enough(kit: Kit) -> dict[str, dict[str, float]]:
+    """Return the errors of each kind, by mode and network."""
+    found = {}
+    for mode in kit.modes if "bf16" in kit.info.cpu_precisions else []:
+        backend = kit.make("cnn", mode=mode, precision="bf16")
+        assert "bfloat16" in str(backend.describe()["dtype"]), f"{mode}: {backend.describe()['dtype']}"
+        logits, losses = backend.predict(kit.images), backend.train_steps(order(3))
+        params = backend.export_params()
+        assert {logits.dtype, losses.dtype} | {value.dtype for value in params.values()} == {
+            np.dtype(np.float32)
+        }
+        exact = NumpyBackend(
+            backend_workload("cnn"), kit.data, mode="float64", device="cpu", precision="fp32"
+        )
+        exact.load_params(start("cnn"))
+        error = parity.relative_error(logits, exact.logits(kit.images))
+        assert error > 2e-4, f"{mode}: logits off by {error:.0e} are too good for bfloat16's 8 bits"
+        for name in ("mnist-softmax", "mnist-mlp"):
+            workload = parity.gentle(WORKLOADS[name])
+            checks = assert_parity(kit, workload, parity_data(workload), mode, "bf16")
+            found[f"{mode} {name}"] = {check.kind: check.error for check in checks}
+    return found
+
+
+def backend_workload(architecture: str) -> Workload:
+    return Workload(
+        name="noise",
+        dataset="noise",
+        architecture=ARCHITECTURES[architecture],
+        optimizer=OPTIMIZERS["sgd"],
+        batch_size=BATCH,
+    )
+
+
+def assert_parity(kit: Kit, workload: Workload, data: TrainingData, mode: str, precision: str):
+    def make(workload: Workload, data: TrainingData) -> Backend:
+        return kit.backend_class(workload, data, mode=mode, device="cpu", precision=precision)
+
+    trace = parity.reference_trace(workload, data)
+    checks = parity.check_parity(make, workload, data, trace, precision)
+    wrong = [f"{check.kind} at {check.worst} by {check.error:.1e}" for check in checks if not check.ok]
+    what = f"{mode}, {workload.name}, {workload.architecture}, {workload.optimizer.name}, {precision}"
+    assert not wrong, f"{what}: off in {'; '.join(wrong)}"
+    return checks
+
+
+CHECKS: Mapping[str, Callable[[Kit], Any]] = {
+    check.__name__: check
+    for check in (
+        parameters_come_back_as_they_went_in,
+        exports_are_copies,
+        logits_have_their_shape_and_type,
+        losses_have_their_shape_and_are_taken_before_the_update,
+        calls_may_be_cut_anywhere,
+        loading_resets_the_optimizer,
+        training_goes_on_from_a_saved_state,
+        it_says_what_it_runs_on,
+        a_gpu_that_is_not_there_is_refused,
+        modes_agree,
+        odd_networks_agree_with_the_reference,
+        optimizers_agree_with_the_reference,
+        bfloat16_is_itself_and_near_enough,
+    )
+}
+
+
+def run_check(kit: Kit, name: str) -> Any:
+    """Run a check; what the framework warns of is an error, as it is in all tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return CHECKS[name](kit)
+
+
+# ---- run, in a process of its own, over every backend
+
+
+def run_checks(argument: dict[str, Any]) -> dict[str, Any]:
+    """Return for each check asked for None or what went wrong; called in a child process."""
+    info = INFOS[argument["backend"]]
+    backend_class, found = load_backend(info), {}
+    with tempfile.TemporaryDirectory() as folder:
+        kit = Kit(backend_class, info, Path(folder))
+        for name in argument["checks"]:
+            try:
+                run_check(kit, name)
+                found[name] = None
+            except Exception:
+                found[name] = traceback.format_exc()
+    return found
+
+
+@pytest.fixture(scope="module")
+def verdicts(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Any]]:
+    """Return what `run_checks` found for a backend, of all checks that this session selected for it."""
+    found: dict[str, dict[str, Any]] = {}
+    parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+
+    def of(backend: str) -> dict[str, Any]:
+        if backend not in found:
+            checks = [name for name in CHECKS if {"backend": backend, "check": name} in parameters]
+            argument = {"backend": backend, "checks": checks}
+            found[backend] = in_process(INFOS[backend], "test_conformance:run_checks", argument, limit_s=500)
+        return found[backend]
+
+    return of
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize("backend", every_backend())
+def test_a_backend_keeps_the_contract(backend, check, verdicts):
+    wrong = verdicts(backend)[check]
+    assert wrong is None, f"{backend}: {wrong}"
+
+
+def compile_many(argument: None) -> list[int]:
+    """Return how many graphs PyTorch had compiled after each of twelve backends had trained in one process."""
+    torch = importlib.import_module("torch")
+    compiled = []
+    with tempfile.TemporaryDirectory() as folder:
+        kit = Kit(load_backend(INFOS["torch"]), INFOS["torch"], Path(folder))
+        counters = torch._dynamo.utils.counters["stats"]
+        for number in range(12):
+            before = counters["unique_graphs"]
+            kit.make(("softmax", "mlp")[number % 2], mode="compile").train_steps(order(2))
+            counters = torch._dynamo.utils.counters["stats"]
+            compiled.append(
+                counters["unique_graphs"] - (before if counters["unique_graphs"] >= before else 0)
+            )
+    return compiled
+
+
+@pytest.mark.framework("torch")
+def test_the_twelfth_compiled_backend_of_a_process_is_compiled_too():
+    """PyTorch stops compiling a function after 8 versions of it, and goes on without a word, uncompiled.
+
+    `bench verify` makes some twenty backends in one process: those after the eighth would be proven in eager.
+    """
+    assert all(graphs >= 1 for graphs in in_process(INFOS["torch"], "test_conformance:compile_many", None))
+
+
+# ---- the checks can fail
+
+
+@pytest.fixture
+def numpy_kit(tmp_path: Path) -> Iterator[Callable[[type[Backend]], Kit]]:
+    yield lambda backend_class: Kit(backend_class, INFOS["numpy"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("twin", "check"),
+    [
+        (broken.RoundsOnLoad, parameters_come_back_as_they_went_in),
+        (broken.ExportsSorted, parameters_come_back_as_they_went_in),
+        (broken.ForgetsBiases, parameters_come_back_as_they_went_in),
+        (broken.ExportsItself, exports_are_copies),
+        (broken.FreezesFirstLayer, exports_are_copies),
+        (broken.LosesRaggedBatch, logits_have_their_shape_and_type),
+        (broken.WrapsRaggedBatch, logits_have_their_shape_and_type),
+        (broken.LosesPrecisionOfType, logits_have_their_shape_and_type),
+        (broken.WritesToTheData, logits_have_their_shape_and_type),
+        (broken.LosesPrecisionOfType, losses_have_their_shape_and_are_taken_before_the_update),
+        (broken.ScalarForOneStep, losses_have_their_shape_and_are_taken_before_the_update),
+        (broken.LossAfterUpdate, losses_have_their_shape_and_are_taken_before_the_update),
+        (broken.ResetsEveryCall, calls_may_be_cut_anywhere),
+        (broken.KeepsOptimizerState, loading_resets_the_optimizer),
+        (broken.KeepsStepCount, loading_resets_the_optimizer),
+        (broken.SavesNoStep, training_goes_on_from_a_saved_state),
+        (broken.SavesNoSlots, training_goes_on_from_a_saved_state),
+        (broken.SavesReferences, training_goes_on_from_a_saved_state),
+        (broken.TellsTooLittle, it_says_what_it_runs_on),
+        (broken.TellsInNumpy, it_says_what_it_runs_on),
+        (broken.FallsBackToCpu, a_gpu_that_is_not_there_is_refused),
+        (broken.WarnsInTraining, loading_resets_the_optimizer),
+        (broken.FlattensChannelsFirst, odd_networks_agree_with_the_reference),
+        (broken.AdamEpsilonHat, optimizers_agree_with_the_reference),
+    ],
+    ids=lambda value: value.__name__,
+)
+def test_a_check_sees_a_breach_of_the_contract(twin, check, numpy_kit):
+    with pytest.raises((AssertionError, KeyError, TypeError, ValueError, UserWarning)):
+        run_check(numpy_kit(twin), check.__name__)
+
+
+def two_modes(backend_class: type[Backend], folder: Path, **info: Any) -> Kit:
+    """Return a kit of two modes, the second of which is another backend."""
+    modes = tuple(
+        msgspec.structs.replace(INFOS["numpy"].modes[0], name=name, taught=name == "a") for name in "ab"
+    )
+    info = msgspec.structs.replace(INFOS["numpy"], modes=modes, **info)
+
+    def make(workload, data, *, mode, **kinds):
+        return (NumpyBackend if mode == "a" else backend_class)(workload, data, mode=mode, **kinds)
+
+    return Kit(make, info, folder)
+
+
+@pytest.mark.parametrize("twin", [broken.DecaysTooEarly, broken.SumsLoss])
+def test_a_mode_that_computes_something_else_is_seen(twin, tmp_path):
+    run_check(two_modes(NumpyBackend, tmp_path), "modes_agree")
+    with pytest.raises(AssertionError, match="b: losses"):
+        run_check(two_modes(twin, tmp_path), "modes_agree")
+
+
+def test_float32_that_calls_itself_bfloat16_is_seen(tmp_path):
+    kit = Kit(
+        broken.ClaimsBfloat16,
+        msgspec.structs.replace(INFOS["numpy"], cpu_precisions=("fp32", "bf16")),
+        tmp_path,
+    )
+    with pytest.raises(AssertionError, match="too good for bfloat16"):
+        run_check(kit, "bfloat16_is_itself_and_near_enough")
+
+
+def test_a_framework_that_is_missing_skips_or_where_required_fails(monkeypatch):
+    info = msgspec.structs.replace(INFOS["torch"], distributions=("no-such-distribution|nor-this",))
+    monkeypatch.delenv(conftest.REQUIRED, raising=False)
+    with pytest.raises(
+        pytest.skip.Exception, match=r"PyTorch .* no-such-distribution\|nor-this not installed"
+    ):
+        demand(info)
+    monkeypatch.setenv(conftest.REQUIRED, "1")
+    with pytest.raises(pytest.fail.Exception, match="PyTorch .* not installed"):
+        demand(info)
+    demand(INFOS["numpy"])
+
+
+def test_a_child_that_fails_says_why():
+    with pytest.raises(AssertionError, match="status 1(.|\n)*KeyError: 'checks'"):
+        in_process(INFOS["numpy"], "test_conformance:run_checks", {"backend": "numpy"})

@@ -1,0 +1,102 @@
+"""A device is usable when a backend computed on it, and not because somebody says so."""
+
+from collections.abc import Sequence
+
+import fakes
+import pytest
+
+from backends.base import BackendInfo
+from backends.catalog import NUMPY
+from bench import cli, doctor
+from bench.registry import Registry
+from bench.specs import Device
+
+LYING = {
+    "wrong": "largest relative error 1.0e-02, allowed 1e-05: its values are wrong",
+    "nan": "its logits are not finite",
+    "elsewhere": "asked to run on cpu, it runs on gpu",
+    "crashing": "ended with status 7",
+    "missing": "No module named 'no_such_framework'",
+    "unavailable": "its driver is too old",
+}
+TARGETS = {
+    "wrong": "fakes:Wrong",
+    "nan": "fakes:NanLogits",
+    "elsewhere": "fakes:Elsewhere",
+    "crashing": "fakes:Exits",
+    "missing": "no_such_framework:Backend",
+    "unavailable": "fakes:NotHere",
+}
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+
+
+@pytest.fixture(scope="module")
+def findings() -> dict[str, doctor.Finding]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", fakes.python_path())
+        return examined([fakes.info(name, target) for name, target in TARGETS.items()])
+
+
+def examined(infos: list[BackendInfo], devices: Sequence[Device] = ("cpu",)) -> dict[str, doctor.Finding]:
+    return {finding.backend: finding for finding in doctor.examine(infos, list(devices), {})}
+
+
+def diagnose(infos: Sequence[BackendInfo], monkeypatch: pytest.MonkeyPatch, broken: dict[str, str]) -> int:
+    known = Registry(backends={info.name: info for info in infos}, broken=broken)
+    monkeypatch.setattr("bench.registry.find_backends", lambda: known)
+    monkeypatch.setattr("bench.machine.nvidia_driver_present", lambda: False)
+    monkeypatch.setattr("sys.argv", ["bench", "doctor"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert isinstance(ended.value.code, int)
+    return ended.value.code
+
+
+def test_numpy_is_usable_on_the_cpu() -> None:
+    finding = examined([NUMPY])["numpy"]
+    assert finding.usable, finding
+    assert finding.device == "cpu"
+    assert finding.said.startswith("ran on cpu, largest relative error ")
+    assert finding.facts["dtype"] == "float64"
+
+
+@pytest.mark.parametrize("name", LYING)
+def test_a_backend_that_does_not_do_as_it_says_is_not_usable(
+    name: str, findings: dict[str, doctor.Finding]
+) -> None:
+    finding = findings[name]
+    assert not finding.usable
+    assert LYING[name] in finding.said
+    assert "\n" not in finding.said
+
+
+def test_a_backend_without_a_gpu_form_is_not_asked_for_one() -> None:
+    assert [finding.device for finding in doctor.examine([NUMPY], ["cpu", "gpu"], {})] == ["cpu"]
+
+
+def test_the_command_says_usable_and_ends_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diagnose([NUMPY, fakes.ABSENT], monkeypatch, {}) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("numpy       cpu  usable: ran on cpu") for line in lines)
+    assert "absent      -    not installed: no-such-framework or no-such-twin" in lines
+
+
+def test_a_backend_that_lies_makes_the_command_fail(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = {"odd": "backend 'odd' (odd:INFO) cannot be used: it raises"}
+    assert diagnose([NUMPY, fakes.WRONG], monkeypatch, broken) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("numpy       cpu  usable: ") for line in lines)
+    assert any(line.startswith("wrong       cpu  NOT USABLE: ") for line in lines)
+    assert broken["odd"] in lines
+
+
+def test_a_machine_with_nothing_installed_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert diagnose([fakes.ABSENT], monkeypatch, {}) == 3

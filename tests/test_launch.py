@@ -1,0 +1,260 @@
+"""A worker that misbehaves is named for what it did, ends in time, and leaves nothing behind."""
+
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import fakes
+import psutil
+import pytest
+from fakes import task_for
+
+from backends.base import BackendInfo
+from bench import launch
+from bench.launch import Outcome, run_worker, worker_environment
+from bench.protocol import AnyEvent, Described, Done, Evaluated, FirstStep, Imported, MeasureTask, Timed
+
+PYTHON = Path(sys.executable)
+SLACK_S = 1.5
+"""What killing and reaping may take on a busy machine."""
+
+
+@pytest.fixture(autouse=True)
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let workers find the fakes, and make every temporary folder where a test can look for it."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+    return folder
+
+
+def measure(task: MeasureTask, limit_s: float = 60.0) -> Outcome:
+    return run_worker(task, python=PYTHON, device="cpu", time_limit_s=limit_s)
+
+
+def outcome_of(target: str, limit_s: float = 60.0, **changes: object) -> Outcome:
+    return measure(task_for(fakes.info("fake", target, **changes)), limit_s)
+
+
+def kinds(outcome: Outcome) -> set[type[AnyEvent]]:
+    return {type(event) for event in outcome.events}
+
+
+def assert_gone(pid: int) -> None:
+    """Wait a moment for a process to end; a zombie, which only init can reap, has ended."""
+    deadline = time.monotonic() + 3
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.05)
+
+
+def assert_nothing_left(scratch: Path) -> None:
+    assert list(scratch.iterdir()) == []
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_a_good_worker_is_ok(scratch: Path) -> None:
+    seen: list[AnyEvent] = []
+    outcome = run_worker(
+        task_for(fakes.STEADY), python=PYTHON, device="cpu", time_limit_s=60, on_event=seen.append
+    )
+    assert (outcome.status, outcome.error, outcome.exit_signal) == ("ok", None, None), outcome
+    assert outcome.stderr_tail == ()
+    assert tuple(seen) == outcome.events
+    assert isinstance(outcome.events[0], Imported)
+    assert isinstance(outcome.events[-1], Done)
+    assert_nothing_left(scratch)
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said", "exit_signal"),
+    [
+        ("Exits", "crashed", "ended with status 7 and without a last word: about to exit", None),
+        ("Segfaults", "crashed", "ended by SIGSEGV", "SIGSEGV"),
+        ("OutOfMemory", "out_of_memory", "MemoryError: no room for 9 GiB", None),
+        ("OutOfDeviceMemory", "out_of_memory", "RESOURCE_EXHAUSTED: no room for 9 GiB on the device", None),
+        ("Raises", "failed", "not aligned", None),
+        ("LosesNumbers", "nan_loss", "the loss of step 0 is not finite", None),
+        ("Elsewhere", "wrong_device", "asked to run on cpu, it runs on gpu", None),
+        ("Drifts", "no_steady_state", "the rate still drifts after 10 windows", None),
+        ("NotHere", "unavailable", "its driver is too old: 1.2", None),
+        ("Incomplete", "failed", "lacks export_params, save_state, restore_state, describe", None),
+        ("STEADY", "failed", "fakes:STEADY is no class", None),
+        ("Nobody", "failed", "fakes:Nobody is no class", None),
+        ("Garbles", "failed", "a line that is no event", None),
+    ],
+)
+def test_each_mishap_has_its_name(
+    target: str, status: str, said: str, exit_signal: str | None, scratch: Path
+) -> None:
+    outcome = outcome_of(f"fakes:{target}")
+    assert outcome.status == status, outcome
+    assert outcome.error is not None
+    assert said in outcome.error
+    assert "\n" not in outcome.error
+    assert outcome.exit_signal == exit_signal
+    assert not any(isinstance(event, Done) for event in outcome.events)
+    assert_nothing_left(scratch)
+
+
+def test_a_missing_framework_is_unavailable(scratch: Path) -> None:
+    outcome = outcome_of("no_such_framework:Backend")
+    assert outcome.status == "unavailable"
+    assert outcome.error == "ModuleNotFoundError: No module named 'no_such_framework'"
+    assert any("ModuleNotFoundError" in line for line in outcome.stderr_tail)
+    assert_nothing_left(scratch)
+
+
+@pytest.mark.parametrize("target", ["Exits", "Segfaults", "Garbles"])
+def test_what_was_measured_before_a_crash_is_kept(target: str) -> None:
+    outcome = outcome_of(f"fakes:{target}")
+    assert {Imported, FirstStep, Timed} <= kinds(outcome)
+    assert sum(isinstance(event, Timed) for event in outcome.events) >= 5
+
+
+def test_a_crash_keeps_the_end_of_what_was_printed() -> None:
+    assert "about to fault" in outcome_of("fakes:Segfaults").stderr_tail
+
+
+def test_a_hang_ends_at_its_limit(scratch: Path) -> None:
+    started = time.monotonic()
+    outcome = outcome_of("fakes:Hangs", limit_s=3.0)
+    assert outcome.status == "timeout"
+    assert outcome.error == "it was stopped after its limit of 3 s"
+    assert 3.0 <= outcome.wall_s <= time.monotonic() - started < 3.0 + SLACK_S
+    assert Timed in kinds(outcome)
+    assert_nothing_left(scratch)
+
+
+def test_a_worker_with_much_to_say_ends_at_its_limit_too(scratch: Path) -> None:
+    """Events that never stop coming must not keep the clock from being read."""
+    outcome = measure(task_for(fakes.QUICK, epochs=1e5, limit=100, windows=0), limit_s=3.0)
+    assert outcome.status == "timeout"
+    assert outcome.wall_s < 3.0 + SLACK_S
+    assert sum(isinstance(event, Evaluated) for event in outcome.events) > 20
+    assert_nothing_left(scratch)
+
+
+def test_output_of_megabytes_neither_blocks_nor_counts_as_events() -> None:
+    outcome = outcome_of("fakes:Loud")
+    assert outcome.status == "ok", outcome
+    assert sum(isinstance(event, Done) for event in outcome.events) == 1
+
+
+def test_the_tail_is_short_however_much_was_printed(tmp_path: Path) -> None:
+    with (tmp_path / "output").open("w+b") as output:
+        output.write(b"\xff" + b"line\n" * 100_000 + b"x" * 100_000 + b"\nlast\n")
+        tail = launch._tail(output)
+    assert tail[-1] == "last"
+    assert len(tail) <= 20
+    assert sum(map(len, tail)) <= 16384
+
+
+def test_a_helper_left_behind_is_killed_and_does_not_delay(scratch: Path) -> None:
+    outcome = outcome_of("fakes:Clings")
+    assert outcome.status == "ok", outcome
+    assert outcome.wall_s < 20  # the helper would hold the pipe for 600
+    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    helper = facts["helper"]
+    assert isinstance(helper, int)
+    assert helper > 0
+    assert_gone(helper)
+    assert_nothing_left(scratch)
+
+
+def test_a_worker_that_cannot_end_is_done_all_the_same(
+    scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "_EXIT_S", 0.5)
+    outcome = outcome_of("fakes:Lingers")
+    assert outcome.status == "ok", outcome
+    assert outcome.wall_s < 20
+    assert_nothing_left(scratch)
+
+
+def test_an_interrupt_kills_the_worker(scratch: Path) -> None:
+    started = time.monotonic()
+
+    def interrupt(event: AnyEvent) -> None:
+        raise KeyboardInterrupt
+
+    hanging = task_for(fakes.HANGS)
+    with pytest.raises(KeyboardInterrupt):
+        run_worker(hanging, python=PYTHON, device="cpu", time_limit_s=60, on_event=interrupt)
+    assert time.monotonic() - started < 20
+    assert_nothing_left(scratch)
+
+
+def test_an_interrupt_kills_the_helpers_of_the_worker(scratch: Path) -> None:
+    helpers: list[int] = []
+
+    def interrupt(event: AnyEvent) -> None:
+        if isinstance(event, FirstStep):
+            worker = psutil.Process().children()[0]
+            helpers.extend(child.pid for child in worker.children())
+            raise KeyboardInterrupt
+
+    clinging = task_for(fakes.info("clings", "fakes:Clings"))
+    with pytest.raises(KeyboardInterrupt):
+        run_worker(clinging, python=PYTHON, device="cpu", time_limit_s=60, on_event=interrupt)
+    assert len(helpers) == 1
+    assert_gone(helpers[0])
+    assert_nothing_left(scratch)
+
+
+def test_a_program_that_is_no_worker_is_a_crash(tmp_path: Path, scratch: Path) -> None:
+    stub = fakes.program(tmp_path / "python", ["echo I am no Python >&2", "exit 3"])
+    outcome = run_worker(task_for(fakes.STEADY), python=stub, device="cpu", time_limit_s=30)
+    assert outcome.status == "crashed"
+    assert outcome.error == "the process ended with status 3 and without a last word: I am no Python"
+    assert_nothing_left(scratch)
+
+
+def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAMEWORK_SECRET", "s3cret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    outcome = outcome_of(
+        "fakes:Tells", environment={"FAKE_CACHE": "{scratch}/cache"}, cpu_environment={"FAKE_ON_CPU": "yes"}
+    )
+    assert outcome.status == "ok", outcome
+    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    assert facts["SAMEWORK_SECRET"] is None
+    assert facts["OMP_NUM_THREADS"] == "1"
+    assert facts["CUDA_VISIBLE_DEVICES"] == ""
+    assert facts["FAKE_ON_CPU"] == "yes"
+    cache = Path(str(facts["FAKE_CACHE"]))
+    assert cache.name == "cache"
+    assert str(cache).startswith(tempfile.gettempdir())
+    assert not cache.parent.exists()
+    assert facts["group"] != os.getpgrp()  # so that Ctrl-C reaches the harness alone
+
+
+def test_every_worker_has_a_scratch_folder_of_its_own() -> None:
+    backend = fakes.info("fake", "fakes:Tells", environment={"FAKE_CACHE": "{scratch}"})
+    found = {
+        event.facts["FAKE_CACHE"]
+        for outcome in (measure(task_for(backend)), measure(task_for(backend)))
+        for event in outcome.events
+        if isinstance(event, Described)
+    }
+    assert len(found) == 2
+
+
+def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    backend: BackendInfo = fakes.info("fake", "fakes:Steady", cpu_environment={"FAKE_ON_CPU": "yes"})
+    environment = worker_environment(backend, "gpu", tmp_path)
+    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "FAKE_ON_CPU" not in environment
+
+
+def test_a_backends_own_variables_win_over_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    backend = fakes.info("fake", "fakes:Steady", environment={"OMP_NUM_THREADS": "2"})
+    assert worker_environment(backend, "cpu", tmp_path)["OMP_NUM_THREADS"] == "2"

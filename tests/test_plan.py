@@ -1,0 +1,233 @@
+"""What a run is to do: budgets, cells, balanced orders, epochs that fit."""
+
+import math
+from collections import Counter
+from itertools import pairwise, permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backends.base import BackendInfo, Mode
+from bench.errors import UsageError
+from bench.plan import (
+    PRESETS,
+    SMALLEST_TRAINING,
+    balanced_order,
+    choose_cells,
+    choose_modes,
+    find_preset,
+    parse_budget,
+    plan_epochs,
+)
+from bench.specs import Cell
+
+# ---- presets and budgets
+
+
+def test_presets_ask_for_ever_more():
+    quick, standard, full = (find_preset(name) for name in ("quick", "standard", "full"))
+    assert list(PRESETS) == ["quick", "standard", "full"]
+    assert quick.budget_s < standard.budget_s < full.budget_s
+    assert 3 <= quick.min_blocks < standard.min_blocks < full.min_blocks
+    assert (quick.modes, standard.modes, full.modes) == ("taught", "all", "all")
+    for preset in PRESETS.values():
+        assert preset.training_blocks <= preset.min_blocks
+        assert preset.windows >= 5
+        assert preset.window_s >= 0.5
+
+
+def test_a_preset_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="unknown preset 'quik'; did you mean 'quick'"):
+        find_preset("quik")
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("15m", 900), ("2h", 7200), ("10", 10), ("10s", 10), ("0.5h", 1800), ("168h", 604800)],
+)
+def test_a_budget_is_read(text, seconds):
+    assert parse_budget(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "s",
+        "m",
+        "9.9s",
+        "0h",
+        "-5m",
+        "169h",
+        "nan",
+        "nanh",
+        "inf",
+        "infs",
+        "15M",
+        "1d",
+        "2h30m",
+        "ten",
+        "5mm",
+    ],
+)
+def test_a_budget_that_makes_no_sense_is_refused(text):
+    with pytest.raises(UsageError, match="is not a time from 10s to 168h"):
+        parse_budget(text)
+
+
+@given(st.text(max_size=8))
+def test_any_text_is_a_budget_in_range_or_refused(text):
+    try:
+        seconds = parse_budget(text)
+    except UsageError:
+        return
+    assert 10 <= seconds <= 604800
+
+
+# ---- cells
+
+
+def make_info(name: str, *modes: str) -> BackendInfo:
+    return BackendInfo(
+        name=name,
+        title=name,
+        target=f"{name}:Class",
+        distributions=(),
+        modes=tuple(Mode(name=mode, summary=mode, taught=mode == modes[0]) for mode in modes),
+    )
+
+
+RED, BLUE = make_info("red", "eager", "compile"), make_info("blue", "jit", "eager", "loop")
+
+
+def cells(modes: tuple[str, ...] = (), preset_modes: str = "taught", named: bool = False, **other):
+    found = choose_cells(
+        workloads=other.get("workloads", ["w"]),
+        backends=other.get("backends", [RED, BLUE]),
+        modes=modes,
+        preset_modes=preset_modes,
+        device="cpu",
+        precision="fp32",
+        named=named,
+    )
+    assert all(cell.device == "cpu" and cell.precision == "fp32" for cell in found)
+    return [f"{cell.workload} {cell.backend}/{cell.mode}" for cell in found]
+
+
+@pytest.mark.parametrize(
+    ("asked", "preset_modes", "expected"),
+    [
+        ((), "taught", ["jit"]),
+        ((), "all", ["jit", "eager", "loop"]),
+        (("all",), "taught", ["jit", "eager", "loop"]),
+        (("loop", "jit"), "all", ["jit", "loop"]),
+        (("compile",), "all", []),
+    ],
+)
+def test_the_modes_of_a_backend(asked, preset_modes, expected):
+    assert choose_modes(BLUE, asked, preset_modes) == expected
+
+
+def test_cells_are_every_workload_by_every_chosen_mode():
+    assert cells(workloads=["v", "w"]) == ["v red/eager", "v blue/jit", "w red/eager", "w blue/jit"]
+    assert len(cells(preset_modes="all", workloads=["v", "w"])) == 10
+    assert cells(("eager",)) == ["w red/eager", "w blue/eager"]
+
+
+def test_a_mode_of_one_backend_leaves_the_others_out_unless_they_were_named():
+    assert cells(("jit",)) == ["w blue/jit"]
+    with pytest.raises(UsageError, match="backend 'red' has no mode jit; it has: eager, compile"):
+        cells(("jit",), named=True)
+
+
+def test_a_mode_of_nobody_is_refused():
+    with pytest.raises(UsageError, match="unknown mode 'compiel'; did you mean 'compile'"):
+        cells(("compiel",))
+    with pytest.raises(UsageError, match="unknown mode 'loop'"):
+        cells(("loop",), backends=[RED])
+
+
+# ---- balanced order
+
+
+@pytest.mark.parametrize("size", range(2, 8))
+def test_a_design_is_balanced_for_place_and_for_what_came_before(size):
+    """Williams, 1949: n rows where n is even, 2n where it is odd."""
+    rows = size * (1 + size % 2)
+    design = [balanced_order(size, block) for block in range(rows)]
+    assert all(sorted(row) == list(range(size)) for row in design)
+    places = Counter((place, cell) for row in design for place, cell in enumerate(row))
+    assert set(places.values()) == {rows // size}
+    assert len(places) == size * size
+    followers = Counter(pair for row in design for pair in pairwise(row))
+    assert followers == dict.fromkeys(permutations(range(size), 2), rows // size)
+    assert [balanced_order(size, block) for block in range(rows, 2 * rows)] == design
+
+
+def test_two_cells_take_turns():
+    assert [balanced_order(2, block) for block in range(4)] == [[0, 1], [1, 0], [0, 1], [1, 0]]
+
+
+def test_one_cell_is_its_own_order():
+    assert [balanced_order(1, block) for block in range(3)] == [[0], [0], [0]]
+
+
+# ---- epochs
+
+SECONDS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.01, 1e4), min_size=1)
+BUDGET, MOST = st.floats(-100, 1e5), st.integers(1, 30)
+
+
+def is_whole_or_twentieths(epochs: float) -> bool:
+    unit = 1 if epochs >= 1 else SMALLEST_TRAINING
+    return math.isclose(epochs / unit, round(epochs / unit), abs_tol=1e-9)
+
+
+@given(SECONDS, BUDGET, MOST)
+def test_epochs_fit_the_budget(seconds, available, most):
+    epochs = plan_epochs(seconds, available, most)
+    assert epochs.keys() == seconds.keys()
+    assert all(0 <= n <= most and is_whole_or_twentieths(n) for n in epochs.values())
+    # twentieths are not exact in binary: each sum may be off in its last digits
+    assert sum(n * seconds[name] for name, n in epochs.items()) <= max(0, available) * (1 + 1e-9)
+
+
+@given(SECONDS, st.floats(0, 1e5), MOST)
+def test_every_workload_gets_at_least_what_its_equal_share_buys(seconds, available, most):
+    epochs = plan_epochs(seconds, available, most)
+    for name, n in epochs.items():
+        bought = min(most, available / len(seconds) / seconds[name]) * (1 - 1e-9)
+        assert n >= math.floor(bought) if bought >= 1 else n >= bought - SMALLEST_TRAINING
+        assert n >= SMALLEST_TRAINING or bought < SMALLEST_TRAINING
+
+
+@given(st.floats(0.01, 1e4), st.floats(0, 1e5), st.floats(0, 1e5), MOST)
+def test_more_time_never_means_fewer_epochs(seconds, one, other, most):
+    """Of one workload; of several, an epoch more of a quick one may cost a slow one of its own."""
+    less, more = (plan_epochs({"a": seconds}, s, most)["a"] for s in sorted((one, other)))
+    assert less <= more
+
+
+def test_what_a_quick_workload_does_not_need_goes_to_the_slower():
+    assert plan_epochs({"slow": 100, "quick": 1}, 1000, 10) == {"quick": 10, "slow": 9}
+
+
+@pytest.mark.parametrize(
+    ("available", "epochs"), [(0, 0), (-5, 0), (4.9, 0), (5.1, 0.05), (99, 0.95), (100, 1)]
+)
+def test_part_of_an_epoch_is_trained_in_twentieths(available, epochs):
+    assert plan_epochs({"a": 100}, available, 5) == {"a": pytest.approx(epochs)}
+
+
+def test_nothing_asked_is_nothing_planned():
+    assert plan_epochs({}, 100, 5) == {}
+    assert Cell(workload="w", backend="b", mode="m", device="cpu", precision="fp32") not in choose_cells(
+        workloads=[],
+        backends=[RED],
+        modes=[],
+        preset_modes="all",
+        device="cpu",
+        precision="fp32",
+        named=False,
+    )

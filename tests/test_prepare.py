@@ -1,0 +1,204 @@
+"""What was asked becomes a plan, or a refusal that says what is wrong; never something else than was asked."""
+
+from pathlib import Path
+
+import fakes
+import msgspec
+import pytest
+from fakes import ABSENT, QUICK, STEADY
+
+from backends.base import BackendInfo
+from bench import prepare
+from bench.errors import DataError, UnavailableError, UsageError
+from bench.prepare import Asked, Available
+from bench.registry import Registry
+from bench.runs import HEADER, read_run
+from bench.workloads import MAIN_WORKLOADS, find_workload
+
+REFERENCE = fakes.info("numpy", "fakes:Steady", reference=True)
+
+
+def registry(*infos: BackendInfo, broken: dict[str, str] | None = None) -> Registry:
+    return Registry(backends={info.name: info for info in infos}, broken=broken or {})
+
+
+def splits(limit: int | None = 300, workload: str = fakes.WORKLOAD, **changes: object) -> dict[str, prepare.Split]:
+    fields = {"cache": Path("/nowhere"), "sample": True, "offline": True} | changes
+    return prepare.prepare_data([find_workload(workload)], limit=limit, display=fakes.Screen(), **fields)
+
+
+@pytest.mark.parametrize(
+    ("asked", "driver", "device"), [("cpu", True, "cpu"), ("gpu", True, "gpu"), ("auto", True, "gpu"), ("auto", False, "cpu")]
+)
+def test_the_device_is_the_one_asked_for(
+    asked: str, driver: bool, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "nvidia_driver_present", lambda: driver)
+    assert prepare.choose_device(asked) == device
+
+
+def test_a_gpu_that_is_asked_for_and_missing_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(prepare, "nvidia_driver_present", lambda: False)
+    with pytest.raises(UnavailableError, match="no NVIDIA driver is loaded"):
+        prepare.choose_device("gpu")
+
+
+def test_all_backends_but_the_reference_run_when_none_is_named() -> None:
+    here = prepare.choose_backends(registry(REFERENCE, STEADY, QUICK), Asked(), "cpu")
+    assert list(here.infos) == ["steady", "quick"]
+    assert list(here.versions["steady"]) == ["numpy"]
+    assert here.unavailable == {}
+
+
+def test_the_reference_runs_when_it_is_named_or_all_are_verified() -> None:
+    known = registry(REFERENCE, STEADY)
+    assert list(prepare.choose_backends(known, Asked(backends=("numpy",)), "cpu").infos) == ["numpy"]
+    assert set(prepare.choose_backends(known, Asked(), "cpu", reference=True).infos) == {"numpy", "steady"}
+
+
+def test_a_missing_backend_is_set_aside_among_all_and_refused_by_name() -> None:
+    known = registry(STEADY, ABSENT)
+    here = prepare.choose_backends(known, Asked(), "cpu")
+    assert here.unavailable == {
+        "absent": "not installed: no-such-framework or no-such-twin. Install it with: pip install 'samework[absent]'"
+    }
+    with pytest.raises(UnavailableError, match=r"backend 'absent': not installed: no-such-framework"):
+        prepare.choose_backends(known, Asked(backends=("steady", "absent")), "cpu")
+
+
+def test_nothing_that_can_run_is_an_error_with_every_reason() -> None:
+    known = registry(ABSENT, broken={"odd": "backend 'odd' (odd:INFO) cannot be used: no module"})
+    with pytest.raises(UnavailableError, match=r"no backend can run here\. odd: .*absent: not installed"):
+        prepare.choose_backends(known, Asked(), "cpu")
+
+
+def test_a_broken_backend_is_set_aside_among_all() -> None:
+    here = prepare.choose_backends(registry(STEADY, broken={"odd": "it raises"}), Asked(), "cpu")
+    assert here.unavailable == {"odd": "it raises"}
+
+
+def test_a_precision_that_is_not_to_be_had_is_refused_and_not_replaced() -> None:
+    both = fakes.info("both", "fakes:Steady", cpu_precisions=("fp32", "bf16"))
+    asked = Asked(precision="bf16")
+    here = prepare.choose_backends(registry(STEADY, both), asked, "cpu")
+    assert here.unavailable == {"steady": "precision bf16 is not to be had on cpu; it has: fp32."}
+    with pytest.raises(UnavailableError, match="precision tf32 is not to be had on cpu; it has: fp32, bf16"):
+        prepare.choose_backends(registry(both), Asked(precision="tf32", backends=("both",)), "cpu")
+    with pytest.raises(UnavailableError, match="precision fp32 is not to be had on gpu; it has: none"):
+        prepare.choose_backends(registry(STEADY), Asked(backends=("steady",)), "gpu")
+
+
+def test_an_interpreter_for_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(UsageError, match="unknown backend 'stedy'; did you mean 'steady'"):
+        prepare.choose_backends(registry(STEADY), Asked(pythons={"stedy": Path("/bin/true")}), "cpu")
+
+
+def test_naming_a_thing_twice_runs_it_once() -> None:
+    asked = Asked(workloads=("mnist-mlp", "mnist-mlp"), backends=("steady", "steady"), modes=("only", "only"))
+    here = prepare.choose_backends(registry(STEADY), asked, "cpu")
+    (cell,) = prepare.chosen_cells(asked, here, "cpu", "taught")
+    assert str(cell) == "mnist-mlp steady/only cpu fp32"
+
+
+def test_the_cells_are_those_of_the_six_workloads_when_none_is_named() -> None:
+    here = prepare.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
+    cells = prepare.chosen_cells(Asked(), here, "cpu", "taught")
+    assert {(cell.workload, cell.backend) for cell in cells} == {
+        (workload, backend) for workload in MAIN_WORKLOADS for backend in ("steady", "absent")
+    }
+    assert len(cells) == 12
+
+
+@pytest.mark.parametrize(("limit", "train", "test"), [(None, 2000, 500), (300, 300, 300), (9999, 2000, 500)])
+def test_the_sample_is_as_large_as_asked(limit: int | None, train: int, test: int) -> None:
+    split = splits(limit)[fakes.WORKLOAD]
+    assert (split.train, split.test) == (train, test)
+    assert split.source.cache is None
+
+
+@pytest.mark.parametrize("limit", [1, 99])
+def test_less_than_a_batch_is_refused(limit: int) -> None:
+    with pytest.raises(UsageError, match=f"--dataset-limit {limit} is less than one batch of mnist-softmax, 100"):
+        splits(limit)
+
+
+def test_no_network_and_no_cache_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="mnist"):
+        splits(sample=False, cache=tmp_path)
+
+
+# The header, and taking a run up again
+
+
+def begun(folder: Path, here: Available) -> prepare.Run:
+    cells = prepare.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "taught")
+    return prepare.new_run(
+        folder, cells=cells, available=here, preset=fakes.TINY, budget_s=60, seed=3, limit=300, sample=True
+    )
+
+
+def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
+    here = prepare.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
+    run = begun(tmp_path, here)
+    header = read_run(run.folder).header
+    assert header == run.header
+    assert run.folder == tmp_path / header.run_id
+    assert (header.seed, header.dataset_limit, header.sample, header.budget_s) == (3, 300, True, 60)
+    assert header.workloads == (find_workload(fakes.WORKLOAD),)
+    steady, absent = header.backends
+    assert (steady.name, steady.title, steady.taught_mode, steady.reference) == ("steady", "Steady", "only", False)
+    assert steady.versions == here.versions["steady"]
+    assert absent.versions == {}
+
+
+def test_two_runs_of_one_second_have_two_names(tmp_path: Path) -> None:
+    here = prepare.choose_backends(registry(STEADY), Asked(), "cpu")
+    assert begun(tmp_path, here).folder != begun(tmp_path, here).folder
+
+
+def test_a_run_with_a_backend_that_was_missing_can_be_resumed(tmp_path: Path) -> None:
+    known = registry(REFERENCE, STEADY, ABSENT, QUICK)
+    run = begun(tmp_path, prepare.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu"))
+    here = prepare.backends_of_run(known, run.header, {})
+    assert set(here.infos) == {"steady", "absent"}
+    assert set(here.unavailable) == {"absent"}
+    assert prepare.resumed_run(run.folder, here).header == run.header
+
+
+def test_a_run_of_the_reference_can_be_resumed(tmp_path: Path) -> None:
+    run = begun(tmp_path, prepare.choose_backends(registry(REFERENCE), Asked(backends=("numpy",)), "cpu"))
+    here = prepare.backends_of_run(registry(REFERENCE, STEADY), run.header, {})
+    assert set(here.infos) == {"numpy"}
+    assert prepare.resumed_run(run.folder, here).header == run.header
+
+
+def test_a_run_is_resumed_at_its_own_precision(tmp_path: Path) -> None:
+    both = fakes.info("both", "fakes:Steady", cpu_precisions=("bf16",))
+    here = prepare.choose_backends(registry(both), Asked(precision="bf16"), "cpu")
+    cells = prepare.chosen_cells(Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "taught")
+    run = prepare.new_run(
+        tmp_path, cells=cells, available=here, preset=fakes.TINY, budget_s=60, seed=3, limit=300, sample=True
+    )
+    assert prepare.backends_of_run(registry(both), run.header, {}).unavailable == {}
+
+
+@pytest.mark.parametrize("known", [registry(QUICK), registry(QUICK, broken={"steady": "it raises"})])
+def test_a_run_whose_backend_has_gone_is_not_resumed(known: Registry, tmp_path: Path) -> None:
+    run = begun(tmp_path, prepare.choose_backends(registry(STEADY, QUICK), Asked(), "cpu"))
+    here = prepare.backends_of_run(known, run.header, {})
+    with pytest.raises(prepare.RecordError, match=r"was begun with Steady .*here is \{\}"):
+        prepare.resumed_run(run.folder, here)
+
+
+@pytest.mark.parametrize(
+    "change", [{"hostname": "other"}, {"usable_cpus": 999}, {"memory_bytes": 2**50}, {"gpu_driver": "1.0"}]
+)
+def test_a_run_of_another_machine_is_not_resumed(change: dict[str, object], tmp_path: Path) -> None:
+    here = prepare.choose_backends(registry(STEADY), Asked(), "cpu")
+    run = begun(tmp_path, here)
+    environment = msgspec.structs.replace(run.header.environment, **change)
+    (run.folder / HEADER).write_bytes(
+        msgspec.json.encode(msgspec.structs.replace(run.header, environment=environment))
+    )
+    with pytest.raises(prepare.RecordError, match="Figures of two machines do not mix"):
+        prepare.resumed_run(run.folder, here)

@@ -1,0 +1,127 @@
+"""Where nobody watches, progress is plain lines; where somebody does, bars that a small window cannot break."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from bench.progress import Display, DownloadProgress, duration, make_display
+
+HOSTILE = "mnist [bold]torch[/bold] \x1b[31mred\x1b[0m \x07bell :fire: [/nothing] \\[x] C:\\"
+SAID = "mnist [bold]torch[/bold] �[31mred�[0m �bell :fire: [/nothing] \\[x] C:\\"
+
+
+def piped() -> tuple[Display, io.StringIO]:
+    output = io.StringIO()
+    return make_display(Console(file=output, force_terminal=False, width=40)), output
+
+
+def watched(width: int = 80) -> tuple[Display, io.StringIO]:
+    output = io.StringIO()
+    return make_display(Console(file=output, force_terminal=True, width=width)), output
+
+
+def work(display: Display) -> None:
+    with display:
+        for tenth in range(11):
+            display.overall("block 1, mnist-cnn", tenth / 10, 100.0 - 10 * tenth)
+            display.job("mnist-cnn torch/eager cpu fp32: 12,345 samples/s", tenth / 10)
+        display.job("", None)
+        display.say("a line that stays")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"), (0.4, "0 s"), (42.3, "42 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"),
+        (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (4800, "1 h 20 min"), (90000, "25 h 00 min"),
+    ],
+)  # fmt: skip
+def test_a_time_is_told_as_a_person_says_it(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_piped_progress_is_a_line_a_tenth() -> None:
+    display, output = piped()
+    work(display)
+    lines = output.getvalue().splitlines()
+    assert lines[0] == "[  0%] block 1, mnist-cnn, about 1 min 40 s left"
+    assert lines[10] == "[100%] block 1, mnist-cnn, about 0 s left"
+    assert lines[11:] == ["a line that stays"]
+
+
+def test_piped_progress_does_not_repeat_itself() -> None:
+    display, output = piped()
+    for _ in range(50):
+        display.overall("parity", 0.31, None)
+    assert output.getvalue() == "[ 31%] parity\n"
+
+
+def test_piped_text_is_printed_as_it_is_and_cannot_act_on_a_terminal() -> None:
+    display, output = piped()
+    display.say(HOSTILE)
+    assert output.getvalue() == SAID + "\n"
+
+
+def test_a_long_piped_line_stays_one_line() -> None:
+    display, output = piped()
+    display.say("word " * 60)
+    assert output.getvalue().count("\n") == 1
+
+
+def test_piped_output_has_no_control_characters() -> None:
+    display, output = piped()
+    work(display)
+    assert all(char.isprintable() or char == "\n" for char in output.getvalue())
+
+
+@pytest.mark.parametrize("width", [1, 5, 20, 80, 300])
+def test_bars_survive_any_width(width: int) -> None:
+    display, output = watched(width)
+    work(display)
+    assert "\x1b[" in output.getvalue()
+    assert "a line that stays".replace(" ", "") in "".join(output.getvalue().split())[-4000:] or width < 20
+
+
+@pytest.mark.parametrize("said", [HOSTILE, "[/]", "[", "\x1b]0;title\x07"])
+def test_bars_survive_any_text(said: str) -> None:
+    display, output = watched()
+    with display:
+        display.overall(said, 1.7, 0.0)
+        display.job(said, None)
+        display.say(said)
+    assert "\x07" not in output.getvalue()
+    assert "\x1b]0" not in output.getvalue()
+    assert "\x1b[31m" not in output.getvalue()
+
+
+def test_bars_are_taken_down_when_the_work_fails() -> None:
+    display, output = watched()
+    with pytest.raises(ZeroDivisionError), display:
+        raise ZeroDivisionError
+    assert output.getvalue().rstrip().endswith("\x1b[?25h") or "\x1b[?25h" in output.getvalue()  # the cursor
+
+
+class Jobs:
+    def __init__(self) -> None:
+        self.said: list[tuple[str, float | None]] = []
+
+    def job(self, text: str, done: float | None) -> None:
+        self.said.append((text, done))
+
+
+def test_a_download_is_told_in_mebibytes_and_not_too_often() -> None:
+    jobs = Jobs()
+    tell = DownloadProgress(jobs)  # type: ignore[arg-type]
+    for part in range(1, 1001):
+        tell("train-images", part * 2**20 // 10, 100 * 2**20)
+    assert jobs.said[-1] == ("train-images: 100.0 of 100.0 MiB", 1.0)
+    assert len(jobs.said) < 20
+
+
+def test_a_download_of_unknown_size_or_of_nothing_is_no_error() -> None:
+    jobs = Jobs()
+    tell = DownloadProgress(jobs)  # type: ignore[arg-type]
+    tell("labels", 3 * 2**19, None)
+    tell("empty", 0, 0)
+    assert jobs.said == [("labels: 1.5 MiB", None), ("empty: 0.0 of 0.0 MiB", None)]

@@ -1,0 +1,172 @@
+"""A stranger's backend is found by entry point, and a broken one is named and hurts no other."""
+
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import fakes
+import pytest
+
+from bench import registry
+from bench.errors import ContractError, UsageError
+from bench.registry import Registry, find_backends, installed_versions, interpreter, load_backend
+
+BROKEN_MODULE = """
+from backends.base import BackendInfo, Mode
+from fakes import info
+NOT_AN_INFO = {"name": "dictionary"}
+MISNAMED = info("somebody-else", "fakes:Steady")
+TWO_TAUGHT = info(
+    "two-taught", "fakes:Steady",
+    modes=(Mode(name="a", summary="", taught=True), Mode(name="b", summary="", taught=True)),
+)
+NONE_TAUGHT = info("none-taught", "fakes:Steady", modes=(Mode(name="a", summary=""),))
+"""
+ENTRIES = {
+    "steady": "fakes:STEADY",
+    "quick": "fakes:QUICK",
+    "dictionary": "stranger:NOT_AN_INFO",
+    "misnamed": "stranger:MISNAMED",
+    "two-taught": "stranger:TWO_TAUGHT",
+    "none-taught": "stranger:NONE_TAUGHT",
+    "nobody": "stranger:NOBODY",
+    "raising": "stranger_raising:INFO",
+    "missing": "no_such_module:INFO",
+}
+
+
+@pytest.fixture
+def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Install a distribution whose entry points are broken in every way, and read the registry."""
+    fakes.distribution(tmp_path, ENTRIES)
+    (tmp_path / "stranger.py").write_text(BROKEN_MODULE)
+    (tmp_path / "stranger_raising.py").write_text("raise ImportError('needs libfoo.so.7')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delitem(sys.modules, "stranger", raising=False)
+    found = find_backends()
+    sys.modules.pop("stranger", None)
+    return found
+
+
+def test_the_projects_own_backends_are_found() -> None:
+    found = find_backends()
+    assert {"numpy", "tensorflow", "torch", "jax"} <= found.backends.keys()
+    assert found.broken == {}
+    assert {info.name for info in found.frameworks()} == found.backends.keys() - {"numpy"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("dictionary", "must name a BackendInfo, not a dict"),
+        ("misnamed", "its BackendInfo is called 'somebody-else'"),
+        ("two-taught", "exactly one of its modes must be marked as taught"),
+        ("none-taught", "exactly one of its modes must be marked as taught"),
+        ("nobody", "NOBODY"),
+        ("raising", "needs libfoo.so.7"),
+        ("missing", "No module named 'no_such_module'"),
+    ],
+)
+def test_a_broken_backend_is_named_with_the_reason(name: str, said: str, strangers: Registry) -> None:
+    assert name not in strangers.backends
+    reason = strangers.broken[name]
+    assert reason.startswith(f"backend {name!r} ({ENTRIES[name]}) cannot be used: ")
+    assert said in reason
+    with pytest.raises(ContractError, match="cannot be used"):
+        strangers.find(name)
+
+
+def test_the_others_go_on(strangers: Registry) -> None:
+    assert {"numpy", "tensorflow", "torch", "jax", "steady", "quick"} == strangers.backends.keys()
+    assert strangers.find("steady") == fakes.STEADY
+    assert strangers.names() == strangers.backends.keys() | strangers.broken.keys()
+
+
+def test_an_unknown_backend_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UsageError, match="unknown backend 'tensorflo'; did you mean 'tensorflow'"):
+        find_backends().find("tensorflo")
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("fakes:Incomplete", "lacks export_params, save_state, restore_state, describe"),
+        ("fakes:STEADY", "is no class"),
+        ("fakes:Nobody", "is no class"),
+        ("fakes", "is no class"),
+    ],
+)
+def test_a_class_that_keeps_no_contract_is_refused(target: str, said: str) -> None:
+    with pytest.raises(ContractError, match=said):
+        load_backend(fakes.info("fake", target))
+
+
+def test_a_class_that_keeps_the_contract_is_returned() -> None:
+    assert load_backend(fakes.STEADY) is fakes.Steady
+
+
+def test_one_of_several_names_of_a_distribution_is_enough() -> None:
+    backend = fakes.info("fake", "fakes:Steady", distributions=("no-such-thing|numpy", "msgspec"))
+    versions, missing = installed_versions([backend], {})["fake"]
+    assert versions == {"numpy": metadata.version("numpy"), "msgspec": metadata.version("msgspec")}
+    assert missing == []
+
+
+def test_what_is_not_installed_is_named_with_all_its_names() -> None:
+    _, missing = installed_versions([fakes.ABSENT], {})["absent"]
+    assert missing == ["no-such-framework|no-such-twin"]
+
+
+def test_versions_are_those_of_the_backends_own_interpreter(tmp_path: Path) -> None:
+    stub = fakes.program(tmp_path / "python", ["""echo '{"numpy": "0.0.7"}'"""])
+    found = installed_versions([fakes.STEADY, fakes.QUICK], {"steady": stub})
+    assert found["steady"] == ({"numpy": "0.0.7"}, [])
+    assert found["quick"] == ({"numpy": metadata.version("numpy")}, [])
+
+
+def test_the_question_to_an_interpreter_is_one_that_python_can_answer() -> None:
+    """The stub above takes any question: this is the real one."""
+    versions, missing = installed_versions([fakes.STEADY], {"steady": Path(sys.executable)})["steady"]
+    assert (versions, missing) == ({"numpy": metadata.version("numpy")}, [])
+
+
+def test_an_environment_without_the_framework_says_so(tmp_path: Path) -> None:
+    stub = fakes.program(tmp_path / "python", ["""echo '{"numpy": null}'"""])
+    assert installed_versions([fakes.STEADY], {"steady": stub})["steady"] == ({}, ["numpy"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        (["echo hello"], "does not run as a Python interpreter"),
+        (["echo null"], "does not run as a Python interpreter"),
+        (["echo '[1, 2]'"], "does not run as a Python interpreter"),
+        (["printf '\\377'"], "does not run as a Python interpreter"),
+        (["echo first >&2", "echo no libpython >&2", "exit 127"], "interpreter: no libpython$"),
+        (["exit 3"], "interpreter: it ends with status 3$"),
+    ],
+)
+def test_a_program_that_is_no_python_is_refused(lines: list[str], said: str, tmp_path: Path) -> None:
+    stub = fakes.program(tmp_path / "python", lines)
+    with pytest.raises(UsageError, match=said) as caught:
+        installed_versions([fakes.STEADY], {"steady": stub})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_cannot_be_run_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("text")
+    with pytest.raises(UsageError, match="Permission denied"):
+        installed_versions([fakes.STEADY], {"steady": tmp_path / "python"})
+
+
+def test_a_program_that_gives_no_answer_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_VERSIONS_LIMIT_S", 0.3)
+    stub = fakes.program(tmp_path / "python", ["exec sleep 60"])
+    with pytest.raises(UsageError, match="gave no answer"):
+        installed_versions([fakes.STEADY], {"steady": stub})
+
+
+def test_a_backend_runs_in_its_own_interpreter_or_in_ours(tmp_path: Path) -> None:
+    own = {"steady": tmp_path / "python"}
+    assert interpreter(fakes.STEADY, own) == tmp_path / "python"
+    assert interpreter(fakes.QUICK, own) == Path(sys.executable)

@@ -1,0 +1,399 @@
+"""A run as a whole: with backends that are quick, with some that fail, cut short, killed and resumed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import fakes
+import msgspec
+import psutil
+import pytest
+from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
+
+from backends.base import BackendInfo
+from bench import prepare
+from bench.errors import RecordError
+from bench.plan import Preset
+from bench.prepare import Asked, Available
+from bench.records import JobRecord, ParityCheck, ParityRecord, Record
+from bench.registry import Registry
+from bench.run import OVERRUN, Runner
+from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
+from bench.specs import Cell
+
+WORKLOADS = (fakes.WORKLOAD,)
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+
+
+def available(infos: Sequence[BackendInfo]) -> Available:
+    return prepare.choose_backends(
+        Registry(backends={info.name: info for info in infos}, broken={}), Asked(), "cpu"
+    )
+
+
+def begin(
+    results: Path,
+    infos: Sequence[BackendInfo],
+    *,
+    preset: Preset = TINY,
+    budget_s: float = 120,
+    workloads: Sequence[str] = WORKLOADS,
+) -> Run:
+    here = available(infos)
+    cells = prepare.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "taught")
+    return prepare.new_run(
+        results, cells=cells, available=here, preset=preset, budget_s=budget_s, seed=7, limit=300, sample=True
+    )
+
+
+def carry_out(
+    run: Run, infos: Sequence[BackendInfo], *, preset: Preset = TINY, display: fakes.Screen | None = None
+) -> Run:
+    here = available(infos)
+    screen = display or fakes.Screen()
+    splits = prepare.prepare_data(
+        run.header.workloads, cache=Path("/nowhere"), sample=True, limit=300, offline=True, display=screen
+    )
+    Runner(
+        run=run, preset=preset, infos=here.infos, pythons={}, splits=splits,
+        unavailable=here.unavailable, display=screen,
+    ).run()  # fmt: skip
+    return read_run(run.folder)
+
+
+def blocks_of(run: Run) -> Mapping[int, list[JobRecord]]:
+    blocks: dict[int, list[JobRecord]] = defaultdict(list)
+    for job in run.jobs:
+        blocks[job.spec.block].append(job)
+    return blocks
+
+
+def pairs(run: Run) -> list[tuple[Cell, int]]:
+    return [(job.spec.cell, job.spec.block) for job in run.jobs]
+
+
+def names(jobs: Sequence[JobRecord]) -> list[str]:
+    return [job.spec.cell.backend for job in jobs]
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Return a small run of two backends that keep all promises."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", fakes.python_path())
+        folder = tmp_path_factory.mktemp("complete")
+        preset = msgspec.structs.replace(TINY, min_blocks=3)
+        return carry_out(begin(folder, [STEADY, QUICK], preset=preset), [STEADY, QUICK], preset=preset)
+
+
+def test_every_cell_is_proven_and_measured_in_every_block(complete: Run) -> None:
+    assert [(record.cell.backend, record.ok) for record in complete.parity] == [("quick", True), ("steady", True)]
+    assert {block: sorted(names(jobs)) for block, jobs in blocks_of(complete).items()} == {
+        block: ["quick", "steady"] for block in range(3)
+    }
+    assert complete.unmeasured == ()
+    assert complete.rejected == ()
+
+
+def test_parity_comes_before_anything_is_measured(complete: Run) -> None:
+    kinds = [type(record).__name__ for record in complete.records]
+    assert kinds == ["ParityRecord"] * 2 + ["JobRecord"] * 6
+
+
+def test_blocks_are_run_one_after_the_other_in_a_balanced_order(complete: Run) -> None:
+    assert [job.spec.block for job in complete.jobs] == [0, 0, 1, 1, 2, 2]
+    orders = [names(jobs) for _, jobs in sorted(blocks_of(complete).items())]
+    assert orders[0] == orders[1][::-1] == orders[2]
+    assert [job.spec.position for job in complete.jobs] == [0, 1] * 3
+
+
+def test_sides_of_a_block_share_a_seed_and_blocks_do_not(complete: Run) -> None:
+    seeds = [{job.spec.seed for job in jobs} for _, jobs in sorted(blocks_of(complete).items())]
+    assert seeds == [{7}, {8}, {9}]
+
+
+def test_every_backend_trains_the_same_epochs(complete: Run) -> None:
+    epochs = [{job.spec.epochs for job in jobs} for _, jobs in sorted(blocks_of(complete).items())]
+    assert epochs == [{0.0}, {1.0}, {0.0}]
+    curves = {tuple(point.test_loss for point in job.points) for job in blocks_of(complete)[1]}
+    assert len(curves) == 1  # both fakes compute what the reference does, from one start
+    assert len(curves.pop()) == 2
+
+
+def test_a_job_keeps_all_that_was_measured(complete: Run) -> None:
+    for job in complete.jobs:
+        assert job.status == "ok", job.error
+        assert 5 <= len(job.windows) <= 10
+        assert len(job.warmup) >= 1
+        for name in ("import_s", "data_s", "build_s", "first_step_s", "peak_rss_bytes"):
+            assert getattr(job, name) > 0, name
+        assert job.peak_rss_method == "VmHWM"
+        assert job.described["device"] == "cpu"
+        assert "peak_device_bytes" not in job.described
+        assert sum(window.seconds for window in job.windows) < job.wall_s < 60
+
+
+def test_the_quicker_backend_is_found_the_quicker(complete: Run) -> None:
+    def rate(name: str) -> float:
+        windows = [window for job in complete.jobs if job.spec.cell.backend == name for window in job.windows]
+        return sum(window.samples for window in windows) / sum(window.seconds for window in windows)
+
+    assert 1.5 < rate("quick") / rate("steady") < 2.5
+
+
+def test_a_backend_that_crashes_is_not_tried_again_and_stops_no_other(tmp_path: Path) -> None:
+    screen = fakes.Screen()
+    exits = msgspec.structs.replace(EXITS, target="fakes:ExitsInTraining")
+    run = carry_out(begin(tmp_path, [exits, STEADY]), [exits, STEADY], display=screen)
+    crashed = [job for job in run.jobs if job.spec.cell.backend == "exits"]
+    assert [(job.status, job.spec.block) for job in crashed] == [("crashed", 0)]
+    assert [job.status for job in run.jobs if job.spec.cell.backend == "steady"] == ["ok", "ok"]
+    assert any("crashed: the process ended with status 7" in line for line in screen.lines)
+
+
+def test_a_backend_that_hangs_does_not_keep_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.run.LEAST_LIMIT_S", 2.0)
+    monkeypatch.setattr("bench.run.FIRST_GUESS_S", 0.5)
+    hangs = msgspec.structs.replace(HANGS, target="fakes:HangsInTraining")
+    run = carry_out(begin(tmp_path, [hangs, STEADY]), [hangs, STEADY])
+    (stuck,) = [job for job in run.jobs if job.spec.cell.backend == "hangs"]
+    assert stuck.status == "timeout"
+    assert stuck.wall_s < stuck.spec.time_limit_s + 1.5
+    assert [job.status for job in run.jobs if job.spec.cell.backend == "steady"] == ["ok", "ok"]
+
+
+def test_parity_lost_is_recorded_and_said(tmp_path: Path) -> None:
+    screen = fakes.Screen()
+    run = carry_out(begin(tmp_path, [WRONG]), [WRONG], display=screen)
+    (record,) = run.parity
+    assert not record.ok
+    assert [check.kind for check in record.checks if not check.ok] == ["logits"]
+    assert any("parity lost" in line and "logits off by 1.0e-02" in line for line in screen.lines)
+
+
+def test_a_backend_that_is_not_installed_is_set_aside_with_the_reason(tmp_path: Path) -> None:
+    run = carry_out(begin(tmp_path, [STEADY, fakes.ABSENT]), [STEADY, fakes.ABSENT])
+    (record,) = run.unmeasured
+    assert (record.cell.backend, record.status) == ("absent", "unavailable")
+    assert "not installed: no-such-framework or no-such-twin" in record.error
+    assert set(names(run.jobs)) == {"steady"}
+    assert [parity.cell.backend for parity in run.parity] == ["steady"]
+
+
+def test_a_budget_too_small_names_what_was_not_measured(tmp_path: Path) -> None:
+    names = ("mnist-softmax", "mnist-mlp", "cifar10-softmax", "cifar10-mlp")
+    budget_s = 6.0
+    preset = msgspec.structs.replace(TINY, window_s=0.5)
+    run = begin(tmp_path, [STEADY, QUICK], preset=preset, budget_s=budget_s, workloads=names)
+    run = msgspec.structs.replace(run, records=proven(run))
+    started = time.monotonic()
+    finished = carry_out(run, [STEADY, QUICK], preset=preset)
+    wall_s = time.monotonic() - started
+    assert wall_s < budget_s * 1.1 + 3.0  # a job's start, and what stopping it takes
+    left_out = {record.cell for record in finished.unmeasured}
+    assert left_out
+    assert {record.status for record in finished.unmeasured} == {"not_measured"}
+    assert left_out.isdisjoint(job.spec.cell for job in finished.jobs)
+    assert left_out | {job.spec.cell for job in finished.jobs} == set(run.header.cells)
+    assert finished.jobs, "the first job is always tried"
+
+
+def proven(run: Run) -> tuple[Record, ...]:
+    """Return parity records of all cells, for a test that has no time for parity."""
+    check = ParityCheck(kind="logits", error=0.0, tolerance=1e-5, worst="logits")
+    return tuple(
+        ParityRecord(cell=cell, optimizer="sgd", status="ok", steps=20, checks=(check,)) for cell in run.header.cells
+    )
+
+
+def test_what_is_left_of_the_budget_goes_to_blocks_until_the_interval_is_narrow(tmp_path: Path) -> None:
+    wide = msgspec.structs.replace(TINY, min_blocks=2, target_half_width=1e-9)
+    run = begin(tmp_path, [QUICK], preset=wide, budget_s=6)
+    run = msgspec.structs.replace(run, records=proven(run))
+    started = time.monotonic()
+    finished = carry_out(run, [QUICK], preset=wide)
+    assert time.monotonic() - started < 6 * OVERRUN + 1
+    assert [job.spec.block for job in finished.jobs] == list(range(len(finished.jobs)))
+    assert len(finished.jobs) > 2
+
+
+# Interrupted and resumed
+
+
+class Interrupting(fakes.Screen):
+    """Presses Ctrl-C when so many jobs are done."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__()
+        self._left = after
+
+    def say(self, text: str) -> None:
+        super().say(text)
+        if ", block " in text:
+            self._left -= 1
+            if self._left == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [1, 2, 3])
+def test_resuming_does_exactly_what_is_missing(after: int, tmp_path: Path) -> None:
+    infos = [STEADY, QUICK]
+    run = begin(tmp_path, infos)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(run, infos, display=Interrupting(after))
+    before = read_run(run.folder)
+    assert len(before.jobs) == after
+    resumed = prepare.resumed_run(run.folder, available(infos))
+    finished = carry_out(resumed, infos)
+    assert finished.records[: len(before.records)] == before.records
+    assert sorted(pairs(finished)) == [(cell, block) for cell in sorted(run.header.cells) for block in range(2)]
+    assert len(finished.parity) == 2
+    assert len({job.spec.epochs for job in blocks_of(finished)[1]}) == 1
+    assert [len({job.spec.seed for job in jobs}) for jobs in blocks_of(finished).values()] == [1, 1]
+
+    again = carry_out(prepare.resumed_run(run.folder, available(infos)), infos)
+    assert again.records == finished.records
+
+
+def test_a_block_that_is_resumed_trains_what_its_first_side_trained(tmp_path: Path) -> None:
+    """The plan may come out otherwise the second time; sides of one block must stay equal."""
+    infos = [STEADY, QUICK]
+    run = begin(tmp_path, infos, preset=msgspec.structs.replace(TINY, epochs=2))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(run, infos, preset=msgspec.structs.replace(TINY, epochs=2), display=Interrupting(3))
+    finished = carry_out(prepare.resumed_run(run.folder, available(infos)), infos)
+    assert [job.spec.epochs for job in blocks_of(finished)[1]] == [2.0, 2.0]
+
+
+def test_an_interrupted_extra_block_is_completed_before_another_is_begun(tmp_path: Path) -> None:
+    infos = [STEADY, QUICK]
+    wide = msgspec.structs.replace(TINY, min_blocks=2, target_half_width=1e-9)
+    run = begin(tmp_path, infos, preset=wide, budget_s=25)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(run, infos, preset=wide, display=Interrupting(5))
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(
+            prepare.resumed_run(run.folder, available(infos)), infos, preset=wide, display=Interrupting(2)
+        )
+    assert [job.spec.block for job in read_run(run.folder).jobs] == [0, 0, 1, 1, 2, 2, 3]
+
+
+def test_a_run_cut_off_in_the_middle_of_a_record_is_resumed_without_it(tmp_path: Path) -> None:
+    infos = [STEADY, QUICK]
+    run = begin(tmp_path, infos)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(run, infos, display=Interrupting(3))
+    path = run.folder / RECORDS
+    path.write_bytes(path.read_bytes()[:-40])
+    resumed = prepare.resumed_run(run.folder, available(infos))
+    assert len(resumed.rejected) == 1
+    assert resumed.rejected[0].startswith("records.jsonl line 5: ")
+    assert (run.folder / QUARANTINE).stat().st_size > 100
+    finished = carry_out(resumed, infos)
+    assert finished.rejected == ()
+    assert len(pairs(finished)) == len(set(pairs(finished))) == 4
+
+
+def test_a_run_of_another_machine_is_not_resumed(tmp_path: Path) -> None:
+    run = begin(tmp_path, [STEADY])
+    elsewhere = msgspec.structs.replace(
+        run.header,
+        run_id="elsewhere",
+        environment=msgspec.structs.replace(run.header.environment, cpu_model="Another CPU"),
+    )
+    with pytest.raises(RecordError, match=r"begun on another machine \(Another CPU.*start a new run"):
+        prepare.resumed_run(create_run(tmp_path, elsewhere), available([STEADY]))
+
+
+def test_a_run_of_other_versions_is_not_resumed(tmp_path: Path) -> None:
+    run = begin(tmp_path, [STEADY])
+    here = available([STEADY])
+    other = msgspec.structs.replace(here, versions={"steady": {"numpy": "0.1"}})
+    with pytest.raises(RecordError, match=r"begun with Steady \{'numpy': .*here is \{'numpy': '0.1'\}"):
+        prepare.resumed_run(run.folder, other)
+
+
+# As a process of its own
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start a long run of two fakes by the command line, found by entry point."""
+    site = fakes.distribution(tmp_path / "site", {"steady": "fakes:STEADY", "quick": "fakes:QUICK"})
+    environment = os.environ | {"PYTHONPATH": fakes.python_path(site)}
+    process = subprocess.Popen(
+        [
+            sys.executable, "-m", "bench", "run", "--sample", "--workload", fakes.WORKLOAD, "--device", "cpu",
+            "--backend", "steady", "--backend", "quick", "--results", str(tmp_path / "results"),
+        ],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path,
+    )  # fmt: skip
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def job_in_hand(process: subprocess.Popen[str], results: Path) -> tuple[Path, psutil.Process]:
+    """Wait until a job is done and the next has begun; return the run's folder and the worker."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, process.stdout and process.stdout.read()
+        for folder in results.glob("run-*"):
+            lines = (folder / RECORDS).read_bytes().splitlines() if (folder / RECORDS).exists() else []
+            workers = psutil.Process(process.pid).children()
+            if len(lines) >= 3 and workers:
+                return folder, workers[0]
+        time.sleep(0.05)
+    raise AssertionError("no job was done in a minute")
+
+
+def assert_ended(worker: psutil.Process) -> None:
+    deadline = time.monotonic() + 10
+    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, "the worker is still there"
+        time.sleep(0.05)
+
+
+def test_ctrl_c_keeps_all_that_is_done_and_tells_how_to_go_on(
+    started: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    folder, worker = job_in_hand(started, tmp_path / "results")
+    started.send_signal(signal.SIGINT)
+    output, _ = started.communicate(timeout=10)
+    assert started.returncode == 130, output
+    assert f"bench run --resume {folder.name}" in output
+    assert "Traceback" not in output
+    assert_ended(worker)
+    run = read_run(folder)
+    assert len(run.parity) == 2
+    assert len(run.jobs) >= 1
+    assert run.rejected == ()
+
+
+def test_kill_9_loses_at_most_the_job_in_hand_and_the_rest_is_resumed(
+    started: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    folder, worker = job_in_hand(started, tmp_path / "results")
+    started.kill()
+    started.communicate(timeout=10)
+    assert_ended(worker)  # it finds nobody listening
+    before = read_run(folder)
+    assert before.rejected == ()
+    assert len(before.jobs) >= 1
+    infos = [STEADY, QUICK]
+    resumed = prepare.resumed_run(folder, available(infos))
+    easily_pleased = msgspec.structs.replace(resumed.header, target_half_width=TINY.target_half_width)
+    finished = carry_out(msgspec.structs.replace(resumed, header=easily_pleased), infos)
+    assert finished.records[: len(before.records)] == before.records
+    assert set(pairs(finished)) == {(cell, block) for cell in before.header.cells for block in range(2)}
+    assert len(pairs(finished)) == 4
+    assert finished.unmeasured == ()

@@ -1,0 +1,209 @@
+"""`bench verify`: what is checked, on which images, and that one cell's death is no other's."""
+
+import sys
+from io import StringIO
+from itertools import groupby
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+import pytest
+from conftest import INFOS, TESTS, every_framework
+from rich.console import Console
+
+from backends import catalog
+from bench import datasets, parity, verify
+from bench.progress import make_display
+from bench.specs import Cell
+from bench.verify import ParityJob, parity_data, plan_parity, verify_cells, write_reference
+from bench.workloads import MAIN_WORKLOADS, WORKLOADS
+
+
+def make_cell(workload="mnist-softmax", backend="numpy", mode="float64", device="cpu", precision="fp32"):
+    return Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision)
+
+
+@pytest.fixture
+def display():
+    with make_display(Console(file=StringIO())) as shown:
+        yield shown
+
+
+def run(jobs, infos, display):
+    records = []
+    verify_cells(jobs, infos, {}, display, records.append)
+    return records
+
+
+# ---- what is checked
+
+CELLS = [
+    make_cell(workload, backend, mode)
+    for workload in ("mnist-cnn", "cifar10-softmax")
+    for backend, mode in (("torch", "eager"), ("jax", "jit"), ("torch", "compile"))
+]
+
+
+def test_every_cell_gets_a_job_with_its_own_workload():
+    jobs = plan_parity(CELLS, WORKLOADS, optimizers=False)
+    assert sorted(str(job.cell) for job in jobs) == sorted(map(str, CELLS))
+    for job in jobs:
+        assert job.workload == parity.gentle(WORKLOADS[job.cell.workload])
+
+
+def test_jobs_of_a_backend_stand_together_in_the_order_of_the_cells():
+    jobs = plan_parity(CELLS, WORKLOADS, optimizers=True)
+    assert [name for name, _ in groupby(jobs, key=lambda job: job.cell.backend)] == ["jax", "torch"]
+    torch = [job.cell for job in jobs if job.cell.backend == "torch"]
+    assert torch[:4] == [cell for cell in CELLS if cell.backend == "torch"]
+
+
+def test_every_mode_is_checked_with_every_optimizer_once():
+    jobs = plan_parity(CELLS, WORKLOADS, optimizers=True)
+    extra = [job for job in jobs if job.cell.workload == verify.OPTIMIZER_WORKLOAD]
+    assert len(jobs) == len(CELLS) + len(extra)
+    found = sorted((job.cell.backend, job.cell.mode, job.workload.optimizer.name) for job in extra)
+    assert found == sorted(
+        (backend, mode, spec.name)
+        for backend, mode in (("torch", "eager"), ("jax", "jit"), ("torch", "compile"))
+        for spec in parity.OPTIMIZER_CASES
+    )
+    for job in extra:
+        assert job.workload.optimizer in parity.OPTIMIZER_CASES
+        assert job.workload.architecture == WORKLOADS[verify.OPTIMIZER_WORKLOAD].architecture
+
+
+def test_the_cases_cover_every_optimizer_at_a_decaying_rate():
+    assert sorted(spec.name for spec in parity.OPTIMIZER_CASES) == ["adam", "momentum", "rmsprop", "sgd"]
+    assert all(spec.decay_rate < 1 and spec.decay_steps < parity.STEPS for spec in parity.OPTIMIZER_CASES)
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_the_images_are_of_the_right_shape_and_the_labels_are_classes(name):
+    workload = WORKLOADS[name]
+    data = parity_data(workload)
+    assert data.info == datasets.DATASETS[workload.dataset].info
+    assert data.images.shape[1:] == data.info.image_shape
+    assert (data.images.dtype, data.labels.dtype) == (np.uint8, np.uint8)
+    assert len(data.images) == len(data.labels) >= max(parity.TEST_IMAGES, parity.STEPS * parity.BATCH)
+    assert data.labels.max() < data.info.classes
+    assert len(np.unique(data.labels)) >= 10
+    assert data.images.std() > 10, "pictures, not blanks"
+
+
+def test_a_reference_is_written_where_it_was_asked_for(tmp_path):
+    workload = WORKLOADS["mnist-softmax"]
+    path = write_reference(workload, tmp_path / "trace.npz")
+    assert path == tmp_path / "trace.npz"
+    data, trace = parity.load_trace(path)
+    expected = parity.reference_trace(workload, parity_data(workload))
+    np.testing.assert_array_equal(trace.losses, expected.losses)
+    np.testing.assert_array_equal(data.images, parity_data(workload).images)
+
+
+# ---- real workers
+
+
+def test_the_reference_agrees_with_itself_in_a_worker(display):
+    jobs = plan_parity([make_cell()], WORKLOADS, optimizers=True)
+    records = run(jobs, INFOS, display)
+    assert [record.optimizer for record in records] == ["sgd", "sgd", "momentum", "adam", "rmsprop"]
+    for record, job in zip(records, jobs, strict=True):
+        assert record.ok, record
+        assert record.cell == job.cell
+        assert record.steps == parity.STEPS
+        assert [check.kind for check in record.checks] == list(parity.TOLERANCES["fp32"])
+
+
+def fake(name: str):
+    """Return the backend of that name in `broken`, called numpy so that its cells are like any others."""
+    return {"numpy": msgspec.structs.replace(catalog.NUMPY, target=f"broken:{name}")}
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> list[ParityJob]:
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    jobs = plan_parity([make_cell()], WORKLOADS, optimizers=True)
+    assert [job.workload.optimizer.name for job in jobs] == ["sgd", "sgd", "momentum", "adam", "rmsprop"]
+    return jobs
+
+
+def test_a_worker_that_dies_in_one_case_leaves_the_others_verified(jobs, display):
+    records = run(jobs, fake("DiesInAdam"), display)
+    assert [record.status for record in records] == ["ok", "ok", "ok", "crashed", "ok"]
+    crashed = records[3]
+    assert crashed.optimizer == "adam"
+    assert "SIGKILL" in crashed.error
+    assert not crashed.ok
+    assert not crashed.checks
+    assert all(record.ok for record in records if record is not crashed)
+
+
+def test_a_case_that_raises_leaves_the_others_verified(jobs, display):
+    records = run(jobs, fake("RaisesInAdam"), display)
+    assert [record.status for record in records] == ["ok", "ok", "ok", "failed", "ok"]
+    assert records[3].error == "ValueError: Adam is not at home"
+    assert not records[3].ok
+
+
+def test_a_case_that_hangs_is_stopped_and_the_others_are_verified(jobs, display, monkeypatch):
+    monkeypatch.setattr(verify, "run_worker", _with_a_limit(verify.run_worker, 4.0))
+    records = run(jobs, fake("HangsInAdam"), display)
+    assert [record.status for record in records] == ["ok", "ok", "ok", "timeout", "ok"]
+    assert "limit of 4 s" in records[3].error
+
+
+def _with_a_limit(run_worker, seconds):
+    def limited(task, **options):
+        return run_worker(task, **(options | {"time_limit_s": seconds}))
+
+    return limited
+
+
+def test_a_wrong_answer_is_a_record_that_is_not_ok(jobs, display):
+    records = run(jobs[2:3], fake("MomentumRateInside"), display)
+    assert [record.status for record in records] == ["ok"]
+    assert not records[0].ok
+    assert next(check.kind for check in records[0].checks if not check.ok) == "steps"
+
+
+def test_a_nan_is_a_failed_record(jobs, display):
+    records = run(jobs[:1], fake("GoesNan"), display)
+    assert [record.status for record in records] == ["failed"]
+    assert "gradient at logits/bias" in records[0].error
+
+
+def test_a_backend_that_cannot_be_imported_is_unavailable_in_every_case(jobs, display):
+    records = run(jobs[:2], fake("NotThere"), display)
+    assert [record.status for record in records] == ["failed", "failed"]
+    assert all("broken:NotThere is no class" in record.error for record in records)
+    infos = {"numpy": msgspec.structs.replace(catalog.NUMPY, target="nowhere:NotThere")}
+    assert [record.status for record in run(jobs[:1], infos, display)] == ["unavailable"]
+
+
+def test_a_backend_is_run_by_the_interpreter_that_was_named_for_it(jobs, display, tmp_path):
+    python, seen = tmp_path / "python", tmp_path / "seen"
+    python.write_text(f'#!/bin/sh\necho >> {seen}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    records = []
+    verify_cells(jobs[:1], INFOS, {"numpy": python}, display, records.append)
+    assert [record.ok for record in records] == [True]
+    assert seen.read_text() == "\n"
+
+
+@pytest.mark.parametrize("name", every_framework())
+def test_a_gpu_that_is_not_there_is_unavailable(name, display, monkeypatch):
+    """Never silently the CPU. An empty list of visible devices takes the GPU away where there is one."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    info = INFOS[name]
+    cell = make_cell("mnist-softmax", name, info.taught_mode, device="gpu")
+    job = ParityJob(cell=cell, workload=WORKLOADS["mnist-softmax"])
+    (record,) = run([job], MappingProxyType(INFOS), display)
+    assert record.status == "unavailable", record.error
+    assert not record.ok
+    assert "GPU" in record.error
+
+
+def test_the_main_workloads_can_all_be_planned():
+    cells = [make_cell(workload) for workload in MAIN_WORKLOADS]
+    assert [job.cell for job in plan_parity(cells, WORKLOADS, optimizers=False)] == cells

@@ -1,0 +1,374 @@
+"""What a worker does between its task and its last word, seen in the events it sends."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import fakes
+import msgspec
+import numpy as np
+import pytest
+
+from backends.base import TrainingData
+from backends.numpy_backend import NumpyBackend
+from bench import datasets, parity, verify, worker
+from bench.errors import ContractError, DataError, UnavailableError
+from bench.initial import initial_params
+from bench.order import BatchOrder
+from bench.protocol import (
+    AnyEvent,
+    Built,
+    DataLoaded,
+    Described,
+    Done,
+    Evaluated,
+    Failed,
+    FirstStep,
+    Imported,
+    Learned,
+    MeasureTask,
+    Memory,
+    ParityCase,
+    Probed,
+    ProbeTask,
+    Timed,
+    Verified,
+    VerifyTask,
+    WarmedUp,
+)  # fmt: skip
+from bench.specs import Cell
+from bench.workloads import find_workload
+
+
+def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
+    """Return the events of a job done in this process."""
+    events: list[AnyEvent] = []
+    worker.measure(fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes), events.append)
+    return events
+
+
+def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, BatchOrder, datasets.Dataset]:
+    sample = datasets.load_sample("mnist", 400)
+    workload = msgspec.structs.replace(find_workload(fakes.WORKLOAD), **changes)
+    data = TrainingData(info=sample.info, images=sample.train_images, labels=sample.train_labels)
+    backend = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
+    backend.load_params(initial_params(workload.architecture, sample.info, seed=5))
+    return backend, BatchOrder(images=400, batch_size=workload.batch_size, seed=5), sample
+
+
+class Clockwork:
+    """A trainer whose windows take as long as a list says, a figure a step; the last one stands for all after."""
+
+    def __init__(self, seconds_a_step: list[float]) -> None:
+        self._seconds = seconds_a_step
+        self.calls: list[int] = []
+
+    def train(self, steps: int) -> worker.Window:
+        seconds = self._seconds[min(len(self.calls), len(self._seconds) - 1)]
+        self.calls.append(steps)
+        return worker.Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
+
+
+def steady(clock: Clockwork, windows: int = 5, window_s: float = 0.5) -> list[AnyEvent]:
+    events: list[AnyEvent] = []
+    worker.find_steady_state(clock, windows, window_s, events.append)  # type: ignore[arg-type]
+    return events
+
+
+def test_the_events_come_in_the_order_of_the_work() -> None:
+    kinds = [type(event) for event in measured()]
+    assert list(dict.fromkeys(kinds)) == [
+        Imported, DataLoaded, Built, FirstStep, WarmedUp, Timed, Memory, Evaluated, Learned, Described,
+    ]  # fmt: skip
+
+
+def test_what_is_not_asked_for_is_not_done() -> None:
+    kinds = {type(event) for event in measured(windows=0, epochs=0)}
+    assert kinds == {Imported, DataLoaded, Built, FirstStep, Memory, Described}
+
+
+def test_a_window_says_how_much_was_trained_in_it() -> None:
+    windows = [event.window for event in measured(epochs=0) if isinstance(event, Timed)]
+    assert 5 <= len(windows) <= 10
+    for window in windows:
+        assert window.samples == window.steps * 100
+        assert window.seconds >= window.steps * fakes.STEP_S
+
+
+def test_windows_last_at_least_as_long_as_asked() -> None:
+    events = steady(Clockwork([0.01]))
+    warmups = [event.window for event in events if isinstance(event, WarmedUp)]
+    timed = [event.window for event in events if isinstance(event, Timed)]
+    assert [window.steps for window in warmups] == [1, 8, 60]
+    assert [window.steps for window in timed] == [60] * 5
+    assert warmups[-1].seconds >= 0.5
+
+
+def test_one_slow_step_at_the_start_does_not_make_the_windows_short() -> None:
+    """The first call compiles: a guess from it alone would leave windows of a thousandth of what was asked."""
+    events = steady(Clockwork([0.4, 0.0004]))
+    assert all(event.window.seconds >= 0.5 for event in events if isinstance(event, Timed))
+
+
+def test_a_rate_that_settles_late_gets_more_windows() -> None:
+    slow_at_first = [0.1, 0.1, 0.12, 0.12, 0.1]  # two calls of warm-up, then two slow windows
+    timed = [event for event in steady(Clockwork(slow_at_first)) if isinstance(event, Timed)]
+    assert 5 < len(timed) <= 10
+
+
+def test_a_rate_that_never_settles_is_an_error() -> None:
+    clock = Clockwork([0.1 * 1.05**call for call in range(40)])
+    with pytest.raises(worker.NoSteadyStateError, match="still drifts after 10 windows of 0.5 s"):
+        steady(clock)
+
+
+def test_the_trainer_walks_the_batch_order_without_gap_or_overlap() -> None:
+    backend, order, _ = backend_on_sample()
+    seen: list[np.ndarray[Any, Any]] = []
+
+    class Recorder:
+        def train_steps(self, batches: Any) -> Any:
+            seen.append(batches)
+            return backend.train_steps(batches)
+
+    trainer = worker.Trainer(Recorder(), order)  # type: ignore[arg-type]
+    for steps in (1, 3, 7):
+        window = trainer.train(steps)
+        assert (window.steps, window.samples) == (steps, steps * 100)
+    np.testing.assert_array_equal(np.concatenate(seen), order.steps(0, 11))
+    assert trainer.steps == 11
+    assert len(trainer.losses) == 7
+
+
+def test_a_loss_that_is_no_number_is_named_by_its_step() -> None:
+    _, order, _ = backend_on_sample()
+
+    class Broken:
+        def train_steps(self, batches: Any) -> Any:
+            return np.where(np.arange(len(batches)) == 2, np.inf, 1.0).astype(np.float32)
+
+    trainer = worker.Trainer(Broken(), order)  # type: ignore[arg-type]
+    trainer.train(2)
+    with pytest.raises(worker.NanLossError, match="the loss of step 4 is not finite"):
+        trainer.train(3)
+
+
+def test_learning_is_evaluated_at_the_start_at_every_stride_and_at_the_end() -> None:
+    backend, order, sample = backend_on_sample()
+    points = learned(backend, order, sample, epochs=2.5, every=1.0)
+    assert [point.steps for point in points] == [0, 4, 8, 10]
+    assert [point.epoch for point in points] == [0.0, 1.0, 2.0, 2.5]
+    assert points[0].train_loss is None
+    assert points[0].train_s == 0.0
+    assert all(point.train_loss is not None for point in points[1:])
+    assert [point.train_s for point in points] == sorted(point.train_s for point in points)
+    assert points[-1].test_loss < points[0].test_loss
+
+
+def test_less_than_a_step_of_an_epoch_is_still_a_step() -> None:
+    backend, order, sample = backend_on_sample()
+    points = learned(backend, order, sample, epochs=0.01, every=0.005)
+    assert [point.steps for point in points] == [0, 1]
+
+
+def learned(
+    backend: Any, order: BatchOrder, sample: datasets.Dataset, *, epochs: float, every: float
+) -> list[Any]:
+    events: list[AnyEvent] = []
+    worker.learn(backend, order, sample, epochs=epochs, every=every, emit=events.append)
+    assert all(isinstance(event, Evaluated) and event.of_epochs >= epochs for event in events)
+    return [event.point for event in events if isinstance(event, Evaluated)]
+
+
+def test_evaluation_is_not_part_of_the_training_time() -> None:
+    backend, order, sample = backend_on_sample()
+
+    class SlowToAnswer:
+        train_steps = staticmethod(backend.train_steps)
+
+        @staticmethod
+        def predict(images: Any) -> Any:
+            time.sleep(0.2)
+            return backend.predict(images)
+
+    points = learned(SlowToAnswer(), order, sample, epochs=1, every=0.25)
+    assert len(points) == 5
+    assert points[-1].train_s < 0.2
+
+
+def test_learning_starts_from_the_initial_weights_however_long_was_timed() -> None:
+    """The first point of a job that timed windows is that of an untrained network."""
+    timed, untimed = measured(epochs=1), measured(epochs=1, windows=0)
+    first, again = ([event.point for event in events if isinstance(event, Evaluated)] for events in (timed, untimed))
+    assert first[0].test_loss == again[0].test_loss
+    assert first[-1].test_loss == again[-1].test_loss
+
+
+def test_accuracy_and_loss_are_of_the_whole_split() -> None:
+    class Oracle:
+        def predict(self, images: Any) -> Any:
+            logits = np.zeros((len(images), 10), np.float32)
+            logits[np.arange(len(images)), images[:, 0, 0, 0]] = 4.0
+            return logits
+
+    images = np.zeros((40, 2, 2, 1), np.uint8)
+    images[:, 0, 0, 0] = np.arange(40) % 10
+    labels = images[:, 0, 0, 0].copy()
+    labels[:10] = (labels[:10] + 1) % 10
+    loss, accuracy = worker.evaluate(Oracle(), images, labels)  # type: ignore[arg-type]
+    assert accuracy == 0.75
+    norm = np.log(np.exp(4.0) + 9)
+    assert loss == pytest.approx(0.75 * (norm - 4.0) + 0.25 * norm, rel=1e-12)
+
+
+def test_a_test_loss_that_is_no_number_is_an_error() -> None:
+    class Lost:
+        def predict(self, images: Any) -> Any:
+            return np.full((len(images), 10), np.nan, np.float32)
+
+    with pytest.raises(worker.NanLossError, match="test images"):
+        worker.evaluate(Lost(), np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.uint8))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (MemoryError(), "out_of_memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
+        (RuntimeError("RESOURCE_EXHAUSTED: failed"), "out_of_memory"),
+        (OSError(12, "Cannot allocate memory"), "out_of_memory"),
+        (ImportError("No module named 'x'"), "unavailable"),
+        (UnavailableError("no bf16 here"), "unavailable"),
+        (worker.NanLossError("lost"), "nan_loss"),
+        (worker.NoSteadyStateError("drifts"), "no_steady_state"),
+        (worker.WrongDeviceError("elsewhere"), "wrong_device"),
+        (ContractError("lacks predict"), "failed"),
+        (DataError("digest"), "failed"),
+        (ValueError("shapes"), "failed"),
+    ],
+)
+def test_every_error_has_a_status(error: Exception, status: str) -> None:
+    assert worker.status_of(error) == status
+
+
+def test_an_error_is_one_short_line() -> None:
+    said = worker.in_a_line(ValueError("a\n  b\n" + "c" * 1000))
+    assert said.startswith("ValueError: a b ccc")
+    assert len(said) == 300
+
+
+# Verification and the probe
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workload = parity.gentle(find_workload(fakes.WORKLOAD))
+    return verify.write_reference(workload, tmp_path_factory.mktemp("trace") / "trace.npz")
+
+
+def case_of(trace: Path, mode: str = "only") -> ParityCase:
+    cell = Cell(workload=fakes.WORKLOAD, backend="fake", mode=mode, device="cpu", precision="fp32")
+    return ParityCase(cell=cell, workload=parity.gentle(find_workload(fakes.WORKLOAD)), trace=str(trace))
+
+
+def verified(target: str, *cases: ParityCase) -> list[Verified]:
+    events: list[AnyEvent] = []
+    worker.verify(VerifyTask(backend=fakes.info("fake", f"fakes:{target}"), cases=cases), events.append)
+    return [event for event in events if isinstance(event, Verified)]
+
+
+def test_a_right_backend_is_verified(trace: Path) -> None:
+    (event,) = verified("Steady", case_of(trace))
+    assert (event.status, event.error) == ("ok", None)
+    assert len(event.checks) == 6
+    assert all(check.ok for check in event.checks)
+
+
+def test_a_wrong_backend_is_found_out(trace: Path) -> None:
+    (event,) = verified("Wrong", case_of(trace))
+    assert event.status == "ok"
+    assert {check.kind for check in event.checks if not check.ok} == {"logits"}
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        ("Elsewhere", "wrong_device", "it runs on gpu"),
+        ("NanLogits", "failed", "not finite"),
+        ("OutOfMemory", "out_of_memory", "no room"),
+    ],
+)
+def test_a_case_that_fails_does_not_keep_the_others_from_a_try(
+    target: str, status: str, said: str, trace: Path
+) -> None:
+    events = verified(target, case_of(trace), case_of(trace, mode="other"))
+    assert [event.status for event in events] == [status] * 2
+    assert [event.cell.mode for event in events] == ["only", "other"]
+    assert all(event.error is not None and said in event.error and event.checks == () for event in events)
+
+
+def test_a_trace_that_is_gone_is_a_failure_and_no_pass(tmp_path: Path) -> None:
+    (event,) = verified("Steady", case_of(tmp_path / "none.npz"))
+    assert event.status == "failed"
+    assert event.checks == ()
+
+
+def test_the_probe_tells_how_far_off_the_logits_are(trace: Path) -> None:
+    def probed(target: str) -> float:
+        events: list[AnyEvent] = []
+        task = ProbeTask(backend=fakes.info("fake", f"fakes:{target}"), case=case_of(trace))
+        worker.probe(task, events.append)
+        return next(event.error for event in events if isinstance(event, Probed))
+
+    assert probed("Steady") < 1e-6
+    assert probed("Wrong") == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_probe_of_logits_that_are_no_numbers_fails(trace: Path) -> None:
+    task = ProbeTask(backend=fakes.info("fake", "fakes:NanLogits"), case=case_of(trace))
+    with pytest.raises(parity.NotComparableError, match="not finite"):
+        worker.probe(task, lambda event: None)
+
+
+# The process
+
+
+def spoken(task: MeasureTask) -> tuple[int, list[AnyEvent]]:
+    """Run the worker as a program and return its exit status and what it said."""
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, "rb") as channel:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "bench.worker", str(write_end)],
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            pass_fds=(write_end,), env={**os.environ, "PYTHONPATH": fakes.python_path()},
+        )  # fmt: skip
+        os.close(write_end)
+        process.communicate(msgspec.json.encode(task), timeout=60)
+        events = [msgspec.json.decode(line, type=AnyEvent) for line in channel]
+    return process.returncode, events
+
+
+def test_the_last_word_of_a_good_worker_is_done() -> None:
+    status, events = spoken(fakes.task_for(fakes.STEADY))
+    assert status == 0
+    assert isinstance(events[-1], Done)
+
+
+def test_the_last_word_of_a_failed_worker_is_why() -> None:
+    status, events = spoken(fakes.task_for(fakes.RAISES))
+    assert status == 0
+    last = events[-1]
+    assert isinstance(last, Failed)
+    assert last.status == "failed"
+    assert last.error.startswith("ValueError: shapes")
+
+
+def test_a_worker_loads_no_library_of_the_report() -> None:
+    """What the harness imports counts as start-up time of every framework alike; it is to stay small."""
+    script = "import sys, bench.worker; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    heavy = {"scipy", "matplotlib", "rich", "click", "tensorflow", "torch", "jax", "keras"}
+    assert heavy & set(done.stdout.split()) == set()

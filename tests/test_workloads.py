@@ -1,0 +1,57 @@
+"""The named workloads are those that the design lays down."""
+
+import math
+
+import pytest
+
+from bench.datasets import DATASETS
+from bench.errors import UsageError
+from bench.workloads import MAIN_WORKLOADS, WORKLOADS, find_workload
+
+PARAMETERS = {  # weights and biases, counted by hand
+    "mnist-softmax": 784 * 10 + 10,
+    "mnist-mlp": 784 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10,
+    "mnist-cnn": 25 * 32 + 32 + 25 * 32 * 64 + 64 + 3136 * 128 + 128 + 128 * 10 + 10,
+    "cifar10-softmax": 3072 * 10 + 10,
+    "cifar10-mlp": 3072 * 512 + 512 + 512 * 256 + 256 + 256 * 10 + 10,
+    "cifar10-cnn": 75 * 64 + 64 + 25 * 64 * 64 + 64 + 4096 * 256 + 256 + 256 * 128 + 128 + 128 * 10 + 10,
+}
+PARAMETERS |= {name.replace("mnist", "fashion-mnist"): n for name, n in PARAMETERS.items() if "mnist" in name}
+PARAMETERS["cifar100-softmax"] = 3072 * 100 + 100
+PARAMETERS["cifar100-mlp"] = PARAMETERS["cifar10-mlp"] + 257 * 90
+PARAMETERS["cifar100-cnn"] = PARAMETERS["cifar10-cnn"] + 129 * 90
+
+
+def test_these_are_all():
+    assert set(WORKLOADS) == set(PARAMETERS)
+    assert set(MAIN_WORKLOADS) == {
+        f"{data}-{net}" for data in ("mnist", "cifar10") for net in ("softmax", "mlp", "cnn")
+    }
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_network_has_as_many_parameters_as_it_should(name):
+    workload = WORKLOADS[name]
+    shapes = workload.architecture.parameter_shapes(DATASETS[workload.dataset].info)
+    assert sum(math.prod(shape) for shape in shapes.values()) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_a_workload_is_plain_sgd_at_batch_100_with_a_target_above_chance(name):
+    workload = find_workload(name)
+    assert workload.name == name == f"{workload.dataset}-{name.rpartition('-')[2]}"
+    assert (workload.optimizer.name, workload.optimizer.decay_rate) == ("sgd", 1.0)
+    assert workload.batch_size == 100
+    if name in MAIN_WORKLOADS:
+        assert workload.target_accuracy is not None
+        assert 1.5 / DATASETS[workload.dataset].info.classes < workload.target_accuracy < 1
+    assert all(block.kernel % 2 for block in workload.architecture.convs), (
+        "SAME is not one thing at even sizes"
+    )
+
+
+def test_a_workload_that_is_not_there_is_refused_with_the_nearest():
+    with pytest.raises(UsageError, match="unknown workload 'mnst-cnn'; did you mean 'mnist-cnn'"):
+        find_workload("mnst-cnn")
+    with pytest.raises(UsageError, match=r"known: .*mnist-softmax"):
+        find_workload("?")
