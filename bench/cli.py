@@ -23,8 +23,12 @@ EXIT_INTERRUPTED = 130
 def main() -> NoReturn:
     """Run the command and exit; what a user can do wrong is one or two lines, never a traceback."""
     try:
-        status = bench.main(standalone_mode=False)
-    except click.exceptions.Abort:
+        # Not bench.main(), which ends with status 1 where the reader of our output, `head` say, has gone.
+        with bench.make_context("bench", sys.argv[1:]) as context:
+            status = bench.invoke(context)
+    except click.exceptions.Exit as done:  # --help and --version
+        status = done.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
         status = EXIT_INTERRUPTED
     except click.ClickException as error:
         hint = (
@@ -35,9 +39,11 @@ def main() -> NoReturn:
     except BenchError as error:
         click.echo(f"bench: {error}", err=True)
         status = error.exit_status
-    except BrokenPipeError:  # the reader, `head` say, has gone: not our failure
+    except (BrokenPipeError, SystemExit) as ended:
+        if not isinstance(ended.__context__ if isinstance(ended, SystemExit) else ended, BrokenPipeError):
+            raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = 0  # that the reader has gone is not our failure; rich makes it a SystemExit
     sys.exit(status or 0)
 
 

@@ -21,7 +21,8 @@ from bench.records import Status
 from bench.specs import Device
 
 PASSED_VARIABLES = (
-    "PATH", "HOME", "USER", "LANG", "LC_ALL", "TZ", "TMPDIR", "SHELL", "PYTHONPATH", "XDG_CACHE_HOME", "CC", "CXX",
+    "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "XDG_CACHE_HOME",
+    "CC", "CXX",
 )  # fmt: skip
 """What a process needs to start. Beside these a worker gets the tuning variables, which the run's environment
 records; all else is kept from it, as a figure must not hang on a variable that no record tells of."""

@@ -63,7 +63,8 @@ class _Bars:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._progress = Progress(
-            BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f}%"), TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f}%"),
+            TextColumn("{task.description}", markup=False),
             console=console, transient=True, refresh_per_second=4,
         )  # fmt: skip
         self._overall: TaskID = self._progress.add_task("", total=1.0)

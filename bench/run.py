@@ -1,8 +1,8 @@
 """The main job: prove parity, measure in interleaved blocks, train for accuracy, within the budget.
 
 Blocks go breadth first: every workload gets its first block before any gets its second, so that a run that is
-cut short has measured everything a little rather than something a lot. The first blocks show how fast each cell
-is; from that follow the epochs that fit the budget, the time left, and which blocks are still worth it.
+cut short has measured everything a little rather than something a lot. The first blocks show how fast each
+cell is; from that follow the epochs that fit the budget, the time left, and which blocks are worth it.
 """
 
 import os

@@ -196,6 +196,18 @@ class Tells(Steady):
         return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
 
 
+class EndsBadly(Steady):
+    """Computes what it should, and crashes when asked a second time what it is."""
+
+    _asked = 0
+
+    def describe(self) -> Facts:
+        self._asked += 1
+        if self._asked > 1:
+            os._exit(9)
+        return super().describe()
+
+
 class Wrong(Steady):
     """Says it runs where it was asked to, and computes something else."""
 

@@ -16,6 +16,7 @@ LYING = {
     "nan": "its logits are not finite",
     "elsewhere": "asked to run on cpu, it runs on gpu",
     "crashing": "ended with status 7",
+    "ending badly": "ended with status 9",
     "missing": "No module named 'no_such_framework'",
     "unavailable": "its driver is too old",
 }
@@ -24,6 +25,7 @@ TARGETS = {
     "nan": "fakes:NanLogits",
     "elsewhere": "fakes:Elsewhere",
     "crashing": "fakes:Exits",
+    "ending badly": "fakes:EndsBadly",
     "missing": "no_such_framework:Backend",
     "unavailable": "fakes:NotHere",
 }

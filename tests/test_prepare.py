@@ -1,4 +1,4 @@
-"""What was asked becomes a plan, or a refusal that says what is wrong; never something else than was asked."""
+"""What was asked becomes a plan, or a refusal that says what is wrong; never something else."""
 
 from pathlib import Path
 
@@ -22,13 +22,16 @@ def registry(*infos: BackendInfo, broken: dict[str, str] | None = None) -> Regis
     return Registry(backends={info.name: info for info in infos}, broken=broken or {})
 
 
-def splits(limit: int | None = 300, workload: str = fakes.WORKLOAD, **changes: object) -> dict[str, prepare.Split]:
+def splits(
+    limit: int | None = 300, workload: str = fakes.WORKLOAD, **changes: object
+) -> dict[str, prepare.Split]:
     fields = {"cache": Path("/nowhere"), "sample": True, "offline": True} | changes
     return prepare.prepare_data([find_workload(workload)], limit=limit, display=fakes.Screen(), **fields)
 
 
 @pytest.mark.parametrize(
-    ("asked", "driver", "device"), [("cpu", True, "cpu"), ("gpu", True, "gpu"), ("auto", True, "gpu"), ("auto", False, "cpu")]
+    ("asked", "driver", "device"),
+    [("cpu", True, "cpu"), ("gpu", True, "gpu"), ("auto", True, "gpu"), ("auto", False, "cpu")],
 )
 def test_the_device_is_the_one_asked_for(
     asked: str, driver: bool, device: str, monkeypatch: pytest.MonkeyPatch
@@ -60,7 +63,8 @@ def test_a_missing_backend_is_set_aside_among_all_and_refused_by_name() -> None:
     known = registry(STEADY, ABSENT)
     here = prepare.choose_backends(known, Asked(), "cpu")
     assert here.unavailable == {
-        "absent": "not installed: no-such-framework or no-such-twin. Install it with: pip install 'samework[absent]'"
+        "absent": "not installed: no-such-framework or no-such-twin. "
+        "Install it with: pip install 'samework[absent]'"
     }
     with pytest.raises(UnavailableError, match=r"backend 'absent': not installed: no-such-framework"):
         prepare.choose_backends(known, Asked(backends=("steady", "absent")), "cpu")
@@ -118,7 +122,9 @@ def test_the_sample_is_as_large_as_asked(limit: int | None, train: int, test: in
 
 @pytest.mark.parametrize("limit", [1, 99])
 def test_less_than_a_batch_is_refused(limit: int) -> None:
-    with pytest.raises(UsageError, match=f"--dataset-limit {limit} is less than one batch of mnist-softmax, 100"):
+    with pytest.raises(
+        UsageError, match=f"--dataset-limit {limit} is less than one batch of mnist-softmax, 100"
+    ):
         splits(limit)
 
 
@@ -146,7 +152,12 @@ def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
     assert (header.seed, header.dataset_limit, header.sample, header.budget_s) == (3, 300, True, 60)
     assert header.workloads == (find_workload(fakes.WORKLOAD),)
     steady, absent = header.backends
-    assert (steady.name, steady.title, steady.taught_mode, steady.reference) == ("steady", "Steady", "only", False)
+    assert (steady.name, steady.title, steady.taught_mode, steady.reference) == (
+        "steady",
+        "Steady",
+        "only",
+        False,
+    )
     assert steady.versions == here.versions["steady"]
     assert absent.versions == {}
 

@@ -1,4 +1,4 @@
-"""Where nobody watches, progress is plain lines; where somebody does, bars that a small window cannot break."""
+"""Where nobody watches, progress is plain lines; where somebody does, bars that no small window breaks."""
 
 import io
 

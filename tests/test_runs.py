@@ -44,7 +44,8 @@ CELL = Cell(workload=fakes.WORKLOAD, backend="steady", mode="only", device="cpu"
 
 def header(run_id: str = "run-1", created_at: str = "2026-05-01T10:00:00+00:00") -> RunHeader:
     return RunHeader(
-        run_id=run_id, created_at=created_at, command=("bench", "run"), preset="quick", budget_s=60, min_blocks=3,
+        run_id=run_id, created_at=created_at, command=("bench", "run"), preset="quick", budget_s=60,
+        min_blocks=3,
         target_half_width=0.015, seed=1, dataset_limit=None, sample=True, cells=(CELL,), workloads=(),
         backends=(), environment=ENVIRONMENT,
     )  # fmt: skip
@@ -133,9 +134,25 @@ def test_a_file_cut_off_anywhere_loses_one_record_at_most(
     assert again.rejected == ()
 
 
+def test_a_record_that_lacks_only_its_newline_is_kept_apart_from_the_next(tmp_path: Path) -> None:
+    folder = written(tmp_path, [unmeasured("one")])
+    (folder / RECORDS).write_bytes((folder / RECORDS).read_bytes().rstrip(b"\n"))
+    assert quarantine_rejected(folder) == ()
+    append_record(folder, unmeasured("two"))
+    run = read_run(folder)
+    assert (run.records, run.rejected) == ((unmeasured("one"), unmeasured("two")), ())
+
+
 @pytest.mark.parametrize(
     "garbage",
-    [b"\x00\xff\xfe", b"{}", b'{"record":"strange"}', b"null", b'{"record":"unmeasured","cell":"\xff"}', b'"'],
+    [
+        b"\x00\xff\xfe",
+        b"{}",
+        b'{"record":"strange"}',
+        b"null",
+        b'{"record":"unmeasured","cell":"\xff"}',
+        b'"',
+    ],
 )
 def test_garbage_in_the_middle_is_named_and_the_rest_is_read(garbage: bytes, tmp_path: Path) -> None:
     folder = written(tmp_path, [unmeasured("one")])

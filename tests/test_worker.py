@@ -60,7 +60,7 @@ def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, BatchOrder, dataset
 
 
 class Clockwork:
-    """A trainer whose windows take as long as a list says, a figure a step; the last one stands for all after."""
+    """A trainer whose steps take as long as a list says, a figure a call; the last stands for all after."""
 
     def __init__(self, seconds_a_step: list[float]) -> None:
         self._seconds = seconds_a_step
@@ -108,7 +108,7 @@ def test_windows_last_at_least_as_long_as_asked() -> None:
 
 
 def test_one_slow_step_at_the_start_does_not_make_the_windows_short() -> None:
-    """The first call compiles: a guess from it alone would leave windows of a thousandth of what was asked."""
+    """The first call compiles: a guess from it alone would leave windows a thousandth as long."""
     events = steady(Clockwork([0.4, 0.0004]))
     assert all(event.window.seconds >= 0.5 for event in events if isinstance(event, Timed))
 
@@ -121,7 +121,7 @@ def test_a_rate_that_settles_late_gets_more_windows() -> None:
 
 def test_a_rate_that_never_settles_is_an_error() -> None:
     clock = Clockwork([0.1 * 1.05**call for call in range(40)])
-    with pytest.raises(worker.NoSteadyStateError, match="still drifts after 10 windows of 0.5 s"):
+    with pytest.raises(worker.NoSteadyStateError, match=r"still drifts after 10 windows of 0\.5 s"):
         steady(clock)
 
 
@@ -202,7 +202,9 @@ def test_evaluation_is_not_part_of_the_training_time() -> None:
 def test_learning_starts_from_the_initial_weights_however_long_was_timed() -> None:
     """The first point of a job that timed windows is that of an untrained network."""
     timed, untimed = measured(epochs=1), measured(epochs=1, windows=0)
-    first, again = ([event.point for event in events if isinstance(event, Evaluated)] for events in (timed, untimed))
+    first, again = (
+        [event.point for event in events if isinstance(event, Evaluated)] for events in (timed, untimed)
+    )
     assert first[0].test_loss == again[0].test_loss
     assert first[-1].test_loss == again[-1].test_loss
 
@@ -369,6 +371,8 @@ def test_the_last_word_of_a_failed_worker_is_why() -> None:
 def test_a_worker_loads_no_library_of_the_report() -> None:
     """What the harness imports counts as start-up time of every framework alike; it is to stay small."""
     script = "import sys, bench.worker; print(*sorted(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+    )
     heavy = {"scipy", "matplotlib", "rich", "click", "tensorflow", "torch", "jax", "keras"}
     assert heavy & set(done.stdout.split()) == set()

@@ -1,0 +1,439 @@
+"""The command line: what a user gets wrong is told in a line or two, and the exit status says which kind."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import fakes
+import msgspec
+import pytest
+
+from backends.base import BackendInfo
+from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
+from bench import cli, plan
+from bench.registry import Registry
+from bench.runs import HEADER, QUARANTINE, RECORDS, read_run
+
+KEYS = {
+    "workload", "backend", "mode", "device", "precision", "status", "parity_ok", "samples_per_s",
+    "samples_per_s_low", "samples_per_s_high", "blocks", "first_step_s", "import_s", "test_accuracy",
+    "epochs", "peak_rss_bytes",
+}  # fmt: skip
+SMALL = ("--sample", "--dataset-limit", "300", "--workload", fakes.WORKLOAD, "--device", "cpu")
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    def refused(self, status: int, *words: str) -> None:
+        """Check that the command refused, in two lines at most, with these words and without a traceback."""
+        assert self.status == status, self
+        assert 1 <= len(self.err.splitlines()) <= 2, self.err
+        assert self.err.startswith("bench: ")
+        assert "Traceback" not in self.err + self.out
+        for word in words:
+            assert word in self.err, self.err
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Return a function that runs the command in this process, in an empty folder, and says how it ended."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Said(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+def known(
+    monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo], broken: dict[str, str] | None = None
+) -> None:
+    """Let there be these backends and no others, and a preset that takes seconds."""
+    found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
+    monkeypatch.setattr("bench.registry.find_backends", lambda: found)
+    monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
+
+
+def process(*arguments: str, cwd: Path, **variables: str) -> Said:
+    environment = os.environ | {"PYTHONPATH": fakes.python_path()} | variables
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *arguments],
+        capture_output=True, text=True, cwd=cwd, env=environment, timeout=120, check=False,
+    )  # fmt: skip
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+def results(folder: Path) -> list[Path]:
+    return [path.parent for path in folder.glob(f"results/*/{HEADER}")]
+
+
+# Wrong usage: 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--workload", "mnst-cnn"), ("unknown workload 'mnst-cnn'; did you mean 'mnist-cnn'?",)),
+        (("run", "--workload", "imagenet-softmax", "--sample"), ("unknown workload",)),
+        (("run", "--backend", "tensorflo"), ("unknown backend 'tensorflo'; did you mean 'tensorflow'?",)),
+        (("run", "--backend", "numpy", "--mode", "flaot64"), ("'flaot64'; did you mean 'float64'?",)),
+        (("run", "--backend", "numpy", "--mode", "eager"), ("unknown mode 'eager'", "modes of numpy")),
+        (("run", "--preset", "quik"), ("unknown preset 'quik'; did you mean 'quick'?",)),
+        (("run", "--device", "tpu"), ("'tpu'", "'cpu'")),
+        (("run", "--precision", "fp8"), ("'fp8'", "'bf16'")),
+        (("run", "--budget", "-5m"), ("budget '-5m'", "write 90s, 15m or 2h")),
+        (("run", "--budget", "0"), ("budget '0'",)),
+        (("run", "--budget", "9s"), ("budget '9s'", "10s to 168h")),
+        (("run", "--budget", "169h"), ("budget '169h'",)),
+        (("run", "--budget", "1e999h"), ("budget '1e999h'",)),
+        (("run", "--budget", "nan"), ("budget 'nan'",)),
+        (("run", "--budget", "soon"), ("budget 'soon'",)),
+        (("run", "--budget", ""), ("budget ''",)),
+        (("run", "--budget", "5 parsecs"), ("budget '5 parsecs'",)),
+        (("run", "--seed", "-1"), ("--seed", "-1")),
+        (("run", "--seed", "x"), ("--seed",)),
+        (("run", "--dataset-limit", "0"), ("--dataset-limit", "0")),
+        (("run", "--dataset-limit", "-1"), ("--dataset-limit", "-1")),
+        (("run", "--dataset-limit", "many"), ("--dataset-limit",)),
+        (("run", "--backend", "numpy", "--sample", "--dataset-limit", "99"), ("--dataset-limit 99",)),
+        (("run", "--python", "torch"), ("--python 'torch' is not NAME=PATH",)),
+        (("run", "--python", "=/bin/sh"), ("is not NAME=PATH",)),
+        (("run", "--python", "torch="), ("is not NAME=PATH",)),
+        (("run", "--python", "torch=/no/such/python"), ("there is no file /no/such/python",)),
+        (("run", "--python", "torhc=/bin/sh"), ("unknown backend 'torhc'; did you mean 'torch'?",)),
+        (("run", "--python", "torch=/bin/false"), ("/bin/false does not run as a Python interpreter",)),
+        (("list", "--python", "torch=/bin/false"), ("/bin/false does not run as a Python interpreter",)),
+        (("run", "--resume", "run-1"), ("unknown run 'run-1'",)),
+        (("run", "surplus"), ("surplus",)),
+        (("run", "--no-such-option"), ("--no-such-option",)),
+        (("runn",), ("runn",)),
+        (("report", "run-1"), ("unknown run 'run-1'",)),
+        (("report",), ("Make one with: bench run",)),
+        (("report", "--format", "pdf"), ("'pdf'", "'csv'")),
+        (("data", "fetch", "mnits"), ("unknown data set 'mnits'; did you mean 'mnist'?",)),
+        (("data", "verify", "imagenet"), ("unknown data set 'imagenet'",)),
+        (("verify", "--workload", "mnist"), ("unknown workload 'mnist'",)),
+    ],
+)  # fmt: skip
+def test_wrong_usage_is_named_with_its_value(
+    arguments: tuple[str, ...], words: tuple[str, ...], call: Call
+) -> None:
+    call(*arguments).refused(2, *words)
+
+
+def test_a_mode_that_a_named_backend_lacks_is_refused(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [NUMPY, fakes.STEADY])
+    said = call("run", *SMALL, "--backend", "numpy", "--backend", "steady", "--mode", "float64")
+    said.refused(2, "backend 'steady' has no mode float64; it has: only.")
+
+
+def test_nothing_is_left_on_disk_by_a_command_that_was_refused(call: Call, tmp_path: Path) -> None:
+    call("run", "--backend", "numpy", "--sample", "--dataset-limit", "99").refused(2)
+    assert results(tmp_path) == []
+
+
+# What cannot be measured here: 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run", "--device", "gpu"), ("device gpu: no NVIDIA driver", "--device cpu")),
+        (("verify", "--device", "gpu"), ("device gpu: no NVIDIA driver",)),
+        (
+            ("run", "--backend", "numpy", "--precision", "tf32"),
+            ("backend 'numpy': precision tf32 is not to be had on cpu; it has: fp32.",),
+        ),
+        (("run", "--backend", "numpy", "--precision", "bf16"), ("precision bf16 is not to be had on cpu",)),
+        (("data", "verify", "mnist"), ("mnist",)),
+    ],
+)
+def test_what_is_not_to_be_had_is_an_error_and_never_replaced(
+    arguments: tuple[str, ...], words: tuple[str, ...], call: Call, tmp_path: Path
+) -> None:
+    call(*arguments).refused(3, *words)
+    assert results(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("run", "--backend", "numpy", "--workload", "mnist-softmax", "--offline"),
+        ("data", "fetch", "mnist", "--offline"),
+    ],
+)
+def test_no_network_and_no_cache_says_the_three_ways_out(
+    arguments: tuple[str, ...], call: Call, tmp_path: Path
+) -> None:
+    said = call(*arguments)
+    assert said.status == 3, said
+    problem, ways = said.err.split("Three ways out:\n")
+    assert problem.startswith("bench: cannot get the data set mnist offline.")
+    assert "Traceback" not in problem
+    assert len(ways.splitlines()) == 3
+    for way, words in zip(
+        ways.splitlines(), ("bench data fetch mnist", "--from DIR", "--sample"), strict=True
+    ):
+        assert words in way
+    assert results(tmp_path) == []
+
+
+def test_tf32_on_the_cpu_is_refused_by_every_backend(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [msgspec.structs.replace(info, distributions=()) for info in (TENSORFLOW, TORCH, JAX)])
+    call("run", "--device", "cpu", "--precision", "tf32").refused(
+        3, "no backend can run here", "jax: precision tf32"
+    )
+
+
+def test_a_framework_that_is_missing_is_an_error_when_it_is_named(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    stub = fakes.program(tmp_path / "python", ["""echo '{"torch": null}'"""])
+    said = call("run", *SMALL, "--backend", "torch", "--python", f"torch={stub}")
+    said.refused(3, "backend 'torch': not installed: torch.", "pip install 'samework[torch]'")
+
+
+def test_a_broken_backend_is_an_error_when_it_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [NUMPY], {"odd": "backend 'odd' (odd:INFO) cannot be used: no module"})
+    call("run", *SMALL, "--backend", "odd").refused(3, "backend 'odd' (odd:INFO) cannot be used: no module")
+
+
+@pytest.mark.parametrize("folder", ["file/results", "/proc/results"])
+def test_results_that_cannot_be_written_are_an_error_before_anything_is_measured(
+    folder: str, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    said = call("run", *SMALL, "--backend", "numpy", "--results", folder)
+    said.refused(3, f"cannot write results to {folder}", "--results DIR")
+
+
+def test_a_run_that_cannot_be_read_is_an_error(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "results/run-1").mkdir(parents=True)
+    (tmp_path / "results/run-1" / HEADER).write_text("{")
+    call("report").refused(3, "cannot read", HEADER)
+    call("run", "--resume", "run-1").refused(3, "cannot read", HEADER)
+
+
+# Whole runs
+
+
+def test_a_framework_that_is_missing_among_all_is_named_and_skipped(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, [fakes.STEADY, fakes.ABSENT])
+    said = call("run", *SMALL)
+    assert said.status == 0, said
+    rows = json.loads(call("report", "--format", "json").out)
+    assert {(row["backend"], row["status"]) for row in rows} == {("steady", "ok"), ("absent", "unavailable")}
+    again = call("run", "--resume", results(tmp_path)[0].name)
+    assert again.status == 0, again
+
+
+def test_lost_parity_is_a_measured_failure(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [fakes.STEADY, fakes.WRONG])
+    said = call("run", *SMALL)
+    assert said.status == 1, said
+    assert "parity lost: mnist-softmax wrong/only" in said.out
+
+
+def test_a_crash_is_something_not_measured_and_does_not_stop_the_rest(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, [fakes.STEADY, msgspec.structs.replace(fakes.EXITS, target="fakes:ExitsInTraining")])
+    said = call("run", *SMALL)
+    assert said.status == 3, said
+    rows = json.loads(call("report", "--format", "json").out)
+    assert {(row["backend"], row["status"]) for row in rows} == {("steady", "ok"), ("exits", "crashed")}
+
+
+def test_a_target_that_is_missed_counts_only_when_it_is_demanded(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, [fakes.STEADY])  # an epoch of 300 images does not reach 91 %
+    assert call("run", *SMALL).status == 0
+    assert call("run", "--require-target", "--resume", results(tmp_path)[0].name).status == 1
+
+
+def test_what_a_worker_says_cannot_act_on_the_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [fakes.RAISES])
+    said = call("run", *SMALL)
+    assert said.status in (1, 3)
+    assert "ValueError: shapes" in said.out
+    assert_plain(said.out + said.err)
+
+
+def test_a_run_cut_off_in_a_record_is_resumed_and_the_user_is_told(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, [fakes.STEADY])
+    assert call("run", *SMALL).status == 0
+    (folder,) = results(tmp_path)
+    path = folder / RECORDS
+    path.write_bytes(path.read_bytes()[:-30])
+    assert "left out, as it cannot be read: records.jsonl line 3" in call("report").err
+    said = call("run", "--resume", folder.name)
+    assert said.status == 0, said
+    assert f"moved to {QUARANTINE}, as it cannot be read: records.jsonl line 3" in said.err
+    assert [job.spec.block for job in read_run(folder).jobs] == [0, 1]
+
+
+def test_a_run_of_another_machine_is_not_resumed(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, [fakes.STEADY])
+    assert call("run", *SMALL).status == 0
+    (folder,) = results(tmp_path)
+    header = json.loads((folder / HEADER).read_text())
+    header["environment"]["hostname"] = "elsewhere"
+    (folder / HEADER).write_text(json.dumps(header))
+    call("run", "--resume", folder.name).refused(3, "begun on another machine", "start a new run")
+
+
+def test_verify_ends_by_what_it_found(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [fakes.STEADY, fakes.WRONG])
+    workload = ("--workload", fakes.WORKLOAD)
+    assert call("verify", *workload, "--backend", "steady").status == 0
+    assert call("verify", *workload, "--backend", "wrong").status == 1
+    known(monkeypatch, [fakes.STEADY, fakes.ABSENT])
+    said = call("verify", *workload, "--json")
+    assert said.status == 3
+    (record,) = [json.loads(line) for line in said.out.splitlines()]
+    assert (record["record"], record["status"], len(record["checks"])) == ("parity", "ok", 6)
+    assert "absent: not verified: not installed" in said.err
+
+
+def test_a_verification_that_crashes_is_not_a_pass(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [fakes.EXITS])
+    assert call("verify", "--workload", fakes.WORKLOAD).status == 3
+
+
+def test_list_shows_everything_and_what_is_missing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [NUMPY, fakes.ABSENT], {"odd": "backend 'odd' (odd:INFO) cannot be used: no module"})
+    said = call("list")
+    assert said.status == 0
+    for word in (
+        "mnist-softmax", "cifar100-cnn", "target 97%", "float64", "quick", "numpy 2.",
+        "not installed: no-such-framework or no-such-twin", "backend 'odd' (odd:INFO) cannot be used",
+    ):  # fmt: skip
+        assert word in said.out
+
+
+# As a process of its own
+
+
+def assert_plain(text: str) -> None:
+    assert all(char.isprintable() or char == "\n" for char in text), text
+
+
+def test_a_real_run_ends_with_a_report(tmp_path: Path) -> None:
+    said = process(
+        "run", "--sample", "--backend", "numpy", "--workload", "mnist-softmax", "--budget", "20s",
+        cwd=tmp_path, OPENBLAS_NUM_THREADS="1",
+    )  # fmt: skip
+    assert said.status == 0, said
+    assert said.err == ""
+    assert_plain(said.out)
+    (folder,) = results(tmp_path)
+    assert (folder / "REPORT.md").stat().st_size > 500
+    assert f"Report: {(folder / 'REPORT.md').relative_to(tmp_path)}" in said.out.splitlines()
+
+    report = process("report", "--format", "json", cwd=tmp_path)
+    (row,) = json.loads(report.out)
+    assert row.keys() >= KEYS
+    assert (row["workload"], row["backend"], row["mode"]) == ("mnist-softmax", "numpy", "float64")
+    assert (row["device"], row["precision"], row["status"]) == ("cpu", "fp32", "ok")
+    assert row["parity_ok"] is True
+    assert row["blocks"] >= 3
+    assert 0 < row["samples_per_s_low"] <= row["samples_per_s"] <= row["samples_per_s_high"]
+    assert 0.5 < row["test_accuracy"] < 1
+    for key in ("first_step_s", "import_s", "epochs", "peak_rss_bytes"):
+        assert row[key] > 0, key
+    assert process("report", "--format", "csv", cwd=tmp_path).out.count("\n") == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (("list",), 0),
+        (("run", "--workload", "x"), 2),
+        (("run", "--device", "gpu", "--python", "numpy=/x"), 2),
+    ],
+)
+def test_piped_output_is_plain(arguments: tuple[str, ...], status: int, tmp_path: Path) -> None:
+    said = process(*arguments, cwd=tmp_path)
+    assert said.status == status, said
+    assert_plain(said.out + said.err)
+    assert (said.err == "") == (status == 0)
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m bench list | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        cwd=fakes.TESTS.parent,
+        timeout=60,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_a_report_whose_reader_goes_away_is_no_error(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, [fakes.STEADY])
+    assert call("run", *SMALL).status == 0
+    command = f"{sys.executable} -m bench report | true; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+    )
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def test_help_is_quick_to_come_and_names_every_command(tmp_path: Path) -> None:
+    said = process("--help", cwd=tmp_path)
+    assert said.status == 0
+    for command in ("run", "verify", "list", "doctor", "data", "report"):
+        assert f"\n  {command} " in said.out
+    assert process("--version", cwd=tmp_path).out.startswith("samework, version ")
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("verify", "--backend", "numpy")])
+def test_ctrl_c_anywhere_is_130(
+    arguments: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> Registry:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.registry.find_backends", interrupt)
+    said = call(*arguments)
+    assert said.status == 130
+    assert "Traceback" not in said.err
+
+
+def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end() -> Registry:
+        sys.exit(1)
+
+    monkeypatch.setattr("bench.registry.find_backends", end)
+    assert call("list").status == 1
