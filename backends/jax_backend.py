@@ -31,6 +31,7 @@ class JaxBackend:
         jax.config.update("jax_default_matmul_precision", MATMUL_PRECISION[precision])
         self._dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
         self._mode = mode
+        self._names = list(workload.architecture.parameter_shapes(data.info))
 
         # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
         self._images = jax.device_put(data.images, self._device)
@@ -112,11 +113,8 @@ class JaxBackend:
         self._optimizer_state = self._optimizer.init(tree)
 
     def export_params(self) -> Params:
-        return {
-            f"{layer}/{kind}": np.array(value)
-            for layer in sorted(self._params, key=network_order)
-            for kind, value in sorted(self._params[layer].items(), reverse=True)
-        }
+        pairs = [name.split("/") for name in self._names]
+        return {f"{layer}/{kind}": np.array(self._params[layer][kind]) for layer, kind in pairs}
 
     def save_state(self) -> State:
         leaves = jax.tree.leaves((self._params, self._optimizer_state))
@@ -182,11 +180,6 @@ def max_pool(x: jax.Array, size: int) -> jax.Array:
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size]
     return x.reshape(n, rows, size, columns, size, channels).max(axis=(2, 4))
-
-
-def network_order(layer: str) -> tuple[bool, str]:
-    """Sort key of layers: conv…, dense…, then logits; the names of each kind end in their number."""
-    return (layer == "logits", layer)
 
 
 def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:

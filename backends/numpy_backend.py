@@ -75,7 +75,9 @@ class NumpyBackend:
     def save_state(self) -> State:
         slots = {f"slot/{slot}/{name}": value for slot, name, value in self._optimizer.slots()}
         params = {f"param/{name}": value for name, value in self.params.items()}
-        return {key: value.copy() for key, value in (params | slots).items()} | {"step": np.array(self._step)}
+        return {key: np.array(value) for key, value in (params | slots).items()} | {
+            "step": np.array(self._step)
+        }
 
     def restore_state(self, state: State) -> None:
         self.params = {key[6:]: value.copy() for key, value in state.items() if key.startswith("param/")}

@@ -101,7 +101,10 @@ class TensorFlowBackend:
 
     def save_state(self) -> State:
         variables = [*self._network.variables, *self._optimizer.variables]
-        return {f"{number}/{variable.path}": np.array(variable) for number, variable in enumerate(variables)}
+        return {
+            f"{number}/{variable.path}": np.array(variable.numpy())
+            for number, variable in enumerate(variables)
+        }
 
     def restore_state(self, state: State) -> None:
         variables = [*self._network.variables, *self._optimizer.variables]

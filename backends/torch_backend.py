@@ -35,7 +35,12 @@ class TorchBackend:
         self._network = build_network(workload.architecture, data.info).to(
             self._device, memory_format=torch.channels_last
         )
-        self._batch_loss = torch.compile(self._loss, dynamic=False) if mode == "compile" else self._loss
+        self._batch_loss = self._loss
+        if mode == "compile":
+            # PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, with a
+            # warning at most; `fullgraph` makes that, and a graph break, an error.
+            torch.compiler.reset()
+            self._batch_loss = torch.compile(self._loss, dynamic=False, fullgraph=True)
         self._reset_optimizer()
 
     # Training
@@ -61,13 +66,16 @@ class TorchBackend:
             logits = self._network(scale(images))
         return functional.cross_entropy(logits.float(), labels)
 
-    def _reset_optimizer(self) -> None:
+    def _reset_optimizer(self, steps_before: int = 0) -> None:
+        """Make the optimizer anew, and the schedule of its rate as it stands after so many steps."""
+        self._steps_before = steps_before
         spec = self._workload.optimizer
         self._optimizer = make_optimizer(spec, self._network.parameters())
         self._scheduler = None
         if spec.decay_rate != 1.0:
             self._scheduler = torch.optim.lr_scheduler.LambdaLR(
-                self._optimizer, lambda step: spec.decay_rate ** (step / spec.decay_steps)
+                self._optimizer,
+                lambda step: spec.decay_rate ** ((self._steps_before + step) / spec.decay_steps),
             )
 
     # Evaluation
@@ -101,7 +109,7 @@ class TorchBackend:
         state |= {
             f"slot/{i}/{slot}": value for i, slots in optimizer.items() for slot, value in slots.items()
         }
-        steps = 0 if self._scheduler is None else self._scheduler.last_epoch
+        steps = 0 if self._scheduler is None else self._steps_before + self._scheduler.last_epoch
         return {key: value.numpy(force=True).copy() for key, value in state.items()} | {
             "step": np.array(steps)
         }
@@ -111,15 +119,13 @@ class TorchBackend:
         self._network.load_state_dict(
             {key.removeprefix("param/"): value for key, value in tensors.items() if key.startswith("param/")}
         )
-        self._reset_optimizer()
+        self._reset_optimizer(int(state["step"]))
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("slot/"):
                 _, index, slot = key.split("/")
                 slots.setdefault(int(index), {})[slot] = value
         self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": slots})
-        if self._scheduler is not None:
-            self._scheduler.step(int(state["step"]))
 
     def _to_torch(self, name: str, value: np.ndarray) -> np.ndarray:
         """Canonical layout to PyTorch's: kernels OIHW and (out, in), features flattened channel first."""

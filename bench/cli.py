@@ -90,7 +90,9 @@ where_data = click.option(
 )  # fmt: skip
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="samework")
 def bench() -> None:
     """Train the same networks in TensorFlow, PyTorch and JAX; prove them equal, measure, report."""
@@ -305,7 +307,7 @@ def doctor(pythons: tuple[str, ...]) -> int:
     return 0 if well else EXIT_NOT_MEASURED
 
 
-@bench.group()
+@bench.group(no_args_is_help=False)
 def data() -> None:
     """Fetch the data sets, or check them against their digests."""
 

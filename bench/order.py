@@ -21,7 +21,7 @@ class BatchOrder:
 
     def steps(self, start: int, count: int) -> npt.NDArray[np.int32]:
         """Return `count` batches from step `start` on, across epochs: int32 (count, batch_size)."""
-        first, last = start // self.steps_per_epoch, (start + count - 1) // self.steps_per_epoch
+        first, last = start // self.steps_per_epoch, (start + max(count, 1) - 1) // self.steps_per_epoch
         batches = np.concatenate([self.epoch(number) for number in range(first, last + 1)])
         skipped = start - first * self.steps_per_epoch
         return batches[skipped : skipped + count]

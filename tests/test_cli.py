@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -124,6 +125,8 @@ def results(folder: Path) -> list[Path]:
         (("run", "surplus"), ("surplus",)),
         (("run", "--no-such-option"), ("--no-such-option",)),
         (("runn",), ("runn",)),
+        ((), ("Missing command", "bench --help")),
+        (("data",), ("Missing command", "bench data --help")),
         (("report", "run-1"), ("unknown run 'run-1'",)),
         (("report",), ("Make one with: bench run",)),
         (("report", "--format", "pdf"), ("'pdf'", "'csv'")),
@@ -342,11 +345,18 @@ def assert_plain(text: str) -> None:
     assert all(char.isprintable() or char == "\n" for char in text), text
 
 
-def test_a_real_run_ends_with_a_report(tmp_path: Path) -> None:
-    said = process(
+def real_run(folder: Path) -> Said:
+    return process(
         "run", "--sample", "--backend", "numpy", "--workload", "mnist-softmax", "--budget", "20s",
-        cwd=tmp_path, OPENBLAS_NUM_THREADS="1",
+        cwd=folder, OPENBLAS_NUM_THREADS="1",
     )  # fmt: skip
+
+
+def test_a_real_run_ends_with_a_report(tmp_path: Path) -> None:
+    said = real_run(tmp_path)
+    if said.status == 3 and "no_steady_state" in said.out:  # rightly, where somebody else keeps the CPUs busy
+        shutil.rmtree(tmp_path / "results")
+        said = real_run(tmp_path)
     assert said.status == 0, said
     assert said.err == ""
     assert_plain(said.out)

@@ -301,8 +301,9 @@ def bfloat16_is_itself_and_near_enough(kit: Kit) -> None:
             assert value.dtype == np.float32, f"{mode}: {value.dtype} came out"
         error = parity.relative_error(logits, reference_logits(kit))
         assert error > 2e-4, f"{mode}: logits off by {error:.0e} are too good for bfloat16's 8 bits"
-        workload = parity.gentle(WORKLOADS["mnist-softmax"])
-        assert_parity(kit, workload, parity_data(workload), mode, "bf16")
+        if mode == kit.info.taught_mode:
+            workload = parity.gentle(WORKLOADS["mnist-softmax"])
+            assert_parity(kit, workload, parity_data(workload), mode, "bf16")
 
 
 def reference_logits(kit: Kit) -> np.ndarray:
@@ -491,17 +492,25 @@ def test_float32_that_calls_itself_bfloat16_is_seen(tmp_path):
         run_check(kit, "bfloat16_is_itself_and_near_enough")
 
 
+def outcome_of_demanding(info: BackendInfo) -> str:
+    """Return the outcome in words, as a skip let through would only skip the test that looks for it."""
+    try:
+        demand(info)
+    except (pytest.skip.Exception, pytest.fail.Exception) as stopped:
+        return f"{type(stopped).__name__}: {stopped}"
+    return "goes on"
+
+
 def test_a_framework_that_is_missing_skips_or_where_required_fails(monkeypatch):
     info = msgspec.structs.replace(INFOS["torch"], distributions=("no-such-distribution|nor-this",))
     monkeypatch.delenv(conftest.REQUIRED, raising=False)
-    with pytest.raises(
-        pytest.skip.Exception, match=r"PyTorch .* no-such-distribution\|nor-this not installed"
-    ):
-        demand(info)
+    skipped = outcome_of_demanding(info)
+    assert skipped.startswith(
+        "Skipped: PyTorch cannot be tested: no-such-distribution|nor-this not installed"
+    )
     monkeypatch.setenv(conftest.REQUIRED, "1")
-    with pytest.raises(pytest.fail.Exception, match=r"PyTorch .* not installed"):
-        demand(info)
-    demand(INFOS["numpy"])
+    assert outcome_of_demanding(info).startswith("Failed: PyTorch cannot be tested: no-such")
+    assert outcome_of_demanding(INFOS["numpy"]) == "goes on"
 
 
 def test_a_child_that_fails_says_why():

@@ -11,6 +11,7 @@ from bench import cli, doctor
 from bench.registry import Registry
 from bench.specs import Device
 
+REAL_WORKLOAD = doctor.WORKLOAD
 LYING = {
     "wrong": "largest relative error 1.0e-02, allowed 1e-05: its values are wrong",
     "nan": "its logits are not finite",
@@ -34,12 +35,14 @@ TARGETS = {
 @pytest.fixture(autouse=True)
 def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+    monkeypatch.setattr(doctor, "WORKLOAD", fakes.WORKLOAD)  # quicker; one test below takes the real one
 
 
 @pytest.fixture(scope="module")
 def findings() -> dict[str, doctor.Finding]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", fakes.python_path())
+        patch.setattr(doctor, "WORKLOAD", fakes.WORKLOAD)
         return examined([fakes.info(name, target) for name, target in TARGETS.items()])
 
 
@@ -58,7 +61,8 @@ def diagnose(infos: Sequence[BackendInfo], monkeypatch: pytest.MonkeyPatch, brok
     return ended.value.code
 
 
-def test_numpy_is_usable_on_the_cpu() -> None:
+def test_numpy_is_usable_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "WORKLOAD", REAL_WORKLOAD)
     finding = examined([NUMPY])["numpy"]
     assert finding.usable, finding
     assert finding.device == "cpu"
