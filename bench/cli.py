@@ -143,6 +143,8 @@ def run(
 
     console = Console()
     asked = _asked(**what)
+    if resume is not None:
+        _refuse_beside_resume()
     chosen = find_preset(preset)
     budget_s = chosen.budget_s if budget is None else parse_budget(budget)
     if resume is None:
@@ -185,6 +187,16 @@ def run(
     terminal.render(finished, console)
     console.print(f"Report: {markdown.write(finished)}", soft_wrap=True, highlight=False)
     return _status(summarise(finished), require_target=require_target)
+
+
+def _refuse_beside_resume() -> None:
+    """Raise UsageError where an option is given that a run has settled when it was begun."""
+    context = click.get_current_context()
+    free = {"resume", "results", "data", "offline", "pythons", "require_target"}
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name not in free:
+            raise UsageError(f"--resume goes on with a run as it was begun: leave out {parameter.opts[0]}.")
 
 
 def _status(summary: Any, *, require_target: bool) -> int:

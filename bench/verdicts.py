@@ -113,7 +113,8 @@ def judge(rows: Sequence[Standing], titles: Mapping[str, str]) -> Verdict:
         sentences.append(f"Nothing is said of {names} on {first.workload}: no row is ranked.")
     if spread is not None:
         sentences.append(
-            f"After {epochs:g} epochs the frameworks' test accuracy on {first.workload} differs by "
+            f"After {epochs:g} epoch{'' if epochs == 1 else 's'} the frameworks' test accuracy on "
+            f"{first.workload} differs by "
             f"{spread:.2f} percentage points at most."
         )
     return Verdict(

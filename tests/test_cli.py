@@ -447,3 +447,10 @@ def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
 
     monkeypatch.setattr("bench.registry.find_backends", end)
     assert call("list").status == 1
+
+
+@pytest.mark.parametrize(
+    "option", [("--budget", "1m"), ("--workload", "mnist-mlp"), ("--seed", "3"), ("--sample",)]
+)
+def test_what_a_begun_run_has_settled_is_refused_beside_resume(option: tuple[str, ...], call: Call) -> None:
+    call("run", "--resume", "run-1", *option).refused(2, f"leave out {option[0]}")

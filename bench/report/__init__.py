@@ -131,7 +131,8 @@ def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bo
     said = [f"{first.device} {first.precision}"]
     epochs = sorted({row.epochs for row in rows if row.epochs is not None})
     if epochs:
-        said.append(f"accuracy after {' or '.join(f'{count:g}' for count in epochs)} epochs")
+        counts = " or ".join(f"{count:g}" for count in epochs)
+        said.append(f"accuracy after {counts} epoch{'' if epochs == [1] else 's'}")
     if first.target_accuracy is not None:
         said.append(f"target {percent(first.target_accuracy, 0)}")
     return Table(
@@ -240,8 +241,9 @@ def percent(share: float | None, digits: int) -> str:
 
 
 def duration_text(seconds: float) -> str:
-    """Return a budget in the unit it is thought of in."""
-    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+    """Return a budget as it is said: `15 min`, `1 min 10 s`, `90 s` as `1 min 30 s`."""
+    minutes, rest = divmod(round(seconds), 60)
+    return " ".join(f"{count} {unit}" for count, unit in ((minutes, "min"), (rest, "s")) if count)
 
 
 def _relative(row: CellSummary, best: float | None) -> str:
