@@ -52,7 +52,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )  # fmt: skip
 
-TRAINING_SHARE = 0.9
+TRAINING_SHARE = 0.6
 """Share of the time left after the required windows that is given to training for accuracy."""
 SMALLEST_TRAINING = 0.05
 """Less than this part of an epoch teaches nothing worth a row."""

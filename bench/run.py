@@ -5,6 +5,7 @@ cut short has measured everything a little rather than something a lot. The firs
 cell is; from that follow the epochs that fit the budget, the time left, and which blocks are worth it.
 """
 
+import math
 import os
 import random
 import time
@@ -224,8 +225,30 @@ class Runner:
         done = {job.spec.cell for job in self._jobs_in(workload, latest)}
         return latest if blocks and not done.issuperset(self._worth_running(workload)) else latest + 1
 
+    def _lost_blocks(self, workload: str) -> int:
+        """Return how many blocks have to be made up for, because a job in them did not settle.
+
+        After as many further blocks as a ranking needs it is none: a row may drift for ever.
+        """
+        unsettled: dict[Cell, int] = defaultdict(int)
+        for job in self._jobs():
+            unsettled[job.spec.cell] += job.status == "no_steady_state"
+        blocks = len({job.spec.block for job in self._jobs() if job.spec.cell.workload == workload})
+        spare = max(0, blocks - self._preset.min_blocks)
+        if spare >= self._preset.min_blocks:
+            return 0
+        return max(0, max((unsettled[cell] for cell in self._worth_running(workload)), default=0) - spare)
+
+    def _block_s(self, workload: str) -> float:
+        return sum(self._expected(cell, 0.0) for cell in self._worth_running(workload))
+
     def _half_width(self, workload: str) -> float:
-        """Return the widest relative half-width among the cells of a workload that can still be ranked."""
+        """Return the widest relative half-width among the cells of a workload that can still be ranked.
+
+        It is infinite where one has yet to get the blocks that a ranking needs.
+        """
+        if self._lost_blocks(workload):
+            return math.inf
         logs: dict[Cell, list[float]] = defaultdict(list)
         for job in self._jobs():
             if job.status == "ok" and job.spec.cell.workload == workload:
@@ -245,6 +268,7 @@ class Runner:
             needed_s = sum(
                 self._expected(cell, self._planned(cell.workload, later)) for cell, later in self._due()
             )
+            needed_s += sum(self._lost_blocks(name) * self._block_s(name) for name in self._shuffled(0))
             seconds: dict[str, float] = defaultdict(float)
             for cell in self._running():
                 if cell.workload not in self._epochs and self._epoch_s(cell) > 0:  # 0: it was never timed

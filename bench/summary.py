@@ -402,8 +402,8 @@ def _finished(job: JobRecord) -> bool:
 
 
 def _trained(jobs: Iterable[JobRecord]) -> list[JobRecord]:
-    """Return the jobs that trained to the end, those of the most epochs."""
-    done = [job for job in jobs if job.status == "ok" and _finished(job)]
+    """Return the jobs that trained to the end, at an even pace or not: those of the most epochs."""
+    done = [job for job in jobs if job.status in ("ok", "no_steady_state") and _finished(job)]
     most = max((job.points[-1].epoch for job in done), default=0.0)
     return [job for job in done if math.isclose(job.points[-1].epoch, most)]
 

@@ -102,10 +102,11 @@ def measure(task: MeasureTask, emit: Emit) -> None:
     emit(Built(build_s=clock.seconds()))
     check_device(backend, cell)
 
+    drift = None
     trainer = Trainer(backend, order)
     emit(FirstStep(first_step_s=trainer.train(1).seconds))
     if spec.windows:
-        find_steady_state(trainer, spec.windows, spec.window_s, emit)
+        drift = find_steady_state(trainer, spec.windows, spec.window_s, emit)
     peak, method = peak_rss_bytes()
     emit(Memory(peak_rss_bytes=peak, method=method))
     if spec.epochs:
@@ -114,6 +115,8 @@ def measure(task: MeasureTask, emit: Emit) -> None:
         learn(backend, order, dataset, epochs=spec.epochs, every=spec.evaluate_every, emit=emit)
         emit(Learned(learn_s=clock.seconds()))
     emit(Described(facts=backend.describe()))
+    if drift is not None:  # said last: what it learns is no worse for an uneven pace
+        raise drift
 
 
 class Stopwatch:
@@ -151,8 +154,13 @@ class Trainer:
         return Window(steps=steps, samples=batches.size, seconds=seconds)
 
 
-def find_steady_state(trainer: Trainer, windows: int, window_s: float, emit: Emit) -> None:
-    """Grow the window until it lasts `window_s`, then time windows until their rate has settled."""
+def find_steady_state(
+    trainer: Trainer, windows: int, window_s: float, emit: Emit
+) -> "NoSteadyStateError | None":
+    """Grow the window until it lasts `window_s`, then time windows until their rate has settled.
+
+    Returns what is wrong where it does not settle.
+    """
     steps = 1
     while True:
         window = trainer.train(steps)
@@ -164,10 +172,11 @@ def find_steady_state(trainer: Trainer, windows: int, window_s: float, emit: Emi
     rates: list[float] = []
     while len(rates) < windows or not settled(rates):
         if len(rates) >= 2 * windows:
-            raise NoSteadyStateError(f"the rate still drifts after {len(rates)} windows of {window_s:g} s")
+            return NoSteadyStateError(f"the rate still drifts after {len(rates)} windows of {window_s:g} s")
         window = trainer.train(steps)
         emit(Timed(window=window))
         rates.append(window.samples / window.seconds)
+    return None
 
 
 class NoSteadyStateError(BenchError):

@@ -145,6 +145,24 @@ class Clings(Steady):
         return super().describe() | {"helper": getattr(self, "_helper", None)}
 
 
+class DriftsOnce(Steady):
+    """The first process of those that share a folder for temporary files is ever slower."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._marker = Path(os.environ["TMPDIR"]) / "drifted"
+        self._drifts = not self._marker.exists()
+        self._pace_s = STEP_S
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        losses = super().train_steps(order)
+        if self._drifts and order.shape[1] > PARITY_BATCH:
+            self._marker.touch()
+            self._pace_s *= 1.1
+            time.sleep((self._pace_s - STEP_S) * len(order))
+        return losses
+
+
 class Drifts(Steady):
     """Every call is a tenth slower than the one before."""
 

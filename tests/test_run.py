@@ -163,6 +163,19 @@ def test_a_backend_that_crashes_is_not_tried_again_and_stops_no_other(tmp_path: 
     assert any("crashed: the process ended with status 7" in line for line in screen.lines)
 
 
+def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    infos = (STEADY, fakes.info("drifter", "fakes:DriftsOnce"))
+    run = begin(tmp_path, infos, preset=msgspec.structs.replace(TINY, target_half_width=1e9))
+    run = carry_out(run, infos)
+    drifter = [job.status for job in run.jobs if job.spec.cell.backend == "drifter"]
+    assert drifter.count("no_steady_state") == 1
+    assert drifter.count("ok") == TINY.min_blocks
+    assert len(run.jobs) == 2 * (TINY.min_blocks + 1), "and no block more"
+
+
 def test_a_backend_that_hangs_does_not_keep_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

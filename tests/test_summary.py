@@ -260,7 +260,13 @@ def test_accuracy_is_the_mean_of_the_jobs_that_trained_to_the_end():
     assert (row.epochs, row.trained_jobs) == (2, 2)
 
 
-@pytest.mark.parametrize("status", ["no_steady_state", "crashed", "nan_loss"])
+def test_an_uneven_pace_keeps_a_job_from_the_ranking_and_not_its_accuracy():
+    job = make_job(TORCH, epochs=2, points=make_points(0.96, 2, 10), status="no_steady_state")
+    row = row_of(summarise(make_run(make_header([TORCH]), [make_parity(TORCH), job])))
+    assert (row.ranked, row.test_accuracy, row.trained_jobs) == (False, pytest.approx(0.96), 1)
+
+
+@pytest.mark.parametrize("status", ["failed", "crashed", "nan_loss"])
 def test_a_job_that_did_not_end_well_has_no_accuracy(status):
     job = make_job(TORCH, epochs=2, points=make_points(0.96, 2, 10), status=status)
     row = row_of(summarise(make_run(make_header([TORCH]), [job])))

@@ -74,7 +74,9 @@ class Clockwork:
 
 def steady(clock: Clockwork, windows: int = 5, window_s: float = 0.5) -> list[AnyEvent]:
     events: list[AnyEvent] = []
-    worker.find_steady_state(clock, windows, window_s, events.append)  # type: ignore[arg-type]
+    drift = worker.find_steady_state(clock, windows, window_s, events.append)  # type: ignore[arg-type]
+    if drift is not None:
+        raise drift
     return events
 
 

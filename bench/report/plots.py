@@ -262,6 +262,8 @@ def _draw_bars(
             textcoords="offset points",
             va="center",
             color="black" if row.ranked else _RED,
+            # A wide interval reaches under its own figure, which must stay legible.
+            bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8},
         )
     # The room to the right is for what stands at the bars' ends.
     panel.set_xlim(0, (1.75 if all(row.ranked for row in rows) else 2.2) * largest)
