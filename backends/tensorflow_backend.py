@@ -23,16 +23,17 @@ class TensorFlowBackend:
         self._mode = mode
         self._workload = workload
         with tf.device(self._device):
-            # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
-            self._images = tf.constant(data.images)
-            self._labels = tf.constant(data.labels.astype(np.int32))
+            # uint8 stays uint8 on the device: a batch is gathered there and scaled on use. From a variable,
+            # as a GPU gathers uint8 from nothing else; labels and indices are int64: int32 stays on the host.
+            self._images = tf.Variable(data.images, trainable=False)
+            self._labels = tf.Variable(data.labels.astype(np.int64), trainable=False)
             self._network = build_network(workload.architecture, data.info, self._policy)
             self._optimizer = make_optimizer(workload.optimizer)
             self._optimizer.build(self._network.trainable_variables)
         self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
 
-        batch = tf.TensorSpec([workload.batch_size], tf.int32)
-        batches = tf.TensorSpec([None, workload.batch_size], tf.int32)
+        batch = tf.TensorSpec([workload.batch_size], tf.int64)
+        batches = tf.TensorSpec([None, workload.batch_size], tf.int64)
         self._step = self._plain_step
         self._logits = self._plain_logits
         if mode != "eager":
@@ -45,7 +46,7 @@ class TensorFlowBackend:
 
     def train_steps(self, order: np.ndarray) -> np.ndarray:
         with tf.device(self._device):
-            batches = tf.constant(order)
+            batches = tf.constant(order.astype(np.int64))
             if self._mode == "graph-loop":
                 losses = self._loop(batches)
             else:

@@ -201,7 +201,8 @@ def _refuse_beside_resume() -> None:
 
 def _status(summary: Any, *, require_target: bool) -> int:
     """Return the exit status that a finished run deserves."""
-    cells = [cell for cell in summary.cells if cell.status != "unavailable"]
+    # What was set aside before the run, not being installed, was named; a job that found no device failed.
+    cells = [cell for cell in summary.cells if cell.status != "unavailable" or cell.failed_jobs]
     if any(cell.parity_ok is False for cell in cells):
         return EXIT_MEASURED_FAILURE
     if require_target and any(
@@ -246,7 +247,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
             click.echo(msgspec.json.encode(record))
     else:
         render_parity(records, console)
-    if any(record.status == "ok" and not record.ok for record in records):
+    if any(record.status in ("ok", "failed", "nan_loss") and not record.ok for record in records):
         return EXIT_MEASURED_FAILURE
     return EXIT_NOT_MEASURED if any(not record.ok for record in records) or available.unavailable else 0
 

@@ -65,8 +65,6 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     epochs: float
     """Epochs to train and evaluate after the windows, from the initial weights; 0: none."""
-    evaluate_every: float = 1.0
-    """Epochs between two evaluations; the last epoch is always evaluated."""
     time_limit_s: float
 
 

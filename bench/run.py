@@ -132,7 +132,9 @@ class Runner:
         self._display.say(f"Parity: {len(cells)} cells against the float64 reference")
         self._show_overall("parity")
         jobs = plan_parity(cells, self._workloads, optimizers=False)
-        verify_cells(jobs, self._infos, self._pythons, self._display, self._append_parity)
+        verify_cells(
+            jobs, self._infos, self._pythons, self._display, self._append_parity, deadline=self._deadline
+        )
 
     def _append_parity(self, record: ParityRecord) -> None:
         self._append(record)
@@ -181,7 +183,6 @@ class Runner:
             windows=self._preset.windows,
             window_s=self._preset.window_s,
             epochs=epochs,
-            evaluate_every=1.0,
             time_limit_s=self._time_limit(cell, epochs),
         )
         self._show_overall(f"block {block + 1}, {cell.workload}")

@@ -347,7 +347,8 @@ def _reasons(found: _Evidence, parity_ok: bool | None, min_blocks: int) -> list[
     """Return every reason for which a cell is not ranked; none if it is."""
     reasons = []
     if parity_ok is False:
-        reasons.append(f"not comparable: {_worst_check(found.parity)}")
+        raised = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
+        reasons.append(f"not comparable: {raised[0] if raised else _worst_check(found.parity)}")
     elif parity_ok is None and (found.jobs or found.parity):
         said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
         reasons.append(": ".join(["parity not verified", *said[:1]]))
@@ -374,8 +375,13 @@ def _said(status: Status, error: str | None) -> str:
 
 
 def _parity_ok(records: Sequence[ParityRecord]) -> bool | None:
-    """Return whether every optimizer's check passed; None where none was done to the end."""
-    if any(record.checks and not all(check.ok for check in record.checks) for record in records):
+    """Return whether every optimizer's check passed; None where none was done to the end.
+
+    A backend that raises, or computes what is no number, has failed its check.
+    """
+    if any(
+        record.status in ("failed", "nan_loss") or (record.checks and not record.ok) for record in records
+    ):
         return False
     return True if records and all(record.ok for record in records) else None
 

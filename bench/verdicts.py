@@ -269,9 +269,10 @@ def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> s
     if verdict.winner:
         beaten = [one for one in verdict.backends if one.faster == verdict.winner]
         next_best = min(beaten, key=lambda one: one.ratio)
+        among = " of those ranked" if verdict.unranked else ""
         said = (
-            f"{cell_name(verdict.winner, titles)} is fastest, {ratio_text(next_best.low, next_best.high)} "
-            f"as fast as {cell_name(next_best.slower, titles)}"
+            f"{cell_name(verdict.winner, titles)} is fastest{among}, "
+            f"{ratio_text(next_best.low, next_best.high)} as fast as {cell_name(next_best.slower, titles)}"
         )
     elif len(backends) > 1:
         said = "no framework is detectably faster than every other"

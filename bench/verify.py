@@ -1,6 +1,8 @@
 """Run parity: compute the reference once a workload, then hold every cell of every backend against it."""
 
+import math
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
@@ -52,8 +54,13 @@ def verify_cells(
     pythons: Mapping[str, Path],
     display: Display,
     on_record: Callable[[ParityRecord], None],
+    *,
+    deadline: float = math.inf,
 ) -> None:
-    """Hold every job's cell against the reference; `on_record` gets each result as soon as it is there."""
+    """Hold every job's cell against the reference; `on_record` gets each result as soon as it is there.
+
+    What has not come by `deadline`, a time of the monotonic clock, is recorded as timed out.
+    """
     with tempfile.TemporaryDirectory(prefix="samework-parity-") as folder:
         traces: dict[Workload, Path] = {}
         for job in jobs:
@@ -64,7 +71,7 @@ def verify_cells(
         for name, group in groupby(jobs, key=lambda job: job.cell.backend):
             remaining = list(group)
             while remaining:
-                seen = len(remaining)
+                left_s = max(1.0, deadline - time.monotonic())
 
                 def note(event: AnyEvent) -> None:
                     nonlocal done
@@ -83,7 +90,7 @@ def verify_cells(
                     VerifyTask(backend=infos[name], cases=cases),
                     python=interpreter(infos[name], pythons),
                     device=remaining[0].cell.device,
-                    time_limit_s=START_LIMIT_S + CASE_LIMIT_S * seen,
+                    time_limit_s=min(START_LIMIT_S + CASE_LIMIT_S * len(remaining), left_s),
                     on_event=note,
                 )
                 remaining = remaining[done - before :]

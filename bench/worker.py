@@ -80,7 +80,7 @@ def main() -> None:
                 probe(task, emit)
         emit(Done())
     except Exception as error:  # the process ends here: whatever was raised becomes the job's status
-        traceback.print_exc()
+        print_if_unforeseen(error)
         emit(Failed(status=status_of(error), error=in_a_line(error)))
 
 
@@ -109,12 +109,12 @@ def measure(task: MeasureTask, emit: Emit) -> None:
         drift = find_steady_state(trainer, spec.windows, spec.window_s, emit)
     peak, method = peak_rss_bytes()
     emit(Memory(peak_rss_bytes=peak, method=method))
+    emit(Described(facts=backend.describe()))
     if spec.epochs:
         backend.load_params(start)
         clock = Stopwatch()
-        learn(backend, order, dataset, epochs=spec.epochs, every=spec.evaluate_every, emit=emit)
+        learn(backend, order, dataset, epochs=spec.epochs, emit=emit)
         emit(Learned(learn_s=clock.seconds()))
-    emit(Described(facts=backend.describe()))
     if drift is not None:  # said last: what it learns is no worse for an uneven pace
         raise drift
 
@@ -189,13 +189,11 @@ def learn(
     dataset: datasets.Dataset,
     *,
     epochs: float,
-    every: float,
     emit: Emit,
 ) -> None:
-    """Train so many epochs and evaluate on the whole test split every so many; evaluation is not timed."""
+    """Train so many epochs; evaluate on the whole test split before, after each and at the end, untimed."""
     trainer = Trainer(backend, order)
     last = max(1, round(epochs * order.steps_per_epoch))
-    stride = max(1, round(every * order.steps_per_epoch))
     while True:
         test_loss, accuracy = evaluate(backend, dataset.test_images, dataset.test_labels)
         point = EpochPoint(
@@ -209,7 +207,7 @@ def learn(
         emit(Evaluated(point=point, of_epochs=last / order.steps_per_epoch))
         if trainer.steps >= last:
             return
-        trainer.train(min(stride, last - trainer.steps))
+        trainer.train(min(order.steps_per_epoch, last - trainer.steps))
 
 
 def evaluate(
@@ -245,7 +243,7 @@ def verify(task: VerifyTask, emit: Emit) -> None:
 
             checks = parity.check_parity(make, case.workload, data, trace, cell.precision)
         except Exception as raised:
-            traceback.print_exc()
+            print_if_unforeseen(raised)
             status, error = status_of(raised), in_a_line(raised)
         emit(
             Verified(
@@ -298,6 +296,12 @@ def status_of(error: Exception) -> Status:
         case _ if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
             return "out_of_memory"
     return "failed"
+
+
+def print_if_unforeseen(error: Exception) -> None:
+    """Print the traceback, which the job's record keeps, of what is none of our own errors."""
+    if not isinstance(error, BenchError):
+        traceback.print_exception(error)
 
 
 def in_a_line(error: Exception) -> str:

@@ -260,7 +260,7 @@ def realistic_run(folder: Path = Path(), *, blocks: int = 3, epochs: int = 3, se
         if (cell.workload, cell.backend) == ("cifar10-softmax", "jax"):
             records.append(
                 UnmeasuredRecord(
-                    cell=cell, status="unavailable", error="jax is not installed in /opt/venvs/jax/bin/python"
+                    cell=cell, status="unavailable", error="jax is not installed in /envs/jax/bin/python"
                 )
             )
             continue
