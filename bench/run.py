@@ -186,7 +186,8 @@ class Runner:
             time_limit_s=self._time_limit(cell, epochs),
         )
         self._show_overall(f"block {block + 1}, {cell.workload}")
-        self._display.job(f"{cell}: starting", None)
+        ends = time.monotonic() + self._expected(cell, epochs)
+        self._display.job(f"{cell}: starting{_left(ends)}", None)
         started_at, load, steal = datetime.now(UTC).isoformat(), os.getloadavg()[0], read_steal()
         outcome = run_worker(
             MeasureTask(
@@ -195,7 +196,7 @@ class Runner:
             python=interpreter(self._infos[cell.backend], self._pythons),
             device=cell.device,
             time_limit_s=spec.time_limit_s,
-            on_event=lambda event: self._show_event(cell, event),
+            on_event=lambda event: self._show_event(cell, event, ends),
         )
         record = job_record(
             spec, outcome, started_at=started_at, load_before=load, steal=steal_share(steal, read_steal())
@@ -333,19 +334,21 @@ class Runner:
         blocks = range(self._preset.min_blocks)
         return [(cell, block) for block in blocks for cell in self._running() if (cell, block) not in done]
 
-    def _show_event(self, cell: Cell, event: AnyEvent) -> None:
+    def _show_event(self, cell: Cell, event: AnyEvent, ends: float) -> None:
         match event:
             case Imported():
-                self._display.job(f"{cell}: building", None)
+                self._display.job(f"{cell}: building{_left(ends)}", None)
             case Built():
-                self._display.job(f"{cell}: first step", None)
+                self._display.job(f"{cell}: first step{_left(ends)}", None)
             case WarmedUp():
-                self._display.job(f"{cell}: warming up", None)
+                self._display.job(f"{cell}: warming up{_left(ends)}", None)
             case Timed(window=window):
-                self._display.job(f"{cell}: {window.samples / window.seconds:,.0f} samples/s", None)
+                self._display.job(
+                    f"{cell}: {window.samples / window.seconds:,.0f} samples/s{_left(ends)}", None
+                )
             case Evaluated(point=point, of_epochs=epochs):
                 text = f"{cell}: epoch {point.epoch:.2f} of {epochs:.2f}, accuracy {point.test_accuracy:.2%}"
-                self._display.job(text, point.epoch / epochs)
+                self._display.job(text + _left(ends), point.epoch / epochs)
 
     # Records
 
@@ -371,6 +374,11 @@ class Runner:
 
     def _worth_running(self, workload: str) -> Sequence[Cell]:
         return [cell for cell in self._running() if cell.workload == workload]
+
+
+def _left(ends: float) -> str:
+    """Return about how long a job still takes that is expected to end at a time of the monotonic clock."""
+    return f", about {duration(max(0.0, ends - time.monotonic()))} left"
 
 
 def job_record(
