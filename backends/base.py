@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from bench.records import Peak, StepSplit
 from bench.specs import DatasetInfo, Device, Precision, Workload
 
 Params: TypeAlias = dict[str, npt.NDArray[np.float32]]
@@ -28,6 +29,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     taught: bool = False
     """Whether this is what the framework's own documentation teaches first."""
+    pipeline: bool = False
+    """Whether batches come through the framework's own input pipeline, not from memory on the device."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,3 +108,38 @@ class Backend(Protocol):
         The keys `device` (`cpu` or `gpu`), `device_name` and `peak_device_bytes` (allocator peak, None on
         the CPU) are owed; the others are the framework's own.
         """
+
+
+class Instrumented(Protocol):
+    """What a backend may offer beside `Backend`, so that a run can say where its time goes."""
+
+    def split_steps(self, order: npt.NDArray[np.int32]) -> StepSplit:
+        """Train one step a row of `order` as `train_steps` does, but wait after each part and time it."""
+
+    def count_flops(self) -> float | None:
+        """Return the floating-point operations of one training step, forward, backward and update.
+
+        They are those that the framework's own counter or its compiler counts, a multiplication and an
+        addition being two; None where it has none for this mode. Training is left as it was.
+        """
+
+    def peak(self) -> Peak:
+        """Return the best of several tries of a matrix product, in the job's precision, and of a copy.
+
+        The matrices are square, large enough for the framework's best, and what is copied is too large for
+        caches.
+        """
+
+
+class OwnDefaults(Protocol):
+    """What a backend offers beside `Backend` to train a workload that is not `matched`.
+
+    For such a workload `__init__` makes the optimizer that is named with the framework's own constants, and
+    the network with its own initialisers.
+    """
+
+    def initialise(self, seed: int) -> None:
+        """Draw every parameter anew as the framework does by default, and reset the optimizer."""
+
+    def permutation(self, seed: int, epoch: int) -> npt.NDArray[np.int32]:
+        """Return the order of all training images in an epoch, as the framework's own shuffling draws it."""

@@ -23,6 +23,7 @@ TENSORFLOW = BackendInfo(
         Mode(name="graph-loop", summary="many steps are one call: the loop is inside the tf.function"),
         Mode(name="xla", summary="as graph, compiled by XLA (jit_compile=True)"),
         Mode(name="eager", summary="every operation is called from Python"),
+        Mode(name="tf-data", summary="graph, its batches through tf.data", pipeline=True),
     ),
     environment={
         "KERAS_BACKEND": "tensorflow",  # Keras would otherwise pick its engine from a file in the home folder
@@ -40,6 +41,9 @@ TORCH = BackendInfo(
     modes=(
         Mode(name="eager", summary="every operation is called from Python", taught=True),
         Mode(name="compile", summary="forward, loss and backward compiled by torch.compile"),
+        Mode(
+            name="dataloader", summary="eager, its batches through torch.utils.data.DataLoader", pipeline=True
+        ),
     ),
     environment={
         "TORCHINDUCTOR_CACHE_DIR": "{scratch}/inductor"
@@ -55,6 +59,7 @@ JAX = BackendInfo(
         Mode(name="jit", summary="a step is one call of a jitted function, its state donated", taught=True),
         Mode(name="loop", summary="many steps are one call: lax.fori_loop over the batches"),
         Mode(name="eager", summary="every operation is dispatched from Python, nothing is jitted"),
+        Mode(name="grain", summary="jit, its batches through Grain", pipeline=True),
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory
     cpu_environment={"JAX_PLATFORMS": "cpu"},

@@ -1,5 +1,6 @@
 """JAX: flax.nnx layers, optax, one pure training step under jax.jit with its state donated."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import flax
@@ -10,12 +11,16 @@ import optax
 from flax import nnx
 
 from backends.base import Params, State, TrainingData
+from backends.jax_instruments import Laps, counted_flops, measured_peak
 from bench.errors import UnavailableError
+from bench.records import Peak, StepSplit
 from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
 
 EVALUATION_BATCH = 1000
 LOOP_STEPS = 100
 """Steps to a call in mode `loop` at most; the shape is fixed and the count is not, so it compiles once."""
+LOSSES_A_FETCH = 32
+"""Losses that are stacked on the device and fetched as one array."""
 
 MATMUL_PRECISION = {"fp32": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
@@ -30,25 +35,33 @@ class JaxBackend:
         jax.config.update("jax_default_device", self._device)
         jax.config.update("jax_default_matmul_precision", MATMUL_PRECISION[precision])
         self._dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
-        self._mode = mode
-        self._names = list(workload.architecture.parameter_shapes(data.info))
+        self._mode, self._workload, self._info = mode, workload, data.info
+        self._images_count = len(data.images)
+        self._shapes = workload.architecture.parameter_shapes(data.info)
 
-        # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
-        self._images = jax.device_put(data.images, self._device)
-        self._labels = jax.device_put(data.labels.astype(np.int32), self._device)
+        labels = data.labels.astype(np.int32)
+        if mode == "grain":
+            self._pipeline = Pipeline(np.asarray(data.images), labels)
+        else:
+            # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
+            self._images, self._labels = jax.device_put((data.images, labels), self._device)
 
-        network = Network(workload.architecture, data.info, dtype=self._dtype, rngs=nnx.Rngs(0))
-        self._optimizer = make_optimizer(workload.optimizer)
-        # Split once: nnx.jit would walk the module in Python at every call.
-        self._graph, state = nnx.split(network, nnx.Param)
-        self._params = nnx.to_pure_dict(state)
-        self._optimizer_state = self._optimizer.init(self._params)
+        # Split once: nnx.jit would walk the module in Python at every call. Only the structure is wanted
+        # here, and drawing parameters would compile a program for each.
+        self._graph, _ = nnx.split(nnx.eval_shape(lambda: self._network(jax.random.key(0))), nnx.Param)
+        make = make_optimizer if workload.matched else make_own_optimizer
+        self._optimizer = make(workload.optimizer)
+        self._draw = jax.jit(self._plain_draw)
+        self._stack = jax.jit(jnp.stack)
         if mode == "eager":
-            self._step, self._logits = self._plain_step, self._plain_logits
+            self._step, self._learn = self._plain_step, self._plain_learn
+            self._gather, self._logits = gather, self._plain_logits
         else:
             self._step = jax.jit(self._plain_step, donate_argnums=0)
-            self._logits = jax.jit(self._plain_logits)
+            self._learn = jax.jit(self._plain_learn, donate_argnums=0)
             self._loop = jax.jit(self._plain_loop, donate_argnums=0)
+            self._gather, self._logits = jax.jit(gather), jax.jit(self._plain_logits)
+        self.load_params({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})
 
     # Training
 
@@ -60,22 +73,42 @@ class JaxBackend:
                 chunk = order[start : start + LOOP_STEPS]
                 padded = np.pad(chunk, ((0, LOOP_STEPS - len(chunk)), (0, 0)))
                 state, chunk_losses = self._loop(state, padded, len(chunk), self._images, self._labels)
-                losses.append(chunk_losses[: len(chunk)])
+                losses.append(chunk_losses)
+        elif self._mode == "grain":
+            for batch in self._pipeline.batches(order):
+                state, loss = self._learn(state, *jax.device_put(batch, self._device))
+                losses.append(loss)
         else:
             for batch in order:
                 state, loss = self._step(state, batch, self._images, self._labels)
                 losses.append(loss)
         self._params, self._optimizer_state = jax.block_until_ready(state)
-        return np.hstack(jax.device_get(losses))
+        return self._fetched(losses)[: len(order)]
+
+    def _fetched(self, losses: list[jax.Array]) -> np.ndarray:
+        """Return losses, scalars or chunks of `LOOP_STEPS`, as one array whose end may be padding.
+
+        Scalars are stacked so many at a time: one by one they take ten times as long, and a stack of all
+        would compile anew for every number of steps.
+        """
+        if losses[0].ndim == 0:
+            losses = losses + losses[-1:] * (-len(losses) % LOSSES_A_FETCH)
+            starts = range(0, len(losses), LOSSES_A_FETCH)
+            losses = [self._stack(losses[start : start + LOSSES_A_FETCH]) for start in starts]
+        return np.concatenate(losses)
 
     def _plain_step(
         self, state: Any, batch: jax.Array, images: jax.Array, labels: jax.Array
     ) -> tuple[Any, jax.Array]:
+        return self._plain_learn(state, *gather(batch, images, labels))
+
+    def _plain_learn(self, state: Any, x: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
+        """Learn from one batch, whose images are scaled."""
         params, optimizer_state = state
 
         def loss_of(params: Any) -> jax.Array:
-            logits = self._plain_logits(params, images[batch])
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels[batch]).mean()
+            logits = self._apply(params, x)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
         loss, gradients = jax.value_and_grad(loss_of)(params)
         updates, optimizer_state = self._optimizer.update(gradients, optimizer_state, params)
@@ -93,8 +126,13 @@ class JaxBackend:
 
     def _plain_logits(self, params: Any, images: jax.Array) -> jax.Array:
         """Logits, float32, of uint8 images."""
-        network = nnx.merge(self._graph, nnx.State(params))
-        return network(images.astype(jnp.float32) / 255).astype(jnp.float32)
+        return self._apply(params, scale(images))
+
+    def _apply(self, params: Any, x: jax.Array) -> jax.Array:
+        return nnx.merge(self._graph, nnx.State(params))(x).astype(jnp.float32)
+
+    def _network(self, key: jax.Array) -> "Network":
+        return Network(self._workload.architecture, self._info, dtype=self._dtype, rngs=nnx.Rngs(key))
 
     # Evaluation
 
@@ -105,15 +143,21 @@ class JaxBackend:
     # Parameters and state: flax.nnx keeps them in canonical layout already
 
     def load_params(self, params: Params) -> None:
-        tree: dict[str, dict[str, jax.Array]] = {}
+        tree: dict[str, dict[str, np.ndarray]] = {}
         for name, value in params.items():
             layer, kind = name.split("/")
-            tree.setdefault(layer, {})[kind] = jax.device_put(np.array(value), self._device)
-        self._params = tree
-        self._optimizer_state = self._optimizer.init(tree)
+            tree.setdefault(layer, {})[kind] = np.array(value)
+        self._start_from(tree)
+
+    def _start_from(self, params: Any) -> None:
+        # All of it is put on the device by name, as its successors are there by name: where an argument comes
+        # from by default, jit compiles for it anew, so the second step would compile again.
+        params = jax.device_put(params, self._device)
+        self._params = params
+        self._optimizer_state = jax.device_put(self._optimizer.init(params), self._device)
 
     def export_params(self) -> Params:
-        pairs = [name.split("/") for name in self._names]
+        pairs = [name.split("/") for name in self._shapes]
         return {f"{layer}/{kind}": np.array(self._params[layer][kind]) for layer, kind in pairs}
 
     def save_state(self) -> State:
@@ -125,6 +169,59 @@ class JaxBackend:
         leaves = [jax.device_put(np.array(state[str(number)]), self._device) for number in range(len(state))]
         self._params, self._optimizer_state = jax.tree.unflatten(structure, leaves)
 
+    # The framework's own defaults
+
+    def initialise(self, seed: int) -> None:
+        self._start_from(self._draw(jax.random.key(seed)))
+
+    def _plain_draw(self, key: jax.Array) -> Any:
+        return nnx.to_pure_dict(nnx.state(self._network(key), nnx.Param))
+
+    def permutation(self, seed: int, epoch: int) -> np.ndarray:
+        key = jax.random.fold_in(jax.random.key(seed), epoch)
+        return np.array(jax.random.permutation(key, self._images_count))
+
+    # What it tells of itself
+
+    def split_steps(self, order: np.ndarray) -> StepSplit:
+        state = (self._params, self._optimizer_state)
+        laps = Laps()
+        batches = iter(self._pipeline.batches(order) if self._mode == "grain" else order)
+        for _ in order:
+            laps.begin()
+            batch = next(batches)
+            if self._mode == "grain":
+                laps.end("data_s")
+                x, labels = jax.block_until_ready(jax.device_put(batch, self._device))
+                laps.end("transfer_s")
+            else:
+                batch = jax.block_until_ready(jax.device_put(batch, self._device))
+                laps.end("transfer_s")
+                x, labels = jax.block_until_ready(self._gather(batch, self._images, self._labels))
+                laps.end("data_s")
+            state, loss = self._learn(state, x, labels)
+            laps.end("dispatch_s")
+            jax.block_until_ready((state, loss))
+            laps.end("device_s")
+        self._params, self._optimizer_state = state
+        return laps.split(len(order))
+
+    def count_flops(self) -> float | None:
+        if self._mode == "eager":
+            return None
+        state = (self._params, self._optimizer_state)
+        batch = self._workload.batch_size
+        if self._mode == "grain":
+            x = jax.ShapeDtypeStruct((batch, *self._info.image_shape), jnp.float32)
+            labels = jax.ShapeDtypeStruct((batch,), jnp.int32)
+            return counted_flops(self._learn.lower(state, x, labels))
+        # The loop's body is that same step, and XLA cannot say how often it runs.
+        order = jax.ShapeDtypeStruct((batch,), jnp.int32)
+        return counted_flops(self._step.lower(state, order, self._images, self._labels))
+
+    def peak(self) -> Peak:
+        return measured_peak(self._dtype, self._device)
+
     def describe(self) -> dict[str, str | int | float | bool | None]:
         device = next(iter(jax.tree.leaves(self._params)[0].devices()))
         memory = device.memory_stats() or {}
@@ -135,9 +232,53 @@ class JaxBackend:
             "jax": jax.__version__,
             "flax": flax.__version__,
             "optax": optax.__version__,
+            **({"grain": self._pipeline.version} if self._mode == "grain" else {}),
             "matmul_precision": jax.config.jax_default_matmul_precision,
             "peak_device_bytes": memory.get("peak_bytes_in_use") if device.platform != "cpu" else None,
         }
+
+
+def gather(batch: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the images, scaled, and the labels of a batch."""
+    return scale(images[batch]), labels[batch]
+
+
+def scale(images: jax.Array) -> jax.Array:
+    return images.astype(jnp.float32) / 255
+
+
+class Pipeline:
+    """Batches as Grain, JAX's own library for loading data, makes them: sample by sample, in NumPy.
+
+    The steps are those of "Plugging Grain into JAX training" (google-grain.readthedocs.io), but for the
+    order, which is given.
+    """
+
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        try:
+            import grain
+        except ImportError as error:
+            raise UnavailableError(f"mode grain needs the package grain: {error}") from error
+        self._grain, self.version = grain, grain.__version__
+        self._images, self._labels = images, labels
+
+    def batches(self, order: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+        """Yield images, float32 and scaled, and labels of every row of `order`.
+
+        One thread works ahead, as the images lie in memory and Python runs one thread at a time; Grain's
+        default of 500 batches in advance would be 600 MB of CIFAR-10. Worker processes would each take
+        seconds to start, again at every call, and a job is one process.
+        """
+
+        def sample(index: np.int32) -> tuple[np.ndarray, np.int32]:
+            return self._images[index].astype(np.float32) / 255, self._labels[index]
+
+        return (
+            self._grain.MapDataset.source(order.ravel())
+            .map(sample)
+            .batch(order.shape[1], drop_remainder=True)
+            .to_iter_dataset(self._grain.ReadOptions(num_threads=1, prefetch_buffer_size=4))
+        )
 
 
 def find_device(device: Device) -> jax.Device:
@@ -180,6 +321,24 @@ def max_pool(x: jax.Array, size: int) -> jax.Array:
     rows, columns = height // size, width // size
     x = x[:, : rows * size, : columns * size]
     return x.reshape(n, rows, size, columns, size, channels).max(axis=(2, 4))
+
+
+def make_own_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
+    """Return the optimizer of that name with all that optax sets by default.
+
+    It has no default for a learning rate, so these are the rates that are taught: for `adam` on the front
+    page of Flax's documentation, for `sgd` and `momentum` in Flax's own MNIST example (examples/mnist), and
+    for `rmsprop`, which Flax does not teach, in optax's reference of `optax.rmsprop`.
+    """
+    match spec.name:
+        case "sgd":
+            return optax.sgd(0.1)
+        case "momentum":
+            return optax.sgd(0.1, momentum=0.9)
+        case "adam":
+            return optax.adam(1e-3)
+        case "rmsprop":
+            return optax.rmsprop(3e-3)
 
 
 def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:

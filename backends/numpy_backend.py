@@ -4,6 +4,8 @@ This file defines what every other backend must compute. It is also a backend of
 where no framework is installed.
 """
 
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,10 +14,15 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from backends.base import Params, State, TrainingData
 from bench.errors import UnavailableError
+from bench.records import Peak, StepSplit
 from bench.specs import Architecture, Device, OptimizerSpec, Precision, Workload
 
 Array = npt.NDArray[np.float64]
 Arrays = dict[str, Array]
+
+MATRIX_SIDE = 1536
+COPIED_BYTES = 2**28
+TRIES = 5
 
 
 class NumpyBackend:
@@ -26,6 +33,10 @@ class NumpyBackend:
     ) -> None:
         if device != "cpu" or precision != "fp32":
             raise UnavailableError(f"the numpy backend runs on cpu in fp32, not on {device} in {precision}")
+        if not workload.matched:
+            raise UnavailableError(
+                f"{workload.name} trains by each framework's own defaults, and the numpy backend has none"
+            )
         self._mode = mode
         self._workload = workload
         self._data = data
@@ -45,13 +56,44 @@ class NumpyBackend:
         """Train one step a row of `order`; return each step's loss in full precision."""
         losses = np.empty(len(order))
         for row, batch in enumerate(order):
-            losses[row], gradients = self.loss_and_gradients(
-                self._data.images[batch], self._data.labels[batch]
-            )
-            rate = learning_rate(self._workload.optimizer, self._step)
-            self._optimizer.update(self.params, gradients, rate)
-            self._step += 1
+            losses[row] = self._train_on(self._data.images[batch], self._data.labels[batch])
         return losses
+
+    def _train_on(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> float:
+        loss, gradients = self.loss_and_gradients(images, labels)
+        rate = learning_rate(self._workload.optimizer, self._step)
+        self._optimizer.update(self.params, gradients, rate)
+        self._step += 1
+        return loss
+
+    def split_steps(self, order: npt.NDArray[np.int32]) -> StepSplit:
+        """Time gathering a batch, and the step, which is all dispatch: there is no device to wait for."""
+        data_s = step_s = 0.0
+        for batch in order:
+            start = time.perf_counter()
+            images, labels = self._data.images[batch], self._data.labels[batch]
+            gathered = time.perf_counter()
+            self._train_on(images, labels)
+            data_s += gathered - start
+            step_s += time.perf_counter() - gathered
+        steps = len(order)
+        return StepSplit(
+            steps=steps, data_s=data_s / steps, transfer_s=0.0, dispatch_s=step_s / steps, device_s=0.0
+        )
+
+    def count_flops(self) -> None:
+        """NumPy counts no operations."""
+
+    def peak(self) -> Peak:
+        """Measure in float32, as the other backends compute, though this one trains in float64."""
+        a = np.random.default_rng(0).normal(size=(MATRIX_SIDE, MATRIX_SIDE)).astype(np.float32)
+        product = np.empty_like(a)
+        source = np.ones(COPIED_BYTES // 4, np.float32)
+        copy = np.empty_like(source)
+        return Peak(
+            flops_per_s=2 * MATRIX_SIDE**3 / best_seconds(lambda: np.matmul(a, a, out=product)),
+            bytes_per_s=2 * COPIED_BYTES / best_seconds(lambda: np.copyto(copy, source)),
+        )
 
     def loss_and_gradients(
         self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
@@ -96,6 +138,17 @@ class NumpyBackend:
             "numpy": np.__version__,
             "peak_device_bytes": None,
         }
+
+
+def best_seconds(work: Callable[[], object]) -> float:
+    """Return the shortest of several times that `work` takes, after it ran once."""
+    work()
+    times = []
+    for _ in range(TRIES):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times)
 
 
 # The network

@@ -1,63 +1,85 @@
 """TensorFlow: Keras layers and optimizers, a training step in a tf.function, data resident on the device."""
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 import tensorflow as tf
 
 from backends.base import Params, State, TrainingData
+from backends.tensorflow_instruments import Laps, graph_flops, measured_peak
 from bench.errors import UnavailableError
+from bench.records import Peak, StepSplit
 from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
 
 EVALUATION_BATCH = 1000
 
 
 class TensorFlowBackend:
-    """One network trained by TensorFlow; see `backends.base.Backend` for what is owed."""
+    """One network trained by TensorFlow.
+
+    See `Backend`, `Instrumented` and `OwnDefaults` of `backends.base` for what is owed.
+    """
 
     def __init__(
         self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
     ) -> None:
-        self._device = find_device(device)
+        self._kind, self._device = device, find_device(device)
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
         self._mode = mode
         self._workload = workload
-        with tf.device(self._device):
-            # uint8 stays uint8 on the device: a batch is gathered there and scaled on use. From a variable,
-            # as a GPU gathers uint8 from nothing else; labels and indices are int64: int32 stays on the host.
+        self._data = data
+        # In the pipeline's mode the images stay on the host, from where tf.data brings them batch by batch.
+        with tf.device("/CPU:0" if mode == "tf-data" else self._device):
+            # uint8 stays uint8: a batch is gathered and then scaled. From a variable, as a GPU gathers uint8
+            # from nothing else; labels and indices are int64: int32 stays on the host.
             self._images = tf.Variable(data.images, trainable=False)
             self._labels = tf.Variable(data.labels.astype(np.int64), trainable=False)
+        with tf.device(self._device):
             self._network = build_network(workload.architecture, data.info, self._policy)
-            self._optimizer = make_optimizer(workload.optimizer)
+            self._optimizer = make_optimizer(workload.optimizer, matched=workload.matched)
             self._optimizer.build(self._network.trainable_variables)
         self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
 
         batch = tf.TensorSpec([workload.batch_size], tf.int64)
         batches = tf.TensorSpec([None, workload.batch_size], tf.int64)
-        self._step = self._plain_step
-        self._logits = self._plain_logits
+        images = tf.TensorSpec([workload.batch_size, *data.info.image_shape], tf.float32)
+        self._step, self._loop, self._logits = self._plain_step, self._plain_loop, self._plain_logits
+        self._batch, self._update = self._plain_batch, self._plain_update
         if mode != "eager":
             xla = mode == "xla"
             self._step = tf.function(self._plain_step, input_signature=[batch], jit_compile=xla)
             self._loop = tf.function(self._plain_loop, input_signature=[batches])
             self._logits = tf.function(self._plain_logits, reduce_retracing=True, jit_compile=xla)
+            # The two halves of a step, for the modes and the questions that take them apart.
+            self._batch = tf.function(self._plain_batch, input_signature=[batch], jit_compile=xla)
+            self._update = tf.function(self._plain_update, input_signature=[images, batch], jit_compile=xla)
+            self._pipeline = tf.function(self._plain_pipeline, input_signature=[batches])
 
     # Training
 
     def train_steps(self, order: np.ndarray) -> np.ndarray:
         with tf.device(self._device):
-            batches = tf.constant(order.astype(np.int64))
-            if self._mode == "graph-loop":
-                losses = self._loop(batches)
+            if self._mode == "tf-data":
+                losses = tf.stack([self._update(*batch) for batch in self._batches(order)])
+            elif self._mode == "graph-loop":
+                losses = self._loop(tf.constant(order.astype(np.int64)))
             else:
-                losses = tf.stack([self._step(batch) for batch in tf.unstack(batches)])
+                batches = tf.unstack(tf.constant(order.astype(np.int64)))
+                losses = tf.stack([self._step(batch) for batch in batches])
             tf.test.experimental.sync_devices()  # a loss is there before its update has landed
             return losses.numpy()
 
     def _plain_step(self, batch: tf.Tensor) -> tf.Tensor:
-        labels = tf.gather(self._labels, batch)
+        return self._plain_update(*self._plain_batch(batch))
+
+    def _plain_batch(self, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return scaled(tf.gather(self._images, batch)), tf.gather(self._labels, batch)
+
+    def _plain_update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = self._plain_logits(tf.gather(self._images, batch))
+            logits = self._forward(images)
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         variables = self._network.trainable_variables
         self._optimizer.apply(tape.gradient(loss, variables), variables)
@@ -72,7 +94,25 @@ class TensorFlowBackend:
 
     def _plain_logits(self, images: tf.Tensor) -> tf.Tensor:
         """Logits, float32, of uint8 images."""
-        return tf.cast(self._network(tf.cast(images, tf.float32) / 255.0, training=True), tf.float32)
+        return self._forward(scaled(images))
+
+    def _forward(self, images: tf.Tensor) -> tf.Tensor:
+        """Logits, float32, of float32 images."""
+        return tf.cast(self._network(images, training=True), tf.float32)
+
+    def _plain_pipeline(self, batches: tf.Tensor) -> tf.data.Dataset:
+        """Images and labels for each row of indices, made ready while the batch before is trained on."""
+        rows = tf.data.Dataset.from_tensor_slices(batches)
+        return rows.map(self._plain_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Start the pipeline; to start takes some milliseconds, as it does at the start of an epoch.
+
+        An iterator that never ends, fed through a queue, would not have to start again. But TensorFlow 2.21
+        crashes when it is freed while it waits for the queue.
+        """
+        with tf.device("/CPU:0"):
+            return iter(self._pipeline(tf.constant(order.astype(np.int64))))
 
     # Evaluation
 
@@ -87,6 +127,9 @@ class TensorFlowBackend:
     def load_params(self, params: Params) -> None:
         for name, variable in self._named_variables():
             variable.assign(params[name])
+        self._reset_optimizer()
+
+    def _reset_optimizer(self) -> None:
         for variable, value in zip(self._optimizer.variables, self._fresh_optimizer, strict=True):
             variable.assign(value)
 
@@ -131,6 +174,78 @@ class TensorFlowBackend:
             "peak_device_bytes": tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None,
         }
 
+    # Where the time goes
+
+    def split_steps(self, order: np.ndarray) -> StepSplit:
+        """Time the parts of a step, each a call of its own, also in the modes that make one call of all.
+
+        In the pipeline's mode `data_s` is the wait for the iterator, from its start on, and `transfer_s`
+        what brings its batch to the device; else `transfer_s` is what brings a row of indices there. One step
+        is taken first and undone, so that tracing and compiling are over when the clock starts.
+        """
+        state = self.save_state()
+        self._split(order[:1])
+        self.restore_state(state)
+        seconds = self._split(order)
+        return StepSplit(steps=len(order), **{f"{part}_s": s / len(order) for part, s in seconds.items()})
+
+    def _split(self, order: np.ndarray) -> dict[str, float]:
+        """Train one step a row, and return the seconds that each part took in all."""
+        with tf.device(self._device):
+            tf.test.experimental.sync_devices()
+            laps = Laps()
+            batches = self._batches(order) if self._mode == "tf-data" else None
+            for row in order:
+                if batches is not None:
+                    batch = next(batches)
+                    laps.mark("data")
+                    images, labels = (tf.identity(part) for part in batch)
+                    tf.test.experimental.sync_devices()
+                    laps.mark("transfer")
+                else:
+                    indices = tf.constant(row.astype(np.int64))
+                    tf.test.experimental.sync_devices()
+                    laps.mark("transfer")
+                    images, labels = self._batch(indices)
+                    tf.test.experimental.sync_devices()
+                    laps.mark("data")
+                self._update(images, labels)
+                laps.mark("dispatch")
+                tf.test.experimental.sync_devices()
+                laps.mark("device")
+        return laps.seconds
+
+    def count_flops(self) -> float | None:
+        """Count in the graph of one step; XLA, which may compute otherwise, is not asked."""
+        batch = tf.TensorSpec([self._workload.batch_size], tf.int64)
+        with tf.device(self._device):
+            step = tf.function(self._plain_step, input_signature=[batch]).get_concrete_function()
+        return graph_flops(step, pruned=self._mode != "eager")
+
+    def peak(self) -> Peak:
+        return measured_peak(self._kind, tf.as_dtype(self._policy.compute_dtype))
+
+    # Keras's own defaults
+
+    def initialise(self, seed: int) -> None:
+        keras.utils.set_random_seed(seed)
+        # A layer's initialiser draws the same values whenever it is called: only a new network has new ones.
+        fresh = build_network(self._workload.architecture, self._data.info, self._policy)
+        self._network.set_weights(fresh.get_weights())
+        self._reset_optimizer()
+
+    def permutation(self, seed: int, epoch: int) -> np.ndarray:
+        """Shuffle as `keras.Model.fit` does arrays in memory: all indices at once, by `tf.random.shuffle`."""
+        tf.random.set_seed(seed)
+        with tf.device("/CPU:0"):
+            indices = tf.range(len(self._data.labels), dtype=tf.int64)
+            return tf.random.shuffle(indices, seed=epoch).numpy().astype(np.int32)
+
+
+def scaled(images: tf.Tensor) -> tf.Tensor:
+    """Return uint8 images as float32 from 0 to 1."""
+    return tf.cast(images, tf.float32) / 255.0
+
 
 def find_device(device: Device) -> str:
     """Return the device asked for; never another one."""
@@ -142,7 +257,10 @@ def find_device(device: Device) -> str:
 def build_network(
     architecture: Architecture, info: DatasetInfo, policy: keras.DTypePolicy
 ) -> keras.Sequential:
-    """Return the network; it takes float32 images (n, height, width, channels) and gives logits."""
+    """Return the network; it takes float32 images (n, height, width, channels) and gives logits.
+
+    Its initialisers are Keras's own.
+    """
     layers: list[keras.Layer] = [keras.Input(info.image_shape)]
     for number, block in enumerate(architecture.convs, start=1):
         name = f"conv{number}"
@@ -159,8 +277,10 @@ def build_network(
     return keras.Sequential(layers)
 
 
-def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
-    """Return the optimizer with every constant stated."""
+def make_optimizer(spec: OptimizerSpec, *, matched: bool = True) -> keras.optimizers.Optimizer:
+    """Return the optimizer with every constant stated or, unless `matched`, with those of Keras."""
+    if not matched:
+        return make_default_optimizer(spec)
     rate: float | keras.optimizers.schedules.LearningRateSchedule = spec.learning_rate
     if spec.decay_rate != 1.0:
         rate = keras.optimizers.schedules.ExponentialDecay(
@@ -177,6 +297,19 @@ def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
             return keras.optimizers.RMSprop(
                 rate, rho=spec.rho, momentum=0.0, epsilon=spec.epsilon, centered=False
             )
+
+
+def make_default_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
+    """Return the optimizer of that name as Keras makes it; momentum alone has no default, and is told."""
+    match spec.name:
+        case "sgd":
+            return keras.optimizers.SGD()
+        case "momentum":
+            return keras.optimizers.SGD(momentum=spec.momentum)
+        case "adam":
+            return keras.optimizers.Adam()
+        case "rmsprop":
+            return keras.optimizers.RMSprop()
 
 
 class Momentum(keras.optimizers.SGD):

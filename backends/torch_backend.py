@@ -1,7 +1,10 @@
-"""PyTorch: torch.nn layers, a fused optimizer, data resident on the device, channels-last images."""
+"""PyTorch: torch.nn layers, a fused optimizer, data resident on the device, channels-last images.
+
+Its input pipeline is in `torch_pipeline`; clocks and counters are in `torch_instruments`.
+"""
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
@@ -9,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backends.base import Params, State, TrainingData
+from backends.torch_instruments import StepClock, counted_flops, measure_peak
+from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
 from bench.errors import UnavailableError
+from bench.records import Peak, StepSplit
 from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
 
 EVALUATION_BATCH = 1000
@@ -25,12 +31,16 @@ class TorchBackend:
         set_precision(precision)
         self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
         self._precision = precision
+        self._mode = mode
         self._workload = workload
         self._info = data.info
+        self._count = len(data.images)
 
-        # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
-        self._images = torch.tensor(data.images, device=self._device)
-        self._labels = torch.tensor(data.labels, device=self._device, dtype=torch.int64)
+        self._dataset = ImageDataset(data) if mode == "dataloader" else None
+        if self._dataset is None:
+            # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
+            self._images = torch.tensor(data.images, device=self._device)
+            self._labels = torch.tensor(data.labels, device=self._device, dtype=torch.int64)
 
         self._network = build_network(workload.architecture, data.info).to(
             self._device, memory_format=torch.channels_last
@@ -40,19 +50,33 @@ class TorchBackend:
             # PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, with a
             # warning at most; `fullgraph` makes that, and a graph break, an error.
             torch.compiler.reset()
-            self._batch_loss = torch.compile(self._loss, dynamic=False, fullgraph=True)
+            self._batch_loss = torch.compile(self._loss_of_bytes, dynamic=False, fullgraph=True)
         self._reset_optimizer()
 
     # Training
 
     def train_steps(self, order: np.ndarray) -> np.ndarray:
-        batches = torch.from_numpy(order).to(self._device)
-        losses = [self._step(batch) for batch in batches]
+        losses = [self._step(images, labels) for images, labels in self._batches(order)]
         return torch.stack(losses).cpu().numpy()  # the copy waits for the device
 
-    def _step(self, batch: Tensor) -> Tensor:
-        images = self._images.index_select(0, batch)
-        labels = self._labels.index_select(0, batch)
+    def _batches(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        if self._dataset is None:
+            for indices in torch.from_numpy(order).to(self._device):
+                yield self._gather(indices)
+        else:
+            for images, labels in make_loader(self._dataset, order, self._device):
+                yield self._transfer(images, labels)
+
+    def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        images = self._images.index_select(0, indices)
+        labels = self._labels.index_select(0, indices)
+        return (images if self._mode == "compile" else scale(images)), labels
+
+    def _transfer(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.to(self._device, non_blocking=True, memory_format=torch.channels_last)
+        return images, labels.to(self._device, non_blocking=True)
+
+    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
         loss = self._batch_loss(images, labels)
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -63,14 +87,20 @@ class TorchBackend:
 
     def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast:
-            logits = self._network(scale(images))
+            logits = self._network(images)
         return functional.cross_entropy(logits.float(), labels)
+
+    def _loss_of_bytes(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self._loss(scale(images), labels)  # compiled, the scaling is part of what reads it
 
     def _reset_optimizer(self, steps_before: int = 0) -> None:
         """Make the optimizer anew, and the schedule of its rate as it stands after so many steps."""
         self._steps_before = steps_before
         spec = self._workload.optimizer
-        self._optimizer = make_optimizer(spec, self._network.parameters())
+        make = make_optimizer if self._workload.matched else make_default_optimizer
+        # The first optimizer of a process imports torch._dynamo, which takes about a second: a cost that
+        # everyone who uses torch.optim has, and nearly all of what it takes to build a small network.
+        self._optimizer = make(spec, self._network.parameters())
         self._scheduler = None
         if spec.decay_rate != 1.0:
             self._scheduler = torch.optim.lr_scheduler.LambdaLR(
@@ -88,6 +118,56 @@ class TorchBackend:
             with self._autocast:
                 parts.append(self._network(scale(batch)).float().cpu())
         return torch.cat(parts).numpy()
+
+    # What a run looks at more closely
+
+    def split_steps(self, order: np.ndarray) -> StepSplit:
+        loaded = None if self._dataset is None else iter(make_loader(self._dataset, order, self._device))
+        clock = StepClock(self._device)
+        for row in order:
+            if loaded is None:
+                indices = torch.from_numpy(row).to(self._device)
+                clock.lap("transfer")
+                images, labels = self._gather(indices)
+                clock.lap("data")
+            else:
+                batch = next(loaded)
+                clock.lap("data")
+                images, labels = self._transfer(*batch)
+                clock.lap("transfer")
+            self._step(images, labels)
+            clock.lap("dispatch", wait=False)
+            clock.lap("device")
+        return clock.split(len(order))
+
+    def count_flops(self) -> float | None:
+        if self._mode == "compile":
+            return None  # the counter sees operations, not the kernels that they are compiled to
+        first = np.arange(self._workload.batch_size, dtype=np.int32)[None] % self._count
+        images, labels = next(self._batches(first))
+        # Of the update it would count nothing: so nothing is updated.
+        flops = counted_flops(lambda: self._loss(images, labels).backward())
+        self._optimizer.zero_grad(set_to_none=True)
+        return flops
+
+    def peak(self) -> Peak:
+        return measure_peak(self._device, self._precision)
+
+    # PyTorch's own defaults, for a workload that is not matched
+
+    def initialise(self, seed: int) -> None:
+        torch.manual_seed(seed)
+        network = build_network(self._workload.architecture, self._info)  # on the CPU: the same on any device
+        self._network.load_state_dict(network.state_dict())
+        self._reset_optimizer()
+
+    def permutation(self, seed: int, epoch: int) -> np.ndarray:
+        # As RandomSampler draws it after torch.manual_seed(seed): a seed for each epoch, from that the order.
+        seeds = torch.empty(epoch + 1, dtype=torch.int64).random_(
+            generator=torch.Generator().manual_seed(seed)
+        )
+        generator = torch.Generator().manual_seed(int(seeds[epoch]))
+        return torch.randperm(self._count, generator=generator).numpy().astype(np.int32)
 
     # Parameters and state
 
@@ -173,6 +253,8 @@ class TorchBackend:
             "tf32_convolution": torch.backends.cudnn.allow_tf32 if on_gpu else None,
             "cuda": torch.version.cuda,
             "cudnn": torch.backends.cudnn.version() if on_gpu else None,
+            "input_transforms": self._dataset.transforms if self._dataset else None,
+            "input_workers": WORKERS if self._dataset else None,
             "graph_breaks": sum(torch._dynamo.utils.counters["graph_break"].values()),
             "peak_device_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
         }
@@ -252,6 +334,20 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> t
             )
         case "rmsprop":
             return RMSProp(parameters, lr=rate, rho=spec.rho, epsilon=spec.epsilon)
+
+
+def make_default_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+    """Return torch.optim's own, its constants too; the rate is the workload's, and so is a momentum."""
+    rate = spec.learning_rate
+    match spec.name:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=rate)
+        case "momentum":
+            return torch.optim.SGD(parameters, lr=rate, momentum=spec.momentum)
+        case "adam":
+            return torch.optim.Adam(parameters, lr=rate)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters, lr=rate)
 
 
 class RMSProp(torch.optim.Optimizer):

@@ -105,6 +105,15 @@ def bench() -> None:
     "--budget", metavar="TIME", help="Time to spend, such as 90s, 15m or 2h. [default: the preset's]"
 )
 @click.option(
+    "--target-precision", "precision_aim", metavar="SHARE",
+    help="Half-width of the ratios' intervals at which to stop, such as 1.5%. [default: 1.5%]",
+)  # fmt: skip
+@click.option(
+    "--seeds", type=click.IntRange(min=0), metavar="N",
+    help="Seeds each cell trains with for accuracy. [default: the preset's]",
+)  # fmt: skip
+@click.option("--sweep", metavar="batch=A..B", help="Time every workload at batch sizes A, 2A, … B instead.")
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."
 )
 @click.option("--dataset-limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images.")
@@ -118,6 +127,9 @@ def run(
     *,
     preset: str,
     budget: str | None,
+    precision_aim: str | None,
+    seeds: int | None,
+    sweep: str | None,
     seed: int,
     dataset_limit: int | None,
     sample: bool,
@@ -133,7 +145,7 @@ def run(
 
     from bench import prepare
     from bench.datasets import cache_dir
-    from bench.plan import find_preset, parse_budget
+    from bench.plan import find_preset, parse_budget, parse_precision, parse_sweep
     from bench.progress import make_display
     from bench.registry import find_backends
     from bench.report import markdown, terminal
@@ -142,11 +154,18 @@ def run(
     from bench.summary import summarise
 
     console = Console()
-    asked = _asked(**what)
+    asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
     if resume is not None:
         _refuse_beside_resume()
     chosen = find_preset(preset)
-    budget_s = chosen.budget_s if budget is None else parse_budget(budget)
+    wish = prepare.Wish(
+        preset=chosen,
+        budget_s=chosen.budget_s if budget is None else parse_budget(budget),
+        target_half_width=parse_precision(precision_aim) if precision_aim else chosen.target_half_width,
+        seeds=(0 if sweep else chosen.seeds) if seeds is None else seeds,
+        seed=seed, limit=dataset_limit, sample=sample,
+    )  # fmt: skip
+    workloads = prepare.chosen_workloads(asked)
     if resume is None:
         device = prepare.choose_device(asked.device)
         available = prepare.choose_backends(find_backends(), asked, device)
@@ -156,24 +175,21 @@ def run(
         folder = find_run(results, resume)
         header = read_run(folder).header
         chosen, sample, dataset_limit = find_preset(header.preset), header.sample, header.dataset_limit
-        cells = header.cells
+        cells, workloads = header.cells, header.workloads
         available = prepare.backends_of_run(find_backends(), header, asked.pythons)
         begun = prepare.resumed_run(folder, available)
         for line in begun.rejected:
             click.echo(f"bench: {folder}: moved to {QUARANTINE}, as it cannot be read: {line}", err=True)
     with make_display(console) as display:
-        from bench.workloads import find_workload
-
-        named = list(dict.fromkeys(cell.workload for cell in cells))
         splits = prepare.prepare_data(
-            [find_workload(name) for name in named],
-            cache=cache_dir(data), sample=sample, limit=dataset_limit, offline=offline, display=display,
+            workloads, cache=cache_dir(data), sample=sample, limit=dataset_limit, offline=offline,
+            display=display,
         )  # fmt: skip
         current = begun or prepare.new_run(
-            results, cells=cells, available=available, preset=chosen, budget_s=budget_s, seed=seed,
-            limit=dataset_limit, sample=sample,
+            results, cells=cells, workloads=workloads, available=available, wish=wish, pythons=asked.pythons,
         )  # fmt: skip
         display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
+        display.say(prepare.plan_in_words(current.header))
         try:
             Runner(
                 run=current, preset=chosen, infos=available.infos, pythons=asked.pythons, splits=splits,
@@ -250,6 +266,67 @@ def verify(*, as_json: bool, **what: Any) -> int:
     if any(record.status in ("ok", "failed", "nan_loss") and not record.ok for record in records):
         return EXIT_MEASURED_FAILURE
     return EXIT_NOT_MEASURED if any(not record.ok for record in records) or available.unavailable else 0
+
+
+@bench.command()
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend. [default: all]")
+@click.option(
+    "--workload", "workloads", multiple=True, metavar="NAME",
+    help="Workload. [default: mnist-softmax and mnist-mlp]",
+)  # fmt: skip
+@click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True,
+              help="Of each slowdown; there are twice as many of equals.")  # fmt: skip
+@click.option("--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="In a comparison.")
+@click.option("--windows", type=click.IntRange(min=5), default=20, show_default=True, help="In a block.")
+@click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.1, show_default=True,
+              help="Seconds of a window.")  # fmt: skip
+@own_python
+@where_results
+@where_data
+@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@click.option("--resume", metavar="RUN", help="Go on with a self-test that was interrupted.")
+@click.option("--again", metavar="RUN", help="Measure nothing: judge the windows of a self-test again.")
+def selftest(
+    *, results: Path, data: Path | None, offline: bool, resume: str | None, again: str | None,
+    pythons: tuple[str, ...], **what: Any,
+) -> int:  # fmt: skip
+    """Measure the measurer: compare equals, and sides slowed by a known share, and count what is found."""
+    from rich.console import Console
+
+    from bench import selftest as collecting
+    from bench.calibration import calibrate
+    from bench.datasets import cache_dir
+    from bench.progress import make_display
+    from bench.report import selftest as reporting
+    from bench.selftest_records import find_selftest, read_selftest
+
+    console = Console()
+    if again is None:
+        asked = collecting.Asking(**what, pythons=_pythons(pythons))
+        with make_display(console) as display:
+            measured = collecting.measure(
+                asked, results=results, cache=cache_dir(data), resume=resume, offline=offline, display=display
+            )
+    else:
+        measured = read_selftest(find_selftest(results, again))
+    found = calibrate(measured)
+    reporting.render(measured, found, console)
+    console.print(f"Report: {reporting.write(measured, found)}", soft_wrap=True, highlight=False)
+    return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.standing]
+
+
+@bench.command()
+@click.argument("name", metavar="RUN")
+@where_results
+def targets(name: str, results: Path) -> None:
+    """Propose a target accuracy for every workload of a run: the mean less three standard deviations."""
+    from rich.console import Console
+
+    from bench.accuracy import proposed_targets
+    from bench.report.convergence import render_targets
+    from bench.runs import find_run, read_run
+
+    render_targets(proposed_targets(read_run(find_run(results, name))), Console())
 
 
 @bench.command("list")
@@ -397,12 +474,13 @@ def _asked(
     device: str,
     precision: Any,
     pythons: tuple[str, ...],
+    sweep: tuple[int, ...] = (),
 ) -> Any:
     from bench.prepare import Asked
 
     return Asked(
         workloads=workloads, backends=backends, modes=modes, device=device, precision=precision,
-        pythons=_pythons(pythons),
+        pythons=_pythons(pythons), sweep=sweep,
     )  # fmt: skip
 
 

@@ -1,6 +1,7 @@
-"""Start a worker, listen to it, and make sure that it ends: by itself, at its time limit, or with us."""
+"""Start a worker, talk with it, and make sure that it ends: by itself, at its time limit, or with us."""
 
 import contextlib
+import math
 import os
 import selectors
 import shutil
@@ -10,13 +11,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
+from types import TracebackType
+from typing import IO, Self, TypeVar
 
 import msgspec
 
 from backends.base import BackendInfo
 from bench.machine import tuning_variables
-from bench.protocol import AnyEvent, Done, Failed, Task
+from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, Started, Task
 from bench.records import Status
 from bench.specs import Device
 
@@ -26,6 +28,8 @@ PASSED_VARIABLES = (
 )  # fmt: skip
 """What a process needs to start. Beside these a worker gets the tuning variables, which the run's environment
 records; all else is kept from it, as a figure must not hang on a variable that no record tells of."""
+
+Heard = TypeVar("Heard", bound=Event)
 
 _TAIL_LINES = 20
 _POLL_S = 0.2
@@ -42,9 +46,14 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     exit_signal: str | None
     stderr_tail: tuple[str, ...]
     wall_s: float
+    """Time in which it was listened to: starting and working, not waiting for its turn."""
+    start_s: float | None = None
+    """From its start to its first word."""
 
 
-def worker_environment(info: BackendInfo, device: Device, scratch: Path) -> dict[str, str]:
+def worker_environment(
+    info: BackendInfo, device: Device, scratch: Path, hash_seed: int | None = None
+) -> dict[str, str]:
     """Return the variables a worker is started with: those allowed through, then the backend's own."""
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
     environment |= tuning_variables()
@@ -52,6 +61,8 @@ def worker_environment(info: BackendInfo, device: Device, scratch: Path) -> dict
     if device == "cpu":
         environment |= info.cpu_environment
         environment["CUDA_VISIBLE_DEVICES"] = ""  # a job on the CPU must not even see a GPU
+    if hash_seed is not None:
+        environment["PYTHONHASHSEED"] = str(hash_seed)
     return {name: value.replace("{scratch}", str(scratch)) for name, value in environment.items()}
 
 
@@ -63,31 +74,165 @@ def run_worker(
     time_limit_s: float,
     on_event: Callable[[AnyEvent], None] = lambda _: None,
 ) -> Outcome:
-    """Run one task in a fresh process and return how it ended; KeyboardInterrupt leaves nothing running."""
-    scratch = Path(tempfile.mkdtemp(prefix="samework-"))
-    started = time.monotonic()
-    events: list[AnyEvent] = []
-    try:
-        with (scratch / "output").open("w+b") as output:
-            process, channel = _start(task, python, worker_environment(task.backend, device, scratch), output)
+    """Run one task that needs no commands in a fresh process; KeyboardInterrupt leaves nothing running."""
+    with Worker(task, python=python, device=device, time_limit_s=time_limit_s, on_event=on_event) as worker:
+        return worker.finish()
+
+
+class Worker:
+    """A worker process; as a context it leaves neither the process nor its scratch folder behind.
+
+    Its time limit counts the time in which it is listened to, so waiting for a turn costs it nothing.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        *,
+        python: Path,
+        device: Device,
+        time_limit_s: float,
+        on_event: Callable[[AnyEvent], None] = lambda _: None,
+        hash_seed: int | None = None,
+        deadline: float = math.inf,
+    ) -> None:
+        """`deadline`, a time of the monotonic clock, ends it whatever is left of its time limit."""
+        self._task, self._python, self._device, self._hash_seed = task, python, device, hash_seed
+        self._time_limit_s, self._deadline, self._on_event = time_limit_s, deadline, on_event
+        self._events: list[AnyEvent] = []
+        self._buffer = b""
+        self._wall_s = 0.0
+        self._start_s: float | None = None
+        self._timed_out = False
+        self._over = False
+        """Nothing more is to be heard: it ended, ran out of time, or said what is no event."""
+
+    def __enter__(self) -> Self:
+        self._scratch = Path(tempfile.mkdtemp(prefix="samework-"))
+        try:
+            self._output = (self._scratch / "output").open("w+b")
+            environment = worker_environment(self._task.backend, self._device, self._scratch, self._hash_seed)
+            self._started = time.monotonic()
+            self._process, self._channel = _start(self._task, self._python, environment, self._output)
+        except BaseException:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+            raise
+        os.set_blocking(self._channel, False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            _end(self._process)
+            os.close(self._channel)
+            self._output.close()
+            self._hang_up()
+        finally:
+            shutil.rmtree(self._scratch, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def over(self) -> bool:
+        return self._over
+
+    def ask(self, command: AnyCommand) -> None:
+        """Send a command; that it can no longer be read shows when its answer is waited for."""
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.write(msgspec.json.encode(command) + b"\n")
+                self._process.stdin.flush()
+
+    def wait_for(self, kind: type[Heard]) -> Heard | None:
+        """Listen until an event of that kind has come and return it; None where the worker is over first."""
+        while not self._over:
+            if self._listen(kind) and isinstance(event := self._events[-1], kind):
+                return event
+        return None
+
+    def finish(self) -> Outcome:
+        """Close the channel of commands, listen until the worker is over, and return how it ended."""
+        self._hang_up()
+        while not self._over:
+            self._listen(None)
+        _end(self._process)
+        tail = _tail(self._output)
+        status, error, exit_signal = _verdict(
+            self._process.returncode, self._timed_out, self._time_limit_s, self._events, tail
+        )
+        return Outcome(
+            events=tuple(self._events),
+            status=status,
+            error=error,
+            exit_signal=exit_signal,
+            stderr_tail=tail if status != "ok" else (),
+            wall_s=self._wall_s,
+            start_s=self._start_s,
+        )
+
+    def _hang_up(self) -> None:
+        if self._process.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
+
+    def _listen(self, kind: type[Event] | None) -> bool:
+        """Take in events until one of that kind has come or the worker is over; return whether one came."""
+        began = time.monotonic()
+        try:
+            return self._take(kind, min(began + self._time_limit_s - self._wall_s, self._deadline))
+        finally:
+            self._wall_s += time.monotonic() - began
+
+    def _take(self, kind: type[Event] | None, deadline: float) -> bool:
+        """Collect events until one of that kind, the worker's end, or the deadline.
+
+        The end is seen by polling the process, not by the end of the pipe: a helper process that a framework
+        leaves behind would hold the pipe open. A line that is no event ends the job: nothing after it can be
+        trusted. Events behind the one that is waited for stay in the buffer.
+        """
+        if self._buffer and self._read_lines(kind):
+            return True
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._channel, selectors.EVENT_READ)
+            while not self._over:
+                ended = self._process.poll() is not None
+                while not self._over and selector.select(timeout=0 if ended else _POLL_S):
+                    chunk = os.read(self._channel, 65536)
+                    if not chunk:
+                        self._over = True
+                        last_moment = min(deadline, time.monotonic() + _EXIT_S)
+                        self._timed_out = not ended and _overruns(self._process, last_moment)
+                        return False
+                    self._buffer += chunk
+                    if self._read_lines(kind):
+                        return True
+                    if not ended and time.monotonic() > deadline:  # however much it has to say
+                        self._over = self._timed_out = True
+                if ended:
+                    self._over = True
+                elif time.monotonic() > deadline:
+                    self._over = self._timed_out = True
+        return False
+
+    def _read_lines(self, kind: type[Event] | None) -> bool:
+        """Take events from the buffer, up to one of that kind; return whether it was there."""
+        while not self._over and b"\n" in self._buffer:
+            line, self._buffer = self._buffer.split(b"\n", 1)
             try:
-                timed_out = _listen(process, channel, started + time_limit_s, events, on_event)
-            finally:
-                _end(process)
-                os.close(channel)
-            wall_s = time.monotonic() - started
-            tail = _tail(output)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    status, error, exit_signal = _verdict(process.returncode, timed_out, time_limit_s, events, tail)
-    return Outcome(
-        events=tuple(events),
-        status=status,
-        error=error,
-        exit_signal=exit_signal,
-        stderr_tail=tail if status != "ok" else (),
-        wall_s=wall_s,
-    )
+                event = msgspec.json.decode(line, type=AnyEvent)
+            except msgspec.DecodeError as error:
+                event = Failed(status="failed", error=f"it sent a line that is no event: {error}")
+                self._over = True
+            if isinstance(event, Started) and self._start_s is None:
+                self._start_s = time.monotonic() - self._started
+            self._events.append(event)
+            self._on_event(event)
+            if kind is not None and isinstance(event, kind):
+                return True
+        return False
 
 
 def _start(
@@ -111,50 +256,9 @@ def _start(
         os.close(write_end)
     if process.stdin is not None:
         with contextlib.suppress(BrokenPipeError):  # it died first: its exit status and output tell
-            process.stdin.write(msgspec.json.encode(task))
-            process.stdin.close()
+            process.stdin.write(msgspec.json.encode(task) + b"\n")
+            process.stdin.flush()
     return process, read_end
-
-
-def _listen(
-    process: "subprocess.Popen[bytes]",
-    channel: int,
-    deadline: float,
-    events: list[AnyEvent],
-    on_event: Callable[[AnyEvent], None],
-) -> bool:
-    """Collect events until the worker has ended or the deadline passed; return whether it passed.
-
-    The end is seen by polling the process, not by the end of the pipe: a helper process that a framework
-    leaves behind would hold the pipe open. A line that is no event ends the job: nothing after it can be
-    trusted.
-    """
-    os.set_blocking(channel, False)
-    buffer = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(channel, selectors.EVENT_READ)
-        while True:
-            ended = process.poll() is not None
-            while selector.select(timeout=0 if ended else _POLL_S):
-                chunk = os.read(channel, 65536)
-                if not chunk:
-                    return not ended and _overruns(process, min(deadline, time.monotonic() + _EXIT_S))
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
-                    try:
-                        event = msgspec.json.decode(line, type=AnyEvent)
-                    except msgspec.DecodeError as error:
-                        said = f"it sent a line that is no event: {error}"
-                        events.append(Failed(status="failed", error=said))
-                        return False
-                    events.append(event)
-                    on_event(event)
-                if not ended and time.monotonic() > deadline:  # however much it has to say
-                    return True
-            if ended:
-                return False
-            if time.monotonic() > deadline:
-                return True
 
 
 def _overruns(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
@@ -189,7 +293,11 @@ def _verdict(
     if isinstance(last, Done) and returncode in (0, -signal.SIGKILL):  # ours, where it hung when it was done
         return "ok", None, None
     if timed_out:
-        return "timeout", f"it was stopped after its limit of {time_limit_s:.0f} s", None
+        return (
+            "timeout",
+            f"it was stopped at its limit of {time_limit_s:.0f} s, or when all time was spent",
+            None,
+        )
     if returncode < 0:
         name = signal.Signals(-returncode).name
         hint = "; most often the system ran out of memory" if returncode == -signal.SIGKILL else ""

@@ -11,7 +11,6 @@ import subprocess
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import psutil
@@ -91,17 +90,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.cpu_model}, {self.usable_cpus} CPUs, {self.memory_bytes / 2**30:.0f} GiB, {gpus}"
 
 
-class CpuTimes(NamedTuple):
-    """CPU time since boot, over all CPUs, in the kernel's ticks."""
-
-    steal: float
-    """Time a CPU was ready to run and the hypervisor ran somebody else."""
-    total: float
-
-
 def capture_environment() -> Environment:
     """Return what this machine and this code are now."""
-    cpu_model, cpu_flags = parse_cpuinfo(_read(Path("/proc/cpuinfo")))
+    cpu_model, cpu_flags = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))
     gpus, gpu_driver = parse_gpus(_output(_GPU_QUERY) or "")
     commit, dirty = source_state(_PROJECT)
     return Environment(
@@ -164,7 +155,7 @@ def usable_cpus() -> int:
     """
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = cgroup_cpu_quota(_read(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
+    quota = cgroup_cpu_quota(read_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
     return allowed if quota is None else max(1, min(allowed, int(quota)))
 
 
@@ -174,18 +165,28 @@ def cgroup_cpu_quota(memberships: str, mount: Path) -> float | None:
     `memberships` is the text of /proc/self/cgroup; the groups' files are looked for under `mount`.
     """
     quotas: list[float | None] = []
+    for folder in cpu_groups(memberships, mount):
+        # Only one of the two versions has its files there.
+        quotas.append(parse_cpu_max(read_text(folder / "cpu.max")))
+        period = read_text(folder / "cpu.cfs_period_us")
+        quotas.append(parse_cpu_max(f"{read_text(folder / 'cpu.cfs_quota_us')} {period}"))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def cpu_groups(memberships: str, mount: Path) -> list[Path]:
+    """Return the folders, under `mount`, of the control groups whose CPU limits hold for this process.
+
+    `memberships` is the text of /proc/self/cgroup. Some of the folders may not exist.
+    """
+    folders: list[Path] = []
     for line in memberships.splitlines():
         _, _, membership = line.partition(":")
         controllers, colon, path = membership.partition(":")
-        if not colon:
-            continue
-        if controllers == "":  # version 2
-            quotas += [parse_cpu_max(_read(folder / "cpu.max")) for folder in _upwards(mount, path)]
-        elif "cpu" in controllers.split(","):  # version 1, mounted under the controllers' names
-            for folder in _upwards(mount / controllers, path):
-                period = _read(folder / "cpu.cfs_period_us")
-                quotas.append(parse_cpu_max(f"{_read(folder / 'cpu.cfs_quota_us')} {period}"))
-    return min((quota for quota in quotas if quota is not None), default=None)
+        if colon and controllers == "":  # version 2
+            folders += _upwards(mount, path)
+        elif colon and "cpu" in controllers.split(","):  # version 1, mounted under the controllers' names
+            folders += _upwards(mount / controllers, path)
+    return folders
 
 
 def parse_cpu_max(text: str) -> float | None:
@@ -233,37 +234,11 @@ def parse_git_status(text: str) -> tuple[str | None, bool | None]:
     return commit, dirty
 
 
-def read_steal() -> CpuTimes | None:
-    """Return the CPU times of this machine so far, None where the kernel does not tell what was stolen."""
-    return parse_steal(_read(Path("/proc/stat")))
-
-
-def parse_steal(text: str) -> CpuTimes | None:
-    """Return the CPU times in the text of /proc/stat."""
-    for line in text.splitlines():
-        name, *words = line.split() or [""]
-        if name == "cpu" and len(words) >= 8 and all(word.isdecimal() for word in words):
-            # user nice system idle iowait irq softirq steal; guest time, which follows, is part of user time
-            ticks = [float(word) for word in words[:8]]
-            return CpuTimes(steal=ticks[7], total=sum(ticks))
-    return None
-
-
-def steal_share(before: CpuTimes | None, after: CpuTimes | None) -> float | None:
-    """Return the share of all CPU time between two readings that the hypervisor took, from 0 to 1."""
-    if before is None or after is None:
-        return None
-    stolen, total = after.steal - before.steal, after.total - before.total
-    if total <= 0 or not 0 <= stolen <= total:  # the counters went back, as after a live migration
-        return None
-    return stolen / total
-
-
 def peak_rss_bytes() -> tuple[int, str]:
     """Return the most memory this process ever held in RAM, and the name of the counter that says so."""
     # Not ru_maxrss where it can be helped: on Linux it starts at the peak of the process that forked this
     # one, so a worker started by a large harness would report the harness.
-    peak = parse_peak_rss(_read(Path("/proc/self/status")))
+    peak = parse_peak_rss(read_text(Path("/proc/self/status")))
     if peak is not None:
         return peak, "VmHWM"
     import resource  # not on every platform
@@ -281,19 +256,19 @@ def parse_peak_rss(text: str) -> int | None:
     return None
 
 
-def _version() -> str:
-    try:
-        return metadata.version(_DISTRIBUTION)
-    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
-        return bench.__version__
-
-
-def _read(path: Path) -> str:
+def read_text(path: Path) -> str:
     """Return the text of a file, empty where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except (OSError, ValueError):  # ValueError: a path with a NUL in it
         return ""
+
+
+def _version() -> str:
+    try:
+        return metadata.version(_DISTRIBUTION)
+    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+        return bench.__version__
 
 
 def _output(command: Sequence[str]) -> str | None:

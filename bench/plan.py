@@ -7,7 +7,9 @@ import msgspec
 
 from backends.base import BackendInfo
 from bench.errors import UsageError, unknown
+from bench.records import Plan
 from bench.specs import Cell, Device, Precision
+from bench.workloads import SWEPT, base_name
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,11 +22,11 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """`taught`: the mode each framework's documentation teaches; `all`: every mode."""
     min_blocks: int
     windows: int
-    """Timed windows a job at least."""
+    """Timed windows a job at least: rounds of turns in a block."""
     window_s: float
     epochs: float
     """Epochs trained for accuracy at most, where the budget allows."""
-    training_blocks: int
+    seeds: int
     """Blocks whose jobs also train for accuracy, each with a seed of its own."""
     target_half_width: float = 0.015
 
@@ -34,24 +36,27 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         preset.name: preset
         for preset in (
             Preset(
-                name="quick", summary="the taught modes, 3 blocks, 15 minutes",
-                budget_s=15 * 60, modes="taught", min_blocks=3, windows=5, window_s=0.5,
-                epochs=3, training_blocks=1,
+                name="quick", summary="the taught modes, 5 blocks, 15 minutes",
+                budget_s=15 * 60, modes="taught", min_blocks=5, windows=20, window_s=0.1,
+                epochs=3, seeds=1,
             ),
             Preset(
-                name="standard", summary="every mode, 5 blocks, 2 hours",
-                budget_s=2 * 3600, modes="all", min_blocks=5, windows=5, window_s=0.5,
-                epochs=10, training_blocks=3,
+                name="standard", summary="every mode, 8 blocks, 2 hours",
+                budget_s=2 * 3600, modes="all", min_blocks=8, windows=20, window_s=0.1,
+                epochs=10, seeds=3,
             ),
             Preset(
-                name="full", summary="every mode, 8 blocks, 8 hours",
-                budget_s=8 * 3600, modes="all", min_blocks=8, windows=7, window_s=1.0,
-                epochs=20, training_blocks=5,
+                name="full", summary="every mode, 10 blocks, 8 hours",
+                budget_s=8 * 3600, modes="all", min_blocks=10, windows=40, window_s=0.1,
+                epochs=20, seeds=5,
             ),
         )
     }
 )  # fmt: skip
 
+START_GUESS_S = 4.0
+PARITY_GUESS_S = 4.0
+"""What starting a worker, and proving one cell's parity, is thought to take before anything has run."""
 TRAINING_SHARE = 0.6
 """Share of the time left after the required windows that is given to training for accuracy."""
 SMALLEST_TRAINING = 0.05
@@ -78,14 +83,55 @@ def parse_budget(text: str) -> float:
     return seconds
 
 
+def parse_precision(text: str) -> float:
+    """Return the relative half-width in `1.5%` or `0.015`; raise UsageError if it makes no sense."""
+    number, scale = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
+    try:
+        width = float(number) * scale
+    except ValueError:
+        width = float("nan")
+    if not 0.0005 <= width <= 0.5:  # also false for NaN
+        raise UsageError(f"precision {text!r} is not a share from 0.05% to 50%; write 1.5% or 0.015.")
+    return width
+
+
+def parse_sweep(text: str) -> tuple[int, ...]:
+    """Return the batch sizes in `batch=16..1024`, doubling, or `batch=16,100`; raise UsageError if none."""
+    what, equals, sizes = text.partition("=")
+    first, dots, last = sizes.partition("..")
+    words = [first, last] if dots else sizes.split(",")
+    if (
+        what != "batch"
+        or not equals
+        or not all(word.isdecimal() and 1 <= int(word) <= 65536 for word in words)
+    ):
+        raise UsageError(
+            f"sweep {text!r} is not batch=FIRST..LAST or batch=A,B,C with sizes from 1 to 65536."
+        )
+    if not dots:
+        return tuple(sorted({int(word) for word in words}))
+    found = [int(first)]
+    while found[-1] * 2 <= int(last):
+        found.append(found[-1] * 2)
+    if int(last) < int(first):
+        raise UsageError(f"sweep {text!r} ends before it begins.")
+    return tuple(found)
+
+
 def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str) -> list[str]:
-    """Return the modes of one backend that are to run: those asked for, else those of the preset."""
-    names = [mode.name for mode in info.modes]
-    if "all" in asked or (not asked and preset_modes == "all"):
-        return names
-    if not asked:
-        return [info.taught_mode]
-    return [name for name in names if name in asked]
+    """Return the modes of one backend that are to run: those asked for, else those of the preset.
+
+    `all`, `taught` and `pipeline` may be asked for in place of names.
+    """
+    wanted = set(asked) or {preset_modes}
+    return [
+        mode.name
+        for mode in info.modes
+        if mode.name in wanted
+        or "all" in wanted
+        or (mode.taught and "taught" in wanted)
+        or (mode.pipeline and "pipeline" in wanted)
+    ]
 
 
 def choose_cells(
@@ -102,7 +148,7 @@ def choose_cells(
 
     `named` says whether the backends were named by the user, rather than being all there are.
     """
-    known = sorted({mode.name for info in backends for mode in info.modes} | {"all"})
+    known = sorted({mode.name for info in backends for mode in info.modes} | {"all", "taught", "pipeline"})
     for mode in modes:
         if mode not in known:
             raise unknown("mode", mode, known, f"modes of {', '.join(info.name for info in backends)}")
@@ -154,3 +200,22 @@ def plan_epochs(seconds_per_epoch: Mapping[str, float], available_s: float, most
         )
         left -= epochs[name] * seconds_per_epoch[name]
     return epochs
+
+
+def make_plan(
+    cells: Sequence[Cell], *, min_blocks: int, windows: int, window_s: float, budget_s: float, seeds: int
+) -> Plan:
+    """Return what a run is thought to take, before anything is known of the machine.
+
+    The guess holds for networks that train a step within a window; for slower ones it is too short, which the
+    time left, told as the run goes on, makes good.
+    """
+    jobs = len(cells) * min_blocks
+    parity_s = PARITY_GUESS_S * len({(base_name(cell.workload), cell.backend, cell.mode) for cell in cells})
+    blocks_s = jobs * (START_GUESS_S + windows * window_s)
+    left_s = max(0.0, budget_s - parity_s - blocks_s)
+    trains = seeds > 0 and any(SWEPT not in cell.workload for cell in cells)
+    training_s = left_s * TRAINING_SHARE if trains else 0.0
+    return Plan(
+        jobs=jobs, parity_s=parity_s, blocks_s=blocks_s, training_s=training_s, refining_s=left_s - training_s
+    )

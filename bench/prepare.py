@@ -11,16 +11,17 @@ import msgspec
 from backends.base import BackendInfo
 from bench import datasets
 from bench.errors import RecordError, UnavailableError, UsageError
+from bench.footprint import Footprint, footprints
 from bench.machine import capture_environment, nvidia_driver_present
-from bench.plan import Preset, choose_cells
-from bench.progress import Display, DownloadProgress
+from bench.plan import Preset, choose_cells, make_plan
+from bench.progress import Display, DownloadProgress, duration
 from bench.protocol import DataSource
 from bench.records import BackendHere, RunHeader
 from bench.registry import Registry, installed_versions
 from bench.run import Split
 from bench.runs import Run, create_run, quarantine_rejected, read_run
 from bench.specs import Cell, Device, Precision, Workload
-from bench.workloads import MAIN_WORKLOADS, find_workload
+from bench.workloads import MAIN_WORKLOADS, find_workload, swept
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     device: str = "auto"
     precision: Precision = "fp32"
     pythons: Mapping[str, Path] = {}
+    sweep: tuple[int, ...] = ()
+    """Batch sizes at which every workload is timed, in place of its own; none: its own."""
 
 
 class Available(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,10 +114,18 @@ def backends_of_run(registry: Registry, header: RunHeader, pythons: Mapping[str,
     )
 
 
+def chosen_workloads(asked: Asked) -> tuple[Workload, ...]:
+    """Return the workloads that were asked for, or the main ones, at every batch size of a sweep."""
+    workloads = [find_workload(name) for name in dict.fromkeys(asked.workloads or MAIN_WORKLOADS)]
+    if asked.sweep:
+        workloads = [swept(workload, size) for workload in workloads for size in asked.sweep]
+    return tuple(workloads)
+
+
 def chosen_cells(asked: Asked, available: Available, device: Device, preset_modes: str) -> tuple[Cell, ...]:
     """Return the cells that were asked for, those of backends that cannot run included."""
     return choose_cells(
-        workloads=[find_workload(name).name for name in dict.fromkeys(asked.workloads or MAIN_WORKLOADS)],
+        workloads=[workload.name for workload in chosen_workloads(asked)],
         backends=list(available.infos.values()),
         modes=asked.modes,
         preset_modes=preset_modes,
@@ -146,52 +157,96 @@ def prepare_data(
     for workload in workloads:
         if splits[workload.dataset].train < workload.batch_size:
             raise UsageError(
-                f"--dataset-limit {limit} is less than one batch of {workload.name}, "
-                f"{workload.batch_size} images."
+                f"{splits[workload.dataset].train} training images are less than one batch of "
+                f"{workload.name}, {workload.batch_size} images."
             )
     return {workload.name: splits[workload.dataset] for workload in workloads}
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """How much a run is to measure: the preset, and what the user wants otherwise."""
+
+    preset: Preset
+    budget_s: float
+    target_half_width: float
+    seeds: int
+    seed: int
+    limit: int | None
+    sample: bool
+
+    @property
+    def min_blocks(self) -> int:
+        """Blocks a row needs; where more seeds are wished for than that, as many as there are seeds."""
+        return max(self.preset.min_blocks, self.seeds)
 
 
 def new_run(
     results: Path,
     *,
     cells: tuple[Cell, ...],
+    workloads: Sequence[Workload],
     available: Available,
-    preset: Preset,
-    budget_s: float,
-    seed: int,
-    limit: int | None,
-    sample: bool,
+    wish: Wish,
+    pythons: Mapping[str, Path],
 ) -> Run:
     """Make the folder of a new run and write its header."""
     now = datetime.now(UTC)
+    usable = {name: info for name, info in available.infos.items() if name not in available.unavailable}
+    sizes = footprints(list(usable.values()), pythons)
     header = RunHeader(
         run_id=f"run-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         created_at=now.isoformat(timespec="seconds"),
         command=("bench", *sys.argv[1:]),
-        preset=preset.name,
-        budget_s=budget_s,
-        min_blocks=preset.min_blocks,
-        target_half_width=preset.target_half_width,
-        seed=seed,
-        dataset_limit=limit,
-        sample=sample,
-        cells=cells,
-        workloads=tuple(find_workload(name) for name in dict.fromkeys(cell.workload for cell in cells)),
-        backends=tuple(
-            BackendHere(
-                name=info.name,
-                title=info.title,
-                taught_mode=info.taught_mode,
-                modes={mode.name: mode.summary for mode in info.modes},
-                reference=info.reference,
-                versions=available.versions[info.name],
-            )
-            for info in available.infos.values()
+        preset=wish.preset.name,
+        budget_s=wish.budget_s,
+        min_blocks=wish.min_blocks,
+        target_half_width=wish.target_half_width,
+        seeds=wish.seeds,
+        planned=make_plan(
+            cells,
+            min_blocks=wish.min_blocks,
+            windows=wish.preset.windows,
+            window_s=wish.preset.window_s,
+            budget_s=wish.budget_s,
+            seeds=wish.seeds,
         ),
+        seed=wish.seed,
+        dataset_limit=wish.limit,
+        sample=wish.sample,
+        cells=cells,
+        workloads=tuple(workloads),
+        backends=tuple(_here(info, available, sizes.get(name)) for name, info in available.infos.items()),
         environment=capture_environment(),
     )
     return Run(folder=create_run(results, header), header=header, records=())
+
+
+def _here(info: BackendInfo, available: Available, size: Footprint | None) -> BackendHere:
+    return BackendHere(
+        name=info.name,
+        title=info.title,
+        taught_mode=info.taught_mode,
+        modes={mode.name: mode.summary for mode in info.modes},
+        pipeline_modes=tuple(mode.name for mode in info.modes if mode.pipeline),
+        reference=info.reference,
+        versions=available.versions[info.name],
+        packages=size.packages if size else None,
+        installed_bytes=size.bytes if size else None,
+    )
+
+
+def plan_in_words(header: RunHeader) -> str:
+    """Return what a run means to do and about how long each part takes."""
+    plan = header.planned
+    parts = [f"parity {duration(plan.parity_s)}", f"{plan.jobs} jobs in blocks {duration(plan.blocks_s)}"]
+    if plan.training_s:
+        parts.append(f"training {duration(plan.training_s)}")
+    width = f"±{100 * header.target_half_width:g} %"
+    parts.append(f"further blocks where a ratio is not known to {width} {duration(plan.refining_s)}")
+    said = f"Plan for {duration(header.budget_s)}: about {', '.join(parts)}."
+    if plan.parity_s + plan.blocks_s > header.budget_s:
+        said += " That is more than the budget: some rows will have too few blocks to be ranked."
+    return said
 
 
 def resumed_run(folder: Path, available: Available) -> Run:

@@ -1,11 +1,11 @@
-"""What the harness and a worker say to each other: one task in, events out, each a line of JSON."""
+"""What harness and worker say to each other, each a line of JSON: a task and commands in, events out."""
 
 from typing import TypeAlias
 
 import msgspec
 
 from backends.base import BackendInfo
-from bench.records import EpochPoint, JobSpec, ParityCheck, Status, Window
+from bench.records import EpochPoint, JobSpec, ParityCheck, Peak, Status, StepSplit, Window
 from bench.specs import Cell, Workload
 
 
@@ -18,11 +18,15 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasureTask(msgspec.Struct, frozen=True, kw_only=True, tag="measure", tag_field="task"):
-    """Train one cell and time it."""
+    """Train one cell: start, warm up, then take a turn at each `Turn`, and at `Finish` do the rest."""
 
     backend: BackendInfo
     data: DataSource
     spec: JobSpec
+    look_closer: bool = False
+    """Whether to split a step, count its operations and measure the machine's peak after the windows."""
+    slowdown: float | None = None
+    """For the self-test: share by which training is made to take longer, 0.05 for 5 %; None: not at all."""
 
 
 class ParityCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,11 +51,28 @@ class ProbeTask(msgspec.Struct, frozen=True, kw_only=True, tag="probe", tag_fiel
     case: ParityCase
 
 
+class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
+    """What the harness asks of a worker that measures, once it is ready."""
+
+
+class Turn(Command, frozen=True, kw_only=True, tag="turn"):
+    """Train one window, answered by `Timed`."""
+
+
+class Finish(Command, frozen=True, kw_only=True, tag="finish"):
+    """No more turns: describe, learn if that was asked, and end."""
+
+
+AnyCommand: TypeAlias = Turn | Finish
 Task: TypeAlias = MeasureTask | VerifyTask | ProbeTask
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
     """Something a worker reports as soon as it has happened."""
+
+
+class Started(Event, frozen=True, kw_only=True, tag="started"):
+    """The first word: the interpreter runs and the harness's own modules are there."""
 
 
 class Imported(Event, frozen=True, kw_only=True, tag="imported"):
@@ -74,6 +95,10 @@ class WarmedUp(Event, frozen=True, kw_only=True, tag="warmup"):
     window: Window
 
 
+class Ready(Event, frozen=True, kw_only=True, tag="ready"):
+    """Warmed up: it waits for its turns."""
+
+
 class Timed(Event, frozen=True, kw_only=True, tag="window"):
     window: Window
 
@@ -89,11 +114,23 @@ class Learned(Event, frozen=True, kw_only=True, tag="learned"):
 
 class Memory(Event, frozen=True, kw_only=True, tag="memory"):
     peak_rss_bytes: int
-    method: str
+    peak_rss_method: str
 
 
 class Described(Event, frozen=True, kw_only=True, tag="described"):
     facts: dict[str, str | int | float | bool | None]
+
+
+class DeviceMemory(Event, frozen=True, kw_only=True, tag="device_memory"):
+    process_device_bytes: int | None
+
+
+class LookedCloser(Event, frozen=True, kw_only=True, tag="looked_closer"):
+    """What a backend that can be looked into says; None where it cannot."""
+
+    split: StepSplit | None
+    counted_flops: float | None
+    peak: Peak | None
 
 
 class Verified(Event, frozen=True, kw_only=True, tag="verified"):
@@ -119,6 +156,6 @@ class Done(Event, frozen=True, kw_only=True, tag="done"):
 
 
 AnyEvent: TypeAlias = (
-    Imported | DataLoaded | Built | FirstStep | WarmedUp | Timed | Evaluated | Learned | Memory | Described
-    | Verified | Probed | Failed | Done
+    Started | Imported | DataLoaded | Built | FirstStep | WarmedUp | Ready | Timed | Evaluated | Learned
+    | Memory | DeviceMemory | Described | LookedCloser | Verified | Probed | Failed | Done
 )  # fmt: skip

@@ -11,7 +11,7 @@ import msgspec
 from bench.machine import Environment
 from bench.specs import Cell, Workload
 
-SCHEMA = 1
+SCHEMA = 2
 
 Status: TypeAlias = Literal[
     "ok",
@@ -33,6 +33,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     steps: int
     samples: int
     seconds: float
+    energy_j: float | None = None
+    """What the machine, or the GPU the job runs on, drew in that time; None where no meter tells."""
 
 
 class EpochPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,9 +62,12 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The round, from 0, in which every backend of the workload ran once, back to back."""
     position: int
     """The place of this job in its block's order, from 0."""
+    hash_seed: int
+    """Of the worker's PYTHONHASHSEED, drawn anew for every job: what hangs on it is noise, not a bias."""
     windows: int
     """Timed windows at least; up to twice as many are taken while the rate has not settled. 0: none."""
     window_s: float
+    """About how long a window is; the jobs of a block take turns, a window each."""
     epochs: float
     """Epochs to train and evaluate after the windows, from the initial weights; 0: none."""
     time_limit_s: float
@@ -81,7 +86,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     started_at: str
     """UTC, ISO 8601."""
     wall_s: float
-    """From starting the process to its end, seen from the harness."""
+    """What the job cost, seen from the harness: from starting the process to its end, but for the time in
+    which it waited for its turn."""
+    start_s: float | None = None
+    """From starting the process until its first word: the interpreter and the harness's own modules."""
     import_s: float | None = None
     data_s: float | None = None
     build_s: float | None = None
@@ -95,12 +103,93 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     peak_rss_bytes: int | None = None
     peak_rss_method: str | None = None
     peak_device_bytes: int | None = None
+    """Peak of the framework's own allocator on the GPU."""
+    process_device_bytes: int | None = None
+    """What the driver says the whole process held on the GPU when its windows were done."""
+    split: "StepSplit | None" = None
+    """Where a step's time goes; None where the backend does not tell, or it was not asked."""
+    counted_flops: float | None = None
+    """Floating-point operations of one training step as the framework itself counts them."""
+    peak: "Peak | None" = None
+    """The machine's peak as this framework reaches it."""
     described: dict[str, str | int | float | bool | None] = {}
     """What the backend said of itself: versions, the actual device, threads."""
-    load_before: float | None = None
-    """Load average of the last minute when the process was started."""
-    steal_share: float | None = None
-    """Share of CPU time that the hypervisor took while the process ran; None where it is not told."""
+
+
+class StepSplit(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of a training step goes, in seconds a step, each part waited for before the next begins.
+
+    So the sum is more than a step takes when the parts overlap, as they do between the clocks.
+    """
+
+    steps: int
+    """Steps that were looked at; the figures are means over them."""
+    data_s: float
+    """Getting the batch: gathering it on the device, or waiting for the input pipeline."""
+    transfer_s: float
+    """Bringing what the step needs from the host to the device."""
+    dispatch_s: float
+    """The call of the step until it returns. Where calls are synchronous, as on CPUs, it holds the work."""
+    device_s: float
+    """From there until the device has finished."""
+
+
+class Peak(msgspec.Struct, frozen=True, kw_only=True):
+    """What this machine reaches at best: the best of several tries of a product and of a copy."""
+
+    flops_per_s: float
+    """Of a square matrix product in the job's precision."""
+    bytes_per_s: float
+    """Read and written by copying an array far larger than the caches."""
+
+
+class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What the driver says of the GPU at one moment; None where it does not tell."""
+
+    sm_clock_mhz: int | None
+    temperature_c: int | None
+    power_w: float | None
+    clock_events: tuple[str, ...]
+    """Reasons for which it holds its clocks down."""
+    foreign_processes: int | None
+    """Processes that compute on it and are none of ours."""
+
+
+class Conditions(msgspec.Struct, frozen=True, kw_only=True):
+    """What else the machine did while the jobs of a block took their turns.
+
+    Shares are of all usable CPUs' time; a field is None where the system does not tell.
+    """
+
+    seconds: float
+    steal_share: float | None
+    """What the hypervisor gave to somebody else."""
+    throttled_share: float | None
+    """Of the time, that the control group was kept from running for having used up its quota."""
+    pressure_share: float | None
+    """Of the time, that some task waited for a CPU (pressure stall information)."""
+    foreign_share: float | None
+    """CPU time used by processes that are not of this run."""
+    load_average: float
+    """Of the last minute, when the turns began."""
+    canary_s: tuple[float, ...]
+    """Seconds of a fixed NumPy matrix product before every round of turns and after the last."""
+    gpu_before: GpuReading | None = None
+    gpu_after: GpuReading | None = None
+
+
+class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="record"):
+    """The round in which every cell of a workload ran one job, all side by side."""
+
+    schema: int = SCHEMA
+    workload: str
+    block: int
+    started_at: str
+    order: tuple[Cell, ...]
+    """The cells in the order in which their processes were started."""
+    rounds: int
+    """Rounds of turns that were taken."""
+    conditions: Conditions
 
 
 class ParityCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,7 +231,7 @@ class UnmeasuredRecord(msgspec.Struct, frozen=True, kw_only=True, tag="unmeasure
     error: str
 
 
-Record: TypeAlias = JobRecord | ParityRecord | UnmeasuredRecord
+Record: TypeAlias = JobRecord | BlockRecord | ParityRecord | UnmeasuredRecord
 
 
 class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,10 +242,29 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
     taught_mode: str
     modes: dict[str, str]
     """What each mode is, in a line."""
+    pipeline_modes: tuple[str, ...] = ()
+    """Those of them whose batches come through the framework's own input pipeline."""
     reference: bool
     """Whether it is the reference, which is never ranked."""
     versions: dict[str, str]
     """Version of every distribution it needs."""
+    packages: int | None = None
+    """Distributions that come with it: those it needs, and all that these need."""
+    installed_bytes: int | None = None
+    """What their files take on disk."""
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run meant to do, with the time it was thought to take, in seconds."""
+
+    jobs: int
+    """Worker processes of the required blocks."""
+    parity_s: float
+    blocks_s: float
+    training_s: float
+    """What is set aside for training for accuracy; the epochs are chosen when the speeds are known."""
+    refining_s: float
+    """What is left for further blocks where an interval is wider than the target."""
 
 
 class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,6 +279,10 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     min_blocks: int
     target_half_width: float
     """Relative half-width of an interval at which a row counts as precise, 0.015 for 1.5 %."""
+    seeds: int
+    """Seeds a cell trains with for accuracy, at most: 0 where nothing is trained."""
+    planned: "Plan"
+    """What was planned, and shown, before the run began."""
     seed: int
     dataset_limit: int | None
     """Only the first so many images of each split were used; None: all."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from bench.errors import RecordError, UsageError, unknown
-from bench.records import SCHEMA, JobRecord, ParityRecord, Record, RunHeader, UnmeasuredRecord
+from bench.records import SCHEMA, BlockRecord, JobRecord, ParityRecord, Record, RunHeader, UnmeasuredRecord
 
 HEADER = "run.json"
 RECORDS = "records.jsonl"
@@ -26,6 +26,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def jobs(self) -> tuple[JobRecord, ...]:
         return tuple(record for record in self.records if isinstance(record, JobRecord))
+
+    @property
+    def blocks(self) -> tuple[BlockRecord, ...]:
+        return tuple(record for record in self.records if isinstance(record, BlockRecord))
 
     @property
     def parity(self) -> tuple[ParityRecord, ...]:

@@ -87,6 +87,12 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int = 100
     target_accuracy: float | None = None
     """The test accuracy that time-to-accuracy counts to; None where no target is set."""
+    matched: bool = True
+    """Whether every backend starts from the same weights and computes the same formula of the same batches.
+
+    Where not, each uses its framework's own default initialisation, order of the data and constants of the
+    optimizer that is named: nothing is then comparable but what comes of it.
+    """
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, order=True):

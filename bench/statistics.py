@@ -2,31 +2,50 @@
 
 Everything is computed on the logarithm of a rate, so that "1.1 times as fast" and "1/1.1 times as fast" are
 the same distance from 1. The functions take numbers, not records, and raise ValueError for values that no
-measurement can have. SciPy is imported by the functions that need it: a worker, which only asks whether its
-rate has settled, loads NumPy alone.
+measurement can have. SciPy is imported by the functions that need it: a run, which only asks whether a rate
+has settled, loads NumPy alone while it measures.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 CONFIDENCE = 0.95
-SIGNIFICANCE = 0.05
+"""Of every interval that is shown."""
 POWER = 0.80
 
-FEWEST_WINDOWS = 5
-LATEST_WINDOWS = 10
-"""The steady state is judged, and the throughput taken, on so many of the latest windows at most."""
+ALPHA = 0.01
+"""Level at which a family of comparisons is decided: how often, at most, one of them claims a difference that
+is not larger than `MARGIN`."""
+MARGIN = 0.01
+"""A difference is claimed only where it is proven larger than this: what a fresh process happens to get, its
+place in memory and the order of its hash tables, makes two runs of one program differ by as much."""
+EQUIVALENCE = 0.02
+"""Two rows are called equal where a difference larger than this is ruled out,"""
+EQUIVALENCE_ALPHA = 0.05
+"""at this level of each of the two one-sided tests."""
 
+FEWEST_WINDOWS = 5
+TOLERANCE = 0.01
+"""Parts of a job whose levels differ by no more have the same level, however small the scatter."""
+
+_DRAWS = 2000
+_SEED = 20240229
+"""Of the bootstrap: the same values give the same interval."""
 _LARGEST_LOG = 300.0
-_MOVING_RANGE = 1.128
-"""Expected range of two normal values in standard deviations (the d2 of control charts, for two)."""
 _MEDIAN = 1.2533
 """Standard error of a median over that of a mean, for normal values: sqrt(pi / 2)."""
-_TREND_T = {3: 3.482, 4: 2.999, 5: 2.757, 6: 2.612, 7: 2.517, 8: 2.449}
-"""Student's t at which a slope counts as a trend: 4 % two-sided, by degrees of freedom."""
+_LIMIT = 4.2
+"""Standard errors by which the parts of a long steady series may differ; set by simulation, see `settled`."""
+_MAD = 1.4826
+"""Standard deviation of normal values over their median absolute deviation."""
+
+_Values: TypeAlias = npt.NDArray[np.float64]
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +63,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PairedDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """The mean difference of two cells' log-throughput over the blocks that both have."""
+    """The mean over blocks of the difference of two cells' log-throughput."""
 
     mean: float
     standard_error: float
@@ -55,30 +74,70 @@ class PairedDifference(msgspec.Struct, frozen=True, kw_only=True):
         return math.exp(self.mean)
 
 
+class PairJudgement(msgspec.Struct, frozen=True, kw_only=True):
+    """All that one pair of cells says by itself, judged alone and not as one of a family."""
+
+    ratio: float
+    """Of the first side's throughput to the second's."""
+    low: float
+    """Where its 95 % interval begins."""
+    high: float
+    p: float
+    """Of the test that the difference is no larger than `MARGIN`."""
+    claimed: bool
+    """Whether a difference larger than `MARGIN` is claimed at level `ALPHA`."""
+    equivalent: bool
+    """Whether a difference larger than `EQUIVALENCE` is ruled out."""
+    detectable: float
+    blocks: int
+
+
 class HolmStep(msgspec.Struct, frozen=True, kw_only=True):
     """What Holm's procedure says of one comparison."""
 
     p_adjusted: float
     alpha: float
-    """The level this comparison was tested at; its interval is made at the same level."""
+    """The level this comparison was tested at."""
     rejected: bool
 
 
-def window_rate(samples: int, seconds: float) -> float:
-    """Return a window's rate in samples/s; raise ValueError for a window without samples or without time."""
+# ---- from windows to blocks
+
+
+def log_rate(samples: int, seconds: float) -> float:
+    """Return a window's ln(samples/s); raise ValueError for a window without samples or without time."""
     if not (samples > 0 and seconds > 0 and math.isfinite(seconds)):
         raise ValueError(f"a window of {samples} samples in {seconds} s has no rate")
-    return samples / seconds
+    return math.log(samples / seconds)
 
 
-def log_throughput(rates: Sequence[float]) -> float:
-    """Return the throughput of one job, ln(samples/s): the median of the logarithms of its latest windows.
+def log_throughput(logs: Sequence[float], latest: int) -> float:
+    """Return the throughput of one job, ln(samples/s): the median over its `latest` windows.
 
-    Only the latest `LATEST_WINDOWS` count, which are those that `settled` looked at.
+    `logs` are ln(samples/s) of all its windows, in order.
     """
-    if not rates:
-        raise ValueError("a throughput needs at least one window")
-    return float(np.median(np.log(_positive(rates)[-LATEST_WINDOWS:])))
+    if latest < 1:
+        raise ValueError(f"a throughput needs at least one window; {latest} are asked for")
+    return float(np.median(_finite(logs)[-latest:]))
+
+
+def block_differences(first: Sequence[float], second: Sequence[float], latest: int) -> _Values:
+    """Return the differences, round by round, of two jobs of one block: the `latest` rounds that both have.
+
+    Both sides are ln(samples/s) by round, from the first on; one that died has fewer.
+    """
+    shared = min(len(first), len(second))
+    if shared < 1 or latest < 1:
+        raise ValueError("a difference needs at least one round that both sides have")
+    return (_finite(first)[:shared] - _finite(second)[:shared])[-latest:]
+
+
+def block_difference(first: Sequence[float], second: Sequence[float], latest: int) -> float:
+    """Return the difference of two jobs of one block: the median of `block_differences`.
+
+    What slowed the machine in a round slowed both sides of it, and cancels.
+    """
+    return float(np.median(block_differences(first, second, latest)))
 
 
 def estimate(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
@@ -86,9 +145,7 @@ def estimate(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
 
     A single block has no scatter, so it has no interval.
     """
-    values = np.asarray(logs, dtype=np.float64)
-    if not values.size or not np.isfinite(values).all():
-        raise ValueError(f"an estimate needs finite values, at least one; got {list(logs)}")
+    values = _finite(logs)
     mean = float(values.mean())
     if values.size == 1:
         return Estimate(value=math.exp(mean), low=None, high=None, blocks=1)
@@ -99,63 +156,137 @@ def estimate(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
     )
 
 
-def paired_difference(first: Mapping[int, float], second: Mapping[int, float]) -> PairedDifference | None:
-    """Return `first` minus `second`, log-throughputs by block, over shared blocks; None below two of them.
+# ---- pairs
 
-    Sides of one block ran back to back, so what slowed the machine in a block cancels in the difference.
-    """
-    shared = sorted(first.keys() & second.keys())
-    if len(shared) < 2:
+
+def paired_difference(differences: Mapping[int, float]) -> PairedDifference | None:
+    """Return the mean of the differences by block, made by `block_difference`; None below two blocks."""
+    if len(differences) < 2:
         return None
-    differences = np.array([first[block] - second[block] for block in shared])
+    values = _finite([differences[block] for block in sorted(differences)])
     return PairedDifference(
-        mean=float(differences.mean()),
-        standard_error=float(differences.std(ddof=1)) / math.sqrt(len(shared)),
-        blocks=len(shared),
+        mean=float(values.mean()),
+        standard_error=float(values.std(ddof=1)) / math.sqrt(values.size),
+        blocks=values.size,
     )
 
 
-def p_value(difference: PairedDifference) -> float:
-    """Return the two-sided p value of the paired t test that the ratio is 1."""
+def judge_pair(differences: Mapping[int, float]) -> PairJudgement | None:
+    """Judge the differences by block of one pair, compared alone; None below two blocks."""
+    difference = paired_difference(differences)
+    if difference is None:
+        return None
+    low, high = ratio_interval(difference)
+    p = p_value(difference)
+    return PairJudgement(
+        ratio=difference.ratio,
+        low=low,
+        high=high,
+        p=p,
+        claimed=p <= ALPHA,
+        equivalent=is_equivalent(difference),
+        detectable=detectable_difference(difference, ALPHA),
+        blocks=difference.blocks,
+    )
+
+
+def p_value(difference: PairedDifference, margin: float = MARGIN) -> float:
+    """Return the p value of the test that the true ratio is within `margin` of 1, a minimum-effect test.
+
+    The null hypothesis is |mu| <= delta, with mu the true mean difference of logarithms and delta =
+    ln(1 + margin). With t = (|mean| - delta) / standard error, p = min(1, 2 P(T >= t)), T of Student's t with
+    blocks - 1 degrees of freedom: the one-sided p value at the nearer end of the null hypothesis, doubled
+    because the data choose which end that is. So p <= alpha exactly where the interval `ratio_interval` makes
+    at alpha leaves out every ratio from 1 / (1 + margin) to 1 + margin, and under the null hypothesis that
+    happens with a probability of alpha at most. With a margin of 0 it is the ordinary paired t test.
+    Source: Murphy and Myors, Testing the hypothesis that treatments have negligible effects: minimum-effect
+    tests in the general linear model (1999), there for F tests.
+    """
+    excess = abs(difference.mean) - math.log1p(margin)
     if difference.standard_error == 0:
-        return 1.0 if difference.mean == 0 else 0.0
+        return 0.0 if excess > 0 else 1.0
     from scipy.special import stdtr
 
-    t = abs(difference.mean) / difference.standard_error
-    return min(1.0, 2 * float(stdtr(difference.blocks - 1, -t)))
+    return min(1.0, 2 * float(stdtr(difference.blocks - 1, -excess / difference.standard_error)))
 
 
-def ratio_interval(difference: PairedDifference, alpha: float = SIGNIFICANCE) -> tuple[float, float]:
+def ratio_interval(difference: PairedDifference, alpha: float = 1 - CONFIDENCE) -> tuple[float, float]:
     """Return the interval of the ratio that leaves out `alpha`: exp(mean ± t S/√P)."""
     margin = _t_quantile(1 - alpha / 2, difference.blocks - 1) * difference.standard_error
     return _exp(difference.mean - margin), _exp(difference.mean + margin)
 
 
-def detectable_difference(
-    difference: PairedDifference, alpha: float = SIGNIFICANCE, power: float = POWER
-) -> float:
-    """Return the smallest relative difference that such a test finds with that power: 0.03 for 3 %.
+def is_equivalent(difference: PairedDifference, bound: float = EQUIVALENCE) -> bool:
+    """Say whether a ratio of more than 1 + bound, to either side, is ruled out: two one-sided tests (TOST).
 
-    The noncentrality is solved for exactly (noncentral t), because the usual sum of two quantiles promises
-    too much when there are three blocks: 5.36 standard errors in place of 5.65. The true scatter is taken
-    to be the one seen. Source: Cohen, Statistical Power Analysis (1988), chapter 2.
+    Each is made at `EQUIVALENCE_ALPHA`, so it holds exactly where the 90 % interval lies inside. Source:
+    Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987).
+    """
+    low, high = ratio_interval(difference, 2 * EQUIVALENCE_ALPHA)
+    return 1 / (1 + bound) < low and high < 1 + bound
+
+
+def detectable_difference(
+    difference: PairedDifference, alpha: float = ALPHA, power: float = POWER, margin: float = MARGIN
+) -> float:
+    """Return the smallest true relative difference that `p_value` finds with that power: 0.03 for 3 %.
+
+    The test rejects where t passes Student's quantile, and t then is of the noncentral t distribution with
+    noncentrality (mu - delta) / standard error, which is solved for exactly: the usual sum of two quantiles
+    promises too much when there are few blocks. The true scatter is taken to be the one seen. Source: Cohen,
+    Statistical Power Analysis (1988), chapter 2.
     """
     from scipy.special import nctdtrinc
 
     degrees = difference.blocks - 1
     noncentrality = float(nctdtrinc(degrees, 1 - power, _t_quantile(1 - alpha / 2, degrees)))
-    return _exp(noncentrality * difference.standard_error) - 1
+    return _exp(math.log1p(margin) + noncentrality * difference.standard_error) - 1
 
 
-def holm(p_values: Sequence[float], alpha: float = SIGNIFICANCE) -> tuple[HolmStep, ...]:
+def bootstrap_interval(
+    blocks: Sequence[_Values], confidence: float = CONFIDENCE
+) -> tuple[float, float] | None:
+    """Return a percentile interval of the ratio by hierarchical bootstrap; None below two blocks.
+
+    `blocks` holds what `block_differences` gives for each block. Each of 2000 draws takes as many blocks,
+    with replacement, and in each of them as many rounds, with replacement; its ratio is exp of the mean over
+    its blocks of the median over their rounds. It is shown beside the t interval, which decides: with few
+    blocks a percentile interval is too narrow. Source: Davison and Hinkley, Bootstrap Methods and their
+    Application (1997), section 3.8.
+    """
+    count = len(blocks)
+    if count < 2:
+        return None
+    # Row b holds medians of rounds drawn anew from block b; a drawn block takes any one of its row.
+    medians = np.empty((count, _DRAWS))
+    for row, values in zip(medians, blocks, strict=True):
+        ordered = np.sort(values)
+        low, high = _median_ranks(len(ordered))
+        row[:] = (ordered[low] + ordered[high]) / 2
+    random = np.random.default_rng(_SEED)
+    drawn = medians[
+        random.integers(count, size=(_DRAWS, count)), random.integers(_DRAWS, size=(_DRAWS, count))
+    ]
+    tail = (1 - confidence) / 2
+    ends = np.quantile(drawn.mean(axis=1), [tail, 1 - tail])
+    return _exp(float(ends[0])), _exp(float(ends[1]))
+
+
+@lru_cache(maxsize=64)
+def _median_ranks(count: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return, for each of the bootstrap's draws of `count` values, the ranks that its median lies between."""
+    ranks = np.sort(np.random.default_rng([_SEED, count]).integers(count, size=(_DRAWS, count)), axis=1)
+    return ranks[:, (count - 1) // 2], ranks[:, count // 2]
+
+
+def holm(p_values: Sequence[float], alpha: float = ALPHA) -> tuple[HolmStep, ...]:
     """Adjust the p values of one family by Holm's step-down method, in the order given.
 
     Source: Holm, A simple sequentially rejective multiple test procedure (1979). The p values are taken from
     the smallest on; of m, the one at step i (from 0) is tested at alpha / (m - i), and the first that is not
-    rejected ends the procedure: it and all after it are not rejected. A comparison's interval is made at the
-    level of its own step, and after the end at the level of the step that ended it. So an interval excludes 1
-    exactly where Holm rejects; read alone it covers at least 1 - alpha, but the intervals of a family are
-    not promised to hold all at once.
+    rejected ends the procedure: it and all after it are not rejected, and have its level. The method asks
+    of each p value only that it is no smaller than chance allows under its own null hypothesis, whatever that
+    is, so it serves minimum-effect tests as it does others.
     """
     count = len(p_values)
     steps: dict[int, HolmStep] = {}
@@ -171,50 +302,80 @@ def holm(p_values: Sequence[float], alpha: float = SIGNIFICANCE) -> tuple[HolmSt
     return tuple(steps[index] for index in range(count))
 
 
-def settled(rates: Sequence[float], tolerance: float = 0.01) -> bool:
-    """Say whether training runs at a steady rate, from the rates of all windows so far, in order.
+def success_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return Wilson's interval of a success rate, which stays inside 0 to 1 also where all or none succeed.
 
-    At least five windows are needed, and the latest ten at most are looked at; n of them. With the medians
-    of ln(rate) over the first and over the last n // 2 of these, the rate has settled
-
-    1. if the medians differ by at most `tolerance`, or
-    2. if the windows' own scatter explains the difference: it is at most three standard errors, AND the slope
-       of ln(rate) over the windows is not significant (t test of a least-squares line, 4 % two-sided).
-
-    The scatter is the mean absolute difference of neighbouring windows over 1.128 (the moving range of
-    control charts; Montgomery, Statistical Quality Control, individuals charts), which a slow drift hardly
-    changes; the standard error of the difference of the medians is 1.2533 scatter sqrt(2 / (n // 2)).
-    Rule 2 is there because 1 % is less than the scatter of a shared machine, where rule 1 alone would call
-    noise a drift; its second half is there because few windows hide a ramp inside three standard errors.
+    Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
-    latest = np.log(_positive(rates)[-LATEST_WINDOWS:])
-    count = len(latest)
-    if count < FEWEST_WINDOWS:
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"{successes} successes in {trials} trials have no rate")
+    from scipy.special import ndtri
+
+    z = float(ndtri(1 - (1 - confidence) / 2))
+    share = successes / trials
+    scale = 1 + z * z / trials
+    middle = (share + z * z / (2 * trials)) / scale
+    half = z * math.sqrt(share * (1 - share) / trials + (z / (2 * trials)) ** 2) / scale
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+# ---- steady state
+
+
+def settled(logs: Sequence[float], others: Sequence[Sequence[float]] = (), latest: int | None = None) -> bool:
+    """Say whether training runs at a steady rate, from ln(rate) of a job's windows so far, in order.
+
+    `others` are those of the other jobs of the block, window k of each from the same round; a job that ended
+    early is not asked. Only the `latest` windows count, all where None, and five are needed. The job is
+    steady if its own rates are level, or if their difference to those of one of the others is level:
+    what a shared machine does to all sides of a round is no drift of the job. One other that is level
+    with it suffices, because the difference to one that drifts itself drifts too. A series that scatters more
+    than twice as much as the quietest of them is not asked, for it would hide a drift.
+
+    A series of n values is level if neither its first third nor its last differs from the rest: if their
+    medians differ by at most `TOLERANCE`, or by at most 4.2 + 300 / n² standard errors. The scatter is the
+    median absolute deviation from the parts' medians, or from a line through the thirds' where that is less,
+    so that neither a step nor a ramp raises it, nor a stall now and then. The limit is set by simulation
+    (tests/test_statistics.py): of 15 windows and more, 95 % of steady series pass also when neighbouring
+    windows correlate by a half, and when one in twenty takes three times as long. In 20 windows that scatter
+    by 2 %, a first third that is 10 % slower is found in 99 cases of 100; by 4 %, in about half.
+    """
+    own = _finite(logs)[-latest if latest else 0 :] if len(logs) else np.empty(0)
+    if len(own) < FEWEST_WINDOWS:
         return False
-    half = count // 2
-    difference = abs(float(np.median(latest[-half:]) - np.median(latest[:half])))
-    if difference <= math.log1p(tolerance):
-        return True
-    scatter = float(np.abs(np.diff(latest)).mean()) / _MOVING_RANGE
-    return difference <= 3 * _MEDIAN * scatter * math.sqrt(2 / half) and not _has_trend(latest)
+    asked = [own]
+    for other in others:
+        if len(other) >= len(logs):
+            asked.append(own - _finite(other)[: len(logs)][-len(own) :])
+    levels = [_levels(series) for series in asked]
+    quietest = min(scatter for _, scatter in levels)
+    return any(level for level, scatter in levels if scatter <= 2 * quietest)
 
 
-def _has_trend(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> bool:
-    """Say whether the slope of a least-squares line through 5 to 10 values is significant."""
-    count = len(values)
-    places = np.arange(count) - (count - 1) / 2
-    spread = float(places @ places)
-    slope = float(places @ values) / spread
-    rest = values - values.mean() - slope * places
-    slope_error = math.sqrt(float(rest @ rest) / (count - 2) / spread)
-    return abs(slope) > _TREND_T[count - 2] * slope_error
+def _levels(series: _Values) -> tuple[bool, float]:
+    """Say whether a series is level, and how much it scatters from window to window."""
+    count = len(series)
+    third = max(1, count // 3)
+    parts = ((series[:third], series[third:]), (series[-third:], series[:-third]))
+    steps = [float(np.median(part)) - float(np.median(rest)) for part, rest in parts]
+    slope = (np.median(series[-third:]) - np.median(series[:third])) / (count - third)
+    straight = series - slope * np.arange(count)
+    spreads = [float(np.median(np.abs(straight - np.median(straight))))]
+    for part, rest in parts:
+        deviations = np.concatenate([part - np.median(part), rest - np.median(rest)])
+        spreads.append(float(np.median(np.abs(deviations))))
+    scatter = _MAD * min(spreads)
+    error = _MEDIAN * scatter * math.sqrt(1 / third + 1 / (count - third))
+    limit = max(math.log1p(TOLERANCE), (_LIMIT + 300 / count**2) * error)
+    return max(map(abs, steps)) <= limit, scatter
 
 
-def _positive(rates: Sequence[float]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    values = np.asarray(rates, dtype=np.float64)
-    if not (np.isfinite(values).all() and (values > 0).all()):
-        raise ValueError(f"a rate is a finite number above 0; got {list(rates)}")
-    return values
+def _finite(values: Sequence[float] | _Values) -> _Values:
+    """Return the values as an array; raise ValueError where there is none, or one is not finite."""
+    array = np.asarray(values, dtype=np.float64)
+    if not array.size or not np.isfinite(array).all():
+        raise ValueError(f"a statistic needs finite values, at least one; got {list(values)}")
+    return array
 
 
 def _exp(value: float) -> float:

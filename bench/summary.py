@@ -13,10 +13,11 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from bench.records import JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
+from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
-from bench.statistics import Estimate, estimate, log_throughput, window_rate
+from bench.statistics import Estimate, estimate, log_rate, log_throughput
+from bench.taint import UNDISTURBED, Screening, dropped_blocks
 from bench.verdicts import Standing, Verdict, answer, judge
 
 FEWEST_FOR_INTERVAL = 3
@@ -51,6 +52,8 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     reference: bool
     """Whether its backend is the reference, which is never ranked."""
+    matched: bool
+    """Whether its workload is the same work for all; where not, each framework uses its own defaults."""
     parity_ok: bool | None
     """Whether it computes what the reference computes; None where that was not verified."""
     ranked: bool
@@ -66,12 +69,17 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     imprecise: bool
     """Whether the half-width is larger than the run aimed at."""
     blocks: int
-    """Blocks that count: timed, settled and complete."""
+    """Blocks that count: timed, settled, complete and not dropped."""
+    dropped_blocks: int
+    """Blocks of its workload that were dropped, because something else disturbed them."""
+    disturbed: bool
+    """Whether most of the blocks that count were disturbed, so that no verdict claims anything of them."""
     failed_jobs: int
+    start_s: float | None
+    """From starting the process until its first word: median over the jobs, as all up to first_step_s."""
     import_s: float | None
     build_s: float | None
     first_step_s: float | None
-    """Median over the jobs, as import_s and build_s are."""
     epochs: float | None
     """Epochs trained by the jobs whose accuracy is given; None where no job trained to the end."""
     test_accuracy: float | None
@@ -87,8 +95,11 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     """As epochs_to_target, in seconds of training alone: evaluation and start-up are left out."""
     jobs_at_target: int
     peak_rss_bytes: int | None
-    """Largest of all jobs, as peak_device_bytes is."""
+    """Largest of all jobs, as the two below are."""
     peak_device_bytes: int | None
+    process_device_bytes: int | None
+    energy_per_1000_j: float | None
+    """Joules drawn for 1,000 samples, median over the jobs; None where no meter told for every window."""
 
     @property
     def cell(self) -> Cell:
@@ -108,6 +119,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[CellSummary, ...]
     """Workload by workload, device and precision together; ranked rows first, the fastest first."""
     verdicts: tuple[Verdict, ...]
+    screenings: Mapping[str, Screening]
+    """By workload, which of its blocks were disturbed and which are dropped."""
     answer: tuple[str, ...]
     """The run in a few sentences."""
     titles: Mapping[str, str]
@@ -122,12 +135,16 @@ def summarise(run: Run) -> Summary:
     references = frozenset(backend.name for backend in header.backends if backend.reference)
     evidence = _gather(run)
     workloads = {workload.name: workload for workload in header.workloads}
+    screenings = dropped_blocks(
+        [record for record in run.records if isinstance(record, BlockRecord)], header.min_blocks
+    )
     rows = [
         _summarise_cell(
             cell,
             found,
             workloads.get(cell.workload),
             header,
+            screenings.get(cell.workload, UNDISTURBED),
             mark=mark,
             reference=cell.backend in references,
         )
@@ -146,11 +163,15 @@ def summarise(run: Run) -> Summary:
         )
     )
     standings = [_standing(row, evidence[row.cell]) for row in rows]
-    verdicts = tuple(judge(list(group), titles) for _, group in groupby(standings, key=_place))
+    verdicts = tuple(
+        judge(list(group), titles, screenings.get(place[0], UNDISTURBED))
+        for place, group in groupby(standings, key=_place)
+    )
     return Summary(
         mark=mark,
         cells=tuple(rows),
         verdicts=verdicts,
+        screenings=screenings,
         answer=answer(standings, verdicts, titles),
         titles=titles,
     )
@@ -177,8 +198,13 @@ class _Job(msgspec.Struct, frozen=True, kw_only=True):
     record: JobRecord
     fault: str | None
     """Why it does not count, in words; None if it does."""
-    log: float | None
-    """ln(samples/s); None where it was not timed."""
+    logs: tuple[float, ...]
+    """ln(samples/s) of each window, by round; empty where it was not timed."""
+
+    @property
+    def latest(self) -> int:
+        """So many of its windows count, the latest."""
+        return max(1, self.record.spec.windows)
 
 
 class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,12 +215,12 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
     unmeasured: UnmeasuredRecord | None
 
     @property
-    def logs(self) -> dict[int, float]:
-        """Log-throughput by block, of the jobs that were timed and settled."""
+    def sound(self) -> dict[int, _Job]:
+        """By block, the jobs that were timed and settled."""
         return {
-            job.record.spec.block: job.log
+            job.record.spec.block: job
             for job in self.jobs
-            if job.record.spec.windows and job.fault is None and job.log is not None
+            if job.record.spec.windows and job.fault is None and job.logs
         }
 
     @property
@@ -235,10 +261,10 @@ def _gather(run: Run) -> dict[Cell, _Evidence]:
 
 def _read_job(record: JobRecord) -> _Job:
     """Judge one job; one that calls itself ok is held to what it was asked, and fails where that lacks."""
-    log, fault = None, None
+    logs: tuple[float, ...] = ()
+    fault = None
     try:
-        rates = [window_rate(window.samples, window.seconds) for window in record.windows]
-        log = log_throughput(rates) if rates else None
+        logs = tuple(log_rate(window.samples, window.seconds) for window in record.windows)
     except ValueError as error:
         fault = f"failed: {error}"
     if record.status != "ok":
@@ -248,7 +274,7 @@ def _read_job(record: JobRecord) -> _Job:
         fault = f"failed: {len(record.windows)} of {record.spec.windows} windows"
     elif record.spec.epochs > 0 and not _finished(record):
         fault = f"failed: training ended before epoch {record.spec.epochs:g}"
-    return _Job(record=record, fault=fault, log=log)
+    return _Job(record=record, fault=fault, logs=logs)
 
 
 def _place(one: Standing) -> tuple[str, str, str]:
@@ -260,8 +286,10 @@ def _standing(row: CellSummary, found: _Evidence) -> Standing:
         cell=row.cell,
         ranked=row.ranked,
         reference=row.reference,
+        matched=row.matched,
         parity_ok=row.parity_ok,
-        logs=found.logs,
+        rounds={block: job.logs for block, job in found.sound.items()},
+        latest=min((job.latest for job in found.sound.values()), default=1),
         epochs=row.epochs,
         accuracies={job.spec.seed: job.points[-1].test_accuracy for job in _trained(found.records)},
     )
@@ -272,18 +300,24 @@ def _summarise_cell(
     found: _Evidence,
     workload: Workload | None,
     header: RunHeader,
+    screening: Screening,
     *,
     mark: str | None,
     reference: bool,
 ) -> CellSummary:
-    blocks = len(found.logs)
+    counting = [job for block, job in found.sound.items() if block not in screening.dropped]
+    matched = workload is None or workload.matched
     parity_ok = _parity_ok(found.parity)
     records = found.records
-    throughput = _throughput(found)
+    throughput = _throughput(found, counting)
     interval = throughput if throughput and throughput.blocks >= FEWEST_FOR_INTERVAL else None
     half_width = interval.half_width if interval else None
     reasons = ["it is the reference"] if reference else []
-    reasons += _reasons(found, parity_ok, header.min_blocks)
+    if not matched:
+        reasons.append("trained with its framework's own defaults: not the same work")
+    else:
+        reasons += _parity_reasons(found, parity_ok)
+    reasons += _block_reasons(found, len(counting), header.min_blocks)
     trained = _trained(records)
     target = workload.target_accuracy if workload else None
     reached = [_first_at(job, target) for job in trained] if target is not None else []
@@ -294,8 +328,9 @@ def _summarise_cell(
         mode=cell.mode,
         device=cell.device,
         precision=cell.precision,
-        status=_status(found, header.min_blocks),
+        status=_status(found, len(counting), header.min_blocks),
         reference=reference,
+        matched=matched,
         parity_ok=parity_ok,
         ranked=not reasons,
         why_not="; ".join(reasons) or None,
@@ -304,8 +339,11 @@ def _summarise_cell(
         samples_per_s_high=interval.high if interval else None,
         half_width=half_width,
         imprecise=half_width is not None and half_width > header.target_half_width,
-        blocks=blocks,
+        blocks=len(counting),
+        dropped_blocks=len(screening.dropped),
+        disturbed=screening.disturbed,
         failed_jobs=len(found.faulty),
+        start_s=_median(record.start_s for record in records),
         import_s=_median(record.import_s for record in records),
         build_s=_median(record.build_s for record in records),
         first_step_s=_median(record.first_step_s for record in records),
@@ -318,20 +356,29 @@ def _summarise_cell(
         jobs_at_target=sum(math.isfinite(epoch) for epoch, _ in reached),
         peak_rss_bytes=_largest(record.peak_rss_bytes for record in records),
         peak_device_bytes=_largest(record.peak_device_bytes for record in records),
+        process_device_bytes=_largest(record.process_device_bytes for record in records),
+        energy_per_1000_j=_median(_energy_per_1000(job) for job in counting),
     )
 
 
-def _throughput(found: _Evidence) -> Estimate | None:
-    """Return the throughput of the blocks that settled, else of those that did not."""
-    logs = list(found.logs.values()) or [
-        job.log for job in found.jobs if job.record.status == "no_steady_state" and job.log is not None
-    ]
+def _throughput(found: _Evidence, counting: Sequence[_Job]) -> Estimate | None:
+    """Return the throughput of the blocks that count, else of those that did not settle."""
+    drifting = [job for job in found.jobs if job.record.status == "no_steady_state" and job.logs]
+    logs = [log_throughput(job.logs, job.latest) for job in counting or drifting]
     return estimate(logs) if logs else None
 
 
-def _status(found: _Evidence, min_blocks: int) -> Status:
+def _energy_per_1000(job: _Job) -> float | None:
+    """Return the joules for 1,000 samples over the windows that count; None unless each was metered."""
+    windows = job.record.windows[-job.latest :]
+    joules = [window.energy_j for window in windows if window.energy_j is not None]
+    samples = sum(window.samples for window in windows)
+    return 1000 * math.fsum(joules) / samples if samples and len(joules) == len(windows) else None
+
+
+def _status(found: _Evidence, counting: int, min_blocks: int) -> Status:
     """Return one status for a cell: `ok` with enough blocks, else the last that says why it has too few."""
-    if len(found.logs) >= max(1, min_blocks):
+    if counting >= max(1, min_blocks):
         return "ok"
     if found.faulty:
         last = found.faulty[-1].record.status
@@ -343,16 +390,20 @@ def _status(found: _Evidence, min_blocks: int) -> Status:
     return next((check.status for check in found.parity if check.status != "ok"), "not_measured")
 
 
-def _reasons(found: _Evidence, parity_ok: bool | None, min_blocks: int) -> list[str]:
-    """Return every reason for which a cell is not ranked; none if it is."""
-    reasons = []
+def _parity_reasons(found: _Evidence, parity_ok: bool | None) -> list[str]:
+    """Return why a cell cannot be said to do the same work as the reference; nothing if it does."""
+    said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
     if parity_ok is False:
-        raised = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
-        reasons.append(f"not comparable: {raised[0] if raised else _worst_check(found.parity)}")
-    elif parity_ok is None and (found.jobs or found.parity):
-        said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
-        reasons.append(": ".join(["parity not verified", *said[:1]]))
-    if len(found.logs) >= max(1, min_blocks):
+        return [f"not comparable: {said[0] if said else _worst_check(found.parity)}"]
+    if parity_ok is None and (found.jobs or found.parity):
+        return [": ".join(["parity not verified", *said[:1]])]
+    return []
+
+
+def _block_reasons(found: _Evidence, counting: int, min_blocks: int) -> list[str]:
+    """Return why a cell has too few blocks; nothing if it has enough."""
+    reasons: list[str] = []
+    if counting >= max(1, min_blocks):
         return reasons
     blocks: dict[str, list[int]] = defaultdict(list)
     for job in found.faulty:
@@ -362,7 +413,12 @@ def _reasons(found: _Evidence, parity_ok: bool | None, min_blocks: int) -> list[
         where = "block" if len(numbers) == 1 else "blocks"
         reasons.append(f"{fault} ({where} {', '.join(map(str, numbers))})")
     if found.jobs:
-        reasons.append(f"{len(found.logs)} of the {max(1, min_blocks)} blocks it needs")
+        reasons.append(f"{counting} of the {max(1, min_blocks)} blocks it needs")
+        dropped = len(found.sound) - counting
+        if dropped:
+            reasons.append(
+                f"{dropped} dropped, because something else disturbed {'it' if dropped == 1 else 'them'}"
+            )
     if found.unmeasured:
         reasons.append(_said(found.unmeasured.status, found.unmeasured.error))
     elif not found.jobs:

@@ -1,28 +1,44 @@
-"""Verdicts: which framework is faster on a workload, how sure that is, and whether all learn the same.
+"""Verdicts: which framework is faster on a workload, how sure that is, and what cannot be said.
 
 A verdict is made from the rows of one workload, device and precision. Only ranked rows are compared, by their
-ratios inside the blocks that both have, and a difference is claimed only where Holm's procedure rejects.
+differences inside the rounds and blocks that both have, and a difference is claimed only where Holm's
+procedure rejects that it is within `MARGIN`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Literal, TypeAlias
 
 import msgspec
+import numpy as np
 
 from bench.specs import Cell, Device, Precision
 from bench.statistics import (
+    EQUIVALENCE,
     PairedDifference,
+    block_differences,
+    bootstrap_interval,
     detectable_difference,
     holm,
+    is_equivalent,
     p_value,
     paired_difference,
     ratio_interval,
 )
+from bench.taint import Screening
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "\N{EN DASH}"
+
+Kind: TypeAlias = Literal[
+    "faster",  # by more than the margin
+    "slightly faster",  # so, and by no more than the bound of equivalence
+    "equivalent",  # no difference larger than that bound
+    "undecided",
+    "disturbed",  # too many blocks were, so nothing is claimed
+]
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,9 +48,13 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     ranked: bool
     reference: bool
     """Whether its backend is the reference, of which no verdict speaks."""
+    matched: bool
+    """Whether its workload is the same work for all, and so can be ranked."""
     parity_ok: bool | None
-    logs: Mapping[int, float]
-    """ln(samples/s) by block."""
+    rounds: Mapping[int, Sequence[float]]
+    """ln(samples/s) of every round from the first, by block, of all blocks that were timed and settled."""
+    latest: int
+    """So many rounds of each block count, the latest."""
     epochs: float | None
     """After how many epochs the accuracies were taken; None where no job trained to the end."""
     accuracies: Mapping[int, float]
@@ -51,13 +71,32 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float
     low: float
     high: float
-    """The interval at the level `alpha`, which Holm's procedure gave this comparison."""
+    """The 95 % interval by Student's t."""
+    bootstrap_low: float
+    bootstrap_high: float
+    """The 95 % interval by hierarchical bootstrap, for comparison."""
     p: float
+    """Of the test that the ratio is within `MARGIN` of 1."""
     p_adjusted: float
     alpha: float
+    """The level that Holm's procedure gave this comparison."""
     detectable: float
     """The relative difference that would have been found four times in five at this level."""
-    differs: bool
+    kind: Kind
+
+    @property
+    def differs(self) -> bool:
+        """Whether a difference is claimed."""
+        return self.kind in ("faster", "slightly faster")
+
+
+class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
+    """Every comparison of a verdict, made of one choice of blocks."""
+
+    backends: tuple[Comparison, ...]
+    """Every pair of the backends' best cells: one family of comparisons."""
+    modes: tuple[Comparison, ...]
+    """Every pair of modes of one backend: one family a backend."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,12 +109,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """The ranked cells, the fastest first."""
     winner: Cell | None
     """The cell that is detectably faster than the best cell of every other backend."""
+    matched: bool
+    """Whether the workload is the same work for all; where not, nothing of it is ranked."""
+    disturbed: bool
+    """Whether so many blocks were disturbed that nothing is claimed."""
     unranked: tuple[str, ...]
     """Backends of the plan that have no ranked row, so that nothing is said of them."""
     backends: tuple[Comparison, ...]
     """Every pair of the backends' best cells: one family of comparisons."""
     modes: tuple[Comparison, ...]
     """Every pair of modes of one backend: one family a backend."""
+    with_dropped: Comparisons | None
+    """The same comparisons of all blocks, those that were dropped included; None where none was."""
     accuracy_spread: float | None
     """Largest less smallest test accuracy of the backends after the same epochs, in percentage points."""
     accuracy_epochs: float | None
@@ -87,45 +132,50 @@ def cell_name(cell: Cell, titles: Mapping[str, str]) -> str:
     return f"{titles.get(cell.backend, cell.backend)} {cell.mode}"
 
 
-def judge(rows: Sequence[Standing], titles: Mapping[str, str]) -> Verdict:
-    """Judge the rows of one workload, device and precision, which come ranked first and the fastest first."""
-    ranked = [row.cell for row in rows if row.ranked]
+def judge(rows: Sequence[Standing], titles: Mapping[str, str], screening: Screening) -> Verdict:
+    """Judge the rows of one workload, device and precision, which come ranked first and the fastest first.
+
+    `screening` is that of the workload's blocks.
+    """
+    ranked = [row for row in rows if row.ranked]
     best_of: dict[str, Cell] = {}
-    for cell in ranked:
-        best_of.setdefault(cell.backend, cell)
+    for row in ranked:
+        best_of.setdefault(row.cell.backend, row.cell)
     best = list(best_of.values())
-    logs = {row.cell: row.logs for row in rows if row.ranked}
-    backends = _compare(list(combinations(best, 2)), logs)
-    modes = tuple(
-        comparison
-        for backend in dict.fromkeys(cell.backend for cell in ranked)
-        for comparison in _compare(list(combinations([c for c in ranked if c.backend == backend], 2)), logs)
-    )
-    wins = Counter(comparison.faster for comparison in backends if comparison.differs)
+    disturbed = screening.disturbed and bool(ranked)
+    made = _compare(ranked, best, screening.dropped, disturbed=disturbed)
+    with_dropped = _compare(ranked, best, frozenset(), disturbed=disturbed) if screening.dropped else None
+    wins = Counter(comparison.faster for comparison in made.backends if comparison.differs)
     winner = next((cell for cell in best if len(best) > 1 and wins[cell] == len(best) - 1), None)
     spread, epochs = _accuracy_spread(rows)
-    first = rows[0].cell
+    first = rows[0]
     asked = dict.fromkeys(row.cell.backend for row in rows if not row.reference)
     unranked = tuple(name for name in asked if name not in best_of)
-    sentences = _sentences(first.workload, best, backends, modes, titles)
+    if not first.matched:
+        sentences = [
+            f"{first.cell.workload} is trained with each framework's own defaults, which is not the same "
+            "work: its speed is not ranked."
+        ]
+    elif disturbed:
+        sentences = [_disturbed_sentence(first.cell.workload, screening)]
+    else:
+        sentences = _sentences(first.cell.workload, best, made, titles)
+        sentences += _changed_sentences(made, with_dropped, titles)
     if best and unranked:
         names = _listed([titles.get(name, name) for name in unranked])
-        sentences.append(f"Nothing is said of {names} on {first.workload}: no row is ranked.")
-    if spread is not None:
-        sentences.append(
-            f"After {epochs:g} epoch{'' if epochs == 1 else 's'} the frameworks' test accuracy on "
-            f"{first.workload} differs by "
-            f"{spread:.2f} percentage points at most."
-        )
+        sentences.append(f"Nothing is said of {names} on {first.cell.workload}: no row is ranked.")
     return Verdict(
-        workload=first.workload,
-        device=first.device,
-        precision=first.precision,
-        order=tuple(ranked),
+        workload=first.cell.workload,
+        device=first.cell.device,
+        precision=first.cell.precision,
+        order=tuple(row.cell for row in ranked),
         winner=winner,
+        matched=first.matched,
+        disturbed=disturbed,
         unranked=unranked,
-        backends=backends,
-        modes=modes,
+        backends=made.backends,
+        modes=made.modes,
+        with_dropped=with_dropped,
         accuracy_spread=spread,
         accuracy_epochs=epochs,
         sentences=tuple(sentences),
@@ -133,21 +183,47 @@ def judge(rows: Sequence[Standing], titles: Mapping[str, str]) -> Verdict:
 
 
 def _compare(
-    pairs: Sequence[tuple[Cell, Cell]], logs: Mapping[Cell, Mapping[int, float]]
+    ranked: Sequence[Standing], best: Sequence[Cell], dropped: frozenset[int], *, disturbed: bool
+) -> Comparisons:
+    """Compare the backends' best cells, and the modes of each backend, by all blocks but those dropped."""
+    families = {
+        backend: [row for row in ranked if row.cell.backend == backend]
+        for backend in dict.fromkeys(row.cell.backend for row in ranked)
+    }
+    return Comparisons(
+        backends=_compare_family([row for row in ranked if row.cell in best], dropped, disturbed=disturbed),
+        modes=tuple(
+            comparison
+            for rows in families.values()
+            for comparison in _compare_family(rows, dropped, disturbed=disturbed)
+        ),
+    )
+
+
+def _compare_family(
+    rows: Sequence[Standing], dropped: frozenset[int], *, disturbed: bool
 ) -> tuple[Comparison, ...]:
-    """Compare the pairs of one family, the faster side first; a pair needs two blocks that both have."""
-    found: list[tuple[Cell, Cell, PairedDifference]] = []
-    for first, second in pairs:
-        difference = paired_difference(logs[first], logs[second])
-        if difference is not None and difference.mean < 0:
-            first, second = second, first  # noqa: PLW2901 - the faster side goes first
+    """Compare every pair of a family, the faster side first; a pair needs two blocks that both have."""
+    found: list[tuple[Cell, Cell, PairedDifference, tuple[float, float]]] = []
+    for one, other in combinations(rows, 2):
+        shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
+        latest = min(one.latest, other.latest)
+        by_block = {
+            block: block_differences(one.rounds[block], other.rounds[block], latest) for block in shared
+        }
+        difference = paired_difference({block: float(np.median(by_block[block])) for block in shared})
+        bootstrap = bootstrap_interval([by_block[block] for block in shared])
+        if difference is None or bootstrap is None:
+            continue
+        first, second, (low, high) = one.cell, other.cell, bootstrap
+        if difference.mean < 0:
+            first, second, low, high = second, first, 1 / high, 1 / low
             difference = msgspec.structs.replace(difference, mean=-difference.mean)
-        if difference is not None:
-            found.append((first, second, difference))
-    p_values = [p_value(difference) for _, _, difference in found]
+        found.append((first, second, difference, (low, high)))
+    p_values = [p_value(difference) for _, _, difference, _ in found]
     comparisons = []
-    for (faster, slower, difference), p, step in zip(found, p_values, holm(p_values), strict=True):
-        low, high = ratio_interval(difference, step.alpha)
+    for (faster, slower, difference, bootstrap), p, step in zip(found, p_values, holm(p_values), strict=True):
+        low, high = ratio_interval(difference)
         comparisons.append(
             Comparison(
                 faster=faster,
@@ -156,14 +232,23 @@ def _compare(
                 ratio=difference.ratio,
                 low=low,
                 high=high,
+                bootstrap_low=bootstrap[0],
+                bootstrap_high=bootstrap[1],
                 p=p,
                 p_adjusted=step.p_adjusted,
                 alpha=step.alpha,
                 detectable=detectable_difference(difference, step.alpha),
-                differs=step.rejected,
+                kind="disturbed" if disturbed else _kind(difference, claimed=step.rejected),
             )
         )
     return tuple(comparisons)
+
+
+def _kind(difference: PairedDifference, *, claimed: bool) -> Kind:
+    equal = is_equivalent(difference)
+    if claimed:
+        return "slightly faster" if equal else "faster"
+    return "equivalent" if equal else "undecided"
 
 
 def _accuracy_spread(rows: Sequence[Standing]) -> tuple[float | None, float | None]:
@@ -205,16 +290,12 @@ def percent_text(share: float) -> str:
 
 
 def _sentences(
-    workload: str,
-    best: Sequence[Cell],
-    backends: Sequence[Comparison],
-    modes: Sequence[Comparison],
-    titles: Mapping[str, str],
+    workload: str, best: Sequence[Cell], made: Comparisons, titles: Mapping[str, str]
 ) -> list[str]:
     if not best:
         return [f"No row is ranked on {workload}, so nothing can be said of its speed."]
-    sentences = [_sentence(comparison, titles) for comparison in [*backends, *modes]]
-    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in backends}
+    sentences = [_sentence(comparison, titles) for comparison in [*made.backends, *made.modes]]
+    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in made.backends}
     for pair in combinations(best, 2):
         if frozenset(pair) not in compared:
             first, second = (cell_name(cell, titles) for cell in pair)
@@ -230,13 +311,51 @@ def _sentences(
 def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
     faster, slower = cell_name(comparison.faster, titles), cell_name(comparison.slower, titles)
     workload = comparison.faster.workload
+    times = ratio_text(comparison.low, comparison.high)
+    seen = f"a difference of {percent_text(comparison.detectable)} would have been seen"
+    bound = f"{100 * EQUIVALENCE:g} %"
     if comparison.differs:
-        times = ratio_text(comparison.low, comparison.high)
-        return f"{faster} trains {workload} {times} as fast as {slower} here."
+        but = f", but by no more than {bound}" if comparison.kind == "slightly faster" else ""
+        return f"{faster} trains {workload} {times} as fast as {slower} here{but} ({seen})."
+    if comparison.kind == "equivalent":
+        what = f"No difference larger than {bound}"
+    else:
+        what = "No detectable difference"
+    return f"{what} between {faster} and {slower} on {workload}: {times} ({seen})."
+
+
+def _disturbed_sentence(workload: str, screening: Screening) -> str:
+    kept = screening.blocks - len(screening.dropped)
+    why = _listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
     return (
-        f"No detectable difference between {faster} and {slower} on {workload} "
-        f"(a difference of {percent_text(comparison.detectable)} would have been seen)."
+        f"Nothing is claimed about {workload}: something else disturbed {len(screening.staying)} of its "
+        f"{kept} blocks ({why}). Run it again when the machine is quiet."
     )
+
+
+def _changed_sentences(
+    made: Comparisons, with_dropped: Comparisons | None, titles: Mapping[str, str]
+) -> list[str]:
+    """Say where the blocks that were dropped change what is claimed."""
+    if with_dropped is None:
+        return []
+    before = {
+        frozenset((one.faster, one.slower)): one for one in [*with_dropped.backends, *with_dropped.modes]
+    }
+    sentences = []
+    for one in [*made.backends, *made.modes]:
+        other = before.get(frozenset((one.faster, one.slower)))
+        if other is not None and _claim(one) != _claim(other):
+            names = f"{cell_name(one.faster, titles)} and {cell_name(one.slower, titles)}"
+            sentences.append(
+                f"What is said of {names} on {one.faster.workload} hangs on the blocks that were dropped. "
+                f"With them it would be: {_sentence(other, titles)}"
+            )
+    return sentences
+
+
+def _claim(comparison: Comparison) -> tuple[Kind, Cell | None]:
+    return comparison.kind, comparison.faster if comparison.differs else None
 
 
 def answer(
@@ -266,6 +385,10 @@ def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> s
     """Return who is fastest on one workload, and by how much over the framework that comes next."""
     where = f"{verdict.workload} ({verdict.device} {verdict.precision})" if several else verdict.workload
     backends = [titles.get(name, name) for name in dict.fromkeys(cell.backend for cell in verdict.order)]
+    if not verdict.matched:
+        return f"{where}: not ranked, because each framework trains it with its own defaults."
+    if verdict.disturbed:
+        return f"{where}: nothing is claimed, because the machine was disturbed."
     if verdict.winner:
         beaten = [one for one in verdict.backends if one.faster == verdict.winner]
         next_best = min(beaten, key=lambda one: one.ratio)

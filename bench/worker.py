@@ -1,56 +1,70 @@
 """The worker: one fresh process that does one task with one framework and reports events.
 
-Started as `python -m bench.worker FD`, with the task as JSON on standard input; events are JSON lines on the
-file descriptor FD, because frameworks print to standard output and standard error as they please.
+Started as `python -m bench.worker FD`, with the task as a line of JSON on standard input, and after it, where
+the task is to measure, a line for every command; events are JSON lines on the file descriptor FD, because
+frameworks print to standard output and standard error as they please.
 """
 
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable
-from math import ceil
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backends.base import Backend, BackendInfo, TrainingData
+from backends.base import Backend, BackendInfo, Instrumented, OwnDefaults, TrainingData
 from bench import datasets, parity
+from bench.energy import Meter
 from bench.errors import BenchError, UnavailableError
+from bench.gpu import GpuMonitor
 from bench.initial import initial_params
 from bench.machine import peak_rss_bytes
 from bench.order import BatchOrder
 from bench.protocol import (
+    AnyCommand,
     AnyEvent,
     Built,
     DataLoaded,
     DataSource,
     Described,
+    DeviceMemory,
     Done,
     Evaluated,
     Failed,
     FirstStep,
     Imported,
     Learned,
+    LookedCloser,
     MeasureTask,
     Memory,
     Probed,
     ProbeTask,
+    Ready,
+    Started,
     Task,
     Timed,
+    Turn,
     Verified,
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
 from bench.records import EpochPoint, ParityCheck, Status, Window
 from bench.registry import load_backend
+from bench.schedule import evaluation_steps
+from bench.slowed import Slowed
 from bench.specs import Cell, Workload
-from bench.statistics import settled
 
 Emit = Callable[[AnyEvent], None]
 
+WARMUP_S = 0.5
+"""Training for at least so long comes before the first window, however short a window is."""
+_CLOSER_STEPS = 20
+"""Steps that are looked at to split one, at most; as many as take `WARMUP_S`."""
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
 
 
@@ -69,11 +83,13 @@ def main() -> None:
     def emit(event: AnyEvent) -> None:
         events.write(msgspec.json.encode(event) + b"\n")
 
-    task: Task = msgspec.json.decode(sys.stdin.buffer.read(), type=Task)
+    emit(Started())
+    lines = sys.stdin.buffer
+    task: Task = msgspec.json.decode(lines.readline(), type=Task)
     try:
         match task:
             case MeasureTask():
-                measure(task, emit)
+                measure(task, read_commands(lines), emit)
             case VerifyTask():
                 verify(task, emit)
             case ProbeTask():
@@ -84,39 +100,67 @@ def main() -> None:
         emit(Failed(status=status_of(error), error=in_a_line(error)))
 
 
-def measure(task: MeasureTask, emit: Emit) -> None:
-    """Import, build, take the first step, find the steady state, then learn; each is timed apart."""
+def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:
+    """Yield the commands as they come, until there are no more or one says that it is the last."""
+    for line in lines:
+        command: AnyCommand = msgspec.json.decode(line, type=AnyCommand)
+        yield command
+
+
+def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> None:
+    """Import, build, take the first step, warm up, take turns, then learn; each is timed apart."""
     spec, workload = task.spec, task.spec.workload
     backend_class = _import(task.backend, emit)
     clock = Stopwatch()
     dataset = load_data(task.data)
     training = TrainingData(info=dataset.info, images=dataset.train_images, labels=dataset.train_labels)
-    order = BatchOrder(images=len(training.images), batch_size=workload.batch_size, seed=spec.seed)
-    start = initial_params(workload.architecture, dataset.info, seed=spec.seed)
+    params = initial_params(workload.architecture, dataset.info, seed=spec.seed)
     emit(DataLoaded(data_s=clock.seconds()))
 
     clock = Stopwatch()
     cell = spec.cell
     backend = backend_class(workload, training, mode=cell.mode, device=cell.device, precision=cell.precision)
-    backend.load_params(start)
+
+    def start() -> None:
+        if workload.matched:
+            backend.load_params(params)
+        else:
+            own_defaults(backend).initialise(spec.seed)
+
+    start()
     emit(Built(build_s=clock.seconds()))
     check_device(backend, cell)
 
-    drift = None
-    trainer = Trainer(backend, order)
-    emit(FirstStep(first_step_s=trainer.train(1).seconds))
-    if spec.windows:
-        drift = find_steady_state(trainer, spec.windows, spec.window_s, emit)
+    permute = None if workload.matched else own_defaults(backend).permutation
+    order = BatchOrder(
+        images=len(training.images), batch_size=workload.batch_size, seed=spec.seed, permute=permute
+    )
+    trained = backend if task.slowdown is None else cast(Backend, Slowed(backend, task.slowdown))
+    with Meter.open(cell.device) as meter:
+        trainer = Trainer(trained, order, meter)
+        emit(FirstStep(first_step_s=trainer.train(1).seconds))
+        if spec.windows:
+            take_turns(trainer, spec.window_s, commands, emit)
     peak, method = peak_rss_bytes()
-    emit(Memory(peak_rss_bytes=peak, method=method))
-    emit(Described(facts=backend.describe()))
+    emit(Memory(peak_rss_bytes=peak, peak_rss_method=method))
+    if cell.device == "gpu":
+        with GpuMonitor.open() as monitor:
+            emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
+    emit(Described(facts={**backend.describe(), "energy_meter": meter.method}))
+    if task.look_closer:
+        emit(look_closer(backend, trainer))
     if spec.epochs:
-        backend.load_params(start)
+        start()
         clock = Stopwatch()
         learn(backend, order, dataset, epochs=spec.epochs, emit=emit)
         emit(Learned(learn_s=clock.seconds()))
-    if drift is not None:  # said last: what it learns is no worse for an uneven pace
-        raise drift
+
+
+def own_defaults(backend: Backend) -> OwnDefaults:
+    """Return the backend as one that knows its framework's defaults, or raise UnavailableError."""
+    if not (hasattr(backend, "initialise") and hasattr(backend, "permutation")):
+        raise UnavailableError("this backend does not offer its framework's own defaults")
+    return cast(OwnDefaults, backend)
 
 
 class Stopwatch:
@@ -132,8 +176,8 @@ class Stopwatch:
 class Trainer:
     """Walks a backend along its batch order and reads the clock around each stretch."""
 
-    def __init__(self, backend: Backend, order: BatchOrder) -> None:
-        self._backend, self._order = backend, order
+    def __init__(self, backend: Backend, order: BatchOrder, meter: Meter | None = None) -> None:
+        self._backend, self._order, self._meter = backend, order, meter
         self.steps = 0
         self.train_s = 0.0
         self.losses: npt.NDArray[np.float32] = np.empty(0, np.float32)
@@ -141,46 +185,60 @@ class Trainer:
 
     def train(self, steps: int) -> Window:
         """Train so many steps; between the two clock readings there is training and nothing else."""
-        batches = self._order.steps(self.steps, steps)
+        batches = self.next_batches(steps)
+        before_j = self._meter.read_j() if self._meter else None
         clock = Stopwatch()
         losses = self._backend.train_steps(batches)
         seconds = clock.seconds()
+        energy_j = self._meter.since(before_j) if self._meter else None
         if not np.isfinite(losses).all():
             first = self.steps + int(np.argmin(np.isfinite(losses)))
             raise NanLossError(f"the loss of step {first} is not finite; a smaller learning rate may help")
         self.steps += steps
         self.train_s += seconds
         self.losses = losses
-        return Window(steps=steps, samples=batches.size, seconds=seconds)
+        return Window(steps=steps, samples=batches.size, seconds=seconds, energy_j=energy_j)
+
+    def next_batches(self, steps: int) -> npt.NDArray[np.int32]:
+        """Return the order of the next steps, int32 (steps, batch), without training them."""
+        return self._order.steps(self.steps, steps)
 
 
-def find_steady_state(
-    trainer: Trainer, windows: int, window_s: float, emit: Emit
-) -> "NoSteadyStateError | None":
-    """Grow the window until it lasts `window_s`, then time windows until their rate has settled.
-
-    Returns what is wrong where it does not settle.
-    """
+def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:
+    """Grow the window until it lasts `window_s`, say that all is ready, and train one at every `Turn`."""
     steps = 1
     while True:
         window = trainer.train(steps)
         emit(WarmedUp(window=window))
-        if window.seconds >= window_s:
+        a_window = steps * window_s / window.seconds
+        if window.seconds >= window_s / 2 and trainer.train_s >= WARMUP_S:
             break
         # At most eightfold: the first steps are slow, and one guess from them would overshoot.
-        steps = min(ceil(steps * 1.2 * window_s / window.seconds), steps * 8)
-    rates: list[float] = []
-    while len(rates) < windows or not settled(rates):
-        if len(rates) >= 2 * windows:
-            return NoSteadyStateError(f"the rate still drifts after {len(rates)} windows of {window_s:g} s")
-        window = trainer.train(steps)
-        emit(Timed(window=window))
-        rates.append(window.samples / window.seconds)
-    return None
+        steps = max(1, min(round(a_window), steps * 8))
+    steps = max(1, round(a_window))
+    emit(Ready())
+    for command in commands:
+        if not isinstance(command, Turn):
+            return
+        # While it waited others had the caches: a few steps to get them back, which do not count.
+        if lead := steps // 10:
+            trainer.train(lead)
+        emit(Timed(window=trainer.train(steps)))
 
 
-class NoSteadyStateError(BenchError):
-    """The rate did not settle."""
+def look_closer(backend: Backend, trainer: Trainer) -> LookedCloser:
+    """Return where a step's time goes, what it computes, and the machine's peak, as far as known."""
+    if not hasattr(backend, "split_steps"):
+        return LookedCloser(split=None, counted_flops=None, peak=None)
+    instrumented = cast(Instrumented, backend)
+    step_s = trainer.train_s / trainer.steps
+    steps = max(1, min(_CLOSER_STEPS, int(WARMUP_S / step_s)))
+    instrumented.split_steps(trainer.next_batches(1))  # what it compiles and allocates is not a step's time
+    return LookedCloser(
+        split=instrumented.split_steps(trainer.next_batches(steps)),
+        counted_flops=instrumented.count_flops(),
+        peak=instrumented.peak(),
+    )
 
 
 def learn(
@@ -191,10 +249,12 @@ def learn(
     epochs: float,
     emit: Emit,
 ) -> None:
-    """Train so many epochs; evaluate on the whole test split before, after each and at the end, untimed."""
+    """Train so many epochs; evaluate on the whole test split along the way, untimed."""
     trainer = Trainer(backend, order)
     last = max(1, round(epochs * order.steps_per_epoch))
-    while True:
+    for steps in evaluation_steps(last, order.steps_per_epoch):
+        if steps:
+            trainer.train(steps - trainer.steps)
         test_loss, accuracy = evaluate(backend, dataset.test_images, dataset.test_labels)
         point = EpochPoint(
             epoch=trainer.steps / order.steps_per_epoch,
@@ -205,9 +265,6 @@ def learn(
             test_accuracy=accuracy,
         )
         emit(Evaluated(point=point, of_epochs=last / order.steps_per_epoch))
-        if trainer.steps >= last:
-            return
-        trainer.train(min(order.steps_per_epoch, last - trainer.steps))
 
 
 def evaluate(
@@ -287,8 +344,6 @@ def status_of(error: Exception) -> Status:
     match error:
         case NanLossError():
             return "nan_loss"
-        case NoSteadyStateError():
-            return "no_steady_state"
         case WrongDeviceError():
             return "wrong_device"
         case UnavailableError() | ImportError():

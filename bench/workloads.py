@@ -1,14 +1,20 @@
 """The named workloads: every data set with softmax regression, a multi-layer perceptron and a CNN.
 
 All train by plain SGD at batch 100: what differs between rows is then the framework and the network, not how
-well an optimizer happens to be fused.
+well an optimizer happens to be fused. Beside them are pairs that show what defaults do: `…-adam` is the same
+work for all, `…-defaults` the same network with each framework's own initialisation, order and Adam.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+import msgspec
+
 from bench.errors import unknown
 from bench.specs import Architecture, ConvBlock, OptimizerSpec, Workload
+
+SWEPT = "@"
+"""Stands between the name of a workload and the batch size that a sweep gives it."""
 
 _SOFTMAX = Architecture()
 _MLP = Architecture(hidden=(512, 256))
@@ -28,6 +34,16 @@ def _workload(
     )
 
 
+def _adam(dataset: str, network: str, architecture: Architecture, *, matched: bool) -> Workload:
+    return Workload(
+        name=f"{dataset}-{network}-{'adam' if matched else 'defaults'}",
+        dataset=dataset,
+        architecture=architecture,
+        optimizer=OptimizerSpec(name="adam", learning_rate=0.001),
+        matched=matched,
+    )
+
+
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
     {
         workload.name: workload
@@ -44,12 +60,20 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
             _workload("cifar100", "softmax", _SOFTMAX, 0.01, None),
             _workload("cifar100", "mlp", _MLP, 0.05, None),
             _workload("cifar100", "cnn", _COLOUR_CNN, 0.05, None),
+            *(
+                _adam(dataset, network, architecture, matched=matched)
+                for dataset, cnn in (("mnist", _GREY_CNN), ("cifar10", _COLOUR_CNN))
+                for network, architecture in (("mlp", _MLP), ("cnn", cnn))
+                for matched in (True, False)
+            ),
         )
     }
 )
 
 MAIN_WORKLOADS = tuple(
-    name for name, workload in WORKLOADS.items() if workload.dataset in ("mnist", "cifar10")
+    name
+    for name, workload in WORKLOADS.items()
+    if workload.dataset in ("mnist", "cifar10") and workload.optimizer.name == "sgd"
 )
 """What runs when no workload is named."""
 
@@ -59,3 +83,14 @@ def find_workload(name: str) -> Workload:
     if name not in WORKLOADS:
         raise unknown("workload", name, list(WORKLOADS), "bench list shows all")
     return WORKLOADS[name]
+
+
+def swept(workload: Workload, batch_size: int) -> Workload:
+    """Return a workload at another batch size, named `mnist-mlp@64`; it is timed, not trained to a target."""
+    name = f"{workload.name}{SWEPT}{batch_size}"
+    return msgspec.structs.replace(workload, name=name, batch_size=batch_size, target_accuracy=None)
+
+
+def base_name(workload: str) -> str:
+    """Return the name of the workload that was swept, or the name itself."""
+    return workload.partition(SWEPT)[0]

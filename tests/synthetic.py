@@ -3,16 +3,20 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import numpy as np
 
 from bench.machine import Environment, Gpu
 from bench.records import (
     BackendHere,
+    BlockRecord,
+    Conditions,
     EpochPoint,
     JobRecord,
     JobSpec,
     ParityCheck,
     ParityRecord,
+    Plan,
     Record,
     RunHeader,
     Status,
@@ -28,15 +32,17 @@ REFERENCE = "numpy"
 REFERENCE_MODE = "float64"
 KINDS = ("logits", "loss", "gradient", "step", "steps", "losses")
 TOLERANCE = 1e-4
+WINDOWS = 20
 
 
-def make_workload(name: str = "mnist-cnn", target: float | None = 0.97) -> Workload:
+def make_workload(name: str = "mnist-cnn", target: float | None = 0.97, *, matched: bool = True) -> Workload:
     return Workload(
         name=name,
         dataset=name.rpartition("-")[0] or name,
         architecture=Architecture(),
         optimizer=OptimizerSpec(name="sgd", learning_rate=0.1),
         target_accuracy=target,
+        matched=matched,
     )
 
 
@@ -50,11 +56,18 @@ def make_cell(
     return Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision)
 
 
-def make_windows(rates: Sequence[float], seconds: float = 0.5) -> tuple[Window, ...]:
-    """Return windows whose rates are very nearly these."""
+def make_windows(
+    rates: Sequence[float], seconds: float = 0.1, watts: float | None = None
+) -> tuple[Window, ...]:
+    """Return windows of about so many seconds, whose rates are these, with the energy of so many watts."""
     counts = [max(1, round(rate * seconds)) for rate in rates]
     return tuple(
-        Window(steps=max(1, count // 100), samples=count, seconds=count / rate)
+        Window(
+            steps=max(1, count // 100),
+            samples=count,
+            seconds=count / rate,
+            energy_j=None if watts is None else watts * count / rate,
+        )
         for rate, count in zip(rates, counts, strict=True)
     )
 
@@ -84,30 +97,34 @@ def make_job(
     cell: Cell,
     block: int = 0,
     *,
-    rates: Sequence[float] = (1000.0,) * 5,
+    rates: Sequence[float] = (1000.0,) * WINDOWS,
     status: Status = "ok",
     error: str | None = None,
     exit_signal: str | None = None,
     points: tuple[EpochPoint, ...] = (),
     epochs: float = 0,
-    windows: int = 5,
+    windows: int = WINDOWS,
+    workload: Workload | None = None,
+    watts: float | None = None,
     seed: int | None = None,
     started_at: str | None = None,
     import_s: float | None = 1.5,
     first_step_s: float | None = 0.4,
     peak_rss_bytes: int | None = 700 * 2**20,
     peak_device_bytes: int | None = None,
+    process_device_bytes: int | None = None,
 ) -> JobRecord:
     return JobRecord(
         spec=JobSpec(
             job_id=f"{cell} {block}",
             cell=cell,
-            workload=make_workload(cell.workload),
+            workload=workload or make_workload(cell.workload),
             seed=block if seed is None else seed,
             block=block,
             position=0,
+            hash_seed=1000 + block,
             windows=windows,
-            window_s=0.5,
+            window_s=0.1,
             epochs=epochs,
             time_limit_s=600,
         ),
@@ -116,17 +133,45 @@ def make_job(
         exit_signal=exit_signal,
         started_at=started_at or f"2026-05-01T10:{block:02d}:00Z",
         wall_s=12.5,
+        start_s=0.3,
         import_s=import_s,
         data_s=0.2,
         build_s=0.1,
         first_step_s=first_step_s,
-        windows=make_windows(rates),
+        windows=make_windows(rates, watts=watts),
         points=points,
         peak_rss_bytes=peak_rss_bytes,
         peak_rss_method="VmHWM",
         peak_device_bytes=peak_device_bytes,
-        load_before=0.4,
+        process_device_bytes=process_device_bytes,
+    )
+
+
+def make_conditions(**changes: object) -> Conditions:
+    """Return the conditions of a quiet machine, but for what is named."""
+    quiet = Conditions(
+        seconds=8.0,
         steal_share=0.002,
+        throttled_share=0.0,
+        pressure_share=0.05,
+        foreign_share=0.01,
+        load_average=0.4,
+        canary_s=(0.0100, 0.0101, 0.0099),
+    )
+    return msgspec.structs.replace(quiet, **changes)
+
+
+def make_block(
+    cells: Sequence[Cell], block: int = 0, *, rounds: int = WINDOWS, **conditions: object
+) -> BlockRecord:
+    """Return a block of these cells, on a quiet machine but for the conditions that are named."""
+    return BlockRecord(
+        workload=cells[0].workload,
+        block=block,
+        started_at=f"2026-05-01T10:{block:02d}:00Z",
+        order=tuple(cells),
+        rounds=rounds,
+        conditions=make_conditions(**conditions),
     )
 
 
@@ -156,6 +201,7 @@ def make_header(
     min_blocks: int = 3,
     dataset_limit: int | None = None,
     sample: bool = False,
+    seeds: int = 1,
     command: Sequence[str] = ("bench", "run", "--preset", "quick"),
     gpus: tuple[Gpu, ...] = (),
 ) -> RunHeader:
@@ -168,6 +214,8 @@ def make_header(
         budget_s=1800,
         min_blocks=min_blocks,
         target_half_width=0.015,
+        seeds=seeds,
+        planned=Plan(jobs=3 * len(cells), parity_s=60.0, blocks_s=600.0, training_s=720.0, refining_s=420.0),
         seed=1,
         dataset_limit=dataset_limit,
         sample=sample,
@@ -215,19 +263,30 @@ def make_run(
 
 
 def simple_run(rates: Mapping[Cell, Sequence[float]], *, min_blocks: int = 3, folder: Path = Path()) -> Run:
-    """Return a run in which each cell passed parity and had these rates, one a block."""
+    """Return a run in which each cell passed parity and had these rates, one a block, on a quiet machine."""
     records: list[Record] = [make_parity(cell) for cell in rates]
+    records += quiet_blocks(list(rates), max(map(len, rates.values()), default=0))
     records += [
-        make_job(cell, block, rates=[rate] * 5)
+        make_job(cell, block, rates=[rate] * WINDOWS)
         for cell, blocks in rates.items()
         for block, rate in enumerate(blocks)
     ]
     return make_run(make_header(list(rates), min_blocks=min_blocks), records, folder=folder)
 
 
+def quiet_blocks(cells: Sequence[Cell], blocks: int) -> list[BlockRecord]:
+    """Return so many blocks of every workload of the cells, on a quiet machine."""
+    return [
+        make_block([cell for cell in cells if cell.workload == workload], block)
+        for workload in dict.fromkeys(cell.workload for cell in cells)
+        for block in range(blocks)
+    ]
+
+
 def realistic_run(folder: Path = Path(), *, blocks: int = 3, epochs: int = 3, seed: int = 0) -> Run:
     """Return a run of six workloads and three backends, with one of every mishap.
 
+    The jobs of a block share its mood and that of each of its rounds, as jobs that take turns do.
     On cifar10-softmax JAX is not installed; on mnist-mlp PyTorch compile fails parity; on cifar10-cnn it does
     not settle; on cifar10-mlp TensorFlow crashes in one block; cifar10-cnn JAX got no job before the budget
     was spent.
@@ -254,7 +313,12 @@ def realistic_run(folder: Path = Path(), *, blocks: int = 3, epochs: int = 3, se
         for backend, modes in MODES.items()
         for mode in modes
     ]
-    records: list[Record] = []
+    records: list[Record] = list(quiet_blocks(cells, blocks))
+    moods = {
+        (workload, block): random.normal(0, 0.05) + random.normal(0, 0.05, WINDOWS)
+        for workload in samples_per_s
+        for block in range(blocks)
+    }
     for cell in cells:
         name = f"{cell.backend}/{cell.mode}"
         if (cell.workload, cell.backend) == ("cifar10-softmax", "jax"):
@@ -276,9 +340,9 @@ def realistic_run(folder: Path = Path(), *, blocks: int = 3, epochs: int = 3, se
         drifting = (cell.workload, name) == ("cifar10-cnn", "torch/compile")
         for block in range(blocks):
             rate = samples_per_s[cell.workload] * speed[name] * np.exp(random.normal(0, 0.006))
-            windows = rate * np.exp(random.normal(0, 0.01, 6))
+            windows = rate * np.exp(moods[cell.workload, block] + random.normal(0, 0.01, WINDOWS))
             if drifting:
-                windows = windows * np.linspace(1, 1.3, 6)
+                windows = windows * np.linspace(1, 1.3, WINDOWS)
             crashed = (cell.workload, cell.backend, block) == ("cifar10-mlp", "tensorflow", 1)
             records.append(
                 make_job(

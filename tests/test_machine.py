@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import machine
-from bench.machine import CpuTimes, Environment, Gpu
+from bench.machine import Environment, Gpu
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,11 +32,6 @@ processor\t: 0
 BogoMIPS\t: 2100.00
 Features\t: fp asimd evtstrm sve bf16
 CPU implementer\t: 0x41
-"""
-STAT = """\
-cpu  1000 10 200 5000 30 4 6 250 77 7
-cpu0 500 5 100 2500 15 2 3 125 0 0
-intr 12345
 """
 STATUS = "Name:\tpython\nVmPeak:\t  900000 kB\nVmHWM:\t   20480 kB\nVmRSS:\t   10240 kB\n"
 COMMIT = "da232502b4b6c38c662dc0ace2d2af1b191d504e"
@@ -130,47 +125,18 @@ def test_the_quota_of_version_1_groups(tmp_path: Path) -> None:
     assert machine.cgroup_cpu_quota(memberships, tmp_path) is None
 
 
+def test_the_groups_that_limit_the_cpus_are_ours_and_their_parents() -> None:
+    mount = Path("/sys/fs/cgroup")
+    assert machine.cpu_groups("4:memory:/x\n0::/a/b\n", mount) == [mount / "a/b", mount / "a", mount]
+    both = machine.cpu_groups("2:cpu,cpuacct:/x\n1:cpuset:/y\nnonsense\n", mount)
+    assert both == [mount / "cpu,cpuacct/x", mount / "cpu,cpuacct"]
+
+
 @pytest.mark.parametrize(("quota", "cpus"), [(None, 4), (8.0, 4), (2.9, 2), (0.2, 1)])
 def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float | None, cpus: int) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 5}, raising=False)
     monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda memberships, mount: quota)
     assert machine.usable_cpus() == cpus
-
-
-def test_steal_counts_guest_time_once() -> None:
-    assert machine.parse_steal(STAT) == CpuTimes(steal=250, total=6500)
-
-
-@pytest.mark.parametrize(
-    "text", ["", "cpu 1 2 3 4 5 6 7\n", "cpu 1 2 3 4 5 6 7 x\n", "cpu0 1 2 3 4 5 6 7 8\n"]
-)
-def test_no_steal_where_the_kernel_does_not_tell(text: str) -> None:
-    assert machine.parse_steal(text) is None
-
-
-@pytest.mark.parametrize(
-    ("before", "after", "share"),
-    [
-        (CpuTimes(steal=10, total=1000), CpuTimes(steal=30, total=1200), 0.1),
-        (CpuTimes(steal=10, total=1000), CpuTimes(steal=10, total=1200), 0.0),
-        (CpuTimes(steal=10, total=1000), CpuTimes(steal=10, total=1000), None),
-        (CpuTimes(steal=10, total=1000), CpuTimes(steal=5, total=1200), None),
-        (CpuTimes(steal=10, total=1000), CpuTimes(steal=900, total=1001), None),
-        (None, CpuTimes(steal=10, total=1000), None),
-        (CpuTimes(steal=10, total=1000), None, None),
-    ],
-)
-def test_steal_share(before: CpuTimes | None, after: CpuTimes | None, share: float | None) -> None:
-    assert machine.steal_share(before, after) == share
-
-
-@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="no /proc/stat here")
-def test_the_clock_of_this_machine_moves_on() -> None:
-    first = machine.read_steal()
-    second = machine.read_steal()
-    assert first is not None
-    assert second is not None
-    assert 0 < first.total <= second.total
 
 
 def test_peak_memory_is_the_high_water_mark_in_bytes() -> None:
@@ -185,7 +151,7 @@ def test_peak_memory_is_not_guessed(text: str) -> None:
 
 
 def test_peak_memory_without_proc_is_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machine, "_read", lambda path: "")
+    monkeypatch.setattr(machine, "read_text", lambda path: "")
     peak, method = machine.peak_rss_bytes()
     assert method == "ru_maxrss"
     # Never below what the process holds now; and a unit mistaken would make it 1024 times as much.
@@ -194,7 +160,7 @@ def test_peak_memory_without_proc_is_in_bytes_too(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(
-    not machine.parse_peak_rss(machine._read(Path("/proc/self/status"))), reason="no VmHWM here"
+    not machine.parse_peak_rss(machine.read_text(Path("/proc/self/status"))), reason="no VmHWM here"
 )
 def test_a_large_parent_does_not_count_as_its_child() -> None:
     ballast = bytearray(256 * 2**20)
@@ -320,12 +286,11 @@ def test_this_machine_can_be_stored_and_read_back(monkeypatch: pytest.MonkeyPatc
 def test_a_machine_that_tells_nothing_is_still_described(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(machine, "_read", lambda path: "")
+    monkeypatch.setattr(machine, "read_text", lambda path: "")
     monkeypatch.setenv("PATH", str(tmp_path))
     here = machine.capture_environment()
     assert here.cpu_model
     assert (here.cpu_flags, here.gpus, here.gpu_driver, here.commit, here.dirty) == ((), (), None, None, None)
-    assert machine.read_steal() is None
 
 
 @pytest.mark.parametrize(
@@ -348,7 +313,6 @@ def test_no_text_is_an_error(text: str) -> None:
     machine.parse_cpuinfo(text)
     machine.parse_gpus(text)
     machine.parse_cpu_max(text)
-    machine.parse_steal("cpu " + text)
     machine.parse_peak_rss("VmHWM: " + text)
     machine.parse_git_status(text)
     machine.cgroup_cpu_quota("0::" + text, Path("/nowhere"))

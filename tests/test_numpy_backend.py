@@ -1,6 +1,7 @@
 """The reference, proven against what shares no code with it: finite differences, loops, scalar formulas."""
 
 import math
+import time
 
 import msgspec
 import numpy as np
@@ -13,6 +14,7 @@ from scipy.special import logsumexp
 from backends.base import TrainingData
 from backends.numpy_backend import (
     NumpyBackend,
+    best_seconds,
     convolve,
     convolve_backward_kernel,
     learning_rate,
@@ -307,3 +309,28 @@ def test_it_claims_no_device_or_precision_that_it_has_not(device, precision):
     backend, data = make_backend(ARCHITECTURES["softmax"])
     with pytest.raises(UnavailableError, match=f"{device} in {precision}"):
         NumpyBackend(backend._workload, data, mode="float64", device=device, precision=precision)
+
+
+def test_it_has_no_defaults_of_its_own():
+    backend, data = make_backend(ARCHITECTURES["softmax"])
+    workload = msgspec.structs.replace(backend._workload, matched=False)
+    with pytest.raises(
+        UnavailableError, match="noise trains by each framework's own defaults, and the numpy"
+    ):
+        NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
+
+
+def test_split_steps_are_the_same_steps_to_the_last_bit():
+    order = np.random.default_rng(8).integers(0, 40, (5, 8), dtype=np.int32)
+    backend, _ = make_backend(ARCHITECTURES["mlp"], SPECS["adam"])
+    other, _ = make_backend(ARCHITECTURES["mlp"], SPECS["adam"])
+    backend.train_steps(order)
+    split = other.split_steps(order)
+    for name, value in backend.save_state().items():
+        np.testing.assert_array_equal(other.save_state()[name], value)
+    assert (split.steps, split.transfer_s, split.device_s) == (5, 0.0, 0.0)
+    assert split.dispatch_s > split.data_s > 0.0
+
+
+def test_the_best_time_is_that_of_the_work():
+    assert 0.01 <= best_seconds(lambda: time.sleep(0.01)) < 0.1

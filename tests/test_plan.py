@@ -32,9 +32,9 @@ def test_presets_ask_for_ever_more():
     assert 3 <= quick.min_blocks < standard.min_blocks < full.min_blocks
     assert (quick.modes, standard.modes, full.modes) == ("taught", "all", "all")
     for preset in PRESETS.values():
-        assert preset.training_blocks <= preset.min_blocks
-        assert preset.windows >= 5
-        assert preset.window_s >= 0.5
+        assert preset.seeds <= preset.min_blocks
+        assert preset.windows >= 20
+        assert preset.windows * preset.window_s >= 2
 
 
 def test_a_preset_that_is_not_there_is_refused():

@@ -25,6 +25,7 @@ from bench.registry import Registry
 from bench.run import OVERRUN, Runner
 from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.specs import Cell
+from bench.workloads import find_workload
 
 WORKLOADS = (fakes.WORKLOAD,)
 
@@ -50,9 +51,12 @@ def begin(
 ) -> Run:
     here = available(infos)
     cells = prepare.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "taught")
-    return prepare.new_run(
-        results, cells=cells, available=here, preset=preset, budget_s=budget_s, seed=7, limit=300, sample=True
-    )
+    wish = prepare.Wish(
+        preset=preset, budget_s=budget_s, target_half_width=preset.target_half_width, seeds=preset.seeds,
+        seed=7, limit=300, sample=True,
+    )  # fmt: skip
+    found = [find_workload(name) for name in workloads]
+    return prepare.new_run(results, cells=cells, workloads=found, available=here, wish=wish, pythons={})
 
 
 def carry_out(
@@ -109,14 +113,21 @@ def test_every_cell_is_proven_and_measured_in_every_block(complete: Run) -> None
 
 def test_parity_comes_before_anything_is_measured(complete: Run) -> None:
     kinds = [type(record).__name__ for record in complete.records]
-    assert kinds == ["ParityRecord"] * 2 + ["JobRecord"] * 6
+    assert kinds == ["ParityRecord"] * 2 + ["JobRecord", "JobRecord", "BlockRecord"] * 3
 
 
-def test_blocks_are_run_one_after_the_other_in_a_balanced_order(complete: Run) -> None:
+def test_a_block_says_what_ran_in_it_and_what_the_machine_did(complete: Run) -> None:
     assert [job.spec.block for job in complete.jobs] == [0, 0, 1, 1, 2, 2]
-    orders = [names(jobs) for _, jobs in sorted(blocks_of(complete).items())]
-    assert orders[0] == orders[1][::-1] == orders[2]
-    assert [job.spec.position for job in complete.jobs] == [0, 1] * 3
+    for block, jobs in zip(complete.blocks, blocks_of(complete).values(), strict=True):
+        assert block.order == tuple(job.spec.cell for job in jobs)
+        assert [job.spec.position for job in jobs] == [0, 1]
+        assert block.rounds == len(jobs[0].windows) == len(jobs[1].windows)
+        assert len(block.conditions.canary_s) == block.rounds + 1
+        assert block.conditions.seconds > sum(window.seconds for job in jobs for window in job.windows)
+
+
+def test_every_process_has_a_hash_seed_of_its_own(complete: Run) -> None:
+    assert len({job.spec.hash_seed for job in complete.jobs}) == 6
 
 
 def test_sides_of_a_block_share_a_seed_and_blocks_do_not(complete: Run) -> None:
@@ -129,7 +140,7 @@ def test_every_backend_trains_the_same_epochs(complete: Run) -> None:
     assert epochs == [{0.0}, {0.0}, {1.0}]
     curves = {tuple(point.test_loss for point in job.points) for job in blocks_of(complete)[2]}
     assert len(curves) == 1  # both fakes compute what the reference does, from one start
-    assert len(curves.pop()) == 2
+    assert len(curves.pop()) == 4  # before, and after each of three steps
 
 
 def test_a_job_keeps_all_that_was_measured(complete: Run) -> None:
@@ -137,7 +148,7 @@ def test_a_job_keeps_all_that_was_measured(complete: Run) -> None:
         assert job.status == "ok", job.error
         assert 5 <= len(job.windows) <= 10
         assert len(job.warmup) >= 1
-        for name in ("import_s", "data_s", "build_s", "first_step_s", "peak_rss_bytes"):
+        for name in ("start_s", "import_s", "data_s", "build_s", "first_step_s", "peak_rss_bytes"):
             assert getattr(job, name) > 0, name
         assert job.peak_rss_method == "VmHWM"
         assert job.described["device"] == "cpu"
@@ -168,8 +179,8 @@ def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     infos = (STEADY, fakes.info("drifter", "fakes:DriftsOnce"))
-    run = begin(tmp_path, infos, preset=msgspec.structs.replace(TINY, target_half_width=1e9))
-    run = carry_out(run, infos)
+    preset = msgspec.structs.replace(TINY, windows=15)
+    run = carry_out(begin(tmp_path, infos, preset=preset), infos, preset=preset)
     drifter = [job.status for job in run.jobs if job.spec.cell.backend == "drifter"]
     assert drifter.count("no_steady_state") == 1
     assert drifter.count("ok") == TINY.min_blocks
@@ -236,12 +247,13 @@ def proven(run: Run) -> tuple[Record, ...]:
 
 def test_what_is_left_of_the_budget_goes_to_blocks_until_the_interval_is_narrow(tmp_path: Path) -> None:
     wide = msgspec.structs.replace(TINY, min_blocks=2, target_half_width=1e-9)
-    run = begin(tmp_path, [QUICK], preset=wide, budget_s=4)
+    run = begin(tmp_path, [QUICK], preset=wide, budget_s=12)
     run = msgspec.structs.replace(run, records=proven(run))
     started = time.monotonic()
     finished = carry_out(run, [QUICK], preset=wide)
-    assert time.monotonic() - started < 4 * OVERRUN + 1
+    assert time.monotonic() - started < 12 * OVERRUN + 1
     assert [job.spec.block for job in finished.jobs] == list(range(len(finished.jobs)))
+    assert [block.block for block in finished.blocks] == list(range(len(finished.jobs)))
     assert len(finished.jobs) > 2
 
 
@@ -249,7 +261,7 @@ def test_what_is_left_of_the_budget_goes_to_blocks_until_the_interval_is_narrow(
 
 
 class Interrupting(fakes.Screen):
-    """Presses Ctrl-C when so many jobs are done."""
+    """Presses Ctrl-C when so many jobs are done, before the block is written down whose last job it was."""
 
     def __init__(self, after: int) -> None:
         super().__init__()
@@ -264,49 +276,40 @@ class Interrupting(fakes.Screen):
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])
-def test_resuming_does_exactly_what_is_missing(after: int, tmp_path: Path) -> None:
+def test_resuming_does_the_blocks_that_are_missing(after: int, tmp_path: Path) -> None:
     infos = [STEADY, QUICK]
     run = begin(tmp_path, infos)
     with pytest.raises(KeyboardInterrupt):
         carry_out(run, infos, display=Interrupting(after))
     before = read_run(run.folder)
     assert len(before.jobs) == after
-    resumed = prepare.resumed_run(run.folder, available(infos))
-    finished = carry_out(resumed, infos)
+    whole = len(before.blocks)
+    assert whole == (after - 1) // 2
+    finished = carry_out(prepare.resumed_run(run.folder, available(infos)), infos)
     assert finished.records[: len(before.records)] == before.records
-    assert sorted(pairs(finished)) == [
-        (cell, block) for cell in sorted(run.header.cells) for block in range(2)
-    ]
+    assert len(finished.blocks) == 2
+    assert len(finished.jobs) == after + 2 * (2 - whole), "what was begun is done anew, side by side"
+    assert len(pairs(finished)) == len(set(pairs(finished)))
+    for block in finished.blocks:
+        jobs = blocks_of(finished)[block.block]
+        assert len(jobs) == 2
+        assert len({(job.spec.seed, job.spec.epochs) for job in jobs}) == 1
     assert len(finished.parity) == 2
-    assert len({job.spec.epochs for job in blocks_of(finished)[1]}) == 1
-    assert [len({job.spec.seed for job in jobs}) for jobs in blocks_of(finished).values()] == [1, 1]
 
     again = carry_out(prepare.resumed_run(run.folder, available(infos)), infos)
     assert again.records == finished.records
 
 
-@pytest.mark.parametrize("epochs", [0.0, 2.0])
-def test_a_block_that_is_resumed_trains_what_its_first_side_trained(epochs: float, tmp_path: Path) -> None:
-    """The plan may come out otherwise the second time; sides of one block must stay equal."""
+def test_a_run_that_is_resumed_trains_what_it_trained_before(tmp_path: Path) -> None:
+    """The plan may come out otherwise the second time; what a workload trains must stay equal."""
     infos = [STEADY, QUICK]
     run = begin(tmp_path, infos)
+    longer = msgspec.structs.replace(TINY, epochs=2.0)
     with pytest.raises(KeyboardInterrupt):
-        carry_out(run, infos, preset=msgspec.structs.replace(TINY, epochs=epochs), display=Interrupting(3))
+        carry_out(run, infos, preset=longer, display=Interrupting(3))
     finished = carry_out(prepare.resumed_run(run.folder, available(infos)), infos)
-    assert [job.spec.epochs for job in blocks_of(finished)[1]] == [epochs, epochs]
-
-
-def test_an_interrupted_extra_block_is_completed_before_another_is_begun(tmp_path: Path) -> None:
-    infos = [STEADY, QUICK]
-    wide = msgspec.structs.replace(TINY, min_blocks=2, target_half_width=1e-9)
-    run = begin(tmp_path, infos, preset=wide, budget_s=25)
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(run, infos, preset=wide, display=Interrupting(5))
-    with pytest.raises(KeyboardInterrupt):
-        carry_out(
-            prepare.resumed_run(run.folder, available(infos)), infos, preset=wide, display=Interrupting(2)
-        )
-    assert [job.spec.block for job in read_run(run.folder).jobs] == [0, 0, 1, 1, 2, 2, 3]
+    trained = [job.spec.epochs for job in finished.jobs if job.spec.epochs]
+    assert trained == [2.0] * 3
 
 
 def test_a_run_cut_off_in_the_middle_of_a_record_is_resumed_without_it(tmp_path: Path) -> None:
@@ -318,11 +321,11 @@ def test_a_run_cut_off_in_the_middle_of_a_record_is_resumed_without_it(tmp_path:
     path.write_bytes(path.read_bytes()[:-40])
     resumed = prepare.resumed_run(run.folder, available(infos))
     assert len(resumed.rejected) == 1
-    assert resumed.rejected[0].startswith("records.jsonl line 5: ")
+    assert resumed.rejected[0].startswith("records.jsonl line 6: ")
     assert (run.folder / QUARANTINE).stat().st_size > 100
     finished = carry_out(resumed, infos)
     assert finished.rejected == ()
-    assert len(pairs(finished)) == len(set(pairs(finished))) == 4
+    assert len(finished.blocks) == 2
 
 
 def test_a_run_of_another_machine_is_not_resumed(tmp_path: Path) -> None:
@@ -417,6 +420,6 @@ def test_kill_9_loses_at_most_the_job_in_hand_and_the_rest_is_resumed(
     easily_pleased = msgspec.structs.replace(resumed.header, target_half_width=TINY.target_half_width)
     finished = carry_out(msgspec.structs.replace(resumed, header=easily_pleased), infos)
     assert finished.records[: len(before.records)] == before.records
-    assert set(pairs(finished)) == {(cell, block) for cell in before.header.cells for block in range(2)}
-    assert len(pairs(finished)) == 4
+    assert len(finished.blocks) >= 2
+    assert len(pairs(finished)) == len(set(pairs(finished)))
     assert finished.unmeasured == ()

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import (
+    WINDOWS,
+    make_block,
     make_cell,
     make_header,
     make_job,
@@ -20,7 +22,7 @@ from synthetic import (
     simple_run,
 )
 
-from bench.records import UnmeasuredRecord
+from bench.records import BlockRecord, UnmeasuredRecord
 from bench.runs import RECORDS, append_record, create_run, read_run
 from bench.summary import Summary, summarise
 
@@ -123,7 +125,9 @@ def test_an_interval_needs_three_blocks(rates, shown):
 
 
 def test_drifting_blocks_have_an_interval_from_three_on():
-    jobs = [make_job(TORCH, block, rates=[1000 + block] * 5, status="no_steady_state") for block in range(3)]
+    jobs = [
+        make_job(TORCH, block, rates=[1000 + block] * WINDOWS, status="no_steady_state") for block in range(3)
+    ]
     for count, shown in ((2, False), (3, True)):
         row = row_of(summarise(make_run(make_header([TORCH]), [make_parity(TORCH), *jobs[:count]])))
         assert (row.half_width is not None) == shown
@@ -189,8 +193,8 @@ def test_a_ranked_row_tells_of_jobs_that_failed():
 @pytest.mark.parametrize(
     ("broken", "why"),
     [
-        ({"rates": (1000.0,) * 3}, "3 of 5 windows"),
-        ({"rates": ()}, "0 of 5 windows"),
+        ({"rates": (1000.0,) * 3}, "3 of 20 windows"),
+        ({"rates": ()}, "0 of 20 windows"),
         ({"epochs": 2}, "training ended before epoch 2"),
         ({"epochs": 2, "points": make_points(0.9, 1, 1.0)}, "training ended before epoch 2"),
         ({"epochs": 2, "points": make_points(0.9, 2, 1.0)[:1]}, "training ended before epoch 2"),
@@ -215,8 +219,8 @@ def test_a_window_without_time_is_a_fault():
 @pytest.mark.parametrize("order", [1, -1])
 def test_of_a_job_run_again_the_last_sound_one_counts(order):
     again = [
-        make_job(TORCH, 0, rates=[500] * 5, started_at="2026-05-01T10:00:00Z"),
-        make_job(TORCH, 0, rates=[800] * 5, started_at="2026-05-02T10:00:00Z"),
+        make_job(TORCH, 0, rates=[500] * WINDOWS, started_at="2026-05-01T10:00:00Z"),
+        make_job(TORCH, 0, rates=[800] * WINDOWS, started_at="2026-05-02T10:00:00Z"),
         make_job(TORCH, 0, status="crashed", rates=(), started_at="2026-05-03T10:00:00Z"),
     ]
     run = make_run(make_header([TORCH], min_blocks=1), [make_parity(TORCH), *again[::order]])
@@ -237,13 +241,99 @@ def test_a_budget_spent_between_blocks_is_named():
     assert row.why_not == "1 of the 3 blocks it needs; not measured: the budget was spent"
 
 
+def test_the_median_of_the_latest_windows_counts():
+    slow_start = [100] * 15 + [1000] * WINDOWS
+    jobs = [make_job(TORCH, block, rates=slow_start) for block in range(3)]
+    row = row_of(summarise(make_run(make_header([TORCH]), [make_parity(TORCH), *jobs])))
+    assert row.samples_per_s == pytest.approx(1000)
+
+
+# ---- blocks that something else disturbed
+
+
+def run_with_blocks(rates, disturbed, *, min_blocks=3, blocks=None):
+    """Return a run of one cell in which other programs used half of the CPUs in some blocks."""
+    run = simple_run({TORCH: rates}, min_blocks=min_blocks)
+    records = [record for record in run.records if not isinstance(record, BlockRecord)]
+    records += [
+        make_block([TORCH], block, foreign_share=0.5 if block in disturbed else 0.0)
+        for block in range(blocks or len(rates))
+    ]
+    return msgspec.structs.replace(run, records=tuple(records))
+
+
+def test_a_dropped_block_is_in_no_figure_of_a_row():
+    row = row_of(summarise(run_with_blocks([1000, 1000, 500, 1000, 1000], {2})))
+    assert (row.ranked, row.blocks, row.dropped_blocks, row.disturbed) == (True, 4, 1, False)
+    assert row.samples_per_s == pytest.approx(1000)
+    assert row.half_width == pytest.approx(0)
+
+
+def test_a_disturbed_block_that_is_needed_stays():
+    row = row_of(summarise(run_with_blocks([1000, 500, 1000], {1})))
+    assert (row.blocks, row.dropped_blocks) == (3, 0)
+    assert row.samples_per_s < 900
+
+
+def test_a_row_that_lacks_blocks_for_those_dropped_says_so():
+    rates = [1000, 1000, 1000]  # it has fewer blocks than its workload, so dropping one leaves too few
+    row = row_of(summarise(run_with_blocks(rates, {2}, blocks=5)))
+    assert (row.ranked, row.blocks, row.dropped_blocks) == (False, 2, 1)
+    assert row.why_not == "2 of the 3 blocks it needs; 1 dropped, because something else disturbed it"
+
+
+def test_a_row_of_mostly_disturbed_blocks_is_called_so():
+    row = row_of(summarise(run_with_blocks([1000] * 4, {0, 1, 2})))
+    assert (row.ranked, row.disturbed) == (True, True)
+
+
+# ---- own defaults
+
+
+def test_a_workload_of_own_defaults_is_never_ranked_and_needs_no_parity():
+    header = make_header([TORCH], workloads=[make_workload(matched=False)])
+    jobs = [make_job(TORCH, block, epochs=2, points=make_points(0.97, 2, 10)) for block in range(3)]
+    summary = summarise(make_run(header, jobs))
+    row = row_of(summary)
+    assert (row.matched, row.ranked, row.status, row.parity_ok) == (False, False, "ok", None)
+    assert row.why_not == "trained with its framework's own defaults: not the same work"
+    assert (row.samples_per_s, row.test_accuracy) == (pytest.approx(1000), pytest.approx(0.97))
+    assert "not ranked" in summary.verdicts[0].sentences[0]
+
+
+# ---- other figures
+
+
+@pytest.mark.parametrize(("watts", "joules"), [(None, None), (50.0, 50.0)])
+def test_energy_is_that_of_a_thousand_samples(watts, joules):
+    jobs = three_jobs(watts=watts)  # at 1,000 samples/s
+    row = row_of(summarise(make_run(make_header([TORCH]), [make_parity(TORCH), *jobs])))
+    assert row.energy_per_1000_j == (None if joules is None else pytest.approx(joules))
+
+
+def test_energy_that_was_not_metered_in_every_window_is_none():
+    job = make_job(TORCH, watts=50.0)
+    gap = msgspec.structs.replace(job.windows[-1], energy_j=None)
+    job = msgspec.structs.replace(job, windows=(*job.windows[:-1], gap))
+    row = row_of(summarise(make_run(make_header([TORCH]), [make_parity(TORCH), job])))
+    assert row.energy_per_1000_j is None
+
+
 def test_figures_are_medians_and_peaks():
     jobs = [
-        make_job(TORCH, block, import_s=import_s, first_step_s=first, peak_rss_bytes=peak)
+        make_job(
+            TORCH,
+            block,
+            import_s=import_s,
+            first_step_s=first,
+            peak_rss_bytes=peak,
+            process_device_bytes=peak + 1,
+        )
         for block, (import_s, first, peak) in enumerate([(1.0, 5.0, 10), (9.0, 0.5, 30), (2.0, 0.6, 20)])
     ]
     row = row_of(summarise(make_run(make_header([TORCH]), [make_parity(TORCH), *jobs])))
-    assert (row.import_s, row.first_step_s, row.peak_rss_bytes, row.peak_device_bytes) == (2.0, 0.6, 30, None)
+    assert (row.start_s, row.import_s, row.first_step_s) == (0.3, 2.0, 0.6)
+    assert (row.peak_rss_bytes, row.peak_device_bytes, row.process_device_bytes) == (30, None, 31)
 
 
 # ---- learning

@@ -19,6 +19,7 @@ from bench.errors import ContractError, DataError, UnavailableError
 from bench.initial import initial_params
 from bench.order import BatchOrder
 from bench.protocol import (
+    AnyCommand,
     AnyEvent,
     Built,
     DataLoaded,
@@ -26,6 +27,7 @@ from bench.protocol import (
     Done,
     Evaluated,
     Failed,
+    Finish,
     FirstStep,
     Imported,
     Learned,
@@ -34,7 +36,9 @@ from bench.protocol import (
     ParityCase,
     Probed,
     ProbeTask,
+    Ready,
     Timed,
+    Turn,
     Verified,
     VerifyTask,
     WarmedUp,
@@ -46,7 +50,9 @@ from bench.workloads import find_workload
 def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
     """Return the events of a job done in this process."""
     events: list[AnyEvent] = []
-    worker.measure(fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes), events.append)
+    task = fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes)
+    commands: list[AnyCommand] = [*(Turn() for _ in range(task.spec.windows)), Finish()]
+    worker.measure(task, iter(commands), events.append)
     return events
 
 
@@ -65,25 +71,25 @@ class Clockwork:
     def __init__(self, seconds_a_step: list[float]) -> None:
         self._seconds = seconds_a_step
         self.calls: list[int] = []
+        self.train_s = 0.0
 
     def train(self, steps: int) -> worker.Window:
         seconds = self._seconds[min(len(self.calls), len(self._seconds) - 1)]
         self.calls.append(steps)
+        self.train_s += steps * seconds
         return worker.Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
 
 
-def steady(clock: Clockwork, windows: int = 5, window_s: float = 0.5) -> list[AnyEvent]:
+def turns(clock: Clockwork, count: int = 5, window_s: float = 0.5) -> list[AnyEvent]:
     events: list[AnyEvent] = []
-    drift = worker.find_steady_state(clock, windows, window_s, events.append)  # type: ignore[arg-type]
-    if drift is not None:
-        raise drift
+    worker.take_turns(clock, window_s, iter([Turn()] * count), events.append)  # type: ignore[arg-type]
     return events
 
 
 def test_the_events_come_in_the_order_of_the_work() -> None:
     kinds = [type(event) for event in measured()]
     assert list(dict.fromkeys(kinds)) == [
-        Imported, DataLoaded, Built, FirstStep, WarmedUp, Timed, Memory, Described, Evaluated, Learned,
+        Imported, DataLoaded, Built, FirstStep, WarmedUp, Ready, Timed, Memory, Described, Evaluated, Learned,
     ]  # fmt: skip
 
 
@@ -94,37 +100,54 @@ def test_what_is_not_asked_for_is_not_done() -> None:
 
 def test_a_window_says_how_much_was_trained_in_it() -> None:
     windows = [event.window for event in measured(epochs=0) if isinstance(event, Timed)]
-    assert 5 <= len(windows) <= 10
+    assert len(windows) == 5
     for window in windows:
         assert window.samples == window.steps * 100
         assert window.seconds >= window.steps * fakes.STEP_S
 
 
-def test_windows_last_at_least_as_long_as_asked() -> None:
-    events = steady(Clockwork([0.01]))
-    warmups = [event.window for event in events if isinstance(event, WarmedUp)]
+def test_windows_last_about_as_long_as_asked() -> None:
+    clock = Clockwork([0.01])
+    events = turns(clock, window_s=0.5)
     timed = [event.window for event in events if isinstance(event, Timed)]
-    assert [window.steps for window in warmups] == [1, 8, 60]
-    assert [window.steps for window in timed] == [60] * 5
-    assert warmups[-1].seconds >= 0.5
+    assert [window.steps for window in timed] == [50] * 5
+    assert [type(event) for event in events] == [WarmedUp] * 3 + [Ready] + [Timed] * 5
+
+
+def test_a_window_is_a_step_at_least() -> None:
+    timed = [event.window for event in turns(Clockwork([0.3]), window_s=0.1) if isinstance(event, Timed)]
+    assert [window.steps for window in timed] == [1] * 5
+
+
+def test_a_short_window_is_no_short_warm_up() -> None:
+    events = turns(Clockwork([0.001]), window_s=0.01)
+    warmups = [event.window for event in events if isinstance(event, WarmedUp)]
+    assert sum(window.seconds for window in warmups) >= worker.WARMUP_S
 
 
 def test_one_slow_step_at_the_start_does_not_make_the_windows_short() -> None:
     """The first call compiles: a guess from it alone would leave windows a thousandth as long."""
-    events = steady(Clockwork([0.4, 0.0004]))
-    assert all(event.window.seconds >= 0.5 for event in events if isinstance(event, Timed))
+    events = turns(Clockwork([0.4, 0.0004]), window_s=0.1)
+    assert all(0.09 <= event.window.seconds <= 0.11 for event in events if isinstance(event, Timed))
 
 
-def test_a_rate_that_settles_late_gets_more_windows() -> None:
-    slow_at_first = [0.1, 0.1, 0.12, 0.12, 0.1]  # two calls of warm-up, then two slow windows
-    timed = [event for event in steady(Clockwork(slow_at_first)) if isinstance(event, Timed)]
-    assert 5 < len(timed) <= 10
+def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
+    clock = Clockwork([0.01])
+    turns(clock, count=2, window_s=0.5)
+    assert clock.calls[-4:] == [5, 50, 5, 50]
 
 
-def test_a_rate_that_never_settles_is_an_error() -> None:
-    clock = Clockwork([0.1 * 1.05**call for call in range(40)])
-    with pytest.raises(worker.NoSteadyStateError, match=r"still drifts after 10 windows of 0\.5 s"):
-        steady(clock)
+@pytest.mark.parametrize("last", [Finish(), None])
+def test_turns_end_with_the_command_that_says_so_or_with_the_harness(last: Finish | None) -> None:
+    events: list[AnyEvent] = []
+    commands = iter([Turn(), *([last, Turn()] if last else [])])
+    worker.take_turns(Clockwork([0.01]), 0.1, commands, events.append)  # type: ignore[arg-type]
+    assert sum(isinstance(event, Timed) for event in events) == 1
+
+
+def test_commands_are_read_a_line_each() -> None:
+    lines = [msgspec.json.encode(command) + b"\n" for command in (Turn(), Turn(), Finish())]
+    assert list(worker.read_commands(lines)) == [Turn(), Turn(), Finish()]
 
 
 def test_the_trainer_walks_the_batch_order_without_gap_or_overlap() -> None:
@@ -158,11 +181,11 @@ def test_a_loss_that_is_no_number_is_named_by_its_step() -> None:
         trainer.train(3)
 
 
-def test_learning_is_evaluated_at_the_start_after_every_epoch_and_at_the_end() -> None:
-    backend, order, sample = backend_on_sample()
+def test_learning_is_evaluated_at_the_start_along_the_way_and_at_the_end() -> None:
+    backend, order, sample = backend_on_sample()  # four steps an epoch
     points = learned(backend, order, sample, epochs=2.5)
-    assert [point.steps for point in points] == [0, 4, 8, 10]
-    assert [point.epoch for point in points] == [0.0, 1.0, 2.0, 2.5]
+    assert [point.steps for point in points] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert points[-1].epoch == 2.5
     assert points[0].train_loss is None
     assert points[0].train_s == 0.0
     assert all(point.train_loss is not None for point in points[1:])
@@ -194,7 +217,7 @@ def test_evaluation_is_not_part_of_the_training_time() -> None:
             time.sleep(0.2)
             return backend.predict(images)
 
-    points = learned(SlowToAnswer(), order, sample, epochs=1)
+    points = learned(SlowToAnswer(), order, sample, epochs=0.25)
     assert len(points) == 2
     assert points[-1].train_s < 0.2
 
@@ -245,7 +268,6 @@ def test_a_test_loss_that_is_no_number_is_an_error() -> None:
         (ImportError("No module named 'x'"), "unavailable"),
         (UnavailableError("no bf16 here"), "unavailable"),
         (worker.NanLossError("lost"), "nan_loss"),
-        (worker.NoSteadyStateError("drifts"), "no_steady_state"),
         (worker.WrongDeviceError("elsewhere"), "wrong_device"),
         (ContractError("lacks predict"), "failed"),
         (DataError("digest"), "failed"),
@@ -348,7 +370,8 @@ def spoken(task: MeasureTask) -> tuple[int, list[AnyEvent]]:
             pass_fds=(write_end,), env={**os.environ, "PYTHONPATH": fakes.python_path()},
         )  # fmt: skip
         os.close(write_end)
-        process.communicate(msgspec.json.encode(task), timeout=60)
+        said = [msgspec.json.encode(message) + b"\n" for message in (task, Turn(), Finish())]
+        process.communicate(b"".join(said), timeout=60)
         events = [msgspec.json.decode(line, type=AnyEvent) for line in channel]
     return process.returncode, events
 

@@ -2,11 +2,12 @@
 
 import math
 
+import msgspec
 import pytest
 
 from bench.datasets import DATASETS
 from bench.errors import UsageError
-from bench.workloads import MAIN_WORKLOADS, WORKLOADS, find_workload
+from bench.workloads import MAIN_WORKLOADS, WORKLOADS, base_name, find_workload, swept
 
 PARAMETERS = {  # weights and biases, counted by hand
     "mnist-softmax": 784 * 10 + 10,
@@ -23,7 +24,7 @@ PARAMETERS["cifar100-cnn"] = PARAMETERS["cifar10-cnn"] + 129 * 90
 
 
 def test_these_are_all():
-    assert set(WORKLOADS) == set(PARAMETERS)
+    assert {name for name in WORKLOADS if name.count("-") < 2 or "fashion" in name} == set(PARAMETERS)
     assert set(MAIN_WORKLOADS) == {
         f"{data}-{net}" for data in ("mnist", "cifar10") for net in ("softmax", "mlp", "cnn")
     }
@@ -55,3 +56,23 @@ def test_a_workload_that_is_not_there_is_refused_with_the_nearest():
         find_workload("mnst-cnn")
     with pytest.raises(UsageError, match=r"known: .*mnist-softmax"):
         find_workload("?")
+
+
+@pytest.mark.parametrize("data", ["mnist", "cifar10"])
+@pytest.mark.parametrize("network", ["mlp", "cnn"])
+def test_of_a_pair_that_shows_defaults_one_is_the_same_work_for_all(data, network):
+    same, own = (find_workload(f"{data}-{network}-{kind}") for kind in ("adam", "defaults"))
+    assert (same.matched, own.matched) == (True, False)
+    assert msgspec.structs.replace(own, name=same.name, matched=True) == same
+    assert same.architecture == find_workload(f"{data}-{network}").architecture
+    assert not {same.name, own.name} & set(MAIN_WORKLOADS)
+
+
+def test_a_swept_workload_differs_in_its_batch_and_has_no_target():
+    workload = find_workload("mnist-mlp")
+    larger = swept(workload, 512)
+    assert (larger.name, larger.batch_size, larger.target_accuracy) == ("mnist-mlp@512", 512, None)
+    assert msgspec.structs.replace(larger, name="mnist-mlp", batch_size=100, target_accuracy=0.95) == (
+        msgspec.structs.replace(workload, target_accuracy=0.95)
+    )
+    assert base_name(larger.name) == base_name("mnist-mlp") == "mnist-mlp"

@@ -10,10 +10,12 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import msgspec
+import numpy as np
 
-from bench.records import RunHeader
+from bench.records import BlockRecord, RunHeader
 from bench.runs import Run
 from bench.specs import Cell
+from bench.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.summary import STATUS_WORDS, CellSummary, Summary
 from bench.verdicts import DASH, TIMES, cell_name
 
@@ -29,9 +31,18 @@ LABELS = (
         "training images a second in steady state, start-up and evaluation left out: the mean of the blocks",
     ),
     (
+        "block",
+        "one round of a workload: every framework and mode in a fresh process, all side by side, taking "
+        "turns; its figure is the median of its windows",
+    ),
+    (
+        "window",
+        "one turn: a stretch of training, mostly of a tenth of a second, between two clock readings",
+    ),
+    (
         PLUS_MINUS,
-        "half the width of the 95 % interval of that mean, given from three blocks on; a block is one round "
-        "in which every framework ran once, each in a fresh process",
+        "half the width of the 95 % interval of that mean, given from three blocks on; it tells how far the "
+        "row would move if measured again, while rows are compared block by block, which is more precise",
     ),
     ("relative", "throughput over that of the fastest ranked row of the same workload, device and precision"),
     ("accuracy", "share of the test images classified correctly after the epochs named above the table"),
@@ -50,14 +61,22 @@ LABELS = (
     ("GPU memory", "largest amount the framework's own allocator held on the GPU"),
     ("reference", "the float64 reference itself: shown, never ranked"),
     ("imprecise", "ranked, but the interval is wider than the run aimed at"),
+    ("disturbed", "most of its blocks were disturbed by something else, so nothing is claimed of it"),
     ("not comparable", "it does not compute what the reference computes, so its speed is not ranked"),
+    ("own defaults", "trained with its framework's own defaults, which is not the same work: never ranked"),
     ("no steady state", "the rate kept drifting from window to window; shown, not ranked"),
     ("too few blocks", "fewer blocks than a row needs to be ranked"),
     (
-        "no detectable difference",
-        "the interval of the ratio holds 1; the difference named is what would have been found four times in "
-        "five if it were there",
+        "faster",
+        f"the ratio is proven to be off 1 by more than {100 * MARGIN:g} %, with a chance of "
+        f"{100 * ALPHA:g} % at most that any such claim inside a family of comparisons is wrong",
     ),
+    (
+        f"no difference larger than {100 * EQUIVALENCE:g} %",
+        "a larger one is ruled out: the 90 % interval of the ratio lies inside",
+    ),
+    ("no detectable difference", "neither is shown"),
+    ("detectable", "the difference that would have been found four times in five if it were there"),
     (NOTHING, "not measured, or not to be had: no interval of fewer than three blocks, no place unranked"),
 )
 
@@ -133,6 +152,8 @@ def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bo
     if epochs:
         counts = " or ".join(f"{count:g}" for count in epochs)
         said.append(f"accuracy after {counts} epoch{'' if epochs == [1] else 's'}")
+    if not first.matched:
+        said.append("own defaults")
     if first.target_accuracy is not None:
         said.append(f"target {percent(first.target_accuracy, 0)}")
     return Table(
@@ -145,13 +166,15 @@ def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bo
 def state(row: CellSummary) -> str:
     """Return in a word or three how a row stands."""
     if row.ranked:
-        return "imprecise" if row.imprecise else "ok"
+        return "disturbed" if row.disturbed else "imprecise" if row.imprecise else "ok"
     if row.reference:
         return "reference"
     if row.parity_ok is False:
         return "not comparable"
     if row.status != "ok":
         return STATUS_WORDS[row.status]
+    if not row.matched:
+        return "own defaults"
     return "parity not verified" if row.parity_ok is None else "too few blocks"
 
 
@@ -201,16 +224,57 @@ def commit_text(run: Run) -> str:
 
 
 def conditions_text(run: Run) -> str | None:
-    """Return how busy the machine was with other things; None where no job says."""
-    loads = sorted(_present(job.load_before for job in run.jobs))
-    steals = _present(job.steal_share for job in run.jobs)
-    said = []
-    if loads:
-        middle, largest = loads[len(loads) // 2], loads[-1]
-        said.append(f"load average {middle:.2f} before a job (median), {largest:.2f} at most")
-    if steals:
-        said.append(f"at most {percent(max(steals), 1)} of CPU time taken by the hypervisor")
-    return "; ".join(said) or None
+    """Return what else the machine did during the blocks; None where no block says."""
+    conditions = [record.conditions for record in run.records if isinstance(record, BlockRecord)]
+    if not conditions:
+        return None
+    said = [
+        f"{what} {percent(float(np.median(shares)), 1)}, at most {percent(max(shares), 1)}"
+        for what, shares in (
+            ("the hypervisor took", _present(one.steal_share for one in conditions)),
+            ("other programs used", _present(one.foreign_share for one in conditions)),
+            ("a quota held jobs back", _present(one.throttled_share for one in conditions)),
+            ("some task waited for a CPU", _present(one.pressure_share for one in conditions)),
+        )
+        if shares
+    ]
+    canaries = [1000 * float(np.median(one.canary_s)) for one in conditions if one.canary_s]
+    if canaries:
+        said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")
+    said.append(f"load average at most {max(one.load_average for one in conditions):.2f}")
+    count = f"{len(conditions)} blocks" if len(conditions) > 1 else "one block"
+    return f"during {count} (median share of CPU time, and the largest) {'; '.join(said)}"
+
+
+def taint_lines(summary: Summary) -> list[tuple[str, str]]:
+    """Return every disturbed block, what became of it, and what disturbed it."""
+    return [
+        (
+            f"{workload}, block {block + 1}",
+            f"{'dropped' if block in screening.dropped else 'kept'}: {'; '.join(why)}",
+        )
+        for workload, screening in summary.screenings.items()
+        for block, why in screening.tainted.items()
+    ]
+
+
+def plan_text(run: Run) -> str:
+    """Return what was planned before the run began, and what its jobs took in the end."""
+    planned = run.header.planned
+    parts = [
+        f"{duration_text(seconds)} for {what}"
+        for what, seconds in (
+            ("parity", planned.parity_s),
+            ("the required blocks", planned.blocks_s),
+            ("training", planned.training_s),
+            ("further blocks", planned.refining_s),
+        )
+    ]
+    training = sum(job.learn_s or 0.0 for job in run.jobs)
+    return (
+        f"planned: {planned.jobs} jobs, {', '.join(parts)}; took: {len(run.jobs)} jobs, "
+        f"{duration_text(sum(job.wall_s for job in run.jobs))}, {duration_text(training)} of it training"
+    )
 
 
 def rate_text(rate: float | None) -> str:
@@ -243,7 +307,7 @@ def percent(share: float | None, digits: int) -> str:
 def duration_text(seconds: float) -> str:
     """Return a budget as it is said: `15 min`, `1 min 10 s`, `90 s` as `1 min 30 s`."""
     minutes, rest = divmod(round(seconds), 60)
-    return " ".join(f"{count} {unit}" for count, unit in ((minutes, "min"), (rest, "s")) if count)
+    return " ".join(f"{count} {unit}" for count, unit in ((minutes, "min"), (rest, "s")) if count) or "0 s"
 
 
 def _relative(row: CellSummary, best: float | None) -> str:

@@ -1,8 +1,6 @@
 """The report of a run as REPORT.md with its plots beside it, for a reader who was not there."""
 
-import re
 import shlex
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from bench.errors import RecordError
@@ -13,30 +11,35 @@ from bench.report import (
     PLUS_MINUS,
     QUESTION,
     Table,
-    clean,
     commit_text,
     conditions_text,
+    convergence,
+    costs,
     duration_text,
     percent,
+    plan_text,
     remark_lines,
     row_name,
-    seconds_text,
     tables,
+    taint_lines,
     unranked_lines,
     versions_text,
 )
+from bench.report.markup import PLOTS, bullets, bullets_escaped, code, escape, grid, plot
 from bench.runs import Run
+from bench.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
 from bench.summary import STATUS_WORDS, Summary, summarise
-from bench.verdicts import TIMES, Comparison, cell_name, ratio_text
+from bench.verdicts import TIMES, Comparison, Kind, cell_name, ratio_text
 
 REPORT = "REPORT.md"
-PLOTS = "plots"
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&$^])")
-"""What Markdown, its extensions or HTML could take for more than itself."""
-
-_LIST_MARK = re.compile(r"^(\d*)([-+.)])(?=\s|$)")
-"""What would begin a list where the text begins an item."""
+_KINDS: dict[Kind, str] = {
+    "faster": "faster",
+    "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
+    "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
+    "undecided": "no detectable difference",
+    "disturbed": "disturbed: nothing claimed",
+}
 
 
 def write(run: Run, folder: Path | None = None) -> Path:
@@ -45,24 +48,24 @@ def write(run: Run, folder: Path | None = None) -> Path:
     Written twice from the same run it is the same to the byte. A plot left from before that this run has no
     values for is taken away.
     """
-    from bench.report import plots  # Matplotlib takes a second to import
+    from bench.report import cost_plots, plots  # Matplotlib takes a second to import
 
     folder = folder or run.folder
     summary = summarise(run)
-    drawn = plots.draw(run, summary)
-    path = folder / REPORT
+    drawn = {**plots.draw(run, summary), **cost_plots.draw(run, summary)}
+    report = folder / REPORT
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-        for name in plots.NAMES:
-            plot = folder / PLOTS / f"{name}.svg"
+        for name in (*plots.NAMES, *cost_plots.NAMES):
+            path = folder / PLOTS / f"{name}.svg"
             if name in drawn:
-                plot.write_bytes(drawn[name])
+                path.write_bytes(drawn[name])
             else:
-                plot.unlink(missing_ok=True)
-        path.write_text(text(run, summary, frozenset(drawn)), encoding="utf-8", newline="\n")
+                path.unlink(missing_ok=True)
+        report.write_text(text(run, summary, frozenset(drawn)), encoding="utf-8", newline="\n")
     except OSError as error:
         raise RecordError(f"cannot write the report to {folder}: {error.strerror}.") from error
-    return path
+    return report
 
 
 def text(run: Run, summary: Summary, drawn: frozenset[str]) -> str:
@@ -71,28 +74,22 @@ def text(run: Run, summary: Summary, drawn: frozenset[str]) -> str:
         f"# {QUESTION}",
         *([f"> **{escape(summary.mark)}**"] if summary.mark else []),
         f"On {escape(run.header.environment.in_words())}:",
-        _bullets(summary.answer),
+        bullets(summary.answer),
         *_machine(run),
         *_speed(summary, drawn),
         *_comparisons(summary),
-        *_learning(summary, drawn),
-        *_costs(drawn),
+        *convergence.blocks(run, summary, drawn),
+        *costs.blocks(run, summary, drawn),
+        *plot("first_step", "Seconds of the first training step, by workload", drawn),
         *_parity(run, summary, drawn),
+        *_tainted(summary),
         *_missing(run, summary),
         "## What the labels mean",
-        _bullets_escaped(f"**{escape(name)}**: {escape(meaning)}." for name, meaning in LABELS),
+        bullets_escaped(f"**{escape(name)}**: {escape(meaning)}." for name, meaning in LABELS),
         *_modes(run),
         *_again(run),
     ]
     return "\n\n".join(blocks) + "\n"
-
-
-def escape(raw: str) -> str:
-    """Return text from a record as Markdown that shows just that text, on one line."""
-    safe = _LIST_MARK.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", clean(raw)))
-    # Addresses become links without any mark around them; an entity in the middle prevents it.
-    safe = safe.replace("://", ":&#47;&#47;").replace("@", "&#64;")
-    return re.sub(r"\bwww\.", "www&#46;", safe, flags=re.IGNORECASE)
 
 
 def _machine(run: Run) -> list[str]:
@@ -102,6 +99,7 @@ def _machine(run: Run) -> list[str]:
         ("run", header.run_id),
         ("started", header.created_at),
         ("preset", f"{header.preset}, time budget {duration_text(header.budget_s)}, seed {header.seed}"),
+        ("plan", plan_text(run)),
         ("machine", environment.in_words()),
         ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
         ("GPU driver", environment.gpu_driver),
@@ -113,11 +111,11 @@ def _machine(run: Run) -> list[str]:
     ]
     blocks = [
         "## Where and how",
-        _grid(["what", "here"], [[name, said] for name, said in facts if said]),
+        grid(["what", "here"], [[name, said] for name, said in facts if said]),
     ]
     told = _told(run)
     if told:
-        blocks += ["What the frameworks said of themselves while they ran:", _bullets_escaped(told)]
+        blocks += ["What the frameworks said of themselves while they ran:", bullets_escaped(told)]
     return blocks
 
 
@@ -141,12 +139,14 @@ def _told(run: Run) -> list[str]:
 def _speed(summary: Summary, drawn: frozenset[str]) -> list[str]:
     blocks = [
         "## Training speed",
-        "Each framework trained each workload in rounds called blocks, every time in a fresh process. A "
-        "block's figure is the median over timed windows of steady training, without start-up and "
-        f"evaluation; the table gives the mean over the blocks (of logarithms), and {PLUS_MINUS} is half "
-        "the width of its 95 % interval by Student's t, given from three blocks on. A longer bar is faster; "
-        "the colour tells the framework and the hatch the mode; a bar in grey crosshatch is not ranked.",
-        *_plot("speed", "Throughput of every framework and mode with its interval, by workload", drawn),
+        "Each framework and mode trained each workload in rounds called blocks, every time in a fresh "
+        "process. The processes of a block all live side by side and take turns of about a tenth of a "
+        "second, so that what slows the machine meets all of them alike. A block's figure is the median over "
+        "its turns, without start-up and evaluation; the table gives the mean over the blocks (of "
+        f"logarithms), and {PLUS_MINUS} is half the width of its 95 % interval by Student's t, given from "
+        "three blocks on. A longer bar is faster; the colour tells the framework and the hatch the mode; a "
+        "bar in grey crosshatch is not ranked.",
+        *plot("speed", "Throughput of every framework and mode with its interval, by workload", drawn),
     ]
     for table in tables(summary):
         blocks += [f"### {escape(table.title)}", _table(table)]
@@ -156,98 +156,59 @@ def _speed(summary: Summary, drawn: frozenset[str]) -> list[str]:
 def _comparisons(summary: Summary) -> list[str]:
     blocks = [
         "## Who is faster, and how sure that is",
-        "Two rows are compared by the ratio of their throughputs inside each block that both have "
-        "(paired t test on logarithms). The best mode of each framework is compared with that of every "
-        "other, and the modes of one framework with each other; inside each of these families the levels "
-        "are set by Holm's method, and the interval of each ratio is made at its own level. A difference "
-        "is claimed only where the interval leaves out 1. The last column is the difference that would "
-        "have been found four times in five.",
+        "Read a ratio as how many times as fast the first row is as the second. It is taken turn by turn and "
+        "block by block, so it can be far more precise than the rows themselves. The best mode of each "
+        "framework is compared with that of every other, and the modes of one framework with each other. A "
+        f"difference is claimed only where it is proven larger than {100 * MARGIN:g} %, which is about what "
+        "the chance of a process's place in memory makes (paired t test of logarithms against that margin). "
+        "The levels inside each of these families are set by Holm's method, so that the chance of any wrong "
+        f"claim in a family is {100 * ALPHA:g} % at most. No difference larger than {100 * EQUIVALENCE:g} % "
+        f"is said where two one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule a larger one out, each "
+        "pair by itself. Both intervals are of 95 %: the first by Student's t, as the decision is; the "
+        "second by a bootstrap of blocks, and of turns inside them, for comparison. The detectable "
+        "difference is what would have been found four times in five.",
     ]
     for verdict in summary.verdicts:
         blocks += [
             f"### {escape(f'{verdict.workload} ({verdict.device} {verdict.precision})')}",
-            _bullets(verdict.sentences),
+            bullets(verdict.sentences),
         ]
-        if verdict.backends or verdict.modes:
-            blocks.append(_comparison_table([*verdict.backends, *verdict.modes], summary))
+        made = [*verdict.backends, *verdict.modes]
+        if verdict.with_dropped is not None:
+            rows = [[*_comparison(one, summary), "without dropped blocks"] for one in made]
+            of_all = [*verdict.with_dropped.backends, *verdict.with_dropped.modes]
+            rows += [[*_comparison(one, summary), "all blocks"] for one in of_all]
+            blocks.append(grid([*_HEADS, "made of"], rows, numbers=_NUMBERS))
+        elif made:
+            blocks.append(grid(_HEADS, [_comparison(one, summary) for one in made], numbers=_NUMBERS))
     return blocks
 
 
-def _comparison_table(comparisons: Sequence[Comparison], summary: Summary) -> str:
-    rows = [
-        [
-            cell_name(one.faster, summary.titles),
-            cell_name(one.slower, summary.titles),
-            f"{one.ratio:.3f}{TIMES}",
-            ratio_text(one.low, one.high),
-            percent(1 - one.alpha, 1),
-            f"{one.p_adjusted:.2g}",
-            str(one.blocks),
-            "faster" if one.differs else "no detectable difference",
-            percent(one.detectable, 1),
-        ]
-        for one in comparisons
-    ]
-    heads = ["this", "against", "ratio", "interval", "level", "adjusted p", "blocks", "verdict", "detectable"]
-    return _grid(heads, rows, numbers=frozenset({2, 3, 4, 5, 6, 8}))
+_HEADS = (
+    "this",
+    "against",
+    "ratio",
+    "interval",
+    "bootstrap",
+    "adjusted p",
+    "detectable",
+    "blocks",
+    "verdict",
+)
+_NUMBERS = frozenset(range(2, 8))
 
 
-def _learning(summary: Summary, drawn: frozenset[str]) -> list[str]:
-    blocks = ["## Does it learn the same thing?"]
-    trained = [row for row in summary.cells if row.trained_jobs]
-    if not trained:
-        return [*blocks, "No job of this run trained to its end, so nothing is said of accuracy."]
-    blocks.append(
-        "After the timed windows the network is set back to the same initial weights in every framework, "
-        "trained with the same batches in the same order, and evaluated on the whole test split at every "
-        "marker, first before any training. Curves that lie on each other mean that the frameworks learn "
-        "the same; against seconds of training (evaluation left out) the faster one runs ahead. Seconds to "
-        "target are those of the first evaluation at the target; a job that never got there is said so, "
-        "not left out."
-    )
-    for name, alt in (
-        ("accuracy_epochs", "Test accuracy against epochs, by workload"),
-        ("accuracy_seconds", "Test accuracy against seconds of training, by workload"),
-        ("loss_epochs", "Test loss against epochs, by workload"),
-        ("loss_seconds", "Test loss against seconds of training, by workload"),
-    ):
-        blocks += _plot(name, alt, drawn)
-    rows = [
-        [
-            row_name(row.cell, summary),
-            NOTHING if row.epochs is None else f"{row.epochs:g}",
-            percent(row.test_accuracy, 2),
-            percent(row.target_accuracy, 0),
-            NOTHING if row.epochs_to_target is None else f"{row.epochs_to_target:g}",
-            seconds_text(row.seconds_to_target),
-            NOTHING if row.target_accuracy is None else f"{row.jobs_at_target} of {row.trained_jobs}",
-        ]
-        for row in trained
-    ]
-    heads = [
-        "row",
-        "epochs",
-        "test accuracy",
-        "target",
-        "epochs to it",
-        "seconds to it",
-        "jobs that got there",
-    ]
-    blocks.append(_grid(heads, rows, numbers=frozenset(range(1, 7))))
-    return blocks
-
-
-def _costs(drawn: frozenset[str]) -> list[str]:
+def _comparison(one: Comparison, summary: Summary) -> list[str]:
     return [
-        "## What it costs besides",
-        "The first step is the first call of a training step in a fresh process: tracing and "
-        "compilation, then one step; the bar is the median over the processes. Memory is the largest "
-        "resident memory of the process up to the end of its timed windows, and on a GPU what the "
-        "framework's own allocator held at most. "
-        "Shorter is better. The figures are in the tables above.",
-        *_plot("first_step", "Seconds of the first training step, by workload", drawn),
-        *_plot("memory", "Largest resident memory of the process, by workload", drawn),
-        *_plot("gpu_memory", "Largest memory of the framework's allocator on the GPU, by workload", drawn),
+        cell_name(one.faster, summary.titles),
+        cell_name(one.slower, summary.titles),
+        f"{one.ratio:.3f}{TIMES}",
+        ratio_text(one.low, one.high),
+        ratio_text(one.bootstrap_low, one.bootstrap_high),
+        f"{one.p_adjusted:.2g}",
+        percent(one.detectable, 1),
+        str(one.blocks),
+        _KINDS[one.kind],
     ]
 
 
@@ -261,7 +222,7 @@ def _parity(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
         "many, and losses on the way. Each figure is the largest relative error of its kind over the "
         "tolerance; a dot to the right of the red line fails, and such a row is shown but never ranked."
     )
-    blocks += _plot("parity", "Largest error over tolerance of every kind of check, by workload", drawn)
+    blocks += plot("parity", "Largest error over tolerance of every kind of check, by workload", drawn)
     kinds = list(dict.fromkeys(check.kind for record in run.parity for check in record.checks))
     places = {row.cell: place for place, row in enumerate(summary.cells)}
     rows = [
@@ -274,7 +235,7 @@ def _parity(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
         for record in sorted(run.parity, key=lambda record: places[record.cell])
     ]
     heads = ["row", "optimizer", *kinds, "parity"]
-    blocks.append(_grid(heads, rows, numbers=frozenset(range(2, 2 + len(kinds)))))
+    blocks.append(grid(heads, rows, numbers=frozenset(range(2, 2 + len(kinds)))))
     blocks.append("Each cell reads error / tolerance, both relative.")
     return blocks
 
@@ -284,21 +245,41 @@ def _check_text(record: ParityRecord, kind: str) -> str:
     return ", ".join(f"{check.error:.1e} / {check.tolerance:.0e}" for check in found) or NOTHING
 
 
+def _tainted(summary: Summary) -> list[str]:
+    blocks = [
+        "## Blocks dropped",
+        "A block is disturbed where something else passed a threshold while its jobs took turns, which is "
+        "decided without a look at any rate. The worst are dropped, at most a fifth of a workload's blocks "
+        "and never below the number it needs; the others stay, and are named here. Where more than half of "
+        "the blocks that stay are disturbed, nothing is claimed of the workload.",
+    ]
+    found = taint_lines(summary)
+    if not found:
+        return [
+            *blocks,
+            "No block was disturbed, and none was dropped." if summary.screenings else "No block was run.",
+        ]
+    dropped = sum(len(screening.dropped) for screening in summary.screenings.values())
+    every = sum(screening.blocks for screening in summary.screenings.values())
+    blocks.append(f"Of {every} blocks {len(found)} were disturbed, and {dropped} of these dropped:")
+    return [*blocks, bullets_escaped(f"**{escape(name)}**: {escape(what)}" for name, what in found)]
+
+
 def _missing(run: Run, summary: Summary) -> list[str]:
     blocks = ["## What was not measured or not ranked, and why"]
     unranked = unranked_lines(summary)
     blocks.append(
-        _bullets_escaped(f"**{escape(name)}**: {escape(why)}" for name, why in unranked)
+        bullets_escaped(f"**{escape(name)}**: {escape(why)}" for name, why in unranked)
         if unranked
         else "Every planned row was measured and ranked."
     )
     remarks = remark_lines(summary)
     if remarks:
         blocks.append("Ranked all the same, with jobs that failed:")
-        blocks.append(_bullets_escaped(f"**{escape(name)}**: {escape(remark)}" for name, remark in remarks))
+        blocks.append(bullets_escaped(f"**{escape(name)}**: {escape(remark)}" for name, remark in remarks))
     if run.rejected:
         blocks.append("Lines of the record file that could not be read and are left out:")
-        blocks.append(_bullets(run.rejected))
+        blocks.append(bullets(run.rejected))
     return blocks
 
 
@@ -311,47 +292,21 @@ def _modes(run: Run) -> list[str]:
         for mode, meaning in backend.modes.items()
         if (backend.name, mode) in used
     ]
-    return ["The modes, under the frameworks' own names:", _bullets_escaped(lines)] if lines else []
+    return ["The modes, under the frameworks' own names:", bullets_escaped(lines)] if lines else []
 
 
 def _again(run: Run) -> list[str]:
     return [
         "## Run it again",
-        _code(shlex.join(run.header.command)),
+        code(shlex.join(run.header.command)),
         f"with {escape(commit_text(run))} and "
         f"{escape(versions_text(run.header) or 'no framework installed')}. This report is made from the "
         "records beside it, which hold every raw value, by:",
-        _code(f"bench report {shlex.quote(run.header.run_id)}"),
+        code(f"bench report {shlex.quote(run.header.run_id)}"),
     ]
-
-
-def _plot(name: str, alt: str, drawn: frozenset[str]) -> list[str]:
-    return [f"![{alt}]({PLOTS}/{name}.svg)", f"*{alt}.*"] if name in drawn else []
 
 
 def _table(table: Table) -> str:
     numbers = frozenset(place for place, column in enumerate(table.columns) if column.number)
     rows = [[column.cells[row] for column in table.columns] for row in range(len(table.ranked))]
-    return _grid([column.title for column in table.columns], rows, numbers=numbers)
-
-
-def _grid(
-    heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: frozenset[int] = frozenset()
-) -> str:
-    """Return a table of raw text; the columns in `numbers` are set flush right."""
-    rules = ["--:" if place in numbers else ":--" for place in range(len(heads))]
-    lines = [[escape(head) for head in heads], rules, *([escape(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return _bullets_escaped(escape(line) for line in lines)
-
-
-def _bullets_escaped(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
-
-
-def _code(command: str) -> str:
-    """Return a shell-quoted command as a code block, which quoting keeps from beginning with a fence."""
-    return f"```\n{clean(command)}\n```"
+    return grid([column.title for column in table.columns], rows, numbers=numbers)

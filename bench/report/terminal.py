@@ -18,6 +18,7 @@ from bench.report import (
     duration_text,
     remark_lines,
     tables,
+    taint_lines,
     unranked_lines,
 )
 from bench.runs import Run
@@ -33,6 +34,11 @@ _LEGEND = (
     f"samples/s: steady-state throughput; {PLUS_MINUS}: half the width of its 95 % interval; relative: to "
     "the fastest ranked row; to target: seconds of training until the target accuracy was seen; "
     f"{NOTHING}: no figure."
+)
+
+_MORE = (
+    "REPORT.md has more: every comparison with its intervals, learning curves and tests of accuracy, the "
+    "cost of a first result, where a step's time goes, memory, energy, the share of the peak, and parity."
 )
 
 
@@ -79,9 +85,12 @@ def _render(run: Run, summary: Summary, console: Console) -> None:
         _print(console, "")
         _print(console, f"{verdict.workload} ({verdict.device} {verdict.precision})", "bold")
         _items(console, verdict.sentences)
+    _list(console, "Disturbed blocks", [f"{name} {what}" for name, what in taint_lines(summary)])
     _list(console, "Not ranked or not measured", [f"{name}: {why}" for name, why in unranked_lines(summary)])
     _list(console, "Remarks", [f"{name}: {remark}" for name, remark in remark_lines(summary)])
     _list(console, "Lines of the record file that could not be read and are left out", run.rejected)
+    _print(console, "")
+    _print(console, _MORE, "dim")
 
 
 def _header(run: Run, summary: Summary, console: Console) -> None:

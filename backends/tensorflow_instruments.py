@@ -1,0 +1,93 @@
+"""What TensorFlow can tell beside training: the operations of a graph, and the machine's peak."""
+
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from bench.records import Peak
+from bench.specs import Device
+
+MATRIX_SIDE: dict[Device, int] = {"cpu": 2048, "gpu": 8192}
+COPIED_BYTES: dict[Device, int] = {"cpu": 2**28, "gpu": 2**30}
+"""A CPU's caches hold tens of megabytes, of which one machine among many on a server gets but a part."""
+TRIES = 8
+LIMIT_S = 0.5
+
+
+def graph_flops(function: tf.types.experimental.ConcreteFunction, *, pruned: bool) -> float | None:
+    """Return the floating-point operations of a function, or None if the profiler finds none.
+
+    They are those that `tf.compat.v1.profiler` has a rule for: matrix products, convolutions and their
+    gradients, biases, pooling and arithmetic, but not ReLU, the loss or the assignment of an update. `pruned`
+    leaves out what nothing depends on: the gradient of a first convolution by its images is in every graph,
+    and is computed in eager mode only, as a tf.function drops it.
+    """
+    options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
+    options["output"] = "none"
+    counted = {}
+    nodes = [tf.compat.v1.profiler.profile(function.graph, cmd="scope", options=options)]
+    while nodes:
+        node = nodes.pop()
+        counted[node.name] = node.float_ops
+        nodes += node.children
+    needed = _needed(function) if pruned else set(counted)
+    total = sum(operations for name, operations in counted.items() if name in needed)
+    return float(total) if total > 0 else None
+
+
+def _needed(function: tf.types.experimental.ConcreteFunction) -> set[str]:
+    """Return the names of the operations on which a result or an effect of the function depends."""
+    needed: set[str] = set()
+    operations = [tensor.op for tensor in function.outputs] + list(function.graph.control_outputs)
+    while operations:
+        operation = operations.pop()
+        if operation.name not in needed:
+            needed.add(operation.name)
+            operations += [tensor.op for tensor in operation.inputs] + operation.control_inputs
+    return needed
+
+
+def measured_peak(device: Device, dtype: tf.DType) -> Peak:
+    """Return the best rates of `tf.linalg.matmul` in a tf.function and of a copy, on this device."""
+    side, copied = MATRIX_SIDE[device], COPIED_BYTES[device]
+    with tf.device(f"/{device.upper()}:0"):
+        a, b = (tf.cast(tf.random.stateless_normal((side, side), (seed, 0)), dtype) for seed in (0, 1))
+        product = tf.function(tf.linalg.matmul)
+        product_s = _best_seconds(lambda: product(a, b))
+        source = tf.zeros(copied // 4, tf.float32)
+        # tf.identity copies nothing; this is the operation that always does.
+        copy_s = _best_seconds(lambda: tf.raw_ops.DeepCopy(x=source))
+    return Peak(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * copied / copy_s)
+
+
+def _best_seconds(work: Callable[[], object]) -> float:
+    """Return the shortest time of at most `TRIES`, which end early where they take longer than `LIMIT_S`."""
+    work()
+    best = float("inf")
+    end = time.perf_counter() + LIMIT_S
+    for _ in range(TRIES):
+        tf.test.experimental.sync_devices()
+        start = time.perf_counter()
+        work()
+        tf.test.experimental.sync_devices()
+        best = min(best, time.perf_counter() - start)
+        if time.perf_counter() > end:
+            break
+    return best
+
+
+class Laps:
+    """A stopwatch that adds the time since the last mark to the part that has just been done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.start()
+
+    def start(self) -> None:
+        self._last = time.perf_counter_ns()
+
+    def mark(self, part: str) -> None:
+        now = time.perf_counter_ns()
+        self.seconds[part] = self.seconds.get(part, 0.0) + (now - self._last) / 1e9
+        self._last = now

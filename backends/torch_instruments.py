@@ -1,0 +1,94 @@
+"""What PyTorch tells of a training step and of the machine: where time goes, operations counted, the peak."""
+
+import time
+from collections.abc import Callable
+
+import torch
+
+from bench.records import Peak, StepSplit
+from bench.specs import Precision
+
+CPU_SIDE, GPU_SIDE = 2048, 8192
+"""Rows of the square matrices whose product is timed."""
+COPY_BYTES = 256 * 2**20
+TRIES, TRIES_S = 3, 0.4
+"""A thing is tried so often at least, and for so many seconds."""
+
+
+class StepClock:
+    """Times the parts of training steps, each waited for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._seconds = {"data": 0.0, "transfer": 0.0, "dispatch": 0.0, "device": 0.0}
+        synchronise(device)
+        self._last_ns = time.perf_counter_ns()
+
+    def lap(self, part: str, *, wait: bool = True) -> None:
+        """Add to a part the time since the last lap, once the device has finished, or at once."""
+        if wait:
+            synchronise(self._device)
+        now_ns = time.perf_counter_ns()
+        self._seconds[part] += (now_ns - self._last_ns) / 1e9
+        self._last_ns = now_ns
+
+    def split(self, steps: int) -> StepSplit:
+        return StepSplit(
+            steps=steps, **{f"{part}_s": seconds / steps for part, seconds in self._seconds.items()}
+        )
+
+
+def counted_flops(run: Callable[[], object]) -> float:
+    """Return what PyTorch's counter sees in `run`: products, convolutions and attention, nothing else."""
+    from torch.utils.flop_counter import FlopCounterMode  # imports triton where there is one
+
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return float(counter.get_total_flops())
+
+
+def measure_peak(device: torch.device, precision: Precision) -> Peak:
+    """Return the best of several tries of a square product and of a copy; TF32 is as it has been set."""
+    side = GPU_SIDE if device.type == "cuda" else CPU_SIDE
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    product = torch.empty(side, side, device=device, dtype=dtype)
+    product_s = best_seconds(lambda: torch.mm(left, right, out=product), device)
+
+    # Ones: zeros that nobody has written may all be one page, which is read from a cache.
+    source = torch.ones(COPY_BYTES, device=device, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    copy_s = best_seconds(lambda: target.copy_(source), device)
+    return Peak(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * COPY_BYTES / copy_s)
+
+
+def best_seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Return the shortest time of several tries, by the GPU's own clock where there is one."""
+    run()
+    synchronise(device)
+    found: list[float] = []
+    start = time.perf_counter()
+    while len(found) < TRIES or time.perf_counter() < start + TRIES_S:
+        found.append(gpu_seconds(run) if device.type == "cuda" else cpu_seconds(run))
+    return min(found)
+
+
+def gpu_seconds(run: Callable[[], object]) -> float:
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    run()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1e3
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    start_ns = time.perf_counter_ns()
+    run()
+    return (time.perf_counter_ns() - start_ns) / 1e9
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has finished; on a CPU every call has finished when it returns."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,313 @@
+"""How good the measuring is: rates of false alarms and of findings, and coverage, from a self-test's windows.
+
+A trial is one comparison of two sides whose true difference is known. Every rule is put to every trial, ours
+and those of other tools, on the same windows.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from statistics import median
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from bench import rules
+from bench.rules import Processes
+from bench.selftest_records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
+from bench.specs import Cell
+from bench.statistics import (
+    PairJudgement,
+    block_difference,
+    judge_pair,
+    log_rate,
+    log_throughput,
+    success_interval,
+)
+
+FEWEST_BLOCKS = 3
+"""A trial with fewer blocks in which both sides did all they were asked is lost: an interval needs them."""
+INJECTED = tuple(side.injected for side in SIDES if side.injected)
+"""The slowdowns, from the smallest."""
+MUST_FIND = {0.05: 0.9, 0.10: 1.0}
+"""The share of trials in which a slowdown has to be found."""
+COVERAGE = (0.90, 0.98)
+"""Between these lies the share of 95 % intervals that hold the truth, where they are what they say."""
+FEWEST_FOR_FINDING = 10
+"""Blocks that the demands on finding are made for: with fewer, not finding a slowdown is no fault."""
+FEWEST_FOR_COVERAGE = 40
+"""Of fewer intervals the share says little: all of them hold the truth where a few more would not."""
+
+Standing: TypeAlias = Literal["held", "failed", "unmeasured"]
+
+
+class Rate(msgspec.Struct, frozen=True, kw_only=True):
+    """How often something came about."""
+
+    hits: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        return self.hits / self.of if self.of else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the true share."""
+        return success_interval(self.hits, self.of) if self.of else (0.0, 1.0)
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison of two sides of a group, over the blocks in which both did all they were asked."""
+
+    group: int
+    cell: Cell
+    base_side: str
+    head_side: str
+    injected: float
+    """Share by which `head` was made slower; 0 where both sides are the same."""
+    base: tuple[tuple[float, ...], ...]
+    """Seconds a sample, by block and by round; those of `head` come from the same rounds."""
+    head: tuple[tuple[float, ...], ...]
+
+
+class Judge(msgspec.Struct, frozen=True, kw_only=True):
+    """A decision rule by its name."""
+
+    name: str
+    slower: rules.Rule
+    judge: Callable[[Processes, Processes], PairJudgement] | None = None
+    """The same with an interval, for a rule that makes one; its ratio is of the seconds of head to base."""
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """How a rule did."""
+
+    name: str
+    false_alarms: Rate
+    """Trials of equal sides in which either was called slower than the other."""
+    found: dict[float, Rate]
+    """By the slowdown injected: trials in which it was called slower."""
+    coverage: Rate | None
+    """Intervals that hold the truth; None for a rule without intervals."""
+    half_width: float | None
+    """Half the width of the intervals, relative, median over trials: 0.012 for 1.2 %."""
+
+
+class Judged(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial and what our rule says of it."""
+
+    trial: Trial
+    judgement: PairJudgement
+
+    @property
+    def covered(self) -> bool:
+        """Whether the 95 % interval holds the truth."""
+        return _covers(self.judgement, self.trial)
+
+
+class Criterion(msgspec.Struct, frozen=True, kw_only=True):
+    """What is demanded of our rule; `held` is None where too little was measured to say."""
+
+    demand: str
+    found: str
+    held: bool | None
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is derived from a self-test; the first row is our own rule."""
+
+    rows: tuple[Row, ...]
+    judged: tuple[Judged, ...]
+    criteria: tuple[Criterion, ...]
+    lost: tuple[str, ...]
+    """In words: trials that could not be judged, and those that had to do without a block."""
+    total_s: float
+    trial_s: float
+    """What a trial cost: the share of two sides in the time of their group's blocks."""
+
+    @property
+    def standing(self) -> Standing:
+        """Whether all that is demanded was held, something failed, or too little was measured."""
+        if any(criterion.held is False for criterion in self.criteria):
+            return "failed"
+        return "unmeasured" if any(criterion.held is None for criterion in self.criteria) else "held"
+
+
+def paired_by_round(base: Processes, head: Processes) -> PairJudgement:
+    """Judge as a run does: differences round by round, the median of each block, and a test over blocks."""
+    return _judge(
+        block_difference(_logs(first), _logs(second), len(first))
+        for first, second in zip(base, head, strict=True)
+    )
+
+
+def medians_by_block(base: Processes, head: Processes) -> PairJudgement:
+    """Judge by the same test the differences of the processes' medians, as if no window had a partner."""
+    return _judge(
+        log_throughput(_logs(first), len(first)) - log_throughput(_logs(second), len(second))
+        for first, second in zip(base, head, strict=True)
+    )
+
+
+def _judge(differences: Iterable[float]) -> PairJudgement:
+    judged = judge_pair(dict(enumerate(differences)))
+    if judged is None:
+        raise ValueError("a pair is judged by two blocks at least")
+    return judged
+
+
+def _logs(seconds: Sequence[float]) -> list[float]:
+    """Return ln(samples/s) of windows from their seconds a sample."""
+    return [log_rate(1, value) for value in seconds]
+
+
+def _slower(judge: Callable[[Processes, Processes], PairJudgement]) -> rules.Rule:
+    def slower(base: Processes, head: Processes) -> bool:
+        judged = judge(base, head)
+        return judged.claimed and judged.ratio > 1
+
+    return slower
+
+
+JUDGES = (
+    Judge(name="bench, paired by round", slower=_slower(paired_by_round), judge=paired_by_round),
+    Judge(name="the same, not paired by round", slower=_slower(medians_by_block), judge=medians_by_block),
+    Judge(name="pytest-benchmark mean:5%", slower=rules.pytest_benchmark),
+    Judge(name="asv factor 1.1 and U test", slower=rules.asv),
+    Judge(name="pyperf t test", slower=rules.pyperf),
+    Judge(name="google/benchmark U test", slower=rules.google_benchmark),
+)
+"""Ours first; the others to compare it with."""
+
+
+def calibrate(test: SelfTest) -> Calibration:
+    """Put every rule to every trial of a self-test."""
+    trials, lost = find_trials(test)
+    rows = tuple(_row(judge, trials) for judge in JUDGES)
+    judged = tuple(Judged(trial=trial, judgement=paired_by_round(trial.base, trial.head)) for trial in trials)
+    total_s = sum(block.wall_s for block in test.blocks)
+    groups = len({block.group for block in test.blocks})
+    return Calibration(
+        rows=rows,
+        judged=judged,
+        criteria=_criteria(rows[0], test, len(trials)),
+        lost=lost,
+        total_s=total_s,
+        trial_s=total_s / groups * 2 / len(SIDES) if groups else 0.0,
+    )
+
+
+def find_trials(test: SelfTest) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
+    """Return the trials that can be judged; and of those that cannot, or that lack a block, what is lost."""
+    by_group: dict[int, dict[int, SelfTestBlock]] = {}
+    for block in test.blocks:
+        by_group.setdefault(block.group, {})[block.block] = block
+    trials: list[Trial] = []
+    lost: list[str] = []
+    for group, cell in enumerate(test.header.groups):
+        blocks = [block for _, block in sorted(by_group.get(group, {}).items())]
+        for base, head in TRIALS:
+            pairs = [pair for block in blocks if (pair := _pair(block, base, head, test.header.windows))]
+            name = f"group {group + 1} ({cell}), {base} and {head}"
+            if len(pairs) < FEWEST_BLOCKS:
+                lost.append(f"{name}: not judged, {len(pairs)} of {test.header.blocks} blocks can be used")
+                continue
+            if len(pairs) < test.header.blocks:
+                lost.append(f"{name}: judged by {len(pairs)} of {test.header.blocks} blocks")
+            injected = next(side.injected for side in SIDES if side.name == head)
+            trials.append(
+                Trial(
+                    group=group,
+                    cell=cell,
+                    base_side=base,
+                    head_side=head,
+                    injected=injected or 0.0,
+                    base=tuple(pair[0] for pair in pairs),
+                    head=tuple(pair[1] for pair in pairs),
+                )
+            )
+    return tuple(trials), tuple(lost)
+
+
+def _pair(
+    block: SelfTestBlock, base: str, head: str, windows: int
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return the seconds a sample of both sides in the latest rounds of both; None where one failed."""
+    sides = {side.side: side for side in block.sides if side.status == "ok"}
+    if base not in sides or head not in sides:
+        return None
+    rounds = min(len(sides[base].windows), len(sides[head].windows))
+    if not rounds:
+        return None
+    latest = slice(max(0, rounds - windows), rounds)
+    return _costs(sides[base], latest), _costs(sides[head], latest)
+
+
+def _costs(side: SideRecord, which: slice) -> tuple[float, ...]:
+    return tuple(window.seconds / window.samples for window in side.windows[which])
+
+
+def _row(judge: Judge, trials: Sequence[Trial]) -> Row:
+    equal = [trial for trial in trials if not trial.injected]
+    alarms = sum(
+        judge.slower(trial.base, trial.head) or judge.slower(trial.head, trial.base) for trial in equal
+    )
+    found = {}
+    for injected in INJECTED:
+        slowed = [trial for trial in trials if trial.injected == injected]
+        hits = sum(judge.slower(trial.base, trial.head) for trial in slowed)
+        found[injected] = Rate(hits=hits, of=len(slowed))
+    coverage = half_width = None
+    if judge.judge is not None and trials:
+        judged = [judge.judge(trial.base, trial.head) for trial in trials]
+        covered = sum(_covers(one, trial) for one, trial in zip(judged, trials, strict=True))
+        coverage = Rate(hits=covered, of=len(trials))
+        half_width = median((one.high - one.low) / (2 * one.ratio) for one in judged)
+    return Row(
+        name=judge.name,
+        false_alarms=Rate(hits=alarms, of=len(equal)),
+        found=found,
+        coverage=coverage,
+        half_width=half_width,
+    )
+
+
+def _covers(judgement: PairJudgement, trial: Trial) -> bool:
+    return judgement.low <= 1 + trial.injected <= judgement.high
+
+
+def _criteria(row: Row, test: SelfTest, trials: int) -> tuple[Criterion, ...]:
+    """Hold our rule against what is demanded of it."""
+    planned = len(test.header.groups) * len(TRIALS)
+    demands = [
+        Criterion(
+            demand="no false alarm",
+            found=f"{row.false_alarms.hits} of {row.false_alarms.of}",
+            held=row.false_alarms.hits == 0 if row.false_alarms.of else None,
+        )
+    ]
+    for injected, least in MUST_FIND.items():
+        rate = row.found[injected]
+        often = "always" if least == 1 else f"at least {10 * least:.0f} times in 10"
+        demands.append(
+            Criterion(
+                demand=f"{100 * injected:.0f} % found {often}",
+                found=f"{rate.hits} of {rate.of}",
+                held=rate.share >= least if rate.of and test.header.blocks >= FEWEST_FOR_FINDING else None,
+            )
+        )
+    low, high = COVERAGE
+    if row.coverage is not None and row.coverage.of >= FEWEST_FOR_COVERAGE:
+        demands.append(
+            Criterion(
+                demand=f"{100 * low:.0f} to {100 * high:.0f} % of the 95 % intervals hold the truth",
+                found=f"{row.coverage.hits} of {row.coverage.of}",
+                held=low <= row.coverage.share <= high,
+            )
+        )
+    demands.append(
+        Criterion(
+            demand="every comparison judged", found=f"{trials} of {planned}", held=trials == planned or None
+        )
+    )
+    return tuple(demands)

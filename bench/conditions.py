@@ -1,0 +1,249 @@
+"""What else the machine does while the jobs of a block take their turns.
+
+Whatever the system does not tell, or tells in words nobody foresaw, is None, never an error.
+"""
+
+import os
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import psutil
+
+from bench.gpu import read_gpu
+from bench.machine import cpu_groups, read_text, usable_cpus
+from bench.records import Conditions
+
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+_CANARY_SIZE = 48
+_CANARY_PRODUCTS = 4000
+"""So many products of matrices of 48 by 48 are 0.88 GFLOP, about 10 ms on one core of a laptop. Not one large
+product: OpenBLAS gives that to a pool of threads, which go on spinning for 0.1 s afterwards, all through the
+next window. A product of 64 by 64 or less it computes in the calling thread (SMP_THRESHOLD_MIN and
+GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
+"""
+
+
+class CpuTimes(NamedTuple):
+    """CPU time since boot, over the CPUs this process may run on, in the kernel's ticks."""
+
+    busy: int
+    """Time in which somebody here ran: user, nice, system, irq and softirq."""
+    steal: int
+    """Time a CPU was ready to run and the hypervisor ran somebody else."""
+    total: int
+
+
+class ProcessTimes(NamedTuple):
+    """CPU time of a process, in the kernel's ticks."""
+
+    session: int
+    """The process that leads its session."""
+    ticks: int
+    """Of all its threads, ended ones too, and of those children that have ended and that it waited for."""
+
+
+class _Counters(NamedTuple):
+    """Everything that is read twice and subtracted."""
+
+    seconds: float
+    cpu: CpuTimes | None
+    own_ticks: int
+    throttled_s: dict[Path, float]
+    waited_s: float | None
+
+
+class Watch:
+    """Watches the machine from just before a block's turns until they are over."""
+
+    def __init__(self, own_pids: Collection[int], *, gpu: bool) -> None:
+        """Begin. `own_pids` are the workers, each the leader of its session; `gpu` says if they use one."""
+        self._canary = Canary()
+        self._canary.seconds()  # the first touches its memory for the first time
+        self._canary_s: list[float] = []
+        self._gpu = gpu
+        self._gpu_before = read_gpu(own_pids) if gpu else None
+        self._load_average = psutil.getloadavg()[0]
+        self._before = _read_counters(own_pids)
+
+    def round(self) -> None:
+        """Time the canary; to be called before every round of turns."""
+        self._canary_s.append(self._canary.seconds())
+
+    def finish(self, own_pids: Collection[int]) -> Conditions:
+        """Return what was seen since the beginning; to be called once, while the workers still wait."""
+        gpu_after = read_gpu(own_pids) if self._gpu else None  # before it cools down
+        self.round()
+        before, after = self._before, _read_counters(own_pids)
+        seconds = after.seconds - before.seconds
+        cpus = usable_cpus()
+        # Where a quota grants less than the CPUs we may run on, as in many containers on a large server, the
+        # work of others on those CPUs need not be in our way; where it is, it shows as pressure.
+        alone = cpus == len(_allowed_cpus())
+        own_ticks = after.own_ticks - before.own_ticks
+        return Conditions(
+            seconds=seconds,
+            steal_share=steal_share(before.cpu, after.cpu),
+            throttled_share=throttled_share(before.throttled_s, after.throttled_s, seconds * cpus),
+            pressure_share=share_of(before.waited_s, after.waited_s, seconds),
+            foreign_share=foreign_share(before.cpu, after.cpu, own_ticks) if alone else None,
+            load_average=self._load_average,
+            canary_s=tuple(self._canary_s),
+            gpu_before=self._gpu_before,
+            gpu_after=gpu_after,
+        )
+
+
+class Canary:
+    """A fixed piece of work for one CPU core. That it takes longer now than before is the machine's doing."""
+
+    def __init__(self) -> None:
+        """Make the matrices."""
+        self._matrix: npt.NDArray[np.float32] = np.linspace(-1, 1, _CANARY_SIZE**2, dtype=np.float32).reshape(
+            _CANARY_SIZE, _CANARY_SIZE
+        )
+        self._product = np.empty_like(self._matrix)
+
+    def seconds(self) -> float:
+        """Return the seconds that the work takes now."""
+        begin_ns = time.perf_counter_ns()
+        for _ in range(_CANARY_PRODUCTS):
+            np.matmul(self._matrix, self._matrix, out=self._product)
+        return (time.perf_counter_ns() - begin_ns) / 1e9
+
+
+def parse_stat(text: str, cpus: Collection[int]) -> CpuTimes | None:
+    """Return the times of these CPUs in the text of /proc/stat, None where one of them is not told of."""
+    told: dict[str, list[int]] = {}
+    for line in text.splitlines():
+        name, *words = line.split() or [""]
+        if name.startswith("cpu") and len(words) >= 8 and all(map(_is_number, words)):
+            # user nice system idle iowait irq softirq steal; then guest time, which is part of user and nice
+            told[name] = [int(word) for word in words[:8]]
+    if not cpus or any(f"cpu{cpu}" not in told for cpu in cpus):
+        return None
+    user, nice, system, idle, iowait, irq, softirq, steal = (
+        sum(ticks) for ticks in zip(*(told[f"cpu{cpu}"] for cpu in set(cpus)), strict=True)
+    )
+    busy = user + nice + system + irq + softirq
+    return CpuTimes(busy=busy, steal=steal, total=busy + idle + iowait + steal)
+
+
+def steal_share(before: CpuTimes | None, after: CpuTimes | None) -> float | None:
+    """Return the share of all CPU time between two readings that the hypervisor took, from 0 to 1."""
+    if before is None or after is None:
+        return None
+    stolen, total = after.steal - before.steal, after.total - before.total
+    if total <= 0 or not 0 <= stolen <= total:  # the counters went back, as after a live migration
+        return None
+    return stolen / total
+
+
+def foreign_share(before: CpuTimes | None, after: CpuTimes | None, own_ticks: int) -> float | None:
+    """Return the share of all CPU time between two readings that others than this run used, from 0 to 1.
+
+    `own_ticks` is what this run used between them.
+    """
+    if before is None or after is None:
+        return None
+    busy, total = after.busy - before.busy, after.total - before.total
+    if total <= 0 or not 0 <= busy <= total:
+        return None
+    # The kernel counts a CPU's time by ticks and a process's exactly, so the difference may fall below zero.
+    return max(0, busy - own_ticks) / total
+
+
+def parse_process(text: str) -> ProcessTimes | None:
+    """Return the times in the text of /proc/PID/stat."""
+    # The name, in parentheses, may hold spaces, parentheses and line breaks; nothing after it does.
+    fields = text.rpartition(")")[2].split()
+    if len(fields) < 15 or not all(map(_is_number, (fields[3], *fields[11:15]))):
+        return None
+    return ProcessTimes(session=int(fields[3]), ticks=sum(int(field) for field in fields[11:15]))
+
+
+def read_own_ticks(own_pids: Collection[int], proc: Path = _PROC) -> int:
+    """Return the CPU time, in ticks, that this process and the sessions led by `own_pids` have used so far.
+
+    When a process ends, its time passes to the one that waits for it. So the sum over all of them goes on by
+    what was used, though some of them end between two readings.
+    """
+    ours = {os.getpid(), *own_pids}
+    ticks = 0
+    for pid in _process_ids(proc):
+        times = parse_process(read_text(proc / str(pid) / "stat"))
+        if times is not None and (pid in ours or times.session in own_pids):
+            ticks += times.ticks
+    return ticks
+
+
+def parse_throttled_s(text: str) -> float | None:
+    """Return the CPU seconds for which a control group was held back, from the text of its cpu.stat."""
+    units = {"throttled_usec": 1e6, "throttled_time": 1e9}  # version 2 counts microseconds, 1 nanoseconds
+    for line in text.splitlines():
+        match line.split():
+            case [name, count] if name in units and _is_number(count):
+                return int(count) / units[name]
+    return None
+
+
+def parse_pressure_s(text: str) -> float | None:
+    """Return the seconds in the text of /proc/pressure/cpu in which some task waited for a CPU."""
+    for line in text.splitlines():
+        match line.split():
+            case ["some", *_, total] if _is_number(total.removeprefix("total=")):
+                return int(total.removeprefix("total=")) / 1e6
+    return None
+
+
+def throttled_share(
+    before: Mapping[Path, float], after: Mapping[Path, float], cpu_seconds: float
+) -> float | None:
+    """Return the largest share of `cpu_seconds` for which one of the control groups was held back.
+
+    The groups, by their folders, are this process's own and its parents, each held back for itself.
+    """
+    shares = [share_of(before[folder], after[folder], cpu_seconds) for folder in before.keys() & after.keys()]
+    return max((share for share in shares if share is not None), default=None)
+
+
+def share_of(before: float | None, after: float | None, whole: float) -> float | None:
+    """Return how far a counter went up, as a share of `whole`, at most 1; None where it went back."""
+    if before is None or after is None or whole <= 0 or after < before:
+        return None
+    return min(1.0, (after - before) / whole)
+
+
+def _read_counters(own_pids: Collection[int]) -> _Counters:
+    throttled_s = {
+        folder: seconds
+        for folder in cpu_groups(read_text(_PROC / "self/cgroup"), _CGROUPS)
+        if (seconds := parse_throttled_s(read_text(folder / "cpu.stat"))) is not None
+    }
+    return _Counters(
+        seconds=time.monotonic(),
+        cpu=parse_stat(read_text(_PROC / "stat"), _allowed_cpus()),
+        own_ticks=read_own_ticks(own_pids),
+        throttled_s=throttled_s,
+        waited_s=parse_pressure_s(read_text(_PROC / "pressure/cpu")),
+    )
+
+
+def _allowed_cpus() -> set[int]:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS, where there is no /proc either
+    return set(affinity(0)) if affinity else set()
+
+
+def _process_ids(proc: Path) -> list[int]:
+    try:
+        return [int(entry.name) for entry in proc.iterdir() if _is_number(entry.name)]
+    except OSError:
+        return []
+
+
+def _is_number(word: str) -> bool:
+    return word.isascii() and word.isdecimal()

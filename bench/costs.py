@@ -1,0 +1,332 @@
+"""What a row costs besides its pace: starting, a step's parts, memory, energy, use of the machine.
+
+Raw values come from the records, the pace from the row's summary. A figure is None where nobody told it:
+nothing here is estimated but a first epoch that was not trained, which says so.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import combinations
+from typing import TypeAlias
+
+import msgspec
+import numpy as np
+
+from bench.datasets import DATASETS
+from bench.flops import StepWork, step_work
+from bench.records import JobRecord, Peak, RunHeader, StepSplit
+from bench.runs import Run
+from bench.specs import Cell, Device, Precision, Workload
+from bench.summary import CellSummary, Summary
+from bench.verdicts import Comparison
+
+Place: TypeAlias = tuple[Device, Precision]
+
+
+class StartUp(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds from starting a process to the end of its first epoch, part by part: medians over the jobs."""
+
+    start_s: float | None
+    import_s: float | None
+    data_s: float | None
+    build_s: float | None
+    first_step_s: float | None
+    first_epoch_s: float | None
+    epoch_measured: bool
+    """Whether an epoch was trained to its end; else its time follows from the steady pace."""
+
+    @property
+    def parts(self) -> tuple[float | None, ...]:
+        """The six times, in the order in which they pass."""
+        return (
+            self.start_s, self.import_s, self.data_s, self.build_s, self.first_step_s, self.first_epoch_s
+        )  # fmt: skip
+
+    @property
+    def first_result_s(self) -> float | None:
+        """The sum of all parts; None where one is not known."""
+        known = [part for part in self.parts if part is not None]
+        return math.fsum(known) if len(known) == len(self.parts) else None
+
+
+class CellCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """What one row costs."""
+
+    cell: Cell
+    start_up: StartUp
+    epoch_s: float | None
+    """Seconds of an epoch at the steady pace."""
+    step_s: float | None
+    """Seconds of a step at the steady pace."""
+    split: StepSplit | None
+    """The mean over all steps that were looked at."""
+    peak_rss_bytes: int | None
+    """The largest of all jobs, as the two below are."""
+    peak_rss_method: str | None
+    peak_device_bytes: int | None
+    process_device_bytes: int | None
+    joules_per_1000: float | None
+    """Energy for 1,000 training images; None where no meter told."""
+    work: StepWork | None
+    """What a training step takes; None where the row does not compute it, or the data set is not known."""
+    flops_per_s: float | None
+    """Operations of products a second at the steady pace."""
+    ceiling: Peak | None
+    """The best that any framework of the run reached on this device in this precision."""
+    counted_flops: float | None
+    """Operations of a step by the framework's own count: the median over the jobs."""
+
+    @property
+    def share_of_peak(self) -> float | None:
+        """Part of the machine's best matrix product, as measured in this run: 0.4 for 40 %."""
+        if self.flops_per_s is None or self.ceiling is None:
+            return None
+        return self.flops_per_s / self.ceiling.flops_per_s
+
+    @property
+    def share_of_roof(self) -> float | None:
+        """Part of what the roofline allows at this row's intensity."""
+        if self.flops_per_s is None or self.ceiling is None or self.work is None:
+            return None
+        return self.flops_per_s / roof(self.ceiling, self.work.intensity)
+
+
+class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
+    """Two modes of one framework on one workload: the one that is longer in starting, and the other."""
+
+    later: Cell
+    sooner: Cell
+    extra_s: float
+    """How much longer `later` takes for building the network and its first step."""
+    saved_s: float
+    """What it then saves in every epoch; negative where it loses."""
+    epochs: float | None
+    """From here on `later` is ahead; None if it never is."""
+
+
+class PipelineRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """A mode fed by the framework's own input pipeline against the taught one, fed from memory."""
+
+    pipeline: Cell
+    memory: Cell
+    comparison: Comparison | None
+    """As the verdicts have it; None where one of them is not ranked, or they share too few blocks."""
+
+    @property
+    def ratio(self) -> tuple[float, float, float] | None:
+        """Throughput from the pipeline over that from memory, and its interval: ratio, low, high."""
+        found = self.comparison
+        if found is None:
+            return None
+        if found.faster == self.pipeline:
+            return found.ratio, found.low, found.high
+        return 1 / found.ratio, 1 / found.high, 1 / found.low
+
+
+class Costs(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a run tells of costs, in the order of the summary's rows."""
+
+    cells: tuple[CellCosts, ...]
+    break_evens: tuple[BreakEven, ...]
+    pipelines: tuple[PipelineRatio, ...]
+
+
+def read_costs(run: Run, summary: Summary) -> Costs:
+    """Derive what every row of a run costs."""
+    workloads = {workload.name: workload for workload in run.header.workloads}
+    jobs: dict[Cell, list[JobRecord]] = {row.cell: [] for row in summary.cells}
+    for job in run.jobs:
+        if job.status in ("ok", "no_steady_state"):
+            jobs.setdefault(job.spec.cell, []).append(job)
+    ceilings = peaks(run.jobs)
+    cells = tuple(
+        _read_cell(row, jobs[row.cell], workloads.get(row.workload), ceilings, run.header)
+        for row in summary.cells
+    )
+    return Costs(
+        cells=cells,
+        break_evens=tuple(_break_evens(cells, run.header)),
+        pipelines=tuple(_pipelines(run.header, summary)),
+    )
+
+
+def peaks(jobs: Iterable[JobRecord]) -> dict[Place, Peak]:
+    """Return the machine's peak by device and precision: the best that any job reached, figure by figure."""
+    found: dict[Place, Peak] = {}
+    for job in jobs:
+        if job.peak is None:
+            continue
+        place = job.spec.cell.device, job.spec.cell.precision
+        best = found.get(place, job.peak)
+        found[place] = Peak(
+            flops_per_s=max(best.flops_per_s, job.peak.flops_per_s),
+            bytes_per_s=max(best.bytes_per_s, job.peak.bytes_per_s),
+        )
+    return found
+
+
+def roof(ceiling: Peak, intensity: float) -> float:
+    """Return the operations a second that a machine allows at so many operations a byte.
+
+    Source: Williams, Waterman and Patterson, Roofline (2009): min(peak, bandwidth x intensity).
+    """
+    return min(ceiling.flops_per_s, ceiling.bytes_per_s * intensity)
+
+
+def break_even(extra_s: float, saved_s: float) -> float | None:
+    """Return the epochs after which a later start has been made good; None if it never is, 0 if at once.
+
+    That is where extra_s = epochs x saved_s. A mode that starts no later and loses nothing is ahead at once;
+    one that loses in every epoch is not ahead for good, whatever its head start.
+    """
+    if extra_s <= 0 and saved_s >= 0:
+        return 0.0
+    return extra_s / saved_s if saved_s > 0 else None
+
+
+def images_per_epoch(workload: Workload, header: RunHeader) -> int | None:
+    """Return the images an epoch trains on, the ragged last batch dropped; None for an unknown data set."""
+    spec = DATASETS.get(workload.dataset)
+    if spec is None or (header.sample and spec.sample is None):
+        return None
+    images = spec.sample.train_size if header.sample and spec.sample else spec.train_size
+    images = min(images, header.dataset_limit or images)
+    return images // workload.batch_size * workload.batch_size or None
+
+
+def _read_cell(
+    row: CellSummary,
+    jobs: Sequence[JobRecord],
+    workload: Workload | None,
+    ceilings: Mapping[Place, Peak],
+    header: RunHeader,
+) -> CellCosts:
+    images = images_per_epoch(workload, header) if workload else None
+    epoch_s = images / row.samples_per_s if images and row.samples_per_s else None
+    work = _work(row, workload) if workload else None
+    pace = row.samples_per_s / workload.batch_size if workload and row.samples_per_s else None
+    return CellCosts(
+        cell=row.cell,
+        start_up=_start_up(jobs, epoch_s),
+        epoch_s=epoch_s,
+        step_s=1 / pace if pace else None,
+        split=_mean_split([job.split for job in jobs if job.split is not None]),
+        peak_rss_bytes=_largest(job.peak_rss_bytes for job in jobs),
+        peak_rss_method=next((job.peak_rss_method for job in jobs if job.peak_rss_method), None),
+        peak_device_bytes=_largest(job.peak_device_bytes for job in jobs),
+        process_device_bytes=_largest(job.process_device_bytes for job in jobs),
+        joules_per_1000=_joules_per_1000(jobs),
+        work=work,
+        flops_per_s=work.products * pace if work and pace else None,
+        ceiling=ceilings.get((row.device, row.precision)),
+        counted_flops=_median(job.counted_flops for job in jobs),
+    )
+
+
+def _work(row: CellSummary, workload: Workload) -> StepWork | None:
+    """Return a step's work; None for a row that does other work than the reference, or does it in float64."""
+    spec = DATASETS.get(workload.dataset)
+    if spec is None or row.parity_ok is False or row.reference:
+        return None
+    return step_work(workload, spec.info)
+
+
+def _start_up(jobs: Sequence[JobRecord], epoch_s: float | None) -> StartUp:
+    measured = _median(_first_epoch(job) for job in jobs)
+    return StartUp(
+        start_s=_median(job.start_s for job in jobs),
+        import_s=_median(job.import_s for job in jobs),
+        data_s=_median(job.data_s for job in jobs),
+        build_s=_median(job.build_s for job in jobs),
+        first_step_s=_median(job.first_step_s for job in jobs),
+        first_epoch_s=epoch_s if measured is None else measured,
+        epoch_measured=measured is not None,
+    )
+
+
+def _first_epoch(job: JobRecord) -> float | None:
+    """Return the seconds an epoch took, evaluation left out, up to the first point at epoch 1 or later."""
+    point = next((point for point in job.points if point.epoch >= 1), None)
+    return None if point is None else point.train_s / point.epoch
+
+
+def _mean_split(splits: Sequence[StepSplit]) -> StepSplit | None:
+    steps = sum(split.steps for split in splits)
+    if not steps:
+        return None
+
+    def mean(values: Iterable[float]) -> float:
+        return math.fsum(value * split.steps for value, split in zip(values, splits, strict=True)) / steps
+
+    return StepSplit(
+        steps=steps,
+        data_s=mean(split.data_s for split in splits),
+        transfer_s=mean(split.transfer_s for split in splits),
+        dispatch_s=mean(split.dispatch_s for split in splits),
+        device_s=mean(split.device_s for split in splits),
+    )
+
+
+def _joules_per_1000(jobs: Iterable[JobRecord]) -> float | None:
+    """Return the energy of all metered windows over their images, for 1,000 of them."""
+    metered = [
+        (window.energy_j, window.samples)
+        for job in jobs
+        for window in job.windows
+        if window.energy_j is not None
+    ]
+    images = sum(samples for _, samples in metered)
+    return 1000 * math.fsum(energy for energy, _ in metered) / images if images else None
+
+
+def _break_evens(cells: Sequence[CellCosts], header: RunHeader) -> Iterator[BreakEven]:
+    """Compare every two modes of a framework on a workload that are fed from memory.
+
+    What is the same for all modes of a framework, as its import is, is left out: it would add noise.
+    """
+    fed = {(backend.name, mode) for backend in header.backends for mode in backend.pipeline_modes}
+    families: dict[tuple[str, str, Device, Precision], list[tuple[float, float, Cell]]] = {}
+    for one in cells:
+        cell, build_s, step_s = one.cell, one.start_up.build_s, one.start_up.first_step_s
+        if build_s is None or step_s is None or one.epoch_s is None or (cell.backend, cell.mode) in fed:
+            continue
+        family = cell.workload, cell.backend, cell.device, cell.precision
+        families.setdefault(family, []).append((build_s + step_s, one.epoch_s, cell))
+    for modes in families.values():
+        for (sooner_s, sooner_epoch_s, sooner), (later_s, later_epoch_s, later) in combinations(
+            sorted(modes), 2
+        ):
+            extra_s, saved_s = later_s - sooner_s, sooner_epoch_s - later_epoch_s
+            yield BreakEven(
+                later=later,
+                sooner=sooner,
+                extra_s=extra_s,
+                saved_s=saved_s,
+                epochs=break_even(extra_s, saved_s),
+            )
+
+
+def _pipelines(header: RunHeader, summary: Summary) -> Iterator[PipelineRatio]:
+    """Pair every row fed by a pipeline with that of its framework's taught mode, where both were measured."""
+    rows = {row.cell for row in summary.cells if row.samples_per_s is not None}
+    here = {backend.name: backend for backend in header.backends}
+    compared = {
+        frozenset((one.faster, one.slower)): one for verdict in summary.verdicts for one in verdict.modes
+    }
+    for row in summary.cells:
+        backend = here.get(row.backend)
+        if backend is None or row.mode not in backend.pipeline_modes or row.cell not in rows:
+            continue
+        memory = msgspec.structs.replace(row.cell, mode=backend.taught_mode)
+        if memory in rows:
+            comparison = compared.get(frozenset((row.cell, memory)))
+            yield PipelineRatio(pipeline=row.cell, memory=memory, comparison=comparison)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(np.median(present)) if present else None
+
+
+def _largest(values: Iterable[int | None]) -> int | None:
+    return max((value for value in values if value is not None), default=None)

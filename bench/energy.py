@@ -1,0 +1,135 @@
+"""What a job draws, as a meter of the machine tells it; never an estimate."""
+
+import re
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeAlias
+
+from bench.gpu import GpuMonitor
+from bench.machine import read_text
+from bench.specs import Device
+
+Method: TypeAlias = Literal["NVML total energy", "powercap package energy"]
+
+_POWERCAP = Path("/sys/class/powercap")
+# A control type, a colon and a number: a zone that stands for itself, not for a part of another. The same
+# packages appear again as intel-rapl-mmio on some machines.
+_TOP_ZONE = re.compile(r"intel-rapl:[0-9]+")
+
+
+class Meter:
+    """The joules that the hardware of a job has drawn: the whole GPU, or all of the machine's CPU packages.
+
+    Whatever else runs there at the time is counted as well.
+    """
+
+    def __init__(self, gpu: GpuMonitor | None, packages: "tuple[Package, ...]") -> None:
+        """Read from this GPU's counter, or else from these packages'; `open` finds out which there are."""
+        self._gpu = gpu
+        self._packages = packages
+
+    @classmethod
+    def open(cls, device: Device, powercap: Path = _POWERCAP) -> "Meter":
+        """Return the meter of a device, one that tells nothing where there is none that may be read."""
+        if device == "gpu":
+            gpu = GpuMonitor.open()
+            if gpu.energy_mj() is not None:
+                return cls(gpu, ())
+            gpu.close()
+            return cls(None, ())
+        packages = tuple(Package(zone) for zone in package_zones(powercap))
+        readable = all(package.read_uj() is not None for package in packages)
+        return cls(None, packages if readable else ())
+
+    @property
+    def method(self) -> Method | None:
+        """Which counter it reads; None where it tells nothing."""
+        if self._gpu is not None:
+            return "NVML total energy"
+        return "powercap package energy" if self._packages else None
+
+    def read_j(self) -> float | None:
+        """Return the joules drawn since some moment in the past, the same for all readings of this meter.
+
+        None where nothing tells. A CPU package's counter starts again at zero after a range that lasts some
+        minutes at full power; a meter that is read more often than that is not misled.
+        """
+        if self._gpu is not None:
+            energy_mj = self._gpu.energy_mj()
+            return None if energy_mj is None else energy_mj / 1e3
+        drawn = [package.read_uj() for package in self._packages]
+        known = [energy_uj for energy_uj in drawn if energy_uj is not None]
+        return sum(known) / 1e6 if known and len(known) == len(drawn) else None
+
+    def since(self, before_j: float | None) -> float | None:
+        """Return the joules drawn since an earlier reading, None where that or this one is missing."""
+        now_j = self.read_j()
+        return None if before_j is None or now_j is None else now_j - before_j
+
+    def __enter__(self) -> "Meter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the GPU's driver."""
+        if self._gpu is not None:
+            self._gpu.close()
+
+
+class Package:
+    """The energy counter of one CPU package, unrolled where it starts again at zero."""
+
+    def __init__(self, zone: Path) -> None:
+        """Count from the first time that the zone's counter is read."""
+        self._zone = zone
+        self._range_uj = parse_uj(read_text(zone / "max_energy_range_uj"))
+        self._last_uj: int | None = None
+        self._drawn_uj = 0
+
+    def read_uj(self) -> int | None:
+        """Return the microjoules drawn since the first reading; None where the counter cannot be read."""
+        now_uj = parse_uj(read_text(self._zone / "energy_uj"))
+        if now_uj is None:
+            return None
+        if self._last_uj is not None:
+            step_uj = drawn_uj(self._last_uj, now_uj, self._range_uj)
+            if step_uj is None:
+                return None
+            self._drawn_uj += step_uj
+        self._last_uj = now_uj
+        return self._drawn_uj
+
+
+def package_zones(powercap: Path) -> list[Path]:
+    """Return the folders under /sys/class/powercap that count the energy of a CPU package, in order."""
+    try:
+        zones = sorted(powercap.iterdir())
+    except OSError:
+        return []
+    # A zone named psys counts the packages once more, with all else on the board.
+    return [
+        zone
+        for zone in zones
+        if _TOP_ZONE.fullmatch(zone.name) and read_text(zone / "name").startswith("package")
+    ]
+
+
+def drawn_uj(before: int, after: int, range_uj: int | None) -> int | None:
+    """Return what was drawn between two readings of a counter that starts again at 0 after `range_uj`.
+
+    None where it went back and its range is not known, or is exceeded.
+    https://docs.kernel.org/power/powercap/powercap.html
+    """
+    if after >= before:
+        return after - before
+    return None if range_uj is None or before > range_uj else range_uj - before + after
+
+
+def parse_uj(text: str) -> int | None:
+    """Return the number in the text of a powercap file, None where it is none."""
+    word = text.strip()
+    return int(word) if word.isascii() and word.isdecimal() else None

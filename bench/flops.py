@@ -1,0 +1,150 @@
+"""The work of one training step, counted from the network alone: the same figure for every framework.
+
+A multiplication and an addition are two operations. `products` counts matrix products and convolutions only,
+as model FLOPs utilisation is defined (Chowdhery et al., PaLM, 2022, appendix B, which leaves out all else for
+being small beside them); `everything` counts all other arithmetic too, by the conventions below.
+
+- A product of (n, in) by (in, out) takes 2 n in out. A SAME convolution takes 2 k k in out for every pixel
+  of its output, the products with the zeros around the image included.
+- Backward, each product is done twice more: once for the gradient by its weights, and once for the gradient
+  by its input, which the first layer is not asked for. So a step takes three times its forward pass, less
+  one product of the first layer.
+- One operation an element: scaling a pixel, adding a bias, summing a bias gradient over batch and pixels,
+  ReLU and its gradient, an exponential, a logarithm, a root, a division, a comparison.
+- Max-pooling of size p takes p p - 1 comparisons a window, and backward as many choices.
+- Softmax cross-entropy of c classes takes 4 c + 1 an image (largest, subtract, exponential, sum, logarithm,
+  the label's entry, the mean over the batch), and its gradient 2 c + 1 (divide, subtract 1 at the label,
+  mean).
+- The update counts what is done for every parameter; what is computed once a step is free.
+
+Nothing is counted for gathering the batch, moving or reshaping.
+"""
+
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
+from bench.specs import Architecture, DatasetInfo, Workload
+
+_UPDATE: Mapping[str, int] = MappingProxyType({"sgd": 2, "momentum": 4, "rmsprop": 9, "adam": 14})
+"""Operations for each parameter of the formulas in `backends.numpy_backend`.
+
+sgd: p - r g. momentum: m v + g, then p - r v. rmsprop: rho v + (1 - rho) g g, which are 4, then
+p - r g / sqrt(v + e), which are 5. adam: the two moments, 3 and 4, then their two corrections, root, plus e,
+divide, times r, minus.
+"""
+_SLOTS: Mapping[str, int] = MappingProxyType({"sgd": 0, "momentum": 1, "rmsprop": 1, "adam": 2})
+"""Numbers an optimizer keeps for each parameter."""
+_FLOAT_BYTES = 4
+"""Parameters and loss are float32 in every precision; so is all that is counted here."""
+
+
+class StepWork(msgspec.Struct, frozen=True, kw_only=True):
+    """The work of one training step of a batch."""
+
+    products: float
+    """Floating-point operations of matrix products and convolutions."""
+    everything: float
+    """All floating-point operations."""
+    least_bytes: float
+    """What must at least pass between memory and processor; see `_least_bytes`."""
+
+    @property
+    def intensity(self) -> float:
+        """Operations (of products) a byte of least traffic: the roofline's horizontal axis."""
+        return self.products / self.least_bytes
+
+
+class _Layer(msgspec.Struct, frozen=True, kw_only=True):
+    """A convolution or dense layer and what follows it, for one image."""
+
+    multiplications: int
+    outputs: int
+    weights: int
+    biases: int
+    pooled: int = 0
+    """Outputs after max-pooling; 0 where there is none."""
+    pool: int = 1
+    relu: bool = True
+
+
+def training_flops(architecture: Architecture, info: DatasetInfo, batch_size: int) -> float:
+    """Return the operations of the products and convolutions of one training step (see the module's text)."""
+    multiplications = [layer.multiplications for layer in _layers(architecture, info)]
+    return float(2 * batch_size * (3 * sum(multiplications) - multiplications[0]))
+
+
+def step_work(workload: Workload, info: DatasetInfo) -> StepWork:
+    """Return all the work of one training step of a workload, whose data set is `info`."""
+    layers = _layers(workload.architecture, info)
+    parameters = sum(layer.weights + layer.biases for layer in layers)
+    products = training_flops(workload.architecture, info, workload.batch_size)
+    rest = _operations_an_image(layers, info) * workload.batch_size
+    return StepWork(
+        products=products,
+        everything=products + rest + _UPDATE[workload.optimizer.name] * parameters,
+        least_bytes=_least_bytes(layers, info, workload, parameters),
+    )
+
+
+def _layers(architecture: Architecture, info: DatasetInfo) -> list[_Layer]:
+    layers = []
+    height, width, channels = info.image_shape
+    for block in architecture.convs:
+        pixels, weights = height * width, block.kernel**2 * channels * block.filters
+        height, width, channels = height // block.pool, width // block.pool, block.filters
+        layers.append(
+            _Layer(
+                multiplications=pixels * weights,
+                outputs=pixels * block.filters,
+                weights=weights,
+                biases=block.filters,
+                pooled=height * width * channels if block.pool > 1 else 0,
+                pool=block.pool,
+            )
+        )
+    features = height * width * channels
+    units = [*architecture.hidden, info.classes]
+    for place, outputs in enumerate(units):
+        layers.append(
+            _Layer(
+                multiplications=features * outputs,
+                outputs=outputs,
+                weights=features * outputs,
+                biases=outputs,
+                relu=place < len(units) - 1,
+            )
+        )
+        features = outputs
+    return layers
+
+
+def _operations_an_image(layers: list[_Layer], info: DatasetInfo) -> int:
+    """Return the operations for one image that belong to no product, forward and backward."""
+    count = math.prod(info.image_shape)
+    for layer in layers:
+        bias = 2 * layer.outputs
+        relu = 2 * layer.outputs if layer.relu else 0
+        pool = 2 * layer.pooled * (layer.pool**2 - 1)
+        count += bias + relu + pool
+    return count + (4 * info.classes + 1) + (2 * info.classes + 1)
+
+
+def _least_bytes(layers: list[_Layer], info: DatasetInfo, workload: Workload, parameters: int) -> float:
+    """Return the traffic of a step in which every array is written once and read once.
+
+    The batch's uint8 images and labels are read. Of every layer the output after ReLU, the same after
+    pooling, and the gradients by both are written and read; every parameter, and every number the optimizer
+    keeps, is read and written by the update; every parameter's gradient is written and read. These are the
+    compulsory misses of a step (Williams, Waterman and Patterson, Roofline, 2009, on the 3Cs): a framework
+    that reads an array twice, as most do, moves more, and caches that keep an array from its writing to its
+    reading save some.
+    """
+    batch = workload.batch_size * (math.prod(info.image_shape) + 1)
+    activations = workload.batch_size * sum(layer.outputs + layer.pooled for layer in layers)
+    kept = parameters * (1 + _SLOTS[workload.optimizer.name])
+    # Twice for writing and reading; activations and parameters each have a gradient of their size.
+    floats = 2 * (2 * activations) + 2 * (kept + parameters)
+    return float(batch + _FLOAT_BYTES * floats)

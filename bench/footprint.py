@@ -1,0 +1,149 @@
+"""What a framework brings with it: how many distributions, and how much they take on disk.
+
+Run as a program, it tells of the interpreter it runs in: `python -m bench.footprint '["NAME", "ONE|OTHER"]'`.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+
+import msgspec
+from packaging.markers import UndefinedComparison
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from backends.base import BackendInfo
+
+_LIMIT_S = 120.0
+"""A framework has tens of thousands of files, and each is looked at."""
+
+
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """The distributions a framework needs, itself included, and all that these need."""
+
+    packages: int
+    bytes: int | None
+    """Of all their files; None where one of them has no list of files."""
+
+
+def footprints(infos: Sequence[BackendInfo], pythons: Mapping[str, Path]) -> dict[str, Footprint]:
+    """Return the footprint of each backend's distributions in its own interpreter, by the backend's name.
+
+    A backend is left out where none of its distributions is installed, or its interpreter does not answer.
+    """
+    found = {}
+    for info in infos:
+        python = pythons.get(info.name)
+        own = footprint(info.distributions) if python is None else _ask(python, info.distributions)
+        if own is not None and own.packages:
+            found[info.name] = own
+    return found
+
+
+def footprint(distributions: Sequence[str]) -> Footprint:
+    """Return the footprint of the named distributions in this interpreter; `ONE|OTHER` names alternatives.
+
+    Bytecode is left out, as installers differ in whether they make and list it. A file counts once.
+    """
+    roots = [name for needed in distributions if (name := _first_installed(needed.split("|")))]
+    packages = _closure({root: asked_extras(root) for root in roots})
+    sizes: dict[Path, int] = {}
+    listed = True
+    for name in packages:
+        files = metadata.distribution(name).files
+        listed = listed and files is not None
+        for file in files or ():
+            if file.suffix != ".pyc":
+                path = Path(file.locate())
+                try:
+                    sizes[path] = path.lstat().st_size
+                except (OSError, ValueError):  # removed by hand, or no path at all
+                    continue
+    return Footprint(packages=len(packages), bytes=sum(sizes.values()) if listed else None)
+
+
+def asked_extras(name: str) -> set[str]:
+    """Return the extras of a distribution that were probably asked for when it was installed.
+
+    That is written nowhere. An extra counts if some installed distribution can ask for it, be it by an extra
+    of its own, and all that it needs is here.
+    """
+    wanted = canonicalize_name(name)
+    extras: set[str] = set()
+    for distribution in metadata.distributions():
+        for requirement in _requirements(distribution.requires):
+            if canonicalize_name(requirement.name) == wanted:
+                extras |= requirement.extras
+    return {extra for extra in extras if _is_complete(name, extra)}
+
+
+def _is_complete(name: str, extra: str) -> bool:
+    base = {str(requirement) for requirement in _needed(name, set())}
+    added = [requirement for requirement in _needed(name, {extra}) if str(requirement) not in base]
+    return all(_is_installed(requirement.name) for requirement in added)
+
+
+def _closure(roots: Mapping[str, set[str]]) -> set[str]:
+    """Return the installed distributions among those named with their extras and all that they need."""
+    # Which extras of a distribution were followed: a later requirement may ask for more of them.
+    followed: dict[str, set[str]] = {}
+    waiting = [(canonicalize_name(name), extras) for name, extras in roots.items()]
+    while waiting:
+        name, extras = waiting.pop()
+        if not _is_installed(name) or (name in followed and extras <= followed[name]):
+            continue
+        followed[name] = followed.get(name, set()) | extras
+        for requirement in _needed(name, followed[name]):
+            waiting.append((canonicalize_name(requirement.name), requirement.extras))
+    return set(followed)
+
+
+def _needed(name: str, extras: set[str]) -> Iterator[Requirement]:
+    """Yield what an installed distribution requires here when these extras of it are asked for."""
+    for requirement in _requirements(metadata.distribution(name).requires):
+        try:
+            if requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)
+            ):
+                yield requirement
+        except UndefinedComparison:  # as of a platform by version
+            continue
+
+
+def _requirements(lines: Sequence[str] | None) -> Iterator[Requirement]:
+    for line in lines or ():
+        try:
+            yield Requirement(line)
+        except InvalidRequirement:  # old metadata may hold anything
+            continue
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
+    return True
+
+
+def _first_installed(names: Sequence[str]) -> str | None:
+    return next((name for name in names if _is_installed(name)), None)
+
+
+def _ask(python: Path, distributions: Sequence[str]) -> Footprint | None:
+    names = msgspec.json.encode(distributions).decode()
+    try:
+        done = subprocess.run(
+            [str(python), "-m", "bench.footprint", names],
+            capture_output=True, timeout=_LIMIT_S, check=True,
+        )  # fmt: skip
+        return msgspec.json.decode(done.stdout, type=Footprint)
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+        return None
+
+
+if __name__ == "__main__":
+    asked = msgspec.json.decode(sys.argv[1], type=list[str])
+    sys.stdout.write(msgspec.json.encode(footprint(asked)).decode())

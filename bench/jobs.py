@@ -1,0 +1,73 @@
+"""What is kept of a job: its record, from what its worker said and how it ended."""
+
+from typing import Any
+
+import msgspec
+
+from bench.launch import Outcome
+from bench.progress import duration
+from bench.protocol import (
+    Built,
+    DataLoaded,
+    Described,
+    DeviceMemory,
+    Evaluated,
+    FirstStep,
+    Imported,
+    Learned,
+    LookedCloser,
+    Memory,
+    Timed,
+    WarmedUp,
+)  # fmt: skip
+from bench.records import JobRecord, JobSpec
+
+
+def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord:
+    """Return what is kept of a worker's events and of how it ended."""
+    facts: dict[str, Any] = {"start_s": outcome.start_s}
+    described: dict[str, str | int | float | bool | None] = {}
+    warmup, windows, points = [], [], []
+    for event in outcome.events:
+        match event:
+            case WarmedUp(window=window):
+                warmup.append(window)
+            case Timed(window=window):
+                windows.append(window)
+            case Evaluated(point=point):
+                points.append(point)
+            case Described(facts=described):
+                pass
+            case Imported() | DataLoaded() | Built() | FirstStep() | Learned():
+                facts |= msgspec.structs.asdict(event)  # their fields are those of the record
+            case Memory() | DeviceMemory() | LookedCloser():
+                facts |= msgspec.structs.asdict(event)
+    peak_device = described.pop("peak_device_bytes", None)
+    return JobRecord(
+        spec=spec,
+        status=outcome.status,
+        error=outcome.error,
+        exit_signal=outcome.exit_signal,
+        stderr_tail=outcome.stderr_tail,
+        started_at=started_at,
+        wall_s=outcome.wall_s,
+        warmup=tuple(warmup),
+        windows=tuple(windows),
+        points=tuple(points),
+        peak_device_bytes=int(peak_device) if isinstance(peak_device, int | float) else None,
+        described=described,
+        **facts,
+    )
+
+
+def in_a_line(record: JobRecord) -> str:
+    """Return a finished job as a person reads it while the run goes on."""
+    head = f"{record.spec.cell}, block {record.spec.block + 1}, {duration(record.wall_s)}"
+    if record.status != "ok":
+        return f"{head}: {record.status}: {record.error}"
+    rate = sum(window.samples for window in record.windows) / sum(window.seconds for window in record.windows)
+    said = f"{head}: {rate:,.0f} samples/s"
+    if record.points:
+        last = record.points[-1]
+        said += f", accuracy {last.test_accuracy:.2%} after {last.epoch:.2f} epochs"
+    return said

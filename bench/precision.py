@@ -1,0 +1,51 @@
+"""How precisely a workload's cells are known by now: what decides where a run goes on, and when it stops."""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+
+from bench.records import JobRecord
+from bench.specs import Cell
+from bench.statistics import (
+    block_difference,
+    estimate,
+    log_rate,
+    log_throughput,
+    paired_difference,
+    ratio_interval,
+)
+
+
+def widest_half_width(jobs: Sequence[JobRecord]) -> float:
+    """Return the widest relative half-width, 0.015 for ±1.5 %, of a workload's ratios to its fastest cell.
+
+    These are the intervals that decide; where there is one cell only, it is that of its rate. Infinite where
+    two cells share fewer than two blocks. `jobs` are those that count, of one workload.
+    """
+    logs: dict[Cell, dict[int, list[float]]] = defaultdict(dict)
+    windows = max((job.spec.windows for job in jobs), default=0)
+    for job in jobs:
+        if job.status == "ok" and job.windows:
+            rates = [log_rate(window.samples, window.seconds) for window in job.windows]
+            logs[job.spec.cell][job.spec.block] = rates
+    if not logs:
+        return 0.0
+    rows = {
+        cell: estimate([log_throughput(rates, windows) for rates in blocks.values()])
+        for cell, blocks in logs.items()
+    }
+    fastest = max(rows, key=lambda cell: rows[cell].value)
+    if len(rows) == 1:
+        width = rows[fastest].half_width
+        return math.inf if width is None else width
+    widths = []
+    for cell in rows.keys() - {fastest}:
+        shared = logs[fastest].keys() & logs[cell].keys()
+        difference = paired_difference(
+            {block: block_difference(logs[fastest][block], logs[cell][block], windows) for block in shared}
+        )
+        if difference is None:
+            return math.inf
+        low, high = ratio_interval(difference)
+        widths.append((high - low) / (2 * difference.ratio))
+    return max(widths)

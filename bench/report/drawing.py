@@ -1,0 +1,137 @@
+"""What every plot of a report shares: colours and looks, settings, panels, labels, and the SVG itself.
+
+A backend has one colour, and a mode one hatch, marker and line, in all plots. The SVG is the same to the byte
+whenever it is made from the same run. Matplotlib's objects are used directly, never its list of figures.
+"""
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from types import MappingProxyType
+from typing import Any, TypeAlias
+
+import matplotlib as mpl
+import msgspec
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
+
+from bench.report import clean
+from bench.runs import Run
+from bench.specs import Cell
+from bench.summary import CellSummary, Summary
+
+# Okabe and Ito's palette, told apart with any colour vision; its yellow is left out, too pale for lines.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+HATCHES = ("", "///", "...", "\\\\\\", "ooo", "---", "+++")
+MARKERS = ("o", "s", "^", "D", "v", "P", "h")
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
+GREY = "#595959"
+RED = "#B00020"
+UNRANKED_HATCH = "xxxx"
+_FONT = "DejaVu Sans"
+_WIDTH_IN = 8.0
+_LONGEST_NAME = 30
+_RC: Mapping[Any, Any] = MappingProxyType(
+    {
+        "svg.hashsalt": "samework",  # else the ids inside the file are drawn at random
+        "svg.fonttype": "path",  # looks the same where the font is not installed
+        "font.family": _FONT,  # comes with Matplotlib
+        "font.size": 8.5,
+        "axes.titlesize": 9.5,
+        "axes.titleweight": "bold",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.axisbelow": True,
+        "axes.grid": True,
+        "grid.color": "#E0E0E0",
+        "text.parse_math": False,  # a dollar sign in a name is a dollar sign
+    }
+)
+
+Group: TypeAlias = tuple[str, list[CellSummary]]
+"""A panel's title and its rows."""
+
+
+class Style(msgspec.Struct, frozen=True, kw_only=True):
+    """How every backend and mode of a run looks."""
+
+    backends: tuple[str, ...]
+    modes: Mapping[str, tuple[str, ...]]
+    """The modes of each backend, in the order in which looks are given out."""
+
+    def colour(self, cell: Cell) -> str:
+        return COLOURS[self.backends.index(cell.backend) % len(COLOURS)]
+
+    def look(self, cell: Cell, looks: Sequence[Any]) -> Any:
+        return looks[self.modes[cell.backend].index(cell.mode) % len(looks)]
+
+    def place(self, cell: Cell) -> tuple[int, int]:
+        return self.backends.index(cell.backend), self.modes[cell.backend].index(cell.mode)
+
+    def line_width(self, cell: Cell) -> float:
+        """Return a width that shrinks from backend to backend, so that equal curves all stay in sight."""
+        return max(1.0, 3.6 - 1.1 * self.backends.index(cell.backend))
+
+
+@contextmanager
+def settings() -> Iterator[None]:
+    """Draw with this module's settings, whatever the user's own are; they are put back at the end."""
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(_RC)
+        yield
+
+
+def groups_of(summary: Summary) -> list[Group]:
+    """Return the rows of each workload, device and precision, which make a panel."""
+    return [
+        (f"{workload} ({device} {precision})", list(rows))
+        for (workload, device, precision), rows in groupby(
+            summary.cells, key=lambda row: (row.workload, row.device, row.precision)
+        )
+    ]
+
+
+def style_of(run: Run, summary: Summary) -> Style:
+    cells = [row.cell for row in summary.cells]
+    here = {backend.name: tuple(backend.modes) for backend in run.header.backends}
+    backends = tuple(dict.fromkeys([*here, *sorted(cell.backend for cell in cells)]))
+    modes = {
+        name: tuple(
+            dict.fromkeys([*here.get(name, ()), *sorted(cell.mode for cell in cells if cell.backend == name)])
+        )
+        for name in backends
+    }
+    return Style(backends=backends, modes=modes)
+
+
+def make_panels(heights_in: Sequence[float], *, legend: bool = False) -> tuple[Figure, list[Axes]]:
+    """Return a figure with one panel for each height, two in a row, and none without a use."""
+    columns = 1 if len(heights_in) == 1 else 2
+    rows = [max(heights_in[start : start + columns]) for start in range(0, len(heights_in), columns)]
+    figure = Figure(figsize=(_WIDTH_IN, sum(rows) + (0.3 if legend else 0.0)), layout="constrained")
+    grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": rows})
+    panels = list(grid.flat)
+    for unused in panels[len(heights_in) :]:
+        unused.remove()
+    return figure, panels[: len(heights_in)]
+
+
+def svg(figure: Figure) -> bytes:
+    FigureCanvasSVG(figure)
+    file = io.BytesIO()
+    # A date or a version in the file would make every regeneration a change.
+    figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
+    return file.getvalue()
+
+
+def label(text: str, longest: int = _LONGEST_NAME) -> str:
+    """Return text that Matplotlib draws as it stands, shortened where it would push the plot away."""
+    font = get_font(findfont(_FONT))
+    drawn = "".join(char if font.get_char_index(ord(char)) else "?" for char in clean(text))
+    # A legend leaves out what begins with an underscore.
+    drawn = f" {drawn}" if drawn.startswith("_") else drawn
+    return drawn if len(drawn) <= longest else f"{drawn[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -1,0 +1,202 @@
+"""The self-test's report: one table of rules, what each of its columns says, and what is demanded of ours."""
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
+from bench.errors import RecordError
+from bench.report import NOTHING, clean, duration_text, percent
+from bench.report.markup import PLOTS, bullets, code, escape, grid, plot
+from bench.selftest_records import SIDES, TRIALS, SelfTest
+from bench.statistics import ALPHA, MARGIN
+
+REPORT = "SELFTEST.md"
+TITLE = "Self-test: how often does the comparison of two rows tell the truth?"
+PLOT = "selftest"
+_ALT = (
+    "Every comparison's estimate with its 95 % interval, against the slowdown that was injected (line). "
+    "Filled: a difference was claimed. Red: the interval leaves out the truth"
+)
+
+
+def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) -> Path:
+    """Write the report into a folder, the self-test's own where none is named, and return its path."""
+    from bench.report import selftest_plot  # Matplotlib takes a second to import
+
+    folder = folder or test.folder
+    drawn = selftest_plot.draw(calibration)
+    try:
+        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
+        if drawn is not None:
+            (folder / PLOTS / f"{PLOT}.svg").write_bytes(drawn)
+        path = folder / REPORT
+        path.write_text(text(test, calibration, drawn=drawn is not None), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise RecordError(f"cannot write the report to {folder}: {error.strerror}.") from error
+    return path
+
+
+def text(test: SelfTest, calibration: Calibration, *, drawn: bool) -> str:
+    """Return the report as Markdown; `drawn` says whether there is a plot to link."""
+    numbers = frozenset(range(1, len(heads())))
+    blocks = [
+        f"# {TITLE}",
+        escape(_answer(calibration)),
+        bullets(_in_words(criterion) for criterion in calibration.criteria),
+        "## Rules",
+        grid(heads(), [cells(row) for row in calibration.rows], numbers=numbers),
+        bullets(legend(test, calibration)),
+        *plot(PLOT, _ALT, frozenset([PLOT]) if drawn else frozenset()),
+        "## Where and how",
+        grid(["what", "here"], facts(test)),
+        code(shlex.join(test.header.command)),
+    ]
+    if calibration.lost:
+        blocks += ["## What is missing", bullets(calibration.lost)]
+    if test.rejected:
+        blocks += [
+            "## Lines of the record file that could not be read and are left out",
+            bullets(test.rejected),
+        ]
+    return "\n\n".join(blocks) + "\n"
+
+
+def render(test: SelfTest, calibration: Calibration, console: Console) -> None:
+    """Print the report at the console's width; the words are the same with colour and without."""
+    if console.encoding.lower().startswith("utf"):
+        _render(test, calibration, console)
+        return
+    with console.capture() as captured:
+        _render(test, calibration, console)
+    plain = captured.get().replace(NOTHING, "-").encode(console.encoding, "replace")
+    console.file.write(plain.decode(console.encoding))
+
+
+def _render(test: SelfTest, calibration: Calibration, console: Console) -> None:
+    _print(console, TITLE, "bold")
+    _print(console, f"Self-test {test.header.run_id} on {test.header.environment.in_words()}.")
+    _print(console, "")
+    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
+    for place, head in enumerate(heads()):
+        table.add_column(Text(head), justify="right" if place else "left", overflow="fold")
+    for row in calibration.rows:
+        table.add_row(*(Text(clean(cell)) for cell in cells(row, brief=True)))
+    console.print(table)
+    _print(console, "")
+    for line in legend(test, calibration):
+        _print(console, line, "dim")
+    _print(console, "")
+    for criterion in calibration.criteria:
+        _print(console, _in_words(criterion), "bold red" if criterion.held is False else "")
+    _print(console, _answer(calibration), "bold")
+    for line in (*calibration.lost, *(f"left out, as it cannot be read: {line}" for line in test.rejected)):
+        _print(console, line, "yellow")
+
+
+def heads() -> list[str]:
+    return [
+        "rule",
+        "false alarms",
+        *(f"{percent(injected, 0)} found" for injected in INJECTED),
+        "truth held",
+        "margin",
+    ]
+
+
+def cells(row: Row, *, brief: bool = False) -> list[str]:
+    """Return a row of the table; a brief one has the interval of the share of false alarms only."""
+    rate = _count if brief else _rate
+    return [
+        row.name,
+        _rate(row.false_alarms),
+        *(rate(row.found[injected]) for injected in INJECTED),
+        NOTHING if row.coverage is None else rate(row.coverage),
+        NOTHING if row.half_width is None else percent(row.half_width, 1),
+    ]
+
+
+def legend(test: SelfTest, calibration: Calibration) -> list[str]:
+    """Return how each column is read, a sentence or two each."""
+    header = test.header
+    return [
+        f"A comparison has two sides, {header.blocks} blocks, and in each block a fresh process a side; the "
+        f"{len(SIDES)} processes of a block take turns of {header.window_s:g} s, {header.windows} each. In "
+        "brackets stands the 95 % interval of the true share (Wilson).",
+        "False alarms: comparisons of equal sides in which either was called slower. Those of a group share "
+        "their side A, and all of a group its blocks, so they are not wholly independent of each other, and "
+        "the brackets are somewhat too narrow.",
+        "Found: comparisons in which training was made slower by that much, inside the clocked stretch, and "
+        "the slower side was called slower.",
+        "Truth held: of all comparisons, equal or not, how many 95 % intervals hold the injected slowdown. "
+        "Margin: half the width of such an interval, the median of all comparisons.",
+        f"bench claims a difference where it is proven larger than {percent(MARGIN, 0)} at level {ALPHA:g}. "
+        "Not paired by round, it loses that both sides of a round met the machine in the same mood.",
+        "The rules of the other tools are written again from their descriptions and see the same windows, "
+        "which their own way of measuring, one side after the other, would not have given them. "
+        "pytest-benchmark and google/benchmark compare one process with one, as they do.",
+        f"A comparison cost {duration_text(calibration.trial_s)}, the share of its two sides in the time of "
+        f"{header.blocks} blocks; the whole self-test took {duration_text(calibration.total_s)}.",
+    ]
+
+
+def facts(test: SelfTest) -> list[tuple[str, str]]:
+    """Return where, when and with what it was measured."""
+    header = test.header
+    environment = header.environment
+    versions = {name: said for backend in header.backends for name, said in backend.versions.items()}
+    groups = {cell: header.groups.count(cell) for cell in header.groups}
+    steal = [block.conditions.steal_share for block in test.blocks]
+    known = sorted(share for share in steal if share is not None)
+    changed = {True: ", with changes", False: "", None: ""}[environment.dirty]
+    said = [
+        ("self-test", header.run_id),
+        ("started", header.created_at),
+        ("groups", "; ".join(f"{cell}: {count}" for cell, count in groups.items())),
+        ("comparisons of a group", "; ".join(f"{base} and {head}" for base, head in TRIALS)),
+        ("blocks", f"{len(test.blocks)} of {len(header.groups) * header.blocks}"),
+        ("machine", environment.in_words()),
+        ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
+        ("variables", ", ".join(f"{name}={value}" for name, value in environment.variables.items())),
+        (
+            "CPU taken by the hypervisor",
+            f"{percent(known[len(known) // 2], 1)} in the median block, {percent(known[-1], 1)} at most"
+            if known
+            else "",
+        ),
+        ("frameworks", ", ".join(f"{name} {version}" for name, version in versions.items())),
+        ("this program", f"{environment.version}, commit {environment.commit or 'unknown'}{changed}"),
+    ]
+    return [(name, value) for name, value in said if value]
+
+
+def _count(rate: Rate) -> str:
+    return f"{rate.hits} of {rate.of}" if rate.of else NOTHING
+
+
+def _rate(rate: Rate) -> str:
+    if not rate.of:
+        return NOTHING
+    low, high = rate.interval
+    return f"{_count(rate)} ({100 * low:.0f}-{100 * high:.0f} %)"
+
+
+def _in_words(criterion: Criterion) -> str:
+    state = {True: "held", False: "FAILED", None: "not enough was measured to say"}[criterion.held]
+    return f"{criterion.demand}: {criterion.found}, {state}"
+
+
+def _answer(calibration: Calibration) -> str:
+    return {
+        "held": "All that is demanded of the comparison was held.",
+        "failed": "The comparison did NOT hold what is demanded of it.",
+        "unmeasured": "Too little was measured to say whether the comparison holds what is demanded of it.",
+    }[calibration.standing]
+
+
+def _print(console: Console, line: str, style: str = "") -> None:
+    # Text, never markup: a name with brackets in it stays a name.
+    console.print(Text(clean(line), style=style, overflow="fold"), highlight=False)

@@ -1,0 +1,172 @@
+"""The self-test's raw file: what was measured, on what, and the windows of every block; no figure is derived.
+
+A self-test is a folder: `selftest.json` (a `SelfTestHeader`, written once) and `blocks.jsonl` (one
+`SelfTestBlock` a line, appended and fsynced as each block ends).
+"""
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from bench.errors import RecordError, UsageError, unknown
+from bench.machine import Environment
+from bench.records import SCHEMA, BackendHere, Conditions, Status
+from bench.specs import Cell, Workload
+
+HEADER = "selftest.json"
+BLOCKS = "blocks.jsonl"
+
+
+class Side(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the processes of a block; all train the same cell, some of them slowed."""
+
+    name: str
+    injected: float | None
+    """Share by which training is made to take longer, by a wrapper around it; None: without the wrapper."""
+
+
+SIDES = (
+    Side(name="A", injected=None),
+    Side(name="B", injected=None),
+    Side(name="C", injected=0.0),
+    Side(name="slower by 3 %", injected=0.03),
+    Side(name="slower by 5 %", injected=0.05),
+    Side(name="slower by 10 %", injected=0.10),
+)
+TRIALS = (("A", "B"), ("A", "C"), ("B", "slower by 3 %"), ("C", "slower by 5 %"), ("B", "slower by 10 %"))
+"""The sides that are compared with each other, the one that is not slower first."""
+
+
+class Timing(msgspec.Struct, frozen=True, array_like=True):
+    """A window, as a row of three numbers."""
+
+    steps: int
+    samples: int
+    seconds: float
+
+
+class SideRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process of a block did."""
+
+    side: str
+    injected: float | None
+    hash_seed: int
+    status: Status
+    error: str | None
+    windows: tuple[Timing, ...]
+    """Window k of every side of a block comes from round k."""
+
+
+class SelfTestBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """The processes of all sides, side by side, taking turns."""
+
+    schema: int = SCHEMA
+    group: int
+    block: int
+    started_at: str
+    """UTC, ISO 8601."""
+    wall_s: float
+    """From starting the first process to the end of the last."""
+    rounds: int
+    conditions: Conditions
+    sides: tuple[SideRecord, ...]
+    """In the order in which the processes were started."""
+
+
+class SelfTestHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked, of what, on which machine."""
+
+    schema: int = SCHEMA
+    run_id: str
+    created_at: str
+    command: tuple[str, ...]
+    groups: tuple[Cell, ...]
+    """The cell that each group of comparisons trains."""
+    blocks: int
+    """Blocks of a group."""
+    windows: int
+    """Timed windows at least; up to twice as many are taken while a rate has not settled."""
+    window_s: float
+    workloads: tuple[Workload, ...]
+    backends: tuple[BackendHere, ...]
+    environment: Environment
+
+    def workload(self, cell: Cell) -> Workload:
+        return next(workload for workload in self.workloads if workload.name == cell.workload)
+
+
+class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
+    """A self-test as read from its folder; `rejected` names every line that could not be read, and why."""
+
+    folder: Path
+    header: SelfTestHeader
+    blocks: tuple[SelfTestBlock, ...]
+    rejected: tuple[str, ...] = ()
+
+
+def create_selftest(results: Path, header: SelfTestHeader) -> Path:
+    """Make the folder of a self-test and write its header; raise RecordError where that cannot be done."""
+    folder = results / header.run_id
+    try:
+        folder.mkdir(parents=True)
+        with (folder / HEADER).open("wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(header)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RecordError(
+            f"cannot write results to {folder}: {error.strerror}. Name another folder with --results DIR."
+        ) from error
+    return folder
+
+
+def append_block(folder: Path, block: SelfTestBlock) -> None:
+    """Append one block, on a line of its own even after one cut off, and return only when it is on disk."""
+    path = folder / BLOCKS
+    try:
+        with path.open("ab+") as file:
+            if end := file.seek(0, os.SEEK_END):
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(msgspec.json.encode(block) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RecordError(
+            f"cannot append to {path}: {error.strerror}. What was measured before is kept."
+        ) from error
+
+
+def read_selftest(folder: Path) -> SelfTest:
+    """Read a self-test; a line that is cut off or is no block is left out and named in `rejected`."""
+    try:
+        header = msgspec.json.decode((folder / HEADER).read_bytes(), type=SelfTestHeader)
+    except FileNotFoundError as error:
+        raise UsageError(f"{folder} is no self-test: it has no {HEADER}.") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise RecordError(f"cannot read {folder / HEADER}: {error}") from error
+    if header.schema != SCHEMA:
+        raise RecordError(
+            f"{folder} has records of schema {header.schema}; this version reads schema {SCHEMA}."
+        )
+    path = folder / BLOCKS
+    blocks: list[SelfTestBlock] = []
+    rejected: list[str] = []
+    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
+        if line.strip():
+            try:
+                blocks.append(msgspec.json.decode(line, type=SelfTestBlock))
+            except msgspec.DecodeError as error:
+                rejected.append(f"{BLOCKS} line {number}: {error}")
+    return SelfTest(folder=folder, header=header, blocks=tuple(blocks), rejected=tuple(rejected))
+
+
+def find_selftest(results: Path, name: str) -> Path:
+    """Return the folder of the self-test of that name or path; raise UsageError where there is none."""
+    for candidate in (results / name, Path(name)):
+        if (candidate / HEADER).is_file():
+            return candidate
+    known = sorted(path.parent.name for path in results.glob(f"*/{HEADER}"))
+    raise unknown("self-test", name, known, f"looked in {results}")

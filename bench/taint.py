@@ -1,0 +1,159 @@
+"""Blocks that something else disturbed: which they are, and which of them are left out of the figures.
+
+Only what the machine did besides is looked at, never a rate: leaving a block out cannot favour a result.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+
+from bench.records import BlockRecord, Conditions
+
+MOST_STEAL = 0.10
+"""Of CPU time: a shared machine loses a few percent all the time, and turns spread them over all sides."""
+MOST_THROTTLED = 0.01
+"""Of the time: a job that is stopped for having used up its quota stops for tens of milliseconds, about as
+long as a window takes, and which side that hits is chance."""
+MOST_FOREIGN = 0.10
+"""Of CPU time: a fifth of a core where there are two, more than daemons need."""
+MOST_CANARY = 1.25
+"""The canary's median over that of the run: the same product takes so much longer only where the clock, the
+caches or the memory are not what they were in other blocks."""
+LARGEST_SHARE_DROPPED = 0.2
+"""Of a workload's blocks: more would no longer be the odd mishap, but how this machine is."""
+
+SLOWDOWNS: Mapping[str, str] = MappingProxyType(
+    {
+        "sw_power_cap": "its power limit",
+        "hw_slowdown": "a slowdown of the hardware",
+        "sw_thermal_slowdown": "heat, by the driver",
+        "hw_thermal_slowdown": "heat, by the hardware",
+        "hw_power_brake_slowdown": "the power supply's brake",
+    }
+)
+"""Reasons for which a GPU lowers its clocks under load, and what to call them; idling is none of them."""
+
+_UNMEASURED = 2.0
+"""Severity of what is there or not, as of something that is twice its threshold."""
+
+
+class Flag(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that disturbed a block."""
+
+    words: str
+    """With the value and the threshold."""
+    severity: float
+    """The value over its threshold."""
+
+
+class Screening(msgspec.Struct, frozen=True, kw_only=True):
+    """The blocks of one workload that were disturbed, and what becomes of them."""
+
+    blocks: int
+    """All there are."""
+    tainted: Mapping[int, tuple[str, ...]]
+    """By the number of each disturbed block, why, in words."""
+    dropped: frozenset[int]
+    """Those of them that no figure is made of."""
+
+    @property
+    def staying(self) -> tuple[int, ...]:
+        """The disturbed blocks that are not dropped."""
+        return tuple(block for block in sorted(self.tainted) if block not in self.dropped)
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether more than half of the blocks that are kept were disturbed: then nothing is claimed."""
+        return 2 * len(self.staying) > self.blocks - len(self.dropped)
+
+
+UNDISTURBED = Screening(blocks=0, tainted=MappingProxyType({}), dropped=frozenset())
+"""Of a workload without a record of any block."""
+
+
+def dropped_blocks(blocks: Sequence[BlockRecord], min_blocks: int) -> dict[str, Screening]:
+    """Screen the blocks of a run, workload by workload.
+
+    The worst are dropped first, by the largest ratio of a value to its threshold; at most a fifth of a
+    workload's blocks, rounded down, and never so many that fewer than `min_blocks` remain. Of a block that
+    was run again the last record counts.
+    """
+    latest = {
+        (one.workload, one.block): one for one in sorted(blocks, key=lambda one: (one.started_at, one.block))
+    }
+    usual = run_canary(list(latest.values()))
+    found: dict[str, dict[int, tuple[Flag, ...]]] = {}
+    for (workload, block), one in latest.items():
+        found.setdefault(workload, {})[block] = find_flags(one.conditions, usual)
+    return {workload: _screen(flagged, min_blocks) for workload, flagged in found.items()}
+
+
+def _screen(flagged: Mapping[int, tuple[Flag, ...]], min_blocks: int) -> Screening:
+    severities = {block: max(flag.severity for flag in found) for block, found in flagged.items() if found}
+    most = min(math.floor(LARGEST_SHARE_DROPPED * len(flagged)), max(0, len(flagged) - min_blocks))
+    worst = sorted(severities, key=lambda block: (-severities[block], block))
+    return Screening(
+        blocks=len(flagged),
+        tainted={block: tuple(flag.words for flag in flagged[block]) for block in sorted(severities)},
+        dropped=frozenset(worst[:most]),
+    )
+
+
+def run_canary(blocks: Sequence[BlockRecord]) -> float | None:
+    """Return the median over a run's blocks of the canary's median in each, in seconds; None without any."""
+    medians = [float(np.median(one.conditions.canary_s)) for one in blocks if one.conditions.canary_s]
+    return float(np.median(medians)) if medians else None
+
+
+def flags(conditions: Conditions, run_canary_s: float | None) -> tuple[str, ...]:
+    """Say what disturbed a block, each with its value and its threshold; nothing for a quiet one.
+
+    `run_canary_s` is what `run_canary` gives for the run. What the system does not tell disturbs nothing.
+    """
+    return tuple(flag.words for flag in find_flags(conditions, run_canary_s))
+
+
+def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag, ...]:
+    """Return what `flags` says, with how bad each is."""
+    found = [
+        Flag(words=f"{words.format(_percent(share))}, more than {_percent(most)}", severity=share / most)
+        for words, share, most in (
+            ("the hypervisor gave {} of CPU time to others", conditions.steal_share, MOST_STEAL),
+            (
+                "the quota of CPU time held the jobs back {} of the time",
+                conditions.throttled_share,
+                MOST_THROTTLED,
+            ),
+            ("other programs used {} of CPU time", conditions.foreign_share, MOST_FOREIGN),
+        )
+        if share is not None and share > most
+    ]
+    if conditions.canary_s and run_canary_s:
+        ratio = float(np.median(conditions.canary_s)) / run_canary_s
+        if ratio > MOST_CANARY:
+            words = (
+                f"the canary took {ratio:.2f} times as long as in the run, more than {MOST_CANARY:g} times"
+            )
+            found.append(Flag(words=words, severity=ratio / MOST_CANARY))
+    return (*found, *_gpu_flags(conditions))
+
+
+def _gpu_flags(conditions: Conditions) -> list[Flag]:
+    readings = [one for one in (conditions.gpu_before, conditions.gpu_after) if one is not None]
+    events = sorted({event for one in readings for event in one.clock_events} & SLOWDOWNS.keys())
+    found = [
+        Flag(words=f"the GPU lowered its clocks: {SLOWDOWNS[name]}", severity=_UNMEASURED) for name in events
+    ]
+    foreign = max((one.foreign_processes or 0 for one in readings), default=0)
+    if foreign:
+        others = "one process that was" if foreign == 1 else f"{foreign} processes that were"
+        found.append(Flag(words=f"{others} not of this run used the GPU", severity=_UNMEASURED * foreign))
+    return found
+
+
+def _percent(share: float) -> str:
+    """Return a share with the digits it takes to be told from its threshold: `41 %`, `1.4 %`."""
+    return f"{100 * share:.1f}".removesuffix(".0") + " %"

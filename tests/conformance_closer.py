@@ -1,0 +1,167 @@
+"""Checks of what a backend offers beside `Backend`: `Instrumented` and `OwnDefaults` of `backends.base`."""
+
+import msgspec
+import numpy as np
+from conformance_kit import (
+    ALIKE,
+    BATCH,
+    OPTIMIZERS,
+    SAME,
+    Kit,
+    assert_close,
+    assert_same_params,
+    order,
+    start,
+)
+
+from backends.base import State, TrainingData
+from bench.errors import UnavailableError
+from bench.flops import training_flops
+from bench.initial import initial_params
+from bench.specs import DatasetInfo
+from bench.workloads import WORKLOADS
+
+MNIST = DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10)
+COUNTED_ALIKE = 0.15
+"""Counters differ in whether they count biases, pooling, scaling and updates: a few percent of all."""
+
+
+def assert_same_state(found: State, expected: State, tolerance: float, what: str) -> None:
+    assert list(found) == list(expected), f"{what}: the state holds {list(found)}, not {list(expected)}"
+    for name, value in expected.items():
+        assert_close(found[name], value, tolerance, f"{what}, {name}")
+
+
+# ---- Instrumented
+
+
+def a_split_step_trains_as_any_other(kit: Kit) -> None:
+    before, split, after = order(2, seed=1), order(5, seed=2), order(3, seed=3)
+    for mode in kit.modes:
+        backend = kit.make("mlp", OPTIMIZERS["adam"], mode=mode)
+        for batches in (before, split):
+            backend.train_steps(batches)
+        trained = backend.save_state()
+        losses = backend.train_steps(after)
+
+        backend.load_params(start("mlp"))
+        backend.train_steps(before)
+        told = backend.split_steps(split)
+        assert_same_state(backend.save_state(), trained, ALIKE, f"{mode}, after split steps")
+        assert_close(backend.train_steps(after), losses, ALIKE, f"{mode}: losses after split steps")
+
+        assert told.steps == len(split), f"{mode}: {told.steps} steps of {len(split)}"
+        parts = (told.data_s, told.transfer_s, told.dispatch_s, told.device_s)
+        assert all(np.isfinite(parts)), f"{mode}: {told}"
+        assert min(parts) >= 0.0, f"{mode}: {told}"
+        assert sum(parts) > 1e-6, f"{mode}: a step in less than a microsecond: {told}"
+
+
+def operations_are_counted_as_by_hand(kit: Kit) -> None:
+    rng = np.random.default_rng(0)
+    data = TrainingData(
+        info=MNIST,
+        images=rng.integers(0, 256, (100, *MNIST.image_shape), dtype=np.uint8),
+        labels=rng.integers(0, MNIST.classes, 100, dtype=np.uint8),
+    )
+    for workload in (WORKLOADS["mnist-mlp"], WORKLOADS["mnist-cnn"]):
+        expected = training_flops(workload.architecture, MNIST, workload.batch_size)
+        for mode in kit.modes:
+            what = f"{mode}, {workload.name}"
+            backend = kit.backend_class(workload, data, mode=mode, device="cpu", precision="fp32")
+            backend.load_params(initial_params(workload.architecture, MNIST, seed=1))
+            before = backend.save_state()
+            found = backend.count_flops()
+            assert_same_state(backend.save_state(), before, 0.0, f"{what}: counting trains")
+            assert found is None or abs(found / expected - 1) <= COUNTED_ALIKE, (
+                f"{what}: {found:.4g} operations counted, {expected:.4g} by hand"
+            )
+
+
+def a_peak_is_measured_beside_training(kit: Kit) -> None:
+    for precision in kit.info.cpu_precisions:
+        backend = kit.make("mlp", precision=precision)
+        before = backend.save_state()
+        peak = backend.peak()
+        assert_same_state(backend.save_state(), before, 0.0, f"{precision}: measuring the peak trains")
+        # From a pocket calculator to more than any one machine of today.
+        assert 1e7 < peak.flops_per_s < 1e18, f"{precision}: {peak}"
+        assert 1e7 < peak.bytes_per_s < 1e15, f"{precision}: {peak}"
+
+
+# ---- OwnDefaults
+
+
+def a_permutation_is_one(kit: Kit) -> None:
+    for mode in own_modes(kit):
+        backend = kit.build("mlp", OPTIMIZERS["sgd"], mode=mode, matched=False)
+        backend.initialise(1)
+        found = backend.permutation(3, 1)
+        assert type(found) is np.ndarray
+        assert (found.dtype, found.shape) == (np.int32, (160,)), f"{mode}: {found.dtype} {found.shape}"
+        assert (np.sort(found) == np.arange(160)).all(), f"{mode}: not every image comes once"
+        for seed, epoch in ((3, 0), (3, 2), (4, 1), (2**32 - 1, 1)):
+            other = backend.permutation(seed, epoch)
+            assert (np.sort(other) == np.arange(160)).all(), f"{mode}, {seed}, {epoch}: not every image"
+            # Of two independent orders, about one place in 160 holds the same image.
+            assert np.mean(other == found) < 0.1, f"{mode}: seed {seed}, epoch {epoch} as seed 3, epoch 1"
+        backend.train_steps(found[: 2 * BATCH].reshape(2, BATCH))
+        again = kit.build("mlp", OPTIMIZERS["sgd"], mode=mode, matched=False)
+        for taker in (backend, again):
+            assert (taker.permutation(3, 1) == found).all(), f"{mode}: the same seed and epoch, another order"
+
+
+def a_seed_draws_its_own_parameters(kit: Kit) -> None:
+    for mode in own_modes(kit):
+        network = "cnn" if mode == kit.info.taught_mode else "mlp"
+        backend = kit.build(network, OPTIMIZERS["adam"], mode=mode, matched=False)
+        backend.initialise(1)
+        first = backend.export_params()
+        losses = backend.train_steps(order(4))
+        backend.initialise(2)
+        second = backend.export_params()
+        for name, value in first.items():
+            assert np.isfinite(value).all(), f"{mode}, {name}"
+            if name.endswith("kernel"):
+                same = np.mean(second[name] == value)
+                assert same < 0.1, f"{mode}, {name}: {same:.0%} of it the same with another seed"
+                distinct = len(np.unique(value)) / value.size
+                assert distinct > 0.9, f"{mode}, {name}: {distinct:.0%} of its values are distinct"
+        for taker in (backend, kit.build(network, OPTIMIZERS["adam"], mode=mode, matched=False)):
+            taker.initialise(1)
+            assert_same_params(taker.export_params(), first, 0.0, f"{mode}: the same seed again")
+            assert_close(taker.train_steps(order(4)), losses, SAME, f"{mode}: losses after drawing anew")
+
+
+def its_own_defaults_train_or_are_refused(kit: Kit) -> None:
+    if kit.info.reference:
+        try:
+            kit.build("mlp", OPTIMIZERS["sgd"], matched=False)
+        except UnavailableError as error:
+            assert "own defaults" in str(error), error  # noqa: PT017
+        else:
+            raise AssertionError("the reference has no defaults of its own, and built a network")
+    for mode in own_modes(kit):
+        for name in ("sgd", "adam", "rmsprop") if mode == kit.info.taught_mode else ("adam",):
+            # What the workload says of the constants must not matter.
+            spec = msgspec.structs.replace(OPTIMIZERS[name], learning_rate=1e-12)
+            backend = kit.build("mlp", spec, mode=mode, matched=False)
+            backend.initialise(1)
+            batch = backend.permutation(1, 0)[:BATCH]
+            losses = backend.train_steps(np.tile(batch, (60, 1)))
+            assert losses[-1] < 0.98 * losses[0], f"{mode}, {name}: from {losses[0]} to {losses[-1]}"
+
+
+def own_modes(kit: Kit) -> list[str]:
+    """Return the modes in which a backend trains by its own defaults; the reference has none."""
+    return [] if kit.info.reference else kit.modes
+
+
+CLOSER_CHECKS = (
+    a_split_step_trains_as_any_other,
+    operations_are_counted_as_by_hand,
+    a_peak_is_measured_beside_training,
+    a_permutation_is_one,
+    a_seed_draws_its_own_parameters,
+    its_own_defaults_train_or_are_refused,
+)

@@ -1,0 +1,117 @@
+"""What the checks of conformance share: a backend on a little noise, and comparisons that tell."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from backends.base import Backend, BackendInfo, Params, TrainingData
+from bench import parity
+from bench.initial import initial_params
+from bench.specs import (
+    Architecture,
+    ConvBlock,
+    DatasetInfo,
+    Device,
+    OptimizerSpec,
+    Precision,
+    Workload,
+)
+
+INFO = DatasetInfo(name="noise", image_shape=(11, 8, 3), classes=7)
+BATCH = 8
+ARCHITECTURES = {
+    "softmax": Architecture(),
+    "mlp": Architecture(hidden=(16, 9)),
+    "cnn": Architecture(
+        convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=5, kernel=3)), hidden=(12, 6)
+    ),
+    "conv to classifier, pool 3 with rows left over": Architecture(
+        convs=(ConvBlock(filters=4, kernel=3, pool=3),)
+    ),
+    "no pooling": Architecture(convs=(ConvBlock(filters=3, kernel=1, pool=1),)),
+    "eleven layers": Architecture(hidden=(4,) * 11),
+}
+OPTIMIZERS = {
+    name: OptimizerSpec(name=name, learning_rate=rate, epsilon=1e-3, decay_rate=0.5, decay_steps=4)
+    for name, rate in (("sgd", 0.1), ("momentum", 0.05), ("adam", 0.01), ("rmsprop", 0.01))
+}
+SAME = 1e-6
+"""One program on the same numbers: threads may add in another order, which moves a float32 by a few 6e-8."""
+ALIKE = 2e-5
+"""Programs that compute the same in another order, over 20 small steps; a wrong formula is off by 1e-3."""
+
+
+class Kit:
+    """A backend under test, and a folder for read-only memory maps such as a worker trains from."""
+
+    def __init__(self, backend_class: type[Backend], info: BackendInfo, folder: Path) -> None:
+        self.backend_class, self.info = backend_class, info
+        self.modes = [mode.name for mode in info.modes]
+        rng = np.random.default_rng(0)
+        np.save(folder / "images.npy", rng.integers(0, 256, (1001, *INFO.image_shape), dtype=np.uint8))
+        np.save(folder / "labels.npy", rng.integers(0, INFO.classes, 1001, dtype=np.uint8))
+        self.images, self.labels = (
+            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
+        )
+        self.data = TrainingData(info=INFO, images=self.images[:160], labels=self.labels[:160])
+
+    def make(
+        self,
+        architecture: str = "mlp",
+        optimizer: OptimizerSpec = OPTIMIZERS["sgd"],
+        *,
+        mode: str | None = None,
+        **other: Any,
+    ) -> Any:
+        """Return a backend, built and given the start parameters."""
+        backend = self.build(architecture, optimizer, mode=mode, **other)
+        backend.load_params(start(architecture))
+        return backend
+
+    def build(
+        self,
+        architecture: str,
+        optimizer: OptimizerSpec,
+        *,
+        mode: str | None = None,
+        device: Device = "cpu",
+        precision: Precision = "fp32",
+        matched: bool = True,
+    ) -> Any:
+        """Return a backend as it is built, before it is given parameters."""
+        workload = Workload(
+            name="noise",
+            dataset="noise",
+            architecture=ARCHITECTURES[architecture],
+            optimizer=optimizer,
+            batch_size=BATCH,
+            matched=matched,
+        )
+        mode = mode or self.info.taught_mode
+        return self.backend_class(workload, self.data, mode=mode, device=device, precision=precision)
+
+
+def start(architecture: str) -> Params:
+    """Return start parameters whose biases are not zero."""
+    params = initial_params(ARCHITECTURES[architecture], INFO, seed=5)
+    rng = np.random.default_rng(6)
+    for name, value in params.items():
+        if name.endswith("bias"):
+            params[name] = rng.normal(0, 0.3, value.shape).astype(np.float32)
+    return params
+
+
+def order(steps: int, seed: int = 1) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 160, (steps, BATCH), dtype=np.int32)
+
+
+def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float, what: str) -> None:
+    error = parity.relative_error(found, expected)
+    assert error <= tolerance, f"{what}: off by {error:.1e} of the largest value, {tolerance:.0e} allowed"
+
+
+def assert_same_params(found: Params, expected: Params, tolerance: float, what: str) -> None:
+    assert list(found) == list(expected), f"{what}: parameters are {list(found)}, not {list(expected)}"
+    for name, value in expected.items():
+        assert_close(found[name], value, tolerance, f"{what}, {name}")

@@ -1,0 +1,193 @@
+"""The self-test's figures, on simulated windows whose noise is known: theory says what they have to be."""
+
+import functools
+import math
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import nct, t
+from simulated import make_block, make_header_of, make_side, simulate
+
+from bench import calibration
+from bench.calibration import JUDGES, Calibration, Judge, Rate, calibrate, find_trials
+from bench.selftest_records import SIDES, TRIALS, SelfTest
+from bench.statistics import ALPHA, MARGIN
+
+
+@functools.cache
+def calibrated(**changes: float) -> Calibration:
+    return calibrate(simulate(**changes))
+
+
+def test_every_comparison_is_there_with_its_windows_by_block_and_round():
+    test = simulate(groups=2, blocks=3)
+    trials, lost = find_trials(test)
+    assert lost == ()
+    assert len(trials) == 2 * len(TRIALS)
+    assert [trial.injected for trial in trials[:5]] == [0.0, 0.0, 0.03, 0.05, 0.1]
+    fourth = trials[3]
+    side = next(side for side in test.blocks[2].sides if side.side == fourth.head_side)
+    assert fourth.head[2] == tuple(window.seconds / window.samples for window in side.windows)
+
+
+def test_theory_says_how_often_a_slowdown_is_found():
+    # Of a block's difference: two processes, and the median of 20 differences of two windows.
+    process_sd, window_sd, blocks = 0.014, 0.01, 10
+    sd = math.sqrt(2 * process_sd**2 + 2 * window_sd**2 * math.pi / 2 / 20)
+    test = simulate(groups=200, process_sd=process_sd, window_sd=window_sd, seed=1)
+    row = calibration._row(JUDGES[0], find_trials(test)[0])
+    for injected, rate in row.found.items():
+        shift = (math.log1p(injected) - math.log1p(MARGIN)) / (sd / math.sqrt(blocks))
+        power = float(nct.sf(t.isf(ALPHA / 2, blocks - 1), blocks - 1, shift))
+        assert rate.share == pytest.approx(power, abs=4 * math.sqrt(0.25 / rate.of))
+    assert 0.2 < row.found[0.03].share < 0.8  # else the comparison above is of nothing
+    assert row.coverage is not None
+    assert row.coverage.share == pytest.approx(0.95, abs=0.02)
+    assert row.false_alarms.share <= 0.001
+
+
+def test_pairing_by_round_takes_the_moods_out():
+    paired, unpaired = calibrated(mood_sd=0.1, process_sd=0.001, window_sd=0.02).rows[:2]
+    assert paired.half_width is not None
+    assert unpaired.half_width is not None
+    assert paired.found[0.1].share == 1.0
+    # Processes of a block share the moods, so their medians lose most of them too, and not all.
+    assert unpaired.half_width > 1.5 * paired.half_width
+
+
+def test_a_good_self_test_holds_all_that_is_demanded():
+    found = calibrated(process_sd=0.01)
+    assert [criterion.held for criterion in found.criteria] == [True] * 5
+    assert found.standing == "held"
+    assert (found.rows[0].false_alarms.of, found.rows[0].found[0.05].of) == (40, 20)
+    assert found.trial_s == pytest.approx(10 * 60.0 / 3)
+    assert found.total_s == pytest.approx(200 * 60.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "demand"),
+    [
+        ({"process_sd": 0.03}, "5 % found"),
+        ({"process_sd": 0.08}, "10 % found"),
+        ({"process_sd": 0.002, "understated": 0.2}, "95 % intervals"),
+    ],
+)
+def test_what_falls_short_fails_and_says_where(changes, demand):
+    found = calibrated(**changes)
+    failed = [criterion.demand for criterion in found.criteria if criterion.held is False]
+    assert any(demand in text for text in failed)
+    assert found.standing == "failed"
+
+
+def test_a_side_that_is_slower_than_it_should_be_is_a_false_alarm():
+    test = simulate(groups=4)
+    slower = [
+        msgspec.structs.replace(
+            block,
+            sides=tuple(
+                make_side(side.side, [w.seconds * (1.05 if side.side == "C" else 1) for w in side.windows])
+                for side in block.sides
+            ),
+        )
+        for block in test.blocks
+    ]
+    found = calibrate(msgspec.structs.replace(test, blocks=tuple(slower)))
+    assert (found.rows[0].false_alarms.hits, found.rows[0].false_alarms.of) == (4, 8)
+    assert found.criteria[0].held is False
+    # A side that is quicker is as much of an alarm.
+    quicker = [
+        msgspec.structs.replace(
+            block,
+            sides=tuple(
+                make_side(side.side, [w.seconds / (1.05 if side.side == "C" else 1) for w in side.windows])
+                for side in block.sides
+            ),
+        )
+        for block in test.blocks
+    ]
+    assert calibrate(msgspec.structs.replace(test, blocks=tuple(quicker))).rows[0].false_alarms.hits == 4
+
+
+def test_a_rule_that_never_claims_and_one_that_always_does_are_seen(monkeypatch):
+    never, always = (
+        Judge(name=name, slower=lambda base, head, said=said: said, judge=JUDGES[0].judge)
+        for name, said in (("never", False), ("always", True))
+    )
+    monkeypatch.setattr(calibration, "JUDGES", (never, always))
+    deaf, alarmed = calibrate(simulate()).rows
+    assert deaf.false_alarms.hits == 0
+    assert all(rate.hits == 0 for rate in deaf.found.values())
+    assert alarmed.false_alarms.hits == 40
+    assert all(rate.hits == 20 for rate in alarmed.found.values())
+    assert calibrate(simulate()).standing == "failed"
+
+
+def test_too_few_blocks_are_unmeasured_not_failed():
+    found = calibrated(groups=2, blocks=3, process_sd=0.03)
+    assert found.standing == "unmeasured"
+    assert all(criterion.held is not False for criterion in found.criteria)
+    assert (
+        calibrate(SelfTest(folder=Path(), header=make_header_of(2, 10), blocks=())).standing == "unmeasured"
+    )
+
+
+def test_a_dead_worker_costs_its_block_and_is_named():
+    test = simulate(groups=1, blocks=10)
+    sides = tuple(
+        make_side(side.side, [], status="crashed") if side.side == "A" else side
+        for side in test.blocks[4].sides
+    )
+    damaged = (*test.blocks[:4], msgspec.structs.replace(test.blocks[4], sides=sides), *test.blocks[5:])
+    trials, lost = find_trials(msgspec.structs.replace(test, blocks=damaged))
+    assert [len(trial.base) for trial in trials] == [9, 9, 10, 10, 10]
+    assert len(lost) == 2
+    assert all("judged by 9 of 10 blocks" in line for line in lost)
+
+
+def test_a_comparison_with_too_few_usable_blocks_is_lost_and_leaves_the_rest_unmeasured():
+    test = simulate(process_sd=0.005)
+    blocks = [
+        msgspec.structs.replace(
+            block,
+            sides=tuple(
+                make_side(side.side, [w.seconds for w in side.windows], status="no_steady_state")
+                if block.group == 3 and side.side == "A" and block.block > 1
+                else side
+                for side in block.sides
+            ),
+        )
+        for block in test.blocks
+    ]
+    found = calibrate(msgspec.structs.replace(test, blocks=tuple(blocks)))
+    assert len(found.judged) == 98
+    assert [line for line in found.lost if "not judged, 2 of 10" in line] == list(found.lost)
+    assert found.standing == "unmeasured"
+
+
+def test_the_latest_rounds_count_where_more_were_taken():
+    early, late = [9.0] * 7, [float(number) for number in range(1, 21)]
+    sides = [make_side(side.name, early + late) for side in SIDES]
+    test = SelfTest(
+        folder=Path(), header=make_header_of(1, 3),
+        blocks=tuple(make_block(0, number, sides) for number in range(3)),
+    )  # fmt: skip
+    trials, _ = find_trials(test)
+    assert trials[0].base[0] == tuple(value / 1000 for value in late)
+
+
+@given(st.integers(0, 200), st.integers(0, 200))
+def test_the_interval_of_a_rate_holds_the_rate_and_mirrors(hits: int, misses: int):
+    rate = Rate(hits=hits, of=hits + misses)
+    low, high = rate.interval
+    assert 0 <= low <= high <= 1
+    if rate.of:
+        assert low - 1e-12 <= rate.share <= high + 1e-12
+        mirrored = Rate(hits=misses, of=rate.of).interval
+        assert (1 - high, 1 - low) == pytest.approx(mirrored)
+
+
+def test_the_interval_of_no_alarm_in_forty_is_wilsons():
+    assert Rate(hits=0, of=40).interval == pytest.approx((0.0, 0.0876), abs=1e-4)

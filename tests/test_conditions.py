@@ -1,0 +1,348 @@
+"""What else the machine did is read right, and what it garbles is read as nothing, without an error."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import conditions
+from bench.conditions import Canary, CpuTimes, ProcessTimes, Watch
+from bench.records import GpuReading
+
+# A virtual machine with two CPUs, Linux 6.18.
+STAT = """\
+cpu  1441382 2166 85072 953952 7643 0 2294 21681 0 0
+cpu0 624304 563 34564 583544 1858 0 1164 11448 0 0
+cpu1 817077 1603 50507 370408 5784 0 1129 10232 0 0
+intr 9933673 0 0 0
+ctxt 18432
+"""
+# Linux 2.6.32: no guest_nice yet; and a CPU that is a host of virtual machines itself.
+STAT_OLD = "cpu  1000 10 200 5000 30 4 6 250 77\ncpu3 1000 10 200 5000 30 4 6 250 77\n"
+# /proc/PID/stat, the name misleading; session 4242, utime 120, stime 30, cutime 7, cstime 3.
+PROCESS = (
+    "4243 (a) R 1 ) (b) S 4242 4243 4242 0 -1 4194304 102 0 0 0 120 30 7 3 20 0 1 0 1255331 3133440 415 "
+    "18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0"
+)
+CGROUP_2 = """\
+usage_usec 14170000
+user_usec 9000000
+system_usec 5170000
+nr_periods 1000
+nr_throttled 400
+throttled_usec 2500000
+nr_bursts 0
+burst_usec 0
+"""
+CGROUP_1 = "nr_periods 1000\nnr_throttled 400\nthrottled_time 2500000000\n"
+PRESSURE = """\
+some avg10=10.04 avg60=6.92 avg300=5.49 total=2016924339
+full avg10=0.00 avg60=0.00 avg300=0.00 total=0
+"""
+PRESSURE_OLD = (
+    "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"  # before 5.13 there was no "full" for the CPU
+)
+
+on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
+
+
+def test_the_times_of_all_cpus_count_guest_time_once() -> None:
+    assert conditions.parse_stat(STAT_OLD, {3}) == CpuTimes(busy=1220, steal=250, total=6500)
+
+
+def test_only_the_cpus_that_we_may_use_count() -> None:
+    first = 624304 + 563 + 34564 + 1164
+    assert conditions.parse_stat(STAT, {0}) == CpuTimes(
+        busy=first, steal=11448, total=first + 583544 + 1858 + 11448
+    )
+    both = conditions.parse_stat(STAT, {0, 1})
+    assert both is not None
+    assert both.steal == 11448 + 10232
+    assert both.busy == first + 817077 + 1603 + 50507 + 1129
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"),
+    [
+        ("", {0}),
+        (STAT, set()),
+        (STAT, {0, 2}),
+        ("cpu0 1 2 3 4 5 6 7\n", {0}),
+        ("cpu0 1 2 3 4 5 6 7 x\n", {0}),
+        ("cpu0 1 2 3 4 5 6 7 -8\n", {0}),
+        ("cpu0 1 2 3 4 5 6 7 ²\n", {0}),
+    ],
+)
+def test_no_times_where_the_kernel_does_not_tell(text: str, cpus: set[int]) -> None:
+    assert conditions.parse_stat(text, cpus) is None
+
+
+def times(busy: int, steal: int, total: int) -> CpuTimes:
+    return CpuTimes(busy=busy, steal=steal, total=total)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "own", "steal", "foreign"),
+    [
+        (times(100, 10, 1000), times(180, 30, 1200), 30, 0.1, 0.25),
+        (times(100, 10, 1000), times(180, 10, 1200), 80, 0.0, 0.0),
+        (times(100, 10, 1000), times(180, 10, 1200), 90, 0.0, 0.0),  # ticks against exact times
+        (times(100, 10, 1000), times(100, 10, 1000), 0, None, None),
+        (times(100, 10, 1000), times(90, 5, 1200), 0, None, None),
+        (times(100, 10, 1000), times(900, 900, 1001), 0, None, None),
+        (None, times(100, 10, 1000), 0, None, None),
+        (times(100, 10, 1000), None, 0, None, None),
+    ],
+)
+def test_shares_of_cpu_time(
+    before: CpuTimes | None, after: CpuTimes | None, own: int, steal: float | None, foreign: float | None
+) -> None:
+    assert conditions.steal_share(before, after) == steal
+    assert conditions.foreign_share(before, after, own) == foreign
+
+
+def test_a_process_whose_name_misleads() -> None:
+    assert conditions.parse_process(PROCESS) == ProcessTimes(session=4242, ticks=160)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1 (a) S 1 1", PROCESS.replace("120", "-1"), PROCESS.replace("(", "")[:40]]
+)
+def test_no_process(text: str) -> None:
+    assert conditions.parse_process(text) is None
+
+
+def process_at(proc: Path, pid: int, session: int, own: int, waited_for: int) -> None:
+    folder = proc / str(pid)
+    folder.mkdir(parents=True, exist_ok=True)
+    numbers = f"{own} 0 {waited_for} 0"
+    (folder / "stat").write_text(f"{pid} (x y) S 1 1 {session} 0 -1 0 0 0 0 0 {numbers} 20 0 1 0 5 5 5\n")
+
+
+def test_own_time_is_that_of_this_process_and_its_workers_sessions(tmp_path: Path) -> None:
+    assert conditions.read_own_ticks({10}, tmp_path / "nowhere") == 0
+    process_at(tmp_path, os.getpid(), 1, own=5, waited_for=0)
+    process_at(tmp_path, 10, 10, own=100, waited_for=20)  # a worker
+    process_at(tmp_path, 11, 10, own=7, waited_for=0)  # its child
+    process_at(tmp_path, 12, 1, own=1000, waited_for=0)  # a stranger, in the session of this process
+    (tmp_path / "self").mkdir()
+    (tmp_path / "13").mkdir()  # it ended while we looked
+    assert conditions.read_own_ticks({10}, tmp_path) == 132
+
+
+def test_own_time_is_kept_when_a_process_ends(tmp_path: Path) -> None:
+    process_at(tmp_path, os.getpid(), 1, own=5, waited_for=0)
+    process_at(tmp_path, 10, 10, own=100, waited_for=20)
+    process_at(tmp_path, 11, 10, own=7, waited_for=0)
+    before = conditions.read_own_ticks({10}, tmp_path)
+    (tmp_path / "11/stat").unlink()
+    process_at(tmp_path, 10, 10, own=100, waited_for=27 + 3)  # it waited for its child, which used 3 more
+    assert conditions.read_own_ticks({10}, tmp_path) - before == 3
+    (tmp_path / "10/stat").unlink()
+    process_at(tmp_path, os.getpid(), 1, own=5, waited_for=130 + 2)
+    assert conditions.read_own_ticks({10}, tmp_path) - before == 5
+
+
+def test_throttled_time_is_in_seconds_in_both_versions() -> None:
+    assert conditions.parse_throttled_s(CGROUP_2) == conditions.parse_throttled_s(CGROUP_1) == 2.5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "throttled_usec\n", "throttled_usec x\n", "throttled_usec -5\n", "usage_usec 5\n"]
+)
+def test_no_throttled_time(text: str) -> None:
+    assert conditions.parse_throttled_s(text) is None
+
+
+def test_the_group_that_was_held_back_most_counts() -> None:
+    inner, outer, new = Path("a/b"), Path("a"), Path("c")
+    before = {inner: 1.0, outer: 5.0}
+    after = {inner: 2.0, outer: 8.0, new: 99.0}
+    assert conditions.throttled_share(before, after, 10.0) == 0.3
+    assert conditions.throttled_share({}, after, 10.0) is None
+
+
+@pytest.mark.parametrize(("text", "seconds"), [(PRESSURE, 2016.924339), (PRESSURE_OLD, 7e-6)])
+def test_pressure(text: str, seconds: float) -> None:
+    assert conditions.parse_pressure_s(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "some", "some total=", "some total=-1", "full avg10=0.00 total=5"])
+def test_no_pressure(text: str) -> None:
+    assert conditions.parse_pressure_s(text) is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "whole", "share"),
+    [
+        (1.0, 2.0, 4.0, 0.25),
+        (1.0, 9.0, 4.0, 1.0),
+        (2.0, 1.0, 4.0, None),
+        (1.0, 2.0, 0.0, None),
+        (None, 2.0, 4.0, None),
+        (1.0, None, 4.0, None),
+    ],
+)
+def test_share_of(before: float | None, after: float | None, whole: float, share: float | None) -> None:
+    assert conditions.share_of(before, after, whole) == share
+
+
+@given(st.text())
+def test_no_text_is_an_error(text: str) -> None:
+    conditions.parse_stat("cpu0 " + text, {0})
+    conditions.parse_process("1 (a) S 1 1 " + text)
+    conditions.parse_throttled_s("throttled_usec " + text)
+    conditions.parse_pressure_s("some " + text)
+
+
+counts = st.integers(min_value=0, max_value=2**63)
+
+
+@given(st.tuples(counts, counts, counts), st.tuples(counts, counts, counts), counts)
+def test_a_share_is_a_share(before: tuple[int, int, int], after: tuple[int, int, int], own: int) -> None:
+    shares = [
+        conditions.steal_share(CpuTimes(*before), CpuTimes(*after)),
+        conditions.foreign_share(CpuTimes(*before), CpuTimes(*after), own),
+        conditions.share_of(before[0], after[0], after[1]),
+    ]
+    assert all(share is None or 0 <= share <= 1 for share in shares)
+
+
+@given(st.lists(counts, min_size=8, max_size=10))
+def test_every_tick_is_busy_idle_or_stolen(ticks: list[int]) -> None:
+    parsed = conditions.parse_stat(f"cpu7 {' '.join(map(str, ticks))}", {7})
+    assert parsed is not None
+    assert parsed.total == sum(ticks[:8]) == parsed.busy + parsed.steal + ticks[3] + ticks[4]
+
+
+@pytest.fixture
+def spinner() -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a session of its own, with a child that uses 0.3 s of a CPU, says so, and waits."""
+    child = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); sys.stdin.read()"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+@on_linux
+def test_the_work_of_a_workers_child_is_our_own(spinner: subprocess.Popen[bytes]) -> None:
+    assert spinner.stdout is not None
+    with_worker, alone = conditions.read_own_ticks({spinner.pid}), conditions.read_own_ticks(())
+    spinner.stdout.readline()
+    used = conditions.read_own_ticks({spinner.pid}) - with_worker
+    used_alone = conditions.read_own_ticks(()) - alone
+    assert (used - used_alone) / os.sysconf("SC_CLK_TCK") > 0.2
+
+
+@on_linux
+def test_the_counters_of_this_machine_go_on() -> None:
+    first, second = (conditions._read_counters({os.getpid()}) for _ in range(2))
+    assert first.cpu is not None
+    assert second.cpu is not None
+    assert 0 < first.cpu.total <= second.cpu.total
+    assert 0 < first.own_ticks <= second.own_ticks
+
+
+def test_a_watch_times_the_canary_at_every_round_and_at_the_end() -> None:
+    begin = time.monotonic()
+    watch = Watch({os.getpid()}, gpu=False)
+    watch.round()
+    watch.round()
+    seen = watch.finish({os.getpid()})
+    assert len(seen.canary_s) == 3
+    assert all(0 < canary_s <= seen.seconds for canary_s in seen.canary_s)
+    assert sum(seen.canary_s) <= seen.seconds <= time.monotonic() - begin
+    assert (seen.gpu_before, seen.gpu_after) == (None, None)
+    for share in (seen.steal_share, seen.throttled_share, seen.pressure_share, seen.foreign_share):
+        assert share is None or 0 <= share <= 1
+    assert seen.load_average >= 0
+
+
+def test_a_watch_of_a_gpu_reads_it_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[set[int]] = []
+
+    def read(pids: set[int]) -> GpuReading:
+        asked.append(pids)
+        return GpuReading(
+            sm_clock_mhz=len(asked), temperature_c=None, power_w=None, clock_events=(), foreign_processes=None
+        )
+
+    monkeypatch.setattr(conditions, "read_gpu", read)
+    seen = Watch({1}, gpu=True).finish({1, 2})
+    assert asked == [{1}, {1, 2}]
+    assert seen.gpu_before is not None
+    assert seen.gpu_after is not None
+    assert (seen.gpu_before.sm_clock_mhz, seen.gpu_after.sm_clock_mhz) == (1, 2)
+
+
+def test_a_machine_that_tells_nothing_is_still_watched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(conditions, "_PROC", tmp_path)
+    monkeypatch.setattr(conditions, "_CGROUPS", tmp_path)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    watch = Watch((), gpu=False)
+    watch.round()
+    seen = watch.finish(())
+    assert (seen.steal_share, seen.throttled_share, seen.pressure_share, seen.foreign_share) == (None,) * 4
+    assert len(seen.canary_s) == 2
+
+
+def tell(folder: Path, *, stat: str, throttled_us: int, waited_us: int) -> None:
+    """Write what Linux would: the CPU times as in `STAT`, the rest as counters."""
+    files = {
+        "stat": stat,
+        "self/cgroup": "0::/job\n",
+        "job/cpu.stat": f"throttled_usec {throttled_us}\n",
+        "pressure/cpu": f"some avg10=0.00 avg60=0.00 avg300=0.00 total={waited_us}\n",
+    }
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+
+@pytest.mark.parametrize(("usable", "foreign_share"), [(2, 0.15), (1, None)], ids=["no quota", "a quota"])
+def test_a_watch_says_what_each_counter_said(
+    usable: int, foreign_share: float | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Ten seconds of two CPUs, 2000 ticks: 800 idle, 200 stolen, 1000 busy, 700 of these our own."""
+    monkeypatch.setattr(conditions, "_PROC", tmp_path)
+    monkeypatch.setattr(conditions, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(conditions, "_allowed_cpus", lambda: {0, 2})
+    monkeypatch.setattr(conditions, "usable_cpus", lambda: usable)
+    clock, own = iter([100.0, 110.0]), iter([50, 750])
+    monkeypatch.setattr(conditions.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(conditions, "read_own_ticks", lambda pids: next(own))
+
+    tell(tmp_path, stat="cpu0 9 0 0 1 0 0 0 5 0 0\ncpu2 0 0 0 0 0 0 0 0 0 0\n", throttled_us=0, waited_us=7)
+    watch = Watch((), gpu=False)
+    # On the CPU between them, which we may not use, others had all the time.
+    stat = "cpu0 709 0 0 201 0 0 0 105 0 0\ncpu1 1000 0 0 0 0 0 0 0 0\ncpu2 0 100 50 500 100 50 100 100 0 0\n"
+    tell(tmp_path, stat=stat, throttled_us=1_000_000, waited_us=5_000_007)
+    seen = watch.finish(())
+    assert (seen.seconds, seen.steal_share, seen.pressure_share) == (10.0, 0.1, 0.5)
+    assert seen.foreign_share == foreign_share
+    assert seen.throttled_share == 0.1 / usable
+
+
+def test_the_canary_leaves_no_thread_spinning() -> None:
+    canary = Canary()
+    canary.seconds()
+    time.sleep(
+        0.5
+    )  # threads that were started when NumPy was imported, or by another test, have gone to sleep
+    canary.seconds()
+    before_s = time.process_time()
+    time.sleep(0.1)
+    assert time.process_time() - before_s < 0.02

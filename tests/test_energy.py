@@ -1,0 +1,149 @@
+"""A meter tells what was drawn, over the counter's end too, or nothing at all."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench import energy
+from bench.energy import Meter
+from bench.gpu import GpuMonitor
+
+RANGE_UJ = 262_143_328_850
+
+
+def zone(powercap: Path, name: str, label: str, energy_uj: int | str, range_uj: int = RANGE_UJ) -> Path:
+    folder = powercap / name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "name").write_text(f"{label}\n")
+    (folder / "energy_uj").write_text(f"{energy_uj}\n")
+    (folder / "max_energy_range_uj").write_text(f"{range_uj}\n")
+    return folder
+
+
+@pytest.fixture
+def powercap(tmp_path: Path) -> Path:
+    """A board with two packages, and every zone that must not be counted beside them."""
+    (tmp_path / "intel-rapl").mkdir()
+    zone(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
+    zone(tmp_path, "intel-rapl:0:0", "core", 111)
+    zone(tmp_path, "intel-rapl:0:1", "dram", 222)
+    zone(tmp_path, "intel-rapl:1", "package-1", 7_000_000)
+    zone(tmp_path, "intel-rapl:2", "psys", 333)
+    zone(tmp_path, "intel-rapl-mmio:0", "package-0", 5_000_000)
+    return tmp_path
+
+
+def test_the_packages_of_a_board_are_added(powercap: Path) -> None:
+    assert [path.name for path in energy.package_zones(powercap)] == ["intel-rapl:0", "intel-rapl:1"]
+    with Meter.open("cpu", powercap) as meter:
+        assert meter.method == "powercap package energy"
+        before_j = meter.read_j()
+        zone(powercap, "intel-rapl:0", "package-0", 6_500_000)
+        zone(powercap, "intel-rapl:1", "package-1", 7_250_000)
+        assert meter.since(before_j) == 1.75
+        assert meter.since(None) is None
+
+
+def test_a_counter_that_starts_again(powercap: Path) -> None:
+    zone(powercap, "intel-rapl:0", "package-0", RANGE_UJ - 1_000_000)
+    meter = Meter.open("cpu", powercap)
+    before_j = meter.read_j()
+    for energy_uj in (500_000, RANGE_UJ, 500_000):
+        zone(powercap, "intel-rapl:0", "package-0", energy_uj)
+        now_j = meter.since(before_j)
+    assert now_j == pytest.approx(1.5 + RANGE_UJ / 1e6)
+
+
+@pytest.mark.parametrize("garbled", ["", "x", "-5", "²", "1.5"])
+def test_a_package_that_does_not_tell_leaves_no_sum(garbled: str, powercap: Path) -> None:
+    meter = Meter.open("cpu", powercap)
+    before_j = meter.read_j()
+    zone(powercap, "intel-rapl:1", "package-1", garbled)
+    assert meter.read_j() is None
+    assert meter.since(before_j) is None
+    late = Meter.open("cpu", powercap)
+    assert (late.method, late.read_j()) == (None, None)
+    zone(powercap, "intel-rapl:1", "package-1", 7_100_000)
+    assert meter.since(before_j) == 0.1
+
+
+def test_a_counter_that_only_root_may_read(powercap: Path) -> None:
+    (powercap / "intel-rapl:1/energy_uj").unlink()
+    (powercap / "intel-rapl:1/energy_uj").mkdir()  # an OSError for root as well
+    assert Meter.open("cpu", powercap).method is None
+
+
+def test_a_range_that_is_not_told(powercap: Path) -> None:
+    (powercap / "intel-rapl:0/max_energy_range_uj").unlink()
+    meter = Meter.open("cpu", powercap)
+    before_j = meter.read_j()
+    zone(powercap, "intel-rapl:1", "package-1", 8_000_000)
+    assert meter.since(before_j) == 1.0
+    zone(powercap, "intel-rapl:0", "package-0", 4_000_000)
+    (powercap / "intel-rapl:0/max_energy_range_uj").unlink()
+    assert meter.since(before_j) is None
+
+
+def test_no_powercap(tmp_path: Path) -> None:
+    with Meter.open("cpu", tmp_path / "nowhere") as meter:
+        assert (meter.method, meter.read_j(), meter.since(None)) == (None, None, None)
+
+
+@given(st.integers(0, RANGE_UJ), st.integers(0, RANGE_UJ - 1))
+def test_what_was_drawn_is_found_again(before: int, drawn: int) -> None:
+    after = before + drawn
+    assert energy.drawn_uj(before, after if after <= RANGE_UJ else after - RANGE_UJ, RANGE_UJ) == drawn
+
+
+@pytest.mark.parametrize(("before", "after", "range_uj"), [(2, 1, None), (9, 1, 5)])
+def test_no_guess_of_what_was_drawn(before: int, after: int, range_uj: int | None) -> None:
+    assert energy.drawn_uj(before, after, range_uj) is None
+
+
+@given(st.text())
+def test_no_text_is_an_error(text: str) -> None:
+    found = energy.parse_uj(text)
+    assert found is None or found >= 0
+
+
+class Counter(GpuMonitor):
+    """A GPU whose counter gives these values, one at a time."""
+
+    def __init__(self, *values: int | None) -> None:
+        super().__init__(None, None)
+        self.values = list(values)
+        self.closed = 0
+
+    def energy_mj(self) -> int | None:
+        return self.values.pop(0)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def test_the_counter_of_a_gpu(monkeypatch: pytest.MonkeyPatch, powercap: Path) -> None:
+    counter = Counter(1, 1000, 3500, None)
+    monkeypatch.setattr(GpuMonitor, "open", lambda: counter)
+    with Meter.open("gpu", powercap) as meter:
+        assert meter.method == "NVML total energy"
+        before_j = meter.read_j()
+        assert before_j == 1.0
+        assert meter.since(before_j) == 2.5
+        assert meter.read_j() is None
+    assert counter.closed == 1
+
+
+def test_a_gpu_without_a_counter_is_not_the_cpu(monkeypatch: pytest.MonkeyPatch, powercap: Path) -> None:
+    counter = Counter(None)
+    monkeypatch.setattr(GpuMonitor, "open", lambda: counter)
+    with Meter.open("gpu", powercap) as meter:
+        assert (meter.method, meter.read_j()) == (None, None)
+    assert counter.closed == 1
+
+
+def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert Meter.open("gpu").method is None

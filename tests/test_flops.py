@@ -1,0 +1,150 @@
+"""The analytic count of a step's work, against figures worked by hand and against loops that count."""
+
+import math
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from bench.datasets import DATASETS
+from bench.flops import step_work, training_flops
+from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.workloads import WORKLOADS
+
+SOFTMAX = Architecture()
+TINY = DatasetInfo(name="tiny", image_shape=(4, 4, 1), classes=3)
+
+architectures = st.builds(
+    Architecture,
+    convs=st.lists(
+        st.builds(
+            ConvBlock,
+            filters=st.integers(1, 3),
+            kernel=st.sampled_from((1, 3, 5)),
+            pool=st.integers(1, 2),
+        ),
+        max_size=2,
+    ).map(tuple),
+    hidden=st.lists(st.integers(1, 4), max_size=2).map(tuple),
+)
+infos = st.builds(
+    DatasetInfo,
+    name=st.just("tiny"),
+    image_shape=st.tuples(st.integers(4, 6), st.integers(4, 6), st.integers(1, 2)),
+    classes=st.integers(2, 4),
+)
+optimizers = st.sampled_from(("sgd", "momentum", "adam", "rmsprop"))
+
+
+def workload_of(
+    architecture: Architecture = SOFTMAX, *, batch_size: int = 1, optimizer: str = "sgd"
+) -> Workload:
+    return Workload(
+        name="tiny-net",
+        dataset="tiny",
+        architecture=architecture,
+        optimizer=OptimizerSpec(name=optimizer, learning_rate=0.1),  # type: ignore[arg-type]
+        batch_size=batch_size,
+    )
+
+
+def counted_by_loops(architecture: Architecture, info: DatasetInfo, batch_size: int) -> int:
+    """Count every multiply-add of forward, weight gradient and input gradient, one at a time."""
+    count = 0
+    height, width, channels = info.image_shape
+    first = True
+    for _ in range(batch_size):
+        h, w, c, first = height, width, channels, True
+        for block in architecture.convs:
+            taps = range(block.kernel)
+            for _output in product(range(h), range(w), range(block.filters), taps, taps, range(c)):
+                count += 2  # forward: multiply, add
+                count += 2  # the same pair, for the gradient by the kernel
+                count += 0 if first else 2  # and for the gradient by the input
+            h, w, c, first = h // block.pool, w // block.pool, block.filters, False
+        features = h * w * c
+        for units in (*architecture.hidden, info.classes):
+            for _pair in product(range(features), range(units)):
+                count += 4 if first else 6
+            features, first = units, False
+    return count
+
+
+@given(architectures, infos, st.integers(1, 2))
+def test_products_are_those_that_loops_count(architecture, info, batch_size):
+    assert training_flops(architecture, info, batch_size) == counted_by_loops(architecture, info, batch_size)
+
+
+def test_softmax_regression_by_hand():
+    # 48 weights: 2 * 48 forward and as many for the weights' gradient; nobody asks for the images' gradient.
+    work = step_work(workload_of(batch_size=2), TINY)
+    assert work.products == 2 * (2 * 48 + 2 * 48)
+    # An image: 16 pixels scaled, 3 biases added, 3 summed, 13 for softmax cross-entropy, 7 for its gradient.
+    # The update: 2 for each of 51 parameters.
+    assert work.everything == work.products + 2 * (16 + 3 + 3 + 13 + 7) + 2 * 51
+    # 17 bytes an image read; logits and their gradient, twice each; parameter and gradient, twice each.
+    assert work.least_bytes == 2 * 17 + 4 * (2 * (3 + 3) * 2 + 2 * 51 + 2 * 51)
+    assert work.intensity == work.products / work.least_bytes
+
+
+def test_convolution_and_pooling_by_hand():
+    # conv 3x3 1->2 on 4x4: 16 * 18 = 288 multiplications; pooled to 2x2x2 = 8; dense 8 -> 3: 24.
+    architecture = Architecture(convs=(ConvBlock(filters=2, kernel=3, pool=2),))
+    work = step_work(workload_of(architecture), TINY)
+    assert work.products == 2 * (2 * 288 + 3 * 24)
+    outside = 16 + (2 * 32 + 2 * 32 + 2 * 8 * 3) + 2 * 3 + 13 + 7
+    parameters = 18 + 2 + 24 + 3
+    assert work.everything == work.products + outside + 2 * parameters
+    assert work.least_bytes == 17 + 4 * (4 * (32 + 8 + 3) + 4 * parameters)
+
+
+def test_hidden_layers_have_relu_and_the_classifier_none():
+    one = step_work(workload_of(Architecture(hidden=(5,))), TINY)
+    parameters = 16 * 5 + 5 + 5 * 3 + 3
+    outside = 16 + 2 * 5 + 2 * 5 + 2 * 3 + 13 + 7
+    assert one.products == 2 * (2 * 80 + 3 * 15)
+    assert one.everything == one.products + outside + 2 * parameters
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "operations", "slots"),
+    [("sgd", 2, 0), ("momentum", 4, 1), ("rmsprop", 9, 1), ("adam", 14, 2)],
+)
+def test_an_optimizer_costs_what_its_formula_says(optimizer, operations, slots):
+    plain, found = step_work(workload_of(), TINY), step_work(workload_of(optimizer=optimizer), TINY)
+    assert found.products == plain.products
+    assert found.everything - plain.everything == (operations - 2) * 51
+    assert found.least_bytes - plain.least_bytes == 4 * 2 * slots * 51
+
+
+@given(architectures, infos, st.integers(1, 64), st.integers(2, 5), optimizers)
+def test_work_grows_with_the_batch_as_it_must(architecture, info, batch_size, times, optimizer):
+    one = step_work(workload_of(architecture, batch_size=batch_size, optimizer=optimizer), info)
+    more = step_work(workload_of(architecture, batch_size=times * batch_size, optimizer=optimizer), info)
+    assert more.products == times * one.products
+    assert one.everything < more.everything < times * one.everything  # the update is paid once a step
+    assert one.least_bytes < more.least_bytes < times * one.least_bytes
+    assert more.intensity > one.intensity
+    assert 0 < one.products < one.everything
+
+
+def test_parameters_are_counted_as_the_architecture_says():
+    for workload in WORKLOADS.values():
+        info = DATASETS[workload.dataset].info
+        shapes = workload.architecture.parameter_shapes(info)
+        parameters = sum(math.prod(shape) for shape in shapes.values())
+        plain, adam = (
+            step_work(replace(workload, optimizer=OptimizerSpec(name=name, learning_rate=0.1)), info)
+            for name in ("sgd", "adam")
+        )
+        assert adam.everything - plain.everything == 12 * parameters
+
+
+def test_the_mnist_mlp_takes_what_the_literature_would_say():
+    # 6 operations a weight and image, less the first layer's input gradient (2 for each of its weights).
+    weights = (784 * 512, 512 * 256, 256 * 10)
+    workload = WORKLOADS["mnist-mlp"]
+    found = training_flops(workload.architecture, DATASETS["mnist"].info, workload.batch_size)
+    assert found == 100 * (6 * sum(weights) - 2 * weights[0])

@@ -1,0 +1,293 @@
+"""What is JAX's own in its backend: when it compiles, its defaults, Grain. The contract has its own tests."""
+
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from conftest import INFOS, in_process
+
+from backends.base import TrainingData
+from bench.errors import UnavailableError
+from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+
+INFO = DatasetInfo(name="noise", image_shape=(12, 8, 1), classes=7)
+BATCH = 8
+IMAGES = 160
+JITTED = ("jit", "loop", "grain")
+NETWORKS = {
+    "softmax": Architecture(),
+    "cnn": Architecture(convs=(ConvBlock(filters=4, kernel=3),), hidden=(9,)),
+}
+SGD = OptimizerSpec(name="sgd", learning_rate=0.1)
+ADAM = OptimizerSpec(name="adam", learning_rate=0.01)
+
+
+def make(mode: str, optimizer: OptimizerSpec = SGD, network: str = "softmax", *, matched: bool = True) -> Any:
+    from backends.jax_backend import JaxBackend
+
+    rng = np.random.default_rng(0)
+    data = TrainingData(
+        info=INFO,
+        images=rng.integers(0, 256, (IMAGES, *INFO.image_shape), dtype=np.uint8),
+        labels=rng.integers(0, INFO.classes, IMAGES, dtype=np.uint8),
+    )
+    workload = Workload(
+        name="noise",
+        dataset="noise",
+        architecture=NETWORKS[network],
+        optimizer=optimizer,
+        batch_size=BATCH,
+        matched=matched,
+    )
+    return JaxBackend(workload, data, mode=mode, device="cpu", precision="fp32")
+
+
+def order(steps: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, IMAGES, (steps, BATCH), dtype=np.int32)
+
+
+def zeros(backend: Any) -> dict[str, np.ndarray]:
+    return {name: np.zeros_like(value) for name, value in backend.export_params().items()}
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """Collect what XLA compiles meanwhile."""
+    import jax
+
+    seen: list[str] = []
+
+    def listen(event: str, seconds: float, **details: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(f"{details} {seconds:.2f} s")
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+# ---- the checks, in a process of their own
+
+
+def building_compiles_nothing() -> None:
+    import jax
+
+    with compilations() as seen:
+        jax.jit(lambda x: x + 2)(np.float32(1))
+    assert seen, "a compilation was not noticed, so this check sees nothing"
+    for mode in (*JITTED, "eager"):
+        with compilations() as seen:
+            backend = make(mode, network="cnn")
+            backend.load_params(zeros(backend))
+        assert not seen, f"{mode}: {seen}"
+
+
+def the_first_step_compiles_and_no_other() -> None:
+    for mode in JITTED:
+        for optimizer in (SGD, ADAM):
+            for begin in ("load", "initialise"):
+                backend = make(mode, optimizer)
+                if begin == "load":
+                    backend.load_params(zeros(backend))
+                else:
+                    backend.initialise(3)
+                with compilations() as seen:
+                    backend.train_steps(order(1))
+                assert seen, f"{mode}: the first step compiled nothing"
+                with compilations() as seen:
+                    for steps in (1, 2, 31, 32, 33, 100, 101):
+                        backend.train_steps(order(steps))
+                assert not seen, f"{mode}, {optimizer.name}, {begin}: {seen}"
+                backend.split_steps(order(1))
+                with compilations() as seen:
+                    backend.split_steps(order(3))
+                    backend.train_steps(order(2))
+                assert not seen, f"{mode}, {optimizer.name}, {begin}: splitting: {seen}"
+
+
+def losses_come_in_their_order() -> None:
+    for mode in (*JITTED, "eager"):
+        backend = make(mode)
+        backend.initialise(1)
+        losses = backend.train_steps(order(70))
+        backend.initialise(1)
+        singly = np.concatenate([backend.train_steps(row[np.newaxis]) for row in order(70)])
+        np.testing.assert_allclose(losses, singly, rtol=1e-6, err_msg=mode)
+        assert len(set(losses.tolist())) > 60, f"{mode}: losses repeat themselves: {losses}"
+
+
+def grain_trains_as_jit_does() -> None:
+    trained = {}
+    for mode in ("jit", "grain"):
+        backend = make(mode, ADAM, "cnn")
+        backend.initialise(5)
+        losses = [backend.train_steps(order(steps)) for steps in (1, 7, 40)]
+        backend.split_steps(order(3))
+        trained[mode] = {"losses": np.concatenate(losses), **backend.export_params()}
+    for name, value in trained["jit"].items():
+        # Forty steps of Adam, whose sums run in another order where the batch is an argument.
+        np.testing.assert_allclose(trained["grain"][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def grain_leaves_no_thread_behind() -> None:
+    backend = make("grain")
+    backend.train_steps(order(5))
+    before = threading.active_count()
+    for _ in range(20):
+        backend.train_steps(order(5))
+    assert threading.active_count() <= before + 2, threading.enumerate()
+
+
+def without_grain_its_mode_is_unavailable() -> None:
+    with mock.patch.dict(sys.modules, {"grain": None}):
+        make("jit")
+        with pytest.raises(UnavailableError, match="needs the package grain"):
+            make("grain")
+
+
+def parameters_are_drawn_as_flax_draws_them() -> None:
+    from flax import nnx
+
+    from backends.jax_backend import Network
+
+    backend = make("jit", network="cnn", matched=False)
+    for seed in (0, 7):
+        backend.initialise(seed)
+        eager = Network(NETWORKS["cnn"], INFO, dtype=np.float32, rngs=nnx.Rngs(seed))
+        for name, value in backend.export_params().items():
+            layer, kind = name.split("/")
+            # XLA may fuse a product into a sum; the bits drawn are the same.
+            expected = np.asarray(getattr(getattr(eager, layer), kind)[...])
+            np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-7, err_msg=name)
+
+
+def initialising_starts_anew() -> None:
+    backend = make("jit", ADAM, matched=False)
+    backend.initialise(2)
+    losses = backend.train_steps(order(5))
+    backend.initialise(2)
+    np.testing.assert_array_equal(backend.train_steps(order(5)), losses)
+    backend.initialise(3)
+    assert not np.allclose(backend.train_steps(order(5)), losses)
+
+
+def first_change(optimizer: OptimizerSpec, *, matched: bool) -> np.ndarray:
+    """Return by how much a first step from zero moves the biases."""
+    backend = make("jit", optimizer, matched=matched)
+    backend.load_params(zeros(backend))
+    backend.train_steps(order(1))
+    return np.abs(backend.export_params()["logits/bias"])
+
+
+def unmatched_the_optimizer_is_optax_s_own() -> None:
+    # In its first step Adam moves a parameter by its rate, and RMSProp by its rate over root(1 - decay).
+    odd = {"learning_rate": 0.5, "rho": 0.5, "epsilon": 0.1, "decay_rate": 0.5, "decay_steps": 2}
+    for name, expected in (("adam", 1e-3), ("rmsprop", 3e-3 / np.sqrt(0.1))):
+        change = first_change(OptimizerSpec(name=name, **odd), matched=False)
+        np.testing.assert_allclose(change, expected, rtol=1e-3, err_msg=name)
+    gradient = first_change(OptimizerSpec(name="sgd", learning_rate=1.0), matched=True)
+    for name in ("sgd", "momentum"):
+        change = first_change(OptimizerSpec(name=name, **odd), matched=False)
+        np.testing.assert_allclose(change, 0.1 * gradient, rtol=1e-5, err_msg=name)
+
+
+def an_epoch_is_a_permutation_of_its_own() -> None:
+    backend = make("jit")
+    drawn = {(seed, epoch): backend.permutation(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
+    for found in drawn.values():
+        assert (found.shape, found.dtype) == ((IMAGES,), np.int32)
+        assert sorted(found.tolist()) == list(range(IMAGES))
+    assert len({found.tobytes() for found in drawn.values()}) == 4
+    np.testing.assert_array_equal(backend.permutation(1, 1), drawn[1, 1])
+
+
+def operations_are_those_of_the_step() -> None:
+    counted = {mode: make(mode).count_flops() for mode in (*JITTED, "eager")}
+    assert counted["eager"] is None
+    assert counted["loop"] == counted["jit"]
+    features = int(np.prod(INFO.image_shape))
+    products = 2 * 2 * BATCH * features * INFO.classes  # the first layer needs no gradient of its input
+    everything = products + 2 * features * INFO.classes + BATCH * features  # and the update, and the scaling
+    assert products < counted["grain"] < counted["jit"]
+    assert everything < counted["jit"] < 1.1 * everything, counted
+
+
+def the_peak_is_that_of_a_product_in_the_jobs_type() -> None:
+    import jax
+
+    from backends import jax_instruments
+
+    seen = []
+
+    def matmul(a: Any, b: Any) -> Any:
+        seen.append((a.shape, str(a.dtype)))
+        return a @ b
+
+    sides = {"PRODUCT_SIDE": {"cpu": 64}, "COPIED_FLOATS": {"cpu": 1000}}
+    with mock.patch.multiple(jax_instruments, **sides), mock.patch("jax.numpy.matmul", matmul):
+        for kind in ("float32", "bfloat16"):
+            peak = jax_instruments.measured_peak(kind, jax.devices("cpu")[0])
+            assert peak.flops_per_s > 0
+            assert peak.bytes_per_s > 0
+    assert seen == [((64, 64), "float32"), ((64, 64), "bfloat16")]
+
+
+CHECKS = {
+    check.__name__: check
+    for check in (
+        building_compiles_nothing,
+        the_first_step_compiles_and_no_other,
+        losses_come_in_their_order,
+        grain_trains_as_jit_does,
+        grain_leaves_no_thread_behind,
+        without_grain_its_mode_is_unavailable,
+        parameters_are_drawn_as_flax_draws_them,
+        initialising_starts_anew,
+        unmatched_the_optimizer_is_optax_s_own,
+        an_epoch_is_a_permutation_of_its_own,
+        operations_are_those_of_the_step,
+        the_peak_is_that_of_a_product_in_the_jobs_type,
+    )
+}
+
+
+def run_checks(names: list[str]) -> dict[str, str | None]:
+    """Return for each check None or what went wrong; called in a child process."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            CHECKS[name]()
+            found[name] = None
+        except (Exception, pytest.fail.Exception):
+            found[name] = traceback.format_exc()
+    return found
+
+
+@pytest.fixture(scope="module")
+def verdicts(request: pytest.FixtureRequest) -> Callable[[], dict[str, str | None]]:
+    """Return what one child process found for all checks that this session selected."""
+    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    names = [name for name in CHECKS if {"jax_check": name} in chosen]
+    found: dict[str, str | None] = {}
+
+    def of_all() -> dict[str, str | None]:
+        if not found:
+            found.update(in_process(INFOS["jax"], "test_jax_backend:run_checks", names))
+        return found
+
+    return of_all
+
+
+@pytest.mark.framework("jax")
+@pytest.mark.parametrize("jax_check", list(CHECKS))
+def test_the_jax_backend(jax_check, verdicts):
+    wrong = verdicts()[jax_check]
+    assert wrong is None, wrong

@@ -1,0 +1,161 @@
+"""The report on how it was measured and how sure it is: comparisons, blocks, conditions, plan."""
+
+import io
+import re
+from collections.abc import Mapping
+from html import unescape
+
+import msgspec
+from markdown_it import MarkdownIt
+from rich.console import Console
+from synthetic import (
+    make_cell,
+    make_conditions,
+    make_header,
+    make_job,
+    make_run,
+    make_workload,
+    realistic_run,
+    simple_run,
+)
+
+from bench.records import BlockRecord
+from bench.report import conditions_text, markdown, percent, plan_text, terminal
+from bench.runs import Run
+from bench.summary import summarise
+from bench.verdicts import ratio_text
+
+TORCH = make_cell()
+JAX = make_cell(backend="jax", mode="jit")
+
+
+def on_terminal(run: Run, width: int) -> str:
+    """Return what is printed, its spaces and line ends drawn together."""
+    file = io.StringIO()
+    terminal.render(run, Console(file=file, width=width))
+    return " ".join(file.getvalue().split())
+
+
+def report_text(run: Run) -> str:
+    return markdown.text(run, summarise(run), frozenset())
+
+
+def with_conditions(run: Run, conditions: Mapping[int, dict]) -> Run:
+    """Return the run with other conditions in some blocks, by number."""
+    records = [
+        msgspec.structs.replace(one, conditions=make_conditions(**conditions[one.block]))
+        if isinstance(one, BlockRecord) and one.block in conditions
+        else one
+        for one in run.records
+    ]
+    return msgspec.structs.replace(run, records=tuple(records))
+
+
+def section(text: str, heading: str) -> str:
+    """Return what stands below a heading, as plain text."""
+    html = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0])
+    )
+    return unescape(re.sub(r"<[^>]+>", " ", html))
+
+
+def test_every_section_is_there_once():
+    text = report_text(realistic_run())
+    heads = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+    assert heads == [
+        "Where and how",
+        "Training speed",
+        "Who is faster, and how sure that is",
+        "Does it learn the same thing?",
+        "The whole cost",
+        "Is it the same work?",
+        "Blocks dropped",
+        "What was not measured or not ranked, and why",
+        "What the labels mean",
+        "Run it again",
+    ]
+
+
+def test_every_comparison_is_shown_with_both_intervals_and_what_would_have_been_seen():
+    run = simple_run({TORCH: [1000, 1004, 998, 1001], JAX: [900, 905, 897, 899]})
+    (one,) = summarise(run).verdicts[0].backends
+    found = section(report_text(run), "Who is faster, and how sure that is")
+    row = [
+        f"{one.ratio:.3f}\N{MULTIPLICATION SIGN}",
+        ratio_text(one.low, one.high),
+        ratio_text(one.bootstrap_low, one.bootstrap_high),
+        f"{one.p_adjusted:.2g}",
+        percent(one.detectable, 1),
+        "4",
+        "faster",
+    ]
+    assert " ".join(row) in " ".join(found.split())
+    assert "all blocks" not in found
+
+
+def test_where_a_block_is_dropped_the_comparisons_are_shown_without_it_and_with_it():
+    run = simple_run({TORCH: [1000, 1004, 998, 1001, 700], JAX: [900, 905, 897, 899, 900]})
+    text = report_text(with_conditions(run, {4: {"foreign_share": 0.5}, 1: {"steal_share": 0.2}}))
+    found = " ".join(section(text, "Who is faster, and how sure that is").split())
+    assert "4 faster without dropped blocks" in found
+    assert "5 no detectable difference all blocks" in found
+    assert "hangs on the blocks that were dropped" in found
+    dropped = section(text, "Blocks dropped")
+    assert "Of 5 blocks 2 were disturbed, and 1 of these dropped:" in dropped
+    assert "mnist-cnn, block 5 : dropped: other programs used 50 % of CPU time, more than 10 %" in dropped
+    assert (
+        "mnist-cnn, block 2 : kept: the hypervisor gave 20 % of CPU time to others, more than 10 %" in dropped
+    )
+
+
+def test_a_disturbed_workload_is_shown_and_nothing_is_claimed_of_it():
+    run = simple_run({TORCH: [1000, 1004, 998], JAX: [900, 905, 897]})
+    run = with_conditions(run, {block: {"throttled_share": 0.5} for block in range(3)})
+    found = section(report_text(run), "Who is faster, and how sure that is")
+    assert "disturbed: nothing claimed" in found
+    assert "Nothing is claimed about mnist-cnn" in found
+    printed = on_terminal(run, 200)
+    assert "Nothing is claimed about mnist-cnn" in printed
+    assert "mnist-cnn, block 1 kept: the quota of CPU time held the jobs back 50 % of the time" in printed
+
+
+def test_a_quiet_run_says_that_nothing_was_dropped():
+    quiet = section(report_text(simple_run({TORCH: [1000] * 3})), "Blocks dropped")
+    assert "No block was disturbed, and none was dropped." in quiet
+    assert "No block was run." in section(report_text(make_run(make_header([TORCH]))), "Blocks dropped")
+
+
+def test_the_conditions_of_all_blocks_are_summed_up():
+    run = simple_run({TORCH: [1000] * 3})
+    assert conditions_text(make_run(make_header([TORCH]))) is None
+    said = conditions_text(with_conditions(run, {0: {"steal_share": 0.07, "canary_s": (0.03,)}}))
+    assert said.startswith(
+        "during 3 blocks (median share of CPU time, and the largest) the hypervisor took 0.2 %"
+    )
+    assert "took 0.2 %, at most 7.0 %" in said
+    assert "took 10 to 30 ms" in said
+    unknown = {"steal_share": None, "throttled_share": None, "pressure_share": None, "foreign_share": None}
+    silent = conditions_text(with_conditions(run, {block: {**unknown, "canary_s": ()} for block in range(3)}))
+    assert silent.endswith("load average at most 0.40")
+    assert "took" not in silent
+
+
+def test_the_plan_stands_beside_what_it_took():
+    jobs = [make_job(TORCH, block) for block in range(3)]
+    jobs[0] = msgspec.structs.replace(jobs[0], learn_s=4.0)
+    said = plan_text(make_run(make_header([TORCH]), jobs))
+    assert said == (
+        "planned: 3 jobs, 1 min for parity, 10 min for the required blocks, 12 min for training, 7 min for "
+        "further blocks; took: 3 jobs, 38 s, 4 s of it training"
+    )
+    assert said in section(report_text(make_run(make_header([TORCH]), jobs)), "Where and how")
+
+
+def test_rows_of_own_defaults_are_shown_and_called_so():
+    header = make_header([TORCH], workloads=[make_workload(matched=False)])
+    printed = on_terminal(make_run(header, [make_job(TORCH, block) for block in range(3)]), 120)
+    assert "mnist-cnn (cpu fp32, own defaults, target 97 %)" in printed
+    assert "PyTorch eager 1,000 0.0 %" in printed
+    assert "not the same work" in printed

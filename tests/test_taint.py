@@ -1,0 +1,172 @@
+"""Which blocks something else disturbed, and which of them are dropped."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import make_block, make_cell, make_conditions
+
+from bench import taint
+from bench.records import GpuReading
+from bench.taint import dropped_blocks, flags, run_canary
+
+CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))
+SHARES = st.one_of(st.none(), st.floats(0, 1))
+
+
+def reading(*events: str, foreign: int | None = 0) -> GpuReading:
+    return GpuReading(
+        sm_clock_mhz=1980, temperature_c=50, power_w=300.0, clock_events=events, foreign_processes=foreign
+    )
+
+
+# ---- one block
+
+
+def test_a_quiet_block_has_no_flag():
+    assert flags(make_conditions(), 0.01) == ()
+
+
+@pytest.mark.parametrize(
+    ("conditions", "said"),
+    [
+        ({"steal_share": 0.2}, "the hypervisor gave 20 % of CPU time to others, more than 10 %"),
+        (
+            {"throttled_share": 0.014},
+            "the quota of CPU time held the jobs back 1.4 % of the time, more than 1 %",
+        ),
+        ({"foreign_share": 0.412}, "other programs used 41.2 % of CPU time, more than 10 %"),
+        (
+            {"canary_s": (0.02, 0.013, 0.012)},
+            "the canary took 1.30 times as long as in the run, more than 1.25 times",
+        ),
+        ({"gpu_before": reading("hw_slowdown")}, "the GPU lowered its clocks: a slowdown of the hardware"),
+        (
+            {"gpu_before": reading("gpu_idle"), "gpu_after": reading("sw_thermal_slowdown")},
+            "the GPU lowered its clocks: heat, by the driver",
+        ),
+        ({"gpu_after": reading(foreign=2)}, "2 processes that were not of this run used the GPU"),
+    ],
+)
+def test_what_disturbs_a_block_is_said_with_its_value_and_the_threshold(conditions, said):
+    assert flags(make_conditions(**conditions), 0.01) == (said,)
+
+
+@pytest.mark.parametrize(
+    "conditions",
+    [
+        {"steal_share": 0.10},
+        {"throttled_share": 0.01},
+        {"foreign_share": 0.10},
+        {"pressure_share": 1.0},  # the jobs' own threads wait for a CPU, too
+        {"load_average": 99.0},
+        {"canary_s": (0.05, 0.0125, 0.0100)},  # the median counts, not a single one
+        {"steal_share": None, "throttled_share": None, "foreign_share": None, "canary_s": ()},
+        {"gpu_before": reading("gpu_idle", "applications_clocks_setting", foreign=None)},
+    ],
+)
+def test_what_is_no_disturbance_has_no_flag(conditions):
+    assert flags(make_conditions(**conditions), 0.01) == ()
+
+
+def test_without_a_canary_in_the_run_none_is_judged():
+    assert flags(make_conditions(canary_s=(9.0,)), None) == ()
+    assert run_canary([make_block(CELLS, canary_s=())]) is None
+
+
+def test_the_runs_canary_is_the_median_of_the_blocks():
+    blocks = [
+        make_block(CELLS, block, canary_s=(value, 9 * value, value)) for block, value in enumerate((1, 2, 7))
+    ]
+    assert run_canary(blocks) == 2
+
+
+# ---- which blocks are dropped
+
+
+def run_of(count: int, disturbed: dict[int, float], workload: str = "mnist-cnn"):
+    """Return blocks of which some had that share of the CPUs used by other programs."""
+    cells = (make_cell(workload),)
+    return [make_block(cells, block, foreign_share=disturbed.get(block, 0.0)) for block in range(count)]
+
+
+@pytest.mark.parametrize(
+    ("count", "min_blocks", "dropped"),
+    [
+        (4, 1, set()),  # a fifth of four is none
+        (5, 1, {3}),
+        (9, 1, {3}),
+        (10, 1, {3, 1}),
+        (10, 9, {3}),
+        (10, 10, set()),
+        (10, 12, set()),
+    ],
+)
+def test_the_worst_are_dropped_a_fifth_at_most_and_not_below_what_is_needed(count, min_blocks, dropped):
+    blocks = run_of(count, {0: 0.2, 1: 0.3, 3: 0.5})
+    found = dropped_blocks(blocks, min_blocks)["mnist-cnn"]
+    assert found.dropped == dropped
+    assert set(found.tainted) == {0, 1, 3}
+    assert set(found.staying) == {0, 1, 3} - dropped
+    assert found.blocks == count
+
+
+def test_how_bad_a_block_is_is_measured_in_thresholds():
+    blocks = run_of(5, {0: 0.5})
+    blocks[2] = make_block((make_cell(),), 2, throttled_share=0.06)  # six times its threshold
+    assert dropped_blocks(blocks, 1)["mnist-cnn"].dropped == {2}
+
+
+@pytest.mark.parametrize(
+    ("count", "disturbed", "said"),
+    [(6, 3, False), (6, 4, True), (5, 3, False), (5, 4, True), (1, 1, True), (2, 1, False)],
+)
+def test_a_workload_is_disturbed_where_more_than_half_of_what_is_kept_is(count, disturbed, said):
+    blocks = run_of(count, dict.fromkeys(range(disturbed), 0.5))
+    assert dropped_blocks(blocks, 1)["mnist-cnn"].disturbed == said
+
+
+def test_workloads_are_screened_apart_by_the_canary_of_the_whole_run():
+    slow = [
+        msgspec.structs.replace(one, conditions=make_conditions(canary_s=(0.02,)))
+        for one in run_of(3, {}, "mnist-mlp")
+    ]
+    found = dropped_blocks([*run_of(5, {4: 0.5}), *slow], 1)
+    assert found["mnist-cnn"].dropped == {4}
+    assert set(found["mnist-mlp"].tainted) == {0, 1, 2}
+    assert found["mnist-mlp"].disturbed
+
+
+def test_of_a_block_that_was_run_again_the_last_record_counts():
+    first = make_block(CELLS, 0, foreign_share=0.9)
+    again = msgspec.structs.replace(make_block(CELLS, 0), started_at="2026-05-02T10:00:00Z")
+    for blocks in ([first, again], [again, first]):
+        found = dropped_blocks(blocks, 1)["mnist-cnn"]
+        assert (found.blocks, dict(found.tainted)) == (1, {})
+
+
+def test_a_run_without_blocks_has_no_screening():
+    assert dropped_blocks([], 3) == {}
+
+
+@given(st.lists(st.tuples(SHARES, SHARES, SHARES), min_size=1, max_size=25), st.integers(1, 10), st.randoms())
+def test_never_more_than_a_fifth_is_dropped_whatever_the_order_of_the_records(shares, min_blocks, random):
+    blocks = [
+        make_block(CELLS, block, steal_share=steal, throttled_share=throttled, foreign_share=foreign)
+        for block, (steal, throttled, foreign) in enumerate(shares)
+    ]
+    found = dropped_blocks(blocks, min_blocks)["mnist-cnn"]
+    assert len(found.dropped) <= len(blocks) / 5
+    assert not found.dropped or len(blocks) - len(found.dropped) >= min_blocks
+    assert found.dropped <= set(found.tainted)
+    random.shuffle(blocks)
+    assert dropped_blocks(blocks, min_blocks)["mnist-cnn"] == found
+
+
+def test_the_screening_cannot_see_a_rate():
+    # The module names no record that holds one.
+    source = Path(taint.__file__).read_text(encoding="utf-8")
+    assert "JobRecord" not in source
+    assert "Window" not in source

@@ -1,0 +1,128 @@
+"""What only TensorFlow's backend promises, asked in a process of its own."""
+
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from conftest import INFOS, in_process
+
+from backends.base import TrainingData
+from bench.specs import DatasetInfo, OptimizerSpec
+from bench.workloads import WORKLOADS
+
+pytestmark = pytest.mark.framework("tensorflow")
+
+
+def ask(question: str) -> Any:
+    return in_process(INFOS["tensorflow"], f"test_tensorflow_backend:{question}", None)
+
+
+def _backend(mode: str = "graph", name: str = "mnist-mlp", **changes: Any) -> Any:
+    # The parent imports this file too, and must import no framework.
+    from backends.tensorflow_backend import TensorFlowBackend
+
+    rng = np.random.default_rng(0)
+    data = TrainingData(
+        info=DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10),
+        images=rng.integers(0, 256, (1000, 28, 28, 1), dtype=np.uint8),
+        labels=rng.integers(0, 10, 1000, dtype=np.uint8),
+    )
+    workload = msgspec.structs.replace(WORKLOADS[name], **changes)
+    return TensorFlowBackend(workload, data, mode=mode, device="cpu", precision="fp32")
+
+
+def counted(_: None) -> dict[str, float]:
+    return {
+        f"{mode} {name}": _backend(mode, name).count_flops()
+        for mode in ("graph", "eager", "tf-data")
+        for name in ("mnist-mlp", "mnist-cnn")
+    }
+
+
+def test_the_profilers_count_is_that_of_a_pocket_calculator() -> None:
+    """Products by hand; beside them the profiler counts scaling, biases, pooling and the update."""
+    found = ask("counted")
+    batch = 100
+    first, *others = (2 * batch * rows * columns for rows, columns in ((784, 512), (512, 256), (256, 10)))
+    mlp = 2 * first + 3 * sum(others)
+    conv1, conv2 = 2 * batch * 28**2 * 25 * 32, 2 * batch * 14**2 * 25 * 32 * 64
+    cnn = 2 * conv1 + 3 * conv2 + 3 * 2 * batch * (7 * 7 * 64 * 128 + 128 * 10)
+    for mode in ("graph", "eager", "tf-data"):
+        assert 1 < found[f"{mode} mnist-mlp"] / mlp < 1.004, f"{mode}: {found}"
+    for mode in ("graph", "tf-data"):
+        assert 1 < found[f"{mode} mnist-cnn"] / cnn < 1.004, f"{mode}: {found}"
+    assert found["eager mnist-cnn"] - found["graph mnist-cnn"] == conv1, "the gradient nobody asked for"
+
+
+def constants(_: None) -> list[dict[str, Any]]:
+    found = []
+    for name in ("sgd", "momentum", "adam", "rmsprop"):
+        # What the workload says of the constants must not matter, but for how much momentum is.
+        spec = OptimizerSpec(
+            name=name, learning_rate=7.0, momentum=0.8, beta1=0.1, beta2=0.1, epsilon=0.1, rho=0.1
+        )
+        optimizer = _backend(optimizer=spec, matched=False)._optimizer
+        config = optimizer.get_config()
+        found.append({"class": f"{type(optimizer).__module__}.{type(optimizer).__name__}", **config})
+    return found
+
+
+def test_own_defaults_are_those_of_keras() -> None:
+    """As the documentation of Keras 3 gives them."""
+    sgd, momentum, adam, rmsprop = ask("constants")
+    assert all(found["class"].startswith("keras.src.optimizers.") for found in (sgd, momentum, adam, rmsprop))
+    assert (sgd["learning_rate"], sgd["momentum"]) == (pytest.approx(0.01), 0.0)
+    assert (momentum["learning_rate"], momentum["momentum"]) == (pytest.approx(0.01), 0.8)
+    assert adam["learning_rate"] == rmsprop["learning_rate"] == pytest.approx(0.001)
+    assert (adam["beta_1"], adam["beta_2"], adam["epsilon"]) == (0.9, 0.999, 1e-7)
+    assert (rmsprop["rho"], rmsprop["momentum"], rmsprop["epsilon"]) == (0.9, 0.0, 1e-7)
+
+
+def drawn(_: None) -> dict[str, list[float]]:
+    backend = _backend(matched=False)
+    backend.initialise(3)
+    return {
+        name: [float(value.min()), float(value.max()), float(value.std())]
+        for name, value in backend.export_params().items()
+    }
+
+
+def test_initialise_draws_glorot_uniform_kernels_and_no_biases() -> None:
+    found = ask("drawn")
+    for name, rows, columns in (("dense1", 784, 512), ("dense2", 512, 256), ("logits", 256, 10)):
+        limit = (6 / (rows + columns)) ** 0.5
+        low, high, deviation = found[f"{name}/kernel"]
+        assert -limit <= low < -0.99 * limit, name
+        assert 0.99 * limit < high <= limit, name
+        assert deviation == pytest.approx(limit / 3**0.5, rel=0.03), name
+        assert found[f"{name}/bias"] == [0.0, 0.0, 0.0], name
+
+
+def traces(_: None) -> list[int]:
+    backend, found = _backend("tf-data"), []
+    for steps in (1, 5, 2, 7):
+        backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100))
+        functions = (backend._pipeline, backend._update)
+        found.append(sum(function.experimental_get_tracing_count() for function in functions))
+    return found
+
+
+def test_the_pipeline_is_traced_once_however_many_steps_come() -> None:
+    assert ask("traces") == [2, 2, 2, 2]
+
+
+def peak(_: None) -> list[float]:
+    backend = _backend()
+    start = time.perf_counter()
+    found = backend.peak()
+    return [found.flops_per_s, found.bytes_per_s, time.perf_counter() - start]
+
+
+def test_the_peak_is_not_that_of_one_element_at_a_time() -> None:
+    """Any CPU of the last decade does a gigaflop a second on one thread, and copies a gigabyte."""
+    flops_per_s, bytes_per_s, seconds = ask("peak")
+    assert flops_per_s > 1e9
+    assert bytes_per_s > 1e8
+    assert seconds < 60, "it is measured in every job that looks closer, and takes about a second"

@@ -1,0 +1,366 @@
+"""What the PyTorch backend offers beside the contract: its instruments, its input pipeline, its own defaults.
+
+A check is a function without arguments that raises AssertionError. All run in one fresh process, in which
+torch is imported: pytest's own process imports no framework.
+"""
+
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import msgspec
+import numpy as np
+import pytest
+from conftest import INFOS, in_process
+
+from backends.base import TrainingData
+from bench.initial import initial_params
+from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+
+pytestmark = pytest.mark.framework("torch")
+
+INFO = DatasetInfo(name="noise", image_shape=(12, 8, 3), classes=7)
+BATCH = 10
+MLP = Architecture(hidden=(16, 9))
+CNN = Architecture(convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=5, kernel=3)), hidden=(12,))
+RATES = {"sgd": 0.1, "momentum": 0.05, "adam": 0.01, "rmsprop": 0.01}
+MODES = ("eager", "compile", "dataloader")
+
+
+def data() -> TrainingData:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (200, *INFO.image_shape), dtype=np.uint8)
+    images.setflags(write=False)  # as a memory map from the cache is
+    return TrainingData(info=INFO, images=images, labels=rng.integers(0, 7, 200, dtype=np.uint8))
+
+
+def make(mode: str, architecture: Architecture = MLP, optimizer: str = "momentum", **other: Any) -> Any:
+    """Return a backend; where its workload is matched, given the same start in every call."""
+    from backends.torch_backend import TorchBackend
+
+    spec = OptimizerSpec(name=optimizer, learning_rate=RATES[optimizer], decay_rate=0.5, decay_steps=4)
+    precision, matched = other.get("precision", "fp32"), other.get("matched", True)
+    workload = Workload(
+        name="noise",
+        dataset="noise",
+        architecture=architecture,
+        optimizer=spec,
+        batch_size=BATCH,
+        matched=matched,
+    )
+    backend = TorchBackend(workload, data(), mode=mode, device="cpu", precision=precision)
+    if matched:
+        backend.load_params(initial_params(architecture, INFO, seed=5))
+    return backend
+
+
+def order(steps: int) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, 200, (steps, BATCH), dtype=np.int32)
+
+
+def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], what: str) -> None:
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=f"{what}: {name}")
+
+
+# ---- instruments
+
+
+def split_steps_train_as_train_steps_do() -> None:
+    for mode in MODES:
+        plain, split = make(mode), make(mode)
+        plain.train_steps(order(3))
+        start = time.perf_counter()
+        found = split.split_steps(order(3))
+        seconds = time.perf_counter() - start
+        plain_losses, split_losses = plain.train_steps(order(2)), split.train_steps(order(2))
+        np.testing.assert_array_equal(split_losses, plain_losses, err_msg=f"{mode}: losses of later steps")
+        assert_same(split.save_state(), plain.save_state(), mode)
+        assert found.steps == 3
+        parts = (found.data_s, found.transfer_s, found.dispatch_s, found.device_s)
+        assert all(part > 0 for part in parts), f"{mode}: {found}"
+        assert sum(parts) * 3 <= seconds, f"{mode}: parts of {sum(parts) * 3} s in a call of {seconds} s"
+
+
+def each_part_of_a_step_holds_its_own() -> None:
+    """Let the clock go on in one part alone and see all of the time in that part."""
+    for mode, method, part in (
+        ("eager", "_gather", "data_s"),
+        ("eager", "_step", "dispatch_s"),
+        ("dataloader", "_dataset", "data_s"),
+        ("dataloader", "_transfer", "transfer_s"),
+        ("dataloader", "_step", "dispatch_s"),
+    ):
+        backend, now_ns = make(mode), [0]
+        inner = getattr(backend, method)
+
+        class Slow:
+            def __getitem__(self, index: int, inner: Any = inner, now_ns: list[int] = now_ns) -> Any:
+                now_ns[0] += 500_000_000 // BATCH
+                return inner[index]
+
+            def __call__(self, *arguments: Any, inner: Any = inner, now_ns: list[int] = now_ns) -> Any:
+                now_ns[0] += 500_000_000
+                return inner(*arguments)
+
+        setattr(backend, method, Slow())
+        with mock.patch.object(time, "perf_counter_ns", side_effect=lambda now_ns=now_ns: now_ns[0]):
+            found = backend.split_steps(order(2))
+        expected = dict.fromkeys(("data_s", "transfer_s", "dispatch_s", "device_s"), 0.0) | {part: 0.5}
+        assert msgspec.structs.asdict(found) == expected | {"steps": 2}, f"{mode}, {method}"
+
+
+def the_counter_agrees_with_a_count_by_hand() -> None:
+    # A product (b, in) x (in, out) takes 2 b in out operations. Backward there is one more for the gradient
+    # of the kernel, and one for that of what came in, but for the first layer: images need no gradient.
+    dense = ((12 * 8 * 3, 16), (16, 9), (9, 7))
+    products = [2 * BATCH * rows * columns for rows, columns in dense]
+    by_hand = 3 * sum(products) - products[0]
+    for mode, precision in (("eager", "fp32"), ("eager", "bf16"), ("dataloader", "fp32")):
+        assert make(mode, precision=precision).count_flops() == by_hand, f"{mode} {precision}"
+    assert make("compile").count_flops() is None
+    # SAME padding: 2 b per pixel that comes out, and per kernel weight.
+    products = [
+        2 * BATCH * pixels * weights
+        for pixels, weights in ((12 * 8, 25 * 3 * 4), (6 * 4, 9 * 4 * 5), (1, 3 * 2 * 5 * 12), (1, 12 * 7))
+    ]
+    assert make("eager", CNN).count_flops() == 3 * sum(products) - products[0]
+
+
+def counting_leaves_training_as_it_was() -> None:
+    for mode in ("eager", "dataloader"):
+        plain, counted = make(mode, optimizer="adam"), make(mode, optimizer="adam")
+        for backend in (plain, counted):
+            backend.train_steps(order(3))
+        counted.count_flops()
+        assert_same(counted.save_state(), plain.save_state(), mode)
+        np.testing.assert_array_equal(counted.train_steps(order(2)), plain.train_steps(order(2)))
+
+
+def the_peak_is_work_over_the_best_time() -> None:
+    import torch
+
+    from backends import torch_instruments as instruments
+
+    with mock.patch.object(instruments, "best_seconds", side_effect=[0.5, 0.25]):
+        found = instruments.measure_peak(torch.device("cpu"), "fp32")
+    assert found.flops_per_s == 2 * instruments.CPU_SIDE**3 / 0.5
+    assert found.bytes_per_s == 2 * instruments.COPY_BYTES / 0.25  # read and written
+
+    tries = iter([0.3, 0.1, 0.2])
+    with (
+        mock.patch.object(instruments, "cpu_seconds", side_effect=lambda run: next(tries)),
+        mock.patch.object(instruments, "TRIES_S", 0.0),
+    ):
+        assert instruments.best_seconds(lambda: None, torch.device("cpu")) == 0.1
+
+
+def the_peak_of_this_machine_is_credible() -> None:
+    for precision in ("fp32", "bf16"):
+        found = make("eager", precision=precision).peak()
+        assert 1e9 < found.flops_per_s < 1e15, found
+        assert 1e8 < found.bytes_per_s < 1e13, found
+    import torch
+
+    from backends import torch_instruments as instruments
+
+    seen = []
+    with mock.patch.object(
+        torch, "mm", side_effect=lambda a, b, out: seen.append({a.dtype, b.dtype, out.dtype})
+    ):
+        for precision in ("fp32", "bf16"):
+            instruments.measure_peak(torch.device("cpu"), precision)
+    assert seen[0] == {torch.float32}
+    assert seen[-1] == {torch.bfloat16}
+
+
+# ---- input pipeline
+
+
+def the_loader_gives_the_batches_that_were_asked_for() -> None:
+    import torch
+
+    from backends.torch_pipeline import ImageDataset, make_loader
+
+    given, rows = data(), order(7)
+    batches = list(make_loader(ImageDataset(given), rows, torch.device("cpu")))
+    assert len(batches) == 7
+    for (images, labels), row in zip(batches, rows, strict=True):
+        assert (images.dtype, labels.dtype) == (torch.float32, torch.int64)
+        expected = given.images[row].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
+        np.testing.assert_array_equal(images.numpy(), expected)
+        np.testing.assert_array_equal(labels.numpy(), given.labels[row])
+
+
+def a_pipeline_computes_what_eager_does() -> None:
+    for architecture in (MLP, CNN):
+        losses = {}
+        for mode in ("eager", "dataloader"):
+            losses[mode] = make(mode, architecture).train_steps(order(20))
+        # The same operations on the same numbers; only the layout of a convolution's input may differ.
+        np.testing.assert_allclose(losses["dataloader"], losses["eager"], rtol=2e-6)
+
+
+def torchvision_is_used_where_it_can_be_imported_and_named_where_not() -> None:
+    from backends import torch_pipeline as pipeline
+
+    assert make("eager").describe()["input_transforms"] is None
+    assert make("dataloader").describe()["input_transforms"] == pipeline.find_transforms()[1]
+    assert make("dataloader").describe()["input_workers"] == pipeline.WORKERS
+
+    here = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("torchvision")}
+    for text in ("raise RuntimeError('operator torchvision::nms does not exist')", "raise ImportError('no')"):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.object(sys, "path", [folder, *sys.path]):
+            Path(folder, "torchvision.py").write_text(text)
+            transform, name = pipeline.find_transforms()
+        assert transform is pipeline.scale_image
+        assert text.split("'")[1] in name, name
+    sys.modules.update(here)
+
+
+def torchvision_makes_the_same_numbers() -> bool:
+    """Return whether there is a torchvision to ask."""
+    from backends import torch_pipeline as pipeline
+
+    transform, name = pipeline.find_transforms()
+    if transform is pipeline.scale_image:
+        return False
+    assert name.startswith("torchvision "), name
+    for shape in ((28, 28, 1), (32, 32, 3)):
+        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        # It multiplies by 1 / 255 where we divide: that may round to the neighbouring float32.
+        np.testing.assert_allclose(transform(image).numpy(), pipeline.scale_image(image).numpy(), rtol=1.2e-7)
+    return True
+
+
+# ---- PyTorch's own defaults
+
+
+def the_start_is_that_of_torch_nn() -> None:
+    import torch
+    from torch import nn
+
+    backend = make("eager", matched=False)
+    backend.initialise(11)
+    torch.manual_seed(11)
+    layers = [nn.Linear(12 * 8 * 3, 16), nn.Linear(16, 9), nn.Linear(9, 7)]
+    found = backend.export_params()
+    for name, layer in zip(("dense1", "dense2", "logits"), layers, strict=True):
+        np.testing.assert_array_equal(found[f"{name}/bias"], layer.bias.detach().numpy())
+        # The first kernel's rows are in another order, that of the flattened image.
+        expected = layer.weight.detach().numpy().T
+        np.testing.assert_array_equal(np.sort(found[f"{name}/kernel"], 0), np.sort(expected, 0))
+    backend.initialise(12)
+    assert (backend.export_params()["logits/bias"] != found["logits/bias"]).all()
+
+
+def initialising_resets_the_optimizer() -> None:
+    for mode in ("eager", "dataloader"):
+        for name in RATES:
+            backend = make(mode, optimizer=name, matched=False)
+            backend.initialise(3)
+            first = backend.train_steps(order(6))
+            backend.initialise(3)
+            np.testing.assert_array_equal(backend.train_steps(order(6)), first, err_msg=f"{mode}, {name}")
+            assert len(set(first.tolist())) == 6
+
+
+def the_optimizers_are_torch_optims_own() -> None:
+    import torch
+
+    own = {
+        "sgd": (torch.optim.SGD, {}),
+        "momentum": (torch.optim.SGD, {"momentum": 0.9}),
+        "adam": (torch.optim.Adam, {}),
+        "rmsprop": (torch.optim.RMSprop, {}),
+    }
+    for name, (kind, constants) in own.items():
+        found = make("eager", optimizer=name, matched=False)._optimizer
+        assert type(found) is kind, f"{name}: {type(found)}"
+        expected = kind([torch.nn.Parameter(torch.zeros(1))], lr=RATES[name], **constants)
+        assert found.defaults == expected.defaults, name
+
+
+def a_state_of_a_default_optimizer_can_be_taken_up() -> None:
+    for name in RATES:
+        backend = make("eager", optimizer=name, matched=False)
+        backend.initialise(3)
+        backend.train_steps(order(5))
+        state = backend.save_state()
+        expected = backend.train_steps(order(4))
+        backend.restore_state(state)
+        np.testing.assert_array_equal(backend.train_steps(order(4)), expected, err_msg=name)
+
+
+def the_order_is_that_of_a_random_sampler() -> None:
+    import torch
+    from torch.utils.data import RandomSampler
+
+    backend = make("eager", matched=False)
+    for seed in (0, 7, 2**40 + 1):
+        torch.manual_seed(seed)
+        sampler = RandomSampler(range(200))
+        for epoch in range(20):
+            found = backend.permutation(seed, epoch)
+            assert found.dtype == np.int32
+            assert found.tolist() == list(sampler), f"seed {seed}, epoch {epoch}"
+
+
+# ---- run, in a process of its own
+
+CHECKS = {
+    check.__name__: check
+    for check in (
+        split_steps_train_as_train_steps_do,
+        each_part_of_a_step_holds_its_own,
+        the_counter_agrees_with_a_count_by_hand,
+        counting_leaves_training_as_it_was,
+        the_peak_is_work_over_the_best_time,
+        the_peak_of_this_machine_is_credible,
+        the_loader_gives_the_batches_that_were_asked_for,
+        a_pipeline_computes_what_eager_does,
+        torchvision_is_used_where_it_can_be_imported_and_named_where_not,
+        torchvision_makes_the_same_numbers,
+        the_start_is_that_of_torch_nn,
+        initialising_resets_the_optimizer,
+        the_optimizers_are_torch_optims_own,
+        a_state_of_a_default_optimizer_can_be_taken_up,
+        the_order_is_that_of_a_random_sampler,
+    )
+}
+
+
+def run_checks(names: list[str]) -> dict[str, Any]:
+    """Return for each check what it returned and what went wrong; called in a child process."""
+    found = {}
+    for name in names:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                warnings.filterwarnings("default", category=DeprecationWarning)
+                found[name] = (CHECKS[name](), None)
+        except Exception:
+            found[name] = (None, traceback.format_exc())
+    return found
+
+
+@pytest.fixture(scope="module")
+def found(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Return what `run_checks` found, of all checks that this session selected."""
+    here = [item for item in request.session.items if item.path == request.path]
+    return in_process(
+        INFOS["torch"], "test_torch_backend:run_checks", [item.callspec.params["check"] for item in here]
+    )
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_beside_the_contract(check, found):
+    returned, wrong = found[check]
+    assert wrong is None, wrong
+    if returned is False:
+        pytest.skip("torchvision cannot be imported here")

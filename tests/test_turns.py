@@ -1,0 +1,136 @@
+"""A block: jobs side by side, a window each in turn."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import fakes
+import msgspec
+import psutil
+import pytest
+
+from backends.base import BackendInfo
+from bench.launch import Outcome
+from bench.plan import balanced_order
+from bench.protocol import AnyEvent, Evaluated, FirstStep, Ready, Started, Timed
+from bench.turns import BlockJob, BlockOutcome, run_block
+
+Heard = list[tuple[int, AnyEvent]]
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+
+
+def jobs_of(infos: Sequence[BackendInfo], *, windows: int = 5, epochs: float = 0.0) -> list[BlockJob]:
+    return [
+        BlockJob(task=fakes.task_for(info, windows=windows, epochs=epochs), python=Path(sys.executable))
+        for info in infos
+    ]
+
+
+def run(infos: Sequence[BackendInfo], **changes: float) -> tuple[BlockOutcome, Heard]:
+    heard: Heard = []
+    outcome = run_block(
+        jobs_of(infos, **changes),  # type: ignore[arg-type]
+        on_event=lambda place, event: heard.append((place, event)),
+    )
+    return outcome, heard
+
+
+def windows_of(outcome: Outcome) -> int:
+    return sum(isinstance(event, Timed) for event in outcome.events)
+
+
+def test_jobs_start_one_after_another_and_then_take_turns() -> None:
+    outcome, heard = run([fakes.STEADY, fakes.QUICK, fakes.info("third", "fakes:Steady")])
+    assert [one.status for one in outcome.outcomes] == ["ok"] * 3
+    started = [place for place, event in heard if isinstance(event, Started | Ready)]
+    assert started == [0, 0, 1, 1, 2, 2]
+    turns = [place for place, event in heard if isinstance(event, Timed)]
+    expected = [place for number in range(outcome.rounds) for place in balanced_order(3, number)]
+    assert turns == expected
+    assert [windows_of(one) for one in outcome.outcomes] == [outcome.rounds] * 3
+    assert len(outcome.conditions.canary_s) == outcome.rounds + 1
+
+
+def test_each_ends_alone_when_all_turns_are_over() -> None:
+    _, heard = run([fakes.STEADY, fakes.QUICK], epochs=1.0)
+    last_turn = max(number for number, (_, event) in enumerate(heard) if isinstance(event, Timed))
+    learned = [place for place, event in heard[last_turn:] if isinstance(event, Evaluated)]
+    assert learned == sorted(learned)
+    assert set(learned) == {0, 1}
+
+
+def test_waiting_for_a_turn_costs_a_job_nothing() -> None:
+    outcome, _ = run([fakes.STEADY, fakes.QUICK], windows=20)
+    for one in outcome.outcomes:
+        trained = sum(event.window.seconds for event in one.events if isinstance(event, Timed))
+        assert trained < one.wall_s < trained + 4
+    assert sum(one.wall_s for one in outcome.outcomes) >= outcome.conditions.seconds * 0.9
+
+
+@pytest.mark.parametrize("target", ["ExitsInTraining", "NotHere", "Raises"])
+def test_a_job_that_fails_leaves_the_others_their_turns(target: str) -> None:
+    outcome, _ = run([fakes.info("bad", f"fakes:{target}"), fakes.STEADY])
+    bad, good = outcome.outcomes
+    assert bad.status in ("crashed", "unavailable", "failed")
+    assert good.status == "ok"
+    assert windows_of(good) == outcome.rounds >= 5
+
+
+def test_a_job_that_drifts_is_named_and_gets_twice_the_rounds() -> None:
+    outcome, _ = run([fakes.info("drifter", "fakes:Drifts"), fakes.STEADY], windows=15)
+    drifter, steady = outcome.outcomes
+    assert (drifter.status, steady.status) == ("no_steady_state", "ok")
+    assert drifter.error == "the rate still drifts after 30 windows"
+    assert outcome.rounds == 30
+
+
+def test_a_job_that_hangs_ends_at_its_limit_and_the_others_go_on() -> None:
+    hangs, steady = jobs_of([fakes.info("hangs", "fakes:HangsInTraining"), fakes.STEADY])
+    spec = msgspec.structs.replace(hangs.task.spec, time_limit_s=2.0)
+    hangs = msgspec.structs.replace(hangs, task=msgspec.structs.replace(hangs.task, spec=spec))
+    outcome = run_block([hangs, steady])
+    assert [one.status for one in outcome.outcomes] == ["timeout", "ok"]
+    assert outcome.outcomes[0].wall_s < 4
+
+
+def test_jobs_without_windows_only_learn() -> None:
+    outcome, heard = run([fakes.STEADY], windows=0, epochs=0.5)
+    assert outcome.rounds == 0
+    assert outcome.outcomes[0].status == "ok"
+    assert not any(isinstance(event, Timed) for _, event in heard)
+
+
+def test_two_may_start_at_a_time() -> None:
+    heard: Heard = []
+    run_block(
+        jobs_of([fakes.STEADY, fakes.QUICK]),
+        on_event=lambda place, event: heard.append((place, event)),
+        together=True,
+    )
+    assert sum(isinstance(event, FirstStep) for _, event in heard) == 2
+
+
+def test_ctrl_c_leaves_nothing_running() -> None:
+    def interrupt(_place: int, event: AnyEvent) -> None:
+        if isinstance(event, Timed):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_block(jobs_of([fakes.STEADY, fakes.QUICK]), on_event=interrupt)
+    assert psutil.Process().children(recursive=True) == []
+
+
+def test_a_job_is_slowed_by_the_share_that_is_asked() -> None:
+    def rate(slowdown: float | None) -> float:
+        (job,) = jobs_of([fakes.STEADY], windows=10)
+        task = msgspec.structs.replace(job.task, slowdown=slowdown)
+        (outcome,) = run_block([msgspec.structs.replace(job, task=task)]).outcomes
+        windows = [event.window for event in outcome.events if isinstance(event, Timed)]
+        return max(window.samples / window.seconds for window in windows)
+
+    assert rate(None) / rate(0.5) == pytest.approx(1.5, rel=0.1)
