@@ -23,6 +23,7 @@ from bench.statistics import (
     log_throughput,
     success_interval,
 )
+from bench.taint import in_quiet_rounds
 
 FEWEST_BLOCKS = 3
 """A trial with fewer blocks in which both sides did all they were asked is lost: an interval needs them."""
@@ -236,15 +237,12 @@ def _pair(
     sides = {side.side: side for side in block.sides if side.status == "ok"}
     if base not in sides or head not in sides:
         return None
-    rounds = min(len(sides[base].windows), len(sides[head].windows))
-    if not rounds:
-        return None
-    latest = slice(max(0, rounds - windows), rounds)
-    return _costs(sides[base], latest), _costs(sides[head], latest)
+    found = [_costs(sides[side])[-windows:] for side in (base, head)]
+    return (found[0], found[1]) if found[0] and len(found[0]) == len(found[1]) else None
 
 
-def _costs(side: SideRecord, which: slice) -> tuple[float, ...]:
-    return tuple(window.seconds / window.samples for window in side.windows[which])
+def _costs(side: SideRecord) -> tuple[float, ...]:
+    return tuple(window.seconds / window.samples for window in in_quiet_rounds(side.windows))
 
 
 def _row(judge: Judge, trials: Sequence[Trial]) -> Row:

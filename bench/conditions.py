@@ -65,14 +65,22 @@ class Watch:
         self._canary = Canary()
         self._canary.seconds()  # the first touches its memory for the first time
         self._canary_s: list[float] = []
+        self._round_steal: list[float | None] = []
         self._gpu = gpu
         self._gpu_before = read_gpu(own_pids) if gpu else None
         self._load_average = psutil.getloadavg()[0]
+        self._round_before: CpuTimes | None = None
         self._before = _read_counters(own_pids)
 
     def round(self) -> None:
         """Time the canary; to be called before every round of turns."""
         self._canary_s.append(self._canary.seconds())
+        self._round_before = _read_cpu()
+
+    def round_over(self) -> float | None:
+        """Return the share of CPU time that the hypervisor gave to others in the round that is over."""
+        self._round_steal.append(steal_share(self._round_before, _read_cpu()))
+        return self._round_steal[-1]
 
     def finish(self, own_pids: Collection[int]) -> Conditions:
         """Return what was seen since the beginning; to be called once, while the workers still wait."""
@@ -88,6 +96,7 @@ class Watch:
         return Conditions(
             seconds=seconds,
             steal_share=steal_share(before.cpu, after.cpu),
+            round_steal=tuple(self._round_steal),
             throttled_share=throttled_share(before.throttled_s, after.throttled_s, seconds * cpus),
             pressure_share=share_of(before.waited_s, after.waited_s, seconds),
             foreign_share=foreign_share(before.cpu, after.cpu, own_ticks) if alone else None,
@@ -226,11 +235,15 @@ def _read_counters(own_pids: Collection[int]) -> _Counters:
     }
     return _Counters(
         seconds=time.monotonic(),
-        cpu=parse_stat(read_text(_PROC / "stat"), _allowed_cpus()),
+        cpu=_read_cpu(),
         own_ticks=read_own_ticks(own_pids),
         throttled_s=throttled_s,
         waited_s=parse_pressure_s(read_text(_PROC / "pressure/cpu")),
     )
+
+
+def _read_cpu() -> CpuTimes | None:
+    return parse_stat(read_text(_PROC / "stat"), _allowed_cpus())
 
 
 def _allowed_cpus() -> set[int]:

@@ -14,6 +14,7 @@ from bench.statistics import (
     paired_difference,
     ratio_interval,
 )
+from bench.taint import in_quiet_rounds
 
 
 def widest_half_width(jobs: Sequence[JobRecord]) -> float:
@@ -26,7 +27,7 @@ def widest_half_width(jobs: Sequence[JobRecord]) -> float:
     windows = max((job.spec.windows for job in jobs), default=0)
     for job in jobs:
         if job.status == "ok" and job.windows:
-            rates = [log_rate(window.samples, window.seconds) for window in job.windows]
+            rates = [log_rate(window.samples, window.seconds) for window in in_quiet_rounds(job.windows)]
             logs[job.spec.cell][job.spec.block] = rates
     if not logs:
         return 0.0

@@ -55,6 +55,10 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
     """What the harness asks of a worker that measures, once it is ready."""
 
 
+class Begin(Command, frozen=True, kw_only=True, tag="begin"):
+    """Take the first step and warm up, answered by `Ready`. Until then a worker only builds."""
+
+
 class Turn(Command, frozen=True, kw_only=True, tag="turn"):
     """Train one window, answered by `Timed`."""
 
@@ -63,7 +67,7 @@ class Finish(Command, frozen=True, kw_only=True, tag="finish"):
     """No more turns: describe, learn if that was asked, and end."""
 
 
-AnyCommand: TypeAlias = Turn | Finish
+AnyCommand: TypeAlias = Begin | Turn | Finish
 Task: TypeAlias = MeasureTask | VerifyTask | ProbeTask
 
 

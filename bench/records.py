@@ -35,6 +35,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     energy_j: float | None = None
     """What the machine, or the GPU the job runs on, drew in that time; None where no meter tells."""
+    round_steal: float | None = None
+    """Share of CPU time that the hypervisor gave to others in the whole round, the same for all its jobs."""
 
 
 class EpochPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -163,7 +165,9 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
 
     seconds: float
     steal_share: float | None
-    """What the hypervisor gave to somebody else."""
+    """What the hypervisor gave to somebody else, over all rounds."""
+    round_steal: tuple[float | None, ...] = ()
+    """The same in each round."""
     throttled_share: float | None
     """Of the time, that the control group was kept from running for having used up its quota."""
     pressure_share: float | None

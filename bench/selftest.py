@@ -280,9 +280,8 @@ class Collector:
 
 def _side_record(side: Side, job: BlockJob, outcome: Outcome) -> SideRecord:
     windows: Sequence[Timing] = [
-        Timing(event.window.steps, event.window.samples, event.window.seconds)
-        for event in outcome.events
-        if isinstance(event, Timed)
+        Timing(window.steps, window.samples, window.seconds, window.round_steal)
+        for window in (event.window for event in outcome.events if isinstance(event, Timed))
     ]
     return SideRecord(
         side=side.name,

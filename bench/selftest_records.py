@@ -39,11 +39,12 @@ TRIALS = (("A", "B"), ("A", "C"), ("B", "slower by 3 %"), ("C", "slower by 5 %")
 
 
 class Timing(msgspec.Struct, frozen=True, array_like=True):
-    """A window, as a row of three numbers."""
+    """A window, as a row of four numbers; the last is that of `bench.records.Window`."""
 
     steps: int
     samples: int
     seconds: float
+    round_steal: float | None = None
 
 
 class SideRecord(msgspec.Struct, frozen=True, kw_only=True):

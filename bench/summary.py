@@ -17,7 +17,7 @@ from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Statu
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
 from bench.statistics import Estimate, estimate, log_rate, log_throughput
-from bench.taint import UNDISTURBED, Screening, dropped_blocks
+from bench.taint import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
 from bench.verdicts import Standing, Verdict, answer, judge
 
 FEWEST_FOR_INTERVAL = 3
@@ -264,7 +264,7 @@ def _read_job(record: JobRecord) -> _Job:
     logs: tuple[float, ...] = ()
     fault = None
     try:
-        logs = tuple(log_rate(window.samples, window.seconds) for window in record.windows)
+        logs = tuple(log_rate(window.samples, window.seconds) for window in in_quiet_rounds(record.windows))
     except ValueError as error:
         fault = f"failed: {error}"
     if record.status != "ok":
@@ -370,7 +370,7 @@ def _throughput(found: _Evidence, counting: Sequence[_Job]) -> Estimate | None:
 
 def _energy_per_1000(job: _Job) -> float | None:
     """Return the joules for 1,000 samples over the windows that count; None unless each was metered."""
-    windows = job.record.windows[-job.latest :]
+    windows = in_quiet_rounds(job.record.windows)[-job.latest :]
     joules = [window.energy_j for window in windows if window.energy_j is not None]
     samples = sum(window.samples for window in windows)
     return 1000 * math.fsum(joules) / samples if samples and len(joules) == len(windows) else None

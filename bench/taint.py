@@ -6,6 +6,7 @@ Only what the machine did besides is looked at, never a rate: leaving a block ou
 import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -13,7 +14,10 @@ import numpy as np
 from bench.records import BlockRecord, Conditions
 
 MOST_STEAL = 0.10
-"""Of CPU time: a shared machine loses a few percent all the time, and turns spread them over all sides."""
+"""Of CPU time in a round: a shared machine loses a few percent all the time, and turns spread them over all
+sides. Larger losses come in spells, so rounds are left out, and others taken in their place."""
+FEWEST_QUIET = 0.25
+"""Share of a block's rounds that must be quiet; with fewer none is left out, and the block is tainted."""
 MOST_THROTTLED = 0.01
 """Of the time: a job that is stopped for having used up its quota stops for tens of milliseconds, about as
 long as a window takes, and which side that hits is chance."""
@@ -102,6 +106,30 @@ def _screen(flagged: Mapping[int, tuple[Flag, ...]], min_blocks: int) -> Screeni
     )
 
 
+class InRound(Protocol):
+    """A window that knows what its round was like."""
+
+    @property
+    def round_steal(self) -> float | None: ...
+
+
+W = TypeVar("W", bound=InRound)
+
+
+def is_quiet(round_steal: float | None) -> bool:
+    """Say whether a round counts, by the share of CPU time that the hypervisor gave to others in it."""
+    return round_steal is None or round_steal <= MOST_STEAL
+
+
+def in_quiet_rounds(windows: Sequence[W]) -> list[W]:
+    """Return the windows of the rounds that count; all of them where too few do, which taints the block.
+
+    All jobs of a block share the rounds, so of each the same windows are left out, whatever they say.
+    """
+    quiet = [window for window in windows if is_quiet(window.round_steal)]
+    return quiet if len(quiet) >= FEWEST_QUIET * len(windows) else list(windows)
+
+
 def run_canary(blocks: Sequence[BlockRecord]) -> float | None:
     """Return the median over a run's blocks of the canary's median in each, in seconds; None without any."""
     medians = [float(np.median(one.conditions.canary_s)) for one in blocks if one.conditions.canary_s]
@@ -118,10 +146,10 @@ def flags(conditions: Conditions, run_canary_s: float | None) -> tuple[str, ...]
 
 def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag, ...]:
     """Return what `flags` says, with how bad each is."""
-    found = [
+    found = _steal_flags(conditions)
+    found += [
         Flag(words=f"{words.format(_percent(share))}, more than {_percent(most)}", severity=share / most)
         for words, share, most in (
-            ("the hypervisor gave {} of CPU time to others", conditions.steal_share, MOST_STEAL),
             (
                 "the quota of CPU time held the jobs back {} of the time",
                 conditions.throttled_share,
@@ -139,6 +167,18 @@ def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag
             )
             found.append(Flag(words=words, severity=ratio / MOST_CANARY))
     return (*found, *_gpu_flags(conditions))
+
+
+def _steal_flags(conditions: Conditions) -> list[Flag]:
+    rounds = len(conditions.round_steal)
+    loud = sum(not is_quiet(share) for share in conditions.round_steal)
+    if rounds - loud >= FEWEST_QUIET * rounds:
+        return []
+    words = (
+        f"the hypervisor gave more than {_percent(MOST_STEAL)} of CPU time to others "
+        f"in {loud} of {rounds} rounds"
+    )
+    return [Flag(words=words, severity=FEWEST_QUIET * rounds / max(1, rounds - loud))]
 
 
 def _gpu_flags(conditions: Conditions) -> list[Flag]:

@@ -5,6 +5,7 @@ by more than most frameworks do. A turn lasts a tenth of a second, so a mood mee
 what rounds tell of two jobs is compared round by round.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from math import inf, log
@@ -15,9 +16,13 @@ import msgspec
 from bench.conditions import Watch
 from bench.launch import Outcome, Worker
 from bench.plan import balanced_order
-from bench.protocol import AnyEvent, Finish, MeasureTask, Ready, Timed, Turn
-from bench.records import Conditions
+from bench.protocol import AnyEvent, Begin, Built, Finish, MeasureTask, Ready, Timed, Turn
+from bench.records import Conditions, Window
 from bench.statistics import settled
+from bench.taint import FEWEST_QUIET, in_quiet_rounds, is_quiet
+
+PAUSE_S = 0.5
+"""Between rounds while the machine is disturbed: such spells pass."""
 
 
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,7 +52,8 @@ def run_block(
 
     All are asked for as many windows as the first. `on_event` and `on_end` get the place of a job in `jobs`.
     At `deadline`, a time of the monotonic clock, whatever still runs is ended.
-    With `together` two start at a time, which is quicker and leaves the times of starting worth nothing.
+    With `together` two are built at a time, which is quicker and leaves the times of starting worth nothing;
+    they warm up alone all the same.
     KeyboardInterrupt leaves no process running.
     """
     with ExitStack() as stack:
@@ -71,13 +77,16 @@ def run_block(
         while len(workers) < len(jobs):
             begun = [start(place) for place in range(len(workers), len(jobs))[:at_once]]
             for worker in begun:
+                worker.wait_for(Built)
+            for worker in begun:
+                worker.ask(Begin())
                 worker.wait_for(Ready)
             workers += begun
         rounds, conditions, logs = _take_turns(workers, jobs[0].task)
         outcomes = []
         for place, worker in enumerate(workers):
             worker.ask(Finish())
-            outcome = worker.finish()
+            outcome = _with_steal(worker.finish(), conditions.round_steal)
             if outcome.status == "ok" and rounds and not _settled(place, logs, jobs[0].task.spec.windows):
                 outcome = msgspec.structs.replace(
                     outcome,
@@ -92,37 +101,64 @@ def run_block(
 def _take_turns(workers: Sequence[Worker], task: MeasureTask) -> tuple[int, Conditions, list[list[float]]]:
     """Let the workers take turns until all rates have settled, or twice the windows asked for are taken.
 
-    Returns the rounds, the conditions and every worker's ln(samples/s) from the first round on.
+    Rounds that the hypervisor disturbed come on top, up to four times the windows asked for in all. Returns
+    the rounds, the conditions and every worker's ln(samples/s) in the rounds that count.
     """
     pids = [worker.pid for worker in workers]
     windows = task.spec.windows
-    logs: list[list[float]] = [[] for _ in workers]
-    rounds = 0
+    most = round(windows / FEWEST_QUIET)
+    taken: list[list[Window]] = [[] for _ in workers]
+    logs: list[list[float]] = []
+    rounds = quiet = 0
     watch = Watch(pids, gpu=task.spec.cell.device == "gpu")
-    while any(not worker.over for worker in workers):
-        going = [place for place, worker in enumerate(workers) if not worker.over]
-        if rounds >= 2 * windows:
-            break
-        if rounds >= windows and all(_settled(place, logs, windows) for place in going):
-            break
+    while windows and rounds < most and any(not worker.over for worker in workers):
         watch.round()
+        before = [len(of_one) for of_one in taken]
         for place in balanced_order(len(workers), rounds):
             if (window := _turn(workers[place])) is not None:
-                logs[place].append(window)
+                taken[place].append(window)
         rounds += 1
+        steal = watch.round_over()
+        for of_one, count in zip(taken, before, strict=True):
+            of_one[count:] = [msgspec.structs.replace(window, round_steal=steal) for window in of_one[count:]]
+        logs = [_logs(in_quiet_rounds(of_one)) for of_one in taken]
+        quiet += is_quiet(steal)
+        going = [place for place, worker in enumerate(workers) if not worker.over]
+        if quiet >= 2 * windows or (
+            quiet >= windows and all(_settled(place, logs, windows) for place in going)
+        ):
+            break
+        if not is_quiet(steal):
+            time.sleep(PAUSE_S)
     return rounds, watch.finish(pids), logs
 
 
-def _turn(worker: Worker) -> float | None:
-    """Let a worker train one window and return ln(samples/s); None where it is over."""
+def _turn(worker: Worker) -> Window | None:
+    """Let a worker train one window; None where it is over."""
     if worker.over:
         return None
     worker.ask(Turn())
     event = worker.wait_for(Timed)
-    return None if event is None else log(event.window.samples / event.window.seconds)
+    return None if event is None else event.window
+
+
+def _logs(windows: Sequence[Window]) -> list[float]:
+    return [log(window.samples / window.seconds) for window in windows]
 
 
 def _settled(place: int, logs: Sequence[Sequence[float]], windows: int) -> bool:
     """Say whether a job's latest windows are level, by themselves or beside those of another job."""
     others = [of_other for other, of_other in enumerate(logs) if other != place]
     return settled(logs[place], others, latest=windows)
+
+
+def _with_steal(outcome: Outcome, round_steal: Sequence[float | None]) -> Outcome:
+    """Return an outcome whose windows know what their rounds were like; window k is of round k."""
+    rounds = iter(round_steal)
+    events = tuple(
+        Timed(window=msgspec.structs.replace(event.window, round_steal=next(rounds, None)))
+        if isinstance(event, Timed)
+        else event
+        for event in outcome.events
+    )
+    return msgspec.structs.replace(outcome, events=events)

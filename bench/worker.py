@@ -136,6 +136,7 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
         images=len(training.images), batch_size=workload.batch_size, seed=spec.seed, permute=permute
     )
     trained = backend if task.slowdown is None else cast(Backend, Slowed(backend, task.slowdown))
+    next(commands, None)  # to begin: the first step is to have the machine for itself
     with Meter.open(cell.device) as meter:
         trainer = Trainer(trained, order, meter)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from synthetic import make_block, make_cell, make_conditions
 
 from bench import taint
-from bench.records import GpuReading
-from bench.taint import dropped_blocks, flags, run_canary
+from bench.records import GpuReading, Window
+from bench.taint import dropped_blocks, flags, in_quiet_rounds, run_canary
 
 CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))
 SHARES = st.one_of(st.none(), st.floats(0, 1))
@@ -32,7 +32,10 @@ def test_a_quiet_block_has_no_flag():
 @pytest.mark.parametrize(
     ("conditions", "said"),
     [
-        ({"steal_share": 0.2}, "the hypervisor gave 20 % of CPU time to others, more than 10 %"),
+        (
+            {"round_steal": (0.3,) * 31 + (0.1,) * 9},
+            "the hypervisor gave more than 10 % of CPU time to others in 31 of 40 rounds",
+        ),
         (
             {"throttled_share": 0.014},
             "the quota of CPU time held the jobs back 1.4 % of the time, more than 1 %",
@@ -170,3 +173,30 @@ def test_the_screening_cannot_see_a_rate():
     source = Path(taint.__file__).read_text(encoding="utf-8")
     assert "JobRecord" not in source
     assert "Window" not in source
+
+
+# ---- rounds
+
+
+def windows_in(*steals: float | None) -> list[Window]:
+    return [
+        Window(steps=place, samples=100, seconds=0.1, round_steal=one) for place, one in enumerate(steals)
+    ]
+
+
+def test_windows_of_disturbed_rounds_are_left_out_whatever_they_say():
+    windows = windows_in(0.0, 0.11, 0.1, None, 0.5)
+    assert [window.steps for window in in_quiet_rounds(windows)] == [0, 2, 3]
+
+
+def test_where_too_few_rounds_are_quiet_none_is_left_out_and_the_block_is_tainted():
+    steals = (0.0, 0.3, 0.3, 0.3, 0.3)
+    assert in_quiet_rounds(windows_in(*steals)) == windows_in(*steals)
+    assert len(flags(make_conditions(round_steal=steals), None)) == 1
+    assert flags(make_conditions(round_steal=steals[:4]), None) == ()
+    assert len(in_quiet_rounds(windows_in(*steals[:4]))) == 1
+
+
+def test_without_windows_there_is_nothing_to_leave_out():
+    assert in_quiet_rounds([]) == []
+    assert flags(make_conditions(round_steal=()), None) == ()

@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from backends.base import BackendInfo
+from bench import turns
+from bench.conditions import Watch
 from bench.launch import Outcome
 from bench.plan import balanced_order
 from bench.protocol import AnyEvent, Evaluated, FirstStep, Ready, Started, Timed
@@ -134,3 +136,34 @@ def test_a_job_is_slowed_by_the_share_that_is_asked() -> None:
         return max(window.samples / window.seconds for window in windows)
 
     assert rate(None) / rate(0.5) == pytest.approx(1.5, rel=0.1)
+
+
+class Moody(Watch):
+    """Says that the hypervisor disturbed the first rounds."""
+
+    disturbed = 3
+
+    def round_over(self) -> float | None:
+        super().round_over()
+        self._round_steal[-1] = 0.4 if len(self._round_steal) <= self.disturbed else 0.01
+        return self._round_steal[-1]
+
+
+def test_a_disturbed_round_is_kept_marked_and_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(turns, "PAUSE_S", 0.01)
+    outcome, _ = run([fakes.STEADY, fakes.QUICK])
+    assert outcome.rounds >= 5 + Moody.disturbed
+    for one in outcome.outcomes:
+        steals = [event.window.round_steal for event in one.events if isinstance(event, Timed)]
+        assert steals == [0.4] * 3 + [0.01] * (outcome.rounds - 3)
+        assert one.status == "ok"
+
+
+def test_a_machine_that_is_never_quiet_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(Moody, "disturbed", 1000)
+    monkeypatch.setattr(turns, "PAUSE_S", 0.01)
+    outcome, _ = run([fakes.STEADY])
+    assert outcome.rounds == 20, "four times the five windows asked for"
+    assert outcome.outcomes[0].status == "ok"

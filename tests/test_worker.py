@@ -21,6 +21,7 @@ from bench.order import BatchOrder
 from bench.protocol import (
     AnyCommand,
     AnyEvent,
+    Begin,
     Built,
     DataLoaded,
     Described,
@@ -51,7 +52,7 @@ def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
     """Return the events of a job done in this process."""
     events: list[AnyEvent] = []
     task = fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes)
-    commands: list[AnyCommand] = [*(Turn() for _ in range(task.spec.windows)), Finish()]
+    commands: list[AnyCommand] = [Begin(), *(Turn() for _ in range(task.spec.windows)), Finish()]
     worker.measure(task, iter(commands), events.append)
     return events
 
@@ -370,7 +371,7 @@ def spoken(task: MeasureTask) -> tuple[int, list[AnyEvent]]:
             pass_fds=(write_end,), env={**os.environ, "PYTHONPATH": fakes.python_path()},
         )  # fmt: skip
         os.close(write_end)
-        said = [msgspec.json.encode(message) + b"\n" for message in (task, Turn(), Finish())]
+        said = [msgspec.json.encode(message) + b"\n" for message in (task, Begin(), Turn(), Finish())]
         process.communicate(b"".join(said), timeout=60)
         events = [msgspec.json.decode(line, type=AnyEvent) for line in channel]
     return process.returncode, events
