@@ -337,17 +337,16 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> t
 
 
 def make_default_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return torch.optim's own, its constants too; the rate is the workload's, and so is a momentum."""
-    rate = spec.learning_rate
+    """Return torch.optim's own, constants too; a momentum, which is none by default, is the workload's."""
     match spec.name:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=rate)
+            return torch.optim.SGD(parameters)
         case "momentum":
-            return torch.optim.SGD(parameters, lr=rate, momentum=spec.momentum)
+            return torch.optim.SGD(parameters, momentum=spec.momentum)
         case "adam":
-            return torch.optim.Adam(parameters, lr=rate)
+            return torch.optim.Adam(parameters)
         case "rmsprop":
-            return torch.optim.RMSprop(parameters, lr=rate)
+            return torch.optim.RMSprop(parameters)
 
 
 class RMSProp(torch.optim.Optimizer):

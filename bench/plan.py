@@ -37,17 +37,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         for preset in (
             Preset(
                 name="quick", summary="the taught modes, 5 blocks, 15 minutes",
-                budget_s=15 * 60, modes="taught", min_blocks=5, windows=20, window_s=0.1,
+                budget_s=15 * 60, modes="taught", min_blocks=5, windows=40, window_s=0.05,
                 epochs=3, seeds=1,
             ),
             Preset(
                 name="standard", summary="every mode, 8 blocks, 2 hours",
-                budget_s=2 * 3600, modes="all", min_blocks=8, windows=20, window_s=0.1,
+                budget_s=2 * 3600, modes="all", min_blocks=8, windows=40, window_s=0.05,
                 epochs=10, seeds=3,
             ),
             Preset(
                 name="full", summary="every mode, 10 blocks, 8 hours",
-                budget_s=8 * 3600, modes="all", min_blocks=10, windows=40, window_s=0.1,
+                budget_s=8 * 3600, modes="all", min_blocks=10, windows=80, window_s=0.05,
                 epochs=20, seeds=5,
             ),
         )

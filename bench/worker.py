@@ -5,6 +5,7 @@ the task is to measure, a line for every command; events are JSON lines on the f
 frameworks print to standard output and standard error as they please.
 """
 
+import math
 import os
 import sys
 import time
@@ -63,6 +64,9 @@ Emit = Callable[[AnyEvent], None]
 
 WARMUP_S = 0.5
 """Training for at least so long comes before the first window, however short a window is."""
+LEAD_S = 0.01
+"""Training before every window that does not count: while a job waited, others had the caches and its threads
+slept. A network whose step takes more than twice that goes without, as a step of it hides what that costs."""
 _CLOSER_STEPS = 20
 """Steps that are looked at to split one, at most; as many as take `WARMUP_S`."""
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
@@ -206,23 +210,27 @@ class Trainer:
 
 
 def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Grow the window until it lasts `window_s`, say that all is ready, and train one at every `Turn`."""
-    steps = 1
+    """Grow the window until it lasts `window_s`, say that all is ready, and train one at every `Turn`.
+
+    What a window lasts is judged by the quickest of the warm-up, as the machine's moods only make it slower:
+    processes of one program then train windows of as many steps.
+    """
+    steps, step_s = 1, math.inf
     while True:
         window = trainer.train(steps)
         emit(WarmedUp(window=window))
-        a_window = steps * window_s / window.seconds
+        step_s = min(step_s, window.seconds / steps)
         if window.seconds >= window_s / 2 and trainer.train_s >= WARMUP_S:
             break
         # At most eightfold: the first steps are slow, and one guess from them would overshoot.
-        steps = max(1, min(round(a_window), steps * 8))
-    steps = max(1, round(a_window))
+        steps = max(1, min(round(window_s / step_s), steps * 8))
+    steps = max(1, round(window_s / step_s))
+    lead = math.ceil(LEAD_S / step_s) if step_s <= 2 * LEAD_S else 0
     emit(Ready())
     for command in commands:
         if not isinstance(command, Turn):
             return
-        # While it waited others had the caches: a few steps to get them back, which do not count.
-        if lead := steps // 10:
+        if lead:
             trainer.train(lead)
         emit(Timed(window=trainer.train(steps)))
 

@@ -113,7 +113,7 @@ def results(folder: Path) -> list[Path]:
         (("run", "--dataset-limit", "0"), ("--dataset-limit", "0")),
         (("run", "--dataset-limit", "-1"), ("--dataset-limit", "-1")),
         (("run", "--dataset-limit", "many"), ("--dataset-limit",)),
-        (("run", "--backend", "numpy", "--sample", "--dataset-limit", "99"), ("--dataset-limit 99",)),
+        (("run", "--backend", "numpy", "--sample", "--dataset-limit", "99"), ("99 training images",)),
         (("run", "--python", "torch"), ("--python 'torch' is not NAME=PATH",)),
         (("run", "--python", "=/bin/sh"), ("is not NAME=PATH",)),
         (("run", "--python", "torch="), ("is not NAME=PATH",)),
@@ -290,11 +290,11 @@ def test_a_run_cut_off_in_a_record_is_resumed_and_the_user_is_told(
     (folder,) = results(tmp_path)
     path = folder / RECORDS
     path.write_bytes(path.read_bytes()[:-30])
-    assert "left out, as it cannot be read: records.jsonl line 3" in call("report").err
+    assert "left out, as it cannot be read: records.jsonl line 5" in call("report").err
     said = call("run", "--resume", folder.name)
     assert said.status == 0, said
-    assert f"moved to {QUARANTINE}, as it cannot be read: records.jsonl line 3" in said.err
-    assert [job.spec.block for job in read_run(folder).jobs] == [0, 1]
+    assert f"moved to {QUARANTINE}, as it cannot be read: records.jsonl line 5" in said.err
+    assert [block.block for block in read_run(folder).blocks] == [0, 2]
 
 
 def test_a_run_of_another_machine_is_not_resumed(
@@ -347,7 +347,7 @@ def assert_plain(text: str) -> None:
 
 def real_run(folder: Path) -> Said:
     return process(
-        "run", "--sample", "--backend", "numpy", "--workload", "mnist-softmax", "--budget", "20s",
+        "run", "--sample", "--backend", "numpy", "--workload", "mnist-softmax", "--budget", "45s",
         cwd=folder, OPENBLAS_NUM_THREADS="1",
     )  # fmt: skip
 

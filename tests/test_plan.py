@@ -17,7 +17,10 @@ from bench.plan import (
     choose_cells,
     choose_modes,
     find_preset,
+    make_plan,
     parse_budget,
+    parse_precision,
+    parse_sweep,
     plan_epochs,
 )
 from bench.specs import Cell
@@ -33,7 +36,7 @@ def test_presets_ask_for_ever_more():
     assert (quick.modes, standard.modes, full.modes) == ("taught", "all", "all")
     for preset in PRESETS.values():
         assert preset.seeds <= preset.min_blocks
-        assert preset.windows >= 20
+        assert preset.windows >= 40
         assert preset.windows * preset.window_s >= 2
 
 
@@ -231,3 +234,70 @@ def test_nothing_asked_is_nothing_planned():
         precision="fp32",
         named=False,
     )
+
+
+# ---- precision, sweeps, the plan
+
+
+@pytest.mark.parametrize(("text", "width"), [("1.5%", 0.015), ("0.015", 0.015), ("5 %", 0.05), ("50%", 0.5)])
+def test_a_precision_is_read(text, width):
+    assert parse_precision(text) == pytest.approx(width)
+
+
+@pytest.mark.parametrize("text", ["", "%", "x", "0", "0%", "0.01%", "51%", "-1%", "nan", "inf", "1.5%%"])
+def test_a_precision_without_sense_is_refused(text):
+    with pytest.raises(UsageError, match=r"write 1\.5% or 0\.015"):
+        parse_precision(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sizes"),
+    [
+        ("batch=16..1024", (16, 32, 64, 128, 256, 512, 1024)),
+        ("batch=100..350", (100, 200)),
+        ("batch=64..64", (64,)),
+        ("batch=512,16,100,16", (16, 100, 512)),
+    ],
+)
+def test_a_sweep_is_read(text, sizes):
+    assert parse_sweep(text) == sizes
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "batch",
+        "batch=",
+        "16..64",
+        "size=1..2",
+        "batch=0..4",
+        "batch=64..16",
+        "batch=1..",
+        "batch=a,b",
+        "batch=1.5",
+    ],
+)
+def test_a_sweep_without_sense_is_refused(text):
+    with pytest.raises(UsageError, match="sweep"):
+        parse_sweep(text)
+
+
+def test_a_plan_fills_the_budget():
+    cells = [cell("mnist-mlp", mode) for mode in ("eager", "compile")]
+    plan = make_plan(cells, min_blocks=5, windows=40, window_s=0.05, budget_s=600, seeds=1)
+    assert plan.jobs == 10
+    assert plan.parity_s + plan.blocks_s + plan.training_s + plan.refining_s == pytest.approx(600)
+    assert plan.training_s > 0
+
+
+def test_a_sweep_trains_nothing_and_proves_parity_once():
+    sizes = [cell(f"mnist-mlp@{size}", "eager") for size in (16, 32, 64)]
+    plan = make_plan(sizes, min_blocks=5, windows=40, window_s=0.05, budget_s=600, seeds=1)
+    one = make_plan(sizes[:1], min_blocks=5, windows=40, window_s=0.05, budget_s=600, seeds=0)
+    assert plan.training_s == one.training_s == 0
+    assert plan.parity_s == one.parity_s
+
+
+def cell(workload, mode):
+    return Cell(workload=workload, backend="torch", mode=mode, device="cpu", precision="fp32")

@@ -122,9 +122,7 @@ def test_the_sample_is_as_large_as_asked(limit: int | None, train: int, test: in
 
 @pytest.mark.parametrize("limit", [1, 99])
 def test_less_than_a_batch_is_refused(limit: int) -> None:
-    with pytest.raises(
-        UsageError, match=f"--dataset-limit {limit} is less than one batch of mnist-softmax, 100"
-    ):
+    with pytest.raises(UsageError, match=f"{limit} training images are less than one batch of mnist-softmax"):
         splits(limit)
 
 
@@ -135,11 +133,15 @@ def test_no_network_and_no_cache_is_an_error(tmp_path: Path) -> None:
 
 # The header, and taking a run up again
 
+WISH = prepare.Wish(
+    preset=fakes.TINY, budget_s=60, target_half_width=0.015, seeds=1, seed=3, limit=300, sample=True
+)
+
 
 def begun(folder: Path, here: Available) -> prepare.Run:
     cells = prepare.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "taught")
     return prepare.new_run(
-        folder, cells=cells, available=here, preset=fakes.TINY, budget_s=60, seed=3, limit=300, sample=True
+        folder, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here, wish=WISH, pythons={}
     )
 
 
@@ -159,6 +161,11 @@ def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
         False,
     )
     assert steady.versions == here.versions["steady"]
+    assert steady.packages == 1
+    assert steady.installed_bytes > 10_000_000
+    assert (header.seeds, header.min_blocks, header.target_half_width) == (1, 2, 0.015)
+    assert header.planned.jobs == 4
+    assert header.planned.parity_s + header.planned.blocks_s < 60
     assert absent.versions == {}
 
 
@@ -188,7 +195,12 @@ def test_a_run_is_resumed_at_its_own_precision(tmp_path: Path) -> None:
     here = prepare.choose_backends(registry(both), Asked(precision="bf16"), "cpu")
     cells = prepare.chosen_cells(Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "taught")
     run = prepare.new_run(
-        tmp_path, cells=cells, available=here, preset=fakes.TINY, budget_s=60, seed=3, limit=300, sample=True
+        tmp_path,
+        cells=cells,
+        workloads=[find_workload(fakes.WORKLOAD)],
+        available=here,
+        wish=WISH,
+        pythons={},
     )
     assert prepare.backends_of_run(registry(both), run.header, {}).unavailable == {}
 
@@ -213,3 +225,27 @@ def test_a_run_of_another_machine_is_not_resumed(change: dict[str, object], tmp_
     )
     with pytest.raises(prepare.RecordError, match="Figures of two machines do not mix"):
         prepare.resumed_run(run.folder, here)
+
+
+def test_more_seeds_than_blocks_make_more_blocks() -> None:
+    assert WISH.min_blocks == 2
+    assert msgspec.structs.replace(WISH, seeds=7).min_blocks == 7
+
+
+def test_the_plan_is_said_in_words(tmp_path: Path) -> None:
+    run = begun(tmp_path, prepare.choose_backends(registry(STEADY), Asked(), "cpu"))
+    said = prepare.plan_in_words(run.header)
+    assert said.startswith("Plan for 1 min 00 s: about parity ")
+    assert "2 jobs in blocks" in said
+    assert "not known to ±1.5 %" in said
+    assert "more than the budget" not in said
+    short = msgspec.structs.replace(run.header, budget_s=10)
+    assert "too few blocks to be ranked" in prepare.plan_in_words(short)
+
+
+def test_a_sweep_times_every_workload_at_every_size() -> None:
+    found = prepare.chosen_workloads(Asked(workloads=("mnist-mlp", "mnist-cnn"), sweep=(16, 32)))
+    assert [workload.name for workload in found] == [
+        "mnist-mlp@16", "mnist-mlp@32", "mnist-cnn@16", "mnist-cnn@32",
+    ]  # fmt: skip
+    assert [workload.batch_size for workload in found] == [16, 32, 16, 32]

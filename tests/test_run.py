@@ -190,7 +190,7 @@ def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
 def test_a_backend_that_hangs_does_not_keep_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.run.LEAST_LIMIT_S", 2.0)
+    monkeypatch.setattr("bench.run.LEAST_LIMIT_S", 5.0)
     monkeypatch.setattr("bench.run.FIRST_GUESS_S", 0.5)
     hangs = msgspec.structs.replace(HANGS, target="fakes:HangsInTraining")
     run = carry_out(begin(tmp_path, [hangs, STEADY]), [hangs, STEADY])

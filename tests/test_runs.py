@@ -17,6 +17,7 @@ from bench.records import (
     JobRecord,
     ParityCheck,
     ParityRecord,
+    Plan,
     Record,
     RunHeader,
     UnmeasuredRecord,
@@ -39,6 +40,7 @@ ENVIRONMENT = Environment(
     logical_cpus=2, usable_cpus=2, memory_bytes=2**34, gpus=(), gpu_driver=None, load_average=0.1,
     variables={}, version="0.1.0", commit=None, dirty=None,
 )  # fmt: skip
+PLAN = Plan(jobs=3, parity_s=4.0, blocks_s=30.0, training_s=10.0, refining_s=16.0)
 CELL = Cell(workload=fakes.WORKLOAD, backend="steady", mode="only", device="cpu", precision="fp32")
 
 
@@ -46,7 +48,8 @@ def header(run_id: str = "run-1", created_at: str = "2026-05-01T10:00:00+00:00")
     return RunHeader(
         run_id=run_id, created_at=created_at, command=("bench", "run"), preset="quick", budget_s=60,
         min_blocks=3,
-        target_half_width=0.015, seed=1, dataset_limit=None, sample=True, cells=(CELL,), workloads=(),
+        target_half_width=0.015, seeds=1, planned=PLAN,
+        seed=1, dataset_limit=None, sample=True, cells=(CELL,), workloads=(),
         backends=(), environment=ENVIRONMENT,
     )  # fmt: skip
 
@@ -58,7 +61,7 @@ def unmeasured(error: str) -> UnmeasuredRecord:
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)  # a lone surrogate is no UTF-8
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 counts = st.integers(0, 2**53)
-windows = st.builds(Window, steps=counts, samples=counts, seconds=numbers)
+windows = st.builds(Window, steps=counts, samples=counts, seconds=numbers, round_steal=st.none() | numbers)
 points = st.builds(
     EpochPoint, epoch=numbers, steps=counts, train_s=numbers, train_loss=st.none() | numbers,
     test_loss=numbers, test_accuracy=numbers,

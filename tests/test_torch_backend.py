@@ -282,7 +282,7 @@ def the_optimizers_are_torch_optims_own() -> None:
     for name, (kind, constants) in own.items():
         found = make("eager", optimizer=name, matched=False)._optimizer
         assert type(found) is kind, f"{name}: {type(found)}"
-        expected = kind([torch.nn.Parameter(torch.zeros(1))], lr=RATES[name], **constants)
+        expected = kind([torch.nn.Parameter(torch.zeros(1))], **constants)
         assert found.defaults == expected.defaults, name
 
 

@@ -135,7 +135,7 @@ def test_one_slow_step_at_the_start_does_not_make_the_windows_short() -> None:
 def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
     clock = Clockwork([0.01])
     turns(clock, count=2, window_s=0.5)
-    assert clock.calls[-4:] == [5, 50, 5, 50]
+    assert clock.calls[-4:] == [1, 50, 1, 50]
 
 
 @pytest.mark.parametrize("last", [Finish(), None])
@@ -400,3 +400,9 @@ def test_a_worker_loads_no_library_of_the_report() -> None:
     )
     heavy = {"scipy", "matplotlib", "rich", "click", "tensorflow", "torch", "jax", "keras"}
     assert heavy & set(done.stdout.split()) == set()
+
+
+def test_a_network_of_slow_steps_goes_without_a_lead() -> None:
+    clock = Clockwork([0.03])
+    turns(clock, count=2, window_s=0.05)
+    assert clock.calls[-2:] == [2, 2]
