@@ -108,8 +108,8 @@ def test_where_a_block_is_dropped_the_comparisons_are_shown_without_it_and_with_
     assert "Of 5 blocks 2 were disturbed, and 1 of these dropped:" in dropped
     assert "mnist-cnn, block 5 : dropped: other programs used 50 % of CPU time, more than 10 %" in dropped
     assert (
-        "mnist-cnn, block 2 : kept: the hypervisor gave more than 10 % of CPU time to others in 16 of 20 rounds"
-            in dropped
+        "mnist-cnn, block 2 : kept: the hypervisor gave more than 10 % of CPU time to others "
+        "in 16 of 20 rounds" in dropped
     )
 
 
