@@ -149,7 +149,7 @@ def its_own_defaults_train_or_are_refused(kit: Kit) -> None:
             backend.initialise(1)
             batch = backend.permutation(1, 0)[:BATCH]
             losses = backend.train_steps(np.tile(batch, (60, 1)))
-            # SGD at 0.001, as one framework has it by default, moves it by little; at 1e-12 nothing would move.
+            # SGD at 0.001, which one framework has by default, moves it little; at 1e-12 nothing would move.
             assert losses[-1] < 0.9999 * losses[0], f"{mode}, {name}: from {losses[0]} to {losses[-1]}"
 
 
