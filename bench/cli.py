@@ -277,8 +277,8 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True,
               help="Of each slowdown; there are twice as many of equals.")  # fmt: skip
 @click.option("--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="In a comparison.")
-@click.option("--windows", type=click.IntRange(min=5), default=20, show_default=True, help="In a block.")
-@click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.1, show_default=True,
+@click.option("--windows", type=click.IntRange(min=5), default=60, show_default=True, help="In a block.")
+@click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.05, show_default=True,
               help="Seconds of a window.")  # fmt: skip
 @own_python
 @where_results
@@ -327,6 +327,34 @@ def targets(name: str, results: Path) -> None:
     from bench.runs import find_run, read_run
 
     render_targets(proposed_targets(read_run(find_run(results, name))), Console())
+
+
+@bench.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
+@where_results
+def agree(*, first: str, second: str, output: Path | None, results: Path) -> int:
+    """Hold two runs of one machine against each other, and say whether their verdicts agree."""
+    from rich.console import Console
+
+    from bench.agreement import compare
+    from bench.report import agreement
+    from bench.runs import find_run, read_run
+    from bench.summary import summarise
+
+    runs = [read_run(find_run(results, name)) for name in (first, second)]
+    if not runs[0].header.environment.same_machine(runs[1].header.environment):
+        raise UsageError(f"{first} and {second} were made on different machines.")
+    summaries = [summarise(run) for run in runs]
+    titles = {name: title for summary in summaries for name, title in summary.titles.items()}
+    pairings = compare(*summaries)
+    agreement.render(pairings, titles, Console())
+    if output is not None:
+        output.write_text(agreement.text(runs, pairings, titles), encoding="utf-8")
+    if any(pairing.agree is False for pairing in pairings):
+        return EXIT_MEASURED_FAILURE
+    return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED
 
 
 @bench.command("list")

@@ -13,6 +13,7 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
+from bench.convergence import cell_convergence, finished
 from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
@@ -272,7 +273,7 @@ def _read_job(record: JobRecord) -> _Job:
         fault = STATUS_WORDS[record.status] + signal + (f": {record.error}" if record.error else "")
     elif len(record.windows) < record.spec.windows:
         fault = f"failed: {len(record.windows)} of {record.spec.windows} windows"
-    elif record.spec.epochs > 0 and not _finished(record):
+    elif record.spec.epochs > 0 and not finished(record):
         fault = f"failed: training ended before epoch {record.spec.epochs:g}"
     return _Job(record=record, fault=fault, logs=logs)
 
@@ -291,7 +292,7 @@ def _standing(row: CellSummary, found: _Evidence) -> Standing:
         rounds={block: job.logs for block, job in found.sound.items()},
         latest=min((job.latest for job in found.sound.values()), default=1),
         epochs=row.epochs,
-        accuracies={job.spec.seed: job.points[-1].test_accuracy for job in _trained(found.records)},
+        accuracies=learned.accuracies if (learned := cell_convergence(found.records, None)) else {},
     )
 
 
@@ -318,9 +319,8 @@ def _summarise_cell(
     else:
         reasons += _parity_reasons(found, parity_ok)
     reasons += _block_reasons(found, len(counting), header.min_blocks)
-    trained = _trained(records)
     target = workload.target_accuracy if workload else None
-    reached = [_first_at(job, target) for job in trained] if target is not None else []
+    learned = cell_convergence(records, target)
     return CellSummary(
         mark=mark,
         workload=cell.workload,
@@ -347,13 +347,13 @@ def _summarise_cell(
         import_s=_median(record.import_s for record in records),
         build_s=_median(record.build_s for record in records),
         first_step_s=_median(record.first_step_s for record in records),
-        epochs=trained[0].points[-1].epoch if trained else None,
-        test_accuracy=_mean([job.points[-1].test_accuracy for job in trained]),
-        trained_jobs=len(trained),
+        epochs=learned.epochs if learned else None,
+        test_accuracy=learned.accuracy if learned else None,
+        trained_jobs=len(learned.accuracies) if learned else 0,
         target_accuracy=target,
-        epochs_to_target=_censored_median([epoch for epoch, _ in reached]),
-        seconds_to_target=_censored_median([seconds for _, seconds in reached]),
-        jobs_at_target=sum(math.isfinite(epoch) for epoch, _ in reached),
+        epochs_to_target=learned.epochs_to_target if learned else None,
+        seconds_to_target=learned.seconds_to_target if learned else None,
+        jobs_at_target=learned.successes if learned else 0,
         peak_rss_bytes=_largest(record.peak_rss_bytes for record in records),
         peak_device_bytes=_largest(record.peak_device_bytes for record in records),
         process_device_bytes=_largest(record.process_device_bytes for record in records),
@@ -451,48 +451,9 @@ def _worst_check(records: Sequence[ParityRecord]) -> str:
     )
 
 
-def _finished(job: JobRecord) -> bool:
-    """Say whether a job trained the epochs it was asked for, to the nearest step.
-
-    The first point of a job is taken before training: alone it proves that nothing was trained.
-    """
-    if not job.points or job.points[-1].steps <= 0:
-        return False
-    last = job.points[-1]
-    a_step = last.epoch / last.steps  # in epochs
-    return 0 < job.spec.epochs <= last.epoch + a_step
-
-
-def _trained(jobs: Iterable[JobRecord]) -> list[JobRecord]:
-    """Return the jobs that trained to the end, at an even pace or not: those of the most epochs."""
-    done = [job for job in jobs if job.status in ("ok", "no_steady_state") and _finished(job)]
-    most = max((job.points[-1].epoch for job in done), default=0.0)
-    return [job for job in done if math.isclose(job.points[-1].epoch, most)]
-
-
-def _first_at(job: JobRecord, target: float) -> tuple[float, float]:
-    """Return the epochs and the training seconds at the first point at the target; infinite if none is.
-
-    Both are 0 where the initial weights are at the target already.
-    """
-    for point in job.points:
-        if point.test_accuracy >= target:
-            return point.epoch, point.train_s
-    return math.inf, math.inf
-
-
-def _censored_median(values: Sequence[float]) -> float | None:
-    median = float(np.median(values)) if values else math.inf
-    return median if math.isfinite(median) else None
-
-
 def _median(values: Iterable[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return float(np.median(present)) if present else None
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
 
 
 def _largest(values: Iterable[int | None]) -> int | None:

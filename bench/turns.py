@@ -1,8 +1,8 @@
 """A block: every job in a process of its own, all alive side by side, training a window each in turn.
 
 Processes that ran one after another would meet the machine in different moods; on a shared one these differ
-by more than most frameworks do. A turn lasts a tenth of a second, so a mood meets every side of a round, and
-what rounds tell of two jobs is compared round by round.
+by more than most frameworks do. A turn lasts a twentieth of a second, so a mood meets every side of a round,
+and what rounds tell of two jobs is compared round by round.
 """
 
 import time

@@ -60,7 +60,7 @@ def test_what_disturbs_a_block_is_said_with_its_value_and_the_threshold(conditio
 @pytest.mark.parametrize(
     "conditions",
     [
-        {"steal_share": 0.10},
+        {"round_steal": (0.10,) * 20},
         {"throttled_share": 0.01},
         {"foreign_share": 0.10},
         {"pressure_share": 1.0},  # the jobs' own threads wait for a CPU, too

@@ -138,7 +138,7 @@ def disturbed_run(rates, disturbed, *, min_blocks=3):
     run = simple_run(rates, min_blocks=min_blocks)
     records = [record for record in run.records if not isinstance(record, BlockRecord)]
     records += [
-        make_block(list(rates), block, steal_share=0.4 if block in disturbed else 0.0)
+        make_block(list(rates), block, round_steal=(0.4 if block in disturbed else 0.0,) * 20)
         for block in range(max(map(len, rates.values())))
     ]
     return msgspec.structs.replace(run, records=tuple(records))
@@ -176,7 +176,7 @@ def test_nothing_is_claimed_of_a_workload_that_was_disturbed():
     assert not any(one.differs for one in (*verdict.backends, *verdict.modes))
     assert verdict.sentences == (
         "Nothing is claimed about mnist-cnn: something else disturbed 4 of its 5 blocks (the hypervisor gave "
-        "40 % of CPU time to others, more than 10 %). Run it again when the machine is quiet.",
+        "more than 10 % of CPU time to others in 20 of 20 rounds). Run it again when the machine is quiet.",
     )
     assert summary.answer[0] == "mnist-cnn: nothing is claimed, because the machine was disturbed."
 

@@ -6,8 +6,9 @@ it goes to, beginning with `clean`.
 
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from bench.runs import Run
 from bench.specs import Cell
 from bench.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.summary import STATUS_WORDS, CellSummary, Summary
-from bench.verdicts import DASH, TIMES, cell_name
+from bench.verdicts import DASH, TIMES, Kind, cell_name
 
 QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -37,7 +38,7 @@ LABELS = (
     ),
     (
         "window",
-        "one turn: a stretch of training, mostly of a tenth of a second, between two clock readings",
+        "one turn: a stretch of training, mostly of a twentieth of a second, between two clock readings",
     ),
     (
         PLUS_MINUS,
@@ -48,8 +49,8 @@ LABELS = (
     ("accuracy", "share of the test images classified correctly after the epochs named above the table"),
     (
         "to target",
-        "seconds of training, evaluation left out, until the target accuracy was first seen; "
-        "it is looked for at each evaluation only",
+        "seconds of training, evaluation left out, until the target accuracy was reached, interpolated "
+        "between the two evaluations on either side",
     ),
     (
         "parity",
@@ -78,6 +79,17 @@ LABELS = (
     ("no detectable difference", "neither is shown"),
     ("detectable", "the difference that would have been found four times in five if it were there"),
     (NOTHING, "not measured, or not to be had: no interval of fewer than three blocks, no place unranked"),
+)
+
+
+KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "faster": "faster",
+        "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
+        "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
+        "undecided": "no detectable difference",
+        "disturbed": "disturbed: nothing claimed",
+    }
 )
 
 

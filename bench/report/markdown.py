@@ -6,6 +6,7 @@ from pathlib import Path
 from bench.errors import RecordError
 from bench.records import ParityCheck, ParityRecord
 from bench.report import (
+    KIND_WORDS,
     LABELS,
     NOTHING,
     PLUS_MINUS,
@@ -29,17 +30,9 @@ from bench.report.markup import PLOTS, bullets, bullets_escaped, code, escape, g
 from bench.runs import Run
 from bench.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
 from bench.summary import STATUS_WORDS, Summary, summarise
-from bench.verdicts import TIMES, Comparison, Kind, cell_name, ratio_text
+from bench.verdicts import TIMES, Comparison, cell_name, ratio_text
 
 REPORT = "REPORT.md"
-
-_KINDS: dict[Kind, str] = {
-    "faster": "faster",
-    "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
-    "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
-    "undecided": "no detectable difference",
-    "disturbed": "disturbed: nothing claimed",
-}
 
 
 def write(run: Run, folder: Path | None = None) -> Path:
@@ -208,7 +201,7 @@ def _comparison(one: Comparison, summary: Summary) -> list[str]:
         f"{one.p_adjusted:.2g}",
         percent(one.detectable, 1),
         str(one.blocks),
-        _KINDS[one.kind],
+        KIND_WORDS[one.kind],
     ]
 
 
