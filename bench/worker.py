@@ -216,11 +216,12 @@ def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand]
     processes of one program then train windows of as many steps.
     """
     steps, step_s = 1, math.inf
+    before_s = trainer.train_s  # the first step compiles, and warms nothing up
     while True:
         window = trainer.train(steps)
         emit(WarmedUp(window=window))
         step_s = min(step_s, window.seconds / steps)
-        if window.seconds >= window_s / 2 and trainer.train_s >= WARMUP_S:
+        if window.seconds >= window_s / 2 and trainer.train_s - before_s >= WARMUP_S:
             break
         # At most eightfold: the first steps are slow, and one guess from them would overshoot.
         steps = max(1, min(round(window_s / step_s), steps * 8))

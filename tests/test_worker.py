@@ -132,6 +132,13 @@ def test_one_slow_step_at_the_start_does_not_make_the_windows_short() -> None:
     assert all(0.09 <= event.window.seconds <= 0.11 for event in events if isinstance(event, Timed))
 
 
+def test_a_slow_first_step_does_not_count_as_warming_up() -> None:
+    clock = Clockwork([0.001])
+    clock.train_s = 3.0
+    events = turns(clock, window_s=0.01)
+    assert sum(event.window.seconds for event in events if isinstance(event, WarmedUp)) >= worker.WARMUP_S
+
+
 def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
     clock = Clockwork([0.01])
     turns(clock, count=2, window_s=0.5)
