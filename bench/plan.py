@@ -36,8 +36,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         preset.name: preset
         for preset in (
             Preset(
-                name="quick", summary="the taught modes, 5 blocks, 15 minutes",
-                budget_s=15 * 60, modes="taught", min_blocks=5, windows=40, window_s=0.05,
+                name="quick", summary="the taught modes, 3 blocks, 15 minutes",
+                budget_s=15 * 60, modes="taught", min_blocks=3, windows=40, window_s=0.05,
                 epochs=3, seeds=1,
             ),
             Preset(
