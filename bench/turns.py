@@ -46,12 +46,14 @@ def run_block(
     on_event: Callable[[int, AnyEvent], None] = lambda _place, _event: None,
     on_end: Callable[[int, Outcome], None] = lambda _place, _outcome: None,
     together: bool = False,
+    patience: float = inf,
     deadline: float = inf,
 ) -> BlockOutcome:
     """Run the jobs: start and warm up one after another, take turns, then let each end alone.
 
     All are asked for as many windows as the first. `on_event` and `on_end` get the place of a job in `jobs`.
-    At `deadline`, a time of the monotonic clock, whatever still runs is ended.
+    After `patience`, a time of the monotonic clock as `deadline` is, no more rounds are taken than were asked
+    for, whatever they were like; at `deadline` whatever still runs is ended.
     With `together` two are built at a time, which is quicker and leaves the times of starting worth nothing;
     they warm up alone all the same.
     KeyboardInterrupt leaves no process running.
@@ -82,7 +84,7 @@ def run_block(
                 worker.ask(Begin())
                 worker.wait_for(Ready)
             workers += begun
-        rounds, conditions, logs = _take_turns(workers, jobs[0].task)
+        rounds, conditions, logs = _take_turns(workers, jobs[0].task, patience)
         outcomes = []
         for place, worker in enumerate(workers):
             worker.ask(Finish())
@@ -98,7 +100,9 @@ def run_block(
     return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds, conditions=conditions)
 
 
-def _take_turns(workers: Sequence[Worker], task: MeasureTask) -> tuple[int, Conditions, list[list[float]]]:
+def _take_turns(
+    workers: Sequence[Worker], task: MeasureTask, patience: float
+) -> tuple[int, Conditions, list[list[float]]]:
     """Let the workers take turns until all rates have settled, or twice the windows asked for are taken.
 
     Rounds that the hypervisor disturbed come on top, up to four times the windows asked for in all. Returns
@@ -127,6 +131,8 @@ def _take_turns(workers: Sequence[Worker], task: MeasureTask) -> tuple[int, Cond
         if quiet >= 2 * windows or (
             quiet >= windows and all(_settled(place, logs, windows) for place in going)
         ):
+            break
+        if rounds >= windows and time.monotonic() > patience:
             break
         if not is_quiet(steal):
             time.sleep(PAUSE_S)

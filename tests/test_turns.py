@@ -166,3 +166,9 @@ def test_a_machine_that_is_never_quiet_is_not_waited_for_for_ever(monkeypatch: p
     monkeypatch.setattr(turns, "PAUSE_S", 0.01)
     outcome, _ = run([fakes.STEADY])
     assert outcome.rounds == 20, "four times the five windows asked for"
+
+
+def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turns, "Watch", Moody)
+    outcome = run_block(jobs_of([fakes.STEADY]), patience=0.0)
+    assert outcome.rounds == 5
