@@ -1,13 +1,12 @@
 """Run folders: create one, append a record so that a crash loses at most that one, and read it back."""
 
-import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from bench.errors import RecordError, UsageError, unknown
+from bench import folders
+from bench.errors import UsageError, unknown
 from bench.records import SCHEMA, BlockRecord, JobRecord, ParityRecord, Record, RunHeader, UnmeasuredRecord
 
 HEADER = "run.json"
@@ -42,59 +41,26 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def create_run(results: Path, header: RunHeader) -> Path:
     """Make the run's folder and write its header; raise RecordError where that cannot be done."""
-    folder = results / header.run_id
-    try:
-        folder.mkdir(parents=True)
-        _write_durably(folder / HEADER, msgspec.json.format(msgspec.json.encode(header)) + b"\n")
-    except OSError as error:
-        raise RecordError(
-            f"cannot write results to {folder}: {error.strerror}. Name another folder with --results DIR."
-        ) from error
-    return folder
+    return folders.create(results / header.run_id, HEADER, header)
 
 
 def append_record(folder: Path, record: Record) -> None:
     """Append one record and return only when it is on disk."""
-    path = folder / RECORDS
-    try:
-        with path.open("ab") as file:
-            file.write(msgspec.json.encode(record) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RecordError(
-            f"cannot append to {path}: {error.strerror}. What was measured before is kept."
-        ) from error
+    folders.append(folder / RECORDS, record)
 
 
 def read_run(folder: Path) -> Run:
     """Read a run; a line that is cut off or not a record is left out and named in `rejected`."""
-    try:
-        header = msgspec.json.decode((folder / HEADER).read_bytes(), type=RunHeader)
-    except FileNotFoundError as error:
-        raise UsageError(
-            f"{folder} is no run: it has no {HEADER}. (bench report names the newest run)"
-        ) from error
-    except (OSError, msgspec.DecodeError) as error:
-        raise RecordError(f"cannot read {folder / HEADER}: {error}") from error
-    if header.schema != SCHEMA:
-        raise RecordError(
-            f"{folder} has records of schema {header.schema}; this version reads schema {SCHEMA}."
-        )
-    records: list[Record] = []
-    rejected: list[str] = []
-    for number, line in _lines(folder / RECORDS):
-        try:
-            records.append(msgspec.json.decode(line, type=Record))
-        except msgspec.DecodeError as error:
-            rejected.append(f"{RECORDS} line {number}: {error}")
-    return Run(folder=folder, header=header, records=tuple(records), rejected=tuple(rejected))
+    missing = f"{folder} is no run: it has no {HEADER}. (bench report names the newest run)"
+    header = folders.read_header(folder / HEADER, RunHeader, SCHEMA, missing=missing)
+    records, rejected = folders.read_records(folder / RECORDS, Record)
+    return Run(folder=folder, header=header, records=records, rejected=rejected)
 
 
 def quarantine_rejected(folder: Path) -> tuple[str, ...]:
     """Move every unreadable line to a file beside, so that appending is safe again; return what they were."""
     run = read_run(folder)
-    lines = [line for _, line in _lines(folder / RECORDS)]
+    lines = [line for _, line in folders.lines(folder / RECORDS)]
     if run.rejected:
         kept, bad = [], []
         for line in lines:
@@ -105,9 +71,9 @@ def quarantine_rejected(folder: Path) -> tuple[str, ...]:
                 bad.append(line)
         with (folder / QUARANTINE).open("ab") as file:
             file.write(b"".join(line + b"\n" for line in bad))
-        _write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
+        folders.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
     elif lines and not (folder / RECORDS).read_bytes().endswith(b"\n"):  # cut off right before the newline
-        _write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
+        folders.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
     return run.rejected
 
 
@@ -143,21 +109,3 @@ def _created(folder: Path) -> datetime:
         return datetime.fromisoformat(created).astimezone(UTC)
     except (OSError, ValueError):
         return datetime.min.replace(tzinfo=UTC)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number, from 1, and the bytes of each line that is not empty."""
-    if path.exists():
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            if line.strip():
-                yield number, line
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a reader sees the old or the new content and never a part."""
-    part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

@@ -4,12 +4,12 @@ A self-test is a folder: `selftest.json` (a `SelfTestHeader`, written once) and 
 `SelfTestBlock` a line, appended and fsynced as each block ends).
 """
 
-import os
 from pathlib import Path
 
 import msgspec
 
-from bench.errors import RecordError, UsageError, unknown
+from bench import folders
+from bench.errors import unknown
 from bench.machine import Environment
 from bench.records import SCHEMA, BackendHere, Conditions, Status
 from bench.specs import Cell, Workload
@@ -108,60 +108,20 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
 
 def create_selftest(results: Path, header: SelfTestHeader) -> Path:
     """Make the folder of a self-test and write its header; raise RecordError where that cannot be done."""
-    folder = results / header.run_id
-    try:
-        folder.mkdir(parents=True)
-        with (folder / HEADER).open("wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(header)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RecordError(
-            f"cannot write results to {folder}: {error.strerror}. Name another folder with --results DIR."
-        ) from error
-    return folder
+    return folders.create(results / header.run_id, HEADER, header)
 
 
 def append_block(folder: Path, block: SelfTestBlock) -> None:
-    """Append one block, on a line of its own even after one cut off, and return only when it is on disk."""
-    path = folder / BLOCKS
-    try:
-        with path.open("ab+") as file:
-            if end := file.seek(0, os.SEEK_END):
-                file.seek(end - 1)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(msgspec.json.encode(block) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise RecordError(
-            f"cannot append to {path}: {error.strerror}. What was measured before is kept."
-        ) from error
+    """Append one block and return only when it is on disk."""
+    folders.append(folder / BLOCKS, block)
 
 
 def read_selftest(folder: Path) -> SelfTest:
     """Read a self-test; a line that is cut off or is no block is left out and named in `rejected`."""
-    try:
-        header = msgspec.json.decode((folder / HEADER).read_bytes(), type=SelfTestHeader)
-    except FileNotFoundError as error:
-        raise UsageError(f"{folder} is no self-test: it has no {HEADER}.") from error
-    except (OSError, msgspec.DecodeError) as error:
-        raise RecordError(f"cannot read {folder / HEADER}: {error}") from error
-    if header.schema != SCHEMA:
-        raise RecordError(
-            f"{folder} has records of schema {header.schema}; this version reads schema {SCHEMA}."
-        )
-    path = folder / BLOCKS
-    blocks: list[SelfTestBlock] = []
-    rejected: list[str] = []
-    for number, line in enumerate(path.read_bytes().split(b"\n") if path.exists() else [], start=1):
-        if line.strip():
-            try:
-                blocks.append(msgspec.json.decode(line, type=SelfTestBlock))
-            except msgspec.DecodeError as error:
-                rejected.append(f"{BLOCKS} line {number}: {error}")
-    return SelfTest(folder=folder, header=header, blocks=tuple(blocks), rejected=tuple(rejected))
+    missing = f"{folder} is no self-test: it has no {HEADER}."
+    header = folders.read_header(folder / HEADER, SelfTestHeader, SCHEMA, missing=missing)
+    blocks, rejected = folders.read_records(folder / BLOCKS, SelfTestBlock)
+    return SelfTest(folder=folder, header=header, blocks=blocks, rejected=rejected)
 
 
 def find_selftest(results: Path, name: str) -> Path:

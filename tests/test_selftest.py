@@ -216,7 +216,7 @@ def test_real_processes_take_turns_and_are_kept(tmp_path, monkeypatch):
     # Whether an even pace settles hangs on the machine; that every process took its turns does not.
     assert {side.status for side in block.sides} <= {"ok", "no_steady_state"}, said
     assert {len(side.windows) for side in block.sides} == {block.rounds}
-    assert 5 <= block.rounds <= 10
+    assert 5 <= block.rounds <= 20  # disturbed rounds come on top
     assert len(block.conditions.canary_s) >= block.rounds
 
 

@@ -1,0 +1,85 @@
+"""A folder of raw values: a header written once, and a file with a line a record, safe from a crash."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from bench.errors import RecordError, UsageError
+
+H = TypeVar("H", bound=msgspec.Struct)
+
+
+def create(folder: Path, name: str, header: msgspec.Struct) -> Path:
+    """Make the folder, write its header, and return it; raise RecordError where that cannot be done."""
+    try:
+        folder.mkdir(parents=True)
+        write_durably(folder / name, msgspec.json.format(msgspec.json.encode(header)) + b"\n")
+    except OSError as error:
+        raise RecordError(
+            f"cannot write results to {folder}: {error.strerror}. Name another folder with --results DIR."
+        ) from error
+    return folder
+
+
+def append(path: Path, record: msgspec.Struct) -> None:
+    """Append a record, on a line of its own even after one cut off, and return only when it is on disk."""
+    try:
+        with path.open("ab+") as file:
+            if end := file.seek(0, os.SEEK_END):
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    file.write(b"\n")
+            file.write(msgspec.json.encode(record) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise RecordError(
+            f"cannot append to {path}: {error.strerror}. What was measured before is kept."
+        ) from error
+
+
+def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
+    """Read a header of that schema; raise UsageError, saying `missing`, where there is no such file."""
+    try:
+        header = msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError as error:
+        raise UsageError(missing) from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise RecordError(f"cannot read {path}: {error}") from error
+    found = getattr(header, "schema", None)
+    if found != schema:
+        raise RecordError(f"{path.parent} has records of schema {found}; this version reads schema {schema}.")
+    return header
+
+
+def read_records(path: Path, kind: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+    """Return the records of a file, and of every line that is none, which and why."""
+    records: list[Any] = []
+    rejected: list[str] = []
+    for number, line in lines(path):
+        try:
+            records.append(msgspec.json.decode(line, type=kind))
+        except msgspec.DecodeError as error:
+            rejected.append(f"{path.name} line {number}: {error}")
+    return tuple(records), tuple(rejected)
+
+
+def lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the number, from 1, and the bytes of each line that is not empty; none where there is no file."""
+    if path.exists():
+        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+            if line.strip():
+                yield number, line
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that a reader sees the old or the new content and never a part."""
+    part = path.with_name(path.name + ".part")
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
