@@ -69,7 +69,7 @@ what_to_run = _options(
         "--backend", "backends", multiple=True, metavar="NAME",
         help="Backend; repeat for several. [default: all]",
     ),
-    click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or all; repeat for several."),
+    click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or taught, pipeline, all."),
     click.option(
         "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
         help="Where to run.",

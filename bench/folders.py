@@ -12,6 +12,12 @@ from bench.errors import RecordError, UsageError
 H = TypeVar("H", bound=msgspec.Struct)
 
 
+class _Schema(msgspec.Struct):
+    """As much of a header as tells whether the rest can be read."""
+
+    schema: int
+
+
 def create(folder: Path, name: str, header: msgspec.Struct) -> Path:
     """Make the folder, write its header, and return it; raise RecordError where that cannot be done."""
     try:
@@ -44,13 +50,15 @@ def append(path: Path, record: msgspec.Struct) -> None:
 def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
     """Read a header of that schema; raise UsageError, saying `missing`, where there is no such file."""
     try:
-        header = msgspec.json.decode(path.read_bytes(), type=kind)
+        content = path.read_bytes()
+        # First, as a header of another schema has other fields, and would only be said to lack some.
+        found = msgspec.json.decode(content, type=_Schema).schema
+        header = msgspec.json.decode(content, type=kind) if found == schema else None
     except FileNotFoundError as error:
         raise UsageError(missing) from error
     except (OSError, msgspec.DecodeError) as error:
         raise RecordError(f"cannot read {path}: {error}") from error
-    found = getattr(header, "schema", None)
-    if found != schema:
+    if header is None:
         raise RecordError(f"{path.parent} has records of schema {found}; this version reads schema {schema}.")
     return header
 

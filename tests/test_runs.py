@@ -225,7 +225,7 @@ def test_a_disk_that_is_full_is_named(tmp_path: Path) -> None:
         append_record(folder, unmeasured("one"))
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema":1}', b"\xff"])
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"schema":2}', b"\xff"])
 def test_a_header_that_cannot_be_read_is_named(content: bytes, tmp_path: Path) -> None:
     folder = create_run(tmp_path, header())
     (folder / HEADER).write_bytes(content)
