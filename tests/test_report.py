@@ -342,9 +342,9 @@ def test_gpu_memory_is_drawn_where_it_was_measured():
     [
         ("empty", set()),
         ("planned only", set()),
-        ("all crashed", {"first_step", "memory"}),
+        ("all crashed", {"memory"}),
         ("parity alone", {"parity"}),
-        ("stopped at once", {"first_step", "memory"}),
+        ("stopped at once", {"memory"}),
     ],
 )
 def test_a_plot_without_values_is_not_made(name, expected, tmp_path):

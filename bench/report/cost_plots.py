@@ -29,7 +29,9 @@ from bench.report.drawing import (
     Style,
     groups_of,
     label,
+    legend,
     make_panels,
+    name_rows,
     settings,
     style_of,
     svg,
@@ -128,8 +130,7 @@ def _stacks(
         _draw_stacks(panel, found, list(colours.values()))
         panel.set_title(label(title), loc="left")
         panel.set_xlabel(axis)
-    entries = [Patch(facecolor=colour, label=part) for part, colour in colours.items()]
-    figure.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False)
+    legend(figure, {part: Patch(facecolor=colour) for part, colour in colours.items()}, columns=len(colours))
     return figure
 
 
@@ -151,10 +152,7 @@ def _draw_stacks(panel: Axes, found: Sequence[_Bar], colours: Sequence[str]) -> 
             va="center",
         )
     panel.set_xlim(0, 1.6 * longest)  # the room to the right is for what stands there
-    panel.set_ylim(len(found) - 0.4, -0.6)
-    panel.set_yticks(range(len(found)), [label(name) for name, _, _ in found])
-    panel.tick_params(axis="y", length=0)
-    panel.grid(visible=False, axis="y")
+    name_rows(panel, [name for name, _, _ in found])
     panel.xaxis.set_major_locator(FixedLocator([tick for tick in _ticks(longest) if tick <= longest]))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
@@ -197,7 +195,7 @@ def _roofline(costs: Costs, kept: frozenset[Cell], summary: Summary, style: Styl
             entries.setdefault(label(cell_name(one.cell, summary.titles), 45), Line2D([], [], **look))
         product, copy = scaled(ceiling.flops_per_s, "FLOP/s"), scaled(ceiling.bytes_per_s, "B/s")
         panel.set_title(f"{device} {precision}: best product {product}, best copy {copy}", loc="left")
-    _legend(figure, entries)
+    legend(figure, entries)
     return figure
 
 
@@ -283,7 +281,7 @@ def _sweep(sweeps: Sequence[Sweep], summary: Summary, style: Style) -> Figure | 
         panel.set_title(label(title), loc="left")
         panel.set_xlabel("batch size")
         panel.set_ylabel("samples/s")
-    _legend(figure, entries)
+    legend(figure, entries)
     return figure
 
 
@@ -302,13 +300,3 @@ def _draw_sweep(panel: Axes, one: Sweep, style: Style) -> dict[str, Any]:
     else:
         panel.plot(batches, rates, color=colour, linewidth=0.8, linestyle=(0, (1, 2)))
     return {"color": colour, "marker": marker, "markersize": 5, "linewidth": 1.2, "linestyle": line_style}
-
-
-def _legend(figure: Figure, entries: Mapping[str, Line2D]) -> None:
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=min(4, len(entries)),
-        frameon=False,
-    )

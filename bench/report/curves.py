@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from bench.accuracy import Convergence, DefaultsAgainstMatched, WorkloadConvergence, converge
 from bench.convergence import CellConvergence, CurvePoint
 from bench.report import percent, seconds_text
-from bench.report.drawing import GREY, LINES, MARKERS, Style, label, make_panels
+from bench.report.drawing import GREY, LINES, MARKERS, Style, label, legend, make_panels, name_rows
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import Summary
@@ -114,7 +114,7 @@ def _curve_figure(
             panel.set_ylim(_limits(curves, workload))
         if curves.whole_x:
             panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    _legend(figure, entries)
+    legend(figure, entries)
     return figure
 
 
@@ -190,7 +190,7 @@ def _to_target_figure(learned: Convergence, summary: Summary, style: Style) -> F
                 va="center",
             )
         panel.set_xlim(0, 1.7 * largest)
-        _name_rows(panel, [cell_name(cell, summary.titles) for cell in cells])
+        name_rows(panel, [cell_name(cell, summary.titles) for cell in cells])
         panel.set_title(_title(workload), loc="left")
         panel.set_xlabel(f"seconds of training to {_target_text(workload.target or 0.0)}")
     marks: dict[str, Any] = {"color": GREY, "linestyle": "none"}
@@ -199,7 +199,7 @@ def _to_target_figure(learned: Convergence, summary: Summary, style: Style) -> F
         "median": Line2D([], [], marker="|", markersize=12, markeredgewidth=2, **marks),
         "trained so long without reaching it": Line2D([], [], marker=">", mfc="white", markersize=5, **marks),
     }
-    _legend(figure, entries)
+    legend(figure, entries)
     return figure
 
 
@@ -243,7 +243,7 @@ def _defaults_figure(
                 panel.plot([low, high], [place + offset] * 2, color=colour, linewidth=1.2)
                 face = colour if filled else "white"
                 panel.plot(middle, place + offset, marker, mec=colour, mfc=face, markersize=6.5, mew=1.5)
-        _name_rows(panel, [cell_name(row.matched, summary.titles) for row in pair.rows])
+        name_rows(panel, [cell_name(row.matched, summary.titles) for row in pair.rows])
         panel.set_title(label(f"{pair.matched} ({pair.device} {pair.precision})", 45), loc="left")
         panel.set_xlabel(f"test accuracy (%) after {pair.epoch:g} epoch{'' if pair.epoch == 1 else 's'}")
         panel.xaxis.set_major_locator(MaxNLocator(5))
@@ -254,25 +254,8 @@ def _defaults_figure(
         "own defaults": Line2D([], [], marker="s", mfc="white", **marks),
         "lowest to highest seed": Line2D([], [], color=GREY, linewidth=1.2),
     }
-    _legend(figure, entries)
+    legend(figure, entries)
     return figure
-
-
-def _name_rows(panel: Axes, names: Sequence[str]) -> None:
-    panel.set_ylim(len(names) - 0.4, -0.6)
-    panel.set_yticks(range(len(names)), [label(name) for name in names])
-    panel.tick_params(axis="y", length=0)
-    panel.grid(visible=False, axis="y")
-
-
-def _legend(figure: Figure, entries: Mapping[str, Line2D]) -> None:
-    figure.legend(
-        list(entries.values()),
-        list(entries),
-        loc="outside lower center",
-        ncols=min(4, len(entries)),
-        frameon=False,
-    )
 
 
 def _title(workload: WorkloadConvergence) -> str:

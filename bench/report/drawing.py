@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import matplotlib as mpl
 import msgspec
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -118,6 +119,25 @@ def make_panels(heights_in: Sequence[float], *, legend: bool = False) -> tuple[F
     for unused in panels[len(heights_in) :]:
         unused.remove()
     return figure, panels[: len(heights_in)]
+
+
+def name_rows(panel: Axes, names: Sequence[str], *, grid: bool = False) -> None:
+    """Give every row its name, the first on top; `grid` leaves the lines through the rows."""
+    panel.set_ylim(len(names) - 0.4, -0.6)
+    panel.set_yticks(range(len(names)), [label(name) for name in names])
+    panel.tick_params(axis="y", length=0)
+    panel.grid(visible=grid, axis="y")
+
+
+def legend(figure: Figure, entries: Mapping[str, Artist], columns: int = 4) -> None:
+    """Set the entries below the panels, so many in a line at most."""
+    figure.legend(
+        list(entries.values()),
+        list(entries),
+        loc="outside lower center",
+        ncols=min(columns, len(entries)),
+        frameon=False,
+    )
 
 
 def svg(figure: Figure) -> bytes:

@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from bench.records import ParityRecord
-from bench.report import PLUS_MINUS, bytes_text, rate_text, seconds_text, state, width_text
+from bench.report import PLUS_MINUS, bytes_text, rate_text, state, width_text
 from bench.report import curves as learning
 from bench.report.drawing import (
     GREY,
@@ -25,7 +26,9 @@ from bench.report.drawing import (
     Style,
     groups_of,
     label,
+    legend,
     make_panels,
+    name_rows,
     settings,
     style_of,
     svg,
@@ -56,11 +59,6 @@ _BARS: Mapping[str, _Bars] = MappingProxyType(
                 if row.samples_per_s_low is None or row.samples_per_s_high is None
                 else (row.samples_per_s_low, row.samples_per_s_high)
             ),
-        ),
-        "first_step": _Bars(
-            axis="seconds",
-            value=lambda row: row.first_step_s,
-            text=lambda row: seconds_text(row.first_step_s),
         ),
         "memory": _Bars(
             axis="MiB",
@@ -148,10 +146,7 @@ def _draw_bars(panel: Axes, bars: _Bars, rows: Sequence[CellSummary], summary: S
         )
     # The room to the right is for what stands at the bars' ends.
     panel.set_xlim(0, (1.75 if all(row.ranked for row in rows) else 2.2) * largest)
-    panel.set_ylim(len(rows) - 0.4, -0.6)
-    panel.set_yticks(range(len(rows)), [label(cell_name(row.cell, summary.titles)) for row in rows])
-    panel.tick_params(axis="y", length=0)
-    panel.grid(visible=False, axis="y")
+    name_rows(panel, [cell_name(row.cell, summary.titles) for row in rows])
     panel.xaxis.set_major_locator(MaxNLocator(4))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
@@ -202,19 +197,15 @@ def _parity_figure(
         panel.xaxis.set_major_locator(LogLocator(numticks=5))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         panel.minorticks_off()
-        panel.set_ylim(len(cells) - 0.4, -0.6)
-        panel.set_yticks(range(len(cells)), [label(cell_name(cell, summary.titles)) for cell in cells])
-        panel.tick_params(axis="y", length=0)
+        name_rows(panel, [cell_name(cell, summary.titles) for cell in cells], grid=True)
         panel.set_title(label(title), loc="left")
         panel.set_xlabel("largest error / tolerance")
-    entries = [
-        Line2D([], [], marker=marker, color=GREY, linestyle="none", markersize=6)
-        for marker in markers.values()
-    ]
-    entries.append(Line2D([], [], color=RED, linewidth=1))
-    figure.legend(
-        entries, [*kinds, "tolerance"], loc="outside lower center", ncols=len(entries), frameon=False
-    )
+    entries: dict[str, Artist] = {
+        kind: Line2D([], [], marker=marker, color=GREY, linestyle="none", markersize=6)
+        for kind, marker in markers.items()
+    }
+    entries["tolerance"] = Line2D([], [], color=RED, linewidth=1)
+    legend(figure, entries, columns=len(entries))
     return figure
 
 

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.calibration import Calibration, Judged
-from bench.report.drawing import COLOURS, GREY, RED, settings, svg
+from bench.report.drawing import COLOURS, GREY, RED, legend, settings, svg
 
 _GAP = 2
 """Places left free between two slowdowns."""
@@ -44,13 +44,13 @@ def figure(calibration: Calibration) -> Figure:
     panel.tick_params(axis="x", length=0)
     panel.grid(visible=False, axis="x")
     panel.set_ylabel("estimated slowdown (%)")
-    entries = [
-        Line2D([], [], color=COLOURS[0], marker="o", markersize=4, label="a difference was claimed"),
-        Line2D([], [], color=COLOURS[0], marker="o", markersize=4, markerfacecolor="white", label="none was"),
-        Line2D([], [], color=RED, marker="o", markersize=4, label="its interval leaves out the truth"),
-        Line2D([], [], color=GREY, label="truth"),
-    ]
-    drawn.legend(handles=entries, loc="outside lower center", ncols=len(entries), frameon=False)
+    entries = {
+        "a difference was claimed": Line2D([], [], color=COLOURS[0], marker="o", markersize=4),
+        "none was": Line2D([], [], color=COLOURS[0], marker="o", markersize=4, markerfacecolor="white"),
+        "its interval leaves out the truth": Line2D([], [], color=RED, marker="o", markersize=4),
+        "truth": Line2D([], [], color=GREY),
+    }
+    legend(drawn, entries)
     return drawn
 
 
