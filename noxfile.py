@@ -56,15 +56,13 @@ def verify(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Run the quick benchmark, on the GPU where there is one; `bench run` gets what follows `--`.
 
-    With an NVIDIA driver each framework gets an environment of its own, as their CUDA libraries collide.
-    BENCH_GPU=1 asks for that without looking for a driver, BENCH_GPU=0 for the CPU.
+    Each framework gets an environment of its own, since side by side they disturb each other: TensorFlow
+    imports JAX where it finds it, which makes it start later, and on a GPU their CUDA libraries collide.
+    BENCH_GPU=1 takes the GPU without looking for a driver, BENCH_GPU=0 the CPU.
     """
-    if gpu_wanted(session):
-        environment = prepare(session, "harness")
-        pythons = gpu_pythons(session)
-    else:
-        environment = cpu_environment(session)
-        pythons = []
+    check_python(session)
+    environment = prepare(session, "harness")
+    pythons = framework_pythons(session, gpu=gpu_wanted(session))
     session.run(
         program(environment, "bench"), "run", "--preset", "quick", *pythons, *session.posargs, external=True
     )
@@ -95,18 +93,20 @@ def check_python(session: nox.Session) -> None:
         )
 
 
-def gpu_pythons(session: nox.Session) -> list[str]:
+def framework_pythons(session: nox.Session, *, gpu: bool) -> list[str]:
     """Return options for `bench run`: the interpreter of each framework that could be installed."""
     options = []
+    kind, advice = ("gpu", " BENCH_GPU=0 takes the CPU instead.") if gpu else ("cpu", "")
     for framework in FRAMEWORKS:
+        extra = f"{framework}-gpu" if gpu else framework
         try:
-            environment = prepare(session, f"gpu-{framework}", extras=[f"{framework}-gpu"])
+            environment = prepare(session, f"{kind}-{framework}", extras=[extra])
         except nox.command.CommandFailed:
-            session.warn(f"{framework} could not be installed for the GPU, see above: going on without it.")
+            session.warn(f"{framework} could not be installed for the {kind.upper()}, see above: going on.")
         else:
             options += ["--python", f"{framework}={program(environment, 'python')}"]
     if not options:
-        session.error("No framework could be installed for the GPU. BENCH_GPU=0 takes the CPU instead.")
+        session.error(f"No framework could be installed for the {kind.upper()}.{advice}")
     return options
 
 
