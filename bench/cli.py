@@ -272,12 +272,12 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend. [default: all]")
 @click.option(
     "--workload", "workloads", multiple=True, metavar="NAME",
-    help="Workload. [default: mnist-softmax and mnist-mlp]",
+    help="Workload. [default: MNIST's three]",
 )  # fmt: skip
 @click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True,
               help="Of each slowdown; there are twice as many of equals.")  # fmt: skip
 @click.option("--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="In a comparison.")
-@click.option("--windows", type=click.IntRange(min=5), default=60, show_default=True, help="In a block.")
+@click.option("--windows", type=click.IntRange(min=5), default=30, show_default=True, help="In a block.")
 @click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.05, show_default=True,
               help="Seconds of a window.")  # fmt: skip
 @own_python

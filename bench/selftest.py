@@ -43,8 +43,8 @@ from bench.specs import Cell
 from bench.turns import BlockJob
 from bench.workloads import find_workload
 
-WORKLOADS = ("mnist-softmax", "mnist-mlp")
-"""What is measured when no workload is named: steps of a fraction of a millisecond, and of several."""
+WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
+"""What is measured when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
 START_GUESS_S = 5.0
 """What a process is thought to take until it is warmed up, before any has."""
 TIME_LIMIT_S = 300.0
@@ -59,7 +59,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: int = 20
     """Groups: each gives two comparisons of equals, and one with every slowdown."""
     blocks: int = 10
-    windows: int = 60
+    windows: int = 30
+    """Fewer than a run takes: what is found with these is found with more."""
     window_s: float = 0.05
     pythons: Mapping[str, Path] = {}
 

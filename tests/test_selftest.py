@@ -224,7 +224,7 @@ def test_what_is_measured_by_default_goes_round_and_is_begun_again_only_with_the
     registry = Registry(backends={"even": INFO}, broken={})
     available, header = selftest._new_header(registry, Asking(comparisons=5, blocks=2))
     assert [cell.workload for cell in header.groups] == [
-        "mnist-softmax", "mnist-mlp", "mnist-softmax", "mnist-mlp", "mnist-softmax",
+        "mnist-softmax", "mnist-mlp", "mnist-cnn", "mnist-softmax", "mnist-mlp",
     ]  # fmt: skip
     assert {cell.mode for cell in header.groups} == {"only"}
     assert header.backends[0].versions == available.versions["even"]
