@@ -29,6 +29,11 @@ PASSED_VARIABLES = (
 """What a process needs to start. Beside these a worker gets the tuning variables, which the run's environment
 records; all else is kept from it, as a figure must not hang on a variable that no record tells of."""
 
+KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
+"""What makes glibc keep the memory that a step gives back, for every framework alike. Else it returns large
+blocks to the kernel, and the next step gets them anew, zeroed and page by page, which takes a quarter of the
+time of a convolutional step in JAX (docs/design.md)."""
+
 Heard = TypeVar("Heard", bound=Event)
 
 _TAIL_LINES = 20
@@ -56,6 +61,7 @@ def worker_environment(
 ) -> dict[str, str]:
     """Return the variables a worker is started with: those allowed through, then the backend's own."""
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
+    environment |= KEPT_MEMORY
     environment |= tuning_variables()
     environment |= info.environment
     if device == "cpu":

@@ -65,8 +65,8 @@ Emit = Callable[[AnyEvent], None]
 WARMUP_S = 0.5
 """Training for at least so long comes before the first window, however short a window is."""
 LEAD_S = 0.01
-"""Training before every window that does not count: while a job waited, others had the caches and its threads
-slept. A network whose step takes more than twice that goes without, as a step of it hides what that costs."""
+"""Training before every window that does not count, a step at least: while a job waited, others had the
+caches, and its threads slept."""
 _CLOSER_STEPS = 20
 """Steps that are looked at to split one, at most; as many as take `WARMUP_S`."""
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
@@ -226,13 +226,12 @@ def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand]
         # At most eightfold: the first steps are slow, and one guess from them would overshoot.
         steps = max(1, min(round(window_s / step_s), steps * 8))
     steps = max(1, round(window_s / step_s))
-    lead = math.ceil(LEAD_S / step_s) if step_s <= 2 * LEAD_S else 0
+    lead = math.ceil(LEAD_S / step_s)
     emit(Ready())
     for command in commands:
         if not isinstance(command, Turn):
             return
-        if lead:
-            trainer.train(lead)
+        trainer.train(lead)
         emit(Timed(window=trainer.train(steps)))
 
 

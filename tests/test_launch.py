@@ -1,6 +1,8 @@
 """A worker that misbehaves is named for what it did, ends in time, and leaves nothing behind."""
 
 import os
+import platform
+import subprocess
 import sys
 import tempfile
 import time
@@ -13,7 +15,7 @@ from fakes import task_for
 
 from backends.base import BackendInfo
 from bench import launch
-from bench.launch import Outcome, run_worker, worker_environment
+from bench.launch import KEPT_MEMORY, Outcome, run_worker, worker_environment
 from bench.protocol import (
     AnyEvent,
     Described,
@@ -261,6 +263,24 @@ def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
     environment = worker_environment(backend, "gpu", tmp_path)
     assert environment["CUDA_VISIBLE_DEVICES"] == "1"
     assert "FAKE_ON_CPU" not in environment
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are those of glibc's malloc")
+def test_memory_that_a_step_gives_back_is_kept_for_the_next(tmp_path: Path) -> None:
+    script = (
+        "import resource\n"
+        "for step in range(40):\n"
+        "    if step == 20: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "    block = bytearray(48 << 20); del block\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    kept = worker_environment(fakes.STEADY, "cpu", tmp_path)
+    given_back = {name: value for name, value in kept.items() if name not in KEPT_MEMORY}
+    faults = [
+        int(subprocess.check_output([sys.executable, "-c", script], env=environment, timeout=60))
+        for environment in (kept, given_back)
+    ]
+    assert faults[0] < 0.01 * faults[1]
 
 
 def test_a_backends_own_variables_win_over_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

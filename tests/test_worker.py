@@ -409,7 +409,7 @@ def test_a_worker_loads_no_library_of_the_report() -> None:
     assert heavy & set(done.stdout.split()) == set()
 
 
-def test_a_network_of_slow_steps_goes_without_a_lead() -> None:
+def test_a_network_of_slow_steps_has_a_lead_of_one_step() -> None:
     clock = Clockwork([0.03])
     turns(clock, count=2, window_s=0.05)
-    assert clock.calls[-2:] == [2, 2]
+    assert clock.calls[-4:] == [1, 2, 1, 2]
