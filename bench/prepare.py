@@ -176,8 +176,11 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def min_blocks(self) -> int:
-        """Blocks a row needs; where more seeds are wished for than that, as many as there are seeds."""
-        return max(self.preset.min_blocks, self.seeds)
+        """Blocks a row needs; where many seeds are wished for, one more than there are seeds.
+
+        The first block shows how fast each cell is, and from that follow the epochs that the others train.
+        """
+        return max(self.preset.min_blocks, self.seeds + 1)
 
 
 def new_run(

@@ -57,6 +57,9 @@ LEAST_LIMIT_S = 120.0
 OVERRUN = 1.08
 """A job still running when this part of the budget is spent is stopped."""
 MOST_BLOCKS = 30
+PIPELINE_STRETCH = 5
+"""A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
+training once an epoch. So where batches come through one, windows are so many times longer."""
 GIVE_UP: tuple[Status, ...] = (
     "failed", "crashed", "timeout", "out_of_memory", "nan_loss", "wrong_device", "unavailable",
 )  # fmt: skip
@@ -227,6 +230,8 @@ class Runner:
         )
 
     def _spec(self, cell: Cell, block: int, position: int, epochs: float, chance: random.Random) -> JobSpec:
+        modes = {mode.name: mode for mode in self._infos[cell.backend].modes}
+        stretch = PIPELINE_STRETCH if modes[cell.mode].pipeline else 1
         return JobSpec(
             job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{block}",
             cell=cell,
@@ -236,7 +241,7 @@ class Runner:
             position=position,
             hash_seed=chance.randrange(1, 2**32),
             windows=self._preset.windows,
-            window_s=self._preset.window_s,
+            window_s=self._preset.window_s * stretch,
             epochs=epochs,
             time_limit_s=self._time_limit(cell, epochs),
         )

@@ -15,14 +15,14 @@ import psutil
 import pytest
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
 
-from backends.base import BackendInfo
+from backends.base import BackendInfo, Mode
 from bench import prepare
 from bench.errors import RecordError
 from bench.plan import Preset
 from bench.prepare import Asked, Available
 from bench.records import JobRecord, ParityCheck, ParityRecord, Record
 from bench.registry import Registry
-from bench.run import OVERRUN, Runner
+from bench.run import OVERRUN, PIPELINE_STRETCH, Runner
 from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.specs import Cell
 from bench.workloads import find_workload
@@ -143,6 +143,13 @@ def test_every_backend_trains_the_same_epochs(complete: Run) -> None:
     assert len(curves.pop()) == 4  # before, and after each of three steps
 
 
+def test_every_seed_that_was_wished_for_trains(tmp_path: Path) -> None:
+    preset = msgspec.structs.replace(TINY, seeds=TINY.min_blocks)
+    run = carry_out(begin(tmp_path, [STEADY], preset=preset), [STEADY], preset=preset)
+    trained = {job.spec.seed for job in run.jobs if job.spec.epochs and job.points}
+    assert len(trained) == preset.seeds
+
+
 def test_a_job_keeps_all_that_was_measured(complete: Run) -> None:
     for job in complete.jobs:
         assert job.status == "ok", job.error
@@ -154,6 +161,16 @@ def test_a_job_keeps_all_that_was_measured(complete: Run) -> None:
         assert job.described["device"] == "cpu"
         assert "peak_device_bytes" not in job.described
         assert sum(window.seconds for window in job.windows) < job.wall_s < 60
+
+
+def test_a_mode_fed_by_a_pipeline_has_longer_windows(tmp_path: Path) -> None:
+    fed = Mode(name="only", summary="through a pipeline", taught=True, pipeline=True)
+    infos = [STEADY, fakes.info("fed", "fakes:Steady", modes=(fed,))]
+    run = carry_out(begin(tmp_path, infos), infos)
+    lengths = {job.spec.cell.backend: job.spec.window_s for job in run.jobs}
+    assert lengths == {"steady": TINY.window_s, "fed": pytest.approx(PIPELINE_STRETCH * TINY.window_s)}
+    for job in run.jobs:
+        assert sum(window.seconds for window in job.windows) > 0.4 * job.spec.window_s * len(job.windows)
 
 
 def test_the_quicker_backend_is_found_the_quicker(complete: Run) -> None:
