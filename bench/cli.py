@@ -19,6 +19,9 @@ EXIT_MEASURED_FAILURE = 1
 EXIT_NOT_MEASURED = 3
 EXIT_INTERRUPTED = 130
 
+_SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
+"""Parameters that say nothing of what is measured, and so may stand beside --resume."""
+
 
 def main() -> NoReturn:
     """Run the command and exit; what a user can do wrong is one or two lines, never a traceback."""
@@ -156,7 +159,7 @@ def run(
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
     if resume is not None:
-        _refuse_beside_resume()
+        _refuse_beside("--resume goes on with a run as it was begun", *_SETTLED_LATER, "require_target")
     chosen = find_preset(preset)
     wish = prepare.Wish(
         preset=chosen,
@@ -205,14 +208,13 @@ def run(
     return _status(summarise(finished), require_target=require_target)
 
 
-def _refuse_beside_resume() -> None:
-    """Raise UsageError where an option is given that a run has settled when it was begun."""
+def _refuse_beside(why: str, *free: str) -> None:
+    """Raise UsageError where an option is given that is not among the free ones, as it would say nothing."""
     context = click.get_current_context()
-    free = {"resume", "results", "data", "offline", "pythons", "require_target"}
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and parameter.name not in free:
-            raise UsageError(f"--resume goes on with a run as it was begun: leave out {parameter.opts[0]}.")
+            raise UsageError(f"{why}: leave out {parameter.opts[0]}.")
 
 
 def _status(summary: Any, *, require_target: bool) -> int:
@@ -301,6 +303,10 @@ def selftest(
     from bench.selftest_records import find_selftest, read_selftest
 
     console = Console()
+    if resume is not None:
+        _refuse_beside("--resume goes on with a self-test as it was begun", *_SETTLED_LATER)
+    if again is not None:
+        _refuse_beside("--again measures nothing", "again", "results")
     if again is None:
         asked = collecting.Asking(**what, pythons=_pythons(pythons))
         with make_display(console) as display:

@@ -454,3 +454,15 @@ def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
 )
 def test_what_a_begun_run_has_settled_is_refused_beside_resume(option: tuple[str, ...], call: Call) -> None:
     call("run", "--resume", "run-1", *option).refused(2, f"leave out {option[0]}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--resume", "x", "--blocks", "5"), "as it was begun: leave out --blocks"),
+        (("--resume", "x", "--again", "x"), "as it was begun: leave out --again"),
+        (("--again", "x", "--windows", "9"), "measures nothing: leave out --windows"),
+    ],
+)
+def test_what_a_self_test_has_settled_is_refused(arguments: tuple[str, ...], words: str, call: Call) -> None:
+    call("selftest", *arguments).refused(2, words)
