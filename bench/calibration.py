@@ -135,15 +135,15 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def paired_by_round(base: Processes, head: Processes) -> PairJudgement:
-    """Judge as a run does: differences round by round, the median of each block, and a test over blocks."""
+    """Judge as a run does: differences round by round, their trimmed mean by block, a test over blocks."""
     return _judge(
         block_difference(_logs(first), _logs(second), len(first))
         for first, second in zip(base, head, strict=True)
     )
 
 
-def medians_by_block(base: Processes, head: Processes) -> PairJudgement:
-    """Judge by the same test the differences of the processes' medians, as if no window had a partner."""
+def unpaired_by_round(base: Processes, head: Processes) -> PairJudgement:
+    """Judge by the same test the differences of the processes' figures, as if no window had a partner."""
     return _judge(
         log_throughput(_logs(first), len(first)) - log_throughput(_logs(second), len(second))
         for first, second in zip(base, head, strict=True)
@@ -172,7 +172,7 @@ def _slower(judge: Callable[[Processes, Processes], PairJudgement]) -> rules.Rul
 
 JUDGES = (
     Judge(name="bench, paired by round", slower=_slower(paired_by_round), judge=paired_by_round),
-    Judge(name="the same, not paired by round", slower=_slower(medians_by_block), judge=medians_by_block),
+    Judge(name="the same, not paired by round", slower=_slower(unpaired_by_round), judge=unpaired_by_round),
     Judge(name="pytest-benchmark mean:5%", slower=rules.pytest_benchmark),
     Judge(name="asv factor 1.1 and U test", slower=rules.asv),
     Judge(name="pyperf t test", slower=rules.pyperf),

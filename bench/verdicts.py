@@ -12,7 +12,6 @@ from itertools import combinations
 from typing import Literal, TypeAlias
 
 import msgspec
-import numpy as np
 
 from bench.specs import Cell, Device, Precision
 from bench.statistics import (
@@ -26,6 +25,7 @@ from bench.statistics import (
     p_value,
     paired_difference,
     ratio_interval,
+    trimmed_mean,
 )
 from bench.taint import Screening
 
@@ -211,7 +211,7 @@ def _compare_family(
         by_block = {
             block: block_differences(one.rounds[block], other.rounds[block], latest) for block in shared
         }
-        difference = paired_difference({block: float(np.median(by_block[block])) for block in shared})
+        difference = paired_difference({block: trimmed_mean(by_block[block]) for block in shared})
         bootstrap = bootstrap_interval([by_block[block] for block in shared])
         if difference is None or bootstrap is None:
             continue

@@ -241,7 +241,7 @@ def test_a_budget_spent_between_blocks_is_named():
     assert row.why_not == "1 of the 3 blocks it needs; not measured: the budget was spent"
 
 
-def test_the_median_of_the_latest_windows_counts():
+def test_only_the_latest_windows_count():
     slow_start = [100] * 15 + [1000] * WINDOWS
     jobs = [make_job(TORCH, block, rates=slow_start) for block in range(3)]
     row = row_of(summarise(make_run(make_header([TORCH]), [make_parity(TORCH), *jobs])))

@@ -34,7 +34,7 @@ LABELS = (
     (
         "block",
         "one round of a workload: every framework and mode in a fresh process, all side by side, taking "
-        "turns; its figure is the median of its windows",
+        "turns; its figure is the mean of its windows without the highest and the lowest fifth",
     ),
     (
         "window",

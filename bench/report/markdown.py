@@ -134,10 +134,10 @@ def _speed(summary: Summary, drawn: frozenset[str]) -> list[str]:
         "Each framework and mode trained each workload in rounds called blocks, every time in a fresh "
         "process. The processes of a block all live side by side and take turns of about a "
         "twentieth of a second, so that what slows the machine meets all of them alike. A block's figure is "
-        "the median over its turns, without start-up and evaluation; the table gives the mean over the "
-        f"blocks (of logarithms), and {PLUS_MINUS} is half the width of its 95 % interval by Student's t, "
-        "given from three blocks on. A longer bar is faster; the colour tells the framework and the hatch "
-        "the mode; a bar in grey crosshatch is not ranked.",
+        "the mean of its turns without the highest and the lowest fifth; start-up and evaluation are not in "
+        f"it. The table gives the mean over the blocks (of logarithms), and {PLUS_MINUS} is half the width "
+        "of its 95 % interval by Student's t, given from three blocks on. A longer bar is faster; the "
+        "colour tells the framework and the hatch the mode; a bar in grey crosshatch is not ranked.",
         *plot("speed", "Throughput of every framework and mode with its interval, by workload", drawn),
     ]
     for table in tables(summary):
