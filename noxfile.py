@@ -1,8 +1,9 @@
 """The project's chores: `nox -l` lists them, and `pip install nox && nox -s tests` needs nothing else.
 
 Three frameworks take a minute and some gigabytes to install, and nox would give every session its own copy.
-So `tests`, `verify` and `bench` share one environment, kept under `.nox/` and installed into again only after
-pyproject.toml or constraints.txt has changed. The project is installed editable: source edits count at once.
+So `tests` and `verify` share one environment, and `bench` has one for each framework. All are kept under
+`.nox/` and installed into again only after pyproject.toml or constraints.txt has changed. The project is
+installed editable: source edits count at once.
 """
 
 import hashlib
@@ -104,7 +105,8 @@ def framework_pythons(session: nox.Session, *, gpu: bool) -> list[str]:
         except nox.command.CommandFailed:
             session.warn(f"{framework} could not be installed for the {kind.upper()}, see above: going on.")
         else:
-            options += ["--python", f"{framework}={program(environment, 'python')}"]
+            # Relative, as records keep the command, and where the clone lies is nobody's business.
+            options += ["--python", f"{framework}={program(environment.relative_to(ROOT), 'python')}"]
     if not options:
         session.error(f"No framework could be installed for the {kind.upper()}.{advice}")
     return options
