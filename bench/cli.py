@@ -279,7 +279,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True,
               help="Of each slowdown; there are twice as many of equals.")  # fmt: skip
 @click.option("--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="In a comparison.")
-@click.option("--windows", type=click.IntRange(min=5), default=30, show_default=True, help="In a block.")
+@click.option("--windows", type=click.IntRange(min=5), default=60, show_default=True, help="In a block.")
 @click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.05, show_default=True,
               help="Seconds of a window.")  # fmt: skip
 @own_python

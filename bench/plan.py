@@ -37,12 +37,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         for preset in (
             Preset(
                 name="quick", summary="the taught modes, 3 blocks, 15 minutes",
-                budget_s=15 * 60, modes="taught", min_blocks=3, windows=40, window_s=0.05,
+                budget_s=15 * 60, modes="taught", min_blocks=3, windows=60, window_s=0.05,
                 epochs=3, seeds=1,
             ),
             Preset(
                 name="standard", summary="every mode, 8 blocks, 2 hours",
-                budget_s=2 * 3600, modes="all", min_blocks=8, windows=40, window_s=0.05,
+                budget_s=2 * 3600, modes="all", min_blocks=8, windows=60, window_s=0.05,
                 epochs=10, seeds=3,
             ),
             Preset(

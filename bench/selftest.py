@@ -59,8 +59,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: int = 20
     """Groups: each gives two comparisons of equals, and one with every slowdown."""
     blocks: int = 10
-    windows: int = 30
-    """Fewer than a run takes: what is found with these is found with more."""
+    windows: int = 60
+    """As many as in a run."""
     window_s: float = 0.05
     pythons: Mapping[str, Path] = {}
 
