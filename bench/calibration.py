@@ -207,6 +207,9 @@ def find_trials(test: SelfTest) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
     lost: list[str] = []
     for group, cell in enumerate(test.header.groups):
         blocks = [block for _, block in sorted(by_group.get(group, {}).items())]
+        if not blocks:
+            lost.append(f"group {group + 1} ({cell}): not measured")
+            continue
         for base, head in TRIALS:
             pairs = [pair for block in blocks if (pair := _pair(block, base, head, test.header.windows))]
             name = f"group {group + 1} ({cell}), {base} and {head}"

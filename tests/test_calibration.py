@@ -192,3 +192,11 @@ def test_the_interval_of_a_rate_holds_the_rate_and_mirrors(hits: int, misses: in
 
 def test_the_interval_of_no_alarm_in_forty_is_wilsons():
     assert Rate(hits=0, of=40).interval == pytest.approx((0.0, 0.0876), abs=1e-4)
+
+
+def test_a_group_that_was_never_begun_is_one_line():
+    test = simulate(groups=2, blocks=3)
+    begun = tuple(block for block in test.blocks if block.group == 0)
+    trials, lost = find_trials(msgspec.structs.replace(test, blocks=begun))
+    assert len(trials) == len(TRIALS)
+    assert lost == (f"group 2 ({test.header.groups[1]}): not measured",)
