@@ -375,7 +375,7 @@ def list_(pythons: tuple[str, ...]) -> None:
     found = installed_versions(list(registry.backends.values()), _pythons(pythons))
     click.echo("Workloads")
     for workload in WORKLOADS.values():
-        target = f", target {workload.target_accuracy:.0%}" if workload.target_accuracy is not None else ""
+        target = f", target {workload.target_accuracy:.1%}" if workload.target_accuracy is not None else ""
         optimizer = workload.optimizer
         how = f"batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}"
         click.echo(f"  {workload.name:<22}{how}{target}")

@@ -332,7 +332,7 @@ def test_list_shows_everything_and_what_is_missing(call: Call, monkeypatch: pyte
     said = call("list")
     assert said.status == 0
     for word in (
-        "mnist-softmax", "cifar100-cnn", "target 97%", "float64", "quick", "numpy 2.",
+        "mnist-softmax", "cifar100-cnn", "target 98.0%", "float64", "quick", "numpy 2.",
         "not installed: no-such-framework or no-such-twin", "backend 'odd' (odd:INFO) cannot be used",
     ):  # fmt: skip
         assert word in said.out
