@@ -159,6 +159,6 @@ def test_the_plan_stands_beside_what_it_took():
 def test_rows_of_own_defaults_are_shown_and_called_so():
     header = make_header([TORCH], workloads=[make_workload(matched=False)])
     printed = on_terminal(make_run(header, [make_job(TORCH, block) for block in range(3)]), 120)
-    assert "mnist-cnn (cpu fp32, own defaults, target 97 %)" in printed
+    assert "mnist-cnn (cpu fp32, own defaults, target 97.0 %)" in printed
     assert "PyTorch eager 1,000 0.0 %" in printed
     assert "not the same work" in printed

@@ -167,7 +167,7 @@ def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bo
     if not first.matched:
         said.append("own defaults")
     if first.target_accuracy is not None:
-        said.append(f"target {percent(first.target_accuracy, 0)}")
+        said.append(f"target {percent(first.target_accuracy, 1)}")
     return Table(
         title=f"{first.workload} ({', '.join(said)})",
         columns=tuple(columns),
