@@ -10,6 +10,7 @@ from trainings import CELLS, learning_run, make_curve, make_finals, make_trainin
 
 from bench.accuracy import converge
 from bench.report import curves, plots
+from bench.report.drawing import make_panels, name_rows, svg
 from bench.runs import Run
 from bench.summary import summarise
 
@@ -135,3 +136,13 @@ def test_defaults_and_matched_stand_side_by_side_for_every_framework(learned):
         100 * point.test_accuracy for row in pair.rows for point in (row.matched_point, row.defaults_point)
     ]
     assert [line.get_markerfacecolor() == "white" for line in points] == [False, True] * 3
+
+
+def test_panels_lie_at_round_places_as_the_layout_differs_between_processes_in_its_last_digits():
+    figure, found = make_panels([1.0, 1.0, 1.0])
+    name_rows(found[0], ["a row with a long name", "another"])
+    svg(figure)
+    for panel in found:
+        bounds = panel.get_position(original=True).bounds
+        assert bounds == pytest.approx([round(value, 5) for value in bounds], abs=1e-12)
+        assert 0 < bounds[0] < bounds[0] + bounds[2] <= 1

@@ -142,10 +142,22 @@ def legend(figure: Figure, entries: Mapping[str, Artist], columns: int = 4) -> N
 
 def svg(figure: Figure) -> bytes:
     FigureCanvasSVG(figure)
+    _lay_out(figure)
     file = io.BytesIO()
     # A date or a version in the file would make every regeneration a change.
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return file.getvalue()
+
+
+def _lay_out(figure: Figure) -> None:
+    """Lay the panels out, once and to 1e-5 of the figure: the solver's last digits vary between processes."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    for panel in figure.axes:
+        left, bottom, width, height = panel.get_position(original=True).bounds
+        panel.set_position((round(left, 5), round(bottom, 5), round(width, 5), round(height, 5)))
 
 
 def label(text: str, longest: int = _LONGEST_NAME) -> str:
