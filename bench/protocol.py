@@ -60,7 +60,9 @@ class Begin(Command, frozen=True, kw_only=True, tag="begin"):
 
 
 class Turn(Command, frozen=True, kw_only=True, tag="turn"):
-    """Train one window, answered by `Timed`."""
+    """Train a window of so many steps, answered by `Timed`."""
+
+    steps: int
 
 
 class Finish(Command, frozen=True, kw_only=True, tag="finish"):
@@ -101,6 +103,9 @@ class WarmedUp(Event, frozen=True, kw_only=True, tag="warmup"):
 
 class Ready(Event, frozen=True, kw_only=True, tag="ready"):
     """Warmed up: it waits for its turns."""
+
+    step_s: float
+    """Seconds of a step in the quickest window of the warm-up: the machine's moods only make it slower."""
 
 
 class Timed(Event, frozen=True, kw_only=True, tag="window"):

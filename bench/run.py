@@ -210,6 +210,7 @@ class Runner:
                         look_closer=closer,
                     ),
                     python=interpreter(self._infos[spec.cell.backend], self._pythons),
+                    window_steps=self._window_steps(spec.cell),
                 )
                 for spec in specs
             ],
@@ -245,6 +246,10 @@ class Runner:
             epochs=epochs,
             time_limit_s=self._time_limit(cell, epochs),
         )
+
+    def _window_steps(self, cell: Cell) -> int | None:
+        """Return the steps of a cell's windows so far; None before its first block."""
+        return next((job.windows[0].steps for job in self._jobs_of(cell) if job.windows), None)
 
     def _fits(self, cells: Sequence[Cell], epochs: float) -> bool:
         return time.monotonic() + sum(self._expected(cell, epochs) for cell in cells) <= self._deadline

@@ -174,6 +174,7 @@ class Collector:
         self._infos, self._pythons, self._sources = infos, pythons, sources
         self._display = display
         self._walls: dict[Cell, list[float]] = {}
+        self._window_steps: dict[Cell, int] = {}
         self._done: set[tuple[int, int]] = set()
         for block in so_far.blocks:
             self._note(block)
@@ -235,7 +236,9 @@ class Collector:
             time_limit_s=TIME_LIMIT_S,
         )
         task = MeasureTask(backend=info, data=self._sources[cell.workload], spec=spec, slowdown=side.injected)
-        return BlockJob(task=task, python=interpreter(info, self._pythons))
+        return BlockJob(
+            task=task, python=interpreter(info, self._pythons), window_steps=self._window_steps.get(cell)
+        )
 
     # Progress
 
@@ -257,6 +260,9 @@ class Collector:
 
     def _note(self, block: SelfTestBlock) -> None:
         self._done.add((block.group, block.block))
+        for side in block.sides:
+            if side.windows:
+                self._window_steps.setdefault(self._header.groups[block.group], side.windows[0].steps)
         self._walls.setdefault(self._header.groups[block.group], []).append(block.wall_s)
 
     def _show(self, text: str) -> None:

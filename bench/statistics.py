@@ -19,7 +19,7 @@ CONFIDENCE = 0.95
 """Of every interval that is shown."""
 POWER = 0.80
 
-ALPHA = 0.01
+ALPHA = 0.05
 """Level at which a family of comparisons is decided: how often, at most, one of them claims a difference that
 is not larger than `MARGIN`."""
 MARGIN = 0.01

@@ -18,6 +18,7 @@ from bench.launch import Outcome, Worker
 from bench.plan import balanced_order
 from bench.protocol import AnyEvent, Begin, Built, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import Conditions, Window
+from bench.specs import Cell
 from bench.statistics import settled
 from bench.taint import FEWEST_QUIET, in_quiet_rounds, is_quiet
 
@@ -30,6 +31,8 @@ class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
 
     task: MeasureTask
     python: Path
+    window_steps: int | None = None
+    """Of a cell that was measured before: the steps of its windows then."""
 
 
 class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +78,7 @@ def run_block(
             return stack.enter_context(worker)
 
         workers: list[Worker] = []
+        step_s: list[float | None] = []
         at_once = 2 if together else 1
         while len(workers) < len(jobs):
             begun = [start(place) for place in range(len(workers), len(jobs))[:at_once]]
@@ -82,9 +86,11 @@ def run_block(
                 worker.wait_for(Built)
             for worker in begun:
                 worker.ask(Begin())
-                worker.wait_for(Ready)
+                ready = worker.wait_for(Ready)
+                step_s.append(None if ready is None else ready.step_s)
             workers += begun
-        rounds, conditions, logs = _take_turns(workers, jobs[0].task, patience)
+        steps = window_steps(jobs, step_s)
+        rounds, conditions, logs = _take_turns(workers, steps, jobs[0].task, patience)
         outcomes = []
         for place, worker in enumerate(workers):
             worker.ask(Finish())
@@ -100,8 +106,26 @@ def run_block(
     return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds, conditions=conditions)
 
 
+def window_steps(jobs: Sequence[BlockJob], step_s: Sequence[float | None]) -> list[int]:
+    """Return the steps of each job's windows, given the seconds that a step of it took when it was warm.
+
+    All windows of a cell have as many steps, in every process and every block. A call costs something beside
+    its steps, and the first of them is unlike the rest, so windows of different lengths have different rates.
+    """
+    known = {job.task.spec.cell: job.window_steps for job in jobs if job.window_steps is not None}
+    quickest: dict[Cell, float] = {}
+    for job, seconds in zip(jobs, step_s, strict=True):
+        if seconds is not None:
+            cell = job.task.spec.cell
+            quickest[cell] = min(seconds, quickest.get(cell, inf))
+    return [
+        known.get(spec.cell) or max(1, round(spec.window_s / quickest.get(spec.cell, inf)))
+        for spec in (job.task.spec for job in jobs)
+    ]
+
+
 def _take_turns(
-    workers: Sequence[Worker], task: MeasureTask, patience: float
+    workers: Sequence[Worker], steps: Sequence[int], task: MeasureTask, patience: float
 ) -> tuple[int, Conditions, list[list[float]]]:
     """Let the workers take turns until all rates have settled, or twice the windows asked for are taken.
 
@@ -119,7 +143,7 @@ def _take_turns(
         watch.round()
         before = [len(of_one) for of_one in taken]
         for place in balanced_order(len(workers), rounds):
-            if (window := _turn(workers[place])) is not None:
+            if (window := _turn(workers[place], steps[place])) is not None:
                 taken[place].append(window)
         rounds += 1
         steal = watch.round_over()
@@ -139,11 +163,11 @@ def _take_turns(
     return rounds, watch.finish(pids), logs
 
 
-def _turn(worker: Worker) -> Window | None:
+def _turn(worker: Worker, steps: int) -> Window | None:
     """Let a worker train one window; None where it is over."""
     if worker.over:
         return None
-    worker.ask(Turn())
+    worker.ask(Turn(steps=steps))
     event = worker.wait_for(Timed)
     return None if event is None else event.window
 

@@ -145,6 +145,7 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
         trainer = Trainer(trained, order, meter)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
         if spec.windows:
+            warm_up(trainer, spec.window_s, emit)
             take_turns(trainer, spec.window_s, commands, emit)
     peak, method = peak_rss_bytes()
     emit(Memory(peak_rss_bytes=peak, peak_rss_method=method))
@@ -209,12 +210,8 @@ class Trainer:
         return self._order.steps(self.steps, steps)
 
 
-def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Grow the window until it lasts `window_s`, say that all is ready, and train one at every `Turn`.
-
-    What a window lasts is judged by the quickest of the warm-up, as the machine's moods only make it slower:
-    processes of one program then train windows of as many steps.
-    """
+def warm_up(trainer: Trainer, window_s: float, emit: Emit) -> None:
+    """Train ever longer windows until one lasts about `window_s`, and say that all is ready."""
     steps, step_s = 1, math.inf
     before_s = trainer.train_s  # the first step compiles, and warms nothing up
     while True:
@@ -225,14 +222,16 @@ def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand]
             break
         # At most eightfold: the first steps are slow, and one guess from them would overshoot.
         steps = max(1, min(round(window_s / step_s), steps * 8))
-    steps = max(1, round(window_s / step_s))
-    lead = math.ceil(LEAD_S / step_s)
-    emit(Ready())
+    emit(Ready(step_s=step_s))
+
+
+def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:
+    """Train a window at every `Turn`, after a lead that does not count."""
     for command in commands:
         if not isinstance(command, Turn):
             return
-        trainer.train(lead)
-        emit(Timed(window=trainer.train(steps)))
+        trainer.train(math.ceil(command.steps * min(1.0, LEAD_S / window_s)))
+        emit(Timed(window=trainer.train(command.steps)))
 
 
 def look_closer(backend: Backend, trainer: Trainer) -> LookedCloser:

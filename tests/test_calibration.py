@@ -36,7 +36,7 @@ def test_every_comparison_is_there_with_its_windows_by_block_and_round():
 def test_theory_says_how_often_a_slowdown_is_found():
     # Of a block's difference: two processes, and the trimmed mean of 20 differences of two windows. A mean
     # that is trimmed by a fifth has 1.144 times the variance of a whole one, of normal values.
-    process_sd, window_sd, blocks = 0.014, 0.01, 10
+    process_sd, window_sd, blocks = 0.018, 0.01, 10
     sd = math.sqrt(2 * process_sd**2 + 2 * window_sd**2 * 1.144 / 20)
     test = simulate(groups=200, process_sd=process_sd, window_sd=window_sd, seed=1)
     row = calibration._row(JUDGES[0], find_trials(test)[0])
@@ -47,7 +47,7 @@ def test_theory_says_how_often_a_slowdown_is_found():
     assert 0.2 < row.found[0.03].share < 0.8  # else the comparison above is of nothing
     assert row.coverage is not None
     assert row.coverage.share == pytest.approx(0.95, abs=0.02)
-    assert row.false_alarms.share <= 0.001
+    assert row.false_alarms.share <= 0.01
 
 
 def test_pairing_by_round_takes_the_moods_out():
@@ -71,7 +71,7 @@ def test_a_good_self_test_holds_all_that_is_demanded():
 @pytest.mark.parametrize(
     ("changes", "demand"),
     [
-        ({"process_sd": 0.03}, "5 % found"),
+        ({"process_sd": 0.04}, "5 % found"),
         ({"process_sd": 0.08}, "10 % found"),
         ({"process_sd": 0.002, "understated": 0.2}, "95 % intervals"),
     ],

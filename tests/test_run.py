@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import fakes
 import msgspec
@@ -16,7 +17,7 @@ import pytest
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
 
 from backends.base import BackendInfo, Mode
-from bench import prepare
+from bench import prepare, turns
 from bench.errors import RecordError
 from bench.plan import Preset
 from bench.prepare import Asked, Available
@@ -124,6 +125,20 @@ def test_a_block_says_what_ran_in_it_and_what_the_machine_did(complete: Run) -> 
         assert block.rounds == len(jobs[0].windows) == len(jobs[1].windows)
         assert len(block.conditions.canary_s) == block.rounds + 1
         assert block.conditions.seconds > sum(window.seconds for job in jobs for window in job.windows)
+
+
+def test_later_blocks_train_windows_of_as_many_steps_as_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[int | None]] = []
+
+    def spy(jobs: Sequence[turns.BlockJob], **options: Any) -> turns.BlockOutcome:
+        asked.append([job.window_steps for job in jobs])
+        return turns.run_block(jobs, **options)
+
+    monkeypatch.setattr("bench.run.run_block", spy)
+    (first,) = carry_out(begin(tmp_path, [QUICK]), [QUICK]).jobs[:1]
+    assert asked == [[None], [first.windows[0].steps]]
 
 
 def test_every_process_has_a_hash_seed_of_its_own(complete: Run) -> None:

@@ -72,7 +72,10 @@ class Fake:
         for place, job in enumerate(jobs):
             windows = job.task.spec.windows
             seconds = 0.01 * (1 + (job.task.slowdown or 0.0))
-            events = [Ready(), *[Timed(window=Window(steps=3, samples=300, seconds=seconds))] * windows]
+            events = [
+                Ready(step_s=seconds / 3),
+                *[Timed(window=Window(steps=3, samples=300, seconds=seconds))] * windows,
+            ]
             failed = job.task.slowdown in self._broken
             if failed:
                 events = []
@@ -146,6 +149,7 @@ def test_an_interrupted_self_test_keeps_its_blocks_and_goes_on(tmp_path):
     assert len(rest.blocks) == 4
     assert len(whole.blocks) == 6
     assert whole.blocks[:2] == half.blocks
+    assert {job.window_steps for block in rest.blocks for job in block} == {3}, "as many as before"
     again = Fake()
     go(whole, again)
     assert again.blocks == []

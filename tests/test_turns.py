@@ -15,7 +15,7 @@ from bench.conditions import Watch
 from bench.launch import Outcome
 from bench.plan import balanced_order
 from bench.protocol import AnyEvent, Evaluated, FirstStep, Ready, Started, Timed
-from bench.turns import BlockJob, BlockOutcome, run_block
+from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
 
 Heard = list[tuple[int, AnyEvent]]
 
@@ -98,6 +98,32 @@ def test_a_job_that_hangs_ends_at_its_limit_and_the_others_go_on() -> None:
     outcome = run_block([hangs, steady])
     assert [one.status for one in outcome.outcomes] == ["timeout", "ok"]
     assert outcome.outcomes[0].wall_s < 4
+
+
+def steps_of(outcome: Outcome) -> set[int]:
+    return {event.window.steps for event in outcome.events if isinstance(event, Timed)}
+
+
+def test_a_window_lasts_about_as_long_as_asked_and_is_a_step_at_least() -> None:
+    jobs = jobs_of([fakes.STEADY, fakes.QUICK])
+    assert window_steps(jobs, [0.004, 0.002]) == [10, 20]
+    assert window_steps(jobs, [0.3, 0.0261]) == [1, 2]
+    assert window_steps(jobs, [0.004, None]) == [10, 1], "the second died before it was warm"
+
+
+def test_windows_of_one_cell_have_as_many_steps_in_every_process_and_block() -> None:
+    jobs = jobs_of([fakes.STEADY, fakes.QUICK, fakes.STEADY])
+    assert window_steps(jobs, [0.005, 0.002, 0.004]) == [10, 20, 10]
+    later = [msgspec.structs.replace(job, window_steps=13) for job in jobs[:1]] + jobs[1:]
+    assert window_steps(later, [0.005, 0.002, 0.004]) == [13, 20, 13]
+
+
+def test_a_slowed_process_trains_windows_of_as_many_steps_as_the_others_of_its_cell() -> None:
+    plain, slow = jobs_of([fakes.STEADY, fakes.STEADY])
+    slow = msgspec.structs.replace(slow, task=msgspec.structs.replace(slow.task, slowdown=0.5))
+    first, second = run_block([plain, slow]).outcomes
+    assert steps_of(first) == steps_of(second)
+    assert len(steps_of(first)) == 1
 
 
 def test_jobs_without_windows_only_learn() -> None:

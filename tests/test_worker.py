@@ -52,7 +52,7 @@ def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
     """Return the events of a job done in this process."""
     events: list[AnyEvent] = []
     task = fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes)
-    commands: list[AnyCommand] = [Begin(), *(Turn() for _ in range(task.spec.windows)), Finish()]
+    commands: list[AnyCommand] = [Begin(), *[Turn(steps=7)] * task.spec.windows, Finish()]
     worker.measure(task, iter(commands), events.append)
     return events
 
@@ -81,10 +81,19 @@ class Clockwork:
         return worker.Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
 
 
-def turns(clock: Clockwork, count: int = 5, window_s: float = 0.5) -> list[AnyEvent]:
+def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[worker.Window], float]:
+    """Return the windows of a warm-up and the seconds of a step that it ends with."""
     events: list[AnyEvent] = []
-    worker.take_turns(clock, window_s, iter([Turn()] * count), events.append)  # type: ignore[arg-type]
-    return events
+    worker.warm_up(clock, window_s, events.append)  # type: ignore[arg-type]
+    *before, last = events
+    assert isinstance(last, Ready)
+    return [event.window for event in before if isinstance(event, WarmedUp)], last.step_s
+
+
+def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[worker.Window]:
+    events: list[AnyEvent] = []
+    worker.take_turns(clock, window_s, iter(commands), events.append)  # type: ignore[arg-type]
+    return [event.window for event in events if isinstance(event, Timed)]
 
 
 def test_the_events_come_in_the_order_of_the_work() -> None:
@@ -103,59 +112,62 @@ def test_a_window_says_how_much_was_trained_in_it() -> None:
     windows = [event.window for event in measured(epochs=0) if isinstance(event, Timed)]
     assert len(windows) == 5
     for window in windows:
-        assert window.samples == window.steps * 100
+        assert (window.steps, window.samples) == (7, 700)
         assert window.seconds >= window.steps * fakes.STEP_S
 
 
-def test_windows_last_about_as_long_as_asked() -> None:
-    clock = Clockwork([0.01])
-    events = turns(clock, window_s=0.5)
-    timed = [event.window for event in events if isinstance(event, Timed)]
-    assert [window.steps for window in timed] == [50] * 5
-    assert [type(event) for event in events] == [WarmedUp] * 3 + [Ready] + [Timed] * 5
+def test_a_warm_up_grows_its_windows_and_says_what_a_step_takes() -> None:
+    windows, step_s = warmed(Clockwork([0.01]), window_s=0.5)
+    assert [window.steps for window in windows] == [1, 8, 50]
+    assert step_s == 0.01
 
 
-def test_a_window_is_a_step_at_least() -> None:
-    timed = [event.window for event in turns(Clockwork([0.3]), window_s=0.1) if isinstance(event, Timed)]
-    assert [window.steps for window in timed] == [1] * 5
+def test_a_step_is_judged_by_the_quickest_window() -> None:
+    """The machine's moods only make it slower."""
+    _, step_s = warmed(Clockwork([0.3, 0.01, 0.02, 0.014]), window_s=0.5)
+    assert step_s == 0.01
 
 
 def test_a_short_window_is_no_short_warm_up() -> None:
-    events = turns(Clockwork([0.001]), window_s=0.01)
-    warmups = [event.window for event in events if isinstance(event, WarmedUp)]
-    assert sum(window.seconds for window in warmups) >= worker.WARMUP_S
+    windows, _ = warmed(Clockwork([0.001]), window_s=0.01)
+    assert sum(window.seconds for window in windows) >= worker.WARMUP_S
 
 
-def test_one_slow_step_at_the_start_does_not_make_the_windows_short() -> None:
+def test_one_slow_step_at_the_start_does_not_end_the_warm_up() -> None:
     """The first call compiles: a guess from it alone would leave windows a thousandth as long."""
-    events = turns(Clockwork([0.4, 0.0004]), window_s=0.1)
-    assert all(0.09 <= event.window.seconds <= 0.11 for event in events if isinstance(event, Timed))
+    windows, step_s = warmed(Clockwork([0.4, 0.0004]), window_s=0.1)
+    assert windows[-1].seconds == pytest.approx(0.1)
+    assert step_s == 0.0004
 
 
 def test_a_slow_first_step_does_not_count_as_warming_up() -> None:
     clock = Clockwork([0.001])
     clock.train_s = 3.0
-    events = turns(clock, window_s=0.01)
-    assert sum(event.window.seconds for event in events if isinstance(event, WarmedUp)) >= worker.WARMUP_S
+    windows, _ = warmed(clock, window_s=0.01)
+    assert sum(window.seconds for window in windows) >= worker.WARMUP_S
 
 
 def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
     clock = Clockwork([0.01])
-    turns(clock, count=2, window_s=0.5)
-    assert clock.calls[-4:] == [1, 50, 1, 50]
+    windows = turns(clock, [Turn(steps=50), Turn(steps=7)], window_s=0.5)
+    assert clock.calls == [1, 50, 1, 7]
+    assert [window.steps for window in windows] == [50, 7]
+
+
+def test_before_a_window_shorter_than_its_lead_comes_as_much_again() -> None:
+    clock = Clockwork([0.0001])
+    turns(clock, [Turn(steps=20)], window_s=0.002)
+    assert clock.calls == [20, 20]
 
 
 @pytest.mark.parametrize("last", [Finish(), None])
 def test_turns_end_with_the_command_that_says_so_or_with_the_harness(last: Finish | None) -> None:
-    events: list[AnyEvent] = []
-    commands = iter([Turn(), *([last, Turn()] if last else [])])
-    worker.take_turns(Clockwork([0.01]), 0.1, commands, events.append)  # type: ignore[arg-type]
-    assert sum(isinstance(event, Timed) for event in events) == 1
+    assert len(turns(Clockwork([0.01]), [Turn(steps=5), *([last, Turn(steps=5)] if last else [])])) == 1
 
 
 def test_commands_are_read_a_line_each() -> None:
-    lines = [msgspec.json.encode(command) + b"\n" for command in (Turn(), Turn(), Finish())]
-    assert list(worker.read_commands(lines)) == [Turn(), Turn(), Finish()]
+    lines = [msgspec.json.encode(command) + b"\n" for command in (Turn(steps=3), Turn(steps=4), Finish())]
+    assert list(worker.read_commands(lines)) == [Turn(steps=3), Turn(steps=4), Finish()]
 
 
 def test_the_trainer_walks_the_batch_order_without_gap_or_overlap() -> None:
@@ -378,7 +390,7 @@ def spoken(task: MeasureTask) -> tuple[int, list[AnyEvent]]:
             pass_fds=(write_end,), env={**os.environ, "PYTHONPATH": fakes.python_path()},
         )  # fmt: skip
         os.close(write_end)
-        said = [msgspec.json.encode(message) + b"\n" for message in (task, Begin(), Turn(), Finish())]
+        said = [msgspec.json.encode(message) + b"\n" for message in (task, Begin(), Turn(steps=5), Finish())]
         process.communicate(b"".join(said), timeout=60)
         events = [msgspec.json.decode(line, type=AnyEvent) for line in channel]
     return process.returncode, events
@@ -411,5 +423,5 @@ def test_a_worker_loads_no_library_of_the_report() -> None:
 
 def test_a_network_of_slow_steps_has_a_lead_of_one_step() -> None:
     clock = Clockwork([0.03])
-    turns(clock, count=2, window_s=0.05)
-    assert clock.calls[-4:] == [1, 2, 1, 2]
+    turns(clock, [Turn(steps=2), Turn(steps=2)], window_s=0.05)
+    assert clock.calls == [1, 2, 1, 2]
