@@ -57,6 +57,8 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Whether its workload is the same work for all; where not, each framework uses its own defaults."""
     parity_ok: bool | None
     """Whether it computes what the reference computes; None where that was not verified."""
+    measured: bool
+    """Whether it has all the blocks that a ranking needs, be it ranked or not."""
     ranked: bool
     why_not: str | None
     """Why the row is not ranked, in one line; None if it is."""
@@ -318,7 +320,8 @@ def _summarise_cell(
         reasons.append("trained with its framework's own defaults: not the same work")
     else:
         reasons += _parity_reasons(found, parity_ok)
-    reasons += _block_reasons(found, len(counting), header.min_blocks)
+    too_few = _block_reasons(found, len(counting), header.min_blocks)
+    reasons += too_few
     target = workload.target_accuracy if workload else None
     learned = cell_convergence(records, target)
     return CellSummary(
@@ -332,6 +335,7 @@ def _summarise_cell(
         reference=reference,
         matched=matched,
         parity_ok=parity_ok,
+        measured=not too_few,
         ranked=not reasons,
         why_not="; ".join(reasons) or None,
         samples_per_s=throughput.value if throughput else None,

@@ -12,12 +12,14 @@ from typing import NamedTuple
 import fakes
 import msgspec
 import pytest
+from synthetic import make_cell, make_header, make_job, make_run, make_workload
 
 from backends.base import BackendInfo
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from bench import cli, plan
 from bench.registry import Registry
 from bench.runs import HEADER, QUARANTINE, RECORDS, read_run
+from bench.summary import summarise
 
 KEYS = {
     "workload", "backend", "mode", "device", "precision", "status", "parity_ok", "samples_per_s",
@@ -264,6 +266,14 @@ def test_a_crash_is_something_not_measured_and_does_not_stop_the_rest(
     assert said.status == 3, said
     rows = json.loads(call("report", "--format", "json").out)
     assert {(row["backend"], row["status"]) for row in rows} == {("steady", "ok"), ("exits", "crashed")}
+
+
+@pytest.mark.parametrize(("blocks", "status"), [(3, 0), (2, 3), (0, 3)])
+def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: int, status: int) -> None:
+    cell = make_cell()
+    header = make_header([cell], workloads=[make_workload(matched=False)])
+    summary = summarise(make_run(header, [make_job(cell, block) for block in range(blocks)]))
+    assert cli._status(summary, require_target=False) == status
 
 
 def test_a_target_that_is_missed_counts_only_when_it_is_demanded(

@@ -237,3 +237,8 @@ def test_a_rate_is_told_to_three_digits(value):
     number, unit = costs.scaled(value, "B/s").split(" ")
     scale = {"TB/s": 1e12, "GB/s": 1e9, "MB/s": 1e6, "B/s": 1.0}[unit]
     assert float(number) * scale == pytest.approx(value, rel=0.0051)
+
+
+@pytest.mark.parametrize("whole", [100.0, 100 * (1 - 1e-15), 100 * (1 + 1e-15)])
+def test_shares_that_sum_to_the_whole_but_for_rounding_have_the_same_ticks(whole):
+    assert cost_plots._ticks(whole) == [0, 25, 50, 75, 100]

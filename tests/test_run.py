@@ -422,11 +422,12 @@ def assert_ended(worker: psutil.Process) -> None:
         time.sleep(0.05)
 
 
-def test_ctrl_c_keeps_all_that_is_done_and_tells_how_to_go_on(
-    started: subprocess.Popen[str], tmp_path: Path
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
+    sent: signal.Signals, started: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     folder, worker = job_in_hand(started, tmp_path / "results")
-    started.send_signal(signal.SIGINT)
+    started.send_signal(sent)
     output, _ = started.communicate(timeout=60)
     assert started.returncode == 130, output
     assert f"bench run --resume {folder.name}" in output

@@ -111,7 +111,7 @@ def test_too_few_blocks_are_not_ranked():
     row = row_of(summarise(simple_run({TORCH: [1000, 1010]})))
     assert not row.ranked
     assert row.why_not == "2 of the 3 blocks it needs"
-    assert row.status == "ok"
+    assert (row.status, row.measured) == ("ok", False)
 
 
 @pytest.mark.parametrize(("rates", "shown"), [([1000], False), ([1000, 1010], False), ([1000] * 3, True)])
@@ -142,7 +142,7 @@ def test_the_reference_is_shown_and_never_ranked():
     assert [row.cell for row in summary.cells] == [TORCH, REFERENCE]
     row = row_of(summary, REFERENCE)
     assert (row.reference, row.ranked, row.why_not, row.status) == (True, False, "it is the reference", "ok")
-    assert (row.parity_ok, row.blocks) == (True, 3)
+    assert (row.parity_ok, row.blocks, row.measured) == (True, 3, True)
     assert row.samples_per_s == pytest.approx(2000)
     assert not row_of(summary, TORCH).reference
 
@@ -295,7 +295,7 @@ def test_a_workload_of_own_defaults_is_never_ranked_and_needs_no_parity():
     jobs = [make_job(TORCH, block, epochs=2, points=make_points(0.97, 2, 10)) for block in range(3)]
     summary = summarise(make_run(header, jobs))
     row = row_of(summary)
-    assert (row.matched, row.ranked, row.status, row.parity_ok) == (False, False, "ok", None)
+    assert (row.matched, row.ranked, row.measured, row.parity_ok) == (False, False, True, None)
     assert row.why_not == "trained with its framework's own defaults: not the same work"
     assert (row.samples_per_s, row.test_accuracy) == (pytest.approx(1000), pytest.approx(0.97))
     assert "not ranked" in summary.verdicts[0].sentences[0]

@@ -153,12 +153,15 @@ def _draw_stacks(panel: Axes, found: Sequence[_Bar], colours: Sequence[str]) -> 
         )
     panel.set_xlim(0, 1.6 * longest)  # the room to the right is for what stands there
     name_rows(panel, [name for name, _, _ in found])
-    panel.xaxis.set_major_locator(FixedLocator([tick for tick in _ticks(longest) if tick <= longest]))
+    panel.xaxis.set_major_locator(FixedLocator(_ticks(longest)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _ticks(longest: float) -> list[float]:
-    return [float(tick) for tick in MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, longest)]
+    """Return about five ticks from 0 to `longest`, which is a sum: of shares it is 100 but for rounding."""
+    end = float(f"{longest:.9g}")
+    ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, end)
+    return [float(tick) for tick in ticks if tick <= end]
 
 
 def _sum(parts: _Parts) -> float:
