@@ -50,7 +50,7 @@ def lint(session: nox.Session) -> None:
 def verify(session: nox.Session) -> None:
     """Hold each framework to the float64 reference; `bench verify` gets what follows `--`."""
     environment = cpu_environment(session)
-    session.run(program(environment, "bench"), "verify", *session.posargs, external=True)
+    session.run(program(environment, "bench"), "verify", "--device", "cpu", *session.posargs, external=True)
 
 
 @nox.session(python=False)
@@ -63,10 +63,13 @@ def bench(session: nox.Session) -> None:
     """
     check_python(session)
     environment = prepare(session, "harness")
-    pythons = framework_pythons(session, gpu=gpu_wanted(session))
+    gpu = gpu_wanted(session)
+    pythons = framework_pythons(session, gpu=gpu)
+    device = "gpu" if gpu else "cpu"
     session.run(
-        program(environment, "bench"), "run", "--preset", "quick", *pythons, *session.posargs, external=True
-    )
+        program(environment, "bench"), "run", "--preset", "quick", "--device", device, *pythons,
+        *session.posargs, external=True,
+    )  # fmt: skip
 
 
 @nox.session(python=False)

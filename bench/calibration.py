@@ -62,7 +62,6 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 
     group: int
     cell: Cell
-    base_side: str
     head_side: str
     injected: float
     """Share by which `head` was made slower; 0 where both sides are the same."""
@@ -223,7 +222,6 @@ def find_trials(test: SelfTest) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
                 Trial(
                     group=group,
                     cell=cell,
-                    base_side=base,
                     head_side=head,
                     injected=injected or 0.0,
                     base=tuple(pair[0] for pair in pairs),

@@ -1,7 +1,7 @@
 """The command line: reads what the user asks, calls the part that does it, and turns errors into exit status.
 
-0 all is well; 1 a measured failure (parity lost, a target missed that was demanded); 2 wrong usage;
-3 something could not be measured; 130 interrupted.
+0 all is well; 1 a measured failure (parity lost, a target missed that was demanded, a self-test failed, two
+runs that contradict each other); 2 wrong usage; 3 something could not be measured; 130 interrupted.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 
 from bench import __version__
-from bench.errors import BenchError, UsageError
+from bench.errors import BenchError, RecordError, UsageError
 
 EXIT_MEASURED_FAILURE = 1
 EXIT_NOT_MEASURED = 3
@@ -354,13 +354,19 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
 
     runs = [read_run(find_run(results, name)) for name in (first, second)]
     if not runs[0].header.environment.same_machine(runs[1].header.environment):
-        raise UsageError(f"{first} and {second} were made on different machines.")
+        machines = " and ".join(run.header.environment.in_words() for run in runs)
+        raise UsageError(f"{first} and {second} were made on different machines: {machines}.")
     summaries = [summarise(run) for run in runs]
     titles = {name: title for summary in summaries for name, title in summary.titles.items()}
     pairings = compare(*summaries)
     agreement.render(pairings, titles, Console())
     if output is not None:
-        output.write_text(agreement.text(runs, pairings, titles), encoding="utf-8")
+        try:
+            output.write_text(agreement.text(runs, pairings, titles), encoding="utf-8")
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {output}: {error.strerror}. Name another file with --output."
+            ) from error
     if any(pairing.agree is False for pairing in pairings):
         return EXIT_MEASURED_FAILURE
     return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED

@@ -10,14 +10,13 @@ from itertools import combinations
 from typing import TypeAlias
 
 import msgspec
-import numpy as np
 
 from bench.datasets import DATASETS
 from bench.flops import StepWork, step_work
 from bench.records import JobRecord, Peak, RunHeader, StepSplit
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
-from bench.summary import CellSummary, Summary
+from bench.summary import CellSummary, Summary, largest_of, median_of
 from bench.verdicts import Comparison
 
 Place: TypeAlias = tuple[Device, Precision]
@@ -211,15 +210,15 @@ def _read_cell(
         epoch_s=epoch_s,
         step_s=1 / pace if pace else None,
         split=_mean_split([job.split for job in jobs if job.split is not None]),
-        peak_rss_bytes=_largest(job.peak_rss_bytes for job in jobs),
+        peak_rss_bytes=largest_of(job.peak_rss_bytes for job in jobs),
         peak_rss_method=next((job.peak_rss_method for job in jobs if job.peak_rss_method), None),
-        peak_device_bytes=_largest(job.peak_device_bytes for job in jobs),
-        process_device_bytes=_largest(job.process_device_bytes for job in jobs),
-        joules_per_1000=_joules_per_1000(jobs),
+        peak_device_bytes=largest_of(job.peak_device_bytes for job in jobs),
+        process_device_bytes=largest_of(job.process_device_bytes for job in jobs),
+        joules_per_1000=row.energy_per_1000_j,
         work=work,
         flops_per_s=work.products * pace if work and pace else None,
         ceiling=ceilings.get((row.device, row.precision)),
-        counted_flops=_median(job.counted_flops for job in jobs),
+        counted_flops=median_of(job.counted_flops for job in jobs),
     )
 
 
@@ -232,13 +231,13 @@ def _work(row: CellSummary, workload: Workload) -> StepWork | None:
 
 
 def _start_up(jobs: Sequence[JobRecord], epoch_s: float | None) -> StartUp:
-    measured = _median(_first_epoch(job) for job in jobs)
+    measured = median_of(_first_epoch(job) for job in jobs)
     return StartUp(
-        start_s=_median(job.start_s for job in jobs),
-        import_s=_median(job.import_s for job in jobs),
-        data_s=_median(job.data_s for job in jobs),
-        build_s=_median(job.build_s for job in jobs),
-        first_step_s=_median(job.first_step_s for job in jobs),
+        start_s=median_of(job.start_s for job in jobs),
+        import_s=median_of(job.import_s for job in jobs),
+        data_s=median_of(job.data_s for job in jobs),
+        build_s=median_of(job.build_s for job in jobs),
+        first_step_s=median_of(job.first_step_s for job in jobs),
         first_epoch_s=epoch_s if measured is None else measured,
         epoch_measured=measured is not None,
     )
@@ -265,18 +264,6 @@ def _mean_split(splits: Sequence[StepSplit]) -> StepSplit | None:
         dispatch_s=mean(split.dispatch_s for split in splits),
         device_s=mean(split.device_s for split in splits),
     )
-
-
-def _joules_per_1000(jobs: Iterable[JobRecord]) -> float | None:
-    """Return the energy of all metered windows over their images, for 1,000 of them."""
-    metered = [
-        (window.energy_j, window.samples)
-        for job in jobs
-        for window in job.windows
-        if window.energy_j is not None
-    ]
-    images = sum(samples for _, samples in metered)
-    return 1000 * math.fsum(energy for energy, _ in metered) / images if images else None
 
 
 def _break_evens(cells: Sequence[CellCosts], header: RunHeader) -> Iterator[BreakEven]:
@@ -321,12 +308,3 @@ def _pipelines(header: RunHeader, summary: Summary) -> Iterator[PipelineRatio]:
         if memory in rows:
             comparison = compared.get(frozenset((row.cell, memory)))
             yield PipelineRatio(pipeline=row.cell, memory=memory, comparison=comparison)
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(np.median(present)) if present else None
-
-
-def _largest(values: Iterable[int | None]) -> int | None:
-    return max((value for value in values if value is not None), default=None)

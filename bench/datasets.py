@@ -209,7 +209,7 @@ def load_sample(name: str, limit: int | None = None) -> Dataset:
 
 def _spec(name: str) -> DatasetSpec:
     if name not in DATASETS:
-        raise unknown("data set", name, list(DATASETS), "bench list shows all")
+        raise unknown("data set", name, list(DATASETS), f"there are {', '.join(DATASETS)}")
     return DATASETS[name]
 
 

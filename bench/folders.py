@@ -59,7 +59,10 @@ def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
     except (OSError, msgspec.DecodeError) as error:
         raise RecordError(f"cannot read {path}: {error}") from error
     if header is None:
-        raise RecordError(f"{path.parent} has records of schema {found}; this version reads schema {schema}.")
+        raise RecordError(
+            f"{path.parent} has records of schema {found}; this version reads schema {schema}. "
+            "Read it with the version that made it."
+        )
     return header
 
 

@@ -131,12 +131,6 @@ def read_gpu(own_pids: Collection[int]) -> GpuReading | None:
         return monitor.read(own_pids)
 
 
-def process_bytes(pid: int) -> int | None:
-    """Return the GPU memory that a process holds, None where the driver does not tell."""
-    with GpuMonitor.open() as monitor:
-        return monitor.process_bytes(pid)
-
-
 def clock_events(bits: int) -> tuple[str, ...]:
     """Return the names of the reasons for which a GPU holds its clocks down, for NVML's bit mask."""
     return tuple(name for bit, name in _CLOCK_EVENTS.items() if bits & bit)

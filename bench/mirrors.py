@@ -10,7 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from email.message import Message
 from pathlib import Path
-from typing import IO, ClassVar, Protocol, TypeAlias
+from typing import IO, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
@@ -42,10 +42,6 @@ class File(msgspec.Struct, frozen=True, kw_only=True):
 class Mirror(Protocol):
     """A place that files come from. `str()` of it names the place to a person."""
 
-    @property
-    def network(self) -> bool:
-        """Whether asking it leaves this machine."""
-
     def get(self, file: File, scratch: Path, progress: Progress) -> Path:
         """Return where the file now lies: in place, or in `scratch`, which the caller removes.
 
@@ -57,7 +53,6 @@ class Mirror(Protocol):
 class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
     """A folder of this machine; its files are read where they lie."""
 
-    network: ClassVar[bool] = False
     path: Path
     hint: str = ""
     """How the folder comes to be there, for the message that says it is not."""
@@ -80,7 +75,6 @@ class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
 class WebFolder(msgspec.Struct, frozen=True, kw_only=True):
     """Files below one address."""
 
-    network: ClassVar[bool] = True
     url: str
 
     def __str__(self) -> str:
@@ -98,7 +92,6 @@ class WebFolder(msgspec.Struct, frozen=True, kw_only=True):
 class NpmPackage(msgspec.Struct, frozen=True, kw_only=True):
     """The tarball of one exact version of an npm package, through the npm client and its own settings."""
 
-    network: ClassVar[bool] = True
     name: str
     version: str
 

@@ -165,10 +165,10 @@ def choose_cells(
     )
 
 
-def balanced_order(size: int, block: int) -> list[int]:
-    """Return the order in which `size` cells run in a block: row `block` of a Williams design, going round.
+def balanced_order(size: int, number: int) -> list[int]:
+    """Return the order of `size` jobs in a round of turns: row `number` of a Williams design, going round.
 
-    Over a whole design each cell stands in each place, and follows each other cell, equally often (Williams,
+    Over a whole design each job stands in each place, and follows each other job, equally often (Williams,
     1949). For two it is AB, BA. The rows of an odd size come in two mirrored squares.
     """
     first = [0]
@@ -178,7 +178,7 @@ def balanced_order(size: int, block: int) -> list[int]:
         if low < high:
             first.append(high)
         low, high = low + 1, high - 1
-    square, row = divmod(block % (size * (1 + size % 2)), size)
+    square, row = divmod(number % (size * (1 + size % 2)), size)
     order = [(place + row) % size for place in first]
     return order[::-1] if square else order
 

@@ -79,7 +79,9 @@ def choose_backends(
         precisions = info.cpu_precisions if device == "cpu" else info.gpu_precisions
         if missing:
             what = ", ".join(needed.replace("|", " or ") for needed in missing)
-            unavailable[name] = f"not installed: {what}. Install it with: pip install 'samework[{name}]'"
+            unavailable[name] = (
+                f"not installed: {what}. Install it, or name an interpreter that has it: --python {name}=PATH"
+            )
         elif asked.precision not in precisions:
             known = ", ".join(precisions) or "none"
             unavailable[name] = f"precision {asked.precision} is not to be had on {device}; it has: {known}."

@@ -52,7 +52,7 @@ class ProbeTask(msgspec.Struct, frozen=True, kw_only=True, tag="probe", tag_fiel
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
-    """What the harness asks of a worker that measures, once it is ready."""
+    """What the harness asks of a worker that measures, once it is built."""
 
 
 class Begin(Command, frozen=True, kw_only=True, tag="begin"):

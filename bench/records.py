@@ -61,7 +61,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     workload: Workload
     seed: int
     block: int
-    """The round, from 0, in which every backend of the workload ran once, back to back."""
+    """The block, from 0, in which every cell of the workload ran one job, all side by side."""
     position: int
     """The place of this job in its block's order, from 0."""
     hash_seed: int
@@ -160,7 +160,8 @@ class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """What else the machine did while the jobs of a block took their turns.
 
-    Shares are of all usable CPUs' time; a field is None where the system does not tell.
+    Shares are of all usable CPUs' time, but for `pressure_share`, which is of the time; a field is None
+    where the system does not tell.
     """
 
     seconds: float

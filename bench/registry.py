@@ -76,9 +76,9 @@ def _check_info(name: str, info: object) -> None:
     if not isinstance(info, BackendInfo):
         raise ContractError(f"its entry point must name a BackendInfo, not a {type(info).__name__}.")
     if info.name != name:
-        raise ContractError(f"its BackendInfo is called {info.name!r}.")
-    if sum(mode.taught for mode in info.modes) != 1:
-        raise ContractError("exactly one of its modes must be marked as taught.")
+        raise ContractError(f"its BackendInfo is called {info.name!r}; it must have the entry point's name.")
+    if (taught := sum(mode.taught for mode in info.modes)) != 1:
+        raise ContractError(f"{taught} of its modes are marked as taught; it must be exactly one.")
 
 
 def load_backend(info: BackendInfo) -> type[Backend]:

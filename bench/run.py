@@ -60,6 +60,7 @@ MOST_BLOCKS = 30
 PIPELINE_STRETCH = 5
 """A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
 training once an epoch. So where batches come through one, windows are so many times longer."""
+_NO_TIME = "the budget was spent before its turn came; a larger --budget, or fewer workloads, would do"
 GIVE_UP: tuple[Status, ...] = (
     "failed", "crashed", "timeout", "out_of_memory", "nan_loss", "wrong_device", "unavailable",
 )  # fmt: skip
@@ -126,11 +127,7 @@ class Runner:
         seen |= {job.spec.cell for job in self._jobs()}
         for cell in self._header.cells:
             if cell not in seen:
-                self._append(
-                    UnmeasuredRecord(
-                        cell=cell, status="not_measured", error="the budget was spent before its turn came"
-                    )
-                )
+                self._append(UnmeasuredRecord(cell=cell, status="not_measured", error=_NO_TIME))
 
     # Parity
 

@@ -2,8 +2,7 @@
 
 Everything is computed on the logarithm of a rate, so that "1.1 times as fast" and "1/1.1 times as fast" are
 the same distance from 1. The functions take numbers, not records, and raise ValueError for values that no
-measurement can have. SciPy is imported by the functions that need it: a run, which only asks whether a rate
-has settled, loads NumPy alone while it measures.
+measurement can have. SciPy is imported by the functions that need it, so that a worker never loads it.
 """
 
 import math
@@ -16,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE = 0.95
-"""Of every interval that is shown."""
+"""Of every interval that is shown, but for those of accuracy tests, which have their test's level."""
 POWER = 0.80
 
 ALPHA = 0.05

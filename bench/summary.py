@@ -347,10 +347,10 @@ def _summarise_cell(
         dropped_blocks=len(screening.dropped),
         disturbed=screening.disturbed,
         failed_jobs=len(found.faulty),
-        start_s=_median(record.start_s for record in records),
-        import_s=_median(record.import_s for record in records),
-        build_s=_median(record.build_s for record in records),
-        first_step_s=_median(record.first_step_s for record in records),
+        start_s=median_of(record.start_s for record in records),
+        import_s=median_of(record.import_s for record in records),
+        build_s=median_of(record.build_s for record in records),
+        first_step_s=median_of(record.first_step_s for record in records),
         epochs=learned.epochs if learned else None,
         test_accuracy=learned.accuracy if learned else None,
         trained_jobs=len(learned.accuracies) if learned else 0,
@@ -358,10 +358,10 @@ def _summarise_cell(
         epochs_to_target=learned.epochs_to_target if learned else None,
         seconds_to_target=learned.seconds_to_target if learned else None,
         jobs_at_target=learned.successes if learned else 0,
-        peak_rss_bytes=_largest(record.peak_rss_bytes for record in records),
-        peak_device_bytes=_largest(record.peak_device_bytes for record in records),
-        process_device_bytes=_largest(record.process_device_bytes for record in records),
-        energy_per_1000_j=_median(_energy_per_1000(job) for job in counting),
+        peak_rss_bytes=largest_of(record.peak_rss_bytes for record in records),
+        peak_device_bytes=largest_of(record.peak_device_bytes for record in records),
+        process_device_bytes=largest_of(record.process_device_bytes for record in records),
+        energy_per_1000_j=median_of(_energy_per_1000(job) for job in counting),
     )
 
 
@@ -455,10 +455,12 @@ def _worst_check(records: Sequence[ParityRecord]) -> str:
     )
 
 
-def _median(values: Iterable[float | None]) -> float | None:
+def median_of(values: Iterable[float | None]) -> float | None:
+    """Return the median of the values that are there; None where there are none."""
     present = [value for value in values if value is not None]
     return float(np.median(present)) if present else None
 
 
-def _largest(values: Iterable[int | None]) -> int | None:
+def largest_of(values: Iterable[int | None]) -> int | None:
+    """Return the largest of the values that are there; None where there are none."""
     return max((value for value in values if value is not None), default=None)

@@ -136,16 +136,11 @@ def run_canary(blocks: Sequence[BlockRecord]) -> float | None:
     return float(np.median(medians)) if medians else None
 
 
-def flags(conditions: Conditions, run_canary_s: float | None) -> tuple[str, ...]:
-    """Say what disturbed a block, each with its value and its threshold; nothing for a quiet one.
+def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag, ...]:
+    """Return what disturbed a block, each with its value, its threshold and how bad it is.
 
     `run_canary_s` is what `run_canary` gives for the run. What the system does not tell disturbs nothing.
     """
-    return tuple(flag.words for flag in find_flags(conditions, run_canary_s))
-
-
-def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag, ...]:
-    """Return what `flags` says, with how bad each is."""
     found = _steal_flags(conditions)
     found += [
         Flag(words=f"{words.format(_percent(share))}, more than {_percent(most)}", severity=share / most)

@@ -105,7 +105,7 @@ def main() -> None:
 
 
 def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:
-    """Yield the commands as they come, until there are no more or one says that it is the last."""
+    """Yield the commands as they come, until there are no more."""
     for line in lines:
         command: AnyCommand = msgspec.json.decode(line, type=AnyCommand)
         yield command
@@ -165,7 +165,10 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
 def own_defaults(backend: Backend) -> OwnDefaults:
     """Return the backend as one that knows its framework's defaults, or raise UnavailableError."""
     if not (hasattr(backend, "initialise") and hasattr(backend, "permutation")):
-        raise UnavailableError("this backend does not offer its framework's own defaults")
+        raise UnavailableError(
+            f"{type(backend).__name__} lacks its framework's own defaults (initialise and permutation); "
+            "leave out the workloads that end in -defaults"
+        )
     return cast(OwnDefaults, backend)
 
 
@@ -284,7 +287,7 @@ def evaluate(
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     loss = -log_probabilities[np.arange(len(labels)), labels].mean()
     if not np.isfinite(loss):
-        raise NanLossError("the loss on the test images is not finite")
+        raise NanLossError("the loss on the test images is not finite; a smaller learning rate may help")
     return float(loss), float((logits.argmax(axis=1) == labels).mean())
 
 

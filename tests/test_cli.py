@@ -212,7 +212,7 @@ def test_a_framework_that_is_missing_is_an_error_when_it_is_named(
 ) -> None:
     stub = fakes.program(tmp_path / "python", ["""echo '{"torch": null}'"""])
     said = call("run", *SMALL, "--backend", "torch", "--python", f"torch={stub}")
-    said.refused(3, "backend 'torch': not installed: torch.", "pip install 'samework[torch]'")
+    said.refused(3, "backend 'torch': not installed: torch.", "--python torch=PATH")
 
 
 def test_a_broken_backend_is_an_error_when_it_is_named(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,6 +274,15 @@ def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: 
     header = make_header([cell], workloads=[make_workload(matched=False)])
     summary = summarise(make_run(header, [make_job(cell, block) for block in range(blocks)]))
     assert cli._status(summary, require_target=False) == status
+
+
+def test_an_output_that_cannot_be_written_is_named(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    known(monkeypatch, [fakes.STEADY])
+    call("run", *SMALL)
+    run, output = results(tmp_path)[0].name, tmp_path / "no-such-folder" / "AGREEMENT.md"
+    call("agree", run, run, "--output", str(output)).refused(3, f"cannot write {output}", "--output")
 
 
 def test_a_target_that_is_missed_counts_only_when_it_is_demanded(

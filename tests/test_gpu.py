@@ -116,7 +116,7 @@ def test_a_reading(nvml: Nvml) -> None:
         clock_events=("sw_power_cap", "sw_thermal_slowdown"),
         foreign_processes=1,
     )
-    assert gpu.process_bytes(11) == 700
+    assert bytes_of(11) == 700
     assert (nvml.initialised, nvml.shut_down) == (2, 2)
 
 
@@ -128,6 +128,11 @@ def test_a_monitor_is_initialised_once_and_shut_down_once(nvml: Nvml) -> None:
     monitor.close()
     assert (nvml.initialised, nvml.shut_down) == (1, 1)
     assert answers(monitor) == (None, None, None)
+
+
+def bytes_of(pid: int) -> int | None:
+    with GpuMonitor.open() as monitor:
+        return monitor.process_bytes(pid)
 
 
 def answers(monitor: GpuMonitor) -> tuple[object, object, object]:
@@ -145,7 +150,7 @@ def test_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert answers(GpuMonitor.open()) == (None, None, None)
     assert gpu.read_gpu(()) is None
-    assert gpu.process_bytes(1) is None
+    assert bytes_of(1) is None
 
 
 def test_the_real_module_offers_what_is_called() -> None:
@@ -203,10 +208,10 @@ def test_foreign_processes(own: tuple[int, ...], foreign: int | None, nvml: Nvml
 
 def test_a_process_on_two_instances_of_a_gpu_holds_both(nvml: Nvml) -> None:
     nvml.processes = [process(10, 500), process(11, 1), process(10, 25)]
-    assert gpu.process_bytes(10) == 525
+    assert bytes_of(10) == 525
     nvml.processes.append(process(10, None))
-    assert gpu.process_bytes(10) is None
-    assert gpu.process_bytes(12) is None
+    assert bytes_of(10) is None
+    assert bytes_of(12) is None
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_a_missing_backend_is_set_aside_among_all_and_refused_by_name() -> None:
     here = prepare.choose_backends(known, Asked(), "cpu")
     assert here.unavailable == {
         "absent": "not installed: no-such-framework or no-such-twin. "
-        "Install it with: pip install 'samework[absent]'"
+        "Install it, or name an interpreter that has it: --python absent=PATH"
     }
     with pytest.raises(UnavailableError, match=r"backend 'absent': not installed: no-such-framework"):
         prepare.choose_backends(known, Asked(backends=("steady", "absent")), "cpu")
@@ -235,7 +235,7 @@ def test_more_seeds_than_blocks_make_more_blocks() -> None:
 def test_the_plan_is_said_in_words(tmp_path: Path) -> None:
     run = begun(tmp_path, prepare.choose_backends(registry(STEADY), Asked(), "cpu"))
     said = prepare.plan_in_words(run.header)
-    assert said.startswith("Plan for 1 min 00 s: about parity ")
+    assert said.startswith("Plan for 1 min: about parity ")
     assert "2 jobs in blocks" in said
     assert "not known to ±1.5 %" in said
     assert "more than the budget" not in said

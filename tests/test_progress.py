@@ -33,7 +33,7 @@ def work(display: Display) -> None:
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [
-        (0, "0 s"), (0.4, "0 s"), (42.3, "42 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (185, "3 min 05 s"),
+        (0, "0 s"), (0.4, "0 s"), (42.3, "42 s"), (59.4, "59 s"), (59.6, "1 min"), (185, "3 min 05 s"),
         (3599.4, "59 min 59 s"), (3599.6, "1 h 00 min"), (4800, "1 h 20 min"), (90000, "25 h 00 min"),
     ],
 )  # fmt: skip

@@ -60,8 +60,8 @@ def test_the_projects_own_backends_are_found() -> None:
     [
         ("dictionary", "must name a BackendInfo, not a dict"),
         ("misnamed", "its BackendInfo is called 'somebody-else'"),
-        ("two-taught", "exactly one of its modes must be marked as taught"),
-        ("none-taught", "exactly one of its modes must be marked as taught"),
+        ("two-taught", "2 of its modes are marked as taught; it must be exactly one"),
+        ("none-taught", "0 of its modes are marked as taught; it must be exactly one"),
         ("nobody", "NOBODY"),
         ("raising", "needs libfoo.so.7"),
         ("missing", "No module named 'no_such_module'"),

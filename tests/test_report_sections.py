@@ -134,9 +134,7 @@ def test_the_conditions_of_all_blocks_are_summed_up():
     run = simple_run({TORCH: [1000] * 3})
     assert conditions_text(make_run(make_header([TORCH]))) is None
     said = conditions_text(with_conditions(run, {0: {"steal_share": 0.07, "canary_s": (0.03,)}}))
-    assert said.startswith(
-        "during 3 blocks (median share of CPU time, and the largest) the hypervisor took 0.2 %"
-    )
+    assert said.startswith("during 3 blocks (median share, and the largest) the hypervisor took 0.2 %")
     assert "took 0.2 %, at most 7.0 %" in said
     assert "took 10 to 30 ms" in said
     unknown = {"steal_share": None, "throttled_share": None, "pressure_share": None, "foreign_share": None}

@@ -9,11 +9,15 @@ from hypothesis import strategies as st
 from synthetic import make_block, make_cell, make_conditions
 
 from bench import taint
-from bench.records import GpuReading, Window
-from bench.taint import dropped_blocks, flags, in_quiet_rounds, run_canary
+from bench.records import Conditions, GpuReading, Window
+from bench.taint import dropped_blocks, find_flags, in_quiet_rounds, run_canary
 
 CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))
 SHARES = st.one_of(st.none(), st.floats(0, 1))
+
+
+def words(conditions: Conditions, run_canary_s: float | None) -> tuple[str, ...]:
+    return tuple(flag.words for flag in find_flags(conditions, run_canary_s))
 
 
 def reading(*events: str, foreign: int | None = 0) -> GpuReading:
@@ -26,7 +30,7 @@ def reading(*events: str, foreign: int | None = 0) -> GpuReading:
 
 
 def test_a_quiet_block_has_no_flag():
-    assert flags(make_conditions(), 0.01) == ()
+    assert words(make_conditions(), 0.01) == ()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +58,7 @@ def test_a_quiet_block_has_no_flag():
     ],
 )
 def test_what_disturbs_a_block_is_said_with_its_value_and_the_threshold(conditions, said):
-    assert flags(make_conditions(**conditions), 0.01) == (said,)
+    assert words(make_conditions(**conditions), 0.01) == (said,)
 
 
 @pytest.mark.parametrize(
@@ -71,11 +75,11 @@ def test_what_disturbs_a_block_is_said_with_its_value_and_the_threshold(conditio
     ],
 )
 def test_what_is_no_disturbance_has_no_flag(conditions):
-    assert flags(make_conditions(**conditions), 0.01) == ()
+    assert words(make_conditions(**conditions), 0.01) == ()
 
 
 def test_without_a_canary_in_the_run_none_is_judged():
-    assert flags(make_conditions(canary_s=(9.0,)), None) == ()
+    assert words(make_conditions(canary_s=(9.0,)), None) == ()
     assert run_canary([make_block(CELLS, canary_s=())]) is None
 
 
@@ -192,11 +196,11 @@ def test_windows_of_disturbed_rounds_are_left_out_whatever_they_say():
 def test_where_too_few_rounds_are_quiet_none_is_left_out_and_the_block_is_tainted():
     steals = (0.0, 0.3, 0.3, 0.3, 0.3)
     assert in_quiet_rounds(windows_in(*steals)) == windows_in(*steals)
-    assert len(flags(make_conditions(round_steal=steals), None)) == 1
-    assert flags(make_conditions(round_steal=steals[:4]), None) == ()
+    assert len(words(make_conditions(round_steal=steals), None)) == 1
+    assert words(make_conditions(round_steal=steals[:4]), None) == ()
     assert len(in_quiet_rounds(windows_in(*steals[:4]))) == 1
 
 
 def test_without_windows_there_is_nothing_to_leave_out():
     assert in_quiet_rounds([]) == []
-    assert flags(make_conditions(round_steal=()), None) == ()
+    assert words(make_conditions(round_steal=()), None) == ()

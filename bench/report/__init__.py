@@ -13,6 +13,7 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
+from bench.progress import duration
 from bench.records import BlockRecord, RunHeader
 from bench.runs import Run
 from bench.specs import Cell
@@ -255,7 +256,7 @@ def conditions_text(run: Run) -> str | None:
         said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")
     said.append(f"load average at most {max(one.load_average for one in conditions):.2f}")
     count = f"{len(conditions)} blocks" if len(conditions) > 1 else "one block"
-    return f"during {count} (median share of CPU time, and the largest) {'; '.join(said)}"
+    return f"during {count} (median share, and the largest) {'; '.join(said)}"
 
 
 def taint_lines(summary: Summary) -> list[tuple[str, str]]:
@@ -274,7 +275,7 @@ def plan_text(run: Run) -> str:
     """Return what was planned before the run began, and what its jobs took in the end."""
     planned = run.header.planned
     parts = [
-        f"{duration_text(seconds)} for {what}"
+        f"{duration(seconds)} for {what}"
         for what, seconds in (
             ("parity", planned.parity_s),
             ("the required blocks", planned.blocks_s),
@@ -285,7 +286,7 @@ def plan_text(run: Run) -> str:
     training = sum(job.learn_s or 0.0 for job in run.jobs)
     return (
         f"planned: {planned.jobs} jobs, {', '.join(parts)}; took: {len(run.jobs)} jobs, "
-        f"{duration_text(sum(job.wall_s for job in run.jobs))}, {duration_text(training)} of it training"
+        f"{duration(sum(job.wall_s for job in run.jobs))}, {duration(training)} of it training"
     )
 
 
@@ -314,12 +315,6 @@ def width_text(half_width: float | None) -> str:
 
 def percent(share: float | None, digits: int) -> str:
     return NOTHING if share is None else f"{100 * share:.{digits}f} %"
-
-
-def duration_text(seconds: float) -> str:
-    """Return a budget as it is said: `15 min`, `1 min 10 s`, `90 s` as `1 min 30 s`."""
-    minutes, rest = divmod(round(seconds), 60)
-    return " ".join(f"{count} {unit}" for count, unit in ((minutes, "min"), (rest, "s")) if count) or "0 s"
 
 
 def _relative(row: CellSummary, best: float | None) -> str:

@@ -4,6 +4,7 @@ import shlex
 from pathlib import Path
 
 from bench.errors import RecordError
+from bench.progress import duration
 from bench.records import ParityCheck, ParityRecord
 from bench.report import (
     KIND_WORDS,
@@ -16,7 +17,6 @@ from bench.report import (
     conditions_text,
     convergence,
     costs,
-    duration_text,
     percent,
     plan_text,
     remark_lines,
@@ -90,7 +90,7 @@ def _machine(run: Run) -> list[str]:
     facts = [
         ("run", header.run_id),
         ("started", header.created_at),
-        ("preset", f"{header.preset}, time budget {duration_text(header.budget_s)}, seed {header.seed}"),
+        ("preset", f"{header.preset}, time budget {duration(header.budget_s)}, seed {header.seed}"),
         ("plan", plan_text(run)),
         ("machine", environment.in_words()),
         ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
@@ -294,7 +294,7 @@ def _again(run: Run) -> list[str]:
         f"with {escape(commit_text(run))} and "
         f"{escape(versions_text(run.header) or 'no framework installed')}. This report is made from the "
         "records beside it, which hold every raw value, by:",
-        code(f"bench report {shlex.quote(run.header.run_id)}"),
+        code(f"bench report {shlex.quote(run.folder.name)} --format markdown"),
     ]
 
 

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.errors import RecordError
-from bench.report import NOTHING, clean, duration_text, percent
+from bench.progress import duration
+from bench.report import NOTHING, clean, percent
 from bench.report.markup import PLOTS, bullets, code, escape, grid, plot
 from bench.selftest_records import SIDES, TRIALS, SelfTest
 from bench.statistics import ALPHA, MARGIN
@@ -138,8 +139,8 @@ def legend(test: SelfTest, calibration: Calibration) -> list[str]:
         "The rules of the other tools are written again from their descriptions and see the same windows, "
         "which their own way of measuring, one side after the other, would not have given them. "
         "pytest-benchmark and google/benchmark compare one process with one, as they do.",
-        f"A comparison cost {duration_text(calibration.trial_s)}, the share of its two sides in the time of "
-        f"{header.blocks} blocks; the whole self-test took {duration_text(calibration.total_s)}.",
+        f"A comparison cost {duration(calibration.trial_s)}, the share of its two sides in the time of "
+        f"{header.blocks} blocks; the whole self-test took {duration(calibration.total_s)}.",
     ]
 
 

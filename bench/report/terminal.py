@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.progress import duration
 from bench.report import (
     NOTHING,
     PLUS_MINUS,
@@ -15,7 +16,6 @@ from bench.report import (
     Table,
     clean,
     conditions_text,
-    duration_text,
     remark_lines,
     tables,
     taint_lines,
@@ -98,7 +98,7 @@ def _header(run: Run, summary: Summary, console: Console) -> None:
     _print(console, QUESTION, "bold")
     if summary.mark:
         _print(console, f"NOTE: {summary.mark}", "bold yellow")
-    _print(console, f"Run {header.run_id}: preset {header.preset}, budget {duration_text(header.budget_s)}.")
+    _print(console, f"Run {header.run_id}: preset {header.preset}, budget {duration(header.budget_s)}.")
     _print(console, f"Machine: {header.environment.in_words()}.")
     conditions = conditions_text(run)
     if conditions:
