@@ -31,7 +31,7 @@ from bench.statistics import (
 )
 
 ALPHA = 0.05
-"""Level at which the family of a workload is decided, as for speed; but no margin is asked for."""
+"""Level at which the family of a workload is decided: seeds are few, and no margin is asked for besides."""
 EQUIVALENT = 0.005
 """Accuracies whose difference is shown to be smaller than this count as equal: half a percentage point."""
 TARGET_SDS = 3

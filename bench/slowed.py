@@ -19,7 +19,8 @@ class Slowed:
         """Train; then keep a CPU busy for the share of the time that training took.
 
         A share of the time, not a fixed one: a step that does 5 % more work suffers 5 % more from whatever
-        disturbs the machine meanwhile, and so does this one.
+        disturbs the machine meanwhile, and so does this one. It is not to be used right before a stretch that
+        counts: while this waits the framework's threads fall asleep, and the stretch itself takes longer.
         """
         began = time.perf_counter_ns()
         losses = self._backend.train_steps(order)

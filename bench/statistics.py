@@ -18,7 +18,7 @@ CONFIDENCE = 0.95
 """Of every interval that is shown, but for those of accuracy tests, which have their test's level."""
 POWER = 0.80
 
-ALPHA = 0.05
+ALPHA = 0.02
 """Level at which a family of comparisons is decided: how often, at most, one of them claims a difference that
 is not larger than `MARGIN`."""
 MARGIN = 0.01

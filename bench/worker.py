@@ -142,7 +142,7 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
     trained = backend if task.slowdown is None else cast(Backend, Slowed(backend, task.slowdown))
     next(commands, None)  # to begin: the first step is to have the machine for itself
     with Meter.open(cell.device) as meter:
-        trainer = Trainer(trained, order, meter)
+        trainer = Trainer(trained, order, meter, plain=backend)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
         if spec.windows:
             warm_up(trainer, spec.window_s, emit)
@@ -185,12 +185,29 @@ class Stopwatch:
 class Trainer:
     """Walks a backend along its batch order and reads the clock around each stretch."""
 
-    def __init__(self, backend: Backend, order: BatchOrder, meter: Meter | None = None) -> None:
+    def __init__(
+        self,
+        backend: Backend,
+        order: BatchOrder,
+        meter: Meter | None = None,
+        *,
+        plain: Backend | None = None,
+    ) -> None:
+        """`plain` trains what does not count, where `backend` is slowed."""
         self._backend, self._order, self._meter = backend, order, meter
+        self._plain = plain or backend
         self.steps = 0
         self.train_s = 0.0
         self.losses: npt.NDArray[np.float32] = np.empty(0, np.float32)
         """The losses of the latest stretch."""
+
+    def lead(self, steps: int) -> None:
+        """Train steps that do not count."""
+        batches = self.next_batches(steps)
+        clock = Stopwatch()
+        self.losses = self._plain.train_steps(batches)
+        self.train_s += clock.seconds()
+        self.steps += steps
 
     def train(self, steps: int) -> Window:
         """Train so many steps; between the two clock readings there is training and nothing else."""
@@ -233,7 +250,7 @@ def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand]
     for command in commands:
         if not isinstance(command, Turn):
             return
-        trainer.train(math.ceil(command.steps * min(1.0, LEAD_S / window_s)))
+        trainer.lead(math.ceil(command.steps * min(1.0, LEAD_S / window_s)))
         emit(Timed(window=trainer.train(command.steps)))
 
 

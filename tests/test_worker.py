@@ -74,6 +74,9 @@ class Clockwork:
         self.calls: list[int] = []
         self.train_s = 0.0
 
+    def lead(self, steps: int) -> None:
+        self.train(steps)
+
     def train(self, steps: int) -> worker.Window:
         seconds = self._seconds[min(len(self.calls), len(self._seconds) - 1)]
         self.calls.append(steps)
@@ -152,6 +155,25 @@ def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
     windows = turns(clock, [Turn(steps=50), Turn(steps=7)], window_s=0.5)
     assert clock.calls == [1, 50, 1, 7]
     assert [window.steps for window in windows] == [50, 7]
+
+
+def test_what_comes_before_a_window_is_not_slowed() -> None:
+    """While a slowed backend waits, its threads fall asleep, and the window that follows takes longer."""
+    backend, order, _ = backend_on_sample()
+    calls: list[tuple[str, int]] = []
+
+    class Noting:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def train_steps(self, batches: Any) -> Any:
+            calls.append((self.name, len(batches)))
+            return backend.train_steps(batches)
+
+    trainer = worker.Trainer(Noting("slowed"), order, plain=Noting("plain"))  # type: ignore[arg-type]
+    worker.take_turns(trainer, 0.5, iter([Turn(steps=50)]), lambda _: None)
+    assert calls == [("plain", 1), ("slowed", 50)]
+    assert trainer.steps == 51
 
 
 def test_before_a_window_shorter_than_its_lead_comes_as_much_again() -> None:
