@@ -476,7 +476,7 @@ def test_the_report_holds_what_a_stranger_needs(tmp_path):
         "commit da23250c0ffe with changes that were not committed",
         "PyTorch: torch 2.13.0",
         "bench run --preset quick",
-        "bench report 2026-05-01-quick",
+        f"bench report {run.folder.name} --format markdown",
         "OMP_NUM_THREADS=16",
         "4.2e-03 / 1e-04",
         *(row.why_not for row in summary.cells if row.why_not),
