@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
+from bench.durations import duration
 from bench.launch import Outcome
-from bench.progress import duration
 from bench.protocol import (
     Built,
     DataLoaded,

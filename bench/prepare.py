@@ -10,11 +10,12 @@ import msgspec
 
 from backends.base import BackendInfo
 from bench import datasets
+from bench.durations import duration
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.footprint import Footprint, footprints
 from bench.machine import capture_environment, nvidia_driver_present
 from bench.plan import Preset, choose_cells, make_plan
-from bench.progress import Display, DownloadProgress, duration
+from bench.progress import Display, DownloadProgress
 from bench.protocol import DataSource
 from bench.records import BackendHere, RunHeader
 from bench.registry import Registry, installed_versions

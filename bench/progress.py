@@ -7,6 +7,8 @@ from typing import Protocol, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from bench.durations import duration
+
 
 class Display(Protocol):
     """What a run tells while it works. Seconds are of the wall clock."""
@@ -92,16 +94,6 @@ class _Bars:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
-
-
-def duration(seconds: float) -> str:
-    """Return a time as a person says it: `42 s`, `15 min`, `3 min 05 s`, `1 h 20 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s" if whole % 60 else f"{whole // 60} min"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
 
 
 def _plain(text: str) -> str:

@@ -17,11 +17,12 @@ from statistics import fmean
 import msgspec
 
 from backends.base import BackendInfo
+from bench.durations import duration
 from bench.jobs import in_a_line, job_record
 from bench.launch import Outcome
 from bench.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.precision import widest_half_width
-from bench.progress import Display, duration
+from bench.progress import Display
 from bench.protocol import (
     AnyEvent,
     Built,

@@ -17,12 +17,13 @@ import msgspec
 
 from backends.base import BackendInfo
 from bench import turns
+from bench.durations import duration
 from bench.errors import RecordError
 from bench.launch import Outcome
 from bench.machine import Environment, capture_environment
 from bench.plan import balanced_order
 from bench.prepare import Asked, Available, choose_backends, choose_device, chosen_cells, prepare_data
-from bench.progress import Display, duration
+from bench.progress import Display
 from bench.protocol import AnyEvent, DataSource, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec
 from bench.registry import Registry, find_backends, interpreter

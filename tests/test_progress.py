@@ -5,7 +5,8 @@ import io
 import pytest
 from rich.console import Console
 
-from bench.progress import Display, DownloadProgress, duration, make_display
+from bench.durations import duration
+from bench.progress import Display, DownloadProgress, make_display
 
 HOSTILE = "mnist [bold]torch[/bold] \x1b[31mred\x1b[0m \x07bell :fire: [/nothing] \\[x] C:\\"
 SAID = "mnist [bold]torch[/bold] �[31mred�[0m �bell :fire: [/nothing] \\[x] C:\\"

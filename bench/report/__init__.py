@@ -13,7 +13,7 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from bench.progress import duration
+from bench.durations import duration
 from bench.records import BlockRecord, RunHeader
 from bench.runs import Run
 from bench.specs import Cell

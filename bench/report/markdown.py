@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
+from bench.durations import duration
 from bench.errors import RecordError
-from bench.progress import duration
 from bench.records import ParityCheck, ParityRecord
 from bench.report import (
     KIND_WORDS,

@@ -8,8 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
+from bench.durations import duration
 from bench.errors import RecordError
-from bench.progress import duration
 from bench.report import NOTHING, clean, percent
 from bench.report.markup import PLOTS, bullets, code, escape, grid, plot
 from bench.selftest_records import SIDES, TRIALS, SelfTest

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.progress import duration
+from bench.durations import duration
 from bench.report import (
     NOTHING,
     PLUS_MINUS,
