@@ -203,18 +203,17 @@ class Trainer:
 
     def lead(self, steps: int) -> None:
         """Train steps that do not count."""
-        batches = self.next_batches(steps)
-        clock = Stopwatch()
-        self.losses = self._plain.train_steps(batches)
-        self.train_s += clock.seconds()
-        self.steps += steps
+        self._advance(self._plain, steps)
 
     def train(self, steps: int) -> Window:
         """Train so many steps; between the two clock readings there is training and nothing else."""
+        return self._advance(self._backend, steps)
+
+    def _advance(self, backend: Backend, steps: int) -> Window:
         batches = self.next_batches(steps)
         before_j = self._meter.read_j() if self._meter else None
         clock = Stopwatch()
-        losses = self._backend.train_steps(batches)
+        losses = backend.train_steps(batches)
         seconds = clock.seconds()
         energy_j = self._meter.since(before_j) if self._meter else None
         if not np.isfinite(losses).all():
