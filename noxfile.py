@@ -24,6 +24,8 @@ PYPROJECT = ROOT / "pyproject.toml"
 CONSTRAINTS = ROOT / "constraints.txt"
 PROJECT = nox.project.load_toml(PYPROJECT)
 FRAMEWORKS = ("tensorflow", "torch", "jax")
+ON_REQUEST = ("keras-tensorflow", "keras-torch", "keras-jax")
+"""What gets an environment only where it is named after `--`."""
 NEWEST_PYTHON = (3, 13)
 """The newest for which every framework that constraints.txt pins has a build."""
 
@@ -54,6 +56,20 @@ def verify(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def benchmarks(session: nox.Session) -> None:
+    """Hold each mode against a loop written by hand, on the CPU, for an hour; pytest gets what follows `--`.
+
+    Nothing else may run meanwhile. `-k "jax and softmax"` after `--` picks cells.
+    """
+    environment = cpu_environment(session)
+    session.run(program(environment, "bench"), "data", "fetch", "mnist", "cifar10", external=True)
+    session.run(
+        program(environment, "python"), "-m", "pytest", "tests/benchmarks/throughput.py", "-p", "no:randomly",
+        "--timeout=0", *session.posargs, external=True,
+    )  # fmt: skip
+
+
+@nox.session(python=False)
 def bench(session: nox.Session) -> None:
     """Run the quick benchmark, on the GPU where there is one; `bench run` gets what follows `--`.
 
@@ -64,7 +80,8 @@ def bench(session: nox.Session) -> None:
     check_python(session)
     environment = prepare(session, "harness")
     gpu = gpu_wanted(session)
-    pythons = framework_pythons(session, gpu=gpu)
+    named = [name for name in ON_REQUEST if name in session.posargs and not gpu]
+    pythons = framework_pythons(session, [*FRAMEWORKS, *named], gpu=gpu)
     device = "gpu" if gpu else "cpu"
     session.run(
         program(environment, "bench"), "run", "--preset", "quick", "--device", device, *pythons,
@@ -97,14 +114,16 @@ def check_python(session: nox.Session) -> None:
         )
 
 
-def framework_pythons(session: nox.Session, *, gpu: bool) -> list[str]:
+def framework_pythons(session: nox.Session, names: Sequence[str], *, gpu: bool) -> list[str]:
     """Return options for `bench run`: the interpreter of each framework that could be installed."""
     options = []
     kind, advice = ("gpu", " BENCH_GPU=0 takes the CPU instead.") if gpu else ("cpu", "")
-    for framework in FRAMEWORKS:
-        extra = f"{framework}-gpu" if gpu else framework
+    for framework in names:
+        extras = [f"{framework}-gpu" if gpu else framework]
+        if framework in ON_REQUEST:
+            extras = framework.split("-")
         try:
-            environment = prepare(session, f"{kind}-{framework}", extras=[extra])
+            environment = prepare(session, f"{kind}-{framework}", extras=extras)
         except nox.command.CommandFailed:
             session.warn(f"{framework} could not be installed for the {kind.upper()}, see above: going on.")
         else:

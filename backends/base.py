@@ -49,8 +49,10 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Further variables when the job runs on the CPU."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
     gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+    on_request: bool = False
+    """Whether it is measured only when it is named."""
     reference: bool = False
-    """Whether it is the reference: measured only when named, never ranked."""
+    """Whether it is the reference: measured only when named, and never ranked."""
 
     @property
     def taught_mode(self) -> str:

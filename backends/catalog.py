@@ -22,7 +22,7 @@ TENSORFLOW = BackendInfo(
         Mode(name="graph", summary="a step is one call of a tf.function", taught=True),
         Mode(name="graph-loop", summary="many steps are one call: the loop is inside the tf.function"),
         Mode(name="xla", summary="as graph, compiled by XLA (jit_compile=True)"),
-        Mode(name="eager", summary="every operation is called from Python"),
+        Mode(name="xla-loop", summary="as graph-loop, compiled by XLA, up to 100 steps to a call"),
         Mode(name="tf-data", summary="graph, its batches through tf.data", pipeline=True),
     ),
     environment={
@@ -40,7 +40,8 @@ TORCH = BackendInfo(
     distributions=("torch",),
     modes=(
         Mode(name="eager", summary="every operation is called from Python", taught=True),
-        Mode(name="compile", summary="forward, loss and backward compiled by torch.compile"),
+        Mode(name="compile", summary="a whole step compiled by torch.compile, its update too"),
+        Mode(name="compile-loop", summary="as compile, four steps to a call"),
         Mode(
             name="dataloader", summary="eager, its batches through torch.utils.data.DataLoader", pipeline=True
         ),
@@ -58,9 +59,28 @@ JAX = BackendInfo(
     modes=(
         Mode(name="jit", summary="a step is one call of a jitted function, its state donated", taught=True),
         Mode(name="loop", summary="many steps are one call: lax.fori_loop over the batches"),
-        Mode(name="eager", summary="every operation is dispatched from Python, nothing is jitted"),
         Mode(name="grain", summary="jit, its batches through Grain", pipeline=True),
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory
     cpu_environment={"JAX_PLATFORMS": "cpu"},
 )
+
+
+def _keras(engine: BackendInfo) -> BackendInfo:
+    """Return Keras on an engine, as a backend of its own."""
+    return BackendInfo(
+        name=f"keras-{engine.name}",
+        title=f"Keras on {engine.title}",
+        target="backends.keras_backend:KerasBackend",
+        distributions=("keras", engine.distributions[0]),
+        modes=(
+            Mode(name="fit", summary="compile and fit, as Keras's users train", taught=True, pipeline=True),
+        ),
+        environment={**engine.environment, **TENSORFLOW.environment, "KERAS_BACKEND": engine.name},
+        cpu_environment=engine.cpu_environment,
+        gpu_precisions=(),
+        on_request=True,
+    )
+
+
+KERAS_TENSORFLOW, KERAS_TORCH, KERAS_JAX = _keras(TENSORFLOW), _keras(TORCH), _keras(JAX)

@@ -1,6 +1,6 @@
 """JAX: flax.nnx layers, optax, one pure training step under jax.jit with its state donated."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import flax
@@ -21,6 +21,10 @@ LOOP_STEPS = 100
 """Steps to a call in mode `loop` at most; the shape is fixed and the count is not, so it compiles once."""
 LOSSES_A_FETCH = 32
 """Losses that are stacked on the device and fetched as one array."""
+
+THREADED_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
+"""Give products alone, and no convolutions, to the library YNNPACK: there a convolution runs on one core, and
+on all by XLA's own means (docs/performance.md)."""
 
 MATMUL_PRECISION = {"fp32": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
@@ -53,15 +57,16 @@ class JaxBackend:
         self._optimizer = make(workload.optimizer)
         self._draw = jax.jit(self._plain_draw)
         self._stack = jax.jit(jnp.stack)
-        if mode == "eager":
-            self._step, self._learn = self._plain_step, self._plain_learn
-            self._gather, self._logits = gather, self._plain_logits
-        else:
-            self._step = jax.jit(self._plain_step, donate_argnums=0)
-            self._learn = jax.jit(self._plain_learn, donate_argnums=0)
-            self._loop = jax.jit(self._plain_loop, donate_argnums=0)
-            self._gather, self._logits = jax.jit(gather), jax.jit(self._plain_logits)
+        convolves = device == "cpu" and bool(workload.architecture.convs)
+        self._options = known_options(THREADED_CONVOLUTIONS) if convolves else {}
+        self._step = self._jitted(self._plain_step, donate_argnums=0)
+        self._learn = self._jitted(self._plain_learn, donate_argnums=0)
+        self._loop = self._jitted(self._plain_loop, donate_argnums=0)
+        self._gather, self._logits = jax.jit(gather), self._jitted(self._plain_logits)
         self.load_params({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})
+
+    def _jitted(self, function: Callable[..., Any], **how: Any) -> Callable[..., Any]:
+        return jax.jit(function, compiler_options=self._options, **how)
 
     # Training
 
@@ -207,8 +212,6 @@ class JaxBackend:
         return laps.split(len(order))
 
     def count_flops(self) -> float | None:
-        if self._mode == "eager":
-            return None
         state = (self._params, self._optimizer_state)
         batch = self._workload.batch_size
         if self._mode == "grain":
@@ -233,6 +236,7 @@ class JaxBackend:
             "flax": flax.__version__,
             "optax": optax.__version__,
             **({"grain": self._pipeline.version} if self._mode == "grain" else {}),
+            "compiler_options": " ".join(f"{name}={value}" for name, value in self._options.items()),
             "matmul_precision": jax.config.jax_default_matmul_precision,
             "peak_device_bytes": memory.get("peak_bytes_in_use") if device.platform != "cpu" else None,
         }
@@ -287,6 +291,19 @@ def find_device(device: Device) -> jax.Device:
         return jax.devices(device)[0]
     except RuntimeError as error:
         raise UnavailableError(f"JAX {jax.__version__} sees no {device.upper()} here: {error}") from error
+
+
+def known_options(options: dict[str, str]) -> dict[str, str]:
+    """Return compiler options, or none where this version of XLA does not know them: it is asked by a try."""
+
+    def tried() -> int:
+        return 0
+
+    try:
+        jax.jit(tried, compiler_options=options)()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 class Network(nnx.Module):

@@ -7,12 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from backends.base import Params, State, TrainingData
+from backends.keras_parts import build_network, make_default_optimizer, make_optimizer
 from backends.tensorflow_instruments import Laps, graph_flops, measured_peak
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
-from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
+from bench.specs import Device, Precision, Workload
 
 EVALUATION_BATCH = 1000
+LOOP_STEPS = 100
+"""Steps to a call in mode `xla-loop` at most; the shape is fixed and the count is not: it compiles once."""
 
 
 class TensorFlowBackend:
@@ -38,36 +41,42 @@ class TensorFlowBackend:
             self._labels = tf.Variable(data.labels.astype(np.int64), trainable=False)
         with tf.device(self._device):
             self._network = build_network(workload.architecture, data.info, self._policy)
-            self._optimizer = make_optimizer(workload.optimizer, matched=workload.matched)
+            make = make_optimizer if workload.matched else make_default_optimizer
+            self._optimizer = make(workload.optimizer)
             self._optimizer.build(self._network.trainable_variables)
         self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
 
         batch = tf.TensorSpec([workload.batch_size], tf.int64)
         batches = tf.TensorSpec([None, workload.batch_size], tf.int64)
         images = tf.TensorSpec([workload.batch_size, *data.info.image_shape], tf.float32)
-        self._step, self._loop, self._logits = self._plain_step, self._plain_loop, self._plain_logits
-        self._batch, self._update = self._plain_batch, self._plain_update
-        if mode != "eager":
-            xla = mode == "xla"
-            self._step = tf.function(self._plain_step, input_signature=[batch], jit_compile=xla)
-            self._loop = tf.function(self._plain_loop, input_signature=[batches])
-            self._logits = tf.function(self._plain_logits, reduce_retracing=True, jit_compile=xla)
-            # The two halves of a step, for the modes and the questions that take them apart.
-            self._batch = tf.function(self._plain_batch, input_signature=[batch], jit_compile=xla)
-            self._update = tf.function(self._plain_update, input_signature=[images, batch], jit_compile=xla)
-            self._pipeline = tf.function(self._plain_pipeline, input_signature=[batches])
+        count, chunk = tf.TensorSpec([], tf.int32), tf.TensorSpec([LOOP_STEPS, workload.batch_size], tf.int64)
+        xla = mode in {"xla", "xla-loop"}
+        self._step = tf.function(self._plain_step, input_signature=[batch], jit_compile=xla)
+        self._loop = tf.function(self._plain_loop, input_signature=[batches])
+        self._chunk = tf.function(self._plain_chunk, input_signature=[chunk, count], jit_compile=True)
+        self._logits = tf.function(self._plain_logits, reduce_retracing=True, jit_compile=xla)
+        # The two halves of a step, for the modes and the questions that take them apart.
+        self._batch = tf.function(self._plain_batch, input_signature=[batch], jit_compile=xla)
+        self._update = tf.function(self._plain_update, input_signature=[images, batch], jit_compile=xla)
+        self._pipeline = tf.function(self._plain_pipeline, input_signature=[batches])
 
     # Training
 
     def train_steps(self, order: np.ndarray) -> np.ndarray:
         with tf.device(self._device):
             if self._mode == "tf-data":
-                losses = tf.stack([self._update(*batch) for batch in self._batches(order)])
+                update = self._update.get_concrete_function()
+                losses = tf.stack([update(*batch) for batch in self._batches(order)])
             elif self._mode == "graph-loop":
                 losses = self._loop(tf.constant(order.astype(np.int64)))
+            elif self._mode == "xla-loop":
+                starts = range(0, len(order), LOOP_STEPS)
+                losses = tf.concat([self._padded(order[i : i + LOOP_STEPS]) for i in starts], axis=0)
             else:
+                # Called by itself it saves what a tf.function does to find it: a quarter of a small step.
+                step = self._step.get_concrete_function()
                 batches = tf.unstack(tf.constant(order.astype(np.int64)))
-                losses = tf.stack([self._step(batch) for batch in batches])
+                losses = tf.stack([step(batch) for batch in batches])
             tf.test.experimental.sync_devices()  # a loss is there before its update has landed
             return losses.numpy()
 
@@ -91,6 +100,19 @@ class TensorFlowBackend:
         for step in tf.range(steps):
             losses = losses.write(step, self._plain_step(batches[step]))
         return losses.stack()
+
+    def _padded(self, order: np.ndarray) -> tf.Tensor:
+        """Train up to `LOOP_STEPS` steps in one call, and return their losses."""
+        padded = np.pad(order.astype(np.int64), ((0, LOOP_STEPS - len(order)), (0, 0)))
+        return self._chunk(tf.constant(padded), tf.constant(len(order)))[: len(order)]
+
+    def _plain_chunk(self, batches: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+        losses, step = tf.zeros(LOOP_STEPS), tf.constant(0)
+        while step < steps:  # over a range, XLA would compile anew for every length
+            loss = self._plain_step(batches[step])
+            losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
+            step += 1
+        return losses
 
     def _plain_logits(self, images: tf.Tensor) -> tf.Tensor:
         """Logits, float32, of uint8 images."""
@@ -220,7 +242,7 @@ class TensorFlowBackend:
         batch = tf.TensorSpec([self._workload.batch_size], tf.int64)
         with tf.device(self._device):
             step = tf.function(self._plain_step, input_signature=[batch]).get_concrete_function()
-        return graph_flops(step, pruned=self._mode != "eager")
+        return graph_flops(step)
 
     def peak(self) -> Peak:
         return measured_peak(self._kind, tf.as_dtype(self._policy.compute_dtype))
@@ -252,84 +274,3 @@ def find_device(device: Device) -> str:
     if device == "gpu" and not tf.config.list_physical_devices("GPU"):
         raise UnavailableError(f"TensorFlow {tf.__version__} sees no GPU here")
     return f"/{device.upper()}:0"
-
-
-def build_network(
-    architecture: Architecture, info: DatasetInfo, policy: keras.DTypePolicy
-) -> keras.Sequential:
-    """Return the network; it takes float32 images (n, height, width, channels) and gives logits.
-
-    Its initialisers are Keras's own.
-    """
-    layers: list[keras.Layer] = [keras.Input(info.image_shape)]
-    for number, block in enumerate(architecture.convs, start=1):
-        name = f"conv{number}"
-        layers += [
-            keras.layers.Conv2D(
-                block.filters, block.kernel, padding="same", activation="relu", dtype=policy, name=name
-            ),
-            keras.layers.MaxPooling2D(block.pool, dtype=policy),
-        ]
-    layers.append(keras.layers.Flatten(dtype=policy))
-    for number, units in enumerate(architecture.hidden, start=1):
-        layers.append(keras.layers.Dense(units, activation="relu", dtype=policy, name=f"dense{number}"))
-    layers.append(keras.layers.Dense(info.classes, dtype=policy, name="logits"))
-    return keras.Sequential(layers)
-
-
-def make_optimizer(spec: OptimizerSpec, *, matched: bool = True) -> keras.optimizers.Optimizer:
-    """Return the optimizer with every constant stated or, unless `matched`, with those of Keras."""
-    if not matched:
-        return make_default_optimizer(spec)
-    rate: float | keras.optimizers.schedules.LearningRateSchedule = spec.learning_rate
-    if spec.decay_rate != 1.0:
-        rate = keras.optimizers.schedules.ExponentialDecay(
-            spec.learning_rate, decay_steps=spec.decay_steps, decay_rate=spec.decay_rate, staircase=False
-        )
-    match spec.name:
-        case "sgd":
-            return keras.optimizers.SGD(rate, momentum=0.0, nesterov=False)
-        case "momentum":
-            return Momentum(rate, momentum=spec.momentum, nesterov=False)
-        case "adam":
-            return Adam(rate, beta_1=spec.beta1, beta_2=spec.beta2, epsilon=spec.epsilon, amsgrad=False)
-        case "rmsprop":
-            return keras.optimizers.RMSprop(
-                rate, rho=spec.rho, momentum=0.0, epsilon=spec.epsilon, centered=False
-            )
-
-
-def make_default_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
-    """Return the optimizer of that name as Keras makes it; momentum alone has no default, and is told."""
-    match spec.name:
-        case "sgd":
-            return keras.optimizers.SGD()
-        case "momentum":
-            return keras.optimizers.SGD(momentum=spec.momentum)
-        case "adam":
-            return keras.optimizers.Adam()
-        case "rmsprop":
-            return keras.optimizers.RMSprop()
-
-
-class Momentum(keras.optimizers.SGD):
-    """SGD with the learning rate applied after the momentum; Keras multiplies it into the buffer."""
-
-    def update_step(self, gradient, variable, learning_rate) -> None:
-        buffer = self.momentums[self._get_variable_index(variable)]
-        self.assign(buffer, self.momentum * buffer + gradient)
-        self.assign_sub(variable, learning_rate * buffer)
-
-
-class Adam(keras.optimizers.Adam):
-    """Adam with epsilon added to the root of the corrected moment; Keras adds it to the uncorrected one."""
-
-    def update_step(self, gradient, variable, learning_rate) -> None:
-        step = tf.cast(self.iterations + 1, tf.float32)
-        index = self._get_variable_index(variable)
-        m, v = self._momentums[index], self._velocities[index]
-        self.assign(m, self.beta_1 * m + (1 - self.beta_1) * gradient)
-        self.assign(v, self.beta_2 * v + (1 - self.beta_2) * tf.square(gradient))
-        m_hat = m / (1 - self.beta_1**step)
-        v_hat = v / (1 - self.beta_2**step)
-        self.assign_sub(variable, learning_rate * m_hat / (tf.sqrt(v_hat) + self.epsilon))

@@ -15,13 +15,13 @@ TRIES = 8
 LIMIT_S = 0.5
 
 
-def graph_flops(function: tf.types.experimental.ConcreteFunction, *, pruned: bool) -> float | None:
+def graph_flops(function: tf.types.experimental.ConcreteFunction) -> float | None:
     """Return the floating-point operations of a function, or None if the profiler finds none.
 
     They are those that `tf.compat.v1.profiler` has a rule for: matrix products, convolutions and their
-    gradients, biases, pooling and arithmetic, but not ReLU, the loss or the assignment of an update. `pruned`
-    leaves out what nothing depends on: the gradient of a first convolution by its images is in every graph,
-    and is computed in eager mode only, as a tf.function drops it.
+    gradients, biases, pooling and arithmetic, but not ReLU, the loss or the assignment of an update. What
+    nothing depends on is left out, as a tf.function drops it: the gradient of a first convolution by its
+    images is in every graph.
     """
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
@@ -31,7 +31,7 @@ def graph_flops(function: tf.types.experimental.ConcreteFunction, *, pruned: boo
         node = nodes.pop()
         counted[node.name] = node.float_ops
         nodes += node.children
-    needed = _needed(function) if pruned else set(counted)
+    needed = _needed(function)
     total = sum(operations for name, operations in counted.items() if name in needed)
     return float(total) if total > 0 else None
 

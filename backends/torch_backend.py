@@ -1,24 +1,33 @@
-"""PyTorch: torch.nn layers, a fused optimizer, data resident on the device, channels-last images.
+"""PyTorch: torch.nn layers, data resident on the device, channels-last images.
 
-Its input pipeline is in `torch_pipeline`; clocks and counters are in `torch_instruments`.
+Its optimizers are in `torch_optimizers`, its input pipeline in `torch_pipeline`, its clocks and counters in
+`torch_instruments`.
 """
 
+import contextlib
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value
 from torch.nn import functional
 
 from backends.base import Params, State, TrainingData
 from backends.torch_instruments import StepClock, counted_flops, measure_peak
+from backends.torch_optimizers import Foreach, TorchOptim
 from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
-from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
+from bench.specs import Architecture, DatasetInfo, Device, Precision, Workload
 
+COMPILED = ("compile", "compile-loop")
 EVALUATION_BATCH = 1000
+GATHERED_STEPS = 8
+"""Steps whose images are gathered and scaled together: a call of an operation takes as long as its work."""
+LOOP_STEPS = 4
+"""Steps to a compiled call in mode `compile-loop`; what is left over is trained step by step."""
 
 
 class TorchBackend:
@@ -29,7 +38,9 @@ class TorchBackend:
     ) -> None:
         self._device = find_device(device)
         set_precision(precision)
-        self._autocast = torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16")
+        # An autocast that is not enabled would take a twentieth of a small step.
+        half = torch.autocast(self._device.type, torch.bfloat16)
+        self._autocast = half if precision == "bf16" else contextlib.nullcontext()
         self._precision = precision
         self._mode = mode
         self._workload = workload
@@ -45,68 +56,89 @@ class TorchBackend:
         self._network = build_network(workload.architecture, data.info).to(
             self._device, memory_format=torch.channels_last
         )
-        self._batch_loss = self._loss
-        if mode == "compile":
+        self._compiled = mode in COMPILED
+        # A compiled step reads and writes tensors; they share the memory of the network's parameters.
+        self._parameters = {name: value.detach() for name, value in self._network.named_parameters()}
+        trained = list(self._parameters.values() if self._compiled else self._network.parameters())
+        make = Foreach if self._compiled else TorchOptim
+        self._optimizer = make(workload.optimizer, trained, matched=workload.matched)
+        self._step = self._plain_step
+        if self._compiled:
             # PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, with a
             # warning at most; `fullgraph` makes that, and a graph break, an error.
             torch.compiler.reset()
-            self._batch_loss = torch.compile(self._loss_of_bytes, dynamic=False, fullgraph=True)
-        self._reset_optimizer()
+            self._step = torch.compile(self._whole_step, dynamic=False, fullgraph=True)
+            self._loop = torch.compile(self._whole_loop, dynamic=False, fullgraph=True)
 
     # Training
 
     def train_steps(self, order: np.ndarray) -> np.ndarray:
-        losses = [self._step(images, labels) for images, labels in self._batches(order)]
-        return torch.stack(losses).cpu().numpy()  # the copy waits for the device
+        if self._mode == "compile-loop":
+            losses = torch.cat(list(self._chunks(order)))
+        else:
+            losses = torch.stack([self._step(images, labels) for images, labels in self._batches(order)])
+        return losses.cpu().numpy()  # the copy waits for the device
 
     def _batches(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         if self._dataset is None:
-            for indices in torch.from_numpy(order).to(self._device):
-                yield self._gather(indices)
+            for rows in torch.from_numpy(order).to(self._device).split(GATHERED_STEPS):
+                yield from self._gather(rows)
         else:
             for images, labels in make_loader(self._dataset, order, self._device):
                 yield self._transfer(images, labels)
 
-    def _gather(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        images = self._images.index_select(0, indices)
-        labels = self._labels.index_select(0, indices)
-        return (images if self._mode == "compile" else scale(images)), labels
+    def _chunks(self, order: np.ndarray) -> Iterator[Tensor]:
+        """Train, and yield losses, one or several to a tensor."""
+        for rows in torch.from_numpy(order).to(self._device).split(LOOP_STEPS):
+            if len(rows) == LOOP_STEPS:
+                yield self._loop(*self._pictures(rows))
+            else:
+                yield torch.stack([self._step(images, labels) for images, labels in self._gather(rows)])
+
+    def _gather(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return the batches of rows of indices."""
+        images, labels = self._pictures(rows)
+        batch = rows.shape[1]
+        return zip(images.split(batch), labels.split(batch), strict=True)
+
+    def _pictures(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the images and the labels of all rows of indices together."""
+        indices = rows.flatten()
+        images, labels = self._images.index_select(0, indices), self._labels.index_select(0, indices)
+        # What is compiled scales by itself, as part of what reads the images.
+        return (images if self._compiled else scale(images)), labels
 
     def _transfer(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         images = images.to(self._device, non_blocking=True, memory_format=torch.channels_last)
         return images, labels.to(self._device, non_blocking=True)
 
-    def _step(self, images: Tensor, labels: Tensor) -> Tensor:
-        loss = self._batch_loss(images, labels)
-        self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self._optimizer.step()
-        if self._scheduler is not None:
-            self._scheduler.step()
+    def _plain_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Learn from one batch, whose images are scaled, and return its loss."""
+        loss = self._loss(self._network, images, labels)
+        self._optimizer.learn(loss)
         return loss.detach()
 
-    def _loss(self, images: Tensor, labels: Tensor) -> Tensor:
+    def _whole_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Learn from one batch of uint8 images by functions alone, all of which can be compiled."""
+
+        def loss_of(parameters: dict[str, Tensor]) -> Tensor:
+            def network(x: Tensor) -> Tensor:
+                return functional_call(self._network, parameters, (x,))
+
+            return self._loss(network, scale(images), labels)
+
+        gradients, loss = grad_and_value(loss_of)(self._parameters)
+        self._optimizer.update(list(gradients.values()))
+        return loss
+
+    def _whole_loop(self, images: Tensor, labels: Tensor) -> Tensor:
+        batches = zip(images.chunk(LOOP_STEPS), labels.chunk(LOOP_STEPS), strict=True)
+        return torch.stack([self._whole_step(*batch) for batch in batches])
+
+    def _loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast:
-            logits = self._network(images)
+            logits = network(images)
         return functional.cross_entropy(logits.float(), labels)
-
-    def _loss_of_bytes(self, images: Tensor, labels: Tensor) -> Tensor:
-        return self._loss(scale(images), labels)  # compiled, the scaling is part of what reads it
-
-    def _reset_optimizer(self, steps_before: int = 0) -> None:
-        """Make the optimizer anew, and the schedule of its rate as it stands after so many steps."""
-        self._steps_before = steps_before
-        spec = self._workload.optimizer
-        make = make_optimizer if self._workload.matched else make_default_optimizer
-        # The first optimizer of a process imports torch._dynamo, which takes about a second: a cost that
-        # everyone who uses torch.optim has, and nearly all of what it takes to build a small network.
-        self._optimizer = make(spec, self._network.parameters())
-        self._scheduler = None
-        if spec.decay_rate != 1.0:
-            self._scheduler = torch.optim.lr_scheduler.LambdaLR(
-                self._optimizer,
-                lambda step: spec.decay_rate ** ((self._steps_before + step) / spec.decay_steps),
-            )
 
     # Evaluation
 
@@ -126,9 +158,9 @@ class TorchBackend:
         clock = StepClock(self._device)
         for row in order:
             if loaded is None:
-                indices = torch.from_numpy(row).to(self._device)
+                rows = torch.from_numpy(row[None]).to(self._device)
                 clock.lap("transfer")
-                images, labels = self._gather(indices)
+                [(images, labels)] = self._gather(rows)
                 clock.lap("data")
             else:
                 batch = next(loaded)
@@ -141,13 +173,13 @@ class TorchBackend:
         return clock.split(len(order))
 
     def count_flops(self) -> float | None:
-        if self._mode == "compile":
+        if self._compiled:
             return None  # the counter sees operations, not the kernels that they are compiled to
         first = np.arange(self._workload.batch_size, dtype=np.int32)[None] % self._count
         images, labels = next(self._batches(first))
         # Of the update it would count nothing: so nothing is updated.
-        flops = counted_flops(lambda: self._loss(images, labels).backward())
-        self._optimizer.zero_grad(set_to_none=True)
+        flops = counted_flops(lambda: self._loss(self._network, images, labels).backward())
+        self._network.zero_grad(set_to_none=True)
         return flops
 
     def peak(self) -> Peak:
@@ -159,7 +191,7 @@ class TorchBackend:
         torch.manual_seed(seed)
         network = build_network(self._workload.architecture, self._info)  # on the CPU: the same on any device
         self._network.load_state_dict(network.state_dict())
-        self._reset_optimizer()
+        self._optimizer.reset()
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
         # As RandomSampler draws it after torch.manual_seed(seed): a seed for each epoch, from that the order.
@@ -176,7 +208,7 @@ class TorchBackend:
             torch_name(name): torch.from_numpy(self._to_torch(name, value)) for name, value in params.items()
         }
         self._network.load_state_dict(state)
-        self._reset_optimizer()
+        self._optimizer.reset()
 
     def export_params(self) -> Params:
         state = self._network.state_dict()
@@ -184,28 +216,20 @@ class TorchBackend:
         return {name: self._from_torch(name, state[torch_name(name)].cpu().numpy()) for name in names}
 
     def save_state(self) -> State:
-        optimizer = self._optimizer.state_dict()["state"]
         state = {f"param/{name}": value for name, value in self._network.state_dict().items()}
-        state |= {
-            f"slot/{i}/{slot}": value for i, slots in optimizer.items() for slot, value in slots.items()
-        }
-        steps = 0 if self._scheduler is None else self._steps_before + self._scheduler.last_epoch
-        return {key: value.numpy(force=True).copy() for key, value in state.items()} | {
-            "step": np.array(steps)
-        }
+        return {
+            key: value.numpy(force=True).copy() for key, value in state.items()
+        } | self._optimizer.save_state()
 
     def restore_state(self, state: State) -> None:
-        tensors = {key: torch.from_numpy(np.array(value)) for key, value in state.items()}
         self._network.load_state_dict(
-            {key.removeprefix("param/"): value for key, value in tensors.items() if key.startswith("param/")}
+            {
+                key.removeprefix("param/"): torch.from_numpy(np.array(value))
+                for key, value in state.items()
+                if key.startswith("param/")
+            }
         )
-        self._reset_optimizer(int(state["step"]))
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("slot/"):
-                _, index, slot = key.split("/")
-                slots.setdefault(int(index), {})[slot] = value
-        self._optimizer.load_state_dict(self._optimizer.state_dict() | {"state": slots})
+        self._optimizer.restore_state(state)
 
     def _to_torch(self, name: str, value: np.ndarray) -> np.ndarray:
         """Canonical layout to PyTorch's: kernels OIHW and (out, in), features flattened channel first."""
@@ -303,68 +327,3 @@ def scale(images: Tensor) -> Tensor:
 def torch_name(name: str) -> str:
     """`conv1/kernel` is `conv1.weight` in PyTorch."""
     return name.replace("/kernel", ".weight").replace("/", ".")
-
-
-def make_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return the optimizer with every constant stated; `fused` updates all parameters in one kernel."""
-    rate = spec.learning_rate
-    match spec.name:
-        case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.0, weight_decay=0.0, fused=True)
-        case "momentum":
-            return torch.optim.SGD(
-                parameters,
-                lr=rate,
-                momentum=spec.momentum,
-                dampening=0.0,
-                nesterov=False,
-                weight_decay=0.0,
-                fused=True,
-            )
-        case "adam":
-            betas = (spec.beta1, spec.beta2)
-            return torch.optim.Adam(
-                parameters,
-                lr=rate,
-                betas=betas,
-                eps=spec.epsilon,
-                weight_decay=0.0,
-                amsgrad=False,
-                fused=True,
-            )
-        case "rmsprop":
-            return RMSProp(parameters, lr=rate, rho=spec.rho, epsilon=spec.epsilon)
-
-
-def make_default_optimizer(spec: OptimizerSpec, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-    """Return torch.optim's own, constants too; a momentum, which is none by default, is the workload's."""
-    match spec.name:
-        case "sgd":
-            return torch.optim.SGD(parameters)
-        case "momentum":
-            return torch.optim.SGD(parameters, momentum=spec.momentum)
-        case "adam":
-            return torch.optim.Adam(parameters)
-        case "rmsprop":
-            return torch.optim.RMSprop(parameters)
-
-
-class RMSProp(torch.optim.Optimizer):
-    """RMSProp with epsilon inside the root; torch.optim.RMSprop has it outside."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter], *, lr: float, rho: float, epsilon: float) -> None:
-        super().__init__(parameters, {"lr": lr, "rho": rho, "epsilon": epsilon})
-
-    @torch.no_grad()
-    def step(self) -> None:
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            gradients = [p.grad for p in parameters]
-            for p in parameters:
-                if not self.state[p]:
-                    self.state[p]["square"] = torch.zeros_like(p)
-            squares = [self.state[p]["square"] for p in parameters]
-            torch._foreach_mul_(squares, group["rho"])
-            torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["rho"])
-            roots = torch._foreach_sqrt(torch._foreach_add(squares, group["epsilon"]))
-            torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])

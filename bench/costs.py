@@ -305,6 +305,6 @@ def _pipelines(header: RunHeader, summary: Summary) -> Iterator[PipelineRatio]:
         if backend is None or row.mode not in backend.pipeline_modes or row.cell not in rows:
             continue
         memory = msgspec.structs.replace(row.cell, mode=backend.taught_mode)
-        if memory in rows:
+        if memory in rows and memory != row.cell:  # Keras has no other mode than that
             comparison = compared.get(frozenset((row.cell, memory)))
             yield PipelineRatio(pipeline=row.cell, memory=memory, comparison=comparison)

@@ -54,8 +54,8 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         return self.backends.keys() | self.broken.keys()
 
     def frameworks(self) -> list[BackendInfo]:
-        """Return the backends that are compared: all but the reference."""
-        return [info for info in self.backends.values() if not info.reference]
+        """Return the backends that are compared where none is named."""
+        return [info for info in self.backends.values() if not (info.reference or info.on_request)]
 
 
 def find_backends() -> Registry:

@@ -18,7 +18,8 @@ from bench.launch import worker_environment
 from bench.registry import installed_versions
 
 TESTS = Path(__file__).parent
-INFOS = {info.name: info for info in (catalog.NUMPY, catalog.TENSORFLOW, catalog.TORCH, catalog.JAX)}
+KERAS = (catalog.KERAS_TENSORFLOW, catalog.KERAS_TORCH, catalog.KERAS_JAX)
+INFOS = {info.name: info for info in (catalog.NUMPY, catalog.TENSORFLOW, catalog.TORCH, catalog.JAX, *KERAS)}
 FRAMEWORKS = ("tensorflow", "torch", "jax", "keras", "flax", "optax")
 REQUIRED = "SAMEWORK_REQUIRE_FRAMEWORKS"
 """Where this variable is 1, a framework that is not installed fails the tests that need it."""

@@ -246,12 +246,15 @@ def every_one_of_many_is_compiled(kit: Kit) -> None:
     `bench verify` makes some twenty backends in one process: those after the eighth would be proven in eager.
     """
     utils = importlib.import_module("torch._dynamo.utils")
-    for number in range(10):
-        backend = kit.make("softmax", mode="compile")
+    for number, (mode, graphs) in enumerate([("compile", 1)] * 10 + [("compile-loop", 2)]):
+        backend = kit.make("softmax", mode=mode)
         before = utils.counters["stats"]["unique_graphs"]
-        backend.train_steps(order(2))
+        for steps in (1, 2, 7, 9):
+            backend.train_steps(order(steps))
+        backend.load_params(start("softmax"))
+        backend.train_steps(order(5))
         compiled = utils.counters["stats"]["unique_graphs"] - before
-        assert compiled == 1, f"backend {number} of one process: {compiled} graphs compiled"
+        assert compiled == graphs, f"{mode}, backend {number} of one process: {compiled} graphs compiled"
 
 
 def assert_parity(kit: Kit, workload: Workload, data: TrainingData, mode: str, precision: str):

@@ -36,7 +36,7 @@ def _backend(mode: str = "graph", name: str = "mnist-mlp", **changes: Any) -> An
 def counted(_: None) -> dict[str, float]:
     return {
         f"{mode} {name}": _backend(mode, name).count_flops()
-        for mode in ("graph", "eager", "tf-data")
+        for mode in ("graph", "tf-data")
         for name in ("mnist-mlp", "mnist-cnn")
     }
 
@@ -49,11 +49,9 @@ def test_the_profilers_count_is_that_of_a_pocket_calculator() -> None:
     mlp = 2 * first + 3 * sum(others)
     conv1, conv2 = 2 * batch * 28**2 * 25 * 32, 2 * batch * 14**2 * 25 * 32 * 64
     cnn = 2 * conv1 + 3 * conv2 + 3 * 2 * batch * (7 * 7 * 64 * 128 + 128 * 10)
-    for mode in ("graph", "eager", "tf-data"):
-        assert 1 < found[f"{mode} mnist-mlp"] / mlp < 1.004, f"{mode}: {found}"
     for mode in ("graph", "tf-data"):
+        assert 1 < found[f"{mode} mnist-mlp"] / mlp < 1.004, f"{mode}: {found}"
         assert 1 < found[f"{mode} mnist-cnn"] / cnn < 1.004, f"{mode}: {found}"
-    assert found["eager mnist-cnn"] - found["graph mnist-cnn"] == conv1, "the gradient nobody asked for"
 
 
 def constants(_: None) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ BATCH = 10
 MLP = Architecture(hidden=(16, 9))
 CNN = Architecture(convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=5, kernel=3)), hidden=(12,))
 RATES = {"sgd": 0.1, "momentum": 0.05, "adam": 0.01, "rmsprop": 0.01}
-MODES = ("eager", "compile", "dataloader")
+MODES = ("eager", "compile", "compile-loop", "dataloader")
 
 
 def data() -> TrainingData:
@@ -123,7 +123,8 @@ def the_counter_agrees_with_a_count_by_hand() -> None:
     by_hand = 3 * sum(products) - products[0]
     for mode, precision in (("eager", "fp32"), ("eager", "bf16"), ("dataloader", "fp32")):
         assert make(mode, precision=precision).count_flops() == by_hand, f"{mode} {precision}"
-    assert make("compile").count_flops() is None
+    for mode in ("compile", "compile-loop"):
+        assert make(mode).count_flops() is None, mode
     # SAME padding: 2 b per pixel that comes out, and per kernel weight.
     products = [
         2 * BATCH * pixels * weights
@@ -260,7 +261,7 @@ def the_start_is_that_of_torch_nn() -> None:
 
 
 def initialising_resets_the_optimizer() -> None:
-    for mode in ("eager", "dataloader"):
+    for mode in ("eager", "foreach", "compile", "dataloader"):
         for name in RATES:
             backend = make(mode, optimizer=name, matched=False)
             backend.initialise(3)
@@ -280,15 +281,25 @@ def the_optimizers_are_torch_optims_own() -> None:
         "rmsprop": (torch.optim.RMSprop, {}),
     }
     for name, (kind, constants) in own.items():
-        found = make("eager", optimizer=name, matched=False)._optimizer
+        found = make("eager", optimizer=name, matched=False)._optimizer.optimizer
         assert type(found) is kind, f"{name}: {type(found)}"
         expected = kind([torch.nn.Parameter(torch.zeros(1))], **constants)
         assert found.defaults == expected.defaults, name
 
 
-def a_state_of_a_default_optimizer_can_be_taken_up() -> None:
+def compiled_updates_do_what_torch_optims_own_do() -> None:
     for name in RATES:
-        backend = make("eager", optimizer=name, matched=False)
+        losses = {}
+        for mode in ("eager", "compile"):
+            backend = make(mode, optimizer=name, matched=False)
+            backend.initialise(3)
+            losses[mode] = backend.train_steps(order(20))
+        np.testing.assert_allclose(losses["compile"], losses["eager"], rtol=1e-5, err_msg=name)
+
+
+def a_state_of_a_default_optimizer_can_be_taken_up() -> None:
+    for mode, name in ((mode, name) for mode in ("eager", "compile") for name in RATES):
+        backend = make(mode, optimizer=name, matched=False)
         backend.initialise(3)
         backend.train_steps(order(5))
         state = backend.save_state()
@@ -329,6 +340,7 @@ CHECKS = {
         the_start_is_that_of_torch_nn,
         initialising_resets_the_optimizer,
         the_optimizers_are_torch_optims_own,
+        compiled_updates_do_what_torch_optims_own_do,
         a_state_of_a_default_optimizer_can_be_taken_up,
         the_order_is_that_of_a_random_sampler,
     )

@@ -1,0 +1,143 @@
+"""Keras as its users train: `compile` and `fit`, on the engine that KERAS_BACKEND names.
+
+Beside the engine's own backend it shows what the high-level way costs.
+"""
+
+import sys
+from typing import Any
+
+import keras
+import numpy as np
+
+from backends.base import Params, State, TrainingData
+from backends.keras_parts import build_network, make_optimizer
+from bench.errors import UnavailableError
+from bench.specs import Device, Precision, Workload
+
+EVALUATION_BATCH = 1000
+
+
+class KerasBackend:
+    """One network trained by Keras on the CPU; see `backends.base.Backend` for what is owed."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        data: TrainingData,
+        *,
+        mode: str,
+        device: Device,
+        precision: Precision,
+    ) -> None:
+        if device != "cpu":
+            raise UnavailableError(
+                f"mode {mode} of Keras is measured on the CPU alone: on a {device.upper()} it leaves the "
+                "precision of products to its engine"
+            )
+        if not workload.matched:
+            raise UnavailableError(
+                f"mode {mode} of Keras has no own defaults to offer: those of an engine are in its backend; "
+                f"leave out {workload.name}"
+            )
+        self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
+        self._images, self._labels = np.array(data.images), data.labels.astype(np.int32)
+        self._network = build_network(workload.architecture, data.info, self._policy, of_bytes=True)
+        optimizer = make_optimizer(workload.optimizer)
+        optimizer.build(self._network.trainable_variables)
+        self._network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        self._network._loss_tracker = LastLoss(name="loss")
+        self._fresh_optimizer = [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
+
+    # Training
+
+    def train_steps(self, order: np.ndarray) -> np.ndarray:
+        # What `fit` shuffles by itself is drawn anew by every framework; so the order is made before.
+        rows = order.ravel()
+        losses = StepLosses()
+        self._network.fit(
+            self._images[rows],
+            self._labels[rows],
+            batch_size=order.shape[1],
+            shuffle=False,
+            verbose=0,
+            callbacks=[losses],
+        )
+        self._named_variables()[-1][1].numpy()  # a loss is there before its update has landed
+        return losses.of_each_step()
+
+    # Evaluation
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        logits = self._network.predict(np.asarray(images), batch_size=EVALUATION_BATCH, verbose=0)
+        return logits.astype(np.float32)
+
+    # Parameters and state: Keras keeps them in canonical layout
+
+    def load_params(self, params: Params) -> None:
+        for name, variable in self._named_variables():
+            variable.assign(np.array(params[name]))
+        optimizer = self._network.optimizer
+        for variable, value in zip(optimizer.variables, self._fresh_optimizer, strict=True):
+            variable.assign(np.array(value))
+
+    def export_params(self) -> Params:
+        return {name: np.array(variable.numpy()) for name, variable in self._named_variables()}
+
+    def _named_variables(self) -> list[tuple[str, keras.Variable]]:
+        return [
+            (f"{layer.name}/{variable.name}", variable)
+            for layer in self._network.layers
+            for variable in layer.trainable_variables
+        ]
+
+    def _all_variables(self) -> list[keras.Variable]:
+        return [*self._network.variables, *self._network.optimizer.variables]
+
+    def save_state(self) -> State:
+        return {
+            f"{number}/{variable.path}": np.array(variable.numpy())
+            for number, variable in enumerate(self._all_variables())
+        }
+
+    def restore_state(self, state: State) -> None:
+        for variable, value in zip(self._all_variables(), state.values(), strict=True):
+            variable.assign(np.array(value))
+
+    def describe(self) -> dict[str, str | int | float | bool | None]:
+        engine = keras.backend.backend()
+        device = str(self._network.trainable_variables[0].value.device).lower()
+        return {
+            "device": "cpu" if "cpu" in device else "gpu",
+            "device_name": device,
+            "dtype": self._policy.compute_dtype,
+            "keras": keras.__version__,
+            "engine": engine,
+            engine: str(sys.modules[engine].__version__),
+            "jit_compile": bool(self._network.jit_compile),
+            "peak_device_bytes": None,
+        }
+
+
+class StepLosses(keras.callbacks.Callback):
+    """Keeps the loss of every step of one call of `fit`."""
+
+    async_safe = True
+    """Else `fit` would wait at every step until this has been told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._losses: dict[int, float] = {}
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._losses[batch] = (logs or {})["loss"]
+
+    def of_each_step(self) -> np.ndarray:
+        return np.array([loss for _, loss in sorted(self._losses.items())], np.float32)
+
+
+class LastLoss(keras.metrics.Mean):
+    """The loss of the latest step alone; `fit` would tell the mean of all so far."""
+
+    def update_state(self, values: Any, sample_weight: Any = None) -> None:  # noqa: ARG002 - equal batches
+        self.total.assign(values)
+        self.count.assign(1)

@@ -1,0 +1,205 @@
+"""The four optimizers in PyTorch: by `torch.optim`, and such as are compiled with the rest of a step.
+
+Both update the parameters in place; formulas are those of `backends.numpy_backend`.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from backends.base import State
+from bench.specs import OptimizerSpec
+
+
+class TorchOptim:
+    """An optimizer of `torch.optim`, and the schedule of its rate, as PyTorch's documentation uses them."""
+
+    def __init__(self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool) -> None:
+        # The first optimizer of a process imports torch._dynamo, which takes about a second: a cost that
+        # everyone who uses torch.optim has, and nearly all of what it takes to build a small network.
+        self._spec, self._parameters = spec, parameters
+        self._make = make_optimizer if matched else make_default_optimizer
+        self.reset()
+
+    def reset(self, steps_before: int = 0) -> None:
+        """Make the optimizer anew, and the schedule of its rate as it stands after so many steps."""
+        self._steps_before = steps_before
+        self.optimizer = self._make(self._spec, self._parameters)
+        self._scheduler = None
+        if self._spec.decay_rate != 1.0:
+            self._scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._decay)
+
+    def learn(self, loss: Tensor) -> None:
+        """Update the parameters by the gradients of the loss."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        if self._scheduler is not None:
+            self._scheduler.step()
+
+    def _decay(self, step: int) -> float:
+        return self._spec.decay_rate ** ((self._steps_before + step) / self._spec.decay_steps)
+
+    def save_state(self) -> State:
+        slots = self.optimizer.state_dict()["state"]
+        state = {
+            f"slot/{number}/{slot}": value.numpy(force=True).copy()
+            for number, values in slots.items()
+            for slot, value in values.items()
+            if value is not None  # the buffer of an SGD without momentum
+        }
+        steps = 0 if self._scheduler is None else self._steps_before + self._scheduler.last_epoch
+        return state | {"step": np.array(steps)}
+
+    def restore_state(self, state: State) -> None:
+        self.reset(int(state["step"]))
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith("slot/"):
+                _, number, slot = key.split("/")
+                slots.setdefault(int(number), {})[slot] = torch.from_numpy(np.array(value))
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
+
+
+class Foreach:
+    """Updates by foreach operations on tensors alone, the count of steps too: they can be compiled."""
+
+    def __init__(self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool) -> None:
+        self._spec = spec if matched else with_own_constants(spec, parameters)
+        self._epsilon_in_root = matched  # torch.optim.RMSprop adds it to the root
+        self._parameters = list(parameters)
+        self._step = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
+        slots = {"sgd": (), "momentum": ("buffer",), "adam": ("m", "v"), "rmsprop": ("square",)}[spec.name]
+        self._slots = {slot: [torch.zeros_like(p) for p in self._parameters] for slot in slots}
+
+    def reset(self) -> None:
+        """Forget all steps; in place, as what is compiled holds on to these tensors."""
+        for value in (self._step, *(value for values in self._slots.values() for value in values)):
+            value.zero_()
+
+    def update(self, gradients: Sequence[Tensor]) -> None:
+        """Take one step by these gradients."""
+        spec, change = self._spec, gradients
+        rate: float | Tensor = spec.learning_rate
+        if spec.decay_rate != 1.0:
+            rate = rate * spec.decay_rate ** (self._step / spec.decay_steps)
+        self._step += 1
+        match spec.name:
+            case "momentum":
+                change = self._slots["buffer"]
+                torch._foreach_mul_(change, spec.momentum)
+                torch._foreach_add_(change, gradients)
+            case "adam":
+                m, v = self._slots["m"], self._slots["v"]
+                torch._foreach_lerp_(m, gradients, 1 - spec.beta1)
+                torch._foreach_mul_(v, spec.beta2)
+                torch._foreach_addcmul_(v, gradients, gradients, 1 - spec.beta2)
+                root = torch._foreach_sqrt(torch._foreach_div(v, 1 - spec.beta2**self._step))
+                torch._foreach_add_(root, spec.epsilon)
+                change = torch._foreach_div(torch._foreach_div(m, 1 - spec.beta1**self._step), root)
+            case "rmsprop":
+                square = self._slots["square"]
+                torch._foreach_mul_(square, spec.rho)
+                torch._foreach_addcmul_(square, gradients, gradients, 1 - spec.rho)
+                if self._epsilon_in_root:
+                    root = torch._foreach_sqrt(torch._foreach_add(square, spec.epsilon))
+                else:
+                    root = torch._foreach_add(torch._foreach_sqrt(square), spec.epsilon)
+                change = torch._foreach_div(gradients, root)
+        torch._foreach_sub_(self._parameters, torch._foreach_mul(change, rate))
+
+    def save_state(self) -> State:
+        state = {
+            f"slot/{number}/{slot}": value.numpy(force=True).copy()
+            for slot, values in self._slots.items()
+            for number, value in enumerate(values)
+        }
+        return state | {"step": self._step.numpy(force=True).copy()}
+
+    def restore_state(self, state: State) -> None:
+        self._step.fill_(float(state["step"]))
+        for slot, values in self._slots.items():
+            for number, value in enumerate(values):
+                value.copy_(torch.from_numpy(state[f"slot/{number}/{slot}"]))
+
+
+class RMSProp(torch.optim.Optimizer):
+    """RMSProp with epsilon inside the root; torch.optim.RMSprop has it outside."""
+
+    def __init__(self, parameters: Iterable[Tensor], *, lr: float, rho: float, epsilon: float) -> None:
+        super().__init__(parameters, {"lr": lr, "rho": rho, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p]["square"] = torch.zeros_like(p)
+            squares = [self.state[p]["square"] for p in parameters]
+            torch._foreach_mul_(squares, group["rho"])
+            torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["rho"])
+            roots = torch._foreach_sqrt(torch._foreach_add(squares, group["epsilon"]))
+            torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])
+
+
+def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Return the optimizer with every constant stated; `fused` updates all parameters in one kernel."""
+    rate = spec.learning_rate
+    match spec.name:
+        case "sgd":
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.0, weight_decay=0.0, fused=True)
+        case "momentum":
+            return torch.optim.SGD(
+                parameters,
+                lr=rate,
+                momentum=spec.momentum,
+                dampening=0.0,
+                nesterov=False,
+                weight_decay=0.0,
+                fused=True,
+            )
+        case "adam":
+            betas = (spec.beta1, spec.beta2)
+            return torch.optim.Adam(
+                parameters,
+                lr=rate,
+                betas=betas,
+                eps=spec.epsilon,
+                weight_decay=0.0,
+                amsgrad=False,
+                fused=True,
+            )
+        case "rmsprop":
+            return RMSProp(parameters, lr=rate, rho=spec.rho, epsilon=spec.epsilon)
+
+
+def make_default_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
+    """Return torch.optim's own, constants too; a momentum, which is none by default, is the workload's."""
+    match spec.name:
+        case "sgd":
+            return torch.optim.SGD(parameters)
+        case "momentum":
+            return torch.optim.SGD(parameters, momentum=spec.momentum)
+        case "adam":
+            return torch.optim.Adam(parameters)
+        case "rmsprop":
+            return torch.optim.RMSprop(parameters)
+
+
+def with_own_constants(spec: OptimizerSpec, parameters: Sequence[Tensor]) -> OptimizerSpec:
+    """Return the optimizer of that name with the constants that torch.optim has by default."""
+    own = make_default_optimizer(spec, parameters).defaults
+    beta1, beta2 = own.get("betas", (spec.beta1, spec.beta2))
+    return msgspec.structs.replace(
+        spec,
+        learning_rate=own["lr"],
+        beta1=beta1,
+        beta2=beta2,
+        rho=own.get("alpha", spec.rho),
+        epsilon=own.get("eps", spec.epsilon),
+    )

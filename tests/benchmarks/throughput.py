@@ -1,0 +1,215 @@
+"""Each backend against the loop that one would write by hand for its framework: `nox -s benchmarks`.
+
+pytest-benchmark times the hand-written side; before or after each of its rounds, by turns, the backend trains
+as long, so that whatever slows the machine slows both. What counts is the ratio of the two, whose table is
+printed at the end. The file's name keeps it out of the tests: it takes an hour, and wants the machine for
+itself.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from conftest import INFOS
+from scipy.stats import bootstrap, trim_mean
+
+from bench import datasets
+from bench.launch import worker_environment
+from bench.statistics import TRIMMED
+
+HERE = Path(__file__).parent
+FRAMEWORKS = ("tensorflow", "torch", "jax")
+WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn", "cifar10-cnn")
+BATCHES = (100, 512)
+TURN_S = 0.05
+MOST_ROUNDS, FEWEST_ROUNDS = 80, 4
+DUEL_S = 10.0
+"""Of rounds, at most: a step of a large network takes longer than a turn should."""
+EACH_MODE, BEST_MODE = 0.97, 0.98
+"""What the backend must reach of the loop by hand, in any mode, and with its best mode of the best loop."""
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What a duel gave. Rates are samples/s, `ratio` is backend / by hand with its 95 % interval."""
+
+    cell: str
+    backend_rate: float
+    hand_rate: float
+    ratio: float
+    low: float
+    high: float
+    bound: float
+
+
+class Duel:
+    """A process in which the sides of one framework, workload and batch size wait for their turns."""
+
+    def __init__(self, cell: dict[str, Any], scratch: Path) -> None:
+        self.batch: int = cell["batch"]
+        self.step_s: dict[tuple[str, str], float] = {}
+        environment = worker_environment(INFOS[cell["backend"]], "cpu", scratch)
+        environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
+        self._process = subprocess.Popen(
+            [sys.executable, str(HERE / "duel.py"), json.dumps(cell | {"cache": str(datasets.cache_dir())})],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=environment,
+            text=True,
+        )
+
+    def make(self, mode: str) -> None:
+        for side, step_s in self._answer({"make": mode}).items():
+            self.step_s[side, mode] = step_s
+
+    def train(self, side: str, mode: str, steps: int) -> float:
+        """Let a side train, and return the seconds that it took."""
+        return float(self._answer({"train": [side, mode], "steps": steps}))
+
+    def fastest(self, side: str) -> str:
+        """Return the mode in which a side took least for a step."""
+        return min((s, mode) for (one, mode), s in self.step_s.items() if one == side)[1]
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def _answer(self, request: dict[str, Any]) -> Any:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(request) + "\n")
+        self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        assert line, f"the duel ended with status {self._process.wait()}; see what it printed"
+        return json.loads(line)
+
+
+@pytest.fixture(scope="session")
+def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[str, Any]], Duel]]:
+    """Return what gives the duel of a cell; the cells of one come together, and then its process ends."""
+    going: list[tuple[dict[str, Any], Duel]] = []
+
+    def duel_of(cell: dict[str, Any]) -> Duel:
+        if not going or going[0][0] != cell:
+            if going:
+                going.pop()[1].close()
+            going.append((cell, Duel(cell, tmp_path_factory.mktemp("duel"))))
+        return going[0][1]
+
+    yield duel_of
+    if going:
+        going[0][1].close()
+
+
+class Table:
+    """A plugin that prints what every duel gave, at the end."""
+
+    def __init__(self) -> None:
+        self.rows: list[Result] = []
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        write = terminalreporter.write_line
+        write(f"\n{'cell':<52}{'backend':>11}{'by hand':>11}{'ratio':>8}  95 % interval    bound")
+        for row in self.rows:
+            rates = f"{row.backend_rate:>11,.0f}{row.hand_rate:>11,.0f}{row.ratio:>8.3f}"
+            state = "" if row.ratio >= row.bound else "  below" if row.high < row.bound else "  not surely"
+            write(f"{row.cell:<52}{rates}  {row.low:.3f} to {row.high:.3f}  {row.bound}{state}")
+
+
+@pytest.fixture(scope="session")
+def results(request: pytest.FixtureRequest) -> list[Result]:
+    table = Table()
+    request.config.pluginmanager.register(table)
+    return table.rows
+
+
+def groups() -> Iterator[tuple[str, str, int]]:
+    for workload in WORKLOADS:
+        for batch in BATCHES:
+            for name in FRAMEWORKS:
+                yield name, workload, batch
+
+
+def cells() -> list[Any]:
+    """Return a duel for every mode, and after them that of the best against the best."""
+    return [
+        pytest.param(
+            {"workload": workload, "batch": batch, "backend": name},
+            mode,
+            id=f"{workload}-{batch}-{name}-{mode}",
+            marks=pytest.mark.framework(name),
+        )
+        for name, workload, batch in groups()
+        for mode in (*(mode.name for mode in INFOS[name].modes if not mode.pipeline), "best")
+    ]
+
+
+def ratio_of(differences: np.ndarray) -> tuple[float, float, float]:
+    """Return the ratio, and its 95 % interval, of differences of logarithms, one a round."""
+
+    def middle(values: np.ndarray, axis: int) -> np.ndarray:
+        return np.exp(trim_mean(values, TRIMMED, axis=axis))  # a stall now and then must not move it
+
+    found = bootstrap((differences,), middle, method="percentile", n_resamples=2000, rng=0)
+    return float(middle(differences, 0)), *map(float, found.confidence_interval)
+
+
+@pytest.mark.parametrize(("cell", "mode"), cells())
+def test_a_backend_is_as_fast_as_a_loop_by_hand(
+    arena: Callable[[dict[str, Any]], Duel],
+    cell: dict[str, Any],
+    mode: str,
+    benchmark: Any,
+    results: list[Result],
+) -> None:
+    duel, bound = arena(cell), BEST_MODE if mode == "best" else EACH_MODE
+    name = f"{cell['workload']}-{cell['batch']}-{cell['backend']}-{mode}"
+    benchmark.group = name.removesuffix(f"-{mode}")
+    if mode == "best":
+        sides = {side: duel.fastest(side) for side in ("backend", "by hand")}
+        name = f"{name} ({sides['backend']}, {sides['by hand']})"
+    else:
+        duel.make(mode)
+        sides = dict.fromkeys(("backend", "by hand"), mode)
+    step_s = min(duel.step_s[side, mode] for side, mode in sides.items())
+    steps = max(1, round(TURN_S / step_s))
+    rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(DUEL_S / (2.4 * steps * step_s))))
+    seconds: dict[str, list[float]] = {"backend": [], "by hand": []}
+
+    def train(side: str) -> None:
+        seconds[side].append(duel.train(side, sides[side], steps))
+
+    def before() -> None:
+        if len(seconds["by hand"]) % 2:
+            train("backend")
+
+    def after(_: str) -> None:
+        if len(seconds["by hand"]) % 2:
+            train("backend")
+
+    benchmark.pedantic(train, args=("by hand",), setup=before, teardown=after, rounds=rounds)
+    rows = [np.log(seconds[side][:rounds]) for side in ("by hand", "backend")]
+    ratio, low, high = ratio_of(rows[0] - rows[1])
+    samples = steps * duel.batch
+    result = Result(
+        cell=name,
+        backend_rate=samples / np.median(seconds["backend"]),
+        hand_rate=samples / np.median(seconds["by hand"]),
+        ratio=ratio,
+        low=low,
+        high=high,
+        bound=bound,
+    )
+    results.append(result)
+    benchmark.extra_info |= msgspec.structs.asdict(result)
+    assert high >= bound, f"{ratio:.3f} ({low:.3f} to {high:.3f}) of the loop by hand"
