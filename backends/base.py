@@ -44,7 +44,9 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Installed distributions it needs, by any of several names: `tensorflow|tensorflow-cpu`."""
     modes: tuple[Mode, ...]
     environment: Mapping[str, str] = {}
-    """Variables its worker is started with; `{scratch}` stands for a folder that is new for every worker."""
+    """Variables its worker is started with; `{scratch}` stands for a folder that is new for every worker, and
+    `{compiled}` for one to keep compiled programs in: new as well where the time to compile is measured, else
+    the same for all jobs of a cell."""
     cpu_environment: Mapping[str, str] = {}
     """Further variables when the job runs on the CPU."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from bench.products import ROWS, product_error
 from bench.records import Peak, StepSplit
 
 TRIES = 5
@@ -56,9 +57,11 @@ def measured_peak(dtype: Any, device: jax.Device) -> Peak:
     side, floats = PRODUCT_SIDE[kind], COPIED_FLOATS[kind]
 
     noise = np.random.default_rng(0).standard_normal(2**20, dtype=np.float32)
-    matrix = jax.device_put(np.resize(noise, (side, side)), device).astype(dtype)
+    plain = np.resize(noise, (side, side))
+    matrix = jax.device_put(plain, device).astype(dtype)
     multiply = jax.jit(jnp.matmul)
     product_s = shortest(lambda: multiply(matrix, matrix))
+    error = product_error(plain[:ROWS], plain, np.array(multiply(matrix, matrix)[:ROWS].astype(jnp.float32)))
 
     # The result goes where the donated argument is: memory that is new to the process costs page faults.
     add_one = jax.jit(lambda source, _: source + 1, donate_argnums=1, keep_unused=True)
@@ -72,6 +75,7 @@ def measured_peak(dtype: Any, device: jax.Device) -> Peak:
     return Peak(
         flops_per_s=2 * side**3 / product_s,
         bytes_per_s=2 * source.nbytes / shortest(copy),
+        product_error=error,
     )
 
 

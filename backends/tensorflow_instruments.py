@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from bench.products import ROWS, product_error
 from bench.records import Peak
 from bench.specs import Device
 
@@ -52,13 +53,16 @@ def measured_peak(device: Device, dtype: tf.DType) -> Peak:
     """Return the best rates of `tf.linalg.matmul` in a tf.function and of a copy, on this device."""
     side, copied = MATRIX_SIDE[device], COPIED_BYTES[device]
     with tf.device(f"/{device.upper()}:0"):
-        a, b = (tf.cast(tf.random.stateless_normal((side, side), (seed, 0)), dtype) for seed in (0, 1))
+        plain = [tf.random.stateless_normal((side, side), (seed, 0)) for seed in (0, 1)]
+        a, b = (tf.cast(matrix, dtype) for matrix in plain)
         product = tf.function(tf.linalg.matmul)
         product_s = _best_seconds(lambda: product(a, b))
+        found = tf.cast(product(a, b)[:ROWS], tf.float32)
+        error = product_error(plain[0][:ROWS].numpy(), plain[1].numpy(), found.numpy())
         source = tf.zeros(copied // 4, tf.float32)
         # tf.identity copies nothing; this is the operation that always does.
         copy_s = _best_seconds(lambda: tf.raw_ops.DeepCopy(x=source))
-    return Peak(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * copied / copy_s)
+    return Peak(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * copied / copy_s, product_error=error)
 
 
 def _best_seconds(work: Callable[[], object]) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 
+from bench.products import ROWS, product_error
 from bench.records import Peak, StepSplit
 from bench.specs import Precision
 
@@ -51,15 +52,18 @@ def measure_peak(device: torch.device, precision: Precision) -> Peak:
     """Return the best of several tries of a square product and of a copy; TF32 is as it has been set."""
     side = GPU_SIDE if device.type == "cuda" else CPU_SIDE
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    plain = [torch.randn(side, side, device=device) for _ in range(2)]
+    left, right = (matrix.to(dtype) for matrix in plain)
     product = torch.empty(side, side, device=device, dtype=dtype)
     product_s = best_seconds(lambda: torch.mm(left, right, out=product), device)
+    parts = (plain[0][:ROWS], plain[1], product[:ROWS])
+    error = product_error(*(part.float().cpu().numpy() for part in parts))
 
     # Ones: zeros that nobody has written may all be one page, which is read from a cache.
     source = torch.ones(COPY_BYTES, device=device, dtype=torch.uint8)
     target = torch.empty_like(source)
     copy_s = best_seconds(lambda: target.copy_(source), device)
-    return Peak(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * COPY_BYTES / copy_s)
+    return Peak(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * COPY_BYTES / copy_s, product_error=error)
 
 
 def best_seconds(run: Callable[[], object], device: torch.device) -> float:

@@ -13,6 +13,7 @@ import msgspec
 
 from bench.datasets import DATASETS
 from bench.flops import StepWork, step_work
+from bench.products import fits
 from bench.records import JobRecord, Peak, RunHeader, StepSplit
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
@@ -122,12 +123,27 @@ class PipelineRatio(msgspec.Struct, frozen=True, kw_only=True):
         return 1 / found.ratio, 1 / found.high, 1 / found.low
 
 
+class ProductError(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a backend's matrix products were from float64."""
+
+    backend: str
+    device: Device
+    precision: Precision
+    error: float
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether that is the error of the precision that was asked for."""
+        return fits(self.error, self.precision)
+
+
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
     """All that a run tells of costs, in the order of the summary's rows."""
 
     cells: tuple[CellCosts, ...]
     break_evens: tuple[BreakEven, ...]
     pipelines: tuple[PipelineRatio, ...]
+    products: tuple[ProductError, ...]
 
 
 def read_costs(run: Run, summary: Summary) -> Costs:
@@ -146,6 +162,20 @@ def read_costs(run: Run, summary: Summary) -> Costs:
         cells=cells,
         break_evens=tuple(_break_evens(cells, run.header)),
         pipelines=tuple(_pipelines(run.header, summary)),
+        products=product_errors(run.jobs),
+    )
+
+
+def product_errors(jobs: Iterable[JobRecord]) -> tuple[ProductError, ...]:
+    """Return the largest error of each backend's products, by device and precision."""
+    found: dict[tuple[str, Place], float] = {}
+    for job in jobs:
+        if job.peak is not None and job.peak.product_error is not None:
+            key = job.spec.cell.backend, (job.spec.cell.device, job.spec.cell.precision)
+            found[key] = max(found.get(key, 0.0), job.peak.product_error)
+    return tuple(
+        ProductError(backend=backend, device=device, precision=precision, error=error)
+        for (backend, (device, precision)), error in sorted(found.items())
     )
 
 
@@ -237,7 +267,7 @@ def _start_up(jobs: Sequence[JobRecord], epoch_s: float | None) -> StartUp:
         import_s=median_of(job.import_s for job in jobs),
         data_s=median_of(job.data_s for job in jobs),
         build_s=median_of(job.build_s for job in jobs),
-        first_step_s=median_of(job.first_step_s for job in jobs),
+        first_step_s=median_of(job.first_step_s for job in jobs if job.spec.compiles_anew),
         first_epoch_s=epoch_s if measured is None else measured,
         epoch_measured=measured is not None,
     )

@@ -57,9 +57,17 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def worker_environment(
-    info: BackendInfo, device: Device, scratch: Path, hash_seed: int | None = None
+    info: BackendInfo,
+    device: Device,
+    scratch: Path,
+    *,
+    hash_seed: int | None = None,
+    compiled: Path | None = None,
 ) -> dict[str, str]:
-    """Return the variables a worker is started with: those allowed through, then the backend's own."""
+    """Return the variables a worker is started with: those allowed through, then the backend's own.
+
+    `compiled` is where compiled programs are kept; by default in the scratch folder.
+    """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
     environment |= KEPT_MEMORY
     environment |= tuning_variables()
@@ -69,7 +77,10 @@ def worker_environment(
         environment["CUDA_VISIBLE_DEVICES"] = ""  # a job on the CPU must not even see a GPU
     if hash_seed is not None:
         environment["PYTHONHASHSEED"] = str(hash_seed)
-    return {name: value.replace("{scratch}", str(scratch)) for name, value in environment.items()}
+    folders = {"{scratch}": scratch, "{compiled}": compiled or scratch / "compiled"}
+    for mark, folder in folders.items():
+        environment = {name: value.replace(mark, str(folder)) for name, value in environment.items()}
+    return environment
 
 
 def run_worker(
@@ -100,9 +111,11 @@ class Worker:
         time_limit_s: float,
         on_event: Callable[[AnyEvent], None] = lambda _: None,
         hash_seed: int | None = None,
+        compiled: Path | None = None,
         deadline: float = math.inf,
     ) -> None:
         """`deadline`, a time of the monotonic clock, ends it whatever is left of its time limit."""
+        self._compiled = compiled
         self._task, self._python, self._device, self._hash_seed = task, python, device, hash_seed
         self._time_limit_s, self._deadline, self._on_event = time_limit_s, deadline, on_event
         self._events: list[AnyEvent] = []
@@ -117,7 +130,13 @@ class Worker:
         self._scratch = Path(tempfile.mkdtemp(prefix="samework-"))
         try:
             self._output = (self._scratch / "output").open("w+b")
-            environment = worker_environment(self._task.backend, self._device, self._scratch, self._hash_seed)
+            environment = worker_environment(
+                self._task.backend,
+                self._device,
+                self._scratch,
+                hash_seed=self._hash_seed,
+                compiled=self._compiled,
+            )
             self._started = time.monotonic()
             self._process, self._channel = _start(self._task, self._python, environment, self._output)
         except BaseException:

@@ -73,6 +73,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     epochs: float
     """Epochs to train and evaluate after the windows, from the initial weights; 0: none."""
     time_limit_s: float
+    compiles_anew: bool = True
+    """Whether it may use nothing compiled before, so that its first step tells what compiling takes."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):
@@ -143,6 +145,8 @@ class Peak(msgspec.Struct, frozen=True, kw_only=True):
     """Of a square matrix product in the job's precision."""
     bytes_per_s: float
     """Read and written by copying an array far larger than the caches."""
+    product_error: float | None = None
+    """Of that product against float64, relative to its largest element: see `bench.products`."""
 
 
 class GpuReading(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ cell is; from that follow the epochs that fit the budget, the time left, and whi
 
 import math
 import random
+import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -58,6 +59,8 @@ LEAST_LIMIT_S = 120.0
 OVERRUN = 1.08
 """A job still running when this part of the budget is spent is stopped."""
 MOST_BLOCKS = 30
+BLOCKS_ANEW = 3
+"""Blocks whose jobs compile all anew, so that the time to compile is known; later ones take what is there."""
 PIPELINE_STRETCH = 5
 """A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
 training once an epoch. So where batches come through one, windows are so many times longer."""
@@ -104,14 +107,16 @@ class Runner:
 
     def run(self) -> None:
         """Do all that is left to do; KeyboardInterrupt passes through with everything so far on disk."""
-        self._set_aside()
-        self._prove_parity()
-        for number in range(self._header.min_blocks):
-            for workload in self._shuffled(number):
-                if len(self._blocks_of(workload)) <= number:
-                    self._run_block(workload)
-        self._refine()
-        self._name_the_unmeasured()
+        with tempfile.TemporaryDirectory(prefix="samework-compiled-") as folder:
+            self._compiled = Path(folder)
+            self._set_aside()
+            self._prove_parity()
+            for number in range(self._header.min_blocks):
+                for workload in self._shuffled(number):
+                    if len(self._blocks_of(workload)) <= number:
+                        self._run_block(workload)
+            self._refine()
+            self._name_the_unmeasured()
 
     # What cannot be measured at all
 
@@ -209,6 +214,7 @@ class Runner:
                     ),
                     python=interpreter(self._infos[spec.cell.backend], self._pythons),
                     window_steps=self._window_steps(spec.cell),
+                    compiled=None if spec.compiles_anew else self._compiled / spec.job_id.rpartition(".")[0],
                 )
                 for spec in specs
             ],
@@ -243,6 +249,7 @@ class Runner:
             window_s=self._preset.window_s * stretch,
             epochs=epochs,
             time_limit_s=self._time_limit(cell, epochs),
+            compiles_anew=block < BLOCKS_ANEW,
         )
 
     def _window_steps(self, cell: Cell) -> int | None:

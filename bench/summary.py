@@ -350,7 +350,7 @@ def _summarise_cell(
         start_s=median_of(record.start_s for record in records),
         import_s=median_of(record.import_s for record in records),
         build_s=median_of(record.build_s for record in records),
-        first_step_s=median_of(record.first_step_s for record in records),
+        first_step_s=median_of(record.first_step_s for record in records if record.spec.compiles_anew),
         epochs=learned.epochs if learned else None,
         test_accuracy=learned.accuracy if learned else None,
         trained_jobs=len(learned.accuracies) if learned else 0,

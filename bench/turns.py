@@ -33,6 +33,8 @@ class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
     python: Path
     window_steps: int | None = None
     """Of a cell that was measured before: the steps of its windows then."""
+    compiled: Path | None = None
+    """Where programs are kept that jobs of this cell have compiled; None where it is to compile anew."""
 
 
 class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +75,7 @@ def run_block(
                 time_limit_s=spec.time_limit_s,
                 on_event=lambda event: on_event(place, event),
                 hash_seed=spec.hash_seed,
+                compiled=job.compiled,
                 deadline=deadline,
             )
             return stack.enter_context(worker)

@@ -18,6 +18,7 @@ from backends.base import State, TrainingData
 from bench.errors import UnavailableError
 from bench.flops import training_flops
 from bench.initial import initial_params
+from bench.products import fits
 from bench.specs import DatasetInfo
 from bench.workloads import WORKLOADS
 
@@ -87,6 +88,7 @@ def a_peak_is_measured_beside_training(kit: Kit) -> None:
         # From a pocket calculator to more than any one machine of today.
         assert 1e7 < peak.flops_per_s < 1e18, f"{precision}: {peak}"
         assert 1e7 < peak.bytes_per_s < 1e15, f"{precision}: {peak}"
+        assert kit.info.reference or fits(peak.product_error, precision), f"{precision}: {peak}"
 
 
 # ---- OwnDefaults

@@ -156,6 +156,20 @@ def test_peak_is_the_best_of_every_backend_on_the_same_device_and_precision():
     assert set(peaks([*run.jobs, tf32])) == {("cpu", "fp32"), ("cpu", "tf32")}
 
 
+def test_the_error_of_products_shows_a_precision_that_was_not_asked_for():
+    asked = {EAGER: 3e-7, JAX: 2e-4}
+    run = make(
+        dict.fromkeys(asked, 1000.0),
+        fields={
+            cell: {"peak": Peak(flops_per_s=1e11, bytes_per_s=1e9, product_error=error)}
+            for cell, error in asked.items()
+        },
+    )
+    found = {one.backend: (one.error, one.as_asked) for one in read(run).products}
+    assert found == {"torch": (3e-7, True), "jax": (2e-4, False)}
+    assert read(make({EAGER: 1000.0})).products == ()
+
+
 def test_a_row_that_does_other_work_is_not_held_to_this_count():
     run = make({EAGER: 1000.0})
     wrong = make_run(run.header, [make_parity(EAGER, error=1.0), *run.jobs])

@@ -283,6 +283,15 @@ def test_memory_that_a_step_gives_back_is_kept_for_the_next(tmp_path: Path) -> N
     assert faults[0] < 0.01 * faults[1]
 
 
+def test_compiled_programs_are_kept_where_they_are_told_to_be_or_in_the_scratch_folder(
+    tmp_path: Path,
+) -> None:
+    backend = fakes.info("fake", "fakes:Steady", environment={"FAKE_CACHE": "{compiled}/programs"})
+    assert worker_environment(backend, "cpu", tmp_path)["FAKE_CACHE"] == f"{tmp_path}/compiled/programs"
+    found = worker_environment(backend, "cpu", tmp_path, compiled=tmp_path / "kept")
+    assert found["FAKE_CACHE"] == f"{tmp_path}/kept/programs"
+
+
 def test_a_backends_own_variables_win_over_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     backend = fakes.info("fake", "fakes:Steady", environment={"OMP_NUM_THREADS": "2"})

@@ -165,7 +165,7 @@ def sessions_of(source: str) -> dict[str, str | None]:
 
 def test_every_nox_session_says_what_it_does() -> None:
     sessions = sessions_of((ROOT / "noxfile.py").read_text(encoding="utf-8"))
-    assert {"tests", "lint", "verify", "bench", "dev"} <= sessions.keys()
+    assert {"tests", "lint", "verify", "benchmarks", "bench", "dev"} <= sessions.keys()
     assert [name for name, summary in sessions.items() if not summary] == []
 
 

@@ -52,7 +52,11 @@ def full_run(*, gpu: bool = False, watts: float | None = 40.0, names: dict[str, 
                     job,
                     split=StepSplit(steps=5, data_s=1e-5, transfer_s=2e-5, dispatch_s=3e-4, device_s=4e-2),
                     counted_flops=2.5e8,
-                    peak=Peak(flops_per_s=1e11, bytes_per_s=1e9),
+                    peak=Peak(
+                        flops_per_s=1e11,
+                        bytes_per_s=1e9,
+                        product_error=2e-4 if cell.backend == jax else 3e-7,
+                    ),
                 )
             )
     header = make_header(cells, workloads=[workload])

@@ -141,6 +141,28 @@ def test_later_blocks_train_windows_of_as_many_steps_as_the_first(
     assert asked == [[None], [first.windows[0].steps]]
 
 
+def test_the_first_three_blocks_compile_anew_and_later_ones_share_what_was_compiled_for_their_cell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Path | None] = []
+
+    def spy(jobs: Sequence[turns.BlockJob], **options: Any) -> turns.BlockOutcome:
+        given.extend(job.compiled for job in jobs)
+        return turns.run_block(jobs, **options)
+
+    monkeypatch.setattr("bench.run.run_block", spy)
+    preset = msgspec.structs.replace(TINY, min_blocks=5)
+    found = carry_out(begin(tmp_path, [STEADY, QUICK], preset=preset), [STEADY, QUICK], preset=preset)
+    assert [job.spec.compiles_anew for job in found.jobs] == [True] * 6 + [False] * 4
+    assert given[:6] == [None] * 6
+    folders = {job.spec.cell: folder for job, folder in zip(found.jobs[6:], given[6:], strict=True)}
+    assert set(given[6:]) == set(folders.values()), "the cells' folders change from block to block"
+    assert len(set(folders.values())) == 2, "two cells share a folder"
+    assert not any(folder.parent.exists() for folder in folders.values() if folder), (
+        "something is left behind"
+    )
+
+
 def test_every_process_has_a_hash_seed_of_its_own(complete: Run) -> None:
     assert len({job.spec.hash_seed for job in complete.jobs}) == 6
 

@@ -336,6 +336,16 @@ def test_figures_are_medians_and_peaks():
     assert (row.peak_rss_bytes, row.peak_device_bytes, row.process_device_bytes) == (30, None, 31)
 
 
+def test_a_first_step_that_found_its_program_compiled_tells_nothing_of_compiling():
+    jobs = [make_job(TORCH, block, first_step_s=5.0 if block < 3 else 0.1) for block in range(8)]
+    warm = [
+        msgspec.structs.replace(job, spec=msgspec.structs.replace(job.spec, compiles_anew=job.spec.block < 3))
+        for job in jobs
+    ]
+    run = make_run(make_header([TORCH]), [make_parity(TORCH), *warm])
+    assert row_of(summarise(run)).first_step_s == 5.0
+
+
 # ---- learning
 
 

@@ -1,6 +1,7 @@
 """What only TensorFlow's backend promises, asked in a process of its own."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -124,3 +125,18 @@ def test_the_peak_is_not_that_of_one_element_at_a_time() -> None:
     assert flops_per_s > 1e9
     assert bytes_per_s > 1e8
     assert seconds < 60, "it is measured in every job that looks closer, and takes about a second"
+
+
+def trained_in_a_loop(_: None) -> None:
+    backend = _backend("xla-loop", "mnist-softmax")
+    for steps in (1, 5, 7, 103):
+        backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
+
+
+def test_xla_compiles_the_loop_once_however_many_steps_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text")
+    ask("trained_in_a_loop")
+    compiled = sorted(path.name for path in tmp_path.glob("*plain_chunk*before_optimizations.txt"))
+    assert len(compiled) == 1, compiled

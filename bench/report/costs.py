@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from bench.costs import BreakEven, CellCosts, Costs, PipelineRatio, read_costs
+from bench.costs import BreakEven, CellCosts, Costs, PipelineRatio, ProductError, read_costs
+from bench.products import BOUNDS
 from bench.report import NOTHING, bytes_text, percent, rate_text, row_name, seconds_text
 from bench.report.markup import bullets, grid, plot
 from bench.runs import Run
@@ -29,7 +30,10 @@ def blocks(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
             "input from memory against the framework's own pipeline: bench run --mode taught --mode pipeline",
         ),
         (_use(cells, summary, drawn), "memory and energy: no job got so far"),
-        (_work(cells, summary, drawn), "the work of a step: no job was timed on a data set that is known"),
+        (
+            _work(cells, costs.products, summary, drawn),
+            "the work of a step: no job was timed on a data set that is known",
+        ),
         (
             _sweeps(read_sweeps(summary), summary, drawn),
             "where a step's overhead ends: bench run --sweep batch=16..1024",
@@ -222,7 +226,9 @@ def _gpu_text(one: CellCosts, count: int | None) -> str:
     return NOT_AVAILABLE if count is None else bytes_text(count)
 
 
-def _work(cells: Sequence[CellCosts], summary: Summary, drawn: frozenset[str]) -> list[str]:
+def _work(
+    cells: Sequence[CellCosts], products: Sequence[ProductError], summary: Summary, drawn: frozenset[str]
+) -> list[str]:
     rows = []
     for one in cells:
         work = one.work
@@ -260,7 +266,11 @@ def _work(cells: Sequence[CellCosts], summary: Summary, drawn: frozenset[str]) -
         "least a step must move if each array is written and read once, so a row whose arrays stay in "
         "caches can stand above the slope.",
         *plot("roofline", "Operations a second over operations a byte, under the machine's roof", drawn),
-        *([bullets(peaks)] if peaks else ["The peak of this machine was not measured in this run."]),
+        *(
+            [bullets([*peaks, *(_product(one, summary) for one in products)])]
+            if peaks
+            else ["The peak of this machine was not measured in this run."]
+        ),
         grid(heads, rows, numbers=frozenset(range(1, 8))),
         "Counted is the framework's own count of a step over this one: first over products and "
         "convolutions alone, then over all arithmetic. A counter of products gives 1 in the first column, "
@@ -269,6 +279,18 @@ def _work(cells: Sequence[CellCosts], summary: Summary, drawn: frozenset[str]) -
         "convolutions with fewer operations than counted, or the product that peak was measured with was "
         "not the best there is.",
     ]
+
+
+def _product(one: ProductError, summary: Summary) -> str:
+    """Say whether products were computed in the precision that was asked for."""
+    low, high = BOUNDS[one.precision]
+    found = (
+        f"{summary.titles.get(one.backend, one.backend)} on {one.device} in {one.precision}: products are "
+    )
+    found += f"off by {one.error:.1e} against float64"
+    if one.as_asked:
+        return f"{found}, as {one.precision} is."
+    return f"{found}. **That is not {one.precision}**, whose error lies between {low:.0e} and {high:.0e}."
 
 
 def _sweeps(sweeps: Sequence[Sweep], summary: Summary, drawn: frozenset[str]) -> list[str]:
