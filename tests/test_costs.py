@@ -274,7 +274,7 @@ def test_images_of_an_epoch():
 
 
 def test_nothing_is_read_from_an_empty_run():
-    assert read(make_run(make_header([]))) == Costs(cells=(), break_evens=(), pipelines=())
+    assert read(make_run(make_header([]))) == Costs(cells=(), break_evens=(), pipelines=(), products=())
     planned = only(make_run(make_header([EAGER], workloads=[MLP])))
     assert planned.start_up.first_result_s is None
     assert planned.flops_per_s is None
