@@ -290,7 +290,8 @@ def _product(one: ProductError, summary: Summary) -> str:
     found += f"off by {one.error:.1e} against float64"
     if one.as_asked:
         return f"{found}, as {one.precision} is."
-    return f"{found}. **That is not {one.precision}**, whose error lies between {low:.0e} and {high:.0e}."
+    usual = f"{low:.0e} to {high:.0e}" if low else f"at most {high:.0e}"
+    return f"{found}, which is NOT {one.precision}, whose error is {usual}."
 
 
 def _sweeps(sweeps: Sequence[Sweep], summary: Summary, drawn: frozenset[str]) -> list[str]:
