@@ -6,6 +6,7 @@ printed at the end. The file's name keeps it out of the tests: it takes an hour,
 itself.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -81,7 +82,8 @@ class Duel:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
-            pipe.close()
+            with contextlib.suppress(BrokenPipeError):  # of a request that it no longer read
+                pipe.close()
 
     def _answer(self, request: dict[str, Any]) -> Any:
         assert self._process.stdin is not None
