@@ -394,10 +394,10 @@ def list_(pythons: tuple[str, ...]) -> None:
         state = ", ".join(f"{name} {version}" for name, version in versions.items())
         if missing:
             state = f"not installed: {', '.join(missing).replace('|', ' or ')}"
-        click.echo(f"  {info.name:<12}{info.title}: {state}")
+        click.echo(f"  {info.name:<18}{info.title}: {state}")
         for mode in info.modes:
             taught = " (what its documentation teaches)" if mode.taught else ""
-            click.echo(f"    {mode.name:<12}{mode.summary}{taught}")
+            click.echo(f"    {mode.name:<16}{mode.summary}{taught}")
     for reason in registry.broken.values():
         click.echo(f"  {reason}")
     click.echo("\nPresets")
