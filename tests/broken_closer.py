@@ -31,7 +31,7 @@ class Sound(NumpyBackend):
         return training_flops(self._workload.architecture, self._data.info, self._workload.batch_size)
 
     def peak(self):
-        return Peak(flops_per_s=1e11, bytes_per_s=1e10)
+        return Peak(flops_per_s=1e11, bytes_per_s=1e10, product_error=3e-7)
 
 
 # ---- splitting
@@ -124,14 +124,28 @@ class PeaksInTeraflops(Sound):
     """Tells its rates in another unit."""
 
     def peak(self):
-        return Peak(flops_per_s=0.1, bytes_per_s=1e10)
+        return msgspec.structs.replace(super().peak(), flops_per_s=0.1)
 
 
 class PeaksInfinitely(Sound):
     """Divides by the time of a copy that was never made."""
 
     def peak(self):
-        return Peak(flops_per_s=1e11, bytes_per_s=float("inf"))
+        return msgspec.structs.replace(super().peak(), bytes_per_s=float("inf"))
+
+
+class PeaksInTensorFloats(Sound):
+    """Leaves TF32 on where float32 was asked for."""
+
+    def peak(self):
+        return msgspec.structs.replace(super().peak(), product_error=3e-4)
+
+
+class PeaksWithoutProof(Sound):
+    """Measures the product, and does not compute it again."""
+
+    def peak(self):
+        return msgspec.structs.replace(super().peak(), product_error=None)
 
 
 class PeaksInItsParameters(Sound):
@@ -222,6 +236,8 @@ TWINS = [
     (CountsByTraining, "operations_are_counted_as_by_hand"),
     (PeaksInTeraflops, "a_peak_is_measured_beside_training"),
     (PeaksInfinitely, "a_peak_is_measured_beside_training"),
+    (PeaksInTensorFloats, "a_peak_is_measured_beside_training"),
+    (PeaksWithoutProof, "a_peak_is_measured_beside_training"),
     (PeaksInItsParameters, "a_peak_is_measured_beside_training"),
     (RepeatsAnIndex, "a_permutation_is_one"),
     (ShufflesOnce, "a_permutation_is_one"),
