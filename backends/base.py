@@ -17,7 +17,8 @@ from bench.records import Peak, StepSplit
 from bench.specs import DatasetInfo, Device, Precision, Workload
 
 Params: TypeAlias = dict[str, npt.NDArray[np.float32]]
-"""Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`."""
+"""Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`; running
+statistics of batch normalisation are among them."""
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 """A snapshot of training, opaque to the harness: parameters, optimizer state and step count."""
 
@@ -31,6 +32,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """Whether this is what the framework's own documentation teaches first."""
     pipeline: bool = False
     """Whether batches come through the framework's own input pipeline, not from memory on the device."""
+    augments: bool = False
+    """Whether it trains workloads whose images are augmented."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,8 +75,10 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
 class Backend(Protocol):
     """One network of one workload, trained by one framework in one mode on one device.
 
-    A pixel `p` of a uint8 image enters the network as `p / 255`. The loss is the mean softmax cross-entropy
-    of the batch. The optimizer's formulas are those of `backends.numpy_backend`. `precision` says how
+    A pixel `p` of a uint8 image enters the network as `p / 255`. The loss is the softmax cross-entropy, its
+    mean or its sum over the batch. The network's input is of the shape `workload.seen(data.info)`. Batch
+    normalisation is as `ConvBlock` says; `train_steps` normalises by the batch, and `predict` by the running
+    statistics. The optimizer's formulas are those of `backends.numpy_backend`. `precision` says how
     matrix products are computed: `fp32` in full float32, `tf32` with TensorFloat-32 inputs, `bf16` with
     bfloat16 activations and products over float32 parameters; parameters and loss stay float32 in all three.
     """
@@ -86,16 +91,21 @@ class Backend(Protocol):
     def load_params(self, params: Params) -> None:
         """Set every parameter, and reset the optimizer's state and its step count."""
 
-    def train_steps(self, order: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    def train_steps(
+        self, order: npt.NDArray[np.int32], draws: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
         """Train one step a row of `order` and return the loss of each step, taken before its update.
 
-        `order` is int32 (steps, batch): indices into the training split. This is what is timed, so nothing
-        else may happen in it; it returns only after the last update has landed on the device. Any number of
-        steps from 1 on must work, and a step may compile only once however many rows come.
+        `order` is int32 (steps, batch): indices into the training split. `draws`, float32 (steps, batch,
+        `augmentation.COLUMNS`), is given where the workload augments its images, and else left out.
+
+        This is what is timed, so nothing else may happen in it; it returns only after the last update has
+        landed on the device. Any number of steps from 1 on must work, and a step may compile only once
+        however many rows come.
         """
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return the logits, float32 (n, classes), of uint8 images (n, h, w, c)."""
+        """Return the logits, float32 (n, classes), of uint8 images (n, h, w, c), cropped where trained so."""
 
     def export_params(self) -> Params:
         """Return the parameters in canonical layout."""
@@ -132,6 +142,19 @@ class Instrumented(Protocol):
 
         The matrices are square, large enough for the framework's best, and what is copied is too large for
         caches.
+        """
+
+
+class Augmenting(Protocol):
+    """What a backend offers beside `Backend` in its modes that augment images."""
+
+    def augmented(
+        self, batch: npt.NDArray[np.int32], draws: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
+        """Return what enters the network of a batch: float32 (batch, crop, crop, c).
+
+        `batch` is int32 (batch,), `draws` float32 (batch, `augmentation.COLUMNS`); the formulas are those of
+        `bench.augmentation`.
         """
 
 

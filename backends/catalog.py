@@ -7,7 +7,14 @@ NUMPY = BackendInfo(
     title="NumPy",
     target="backends.numpy_backend:NumpyBackend",
     distributions=("numpy",),
-    modes=(Mode(name="float64", summary="the reference: plain NumPy in double precision", taught=True),),
+    modes=(
+        Mode(
+            name="float64",
+            summary="the reference: plain NumPy in double precision",
+            taught=True,
+            augments=True,
+        ),
+    ),
     cpu_precisions=("fp32",),
     gpu_precisions=(),
     reference=True,
@@ -19,9 +26,9 @@ TENSORFLOW = BackendInfo(
     target="backends.tensorflow_backend:TensorFlowBackend",
     distributions=("tensorflow|tensorflow-cpu", "keras"),
     modes=(
-        Mode(name="graph", summary="a step is one call of a tf.function", taught=True),
+        Mode(name="graph", summary="a step is one call of a tf.function", taught=True, augments=True),
         Mode(name="graph-loop", summary="many steps are one call: the loop is inside the tf.function"),
-        Mode(name="xla", summary="as graph, compiled by XLA (jit_compile=True)"),
+        Mode(name="xla", summary="as graph, compiled by XLA (jit_compile=True)", augments=True),
         Mode(name="xla-loop", summary="as graph-loop, compiled by XLA, up to 100 steps to a call"),
         Mode(name="tf-data", summary="graph, its batches through tf.data", pipeline=True),
     ),
@@ -39,7 +46,7 @@ TORCH = BackendInfo(
     target="backends.torch_backend:TorchBackend",
     distributions=("torch",),
     modes=(
-        Mode(name="eager", summary="every operation is called from Python", taught=True),
+        Mode(name="eager", summary="every operation is called from Python", taught=True, augments=True),
         Mode(name="compile", summary="a whole step compiled by torch.compile, its update too"),
         Mode(name="compile-loop", summary="as compile, four steps to a call"),
         Mode(
@@ -55,7 +62,12 @@ JAX = BackendInfo(
     target="backends.jax_backend:JaxBackend",
     distributions=("jax", "flax", "optax"),
     modes=(
-        Mode(name="jit", summary="a step is one call of a jitted function, its state donated", taught=True),
+        Mode(
+            name="jit",
+            summary="a step is one call of a jitted function, its state donated",
+            taught=True,
+            augments=True,
+        ),
         Mode(name="loop", summary="many steps are one call: lax.fori_loop over the batches"),
         Mode(name="grain", summary="jit, its batches through Grain", pipeline=True),
     ),

@@ -11,14 +11,26 @@ import optax
 from flax import nnx
 
 from backends.base import Params, State, TrainingData
+from backends.jax_augmentation import augment
 from backends.jax_instruments import Laps, counted_flops, measured_peak
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
-from bench.specs import Architecture, DatasetInfo, Device, OptimizerSpec, Precision, Workload
+from bench.specs import (
+    NORM_DECAY,
+    NORM_EPSILON,
+    Architecture,
+    DatasetInfo,
+    Device,
+    OptimizerSpec,
+    Precision,
+    Workload,
+    is_statistic,
+)
 
 EVALUATION_BATCH = 1000
 LOOP_STEPS = 100
 """Steps to a call in mode `loop` at most; the shape is fixed and the count is not, so it compiles once."""
+NORM_NAMES = {"scale": "scale", "offset": "bias", "mean": "mean", "variance": "var"}
 LOSSES_A_FETCH = 32
 """Losses that are stacked on the device and fetched as one array."""
 
@@ -39,9 +51,11 @@ class JaxBackend:
         jax.config.update("jax_default_device", self._device)
         jax.config.update("jax_default_matmul_precision", MATMUL_PRECISION[precision])
         self._dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
-        self._mode, self._workload, self._info = mode, workload, data.info
+        if workload.augmentation is not None and mode != "jit":
+            raise UnavailableError(f"mode {mode} of JAX augments no images; mode jit does")
+        self._mode, self._workload, self._info = mode, workload, workload.seen(data.info)
         self._images_count = len(data.images)
-        self._shapes = workload.architecture.parameter_shapes(data.info)
+        self._shapes = workload.architecture.parameter_shapes(self._info)
 
         labels = data.labels.astype(np.int32)
         if mode == "grain":
@@ -52,16 +66,22 @@ class JaxBackend:
 
         # Split once: nnx.jit would walk the module in Python at every call. Only the structure is wanted
         # here, and drawing parameters would compile a program for each.
-        self._graph, _ = nnx.split(nnx.eval_shape(lambda: self._network(jax.random.key(0))), nnx.Param)
+        abstract = nnx.eval_shape(lambda: self._network(jax.random.key(0)))
+        self._graph, *_ = nnx.split(abstract, nnx.Param, nnx.BatchStat)
         make = make_optimizer if workload.matched else make_own_optimizer
         self._optimizer = make(workload.optimizer)
         self._draw = jax.jit(self._plain_draw)
         self._stack = jax.jit(jnp.stack)
-        convolves = device == "cpu" and bool(workload.architecture.convs)
-        self._options = known_options(THREADED_CONVOLUTIONS) if convolves else {}
+        network = workload.architecture
+        # Beside batch normalisation, XLA with that option has computed a convolution's gradient that was half
+        # wrong (jaxlib 0.10.2; parity saw it).
+        threaded = device == "cpu" and bool(network.convs) and not network.normalises
+        self._options = known_options(THREADED_CONVOLUTIONS) if threaded else {}
         self._step = self._jitted(self._plain_step, donate_argnums=0)
         self._learn = self._jitted(self._plain_learn, donate_argnums=0)
         self._loop = self._jitted(self._plain_loop, donate_argnums=0)
+        self._augmented_step = self._jitted(self._plain_augmented_step, donate_argnums=0)
+        self._augment = jax.jit(self._plain_augment)
         self._gather, self._logits = jax.jit(gather), self._jitted(self._plain_logits)
         self.load_params({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})
 
@@ -70,10 +90,14 @@ class JaxBackend:
 
     # Training
 
-    def train_steps(self, order: np.ndarray) -> np.ndarray:
-        state = (self._params, self._optimizer_state)
+    def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        state = self._state
         losses = []
-        if self._mode == "loop":
+        if draws is not None:
+            for batch, drawn in zip(order, draws, strict=True):
+                state, loss = self._augmented_step(state, batch, drawn, self._images, self._labels)
+                losses.append(loss)
+        elif self._mode == "loop":
             for start in range(0, len(order), LOOP_STEPS):
                 chunk = order[start : start + LOOP_STEPS]
                 padded = np.pad(chunk, ((0, LOOP_STEPS - len(chunk)), (0, 0)))
@@ -87,7 +111,7 @@ class JaxBackend:
             for batch in order:
                 state, loss = self._step(state, batch, self._images, self._labels)
                 losses.append(loss)
-        self._params, self._optimizer_state = jax.block_until_ready(state)
+        self._state = jax.block_until_ready(state)
         return self._fetched(losses)[: len(order)]
 
     def _fetched(self, losses: list[jax.Array]) -> np.ndarray:
@@ -109,15 +133,29 @@ class JaxBackend:
 
     def _plain_learn(self, state: Any, x: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         """Learn from one batch, whose images are scaled."""
-        params, optimizer_state = state
+        params, statistics, optimizer_state = state
 
-        def loss_of(params: Any) -> jax.Array:
-            logits = self._apply(params, x)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+        def loss_of(params: Any) -> tuple[jax.Array, Any]:
+            network = self._network_of(params, statistics)
+            logits = network(x, training=True).astype(jnp.float32)
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            loss = losses.sum() if self._workload.loss == "sum" else losses.mean()
+            return loss, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
-        loss, gradients = jax.value_and_grad(loss_of)(params)
+        (loss, statistics), gradients = jax.value_and_grad(loss_of, has_aux=True)(params)
         updates, optimizer_state = self._optimizer.update(gradients, optimizer_state, params)
-        return (optax.apply_updates(params, updates), optimizer_state), loss
+        return (optax.apply_updates(params, updates), statistics, optimizer_state), loss
+
+    def _plain_augmented_step(
+        self, state: Any, batch: jax.Array, draws: jax.Array, images: jax.Array, labels: jax.Array
+    ) -> tuple[Any, jax.Array]:
+        return self._plain_learn(state, self._plain_augment(batch, draws, images), labels[batch])
+
+    def _plain_augment(self, batch: jax.Array, draws: jax.Array, images: jax.Array) -> jax.Array:
+        return augment(images[batch], draws, self._workload.augmentation.crop)
+
+    def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        return np.array(self._augment(batch, draws, self._images))
 
     def _plain_loop(
         self, state: Any, order: jax.Array, steps: int, images: jax.Array, labels: jax.Array
@@ -129,12 +167,12 @@ class JaxBackend:
 
         return jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(len(order))))
 
-    def _plain_logits(self, params: Any, images: jax.Array) -> jax.Array:
+    def _plain_logits(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
         """Logits, float32, of uint8 images."""
-        return self._apply(params, scale(images))
+        return self._network_of(params, statistics)(scale(images), training=False).astype(jnp.float32)
 
-    def _apply(self, params: Any, x: jax.Array) -> jax.Array:
-        return nnx.merge(self._graph, nnx.State(params))(x).astype(jnp.float32)
+    def _network_of(self, params: Any, statistics: Any) -> "Network":
+        return nnx.merge(self._graph, nnx.State(params), nnx.State(statistics))
 
     def _network(self, key: jax.Array) -> "Network":
         return Network(self._workload.architecture, self._info, dtype=self._dtype, rngs=nnx.Rngs(key))
@@ -142,45 +180,54 @@ class JaxBackend:
     # Evaluation
 
     def predict(self, images: np.ndarray) -> np.ndarray:
+        params, statistics, _ = self._state
         starts = range(0, len(images), EVALUATION_BATCH)
-        return np.concatenate([self._logits(self._params, images[i : i + EVALUATION_BATCH]) for i in starts])
+        parts = (images[start : start + EVALUATION_BATCH] for start in starts)
+        return np.concatenate([self._logits(params, statistics, part) for part in parts])
 
     # Parameters and state: flax.nnx keeps them in canonical layout already
 
     def load_params(self, params: Params) -> None:
-        tree: dict[str, dict[str, np.ndarray]] = {}
+        trees: tuple[Any, Any] = ({}, {})
         for name, value in params.items():
-            layer, kind = name.split("/")
-            tree.setdefault(layer, {})[kind] = np.array(value)
-        self._start_from(tree)
+            layer, kind = self._place(name)
+            trees[is_statistic(name)].setdefault(layer, {})[kind] = np.array(value)
+        self._start_from(*trees)
 
-    def _start_from(self, params: Any) -> None:
+    def _place(self, name: str) -> tuple[str, str]:
+        """Return where a parameter is: `conv1/offset` is the bias of the layer conv1_norm."""
+        layer, kind = name.split("/")
+        return (f"{layer}_norm", NORM_NAMES[kind]) if kind in NORM_NAMES else (layer, kind)
+
+    def _start_from(self, params: Any, statistics: Any) -> None:
         # All of it is put on the device by name, as its successors are there by name: where an argument comes
         # from by default, jit compiles for it anew, so the second step would compile again.
-        params = jax.device_put(params, self._device)
-        self._params = params
-        self._optimizer_state = jax.device_put(self._optimizer.init(params), self._device)
+        params, statistics = jax.device_put((params, statistics), self._device)
+        self._state = (params, statistics, jax.device_put(self._optimizer.init(params), self._device))
 
     def export_params(self) -> Params:
-        pairs = [name.split("/") for name in self._shapes]
-        return {f"{layer}/{kind}": np.array(self._params[layer][kind]) for layer, kind in pairs}
+        found = {}
+        for name in self._shapes:
+            layer, kind = self._place(name)
+            found[name] = np.array(self._state[is_statistic(name)][layer][kind])
+        return found
 
     def save_state(self) -> State:
-        leaves = jax.tree.leaves((self._params, self._optimizer_state))
-        return {str(number): np.array(leaf) for number, leaf in enumerate(leaves)}
+        return {str(number): np.array(leaf) for number, leaf in enumerate(jax.tree.leaves(self._state))}
 
     def restore_state(self, state: State) -> None:
-        structure = jax.tree.structure((self._params, self._optimizer_state))
         leaves = [jax.device_put(np.array(state[str(number)]), self._device) for number in range(len(state))]
-        self._params, self._optimizer_state = jax.tree.unflatten(structure, leaves)
+        self._state = jax.tree.unflatten(jax.tree.structure(self._state), leaves)
 
     # The framework's own defaults
 
     def initialise(self, seed: int) -> None:
-        self._start_from(self._draw(jax.random.key(seed)))
+        self._start_from(*self._draw(jax.random.key(seed)))
 
-    def _plain_draw(self, key: jax.Array) -> Any:
-        return nnx.to_pure_dict(nnx.state(self._network(key), nnx.Param))
+    def _plain_draw(self, key: jax.Array) -> tuple[Any, Any]:
+        network = self._network(key)
+        kinds = (nnx.Param, nnx.BatchStat)
+        return tuple(nnx.to_pure_dict(nnx.state(network, kind)) for kind in kinds)
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
         key = jax.random.fold_in(jax.random.key(seed), epoch)
@@ -189,7 +236,7 @@ class JaxBackend:
     # What it tells of itself
 
     def split_steps(self, order: np.ndarray) -> StepSplit:
-        state = (self._params, self._optimizer_state)
+        state = self._state
         laps = Laps()
         batches = iter(self._pipeline.batches(order) if self._mode == "grain" else order)
         for _ in order:
@@ -208,11 +255,11 @@ class JaxBackend:
             laps.end("dispatch_s")
             jax.block_until_ready((state, loss))
             laps.end("device_s")
-        self._params, self._optimizer_state = state
+        self._state = state
         return laps.split(len(order))
 
     def count_flops(self) -> float | None:
-        state = (self._params, self._optimizer_state)
+        state = self._state
         batch = self._workload.batch_size
         if self._mode == "grain":
             x = jax.ShapeDtypeStruct((batch, *self._info.image_shape), jnp.float32)
@@ -226,7 +273,7 @@ class JaxBackend:
         return measured_peak(self._dtype, self._device)
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        device = next(iter(jax.tree.leaves(self._params)[0].devices()))
+        device = next(iter(jax.tree.leaves(self._state)[0].devices()))
         memory = device.memory_stats() or {}
         return {
             "device": "cpu" if device.platform == "cpu" else "gpu",
@@ -315,7 +362,12 @@ class Network(nnx.Module):
         kinds = {"dtype": dtype, "param_dtype": jnp.float32, "rngs": rngs}
         for number, block in enumerate(architecture.convs, start=1):
             size = (block.kernel, block.kernel)
-            setattr(self, f"conv{number}", nnx.Conv(channels, block.filters, size, padding="SAME", **kinds))
+            bias = {"use_bias": not block.normalise}
+            conv = nnx.Conv(channels, block.filters, size, padding="SAME", **bias, **kinds)
+            setattr(self, f"conv{number}", conv)
+            if block.normalise:
+                norm = nnx.BatchNorm(block.filters, momentum=NORM_DECAY, epsilon=NORM_EPSILON, **kinds)
+                setattr(self, f"conv{number}_norm", norm)
             height, width, channels = height // block.pool, width // block.pool, block.filters
         features = height * width * channels
         for number, units in enumerate(architecture.hidden, start=1):
@@ -323,9 +375,12 @@ class Network(nnx.Module):
             features = units
         self.logits = nnx.Linear(features, info.classes, **kinds)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
         for number, block in enumerate(self._architecture.convs, start=1):
-            x = max_pool(nnx.relu(getattr(self, f"conv{number}")(x)), block.pool)
+            x = getattr(self, f"conv{number}")(x)
+            if block.normalise:
+                x = getattr(self, f"conv{number}_norm")(x, use_running_average=not training)
+            x = max_pool(nnx.relu(x), block.pool)
         x = x.reshape(len(x), -1)
         for number in range(1, len(self._architecture.hidden) + 1):
             x = nnx.relu(getattr(self, f"dense{number}")(x))
@@ -370,7 +425,29 @@ def make_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
             return optax.sgd(rate, momentum=None, nesterov=False)
         case "momentum":
             return optax.sgd(rate, momentum=spec.momentum, nesterov=False)
+        case "adam" if spec.epsilon_hat:
+            return optax.chain(
+                scale_by_adam_with_epsilon_hat(spec.beta1, spec.beta2, spec.epsilon),
+                optax.scale_by_learning_rate(rate),
+            )
         case "adam":
             return optax.adam(rate, b1=spec.beta1, b2=spec.beta2, eps=spec.epsilon, eps_root=0.0)
         case "rmsprop":
-            return optax.rmsprop(rate, decay=spec.rho, eps=spec.epsilon, initial_scale=0.0, eps_in_sqrt=True)
+            return optax.rmsprop(
+                rate, decay=spec.rho, eps=spec.epsilon, initial_scale=spec.initial_square, eps_in_sqrt=True
+            )
+
+
+def scale_by_adam_with_epsilon_hat(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """Adam's step with epsilon added to the root of the uncorrected moment; optax corrects it first."""
+    plain = optax.scale_by_adam(b1=b1, b2=b2)
+
+    def update(
+        gradients: Any, state: optax.ScaleByAdamState, params: Any = None
+    ) -> tuple[Any, optax.ScaleByAdamState]:
+        _, state = plain.update(gradients, state, params)
+        step = state.count.astype(jnp.float32)
+        correction = jnp.sqrt(1 - b2**step) / (1 - b1**step)
+        return jax.tree.map(lambda m, v: correction * m / (jnp.sqrt(v) + eps), state.mu, state.nu), state
+
+    return optax.GradientTransformation(plain.init, update)

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from backends.base import Params, State, TrainingData
-from backends.keras_parts import build_network, make_optimizer
+from backends.keras_parts import build_network, make_optimizer, named_variables
 from bench.errors import UnavailableError
 from bench.specs import Device, Precision, Workload
 
@@ -39,12 +39,16 @@ class KerasBackend:
                 f"mode {mode} of Keras has no own defaults to offer: those of an engine are in its backend; "
                 f"leave out {workload.name}"
             )
+        if workload.augmentation is not None:
+            raise UnavailableError(f"mode {mode} of Keras augments no images; leave out {workload.name}")
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
         self._images, self._labels = np.array(data.images), data.labels.astype(np.int32)
         self._network = build_network(workload.architecture, data.info, self._policy, of_bytes=True)
         optimizer = make_optimizer(workload.optimizer)
         optimizer.build(self._network.trainable_variables)
-        self._network.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        reduction = "sum" if workload.loss == "sum" else "sum_over_batch_size"
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+        self._network.compile(optimizer, loss)
         self._network._loss_tracker = LastLoss(name="loss")
         self._fresh_optimizer = [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
 
@@ -62,7 +66,7 @@ class KerasBackend:
             verbose=0,
             callbacks=[losses],
         )
-        self._named_variables()[-1][1].numpy()  # a loss is there before its update has landed
+        named_variables(self._network)[-1][1].numpy()  # a loss is there before its update has landed
         return losses.of_each_step()
 
     # Evaluation
@@ -74,21 +78,14 @@ class KerasBackend:
     # Parameters and state: Keras keeps them in canonical layout
 
     def load_params(self, params: Params) -> None:
-        for name, variable in self._named_variables():
+        for name, variable in named_variables(self._network):
             variable.assign(np.array(params[name]))
         optimizer = self._network.optimizer
         for variable, value in zip(optimizer.variables, self._fresh_optimizer, strict=True):
             variable.assign(np.array(value))
 
     def export_params(self) -> Params:
-        return {name: np.array(variable.numpy()) for name, variable in self._named_variables()}
-
-    def _named_variables(self) -> list[tuple[str, keras.Variable]]:
-        return [
-            (f"{layer.name}/{variable.name}", variable)
-            for layer in self._network.layers
-            for variable in layer.trainable_variables
-        ]
+        return {name: np.array(variable.numpy()) for name, variable in named_variables(self._network)}
 
     def _all_variables(self) -> list[keras.Variable]:
         return [*self._network.variables, *self._network.optimizer.variables]

@@ -3,7 +3,9 @@
 import keras
 from keras import ops
 
-from bench.specs import Architecture, DatasetInfo, OptimizerSpec
+from bench.specs import NORM_DECAY, NORM_EPSILON, Architecture, DatasetInfo, OptimizerSpec
+
+NORM_NAMES = {"gamma": "scale", "beta": "offset", "moving_mean": "mean", "moving_variance": "variance"}
 
 
 def build_network(
@@ -18,17 +20,37 @@ def build_network(
         layers.append(keras.layers.Rescaling(1 / 255, dtype="float32"))  # in bfloat16 it would be 0.4 % off
     for number, block in enumerate(architecture.convs, start=1):
         name = f"conv{number}"
-        layers += [
-            keras.layers.Conv2D(
-                block.filters, block.kernel, padding="same", activation="relu", dtype=policy, name=name
-            ),
-            keras.layers.MaxPooling2D(block.pool, dtype=policy),
-        ]
+        if block.normalise:
+            layers += [
+                keras.layers.Conv2D(
+                    block.filters, block.kernel, padding="same", use_bias=False, dtype=policy, name=name
+                ),
+                keras.layers.BatchNormalization(
+                    momentum=NORM_DECAY, epsilon=NORM_EPSILON, dtype=policy, name=f"{name}_norm"
+                ),
+                keras.layers.ReLU(dtype=policy),
+            ]
+        else:
+            layers.append(
+                keras.layers.Conv2D(
+                    block.filters, block.kernel, padding="same", activation="relu", dtype=policy, name=name
+                )
+            )
+        layers.append(keras.layers.MaxPooling2D(block.pool, dtype=policy))
     layers.append(keras.layers.Flatten(dtype=policy))
     for number, units in enumerate(architecture.hidden, start=1):
         layers.append(keras.layers.Dense(units, activation="relu", dtype=policy, name=f"dense{number}"))
     layers.append(keras.layers.Dense(info.classes, dtype=policy, name="logits"))
     return keras.Sequential(layers)
+
+
+def named_variables(network: keras.Sequential) -> list[tuple[str, keras.Variable]]:
+    """Return the parameters by canonical name, in network order."""
+    return [
+        (f"{layer.name.removesuffix('_norm')}/{NORM_NAMES.get(variable.name, variable.name)}", variable)
+        for layer in network.layers
+        for variable in layer.variables
+    ]
 
 
 def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
@@ -43,11 +65,20 @@ def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
             return keras.optimizers.SGD(rate, momentum=0.0, nesterov=False)
         case "momentum":
             return Momentum(rate, momentum=spec.momentum, nesterov=False)
+        case "adam" if spec.epsilon_hat:
+            return keras.optimizers.Adam(
+                rate, beta_1=spec.beta1, beta_2=spec.beta2, epsilon=spec.epsilon, amsgrad=False
+            )
         case "adam":
             return Adam(rate, beta_1=spec.beta1, beta_2=spec.beta2, epsilon=spec.epsilon, amsgrad=False)
         case "rmsprop":
-            return keras.optimizers.RMSprop(
-                rate, rho=spec.rho, momentum=0.0, epsilon=spec.epsilon, centered=False
+            return RMSprop(
+                rate,
+                rho=spec.rho,
+                momentum=0.0,
+                epsilon=spec.epsilon,
+                centered=False,
+                initial_square=spec.initial_square,
             )
 
 
@@ -85,3 +116,16 @@ class Adam(keras.optimizers.Adam):
         m_hat = m / (1 - self.beta_1**step)
         v_hat = v / (1 - self.beta_2**step)
         self.assign_sub(variable, learning_rate * m_hat / (ops.sqrt(v_hat) + self.epsilon))
+
+
+class RMSprop(keras.optimizers.RMSprop):
+    """RMSprop whose mean of squares may start from another value than zero."""
+
+    def __init__(self, *constants, initial_square: float, **others) -> None:
+        super().__init__(*constants, **others)
+        self._initial_square = initial_square
+
+    def build(self, variables) -> None:
+        super().build(variables)
+        for square in self._velocities:
+            square.assign(ops.full_like(square, self._initial_square))

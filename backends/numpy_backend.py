@@ -13,9 +13,19 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from backends.base import Params, State, TrainingData
+from bench.augmentation import Draws, augment
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
-from bench.specs import Architecture, Device, OptimizerSpec, Precision, Workload
+from bench.specs import (
+    NORM_DECAY,
+    NORM_EPSILON,
+    Architecture,
+    Device,
+    OptimizerSpec,
+    Precision,
+    Workload,
+    is_statistic,
+)
 
 Array = npt.NDArray[np.float64]
 Arrays = dict[str, Array]
@@ -49,20 +59,36 @@ class NumpyBackend:
         self._optimizer = make_optimizer(self._workload.optimizer)
         self._step = 0
 
-    def train_steps(self, order: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
-        return self.train_steps_float64(order).astype(np.float32)
+    def train_steps(
+        self, order: npt.NDArray[np.int32], draws: Draws | None = None
+    ) -> npt.NDArray[np.float32]:
+        return self.train_steps_float64(order, draws).astype(np.float32)
 
-    def train_steps_float64(self, order: npt.NDArray[np.int32]) -> Array:
+    def train_steps_float64(self, order: npt.NDArray[np.int32], draws: Draws | None = None) -> Array:
         """Train one step a row of `order`; return each step's loss in full precision."""
         losses = np.empty(len(order))
         for row, batch in enumerate(order):
-            losses[row] = self._train_on(self._data.images[batch], self._data.labels[batch])
+            pixels = self.pixels(batch, None if draws is None else draws[row])
+            losses[row] = self._train_on(pixels, self._data.labels[batch])
         return losses
 
-    def _train_on(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]) -> float:
-        loss, gradients = self.loss_and_gradients(images, labels)
+    def pixels(self, batch: npt.NDArray[np.int32], draws: Draws | None = None) -> Array:
+        """Return what enters the network of a batch of indices, augmented where the workload says so."""
+        images = self._data.images[batch]
+        if self._workload.augmentation is None or draws is None:
+            return images / 255.0
+        return augment(images, draws, self._workload.augmentation.crop)
+
+    def augmented(self, batch: npt.NDArray[np.int32], draws: Draws) -> npt.NDArray[np.float32]:
+        return self.pixels(batch, draws).astype(np.float32)
+
+    def _train_on(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> float:
+        loss, gradients = self.loss_and_gradients(pixels, labels)
+        statistics = self.batch_statistics(pixels)
         rate = learning_rate(self._workload.optimizer, self._step)
         self._optimizer.update(self.params, gradients, rate)
+        for name, value in statistics.items():
+            self.params[name] = NORM_DECAY * self.params[name] + (1 - NORM_DECAY) * value
         self._step += 1
         return loss
 
@@ -71,9 +97,9 @@ class NumpyBackend:
         data_s = step_s = 0.0
         for batch in order:
             start = time.perf_counter()
-            images, labels = self._data.images[batch], self._data.labels[batch]
+            pixels, labels = self.pixels(batch), self._data.labels[batch]
             gathered = time.perf_counter()
-            self._train_on(images, labels)
+            self._train_on(pixels, labels)
             data_s += gathered - start
             step_s += time.perf_counter() - gathered
         steps = len(order)
@@ -95,17 +121,25 @@ class NumpyBackend:
             bytes_per_s=2 * COPIED_BYTES / best_seconds(lambda: np.copyto(copy, source)),
         )
 
-    def loss_and_gradients(
-        self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
-    ) -> tuple[float, Arrays]:
-        """Return the mean cross-entropy of the batch and its gradient by every parameter."""
-        logits, trace = forward(self._workload.architecture, self.params, images)
+    def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
+        """Return the batch's loss and its gradient by every trained parameter."""
+        network = self._workload.architecture
+        logits, trace = forward(network, self.params, pixels, statistics={})
         loss, d_logits = softmax_cross_entropy(logits, labels)
-        return loss, backward(self._workload.architecture, self.params, trace, d_logits)
+        if self._workload.loss == "sum":
+            loss, d_logits = loss * len(labels), d_logits * len(labels)
+        return loss, backward(network, self.params, trace, d_logits)
+
+    def batch_statistics(self, pixels: Array) -> Arrays:
+        """Return the means and variances that a step moves the running ones towards, by their names."""
+        statistics: Arrays = {}
+        if self._workload.architecture.normalises:
+            forward(self._workload.architecture, self.params, pixels, statistics=statistics)
+        return statistics
 
     def logits(self, images: npt.NDArray[np.uint8]) -> Array:
         """Return the logits (n, classes) of uint8 images in full precision."""
-        return forward(self._workload.architecture, self.params, images)[0]
+        return forward(self._workload.architecture, self.params, images / 255.0)[0]
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         parts = [self.logits(images[start : start + 500]) for start in range(0, len(images), 500)]
@@ -155,14 +189,30 @@ def best_seconds(work: Callable[[], object]) -> float:
 
 
 def forward(
-    architecture: Architecture, params: Arrays, images: npt.NDArray[np.uint8]
+    architecture: Architecture, params: Arrays, x: Array, *, statistics: Arrays | None = None
 ) -> tuple[Array, list[Array]]:
-    """Return the logits, and of every layer what its backward pass needs, in the order it was computed."""
-    x = images / 255.0
+    """Return the logits of pixels (n, h, w, c), and what the backward pass needs, in the order of computing.
+
+    Given a dictionary for the batch's statistics it normalises by these, as training does, and notes them
+    there by the names of the running ones; else it normalises by the running ones.
+    """
     trace: list[Array] = []
     for number, block in enumerate(architecture.convs, start=1):
+        layer = f"conv{number}"
         trace.append(x)
-        x = np.maximum(convolve(x, params[f"conv{number}/kernel"]) + params[f"conv{number}/bias"], 0.0)
+        x = convolve(x, params[f"{layer}/kernel"])
+        if block.normalise:
+            if statistics is not None:
+                statistics[f"{layer}/mean"] = x.mean((0, 1, 2))
+                statistics[f"{layer}/variance"] = x.var((0, 1, 2))
+            used = params if statistics is None else statistics
+            root = np.sqrt(used[f"{layer}/variance"] + NORM_EPSILON)
+            x = (x - used[f"{layer}/mean"]) / root
+            trace += [x, root]
+            x = x * params[f"{layer}/scale"] + params[f"{layer}/offset"]
+        else:
+            x = x + params[f"{layer}/bias"]
+        x = np.maximum(x, 0.0)
         trace.append(x)
         x = max_pool(x, block.pool)
     trace.append(x)
@@ -175,7 +225,7 @@ def forward(
 
 
 def backward(architecture: Architecture, params: Arrays, trace: list[Array], d_logits: Array) -> Arrays:
-    """Return the gradient of the loss by every parameter; `trace` is what `forward` returned."""
+    """Return the gradient of the loss by every trained parameter; `trace` is what `forward` returned."""
     trace = list(trace)
     gradients: Arrays = {}
     x = trace.pop()
@@ -190,16 +240,24 @@ def backward(architecture: Architecture, params: Arrays, trace: list[Array], d_l
         d_x = d_x @ params[f"dense{number}/kernel"].T
     d_x = d_x.reshape(trace.pop().shape)
     for number in range(len(architecture.convs), 0, -1):
-        block = architecture.convs[number - 1]
+        block, layer = architecture.convs[number - 1], f"conv{number}"
         x = trace.pop()
         d_x = max_pool_backward(x, d_x, block.pool) * (x > 0)
+        if block.normalise:
+            root, normal = trace.pop(), trace.pop()
+            gradients[f"{layer}/offset"] = d_x.sum(axis=(0, 1, 2))
+            gradients[f"{layer}/scale"] = (d_x * normal).sum(axis=(0, 1, 2))
+            d_x = d_x * params[f"{layer}/scale"]
+            # The batch's mean and variance hang on every pixel too: Ioffe and Szegedy, 2015, section 3.
+            d_x = (d_x - d_x.mean((0, 1, 2)) - normal * (d_x * normal).mean((0, 1, 2))) / root
+        else:
+            gradients[f"{layer}/bias"] = d_x.sum(axis=(0, 1, 2))
         x = trace.pop()
-        kernel = params[f"conv{number}/kernel"]
-        gradients[f"conv{number}/bias"] = d_x.sum(axis=(0, 1, 2))
-        gradients[f"conv{number}/kernel"] = convolve_backward_kernel(x, d_x, block.kernel)
+        kernel = params[f"{layer}/kernel"]
+        gradients[f"{layer}/kernel"] = convolve_backward_kernel(x, d_x, block.kernel)
         if number > 1:  # nobody asks for the gradient by the images
             d_x = convolve(d_x, kernel[::-1, ::-1].swapaxes(2, 3))
-    return {name: gradients[name] for name in params}
+    return {name: gradients[name] for name in params if not is_statistic(name)}
 
 
 def _patches(x: Array, size: int) -> Array:
@@ -258,7 +316,8 @@ def softmax_cross_entropy(logits: Array, labels: npt.NDArray[np.uint8]) -> tuple
     return -float(log_probabilities[rows, labels].mean()), d_logits / len(labels)
 
 
-# The optimizers. p parameter, g its gradient, r the learning rate of this step; every state starts at zero.
+# The optimizers. p parameter, g its gradient, r the learning rate of this step; a state starts at zero where
+# nothing else is said.
 
 
 def learning_rate(spec: OptimizerSpec, step: int) -> float:
@@ -284,8 +343,8 @@ class _Slots:
     def set_slot(self, slot: str, name: str, value: npt.NDArray[Any]) -> None:
         self._slots[slot, name] = value
 
-    def _slot(self, slot: str, name: str) -> npt.NDArray[Any]:
-        return self._slots.get((slot, name), np.zeros(()))
+    def _slot(self, slot: str, name: str, start: float = 0.0) -> npt.NDArray[Any]:
+        return self._slots.get((slot, name), np.array(start))
 
 
 class SGD(_Slots):
@@ -311,46 +370,54 @@ class Momentum(_Slots):
 
 
 class Adam(_Slots):
-    """Kingma and Ba, 2015, algorithm 1: p <- p - r m_hat / (sqrt(v_hat) + epsilon)."""
+    """Kingma and Ba, 2015, algorithm 1: p <- p - r m_hat / (sqrt(v_hat) + epsilon).
 
-    def __init__(self, beta1: float, beta2: float, epsilon: float) -> None:
+    With `epsilon_hat`, as at the end of their section 2 and in TensorFlow 1:
+    p <- p - r sqrt(1 - beta2^t) / (1 - beta1^t) m / (sqrt(v) + epsilon).
+    """
+
+    def __init__(self, beta1: float, beta2: float, epsilon: float, *, epsilon_hat: bool = False) -> None:
         super().__init__()
-        self._beta1, self._beta2, self._epsilon = beta1, beta2, epsilon
+        self._beta1, self._beta2, self._epsilon, self._epsilon_hat = beta1, beta2, epsilon, epsilon_hat
 
     def update(self, params: Arrays, gradients: Arrays, rate: float) -> None:
         for name, gradient in gradients.items():
             count = self._slot("count", name) + 1
             m = self._beta1 * self._slot("m", name) + (1 - self._beta1) * gradient
             v = self._beta2 * self._slot("v", name) + (1 - self._beta2) * gradient**2
+            root_correction = np.sqrt(1 - self._beta2**count)
+            epsilon = self._epsilon / root_correction if self._epsilon_hat else self._epsilon
             m_hat = m / (1 - self._beta1**count)
-            v_hat = v / (1 - self._beta2**count)
-            params[name] = params[name] - rate * m_hat / (np.sqrt(v_hat) + self._epsilon)
+            params[name] = params[name] - rate * m_hat / (np.sqrt(v) / root_correction + epsilon)
             for slot, value in (("count", count), ("m", m), ("v", v)):
                 self.set_slot(slot, name, value)
 
 
 class RMSProp(_Slots):
-    """Tieleman and Hinton, 2012: v <- d v + (1 - d) g^2; p <- p - r g / sqrt(v + epsilon)."""
+    """Tieleman and Hinton, 2012: v <- d v + (1 - d) g^2; p <- p - r g / sqrt(v + epsilon).
 
-    def __init__(self, rho: float, epsilon: float) -> None:
+    v starts at `initial_square`: at 1 in TensorFlow 1, whose first steps are smaller for it.
+    """
+
+    def __init__(self, rho: float, epsilon: float, initial_square: float = 0.0) -> None:
         super().__init__()
-        self._rho, self._epsilon = rho, epsilon
+        self._rho, self._epsilon, self._initial_square = rho, epsilon, initial_square
 
     def update(self, params: Arrays, gradients: Arrays, rate: float) -> None:
         for name, gradient in gradients.items():
-            v = self._rho * self._slot("v", name) + (1 - self._rho) * gradient**2
+            v = self._rho * self._slot("v", name, self._initial_square) + (1 - self._rho) * gradient**2
             params[name] = params[name] - rate * gradient / np.sqrt(v + self._epsilon)
             self.set_slot("v", name, v)
 
 
 def make_optimizer(spec: OptimizerSpec) -> Optimizer:
-    """Return the optimizer of that name with its state at zero."""
+    """Return the optimizer of that name with its state as it starts."""
     match spec.name:
         case "sgd":
             return SGD()
         case "momentum":
             return Momentum(spec.momentum)
         case "adam":
-            return Adam(spec.beta1, spec.beta2, spec.epsilon)
+            return Adam(spec.beta1, spec.beta2, spec.epsilon, epsilon_hat=spec.epsilon_hat)
         case "rmsprop":
-            return RMSProp(spec.rho, spec.epsilon)
+            return RMSProp(spec.rho, spec.epsilon, spec.initial_square)

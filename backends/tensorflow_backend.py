@@ -7,8 +7,10 @@ import numpy as np
 import tensorflow as tf
 
 from backends.base import Params, State, TrainingData
-from backends.keras_parts import build_network, make_default_optimizer, make_optimizer
+from backends.keras_parts import build_network, make_default_optimizer, make_optimizer, named_variables
+from backends.tensorflow_augmentation import augment
 from backends.tensorflow_instruments import Laps, graph_flops, measured_peak
+from bench.augmentation import COLUMNS
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
 from bench.specs import Device, Precision, Workload
@@ -30,9 +32,12 @@ class TensorFlowBackend:
         self._kind, self._device = device, find_device(device)
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
+        if workload.augmentation is not None and mode not in {"graph", "xla"}:
+            raise UnavailableError(f"mode {mode} of TensorFlow augments no images; graph and xla do")
         self._mode = mode
         self._workload = workload
         self._data = data
+        seen = workload.seen(data.info)
         # In the pipeline's mode the images stay on the host, from where tf.data brings them batch by batch.
         with tf.device("/CPU:0" if mode == "tf-data" else self._device):
             # uint8 stays uint8: a batch is gathered and then scaled. From a variable, as a GPU gathers uint8
@@ -40,7 +45,7 @@ class TensorFlowBackend:
             self._images = tf.Variable(data.images, trainable=False)
             self._labels = tf.Variable(data.labels.astype(np.int64), trainable=False)
         with tf.device(self._device):
-            self._network = build_network(workload.architecture, data.info, self._policy)
+            self._network = build_network(workload.architecture, seen, self._policy)
             make = make_optimizer if workload.matched else make_default_optimizer
             self._optimizer = make(workload.optimizer)
             self._optimizer.build(self._network.trainable_variables)
@@ -48,7 +53,8 @@ class TensorFlowBackend:
 
         batch = tf.TensorSpec([workload.batch_size], tf.int64)
         batches = tf.TensorSpec([None, workload.batch_size], tf.int64)
-        images = tf.TensorSpec([workload.batch_size, *data.info.image_shape], tf.float32)
+        images = tf.TensorSpec([workload.batch_size, *seen.image_shape], tf.float32)
+        drawn = tf.TensorSpec([None, len(COLUMNS)], tf.float32)
         count, chunk = tf.TensorSpec([], tf.int32), tf.TensorSpec([LOOP_STEPS, workload.batch_size], tf.int64)
         xla = mode in {"xla", "xla-loop"}
         self._step = tf.function(self._plain_step, input_signature=[batch], jit_compile=xla)
@@ -58,13 +64,21 @@ class TensorFlowBackend:
         # The two halves of a step, for the modes and the questions that take them apart.
         self._batch = tf.function(self._plain_batch, input_signature=[batch], jit_compile=xla)
         self._update = tf.function(self._plain_update, input_signature=[images, batch], jit_compile=xla)
+        self._augmented_step = tf.function(
+            self._plain_augmented_step, input_signature=[batch, drawn], jit_compile=xla
+        )
+        self._augment = tf.function(self._plain_augment, reduce_retracing=True, jit_compile=xla)
         self._pipeline = tf.function(self._plain_pipeline, input_signature=[batches])
 
     # Training
 
-    def train_steps(self, order: np.ndarray) -> np.ndarray:
+    def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         with tf.device(self._device):
-            if self._mode == "tf-data":
+            if draws is not None:
+                step = self._augmented_step.get_concrete_function()
+                parts = (tf.unstack(tf.constant(part)) for part in (order.astype(np.int64), draws))
+                losses = tf.stack([step(*batch) for batch in zip(*parts, strict=True)])
+            elif self._mode == "tf-data":
                 update = self._update.get_concrete_function()
                 losses = tf.stack([update(*batch) for batch in self._batches(order)])
             elif self._mode == "graph-loop":
@@ -86,10 +100,21 @@ class TensorFlowBackend:
     def _plain_batch(self, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return scaled(tf.gather(self._images, batch)), tf.gather(self._labels, batch)
 
+    def _plain_augmented_step(self, batch: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        return self._plain_update(self._plain_augment(batch, draws), tf.gather(self._labels, batch))
+
+    def _plain_augment(self, batch: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        return augment(tf.gather(self._images, batch), draws, self._workload.augmentation.crop)
+
+    def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        with tf.device(self._device):
+            return self._augment(tf.constant(batch.astype(np.int64)), tf.constant(draws)).numpy()
+
     def _plain_update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
-            logits = self._forward(images)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            logits = self._forward(images, training=True)
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+            loss = tf.reduce_sum(losses) if self._workload.loss == "sum" else tf.reduce_mean(losses)
         variables = self._network.trainable_variables
         self._optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
@@ -116,11 +141,11 @@ class TensorFlowBackend:
 
     def _plain_logits(self, images: tf.Tensor) -> tf.Tensor:
         """Logits, float32, of uint8 images."""
-        return self._forward(scaled(images))
+        return self._forward(scaled(images), training=False)
 
-    def _forward(self, images: tf.Tensor) -> tf.Tensor:
+    def _forward(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         """Logits, float32, of float32 images."""
-        return tf.cast(self._network(images, training=True), tf.float32)
+        return tf.cast(self._network(images, training=training), tf.float32)
 
     def _plain_pipeline(self, batches: tf.Tensor) -> tf.data.Dataset:
         """Images and labels for each row of indices, made ready while the batch before is trained on."""
@@ -147,7 +172,7 @@ class TensorFlowBackend:
     # Parameters and state: Keras keeps them in canonical layout already
 
     def load_params(self, params: Params) -> None:
-        for name, variable in self._named_variables():
+        for name, variable in named_variables(self._network):
             variable.assign(params[name])
         self._reset_optimizer()
 
@@ -156,14 +181,7 @@ class TensorFlowBackend:
             variable.assign(value)
 
     def export_params(self) -> Params:
-        return {name: variable.numpy() for name, variable in self._named_variables()}
-
-    def _named_variables(self) -> list[tuple[str, keras.Variable]]:
-        return [
-            (f"{layer.name}/{variable.name}", variable)
-            for layer in self._network.layers
-            for variable in layer.trainable_variables
-        ]
+        return {name: variable.numpy() for name, variable in named_variables(self._network)}
 
     def save_state(self) -> State:
         variables = [*self._network.variables, *self._optimizer.variables]
@@ -252,7 +270,7 @@ class TensorFlowBackend:
     def initialise(self, seed: int) -> None:
         keras.utils.set_random_seed(seed)
         # A layer's initialiser draws the same values whenever it is called: only a new network has new ones.
-        fresh = build_network(self._workload.architecture, self._data.info, self._policy)
+        fresh = build_network(self._workload.architecture, self._workload.seen(self._data.info), self._policy)
         self._network.set_weights(fresh.get_weights())
         self._reset_optimizer()
 

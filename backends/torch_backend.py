@@ -15,12 +15,21 @@ from torch.func import functional_call, grad_and_value
 from torch.nn import functional
 
 from backends.base import Params, State, TrainingData
+from backends.torch_augmentation import augment
 from backends.torch_instruments import StepClock, counted_flops, measure_peak
 from backends.torch_optimizers import Foreach, TorchOptim
 from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
-from bench.specs import Architecture, DatasetInfo, Device, Precision, Workload
+from bench.specs import (
+    NORM_DECAY,
+    NORM_EPSILON,
+    Architecture,
+    DatasetInfo,
+    Device,
+    Precision,
+    Workload,
+)
 
 COMPILED = ("compile", "compile-loop")
 EVALUATION_BATCH = 1000
@@ -28,6 +37,7 @@ GATHERED_STEPS = 8
 """Steps whose images are gathered and scaled together: a call of an operation takes as long as its work."""
 LOOP_STEPS = 4
 """Steps to a compiled call in mode `compile-loop`; what is left over is trained step by step."""
+NORM_NAMES = {"scale": "weight", "offset": "bias", "mean": "running_mean", "variance": "running_var"}
 
 
 class TorchBackend:
@@ -44,8 +54,10 @@ class TorchBackend:
         self._precision = precision
         self._mode = mode
         self._workload = workload
-        self._info = data.info
+        self._info = workload.seen(data.info)
         self._count = len(data.images)
+        if workload.augmentation is not None and mode != "eager":
+            raise UnavailableError(f"mode {mode} of PyTorch augments no images; mode eager does")
 
         self._dataset = ImageDataset(data) if mode == "dataloader" else None
         if self._dataset is None:
@@ -53,12 +65,13 @@ class TorchBackend:
             self._images = torch.tensor(data.images, device=self._device)
             self._labels = torch.tensor(data.labels, device=self._device, dtype=torch.int64)
 
-        self._network = build_network(workload.architecture, data.info).to(
+        self._network = build_network(workload.architecture, self._info).to(
             self._device, memory_format=torch.channels_last
         )
         self._compiled = mode in COMPILED
         # A compiled step reads and writes tensors; they share the memory of the network's parameters.
         self._parameters = {name: value.detach() for name, value in self._network.named_parameters()}
+        self._statistics = dict(self._network.named_buffers())
         trained = list(self._parameters.values() if self._compiled else self._network.parameters())
         make = Foreach if self._compiled else TorchOptim
         self._optimizer = make(workload.optimizer, trained, matched=workload.matched)
@@ -72,8 +85,10 @@ class TorchBackend:
 
     # Training
 
-    def train_steps(self, order: np.ndarray) -> np.ndarray:
-        if self._mode == "compile-loop":
+    def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        if draws is not None:
+            losses = torch.stack([self._step(*batch) for batch in self._augmented_batches(order, draws)])
+        elif self._mode == "compile-loop":
             losses = torch.cat(list(self._chunks(order)))
         else:
             losses = torch.stack([self._step(images, labels) for images, labels in self._batches(order)])
@@ -86,6 +101,18 @@ class TorchBackend:
         else:
             for images, labels in make_loader(self._dataset, order, self._device):
                 yield self._transfer(images, labels)
+
+    def _augmented_batches(self, order: np.ndarray, draws: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        rows, drawn = (torch.from_numpy(part).to(self._device) for part in (order, draws))
+        for batch, factors in zip(rows, drawn, strict=True):
+            yield self._augment(batch, factors), self._labels[batch]
+
+    def _augment(self, batch: Tensor, draws: Tensor) -> Tensor:
+        return augment(self._images, batch, draws, self._workload.augmentation.crop)
+
+    def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        on_device = (torch.from_numpy(part).to(self._device) for part in (batch, draws))
+        return self._augment(*on_device).permute(0, 2, 3, 1).cpu().numpy()
 
     def _chunks(self, order: np.ndarray) -> Iterator[Tensor]:
         """Train, and yield losses, one or several to a tensor."""
@@ -121,14 +148,19 @@ class TorchBackend:
     def _whole_step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Learn from one batch of uint8 images by functions alone, all of which can be compiled."""
 
-        def loss_of(parameters: dict[str, Tensor]) -> Tensor:
+        def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            # What a function changes in place it must have made itself.
+            statistics = {name: value.clone() for name, value in self._statistics.items()}
+
             def network(x: Tensor) -> Tensor:
-                return functional_call(self._network, parameters, (x,))
+                return functional_call(self._network, (parameters, statistics), (x,))
 
-            return self._loss(network, scale(images), labels)
+            return self._loss(network, scale(images), labels), statistics
 
-        gradients, loss = grad_and_value(loss_of)(self._parameters)
+        gradients, (loss, statistics) = grad_and_value(loss_of, has_aux=True)(self._parameters)
         self._optimizer.update(list(gradients.values()))
+        for name, value in statistics.items():
+            self._statistics[name].copy_(value)
         return loss
 
     def _whole_loop(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -138,17 +170,19 @@ class TorchBackend:
     def _loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast:
             logits = network(images)
-        return functional.cross_entropy(logits.float(), labels)
+        return functional.cross_entropy(logits.float(), labels, reduction=self._workload.loss)
 
     # Evaluation
 
     @torch.inference_mode()
     def predict(self, images: np.ndarray) -> np.ndarray:
         parts = []
+        self._network.eval()
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = torch.tensor(images[start : start + EVALUATION_BATCH], device=self._device)
             with self._autocast:
                 parts.append(self._network(scale(batch)).float().cpu())
+        self._network.train()
         return torch.cat(parts).numpy()
 
     # What a run looks at more closely
@@ -203,11 +237,11 @@ class TorchBackend:
 
     # Parameters and state
 
+    @torch.no_grad()
     def load_params(self, params: Params) -> None:
-        state = {
-            torch_name(name): torch.from_numpy(self._to_torch(name, value)) for name, value in params.items()
-        }
-        self._network.load_state_dict(state)
+        own = self._network.state_dict()
+        for name, value in params.items():
+            own[torch_name(name)].copy_(torch.from_numpy(self._to_torch(name, value)))
         self._optimizer.reset()
 
     def export_params(self) -> Params:
@@ -305,7 +339,11 @@ def build_network(architecture: Architecture, info: DatasetInfo) -> nn.Sequentia
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     height, width, channels = info.image_shape
     for number, block in enumerate(architecture.convs, start=1):
-        layers[f"conv{number}"] = nn.Conv2d(channels, block.filters, block.kernel, padding=block.kernel // 2)
+        layers[f"conv{number}"] = nn.Conv2d(
+            channels, block.filters, block.kernel, padding=block.kernel // 2, bias=not block.normalise
+        )
+        if block.normalise:
+            layers[f"conv{number}_norm"] = BatchNorm(block.filters)
         layers[f"conv{number}_relu"] = nn.ReLU()
         layers[f"conv{number}_pool"] = nn.MaxPool2d(block.pool)
         height, width, channels = height // block.pool, width // block.pool, block.filters
@@ -319,11 +357,37 @@ def build_network(architecture: Architecture, info: DatasetInfo) -> nn.Sequentia
     return nn.Sequential(layers)
 
 
+class BatchNorm(nn.BatchNorm2d):
+    """Batch normalisation whose running variance is of the biased variance; PyTorch's is of the unbiased."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__(features, eps=NORM_EPSILON, momentum=1 - NORM_DECAY)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(x)
+        # The gradient needs what it was given; so it is given copies.
+        mean, variance = self.running_mean.clone(), self.running_var.clone()
+        normal = functional.batch_norm(
+            x, mean, variance, self.weight, self.bias, training=True, momentum=self.momentum, eps=self.eps
+        )
+        values = x.numel() // x.shape[1]
+        with torch.no_grad():
+            # To the variance it added momentum * n / (n - 1) * biased variance, of n values.
+            biased = variance * ((values - 1) / values) + self.running_var * (NORM_DECAY / values)
+            self.running_mean.copy_(mean)
+            self.running_var.copy_(biased)
+        return normal
+
+
 def scale(images: Tensor) -> Tensor:
     """uint8 (n, h, w, c) to float32 (n, c, h, w) in [0, 1]; NHWC memory seen as NCHW is channels-last."""
     return images.permute(0, 3, 1, 2).float() / 255
 
 
 def torch_name(name: str) -> str:
-    """`conv1/kernel` is `conv1.weight` in PyTorch."""
-    return name.replace("/kernel", ".weight").replace("/", ".")
+    """`conv1/kernel` is `conv1.weight` in PyTorch, and `conv1/scale` is `conv1_norm.weight`."""
+    layer, _, kind = name.partition("/")
+    if kind in NORM_NAMES:
+        return f"{layer}_norm.{NORM_NAMES[kind]}"
+    return f"{layer}.{'weight' if kind == 'kernel' else kind}"

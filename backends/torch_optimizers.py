@@ -60,7 +60,11 @@ class TorchOptim:
         for key, value in state.items():
             if key.startswith("slot/"):
                 _, number, slot = key.split("/")
-                slots.setdefault(int(number), {})[slot] = torch.from_numpy(np.array(value))
+                found, parameter = torch.from_numpy(np.array(value)), self._parameters[int(number)]
+                if found.shape == parameter.shape:
+                    # A fused optimizer walks through both in the order of memory, which is the parameter's.
+                    found = torch.empty_like(parameter, requires_grad=False).copy_(found)
+                slots.setdefault(int(number), {})[slot] = found
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
 
 
@@ -74,11 +78,14 @@ class Foreach:
         self._step = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
         slots = {"sgd": (), "momentum": ("buffer",), "adam": ("m", "v"), "rmsprop": ("square",)}[spec.name]
         self._slots = {slot: [torch.zeros_like(p) for p in self._parameters] for slot in slots}
+        self.reset()
 
     def reset(self) -> None:
         """Forget all steps; in place, as what is compiled holds on to these tensors."""
-        for value in (self._step, *(value for values in self._slots.values() for value in values)):
-            value.zero_()
+        self._step.zero_()
+        for slot, values in self._slots.items():
+            for value in values:
+                value.fill_(self._spec.initial_square if slot == "square" else 0.0)
 
     def update(self, gradients: Sequence[Tensor]) -> None:
         """Take one step by these gradients."""
@@ -97,8 +104,10 @@ class Foreach:
                 torch._foreach_lerp_(m, gradients, 1 - spec.beta1)
                 torch._foreach_mul_(v, spec.beta2)
                 torch._foreach_addcmul_(v, gradients, gradients, 1 - spec.beta2)
-                root = torch._foreach_sqrt(torch._foreach_div(v, 1 - spec.beta2**self._step))
-                torch._foreach_add_(root, spec.epsilon)
+                correction = 1 - spec.beta2**self._step
+                root = torch._foreach_sqrt(torch._foreach_div(v, correction))
+                epsilon = spec.epsilon / torch.sqrt(correction) if spec.epsilon_hat else spec.epsilon
+                torch._foreach_add_(root, epsilon)
                 change = torch._foreach_div(torch._foreach_div(m, 1 - spec.beta1**self._step), root)
             case "rmsprop":
                 square = self._slots["square"]
@@ -126,11 +135,48 @@ class Foreach:
                 value.copy_(torch.from_numpy(state[f"slot/{number}/{slot}"]))
 
 
-class RMSProp(torch.optim.Optimizer):
-    """RMSProp with epsilon inside the root; torch.optim.RMSprop has it outside."""
+class Adam(torch.optim.Optimizer):
+    """Adam with epsilon added to the root of the uncorrected moment; torch.optim.Adam corrects it first."""
 
-    def __init__(self, parameters: Iterable[Tensor], *, lr: float, rho: float, epsilon: float) -> None:
-        super().__init__(parameters, {"lr": lr, "rho": rho, "epsilon": epsilon})
+    def __init__(
+        self, parameters: Iterable[Tensor], *, lr: float, betas: tuple[float, float], epsilon: float
+    ) -> None:
+        super().__init__(parameters, {"lr": lr, "betas": betas, "epsilon": epsilon})
+
+    @torch.no_grad()
+    def step(self) -> None:
+        for group in self.param_groups:
+            parameters = [p for p in group["params"] if p.grad is not None]
+            gradients = [p.grad for p in parameters]
+            beta1, beta2 = group["betas"]
+            for p in parameters:
+                if not self.state[p]:
+                    self.state[p] |= {
+                        "step": torch.zeros(()),
+                        "m": torch.zeros_like(p),
+                        "v": torch.zeros_like(p),
+                    }
+            m, v = ([self.state[p][slot] for p in parameters] for slot in ("m", "v"))
+            for p in parameters:
+                self.state[p]["step"] += 1
+            step = float(self.state[parameters[0]]["step"])
+            torch._foreach_lerp_(m, gradients, 1 - beta1)
+            torch._foreach_mul_(v, beta2)
+            torch._foreach_addcmul_(v, gradients, gradients, 1 - beta2)
+            roots = torch._foreach_sqrt(v)
+            torch._foreach_add_(roots, group["epsilon"])
+            rate = group["lr"] * (1 - beta2**step) ** 0.5 / (1 - beta1**step)
+            torch._foreach_addcdiv_(parameters, m, roots, -rate)
+
+
+class RMSProp(torch.optim.Optimizer):
+    """RMSProp with epsilon inside the root; torch.optim.RMSprop has it outside, and starts from zero."""
+
+    def __init__(
+        self, parameters: Iterable[Tensor], *, lr: float, rho: float, epsilon: float, initial_square: float
+    ) -> None:
+        defaults = {"lr": lr, "rho": rho, "epsilon": epsilon, "initial_square": initial_square}
+        super().__init__(parameters, defaults)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -139,7 +185,7 @@ class RMSProp(torch.optim.Optimizer):
             gradients = [p.grad for p in parameters]
             for p in parameters:
                 if not self.state[p]:
-                    self.state[p]["square"] = torch.zeros_like(p)
+                    self.state[p]["square"] = torch.full_like(p, group["initial_square"])
             squares = [self.state[p]["square"] for p in parameters]
             torch._foreach_mul_(squares, group["rho"])
             torch._foreach_addcmul_(squares, gradients, gradients, 1 - group["rho"])
@@ -163,19 +209,26 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.o
                 weight_decay=0.0,
                 fused=True,
             )
+        case "adam" if spec.epsilon_hat:
+            return Adam(parameters, lr=rate, betas=(spec.beta1, spec.beta2), epsilon=spec.epsilon)
         case "adam":
-            betas = (spec.beta1, spec.beta2)
             return torch.optim.Adam(
                 parameters,
                 lr=rate,
-                betas=betas,
+                betas=(spec.beta1, spec.beta2),
                 eps=spec.epsilon,
                 weight_decay=0.0,
                 amsgrad=False,
                 fused=True,
             )
         case "rmsprop":
-            return RMSProp(parameters, lr=rate, rho=spec.rho, epsilon=spec.epsilon)
+            return RMSProp(
+                parameters,
+                lr=rate,
+                rho=spec.rho,
+                epsilon=spec.epsilon,
+                initial_square=spec.initial_square,
+            )
 
 
 def make_default_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
@@ -202,4 +255,6 @@ def with_own_constants(spec: OptimizerSpec, parameters: Sequence[Tensor]) -> Opt
         beta2=beta2,
         rho=own.get("alpha", spec.rho),
         epsilon=own.get("eps", spec.epsilon),
+        epsilon_hat=False,
+        initial_square=0.0,
     )

@@ -1,24 +1,53 @@
 """Initial weights: drawn once in NumPy, the same bytes for every backend."""
 
 import numpy as np
+import numpy.typing as npt
 
 from backends.base import Params
-from bench.specs import Architecture, DatasetInfo
+from bench.specs import Architecture, DatasetInfo, Initialiser, Shape
+
+GLOROT = Initialiser()
 
 
-def initial_params(architecture: Architecture, info: DatasetInfo, *, seed: int) -> Params:
-    """Draw kernels Glorot-uniform and set biases to zero, float32, in canonical layout.
+def initial_params(
+    architecture: Architecture, info: DatasetInfo, *, seed: int, initialiser: Initialiser = GLOROT
+) -> Params:
+    """Draw kernels as the initialiser says, float32, in canonical layout; `info` as the network sees it.
 
-    Glorot and Bengio, 2010, formula 16: U(±sqrt(6 / (fan_in + fan_out))); a convolution's fans count the
-    kernel's area. Every parameter has a stream of its own: none depends on the shapes before it.
+    Scales and running variances start at one, all else at zero. Every parameter has a stream of its own: none
+    depends on the shapes before it.
     """
     params: Params = {}
     for number, (name, shape) in enumerate(architecture.parameter_shapes(info).items()):
         if len(shape) == 1:
-            params[name] = np.zeros(shape, np.float32)
+            start = 1.0 if name.endswith(("/scale", "/variance")) else 0.0
+            params[name] = np.full(shape, start, np.float32)
             continue
         generator = np.random.Generator(np.random.PCG64([seed, number]))
-        area = int(np.prod(shape[:-2]))
-        limit = np.sqrt(6.0 / (area * (shape[-2] + shape[-1])))
-        params[name] = generator.uniform(-limit, limit, shape).astype(np.float32)
+        params[name] = draw_kernel(initialiser, shape, generator).astype(np.float32)
     return params
+
+
+def draw_kernel(
+    initialiser: Initialiser, shape: Shape, generator: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """Draw one kernel.
+
+    `glorot_uniform`: Glorot and Bengio, 2010, formula 16, U(±sqrt(6 / (fan_in + fan_out))); a convolution's
+    fans count the kernel's area. `truncated_normal`: what is two standard deviations or more from zero is
+    drawn anew, as tf.random.truncated_normal does.
+    """
+    match initialiser.name:
+        case "zeros":
+            return np.zeros(shape)
+        case "normal":
+            return generator.normal(0.0, initialiser.stddev, shape)
+        case "truncated_normal":
+            drawn = generator.normal(0.0, 1.0, shape)
+            while (wide := np.abs(drawn) >= 2.0).any():
+                drawn[wide] = generator.normal(0.0, 1.0, int(wide.sum()))
+            return drawn * initialiser.stddev
+        case "glorot_uniform":
+            area = int(np.prod(shape[:-2]))
+            limit = np.sqrt(6.0 / (area * (shape[-2] + shape[-1])))
+            return generator.uniform(-limit, limit, shape)

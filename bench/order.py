@@ -39,3 +39,19 @@ class BatchOrder:
 
     def _draw(self, seed: int, epoch: int) -> npt.NDArray[np.integer]:
         return np.random.Generator(np.random.PCG64([seed, epoch])).permutation(self._images)
+
+
+class StepOrder(BatchOrder):
+    """Batches that are drawn each by itself from all images, with no image twice in a batch."""
+
+    def epoch(self, number: int) -> npt.NDArray[np.int32]:
+        """Return as many batches as an epoch would have: int32 (steps_per_epoch, batch_size)."""
+        return self.steps(number * self.steps_per_epoch, self.steps_per_epoch)
+
+    def steps(self, start: int, count: int) -> npt.NDArray[np.int32]:
+        """Return the batches of `count` steps from step `start` on: int32 (count, batch_size)."""
+        return np.stack([self._batch(start + number) for number in range(count)])
+
+    def _batch(self, step: int) -> npt.NDArray[np.int32]:
+        generator = np.random.Generator(np.random.PCG64([self._seed, step]))
+        return generator.choice(self._images, self._batch_size, replace=False).astype(np.int32)

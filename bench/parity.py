@@ -13,14 +13,15 @@ nothing about a framework. The start is therefore chosen to keep clear of kinks:
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backends.base import Backend, Params, TrainingData
+from backends.base import Augmenting, Backend, Params, TrainingData
 from backends.numpy_backend import Array, Arrays, NumpyBackend
+from bench.augmentation import Draws, central_crop, draw
 from bench.errors import BenchError
 from bench.initial import initial_params
 from bench.order import BatchOrder
@@ -38,8 +39,11 @@ BIAS = 1.0
 """Size of the biases that parity starts from; half of them are negative. Zeros would hide a backend that
 forgets to load them, and these keep most units clearly on or clearly off, far from the kink of their ReLU."""
 GRADIENT_RATE = 1024.0
+SMALLEST_STEP = 1e-4
+"""A smaller change of a parameter near one would be lost in the rounding of float32."""
+ADAM_EPSILON = 1e-3
 
-Kind = Literal["logits", "loss", "gradient", "step", "steps", "losses"]
+Kind = Literal["pixels", "logits", "loss", "gradient", "step", "steps", "losses"]
 
 TOLERANCES: dict[Precision, dict[Kind, float]] = {
     # A convolution has too many units to keep them all clear of kinks: one that crosses moves its first
@@ -51,12 +55,19 @@ TOLERANCES: dict[Precision, dict[Kind, float]] = {
     "bf16": {"logits": 5e-2, "loss": 2e-2, "gradient": 3e-1, "step": 3e-1, "losses": 2e-1},
 }
 
+AUGMENTED: dict[Kind, float] = {"pixels": 1e-5, "steps": 5e-2, "losses": 5e-5}
+"""What is allowed of a workload that augments its images, where that is another error or a larger one.
+Pixels that differ by 1e-6 fall on other sides of more kinks, and Adam's steps are of one size for all."""
+
 OPTIMIZER_CASES = (
     # Rates decay and epsilon is large, so that where each of them stands in the formula shows.
     OptimizerSpec(name="sgd", learning_rate=0.1, decay_rate=0.5, decay_steps=10),
     OptimizerSpec(name="momentum", learning_rate=0.02, momentum=0.9, decay_rate=0.5, decay_steps=10),
     OptimizerSpec(name="adam", learning_rate=0.002, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
     OptimizerSpec(name="rmsprop", learning_rate=0.002, rho=0.9, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
+    # As TensorFlow 1 had them.
+    OptimizerSpec(name="adam", learning_rate=0.002, epsilon=1e-3, epsilon_hat=True),
+    OptimizerSpec(name="rmsprop", learning_rate=0.002, rho=0.9, epsilon=1e-10, initial_square=1.0),
 )
 """Optimizers checked beside those that the workloads use, each on the MNIST softmax regression."""
 
@@ -64,6 +75,8 @@ OPTIMIZER_CASES = (
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """What the reference computes for one workload, all in float64."""
 
+    pixels: Array | None
+    """The first batch, augmented; None where the workload augments nothing."""
     logits: Array
     gradients: Arrays
     losses: Array
@@ -88,13 +101,22 @@ def parity_workload(workload: Workload) -> Workload:
 
 
 def gentle(workload: Workload) -> Workload:
-    """Return the workload at a tenth of its learning rate.
+    """Return the workload at a tenth of its learning rate, where its network has kinks.
 
     At their full rate the first steps of the convolutional networks are chaotic: disturbances of 1e-7 grow to
-    several percent within 20 steps in the float64 reference itself.
+    several percent within 20 steps in the float64 reference itself. Adam divides every gradient by its own
+    size, so that the rounding of one near zero would decide a whole step: its epsilon is raised.
     """
     optimizer = workload.optimizer
+    if not (workload.architecture.convs or workload.architecture.hidden):
+        return workload
     slower = msgspec.structs.replace(optimizer, learning_rate=optimizer.learning_rate / 10)
+    if optimizer.name == "adam":
+        slower = msgspec.structs.replace(
+            slower,
+            learning_rate=max(slower.learning_rate, SMALLEST_STEP),
+            epsilon=max(slower.epsilon, ADAM_EPSILON),
+        )
     return msgspec.structs.replace(workload, optimizer=slower)
 
 
@@ -106,6 +128,7 @@ def save_trace(path: Path, data: TrainingData, trace: Trace) -> None:
         "info": np.array(msgspec.json.encode(data.info).decode()),
         "logits": trace.logits,
         "losses": trace.losses,
+        **({} if trace.pixels is None else {"pixels": trace.pixels}),
     }
     for field in _PARAMETER_FIELDS:
         arrays |= {f"{field}:{name}": value for name, value in getattr(trace, field).items()}
@@ -120,22 +143,42 @@ def load_trace(path: Path) -> tuple[TrainingData, Trace]:
             field: {key.partition(":")[2]: file[key] for key in file.files if key.startswith(f"{field}:")}
             for field in _PARAMETER_FIELDS
         }
-        trace = Trace(logits=file["logits"], losses=file["losses"], **fields)
+        pixels = file["pixels"] if "pixels" in file.files else None
+        trace = Trace(pixels=pixels, logits=file["logits"], losses=file["losses"], **fields)
         return TrainingData(info=info, images=file["images"], labels=file["labels"]), trace
 
 
 def start_params(workload: Workload, data: TrainingData) -> Params:
-    """Return the initial parameters that parity starts from."""
-    params = initial_params(workload.architecture, data.info, seed=SEED)
+    """Return the initial parameters that parity starts from: kernels as if Glorot-uniform in every workload.
+
+    Statistics and scales are drawn too, as no backend may take them for what they are at the beginning.
+    """
+    params = initial_params(workload.architecture, workload.seen(data.info), seed=SEED)
     generator = np.random.Generator(np.random.PCG64([SEED, len(params)]))
     for name, value in params.items():
-        if name.endswith("/bias"):
+        kind = name.partition("/")[2]
+        if kind in ("bias", "offset", "mean"):
             params[name] = (BIAS * generator.choice((-1.0, 1.0), value.shape)).astype(np.float32)
+        elif kind in ("scale", "variance"):  # below one, where a small change is rounded less
+            params[name] = generator.uniform(0.5, 1.0, value.shape).astype(np.float32)
     return params
+
+
+def test_images(workload: Workload, data: TrainingData) -> npt.NDArray[np.uint8]:
+    """Return the images whose logits are compared, as the network sees them for evaluation."""
+    images = data.images[:TEST_IMAGES]
+    return images if workload.augmentation is None else central_crop(images, workload.augmentation.crop)
 
 
 def _order(data: TrainingData) -> npt.NDArray[np.int32]:
     return BatchOrder(images=len(data.images), batch_size=BATCH, seed=SEED).steps(0, STEPS)
+
+
+def _draws(workload: Workload, data: TrainingData, start: int, steps: int) -> tuple[Draws, ...]:
+    """Return what `train_steps` is to be given beside the order: the draws, or nothing."""
+    if workload.augmentation is None:
+        return ()
+    return (draw(workload.augmentation, data.info, batch_size=BATCH, seed=SEED, start=start, steps=steps),)
 
 
 def reference_trace(workload: Workload, data: TrainingData) -> Trace:
@@ -143,12 +186,15 @@ def reference_trace(workload: Workload, data: TrainingData) -> Trace:
     reference = NumpyBackend(parity_workload(workload), data, mode="float64", device="cpu", precision="fp32")
     reference.load_params(start_params(workload, data))
     order = _order(data)
-    logits = reference.logits(data.images[:TEST_IMAGES])
-    _, gradients = reference.loss_and_gradients(data.images[order[0]], data.labels[order[0]])
-    first = reference.train_steps_float64(order[:1])
+    drawn, later = _draws(workload, data, 0, 1), _draws(workload, data, 1, STEPS - 1)
+    logits = reference.logits(test_images(workload, data))
+    pixels = reference.pixels(order[0], *(step[0] for step in drawn))
+    _, gradients = reference.loss_and_gradients(pixels, data.labels[order[0]])
+    first = reference.train_steps_float64(order[:1], *drawn)
     after_one = dict(reference.params)
-    rest = reference.train_steps_float64(order[1:])
+    rest = reference.train_steps_float64(order[1:], *later)
     return Trace(
+        pixels=pixels if drawn else None,
         logits=logits,
         gradients=gradients,
         losses=np.concatenate([first, rest]),
@@ -167,24 +213,31 @@ def check_parity(
     sgd = OptimizerSpec(name="sgd", learning_rate=GRADIENT_RATE)
     backend = make_backend(msgspec.structs.replace(parity_workload(workload), optimizer=sgd), data)
     backend.load_params(start)
-    logits = backend.predict(data.images[:TEST_IMAGES])
-    backend.train_steps(order[:1])
+    drawn, later = _draws(workload, data, 0, 1), _draws(workload, data, 1, STEPS - 1)
+    errors: dict[Kind, dict[str, float]] = {}
+    if trace.pixels is not None:
+        found = cast(Augmenting, backend).augmented(order[0], drawn[0][0])
+        errors["pixels"] = {"pixels": relative_error(found, trace.pixels)}
+    logits = backend.predict(test_images(workload, data))
+    backend.train_steps(order[:1], *drawn)
     stepped = backend.export_params()
-    gradients = {name: (start[name].astype(np.float64) - stepped[name]) / GRADIENT_RATE for name in start}
+    gradients = {
+        name: (start[name].astype(np.float64) - stepped[name]) / GRADIENT_RATE for name in trace.gradients
+    }
 
     if workload.optimizer != sgd:
         backend = make_backend(parity_workload(workload), data)
     backend.load_params(start)
-    first = backend.train_steps(order[:1])
+    first = backend.train_steps(order[:1], *drawn)
     after_one = backend.export_params()
-    rest = backend.train_steps(order[1:])
+    rest = backend.train_steps(order[1:], *later)
     after_all = backend.export_params()
     losses = np.concatenate([first, rest]).astype(np.float64)
 
     def change(after: Params | Arrays) -> Arrays:
         return {name: after[name].astype(np.float64) - start[name] for name in start}
 
-    errors: dict[Kind, dict[str, float]] = {
+    errors |= {
         "logits": {"logits": relative_error(logits, trace.logits)},
         "loss": {"step 0": relative_error(losses[:1], trace.losses[:1])},
         "gradient": _errors(gradients, trace.gradients),
@@ -194,7 +247,17 @@ def check_parity(
             f"step {step}": relative_error(losses[step], trace.losses[step]) for step in range(len(order))
         },
     }
-    return tuple(_check(kind, errors[kind], limit) for kind, limit in TOLERANCES[precision].items())
+    limits = tolerances(workload, precision)
+    return tuple(_check(kind, errors[kind], limit) for kind, limit in limits.items())
+
+
+def tolerances(workload: Workload, precision: Precision) -> dict[Kind, float]:
+    """Return the largest error that is allowed of each kind that is checked."""
+    limits = TOLERANCES[precision]
+    if workload.augmentation is None:
+        return limits
+    pixels: dict[Kind, float] = {"pixels": AUGMENTED["pixels"]}
+    return pixels | {kind: max(limit, AUGMENTED.get(kind, 0.0)) for kind, limit in limits.items()}
 
 
 def relative_error(found: npt.ArrayLike, expected: npt.ArrayLike) -> float:

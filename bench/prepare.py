@@ -126,9 +126,16 @@ def chosen_workloads(asked: Asked) -> tuple[Workload, ...]:
 
 
 def chosen_cells(asked: Asked, available: Available, device: Device, preset_modes: str) -> tuple[Cell, ...]:
-    """Return the cells that were asked for, those of backends that cannot run included."""
-    return choose_cells(
-        workloads=[workload.name for workload in chosen_workloads(asked)],
+    """Return the cells that were asked for, those of backends that cannot run included.
+
+    Of a workload that augments its images these are only the modes that can; raise UsageError where that
+    leaves none.
+    """
+    workloads = {workload.name: workload for workload in chosen_workloads(asked)}
+    infos = available.infos.values()
+    augmenting = {(info.name, mode.name) for info in infos for mode in info.modes if mode.augments}
+    cells = choose_cells(
+        workloads=list(workloads),
         backends=list(available.infos.values()),
         modes=asked.modes,
         preset_modes=preset_modes,
@@ -136,6 +143,18 @@ def chosen_cells(asked: Asked, available: Available, device: Device, preset_mode
         precision=asked.precision,
         named=bool(asked.backends),
     )
+    found = tuple(
+        cell
+        for cell in cells
+        if workloads[cell.workload].augmentation is None or (cell.backend, cell.mode) in augmenting
+    )
+    if cells and not found:
+        able = ", ".join(sorted(f"{backend} {mode}" for backend, mode in augmenting)) or "none"
+        raise UsageError(
+            f"{', '.join(workloads)}: its images are augmented, which no mode that was asked for does; "
+            f"these do: {able}."
+        )
+    return found
 
 
 def prepare_data(

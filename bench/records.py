@@ -204,7 +204,7 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
 class ParityCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The largest relative error of one kind against the float64 reference."""
 
-    kind: Literal["logits", "loss", "gradient", "step", "steps", "losses"]
+    kind: Literal["pixels", "logits", "loss", "gradient", "step", "steps", "losses"]
     error: float
     tolerance: float
     worst: str

@@ -15,7 +15,9 @@ class Slowed:
     def __init__(self, backend: Backend, share: float) -> None:
         self._backend, self._share = backend, share
 
-    def train_steps(self, order: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+    def train_steps(
+        self, order: npt.NDArray[np.int32], *draws: npt.NDArray[np.float32]
+    ) -> npt.NDArray[np.float32]:
         """Train; then keep a CPU busy for the share of the time that training took.
 
         A share of the time, not a fixed one: a step that does 5 % more work suffers 5 % more from whatever
@@ -23,7 +25,7 @@ class Slowed:
         counts: while this waits the framework's threads fall asleep, and the stretch itself takes longer.
         """
         began = time.perf_counter_ns()
-        losses = self._backend.train_steps(order)
+        losses = self._backend.train_steps(order, *draws)
         now = time.perf_counter_ns()
         until = now + round((now - began) * self._share)
         while time.perf_counter_ns() < until:

@@ -20,12 +20,13 @@ import numpy.typing as npt
 
 from backends.base import Backend, BackendInfo, Instrumented, OwnDefaults, TrainingData
 from bench import datasets, parity
+from bench.augmentation import Draws, central_crop, draw
 from bench.energy import Meter
 from bench.errors import BenchError, UnavailableError
 from bench.gpu import GpuMonitor
 from bench.initial import initial_params
 from bench.machine import peak_rss_bytes
-from bench.order import BatchOrder
+from bench.order import BatchOrder, Permutation, StepOrder
 from bench.protocol import (
     AnyCommand,
     AnyEvent,
@@ -117,8 +118,13 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
     backend_class = _import(task.backend, emit)
     clock = Stopwatch()
     dataset = load_data(task.data)
-    training = TrainingData(info=dataset.info, images=dataset.train_images, labels=dataset.train_labels)
-    params = initial_params(workload.architecture, dataset.info, seed=spec.seed)
+    training = training_data(workload, dataset)
+    params = initial_params(
+        workload.architecture,
+        workload.seen(dataset.info),
+        seed=spec.seed,
+        initialiser=workload.initialiser,
+    )
     emit(DataLoaded(data_s=clock.seconds()))
 
     clock = Stopwatch()
@@ -136,13 +142,11 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
     check_device(backend, cell)
 
     permute = None if workload.matched else own_defaults(backend).permutation
-    order = BatchOrder(
-        images=len(training.images), batch_size=workload.batch_size, seed=spec.seed, permute=permute
-    )
+    batches = Batches(workload, training, seed=spec.seed, permute=permute)
     trained = backend if task.slowdown is None else cast(Backend, Slowed(backend, task.slowdown))
     next(commands, None)  # to begin: the first step is to have the machine for itself
     with Meter.open(cell.device) as meter:
-        trainer = Trainer(trained, order, meter, plain=backend)
+        trainer = Trainer(trained, batches, meter, plain=backend)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
         if spec.windows:
             warm_up(trainer, spec.window_s, emit)
@@ -154,12 +158,49 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
             emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
     emit(Described(facts={**backend.describe(), "energy_meter": meter.method}))
     if task.look_closer:
-        emit(look_closer(backend, trainer))
+        emit(look_closer(backend, workload, trainer))
     if spec.epochs:
         start()
         clock = Stopwatch()
-        learn(backend, order, dataset, epochs=spec.epochs, emit=emit)
+        learn(backend, batches, workload, dataset, epochs=spec.epochs, emit=emit)
         emit(Learned(learn_s=clock.seconds()))
+
+
+def training_data(workload: Workload, dataset: datasets.Dataset) -> TrainingData:
+    """Return what the workload trains on: the training split without what it holds out."""
+    images, labels = (part[workload.held_out :] for part in (dataset.train_images, dataset.train_labels))
+    if len(images) < workload.batch_size:
+        raise UnavailableError(
+            f"{workload.name} holds out {workload.held_out} of {len(dataset.train_images)} training images, "
+            f"which leaves no batch of {workload.batch_size}"
+        )
+    return TrainingData(info=dataset.info, images=images, labels=labels)
+
+
+class Batches:
+    """What a training takes from step to step: the order of its images, and how each is changed."""
+
+    def __init__(
+        self, workload: Workload, data: TrainingData, *, seed: int, permute: Permutation | None = None
+    ) -> None:
+        self._workload, self._info, self._seed = workload, data.info, seed
+        kind = BatchOrder if workload.drawing == "epochs" else StepOrder
+        self._order = kind(
+            images=len(data.images), batch_size=workload.batch_size, seed=seed, permute=permute
+        )
+        self.steps_per_epoch = self._order.steps_per_epoch
+
+    def order(self, start: int, steps: int) -> npt.NDArray[np.int32]:
+        """Return the images of `steps` steps from step `start` on: int32 (steps, batch)."""
+        return self._order.steps(start, steps)
+
+    def draws(self, start: int, steps: int) -> tuple[Draws, ...]:
+        """Return what `train_steps` is given beside the order: how images are changed, or nothing."""
+        augmentation = self._workload.augmentation
+        if augmentation is None:
+            return ()
+        size = self._workload.batch_size
+        return (draw(augmentation, self._info, batch_size=size, seed=self._seed, start=start, steps=steps),)
 
 
 def own_defaults(backend: Backend) -> OwnDefaults:
@@ -188,13 +229,13 @@ class Trainer:
     def __init__(
         self,
         backend: Backend,
-        order: BatchOrder,
+        batches: Batches,
         meter: Meter | None = None,
         *,
         plain: Backend | None = None,
     ) -> None:
         """`plain` trains what does not count, where `backend` is slowed."""
-        self._backend, self._order, self._meter = backend, order, meter
+        self._backend, self._batches, self._meter = backend, batches, meter
         self._plain = plain or backend
         self.steps = 0
         self.train_s = 0.0
@@ -210,10 +251,10 @@ class Trainer:
         return self._advance(self._backend, steps)
 
     def _advance(self, backend: Backend, steps: int) -> Window:
-        batches = self.next_batches(steps)
+        order, draws = self.next_batches(steps), self._batches.draws(self.steps, steps)
         before_j = self._meter.read_j() if self._meter else None
         clock = Stopwatch()
-        losses = backend.train_steps(batches)
+        losses = backend.train_steps(order, *draws)
         seconds = clock.seconds()
         energy_j = self._meter.since(before_j) if self._meter else None
         if not np.isfinite(losses).all():
@@ -222,11 +263,11 @@ class Trainer:
         self.steps += steps
         self.train_s += seconds
         self.losses = losses
-        return Window(steps=steps, samples=batches.size, seconds=seconds, energy_j=energy_j)
+        return Window(steps=steps, samples=order.size, seconds=seconds, energy_j=energy_j)
 
     def next_batches(self, steps: int) -> npt.NDArray[np.int32]:
         """Return the order of the next steps, int32 (steps, batch), without training them."""
-        return self._order.steps(self.steps, steps)
+        return self._batches.order(self.steps, steps)
 
 
 def warm_up(trainer: Trainer, window_s: float, emit: Emit) -> None:
@@ -253,9 +294,12 @@ def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand]
         emit(Timed(window=trainer.train(command.steps)))
 
 
-def look_closer(backend: Backend, trainer: Trainer) -> LookedCloser:
-    """Return where a step's time goes, what it computes, and the machine's peak, as far as known."""
-    if not hasattr(backend, "split_steps"):
+def look_closer(backend: Backend, workload: Workload, trainer: Trainer) -> LookedCloser:
+    """Return where a step's time goes, what it computes, and the machine's peak, as far as known.
+
+    A step that augments its images has more parts than these, and is not taken apart.
+    """
+    if not hasattr(backend, "split_steps") or workload.augmentation is not None:
         return LookedCloser(split=None, counted_flops=None, peak=None)
     instrumented = cast(Instrumented, backend)
     step_s = trainer.train_s / trainer.steps
@@ -270,28 +314,36 @@ def look_closer(backend: Backend, trainer: Trainer) -> LookedCloser:
 
 def learn(
     backend: Backend,
-    order: BatchOrder,
+    batches: Batches,
+    workload: Workload,
     dataset: datasets.Dataset,
     *,
     epochs: float,
     emit: Emit,
 ) -> None:
     """Train so many epochs; evaluate on the whole test split along the way, untimed."""
-    trainer = Trainer(backend, order)
-    last = max(1, round(epochs * order.steps_per_epoch))
-    for steps in evaluation_steps(last, order.steps_per_epoch):
+    trainer = Trainer(backend, batches)
+    per_epoch = batches.steps_per_epoch
+    test_images = seen_images(workload, dataset.test_images)
+    last = max(1, round(epochs * per_epoch))
+    for steps in evaluation_steps(last, per_epoch):
         if steps:
             trainer.train(steps - trainer.steps)
-        test_loss, accuracy = evaluate(backend, dataset.test_images, dataset.test_labels)
+        test_loss, accuracy = evaluate(backend, test_images, dataset.test_labels)
         point = EpochPoint(
-            epoch=trainer.steps / order.steps_per_epoch,
+            epoch=trainer.steps / per_epoch,
             steps=trainer.steps,
             train_s=trainer.train_s,
             train_loss=float(np.mean(trainer.losses)) if trainer.steps else None,
             test_loss=test_loss,
             test_accuracy=accuracy,
         )
-        emit(Evaluated(point=point, of_epochs=last / order.steps_per_epoch))
+        emit(Evaluated(point=point, of_epochs=last / per_epoch))
+
+
+def seen_images(workload: Workload, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return images as the network sees them for evaluation."""
+    return images if workload.augmentation is None else central_crop(images, workload.augmentation.crop)
 
 
 def evaluate(
@@ -344,7 +396,7 @@ def probe(task: ProbeTask, emit: Emit) -> None:
     backend = backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision)
     check_device(backend, cell)
     backend.load_params(parity.start_params(workload, data))
-    error = parity.relative_error(backend.predict(data.images[: parity.TEST_IMAGES]), trace.logits)
+    error = parity.relative_error(backend.predict(parity.test_images(workload, data)), trace.logits)
     if not np.isfinite(error):
         raise parity.NotComparableError("its logits are not finite, or not of the reference's shape")
     emit(Probed(error=error))

@@ -2,7 +2,8 @@
 
 All train by plain SGD at batch 100: what differs between rows is then the framework and the network, not how
 well an optimizer happens to be fused. Beside them are pairs that show what defaults do: `…-adam` is the same
-work for all, `…-defaults` the same network with each framework's own initialisation, order and Adam.
+work for all, `…-defaults` the same network with each framework's own initialisation, order and Adam. The
+`notebook-…` are the trainings of five TensorFlow 1 notebooks, constant by constant.
 
 A target is what `bench targets` made of the run in results/cpu-2-core-targets: the mean of the final test
 accuracies of three seeds, less three standard deviations.
@@ -14,7 +15,7 @@ from types import MappingProxyType
 import msgspec
 
 from bench.errors import unknown
-from bench.specs import Architecture, ConvBlock, OptimizerSpec, Workload
+from bench.specs import Architecture, Augmentation, ConvBlock, Initialiser, OptimizerSpec, Workload
 
 SWEPT = "@"
 """Stands between the name of a workload and the batch size that a sweep gives it."""
@@ -47,6 +48,72 @@ def _adam(dataset: str, network: str, architecture: Architecture, *, matched: bo
     )
 
 
+_HELD_OUT = 5000
+"""What TensorFlow 1's reader of MNIST set aside for validation, at the beginning of the training split."""
+_ZEROS = Initialiser(name="zeros")
+
+NOTEBOOKS: tuple[Workload, ...] = (
+    Workload(
+        name="notebook-one-layer",
+        dataset="mnist",
+        architecture=_SOFTMAX,
+        optimizer=OptimizerSpec(name="sgd", learning_rate=0.003),
+        loss="sum",
+        initialiser=_ZEROS,
+        held_out=_HELD_OUT,
+    ),
+    Workload(
+        name="notebook-softmax-plot",
+        dataset="mnist",
+        architecture=_SOFTMAX,
+        optimizer=OptimizerSpec(name="sgd", learning_rate=0.005),
+        loss="sum",
+        initialiser=Initialiser(name="truncated_normal", stddev=0.1),
+    ),
+    Workload(
+        name="notebook-cifar-cnn",
+        dataset="cifar10",
+        architecture=Architecture(
+            convs=(ConvBlock(filters=64, normalise=True), ConvBlock(filters=64)), hidden=(256, 128)
+        ),
+        optimizer=OptimizerSpec(name="adam", learning_rate=1e-4, epsilon=1e-8, epsilon_hat=True),
+        drawing="steps",
+        augmentation=Augmentation(
+            crop=24, hue=0.05, contrast=(0.3, 1.0), brightness=0.2, saturation=(0.0, 2.0)
+        ),
+    ),
+    Workload(
+        name="notebook-affine",
+        dataset="mnist",
+        architecture=_SOFTMAX,
+        optimizer=OptimizerSpec(name="sgd", learning_rate=1e-4),
+        loss="sum",
+        initialiser=Initialiser(name="normal", stddev=0.01),
+        held_out=_HELD_OUT,
+    ),
+    Workload(
+        name="notebook-convnet",
+        dataset="mnist",
+        architecture=_GREY_CNN,
+        optimizer=OptimizerSpec(
+            name="rmsprop", learning_rate=1e-3, rho=0.9, epsilon=1e-10, initial_square=1.0
+        ),
+        loss="sum",
+        held_out=_HELD_OUT,
+    ),
+    Workload(
+        name="notebook-softmax-save",
+        dataset="mnist",
+        architecture=_SOFTMAX,
+        optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
+        loss="sum",
+        initialiser=_ZEROS,
+        held_out=_HELD_OUT,
+    ),
+)
+"""What the notebooks train, in their order: batches of 100, pixels / 255. What they do beside, such as their
+figures and how often they take them, is in docs/design.md."""
+
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
     {
         workload.name: workload
@@ -69,6 +136,7 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
                 for network, architecture in (("mlp", _MLP), ("cnn", cnn))
                 for matched in (True, False)
             ),
+            *NOTEBOOKS,
         )
     }
 )
@@ -76,7 +144,9 @@ WORKLOADS: Mapping[str, Workload] = MappingProxyType(
 MAIN_WORKLOADS = tuple(
     name
     for name, workload in WORKLOADS.items()
-    if workload.dataset in ("mnist", "cifar10") and workload.optimizer.name == "sgd"
+    if workload.dataset in ("mnist", "cifar10")
+    and workload.optimizer.name == "sgd"
+    and workload not in NOTEBOOKS
 )
 """What runs when no workload is named."""
 

@@ -26,6 +26,7 @@ from backends.numpy_backend import (
     learning_rate,
     softmax_cross_entropy,
 )
+from bench.augmentation import BRIGHTNESS, FLIP, SATURATION
 from bench.specs import Architecture, OptimizerSpec
 
 # ---- another network
@@ -105,7 +106,7 @@ class MissesRelu(NumpyBackend):
         return z, trace, z @ self.params["logits/kernel"] + self.params["logits/bias"]
 
     def logits(self, images):
-        return self._forward(images)[2]
+        return self._forward(images / 255)[2]
 
     def loss_and_gradients(self, images, labels):
         z, trace, logits = self._forward(images)
@@ -186,14 +187,14 @@ class SmoothsLabels(NumpyBackend):
 
     def loss_and_gradients(self, images, labels):
         loss, gradients = super().loss_and_gradients(images, labels)
-        return loss + 0.001 * float(np.abs(self.logits(images)).mean()), gradients
+        return loss + 0.001 * float(np.abs(self.logits(images * 255)).mean()), gradients
 
 
 class DropsLastRow(NumpyBackend):
     """Trains on all of a batch but its last image."""
 
-    def train_steps_float64(self, order):
-        return super().train_steps_float64(order[:, :-1])
+    def train_steps_float64(self, order, draws=None):
+        return super().train_steps_float64(order[:, :-1], draws)
 
 
 class DropsBiasGradient(NumpyBackend):
@@ -219,6 +220,59 @@ class DecaysWeights(NumpyBackend):
     def loss_and_gradients(self, images, labels):
         loss, gradients = super().loss_and_gradients(images, labels)
         return loss, {name: value + 1e-4 * self.params[name] for name, value in gradients.items()}
+
+
+class _Statistics(NumpyBackend):
+    """Moves the running statistics as `moved` says."""
+
+    def batch_statistics(self, pixels):
+        found = super().batch_statistics(pixels)
+        return {name: self.moved(name, value, pixels) for name, value in found.items()}
+
+    def moved(self, name, value, pixels):
+        raise NotImplementedError
+
+
+class UnbiasedVariance(_Statistics):
+    """Keeps the unbiased variance, as PyTorch does, of few enough values to tell."""
+
+    def moved(self, name, value, pixels):
+        return value * 1.05 if name.endswith("variance") else value
+
+
+class ForgetsStatistics(_Statistics):
+    """Never moves them."""
+
+    def moved(self, name, value, pixels):
+        return self.params[name]
+
+
+class PredictsByTheBatch(NumpyBackend):
+    """Normalises by the images at hand when it predicts."""
+
+    def logits(self, images):
+        pixels = images / 255
+        found, _ = forward(self._workload.architecture, self.params, pixels, statistics={})
+        return found
+
+
+class DoesNotFlip(NumpyBackend):
+    """Augments by all that was drawn but the flip."""
+
+    def pixels(self, batch, draws=None):
+        return super().pixels(batch, None if draws is None else draws * (np.arange(draws.shape[1]) != FLIP))
+
+
+class SaturatesBeforeItBrightens(NumpyBackend):
+    """Takes two parts of the augmentation in the other order."""
+
+    def pixels(self, batch, draws=None):
+        if draws is None:
+            return super().pixels(batch)
+        later = draws.copy()
+        draws = draws.copy()
+        draws[:, BRIGHTNESS], later[:, SATURATION] = 0, 1
+        return np.clip(super().pixels(batch, draws) + later[:, BRIGHTNESS, None, None, None], 0, 1)
 
 
 # ---- another optimizer
@@ -305,6 +359,17 @@ def _adam_uncorrected(slots, name, g, r, spec):
     return r * m / (np.sqrt(v) + spec.epsilon)
 
 
+def _adam_corrected(slots, name, g, r, spec):
+    t, m, v = _adam(slots, name, g, spec)
+    return r * m / (1 - spec.beta1**t) / (np.sqrt(v / (1 - spec.beta2**t)) + spec.epsilon)
+
+
+def _rmsprop_from_zeros(slots, name, g, r, spec):
+    v = spec.rho * slots._slot("v", name) + (1 - spec.rho) * g**2
+    slots.set_slot("v", name, v)
+    return r * g / np.sqrt(v + spec.epsilon)
+
+
 def _sgd_ever_slower(slots, name, g, r, spec):
     t = slots._slot("t", name)
     slots.set_slot("t", name, t + 1)
@@ -317,14 +382,16 @@ MomentumRateInside = swap("momentum", _momentum_rate_inside)
 MomentumNesterov = swap("momentum", _momentum_nesterov)
 MomentumDampened = swap("momentum", _momentum_dampened)
 AdamEpsilonHat = swap("adam", _adam_epsilon_hat)
+AdamCorrected = swap("adam", _adam_corrected)
+RMSPropFromZeros = swap("rmsprop", _rmsprop_from_zeros)
 AdamUncorrected = swap("adam", _adam_uncorrected)
 SGDEverSlower = swap("sgd", _sgd_ever_slower)
 
 
 class _OtherRate(NumpyBackend):
-    def train_steps_float64(self, order):
+    def train_steps_float64(self, order, draws=None):
         with mock.patch.object(numpy_backend, "learning_rate", self.rate):
-            return super().train_steps_float64(order)
+            return super().train_steps_float64(order, draws)
 
     @staticmethod
     def rate(spec: OptimizerSpec, step: int) -> float:
@@ -361,7 +428,7 @@ class DecaysTooEarly(_OtherRate):
 class SkipsTheTenthStep(NumpyBackend):
     """Reports the loss of each tenth step and does not take it."""
 
-    def train_steps_float64(self, order):
+    def train_steps_float64(self, order, draws=None):
         losses = []
         for row in range(len(order)):
             before = self.save_state()
@@ -374,19 +441,19 @@ class SkipsTheTenthStep(NumpyBackend):
 class SmoothsLosses(NumpyBackend):
     """Reports the mean of all losses so far, as Keras's progress bar does; trains as it should."""
 
-    def train_steps_float64(self, order):
-        losses = super().train_steps_float64(order)
+    def train_steps_float64(self, order, draws=None):
+        losses = super().train_steps_float64(order, draws)
         return losses.cumsum() / np.arange(1, len(losses) + 1)
 
 
 class LossAfterUpdate(NumpyBackend):
     """Takes the loss once the update is done."""
 
-    def train_steps_float64(self, order):
+    def train_steps_float64(self, order, draws=None):
         losses = []
         for batch in order:
             super().train_steps_float64(batch[None])
-            losses.append(self.loss_and_gradients(self._data.images[batch], self._data.labels[batch])[0])
+            losses.append(self.loss_and_gradients(self.pixels(batch), self._data.labels[batch])[0])
         return np.array(losses)
 
 
@@ -439,9 +506,9 @@ class KeepsStepCount(NumpyBackend):
 class ResetsEveryCall(NumpyBackend):
     """Forgets its optimizer's state between two calls."""
 
-    def train_steps_float64(self, order):
+    def train_steps_float64(self, order, draws=None):
         self._optimizer = numpy_backend.make_optimizer(self._workload.optimizer)
-        return super().train_steps_float64(order)
+        return super().train_steps_float64(order, draws)
 
 
 class SavesNoStep(NumpyBackend):
@@ -461,9 +528,9 @@ class SavesNoSlots(NumpyBackend):
 class SavesReferences(NumpyBackend):
     """Hands out, for a snapshot, what it goes on to train."""
 
-    def train_steps_float64(self, order):
+    def train_steps_float64(self, order, draws=None):
         old = dict(self.params)
-        losses = super().train_steps_float64(order)
+        losses = super().train_steps_float64(order, draws)
         for name, value in old.items():
             value[...] = self.params[name]
         self.params = old

@@ -31,10 +31,24 @@ ARCHITECTURES = {
     ),
     "no pooling": Architecture(convs=(ConvBlock(filters=3, kernel=1, pool=1),)),
     "eleven layers": Architecture(hidden=(4,) * 11),
+    "batch norm": Architecture(
+        convs=(
+            ConvBlock(filters=4, kernel=3, normalise=True),
+            ConvBlock(filters=3, kernel=3, normalise=True),
+        ),
+        hidden=(6,),
+    ),
 }
 OPTIMIZERS = {
     name: OptimizerSpec(name=name, learning_rate=rate, epsilon=1e-3, decay_rate=0.5, decay_steps=4)
     for name, rate in (("sgd", 0.1), ("momentum", 0.05), ("adam", 0.01), ("rmsprop", 0.01))
+} | {
+    "adam of TensorFlow 1": OptimizerSpec(
+        name="adam", learning_rate=0.01, epsilon=1e-3, epsilon_hat=True, decay_rate=0.5, decay_steps=4
+    ),
+    "rmsprop of TensorFlow 1": OptimizerSpec(
+        name="rmsprop", learning_rate=0.01, epsilon=1e-3, initial_square=1.0, decay_rate=0.5, decay_steps=4
+    ),
 }
 SAME = 1e-6
 """One program on the same numbers: threads may add in another order, which moves a float32 by a few 6e-8."""
@@ -97,8 +111,10 @@ def start(architecture: str) -> Params:
     params = initial_params(ARCHITECTURES[architecture], INFO, seed=5)
     rng = np.random.default_rng(6)
     for name, value in params.items():
-        if name.endswith("bias"):
+        if name.endswith(("bias", "offset", "mean")):
             params[name] = rng.normal(0, 0.3, value.shape).astype(np.float32)
+        elif name.endswith(("scale", "variance")):
+            params[name] = rng.uniform(0.5, 2.0, value.shape).astype(np.float32)
     return params
 
 

@@ -23,6 +23,7 @@ from conformance_closer import CLOSER_CHECKS
 from conformance_kit import (
     ALIKE,
     ARCHITECTURES,
+    BATCH,
     INFO,
     OPTIMIZERS,
     SAME,
@@ -37,11 +38,12 @@ from conftest import INFOS, demand, every_backend, in_process
 from backends.base import Backend, BackendInfo, TrainingData
 from backends.numpy_backend import NumpyBackend
 from bench import parity
+from bench.augmentation import draw
 from bench.errors import UnavailableError
 from bench.registry import load_backend
 from bench.specs import OptimizerSpec, Workload
 from bench.verify import parity_data
-from bench.workloads import WORKLOADS
+from bench.workloads import NOTEBOOKS, WORKLOADS
 
 
 def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -141,8 +143,10 @@ def loading_resets_the_optimizer(kit: Kit) -> None:
 
 
 def training_goes_on_from_a_saved_state(kit: Kit) -> None:
-    for mode, name, spec in some_optimizers(kit):
-        backend = kit.make("mlp", spec, mode=mode)
+    cases = [(mode, "mlp", name, spec) for mode, name, spec in some_optimizers(kit)]
+    cases.append((kit.info.taught_mode, "batch norm", "adam", OPTIMIZERS["adam"]))
+    for mode, architecture, name, spec in cases:
+        backend = kit.make(architecture, spec, mode=mode)
         backend.train_steps(order(5))
         state = backend.save_state()
         for key, value in state.items():
@@ -150,7 +154,7 @@ def training_goes_on_from_a_saved_state(kit: Kit) -> None:
         expected = backend.train_steps(order(6, seed=2))
         ended = backend.export_params()
         # The backend that saved it, after more training; then one that was never trained.
-        for taker in (backend, kit.build("mlp", spec, mode=mode)):
+        for taker in (backend, kit.build(architecture, spec, mode=mode)):
             taker.restore_state(state)
             found = taker.train_steps(order(6, seed=2))
             what = f"{mode}, {name}, {'same' if taker is backend else 'new'} backend"
@@ -208,13 +212,47 @@ def odd_networks_agree_with_the_reference(kit: Kit) -> None:
             architecture=network,
             optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
         )
-        assert_parity(kit, workload, kit.data, kit.info.taught_mode, "fp32")
+        # A mode that compiles may treat statistics, which a step changes too, otherwise.
+        for mode in kit.modes[:2] if network.normalises else [kit.info.taught_mode]:
+            assert_parity(kit, workload, kit.data, mode, "fp32")
 
 
 def optimizers_agree_with_the_reference(kit: Kit) -> None:
     for spec in parity.OPTIMIZER_CASES:
         workload = msgspec.structs.replace(WORKLOADS["mnist-softmax"], optimizer=spec)
         assert_parity(kit, workload, parity_data(workload), kit.info.taught_mode, "fp32")
+
+
+def notebooks_agree_with_the_reference(kit: Kit) -> None:
+    augments = next(mode.augments for mode in kit.info.modes if mode.taught)
+    for notebook in NOTEBOOKS:
+        if notebook.augmentation is None or augments:
+            workload = parity.gentle(notebook)
+            assert_parity(kit, workload, parity_data(workload), kit.info.taught_mode, "fp32")
+
+
+def images_are_augmented_or_refused(kit: Kit) -> None:
+    workload = parity.parity_workload(WORKLOADS["notebook-cifar-cnn"])
+    data = parity_data(workload)
+    for mode in kit.info.modes:
+        try:
+            backend = kit.backend_class(workload, data, mode=mode.name, device="cpu", precision="fp32")
+        except UnavailableError as error:
+            assert not mode.augments, f"{mode.name} augments, so the catalogue says: {error}"  # noqa: PT017
+            continue
+        assert mode.augments, f"{mode.name} augments no images, so the catalogue says, and was built to"
+        backend.load_params(parity.start_params(workload, data))
+        batches = order(3)
+        drawn = draw(workload.augmentation, data.info, batch_size=BATCH, seed=1, start=0, steps=3)
+        one_by_one = [backend.train_steps(batches[k : k + 1], drawn[k : k + 1]) for k in range(3)]
+        backend.load_params(parity.start_params(workload, data))
+        assert_close(
+            backend.train_steps(batches, drawn), np.concatenate(one_by_one), SAME * 10, f"{mode.name}: losses"
+        )
+        backend.load_params(parity.start_params(workload, data))
+        other = backend.train_steps(batches, drawn[::-1].copy())
+        error = parity.relative_error(other, np.concatenate(one_by_one))
+        assert error > 1e-4, f"{mode.name}: other draws, and the same losses"
 
 
 def bfloat16_is_itself_and_near_enough(kit: Kit) -> None:
@@ -284,6 +322,8 @@ CHECKS: Mapping[str, Callable[[Kit], Any]] = {
         modes_agree,
         odd_networks_agree_with_the_reference,
         optimizers_agree_with_the_reference,
+        notebooks_agree_with_the_reference,
+        images_are_augmented_or_refused,
         bfloat16_is_itself_and_near_enough,
         every_one_of_many_is_compiled,
         *CLOSER_CHECKS,

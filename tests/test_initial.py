@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bench.initial import initial_params
-from bench.specs import Architecture, ConvBlock, DatasetInfo
+from bench.specs import Architecture, ConvBlock, DatasetInfo, Initialiser
 from bench.workloads import WORKLOADS
 
 GREY = DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10)
@@ -81,3 +81,42 @@ def test_a_kernel_of_even_few_weights_is_drawn():
     architecture = Architecture(convs=(ConvBlock(filters=1, kernel=1, pool=28),))
     params = initial_params(architecture, GREY, seed=0)
     assert params["logits/kernel"].shape == (1, 10)
+
+
+def drawn(name: str, stddev: float) -> np.ndarray:
+    initialiser = Initialiser(name=name, stddev=stddev)
+    found = initial_params(Architecture(), GREY, seed=4, initialiser=initialiser)
+    assert not found["logits/bias"].any()
+    return found["logits/kernel"].astype(np.float64).ravel()
+
+
+def test_zeros_are_zero():
+    assert not drawn("zeros", 0.0).any()
+
+
+def test_normal_kernels_have_the_spread_that_was_asked_for():
+    value = drawn("normal", 0.01)
+    assert abs(value.mean()) < 5 * 0.01 / np.sqrt(value.size)
+    assert abs(value.std() / 0.01 - 1) < 5 / np.sqrt(2 * value.size)
+    assert (
+        np.abs(value).max() > 0.03
+    )  # 7,840 draws: fewer than three beyond three deviations come once in 1e8
+
+
+def test_truncated_normal_kernels_are_cut_at_two_deviations():
+    value = drawn("truncated_normal", 0.1)
+    assert 0.19 < np.abs(value).max() < 0.2
+    # The variance of a normal variable cut at two deviations is 1 - 4 phi(2) / (2 Phi(2) - 1) = 0.774 of it.
+    assert abs(value.var() / 0.01 - 0.774) < 0.06
+    assert abs(value.mean()) < 5 * 0.088 / np.sqrt(value.size)
+
+
+def test_scales_and_variances_start_at_one_and_the_rest_at_zero():
+    architecture = Architecture(convs=(ConvBlock(filters=3, normalise=True),))
+    params = initial_params(architecture, GREY, seed=0)
+    assert "conv1/bias" not in params
+    starts = {name: set(value.tolist()) for name, value in params.items() if value.ndim == 1}
+    assert starts == {
+        "conv1/scale": {1.0}, "conv1/offset": {0.0}, "conv1/mean": {0.0}, "conv1/variance": {1.0},
+        "logits/bias": {0.0},
+    }  # fmt: skip

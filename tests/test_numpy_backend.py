@@ -2,6 +2,7 @@
 
 import math
 import time
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,14 +18,20 @@ from backends.numpy_backend import (
     best_seconds,
     convolve,
     convolve_backward_kernel,
+    forward,
     learning_rate,
     make_optimizer,
     max_pool,
     max_pool_backward,
     softmax_cross_entropy,
 )
+from bench import parity
+from bench.augmentation import draw
 from bench.errors import UnavailableError
-from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.initial import initial_params
+from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic
+from bench.verify import parity_data
+from bench.workloads import WORKLOADS
 
 INFO = DatasetInfo(name="noise", image_shape=(11, 8, 2), classes=5)
 ARCHITECTURES = {
@@ -34,6 +41,12 @@ ARCHITECTURES = {
     "cnn, kernel 5, pool 3, rows left over": Architecture(convs=(ConvBlock(filters=3, kernel=5, pool=3),)),
     "two convolutions": Architecture(
         convs=(ConvBlock(filters=3, kernel=5, pool=2), ConvBlock(filters=4, kernel=3, pool=2)), hidden=(6,)
+    ),
+    "batch normalisation": Architecture(
+        convs=(
+            ConvBlock(filters=3, kernel=3, pool=2, normalise=True),
+            ConvBlock(filters=4, kernel=3, pool=2, normalise=True),
+        ),
     ),
 }
 SPECS = {
@@ -70,17 +83,18 @@ def make_backend(architecture: Architecture, spec: OptimizerSpec = SPECS["sgd"],
 def test_every_gradient_is_the_slope_of_the_loss(architecture):
     backend, data = make_backend(architecture)
     images, labels = data.images[:6], data.labels[:6]
-    _, gradients = backend.loss_and_gradients(images, labels)
-    assert list(gradients) == list(backend.params)
+    _, gradients = backend.loss_and_gradients(images / 255, labels)
+    assert list(gradients) == [name for name in backend.params if not is_statistic(name)]
     rng = np.random.default_rng(1)
     h = 1e-6  # a central difference errs by about h^2 + 1e-16/h, 1e-10 here; slopes are 0.01 to 1
-    for name, value in backend.params.items():
+    for name in gradients:
+        value = backend.params[name]
         for place in rng.permutation(value.size)[:25]:
             index = np.unravel_index(place, value.shape)
             kept, losses = value[index], []
             for offset in (h, -h):
                 value[index] = kept + offset
-                losses.append(backend.loss_and_gradients(images, labels)[0])
+                losses.append(backend.loss_and_gradients(images / 255, labels)[0])
             value[index] = kept
             slope = (losses[0] - losses[1]) / (2 * h)
             assert gradients[name][index] == pytest.approx(slope, rel=1e-6, abs=1e-9), (name, index)
@@ -92,8 +106,8 @@ def test_every_gradient_is_the_slope_of_the_loss(architecture):
 def test_the_order_inside_a_batch_changes_nothing(architecture, seed):
     backend, data = make_backend(architecture)
     shuffled = np.random.default_rng(seed).permutation(10)
-    loss, gradients = backend.loss_and_gradients(data.images[:10], data.labels[:10])
-    other, others = backend.loss_and_gradients(data.images[shuffled], data.labels[shuffled])
+    loss, gradients = backend.loss_and_gradients(data.images[:10] / 255, data.labels[:10])
+    other, others = backend.loss_and_gradients(data.images[shuffled] / 255, data.labels[shuffled])
     assert other == pytest.approx(loss, rel=1e-13)  # sums in another order, in float64
     for name, gradient in gradients.items():
         np.testing.assert_allclose(others[name], gradient, rtol=0, atol=1e-13)
@@ -103,9 +117,9 @@ def test_the_order_inside_a_batch_changes_nothing(architecture, seed):
 @settings(max_examples=3)
 def test_the_loss_is_a_mean(copies):
     backend, data = make_backend(ARCHITECTURES["two convolutions"])
-    loss, gradients = backend.loss_and_gradients(data.images[:5], data.labels[:5])
+    loss, gradients = backend.loss_and_gradients(data.images[:5] / 255, data.labels[:5])
     again = np.tile(np.arange(5), copies)
-    other, others = backend.loss_and_gradients(data.images[again], data.labels[again])
+    other, others = backend.loss_and_gradients(data.images[again] / 255, data.labels[again])
     assert other == pytest.approx(loss, rel=1e-13)
     for name, gradient in gradients.items():
         np.testing.assert_allclose(others[name], gradient, rtol=0, atol=1e-13)
@@ -267,7 +281,7 @@ def test_training_applies_the_optimizer_to_the_gradients(name):
     losses = backend.train_steps_float64(order)
     optimizer = make_optimizer(SPECS[name])
     for step, batch in enumerate(order):
-        loss, gradients = other.loss_and_gradients(data.images[batch], data.labels[batch])
+        loss, gradients = other.loss_and_gradients(data.images[batch] / 255, data.labels[batch])
         assert losses[step] == loss
         optimizer.update(other.params, gradients, learning_rate(SPECS[name], step))
     for parameter, value in other.params.items():
@@ -334,3 +348,59 @@ def test_split_steps_are_the_same_steps_to_the_last_bit():
 
 def test_the_best_time_is_that_of_the_work():
     assert 0.01 <= best_seconds(lambda: time.sleep(0.01)) < 0.1
+
+
+def test_batch_normalisation_gives_each_filter_the_mean_and_spread_of_its_offset_and_scale():
+    architecture = Architecture(convs=(ConvBlock(filters=4, kernel=3, pool=1, normalise=True),))
+    info = DatasetInfo(name="noise", image_shape=(6, 5, 3), classes=4)
+    params = {
+        name: value.astype(np.float64) for name, value in initial_params(architecture, info, seed=1).items()
+    }
+    # An offset of ten deviations keeps ReLU from cutting anything off.
+    params |= {"conv1/scale": np.full(4, 2.0), "conv1/offset": np.full(4, 20.0)}
+    params["logits/kernel"] = np.eye(120)[:, :4]
+    pixels = np.random.default_rng(0).random((50, 6, 5, 3)) * 20
+    statistics: dict[str, Any] = {}
+    logits, _ = forward(architecture, params, pixels, statistics=statistics)
+    assert set(statistics) == {"conv1/mean", "conv1/variance"}
+    plain = convolve(pixels, params["conv1/kernel"])
+    np.testing.assert_allclose(statistics["conv1/mean"], plain.mean((0, 1, 2)))
+    np.testing.assert_allclose(statistics["conv1/variance"], plain.var((0, 1, 2)))
+    corner = (plain - plain.mean((0, 1, 2)))[:, 0, 0] / np.sqrt(plain.var((0, 1, 2)) + 1e-3)
+    np.testing.assert_allclose(logits, 2 * corner + 20)
+    by_running, _ = forward(architecture, params | statistics, pixels)
+    np.testing.assert_allclose(by_running, logits)
+
+
+def test_running_statistics_move_by_a_hundredth_towards_the_batchs():
+    workload = WORKLOADS["notebook-cifar-cnn"]
+    data = parity_data(workload)
+    backend = NumpyBackend(
+        parity.parity_workload(workload), data, mode="float64", device="cpu", precision="fp32"
+    )
+    backend.load_params(parity.start_params(workload, data))
+    before, order = dict(backend.params), np.arange(8, dtype=np.int32)[None]
+    drawn = draw(workload.augmentation, data.info, batch_size=8, seed=0, start=0, steps=1)
+    statistics = backend.batch_statistics(backend.pixels(order[0], drawn[0]))
+    backend.train_steps(order, drawn)
+    for name, value in statistics.items():
+        np.testing.assert_allclose(backend.params[name], 0.99 * before[name] + 0.01 * value)
+
+
+def test_tensorflow_1s_optimizers_take_their_first_step_by_hand():
+    g, r = 0.5, 0.01
+    for spec, expected in (
+        # m = 0.1 g, v = 0.001 g^2, rate r sqrt(0.001) / 0.1
+        (
+            OptimizerSpec(name="adam", learning_rate=r, epsilon=1e-2, epsilon_hat=True),
+            r * np.sqrt(0.001) / 0.1 * 0.1 * g / (np.sqrt(0.001) * g + 1e-2),
+        ),
+        # v = 0.9 * 1 + 0.1 g^2
+        (
+            OptimizerSpec(name="rmsprop", learning_rate=r, epsilon=1e-10, initial_square=1.0),
+            r * g / np.sqrt(0.9 + 0.1 * g**2),
+        ),
+    ):
+        params = {"p": np.array([1.0])}
+        make_optimizer(spec).update(params, {"p": np.array([g])}, r)
+        np.testing.assert_allclose(1.0 - params["p"], expected, rtol=1e-9)

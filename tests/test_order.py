@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.order import BatchOrder
+from bench.order import BatchOrder, StepOrder
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**40)).map(
     lambda drawn: {"images": max(drawn[:2]), "batch_size": min(drawn[:2]), "seed": drawn[2]}
@@ -54,3 +54,26 @@ def test_every_image_is_left_out_about_equally_often():
 def test_fewer_images_than_a_batch_are_refused(images):
     with pytest.raises(ValueError, match=f"{images} images do not fill one batch of 10"):
         BatchOrder(images=images, batch_size=10, seed=0)
+
+
+@given(SIZES, st.integers(0, 200), st.integers(1, 20))
+def test_a_step_order_has_no_image_twice_in_a_batch_and_is_the_same_however_it_is_asked_for(
+    sizes, start, count
+):
+    order = StepOrder(**sizes)
+    found = order.steps(start, count)
+    assert (found.dtype, found.shape) == (np.int32, (count, sizes["batch_size"]))
+    assert found.min() >= 0
+    assert found.max() < sizes["images"]
+    for row, batch in enumerate(found):
+        assert len(set(batch.tolist())) == sizes["batch_size"]
+        np.testing.assert_array_equal(order.steps(start + row, 1)[0], batch)
+    np.testing.assert_array_equal(order.epoch(1), order.steps(order.steps_per_epoch, order.steps_per_epoch))
+
+
+def test_a_step_order_draws_every_batch_by_itself():
+    order = StepOrder(images=1000, batch_size=100, seed=1)
+    epoch = order.epoch(0).ravel()
+    # Of 1,000 draws of 100 without replacement inside a batch, 651 of 1,000 images are met on average.
+    assert 600 < len(np.unique(epoch)) < 700
+    assert (order.steps(0, 1) != StepOrder(images=1000, batch_size=100, seed=2).steps(0, 1)).any()

@@ -17,7 +17,6 @@ from backends.numpy_backend import NumpyBackend
 from bench import datasets, parity, verify, worker
 from bench.errors import ContractError, DataError, UnavailableError
 from bench.initial import initial_params
-from bench.order import BatchOrder
 from bench.protocol import (
     AnyCommand,
     AnyEvent,
@@ -57,13 +56,13 @@ def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
     return events
 
 
-def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, BatchOrder, datasets.Dataset]:
+def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, worker.Batches, datasets.Dataset]:
     sample = datasets.load_sample("mnist", 400)
     workload = msgspec.structs.replace(find_workload(fakes.WORKLOAD), **changes)
     data = TrainingData(info=sample.info, images=sample.train_images, labels=sample.train_labels)
     backend = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
     backend.load_params(initial_params(workload.architecture, sample.info, seed=5))
-    return backend, BatchOrder(images=400, batch_size=workload.batch_size, seed=5), sample
+    return backend, worker.Batches(workload, data, seed=5), sample
 
 
 class Clockwork:
@@ -205,7 +204,7 @@ def test_the_trainer_walks_the_batch_order_without_gap_or_overlap() -> None:
     for steps in (1, 3, 7):
         window = trainer.train(steps)
         assert (window.steps, window.samples) == (steps, steps * 100)
-    np.testing.assert_array_equal(np.concatenate(seen), order.steps(0, 11))
+    np.testing.assert_array_equal(np.concatenate(seen), order.order(0, 11))
     assert trainer.steps == 11
     assert len(trainer.losses) == 7
 
@@ -241,9 +240,9 @@ def test_less_than_a_step_of_an_epoch_is_still_a_step() -> None:
     assert [point.steps for point in points] == [0, 1]
 
 
-def learned(backend: Any, order: BatchOrder, sample: datasets.Dataset, *, epochs: float) -> list[Any]:
+def learned(backend: Any, order: worker.Batches, sample: datasets.Dataset, *, epochs: float) -> list[Any]:
     events: list[AnyEvent] = []
-    worker.learn(backend, order, sample, epochs=epochs, emit=events.append)
+    worker.learn(backend, order, find_workload(fakes.WORKLOAD), sample, epochs=epochs, emit=events.append)
     assert all(isinstance(event, Evaluated) and event.of_epochs >= epochs for event in events)
     return [event.point for event in events if isinstance(event, Evaluated)]
 

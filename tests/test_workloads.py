@@ -7,7 +7,7 @@ import pytest
 
 from bench.datasets import DATASETS
 from bench.errors import UsageError
-from bench.workloads import MAIN_WORKLOADS, WORKLOADS, base_name, find_workload, swept
+from bench.workloads import MAIN_WORKLOADS, NOTEBOOKS, WORKLOADS, base_name, find_workload, swept
 
 PARAMETERS = {  # weights and biases, counted by hand
     "mnist-softmax": 784 * 10 + 10,
@@ -24,7 +24,8 @@ PARAMETERS["cifar100-cnn"] = PARAMETERS["cifar10-cnn"] + 129 * 90
 
 
 def test_these_are_all():
-    assert {name for name in WORKLOADS if name.count("-") < 2 or "fashion" in name} == set(PARAMETERS)
+    plain = {name for name in WORKLOADS if name.count("-") < 2 or "fashion" in name}
+    assert plain - {notebook.name for notebook in NOTEBOOKS} == set(PARAMETERS)
     assert set(MAIN_WORKLOADS) == {
         f"{data}-{net}" for data in ("mnist", "cifar10") for net in ("softmax", "mlp", "cnn")
     }
@@ -76,3 +77,39 @@ def test_a_swept_workload_differs_in_its_batch_and_has_no_target():
         msgspec.structs.replace(workload, target_accuracy=0.95)
     )
     assert base_name(larger.name) == base_name("mnist-mlp") == "mnist-mlp"
+
+
+NOTEBOOK_OPTIMIZERS = {
+    "notebook-one-layer": ("sgd", 0.003),
+    "notebook-softmax-plot": ("sgd", 0.005),
+    "notebook-cifar-cnn": ("adam", 1e-4),
+    "notebook-affine": ("sgd", 1e-4),
+    "notebook-convnet": ("rmsprop", 1e-3),
+    "notebook-softmax-save": ("sgd", 0.01),
+}
+
+
+def test_the_notebooks_are_as_they_were_specified():
+    assert {n.name: (n.optimizer.name, n.optimizer.learning_rate) for n in NOTEBOOKS} == NOTEBOOK_OPTIMIZERS
+    for notebook in NOTEBOOKS:
+        assert WORKLOADS[notebook.name] is notebook
+        assert (notebook.batch_size, notebook.optimizer.decay_rate, notebook.matched) == (100, 1.0, True)
+        on_cifar = notebook.dataset == "cifar10"
+        assert (notebook.loss, notebook.drawing) == (("mean", "steps") if on_cifar else ("sum", "epochs"))
+        assert notebook.held_out == (0 if on_cifar or notebook.name == "notebook-softmax-plot" else 5000)
+        assert (notebook.augmentation is not None) == on_cifar
+        if on_cifar or notebook.name == "notebook-convnet":
+            assert notebook.initialiser.name == "glorot_uniform"
+        else:
+            assert not notebook.architecture.convs
+            assert not notebook.architecture.hidden
+
+
+def test_the_cifar_notebooks_network_sees_24_pixels_and_normalises_its_first_convolution():
+    notebook = WORKLOADS["notebook-cifar-cnn"]
+    shapes = notebook.architecture.parameter_shapes(notebook.seen(DATASETS["cifar10"].info))
+    assert list(shapes)[:7] == [
+        "conv1/kernel", "conv1/scale", "conv1/offset", "conv1/mean", "conv1/variance",
+        "conv2/kernel", "conv2/bias",
+    ]  # fmt: skip
+    assert shapes["dense1/kernel"] == (6 * 6 * 64, 256)

@@ -1,0 +1,54 @@
+"""Augmentation in TensorFlow, a batch at a time on its device; `bench.augmentation` defines each part.
+
+The functions of `tf.image` change all images of a batch by one factor; these take one for every image.
+"""
+
+import tensorflow as tf
+
+from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
+
+
+def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
+    """Return uint8 images (n, h, w, 3), changed as `draws` say: float32 (n, crop, crop, 3)."""
+    x = tf.cast(crop_and_flip(images, draws, crop), tf.float32) / 255.0
+    values = draws[:, :, tf.newaxis, tf.newaxis, tf.newaxis]
+    x = turn_hue(x, values[:, HUE])
+    mean = tf.reduce_mean(x, axis=(1, 2), keepdims=True)
+    x = (x - mean) * values[:, CONTRAST] + mean + values[:, BRIGHTNESS]
+    x = scale_saturation(x, values[:, SATURATION])
+    return tf.clip_by_value(x, 0.0, 1.0)
+
+
+def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
+    """Return a window of each image, mirrored where told: uint8 (n, crop, crop, 3)."""
+    places = tf.range(crop)
+    rows = tf.cast(draws[:, ROW, tf.newaxis], tf.int32) + places
+    mirrored = draws[:, FLIP, tf.newaxis] == 1.0
+    columns = tf.cast(draws[:, COLUMN, tf.newaxis], tf.int32) + tf.where(mirrored, places[::-1], places)
+    windows = tf.gather(images, rows, axis=1, batch_dims=1)
+    return tf.gather(windows, columns, axis=2, batch_dims=1)
+
+
+def turn_hue(x: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
+    """Turn the hue of images (n, h, w, 3) in [0, 1] by so many turns (n, 1, 1, 1)."""
+    red, green, blue = tf.unstack(x, axis=-1)
+    value = tf.reduce_max(x, axis=-1)
+    chroma = value - tf.reduce_min(x, axis=-1)
+    safe = tf.where(chroma > 0.0, chroma, 1.0)
+    hue = tf.where(
+        value == red,
+        (green - blue) / safe,
+        tf.where(value == green, 2.0 + (blue - red) / safe, 4.0 + (red - green) / safe),
+    )
+    k = tf.math.floormod(tf.constant([5.0, 3.0, 1.0]) + hue[..., tf.newaxis] + 6.0 * turns, 6.0)
+    share = tf.clip_by_value(tf.minimum(k, 4.0 - k), 0.0, 1.0)
+    return value[..., tf.newaxis] - chroma[..., tf.newaxis] * share
+
+
+def scale_saturation(x: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Multiply the saturation of images (n, h, w, 3) by a factor (n, 1, 1, 1)."""
+    value = tf.reduce_max(x, axis=-1, keepdims=True)
+    chroma = value - tf.reduce_min(x, axis=-1, keepdims=True)
+    safe = tf.where(chroma > 0.0, chroma, 1.0)
+    factor = tf.where(value > 0.0, tf.minimum(factor, value / safe), 0.0)
+    return value - (value - x) * factor

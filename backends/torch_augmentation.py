@@ -1,0 +1,54 @@
+"""Augmentation in PyTorch, a batch at a time on its device; `bench.augmentation` defines each part.
+
+torchvision's functions change all images of a batch by one factor, or by a random one of their own.
+"""
+
+import torch
+from torch import Tensor
+
+from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
+
+
+def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
+    """Return those of uint8 images (N, h, w, 3) at `indices` (n,), changed: float32 (n, 3, crop, crop)."""
+    x = crop_and_flip(images, indices, draws, crop).permute(0, 3, 1, 2).float() / 255
+    values = draws[:, :, None, None, None]
+    x = turn_hue(x, values[:, HUE])
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    x = torch.lerp(mean, x, values[:, CONTRAST]) + values[:, BRIGHTNESS]
+    x = scale_saturation(x, values[:, SATURATION])
+    return x.clamp(0, 1).contiguous(memory_format=torch.channels_last)
+
+
+def crop_and_flip(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
+    """Gather a window of each image, mirrored where told: uint8 (n, crop, crop, 3)."""
+    places = torch.arange(crop, device=images.device)
+    rows = draws[:, ROW, None].long() + places
+    mirrored = draws[:, FLIP, None] == 1
+    columns = draws[:, COLUMN, None].long() + torch.where(mirrored, places.flip(0), places)
+    return images[indices[:, None, None], rows[:, :, None], columns[:, None, :]]
+
+
+def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Turn the hue of images (n, 3, h, w) in [0, 1] by so many turns (n, 1, 1, 1)."""
+    red, green, blue = x.unbind(1)
+    value, least = x.amax(1), x.amin(1)
+    chroma = value - least
+    safe = torch.where(chroma > 0, chroma, 1)
+    hue = torch.where(
+        value == red,
+        (green - blue) / safe,
+        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
+    )
+    sixths = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
+    k = (sixths + hue[:, None] + 6 * turns).remainder(6)
+    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
+
+
+def scale_saturation(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the saturation of images (n, 3, h, w) by a factor (n, 1, 1, 1)."""
+    value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    chroma = value - least
+    safe = torch.where(chroma > 0, chroma, 1)
+    factor = torch.where(value > 0, torch.minimum(factor, value / safe), 0)
+    return value - (value - x) * factor
