@@ -159,6 +159,11 @@ def the_peak_is_work_over_the_best_time() -> None:
         mock.patch.object(instruments, "TRIES_S", 0.0),
     ):
         assert instruments.best_seconds(lambda: None, torch.device("cpu")) == 0.1
+    with (
+        mock.patch.object(instruments, "cpu_seconds", side_effect=[0.3]),
+        mock.patch.object(instruments, "LONGEST_S", 0.0),
+    ):
+        assert instruments.best_seconds(lambda: None, torch.device("cpu")) == 0.3
 
 
 def the_peak_of_this_machine_is_credible() -> None:
