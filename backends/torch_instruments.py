@@ -10,8 +10,8 @@ from bench.records import Peak, StepSplit
 from bench.specs import Precision
 
 CPU_SIDE, CPU_HALF_SIDE, GPU_SIDE = 2048, 1024, 8192
-"""Rows of the square matrices whose product is timed. A CPU without instructions for bfloat16 takes a minute for
-a product of 2048, and seconds for one of 1024."""
+"""Rows of the square matrices whose product is timed. A CPU without instructions for bfloat16 takes a minute
+for a product of 2048, and seconds for one of 1024."""
 COPY_BYTES = 256 * 2**20
 TRIES, TRIES_S, LONGEST_S = 3, 0.4, 2.0
 """A thing is tried so often and for so many seconds at least, and once only where a try takes too long."""

@@ -11,6 +11,8 @@ being small beside them); `everything` counts all other arithmetic too, by the c
   one product of the first layer.
 - One operation an element: scaling a pixel, adding a bias, summing a bias gradient over batch and pixels,
   ReLU and its gradient, an exponential, a logarithm, a root, a division, a comparison.
+- Batch normalisation takes 8 an element (mean, squared difference and its mean, subtract, divide, scale,
+  offset), and its gradients 12, in place of the 2 of a bias.
 - Max-pooling of size p takes p p - 1 comparisons a window, and backward as many choices.
 - Softmax cross-entropy of c classes takes 4 c + 1 an image (largest, subtract, exponential, sum, logarithm,
   the label's entry, the mean over the batch), and its gradient 2 c + 1 (divide, subtract 1 at the label,
@@ -68,6 +70,7 @@ class _Layer(msgspec.Struct, frozen=True, kw_only=True):
     """Outputs after max-pooling; 0 where there is none."""
     pool: int = 1
     relu: bool = True
+    normalised: bool = False
 
 
 def training_flops(architecture: Architecture, info: DatasetInfo, batch_size: int) -> float:
@@ -77,7 +80,11 @@ def training_flops(architecture: Architecture, info: DatasetInfo, batch_size: in
 
 
 def step_work(workload: Workload, info: DatasetInfo) -> StepWork:
-    """Return all the work of one training step of a workload, whose data set is `info`."""
+    """Return all the work of one training step of a workload, whose data set is `info`.
+
+    What augmentation takes is not counted.
+    """
+    info = workload.seen(info)
     layers = _layers(workload.architecture, info)
     parameters = sum(layer.weights + layer.biases for layer in layers)
     products = training_flops(workload.architecture, info, workload.batch_size)
@@ -100,7 +107,8 @@ def _layers(architecture: Architecture, info: DatasetInfo) -> list[_Layer]:
                 multiplications=pixels * weights,
                 outputs=pixels * block.filters,
                 weights=weights,
-                biases=block.filters,
+                biases=block.filters * (2 if block.normalise else 1),
+                normalised=block.normalise,
                 pooled=height * width * channels if block.pool > 1 else 0,
                 pool=block.pool,
             )
@@ -125,7 +133,7 @@ def _operations_an_image(layers: list[_Layer], info: DatasetInfo) -> int:
     """Return the operations for one image that belong to no product, forward and backward."""
     count = math.prod(info.image_shape)
     for layer in layers:
-        bias = 2 * layer.outputs
+        bias = (20 if layer.normalised else 2) * layer.outputs
         relu = 2 * layer.outputs if layer.relu else 0
         pool = 2 * layer.pooled * (layer.pool**2 - 1)
         count += bias + relu + pool
@@ -135,15 +143,17 @@ def _operations_an_image(layers: list[_Layer], info: DatasetInfo) -> int:
 def _least_bytes(layers: list[_Layer], info: DatasetInfo, workload: Workload, parameters: int) -> float:
     """Return the traffic of a step in which every array is written once and read once.
 
-    The batch's uint8 images and labels are read. Of every layer the output after ReLU, the same after
-    pooling, and the gradients by both are written and read; every parameter, and every number the optimizer
-    keeps, is read and written by the update; every parameter's gradient is written and read. These are the
-    compulsory misses of a step (Williams, Waterman and Patterson, Roofline, 2009, on the 3Cs): a framework
-    that reads an array twice, as most do, moves more, and caches that keep an array from its writing to its
-    reading save some.
+    The batch's uint8 images and labels are read. Of every layer the output after ReLU, the same before batch
+    norm and after pooling, and the gradients by all of these are written and read; every parameter, and every
+    number the optimizer keeps, is read and written by the update; every parameter's gradient is written and
+    read. These are the compulsory misses of a step (Williams, Waterman and Patterson, Roofline, 2009, on the
+    3Cs): a framework that reads an array twice, as most do, moves more, and caches that keep an array from its
+    writing to its reading save some.
     """
     batch = workload.batch_size * (math.prod(info.image_shape) + 1)
-    activations = workload.batch_size * sum(layer.outputs + layer.pooled for layer in layers)
+    activations = workload.batch_size * sum(
+        layer.outputs * (2 if layer.normalised else 1) + layer.pooled for layer in layers
+    )
     kept = parameters * (1 + _SLOTS[workload.optimizer.name])
     # Twice for writing and reading; activations and parameters each have a gradient of their size.
     floats = 2 * (2 * activations) + 2 * (kept + parameters)

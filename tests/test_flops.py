@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from bench.datasets import DATASETS
 from bench.flops import step_work, training_flops
-from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic
 from bench.workloads import WORKLOADS
 
 SOFTMAX = Architecture()
@@ -133,8 +133,8 @@ def test_work_grows_with_the_batch_as_it_must(architecture, info, batch_size, ti
 def test_parameters_are_counted_as_the_architecture_says():
     for workload in WORKLOADS.values():
         info = DATASETS[workload.dataset].info
-        shapes = workload.architecture.parameter_shapes(info)
-        parameters = sum(math.prod(shape) for shape in shapes.values())
+        shapes = workload.architecture.parameter_shapes(workload.seen(info))
+        parameters = sum(math.prod(shape) for name, shape in shapes.items() if not is_statistic(name))
         plain, adam = (
             step_work(replace(workload, optimizer=OptimizerSpec(name=name, learning_rate=0.1)), info)
             for name in ("sgd", "adam")
@@ -147,4 +147,24 @@ def test_the_mnist_mlp_takes_what_the_literature_would_say():
     weights = (784 * 512, 512 * 256, 256 * 10)
     workload = WORKLOADS["mnist-mlp"]
     found = training_flops(workload.architecture, DATASETS["mnist"].info, workload.batch_size)
+    assert found == 100 * (6 * sum(weights) - 2 * weights[0])
+
+
+def test_batch_norm_costs_work_and_traffic_and_no_product():
+    info = DATASETS["cifar10"].info
+    plain = WORKLOADS["cifar10-cnn"]
+    blocks = tuple(replace(block, normalise=True) for block in plain.architecture.convs)
+    normalised = replace(plain, architecture=replace(plain.architecture, convs=blocks))
+    one, other = step_work(plain, info), step_work(normalised, info)
+    assert other.products == one.products
+    outputs = 64 * (32 * 32 + 16 * 16)
+    # 18 more operations an output and image, and 2 more parameters a filter, but for the bias that is gone.
+    assert other.everything - one.everything == 18 * outputs * plain.batch_size + 2 * 128
+    assert other.least_bytes > one.least_bytes
+
+
+def test_augmented_images_count_at_their_cropped_size():
+    notebook = WORKLOADS["notebook-cifar-cnn"]
+    found = step_work(notebook, DATASETS["cifar10"].info).products
+    weights = (75 * 64 * 24 * 24, 25 * 64 * 64 * 12 * 12, 2304 * 256, 256 * 128, 128 * 10)
     assert found == 100 * (6 * sum(weights) - 2 * weights[0])
