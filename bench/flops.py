@@ -147,8 +147,8 @@ def _least_bytes(layers: list[_Layer], info: DatasetInfo, workload: Workload, pa
     norm and after pooling, and the gradients by all of these are written and read; every parameter, and every
     number the optimizer keeps, is read and written by the update; every parameter's gradient is written and
     read. These are the compulsory misses of a step (Williams, Waterman and Patterson, Roofline, 2009, on the
-    3Cs): a framework that reads an array twice, as most do, moves more, and caches that keep an array from its
-    writing to its reading save some.
+    3Cs): a framework that reads an array twice, as most do, moves more, and caches that keep an array from
+    its writing to its reading save some.
     """
     batch = workload.batch_size * (math.prod(info.image_shape) + 1)
     activations = workload.batch_size * sum(
