@@ -169,7 +169,8 @@ def the_peak_is_work_over_the_best_time() -> None:
 def the_peak_of_this_machine_is_credible() -> None:
     for precision in ("fp32", "bf16"):
         found = make("eager", precision=precision).peak()
-        assert 1e9 < found.flops_per_s < 1e15, found
+        # Without instructions for bfloat16 a CPU reaches some hundred million a second.
+        assert (1e9 if precision == "fp32" else 1e8) < found.flops_per_s < 1e15, found
         assert 1e8 < found.bytes_per_s < 1e13, found
     import torch
 
