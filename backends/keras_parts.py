@@ -128,4 +128,4 @@ class RMSprop(keras.optimizers.RMSprop):
     def build(self, variables) -> None:
         super().build(variables)
         for square in self._velocities:
-            square.assign(ops.full_like(square, self._initial_square))
+            square.assign(ops.full(square.shape, self._initial_square))
