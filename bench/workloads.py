@@ -52,23 +52,23 @@ _HELD_OUT = 5000
 """What TensorFlow 1's reader of MNIST set aside for validation, at the beginning of the training split."""
 _ZEROS = Initialiser(name="zeros")
 
+
+def _notebook_softmax(name: str, rate: float, initialiser: Initialiser, *, held_out: int) -> Workload:
+    return Workload(
+        name=name,
+        dataset="mnist",
+        architecture=_SOFTMAX,
+        optimizer=OptimizerSpec(name="sgd", learning_rate=rate),
+        loss="sum",
+        initialiser=initialiser,
+        held_out=held_out,
+    )
+
+
 NOTEBOOKS: tuple[Workload, ...] = (
-    Workload(
-        name="notebook-one-layer",
-        dataset="mnist",
-        architecture=_SOFTMAX,
-        optimizer=OptimizerSpec(name="sgd", learning_rate=0.003),
-        loss="sum",
-        initialiser=_ZEROS,
-        held_out=_HELD_OUT,
-    ),
-    Workload(
-        name="notebook-softmax-plot",
-        dataset="mnist",
-        architecture=_SOFTMAX,
-        optimizer=OptimizerSpec(name="sgd", learning_rate=0.005),
-        loss="sum",
-        initialiser=Initialiser(name="truncated_normal", stddev=0.1),
+    _notebook_softmax("notebook-one-layer", 0.003, _ZEROS, held_out=_HELD_OUT),
+    _notebook_softmax(
+        "notebook-softmax-plot", 0.005, Initialiser(name="truncated_normal", stddev=0.1), held_out=0
     ),
     Workload(
         name="notebook-cifar-cnn",
@@ -82,15 +82,7 @@ NOTEBOOKS: tuple[Workload, ...] = (
             crop=24, hue=0.05, contrast=(0.3, 1.0), brightness=0.2, saturation=(0.0, 2.0)
         ),
     ),
-    Workload(
-        name="notebook-affine",
-        dataset="mnist",
-        architecture=_SOFTMAX,
-        optimizer=OptimizerSpec(name="sgd", learning_rate=1e-4),
-        loss="sum",
-        initialiser=Initialiser(name="normal", stddev=0.01),
-        held_out=_HELD_OUT,
-    ),
+    _notebook_softmax("notebook-affine", 1e-4, Initialiser(name="normal", stddev=0.01), held_out=_HELD_OUT),
     Workload(
         name="notebook-convnet",
         dataset="mnist",
@@ -101,18 +93,10 @@ NOTEBOOKS: tuple[Workload, ...] = (
         loss="sum",
         held_out=_HELD_OUT,
     ),
-    Workload(
-        name="notebook-softmax-save",
-        dataset="mnist",
-        architecture=_SOFTMAX,
-        optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
-        loss="sum",
-        initialiser=_ZEROS,
-        held_out=_HELD_OUT,
-    ),
+    _notebook_softmax("notebook-softmax-save", 0.01, _ZEROS, held_out=_HELD_OUT),
 )
-"""What the notebooks train, in their order: batches of 100, pixels / 255. What they do beside, such as their
-figures and how often they take them, is in docs/design.md."""
+"""What the notebooks train, in their order: batches of 100, pixels / 255. What they print and draw is not
+reproduced yet."""
 
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
     {
