@@ -8,7 +8,7 @@ adjust_hue_op.cc and adjust_saturation_op.cc), which a test holds this module to
 import numpy as np
 import numpy.typing as npt
 
-from bench.specs import Augmentation, DatasetInfo
+from bench.specs import Augmentation, DatasetInfo, Workload
 
 COLUMNS = ("row", "column", "flip", "hue", "contrast", "brightness", "saturation")
 """What is drawn for every image: the corner of the crop, in pixels; 1 to flip and else 0; how far the hue is
@@ -19,6 +19,21 @@ _STREAM = 1
 
 Draws = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float64]
+
+
+def draws_of(
+    workload: Workload, info: DatasetInfo, *, seed: int, start: int, steps: int
+) -> tuple[Draws, ...]:
+    """Return what a backend's `train_steps` is given beside the order: what `draw` draws, or nothing."""
+    if workload.augmentation is None:
+        return ()
+    size = workload.batch_size
+    return (draw(workload.augmentation, info, batch_size=size, seed=seed, start=start, steps=steps),)
+
+
+def seen_images(workload: Workload, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return images as the network sees them for evaluation: cropped, where it is trained on crops."""
+    return images if workload.augmentation is None else central_crop(images, workload.augmentation.crop)
 
 
 def draw(

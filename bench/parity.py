@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from backends.base import Augmenting, Backend, Params, TrainingData
 from backends.numpy_backend import Array, Arrays, NumpyBackend
-from bench.augmentation import Draws, central_crop, draw
+from bench.augmentation import Draws, draws_of, seen_images
 from bench.errors import BenchError
 from bench.initial import initial_params
 from bench.order import BatchOrder
@@ -42,6 +42,7 @@ GRADIENT_RATE = 1024.0
 SMALLEST_STEP = 1e-4
 """A smaller change of a parameter near one would be lost in the rounding of float32."""
 ADAM_EPSILON = 1e-3
+"""At least so large is epsilon: see `gentle`."""
 
 Kind = Literal["pixels", "logits", "loss", "gradient", "step", "steps", "losses"]
 
@@ -164,21 +165,22 @@ def start_params(workload: Workload, data: TrainingData) -> Params:
     return params
 
 
-def test_images(workload: Workload, data: TrainingData) -> npt.NDArray[np.uint8]:
-    """Return the images whose logits are compared, as the network sees them for evaluation."""
-    images = data.images[:TEST_IMAGES]
-    return images if workload.augmentation is None else central_crop(images, workload.augmentation.crop)
+def evaluated_images(workload: Workload, data: TrainingData) -> npt.NDArray[np.uint8]:
+    """Return the images whose logits are compared, as the network sees them."""
+    return seen_images(workload, data.images[:TEST_IMAGES])
 
 
 def _order(data: TrainingData) -> npt.NDArray[np.int32]:
     return BatchOrder(images=len(data.images), batch_size=BATCH, seed=SEED).steps(0, STEPS)
 
 
-def _draws(workload: Workload, data: TrainingData, start: int, steps: int) -> tuple[Draws, ...]:
-    """Return what `train_steps` is to be given beside the order: the draws, or nothing."""
-    if workload.augmentation is None:
-        return ()
-    return (draw(workload.augmentation, data.info, batch_size=BATCH, seed=SEED, start=start, steps=steps),)
+def _draws(workload: Workload, data: TrainingData) -> tuple[tuple[Draws, ...], tuple[Draws, ...]]:
+    """Return what `train_steps` is given beside the order in the first step, and in the others."""
+    small = parity_workload(workload)
+    return (
+        draws_of(small, data.info, seed=SEED, start=0, steps=1),
+        draws_of(small, data.info, seed=SEED, start=1, steps=STEPS - 1),
+    )
 
 
 def reference_trace(workload: Workload, data: TrainingData) -> Trace:
@@ -186,8 +188,8 @@ def reference_trace(workload: Workload, data: TrainingData) -> Trace:
     reference = NumpyBackend(parity_workload(workload), data, mode="float64", device="cpu", precision="fp32")
     reference.load_params(start_params(workload, data))
     order = _order(data)
-    drawn, later = _draws(workload, data, 0, 1), _draws(workload, data, 1, STEPS - 1)
-    logits = reference.logits(test_images(workload, data))
+    drawn, later = _draws(workload, data)
+    logits = reference.logits(evaluated_images(workload, data))
     pixels = reference.pixels(order[0], *(step[0] for step in drawn))
     _, gradients = reference.loss_and_gradients(pixels, data.labels[order[0]])
     first = reference.train_steps_float64(order[:1], *drawn)
@@ -213,12 +215,12 @@ def check_parity(
     sgd = OptimizerSpec(name="sgd", learning_rate=GRADIENT_RATE)
     backend = make_backend(msgspec.structs.replace(parity_workload(workload), optimizer=sgd), data)
     backend.load_params(start)
-    drawn, later = _draws(workload, data, 0, 1), _draws(workload, data, 1, STEPS - 1)
+    drawn, later = _draws(workload, data)
     errors: dict[Kind, dict[str, float]] = {}
     if trace.pixels is not None:
         found = cast(Augmenting, backend).augmented(order[0], drawn[0][0])
         errors["pixels"] = {"pixels": relative_error(found, trace.pixels)}
-    logits = backend.predict(test_images(workload, data))
+    logits = backend.predict(evaluated_images(workload, data))
     backend.train_steps(order[:1], *drawn)
     stepped = backend.export_params()
     gradients = {

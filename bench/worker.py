@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from backends.base import Backend, BackendInfo, Instrumented, OwnDefaults, TrainingData
 from bench import datasets, parity
-from bench.augmentation import Draws, central_crop, draw
+from bench.augmentation import Draws, draws_of, seen_images
 from bench.energy import Meter
 from bench.errors import BenchError, UnavailableError
 from bench.gpu import GpuMonitor
@@ -196,11 +196,7 @@ class Batches:
 
     def draws(self, start: int, steps: int) -> tuple[Draws, ...]:
         """Return what `train_steps` is given beside the order: how images are changed, or nothing."""
-        augmentation = self._workload.augmentation
-        if augmentation is None:
-            return ()
-        size = self._workload.batch_size
-        return (draw(augmentation, self._info, batch_size=size, seed=self._seed, start=start, steps=steps),)
+        return draws_of(self._workload, self._info, seed=self._seed, start=start, steps=steps)
 
 
 def own_defaults(backend: Backend) -> OwnDefaults:
@@ -341,11 +337,6 @@ def learn(
         emit(Evaluated(point=point, of_epochs=last / per_epoch))
 
 
-def seen_images(workload: Workload, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return images as the network sees them for evaluation."""
-    return images if workload.augmentation is None else central_crop(images, workload.augmentation.crop)
-
-
 def evaluate(
     backend: Backend, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
 ) -> tuple[float, float]:
@@ -396,7 +387,7 @@ def probe(task: ProbeTask, emit: Emit) -> None:
     backend = backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision)
     check_device(backend, cell)
     backend.load_params(parity.start_params(workload, data))
-    error = parity.relative_error(backend.predict(parity.test_images(workload, data)), trace.logits)
+    error = parity.relative_error(backend.predict(parity.evaluated_images(workload, data)), trace.logits)
     if not np.isfinite(error):
         raise parity.NotComparableError("its logits are not finite, or not of the reference's shape")
     emit(Probed(error=error))
