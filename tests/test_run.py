@@ -411,6 +411,7 @@ def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     site = fakes.distribution(tmp_path / "site", {"steady": "fakes:STEADY", "quick": "fakes:QUICK"})
     (tmp_path / "scratch").mkdir()  # what a killed harness leaves is found here
     environment = os.environ | {"PYTHONPATH": fakes.python_path(site), "TMPDIR": str(tmp_path / "scratch")}
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
     process = subprocess.Popen(
         [
             sys.executable, "-m", "bench", "run", "--sample", "--workload", fakes.WORKLOAD, "--device", "cpu",
