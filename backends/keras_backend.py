@@ -92,13 +92,12 @@ class KerasBackend:
 
     def save_state(self) -> State:
         return {
-            f"{number}/{variable.path}": np.array(variable.numpy())
-            for number, variable in enumerate(self._all_variables())
+            str(number): np.array(variable.numpy()) for number, variable in enumerate(self._all_variables())
         }
 
     def restore_state(self, state: State) -> None:
-        for variable, value in zip(self._all_variables(), state.values(), strict=True):
-            variable.assign(np.array(value))
+        for number, variable in enumerate(self._all_variables()):
+            variable.assign(np.array(state[str(number)]))
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
         engine = keras.backend.backend()

@@ -185,15 +185,12 @@ class TensorFlowBackend:
 
     def save_state(self) -> State:
         variables = [*self._network.variables, *self._optimizer.variables]
-        return {
-            f"{number}/{variable.path}": np.array(variable.numpy())
-            for number, variable in enumerate(variables)
-        }
+        return {str(number): np.array(variable.numpy()) for number, variable in enumerate(variables)}
 
     def restore_state(self, state: State) -> None:
         variables = [*self._network.variables, *self._optimizer.variables]
-        for variable, value in zip(variables, state.values(), strict=True):
-            variable.assign(value)
+        for number, variable in enumerate(variables):
+            variable.assign(state[str(number)])
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
         device = self._network.trainable_variables[0].value.device

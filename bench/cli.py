@@ -13,12 +13,19 @@ from typing import Any, NoReturn
 
 import click
 
-from bench import __version__
+from bench import __version__, cli_recipes
+from bench.cli_options import (
+    EXIT_INTERRUPTED,
+    EXIT_MEASURED_FAILURE,
+    EXIT_NOT_MEASURED,
+    offline,
+    own_python,
+    parse_pythons,
+    sample,
+    where_data,
+    where_results,
+)
 from bench.errors import BenchError, RecordError, UsageError
-
-EXIT_MEASURED_FAILURE = 1
-EXIT_NOT_MEASURED = 3
-EXIT_INTERRUPTED = 130
 
 _SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
 """Parameters that say nothing of what is measured, and so may stand beside --resume."""
@@ -62,10 +69,6 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return decorate
 
 
-own_python = click.option(
-    "--python", "pythons", multiple=True, metavar="NAME=PATH",
-    help="Interpreter of a backend's own environment.",
-)  # fmt: skip
 what_to_run = _options(
     click.option(
         "--workload", "workloads", multiple=True, metavar="NAME",
@@ -85,14 +88,6 @@ what_to_run = _options(
         help="How matrix products are computed.",
     ),
     own_python,
-)  # fmt: skip
-where_results = click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
-    metavar="DIR", help="Folder of the runs.",
-)  # fmt: skip
-where_data = click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR",
-    help="Folder of the data sets. [default: BENCH_DATA, else a cache]",
 )  # fmt: skip
 
 
@@ -123,11 +118,11 @@ def bench() -> None:
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."
 )
 @click.option("--dataset-limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images.")
-@click.option("--sample", is_flag=True, help="Use the shipped sample of each data set; no network is needed.")
+@sample
 @click.option("--require-target", is_flag=True, help="Exit 1 where a workload misses its target accuracy.")
 @where_results
 @where_data
-@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@offline
 @click.option("--resume", metavar="RUN", help="Go on with a run that was interrupted.")
 def run(
     *,
@@ -288,7 +283,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @own_python
 @where_results
 @where_data
-@click.option("--offline", is_flag=True, help="Fetch nothing.")
+@offline
 @click.option("--resume", metavar="RUN", help="Go on with a self-test that was interrupted.")
 @click.option("--again", metavar="RUN", help="Measure nothing: judge the windows of a self-test again.")
 def selftest(
@@ -311,7 +306,7 @@ def selftest(
     if again is not None:
         _refuse_beside("--again measures nothing", "again", "results")
     if again is None:
-        asked = collecting.Asking(**what, pythons=_pythons(pythons))
+        asked = collecting.Asking(**what, pythons=parse_pythons(pythons))
         with make_display(console) as display:
             measured = collecting.measure(
                 asked, results=results, cache=cache_dir(data), resume=resume, offline=offline, display=display
@@ -381,7 +376,7 @@ def list_(pythons: tuple[str, ...]) -> None:
     from bench.workloads import WORKLOADS
 
     registry = find_backends()
-    found = installed_versions(list(registry.backends.values()), _pythons(pythons))
+    found = installed_versions(list(registry.backends.values()), parse_pythons(pythons))
     click.echo("Workloads")
     for workload in WORKLOADS.values():
         target = f", target {workload.target_accuracy:.1%}" if workload.target_accuracy is not None else ""
@@ -419,7 +414,7 @@ def doctor(pythons: tuple[str, ...]) -> int:
     click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")
     click.echo(f"Driver    {environment.gpu_driver or 'no NVIDIA driver'}")
     click.echo(f"CPU has   {' '.join(environment.cpu_flags)}\n")
-    registry, own = find_backends(), _pythons(pythons)
+    registry, own = find_backends(), parse_pythons(pythons)
     for reason in registry.broken.values():
         click.echo(reason)
     found = installed_versions(list(registry.backends.values()), own)
@@ -451,7 +446,7 @@ def data() -> None:
 @click.option(
     "--from", "source", metavar="WHERE", help="Folder or address with the original files, tried first."
 )
-@click.option("--offline", is_flag=True, help="Use no network.")
+@offline
 def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline: bool) -> None:
     """Fetch data sets into the cache; mnist and cifar10 where none is named."""
     from rich.console import Console
@@ -523,18 +518,9 @@ def _asked(
 
     return Asked(
         workloads=workloads, backends=backends, modes=modes, device=device, precision=precision,
-        pythons=_pythons(pythons), sweep=sweep,
+        pythons=parse_pythons(pythons), sweep=sweep,
     )  # fmt: skip
 
 
-def _pythons(pairs: tuple[str, ...]) -> dict[str, Path]:
-    """Read NAME=PATH pairs; raise UsageError for one that is not, or whose path is no file."""
-    found: dict[str, Path] = {}
-    for pair in pairs:
-        name, equals, path = pair.partition("=")
-        if not (name and equals and path):
-            raise UsageError(f"--python {pair!r} is not NAME=PATH, such as torch=/envs/torch/bin/python.")
-        if not Path(path).is_file():
-            raise UsageError(f"--python {pair!r}: there is no file {path}.")
-        found[name] = Path(path)
-    return found
+for command in cli_recipes.COMMANDS:
+    bench.add_command(command)

@@ -240,13 +240,15 @@ def new_run(
         sample=wish.sample,
         cells=cells,
         workloads=tuple(workloads),
-        backends=tuple(_here(info, available, sizes.get(name)) for name, info in available.infos.items()),
+        backends=tuple(
+            backend_here(info, available, sizes.get(name)) for name, info in available.infos.items()
+        ),
         environment=capture_environment(),
     )
     return Run(folder=create_run(results, header), header=header, records=())
 
 
-def _here(info: BackendInfo, available: Available, size: Footprint | None) -> BackendHere:
+def backend_here(info: BackendInfo, available: Available, size: Footprint | None) -> BackendHere:
     return BackendHere(
         name=info.name,
         title=info.title,

@@ -8,7 +8,6 @@ frameworks print to standard output and standard error as they please.
 import math
 import os
 import sys
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,27 +15,25 @@ from typing import cast
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from backends.base import Backend, BackendInfo, Instrumented, OwnDefaults, TrainingData
 from bench import datasets, parity
-from bench.augmentation import Draws, draws_of, seen_images
+from bench.augmentation import seen_images
 from bench.energy import Meter
 from bench.errors import BenchError, UnavailableError
 from bench.gpu import GpuMonitor
 from bench.initial import initial_params
 from bench.machine import peak_rss_bytes
-from bench.order import BatchOrder, Permutation, StepOrder
 from bench.protocol import (
     AnyCommand,
     AnyEvent,
     Built,
     DataLoaded,
-    DataSource,
     Described,
     DeviceMemory,
     Done,
     Evaluated,
+    EvaluateTask,
     Failed,
     FirstStep,
     Imported,
@@ -50,16 +47,29 @@ from bench.protocol import (
     Started,
     Task,
     Timed,
+    TrainTask,
     Turn,
     Verified,
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
-from bench.records import EpochPoint, ParityCheck, Status, Window
+from bench.records import EpochPoint, ParityCheck, Status
 from bench.registry import load_backend
 from bench.schedule import evaluation_steps
 from bench.slowed import Slowed
 from bench.specs import Cell, Workload
+from bench.training import (
+    Batches,
+    NanLossError,
+    Stopwatch,
+    Trainer,
+    WrongDeviceError,
+    build,
+    check_device,
+    evaluate,
+    load_data,
+    training_data,
+)
 
 Emit = Callable[[AnyEvent], None]
 
@@ -71,14 +81,6 @@ caches, and its threads slept."""
 _CLOSER_STEPS = 20
 """Steps that are looked at to split one, at most; as many as take `WARMUP_S`."""
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
-
-
-class NanLossError(BenchError):
-    """Training lost its numbers."""
-
-
-class WrongDeviceError(BenchError):
-    """A backend ran somewhere else than it was asked to."""
 
 
 def main() -> None:
@@ -99,6 +101,14 @@ def main() -> None:
                 verify(task, emit)
             case ProbeTask():
                 probe(task, emit)
+            case TrainTask():
+                from bench.follow import follow  # with libraries that no measuring needs
+
+                follow(task, _import(task.backend, emit), emit)
+            case EvaluateTask():
+                from bench.follow import evaluate_model
+
+                evaluate_model(task, _import(task.backend, emit), emit)
         emit(Done())
     except Exception as error:  # the process ends here: whatever was raised becomes the job's status
         print_if_unforeseen(error)
@@ -166,39 +176,6 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
         emit(Learned(learn_s=clock.seconds()))
 
 
-def training_data(workload: Workload, dataset: datasets.Dataset) -> TrainingData:
-    """Return what the workload trains on: the training split without what it holds out."""
-    images, labels = (part[workload.held_out :] for part in (dataset.train_images, dataset.train_labels))
-    if len(images) < workload.batch_size:
-        raise UnavailableError(
-            f"{workload.name} holds out {workload.held_out} of {len(dataset.train_images)} training images, "
-            f"which leaves no batch of {workload.batch_size}"
-        )
-    return TrainingData(info=dataset.info, images=images, labels=labels)
-
-
-class Batches:
-    """What a training takes from step to step: the order of its images, and how each is changed."""
-
-    def __init__(
-        self, workload: Workload, data: TrainingData, *, seed: int, permute: Permutation | None = None
-    ) -> None:
-        self._workload, self._info, self._seed = workload, data.info, seed
-        kind = BatchOrder if workload.drawing == "epochs" else StepOrder
-        self._order = kind(
-            images=len(data.images), batch_size=workload.batch_size, seed=seed, permute=permute
-        )
-        self.steps_per_epoch = self._order.steps_per_epoch
-
-    def order(self, start: int, steps: int) -> npt.NDArray[np.int32]:
-        """Return the images of `steps` steps from step `start` on: int32 (steps, batch)."""
-        return self._order.steps(start, steps)
-
-    def draws(self, start: int, steps: int) -> tuple[Draws, ...]:
-        """Return what `train_steps` is given beside the order: how images are changed, or nothing."""
-        return draws_of(self._workload, self._info, seed=self._seed, start=start, steps=steps)
-
-
 def own_defaults(backend: Backend) -> OwnDefaults:
     """Return the backend as one that knows its framework's defaults, or raise UnavailableError."""
     if not (hasattr(backend, "initialise") and hasattr(backend, "permutation")):
@@ -207,63 +184,6 @@ def own_defaults(backend: Backend) -> OwnDefaults:
             "leave out the workloads that end in -defaults"
         )
     return cast(OwnDefaults, backend)
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter_ns()
-
-    def seconds(self) -> float:
-        return (time.perf_counter_ns() - self._start) / 1e9
-
-
-class Trainer:
-    """Walks a backend along its batch order and reads the clock around each stretch."""
-
-    def __init__(
-        self,
-        backend: Backend,
-        batches: Batches,
-        meter: Meter | None = None,
-        *,
-        plain: Backend | None = None,
-    ) -> None:
-        """`plain` trains what does not count, where `backend` is slowed."""
-        self._backend, self._batches, self._meter = backend, batches, meter
-        self._plain = plain or backend
-        self.steps = 0
-        self.train_s = 0.0
-        self.losses: npt.NDArray[np.float32] = np.empty(0, np.float32)
-        """The losses of the latest stretch."""
-
-    def lead(self, steps: int) -> None:
-        """Train steps that do not count."""
-        self._advance(self._plain, steps)
-
-    def train(self, steps: int) -> Window:
-        """Train so many steps; between the two clock readings there is training and nothing else."""
-        return self._advance(self._backend, steps)
-
-    def _advance(self, backend: Backend, steps: int) -> Window:
-        order, draws = self.next_batches(steps), self._batches.draws(self.steps, steps)
-        before_j = self._meter.read_j() if self._meter else None
-        clock = Stopwatch()
-        losses = backend.train_steps(order, *draws)
-        seconds = clock.seconds()
-        energy_j = self._meter.since(before_j) if self._meter else None
-        if not np.isfinite(losses).all():
-            first = self.steps + int(np.argmin(np.isfinite(losses)))
-            raise NanLossError(f"the loss of step {first} is not finite; a smaller learning rate may help")
-        self.steps += steps
-        self.train_s += seconds
-        self.losses = losses
-        return Window(steps=steps, samples=order.size, seconds=seconds, energy_j=energy_j)
-
-    def next_batches(self, steps: int) -> npt.NDArray[np.int32]:
-        """Return the order of the next steps, int32 (steps, batch), without training them."""
-        return self._batches.order(self.steps, steps)
 
 
 def warm_up(trainer: Trainer, window_s: float, emit: Emit) -> None:
@@ -337,19 +257,6 @@ def learn(
         emit(Evaluated(point=point, of_epochs=last / per_epoch))
 
 
-def evaluate(
-    backend: Backend, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
-) -> tuple[float, float]:
-    """Return mean cross-entropy and accuracy on a split, computed in float64 from the backend's logits."""
-    logits = backend.predict(images).astype(np.float64)
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
-    if not np.isfinite(loss):
-        raise NanLossError("the loss on the test images is not finite; a smaller learning rate may help")
-    return float(loss), float((logits.argmax(axis=1) == labels).mean())
-
-
 def verify(task: VerifyTask, emit: Emit) -> None:
     """Hold every case against its reference trace; one that fails does not keep the others from a try."""
     backend_class = _import(task.backend, emit)
@@ -362,11 +269,7 @@ def verify(task: VerifyTask, emit: Emit) -> None:
             data, trace = parity.load_trace(Path(case.trace))
 
             def make(workload: Workload, data: TrainingData, cell: Cell = cell) -> Backend:
-                backend = backend_class(
-                    workload, data, mode=cell.mode, device=cell.device, precision=cell.precision
-                )
-                check_device(backend, cell)
-                return backend
+                return build(backend_class, workload, data, cell)
 
             checks = parity.check_parity(make, case.workload, data, trace, cell.precision)
         except Exception as raised:
@@ -384,28 +287,13 @@ def probe(task: ProbeTask, emit: Emit) -> None:
     backend_class = _import(task.backend, emit)
     cell, workload = task.case.cell, parity.parity_workload(task.case.workload)
     data, trace = parity.load_trace(Path(task.case.trace))
-    backend = backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision)
-    check_device(backend, cell)
+    backend = build(backend_class, workload, data, cell)
     backend.load_params(parity.start_params(workload, data))
     error = parity.relative_error(backend.predict(parity.evaluated_images(workload, data)), trace.logits)
     if not np.isfinite(error):
         raise parity.NotComparableError("its logits are not finite, or not of the reference's shape")
     emit(Probed(error=error))
     emit(Described(facts=backend.describe()))
-
-
-def load_data(source: DataSource) -> datasets.Dataset:
-    """Return the data set, memory-mapped from the cache or from the shipped sample."""
-    if source.cache is None:
-        return datasets.load_sample(source.name, source.limit)
-    return datasets.load(source.name, cache=Path(source.cache), limit=source.limit)
-
-
-def check_device(backend: Backend, cell: Cell) -> None:
-    """Raise WrongDeviceError where a backend says that it runs on another device than the cell's."""
-    actual = backend.describe().get("device")
-    if actual != cell.device:
-        raise WrongDeviceError(f"asked to run on {cell.device}, it runs on {actual}")
 
 
 def status_of(error: Exception) -> Status:

@@ -44,6 +44,7 @@ from bench.protocol import (
     WarmedUp,
 )  # fmt: skip
 from bench.specs import Cell
+from bench.training import Batches, NanLossError, Trainer, WrongDeviceError, evaluate
 from bench.workloads import find_workload
 
 
@@ -56,13 +57,13 @@ def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
     return events
 
 
-def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, worker.Batches, datasets.Dataset]:
+def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, Batches, datasets.Dataset]:
     sample = datasets.load_sample("mnist", 400)
     workload = msgspec.structs.replace(find_workload(fakes.WORKLOAD), **changes)
     data = TrainingData(info=sample.info, images=sample.train_images, labels=sample.train_labels)
     backend = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
     backend.load_params(initial_params(workload.architecture, sample.info, seed=5))
-    return backend, worker.Batches(workload, data, seed=5), sample
+    return backend, Batches(workload, data, seed=5), sample
 
 
 class Clockwork:
@@ -169,7 +170,7 @@ def test_what_comes_before_a_window_is_not_slowed() -> None:
             calls.append((self.name, len(batches)))
             return backend.train_steps(batches)
 
-    trainer = worker.Trainer(Noting("slowed"), order, plain=Noting("plain"))  # type: ignore[arg-type]
+    trainer = Trainer(Noting("slowed"), order, plain=Noting("plain"))  # type: ignore[arg-type]
     worker.take_turns(trainer, 0.5, iter([Turn(steps=50)]), lambda _: None)
     assert calls == [("plain", 1), ("slowed", 50)]
     assert trainer.steps == 51
@@ -200,7 +201,7 @@ def test_the_trainer_walks_the_batch_order_without_gap_or_overlap() -> None:
             seen.append(batches)
             return backend.train_steps(batches)
 
-    trainer = worker.Trainer(Recorder(), order)  # type: ignore[arg-type]
+    trainer = Trainer(Recorder(), order)  # type: ignore[arg-type]
     for steps in (1, 3, 7):
         window = trainer.train(steps)
         assert (window.steps, window.samples) == (steps, steps * 100)
@@ -216,9 +217,9 @@ def test_a_loss_that_is_no_number_is_named_by_its_step() -> None:
         def train_steps(self, batches: Any) -> Any:
             return np.where(np.arange(len(batches)) == 2, np.inf, 1.0).astype(np.float32)
 
-    trainer = worker.Trainer(Broken(), order)  # type: ignore[arg-type]
+    trainer = Trainer(Broken(), order)  # type: ignore[arg-type]
     trainer.train(2)
-    with pytest.raises(worker.NanLossError, match="the loss of step 4 is not finite"):
+    with pytest.raises(NanLossError, match="the loss of step 4 is not finite"):
         trainer.train(3)
 
 
@@ -240,7 +241,7 @@ def test_less_than_a_step_of_an_epoch_is_still_a_step() -> None:
     assert [point.steps for point in points] == [0, 1]
 
 
-def learned(backend: Any, order: worker.Batches, sample: datasets.Dataset, *, epochs: float) -> list[Any]:
+def learned(backend: Any, order: Batches, sample: datasets.Dataset, *, epochs: float) -> list[Any]:
     events: list[AnyEvent] = []
     worker.learn(backend, order, find_workload(fakes.WORKLOAD), sample, epochs=epochs, emit=events.append)
     assert all(isinstance(event, Evaluated) and event.of_epochs >= epochs for event in events)
@@ -284,7 +285,7 @@ def test_accuracy_and_loss_are_of_the_whole_split() -> None:
     images[:, 0, 0, 0] = np.arange(40) % 10
     labels = images[:, 0, 0, 0].copy()
     labels[:10] = (labels[:10] + 1) % 10
-    loss, accuracy = worker.evaluate(Oracle(), images, labels)  # type: ignore[arg-type]
+    loss, accuracy = evaluate(Oracle(), images, labels)  # type: ignore[arg-type]
     assert accuracy == 0.75
     norm = np.log(np.exp(4.0) + 9)
     assert loss == pytest.approx(0.75 * (norm - 4.0) + 0.25 * norm, rel=1e-12)
@@ -295,8 +296,8 @@ def test_a_test_loss_that_is_no_number_is_an_error() -> None:
         def predict(self, images: Any) -> Any:
             return np.full((len(images), 10), np.nan, np.float32)
 
-    with pytest.raises(worker.NanLossError, match="test images"):
-        worker.evaluate(Lost(), np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.uint8))  # type: ignore[arg-type]
+    with pytest.raises(NanLossError, match="test images"):
+        evaluate(Lost(), np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.uint8))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -308,8 +309,8 @@ def test_a_test_loss_that_is_no_number_is_an_error() -> None:
         (OSError(12, "Cannot allocate memory"), "out_of_memory"),
         (ImportError("No module named 'x'"), "unavailable"),
         (UnavailableError("no bf16 here"), "unavailable"),
-        (worker.NanLossError("lost"), "nan_loss"),
-        (worker.WrongDeviceError("elsewhere"), "wrong_device"),
+        (NanLossError("lost"), "nan_loss"),
+        (WrongDeviceError("elsewhere"), "wrong_device"),
         (ContractError("lacks predict"), "failed"),
         (DataError("digest"), "failed"),
         (ValueError("shapes"), "failed"),

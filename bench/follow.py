@@ -1,0 +1,147 @@
+"""What a worker does to follow a recipe: train from figure to figure, evaluate, and keep checkpoints."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.base import Backend, TrainingData
+from bench import checkpoints
+from bench.augmentation import augment, seen_images
+from bench.datasets import Dataset
+from bench.initial import initial_params
+from bench.protocol import (
+    AnyEvent,
+    CheckpointSaved,
+    EvaluateTask,
+    FigureMade,
+    ModelSaved,
+    Scored,
+    Trained,
+    TrainTask,
+)
+from bench.specs import Workload
+from bench.training import Batches, Trainer, build, evaluate, load_data, training_data
+from bench.trainings import LATEST, Figure, distribution
+
+Emit = Callable[[AnyEvent], None]
+
+STRETCH = 50
+"""Steps to a call of `train_steps` at most, counted from 0: how often progress can be told. It does not hang
+on time, so that a training and its repetition make the same calls."""
+_NONE: npt.NDArray[np.float32] = np.empty(0, np.float32)
+
+
+def follow(task: TrainTask, backend_class: type[Backend], emit: Emit) -> None:
+    """Train from the checkpoint that is named, or from the start, to the last step; write the model."""
+    folder, workload = Path(task.folder), task.workload
+    dataset = load_data(task.data)
+    data = training_data(workload, dataset)
+    backend = build(backend_class, workload, data, task.cell)
+    backend.load_params(
+        initial_params(
+            workload.architecture,
+            workload.seen(dataset.info),
+            seed=task.seed,
+            initialiser=workload.initialiser,
+        )
+    )
+    batches = Batches(workload, data, seed=task.seed)
+    trainer, losses, made = Trainer(backend, batches), _NONE, -1
+    if task.checkpoint is not None:
+        begun = checkpoints.load_checkpoint(Path(task.checkpoint))
+        backend.restore_state(begun.state)
+        made, losses = begun.about.step, begun.losses
+        trainer = Trainer(backend, batches, steps=made, train_s=begun.about.train_s)
+    looker = _Looker(backend, workload, data, dataset, batches)
+    for stop in stops(task):
+        if stop > trainer.steps:
+            trainer.train(stop - trainer.steps)
+            losses = np.concatenate([losses, trainer.losses])
+            emit(Trained(step=stop, train_s=trainer.train_s))
+        if stop in task.figures and stop > made:
+            emit(FigureMade(figure=looker.look(trainer, losses)))
+            losses = _NONE
+        if stop > max(made, 0) and (stop % task.checkpoint_every == 0 or stop == task.steps):
+            checkpoints.save_checkpoint(
+                folder, backend.save_state(), step=stop, train_s=trainer.train_s, losses=losses
+            )
+            emit(CheckpointSaved(step=stop))
+    path = folder / checkpoints.model_name(workload.name, task.steps)
+    checkpoints.save_model(
+        path,
+        backend.export_params(),
+        step=task.steps,
+        workload=workload,
+        cell=task.cell,
+        seed=task.seed,
+    )
+    emit(ModelSaved(path=path.name))
+
+
+def stops(task: TrainTask) -> list[int]:
+    """Return after which steps training pauses: for progress, figures and checkpoints, and at the end."""
+    every = (STRETCH, task.checkpoint_every)
+    regular = {stop for step in every for stop in range(0, task.steps + 1, step)}
+    return sorted(regular | set(task.figures) | {task.steps})
+
+
+class _Looker:
+    """Evaluates where a training stands."""
+
+    def __init__(
+        self, backend: Backend, workload: Workload, data: TrainingData, dataset: Dataset, batches: Batches
+    ) -> None:
+        self._backend, self._workload, self._data, self._batches = backend, workload, data, batches
+        self._test_images = seen_images(workload, dataset.test_images)
+        self._test_labels = dataset.test_labels
+
+    def look(self, trainer: Trainer, losses: npt.NDArray[np.float32]) -> Figure:
+        step = trainer.steps
+        images, labels = latest_images(self._workload, self._data, self._batches, step)
+        train_loss, train_accuracy = evaluate(self._backend, images, labels)
+        test_loss, test_accuracy = evaluate(self._backend, self._test_images, self._test_labels)
+        return Figure(
+            step=step,
+            train_s=trainer.train_s,
+            train_loss=train_loss,
+            train_accuracy=train_accuracy,
+            test_loss=test_loss,
+            test_accuracy=test_accuracy,
+            losses=losses.astype("<f4").tobytes(),
+            distributions={
+                name: distribution(value) for name, value in self._backend.export_params().items()
+            },
+        )
+
+
+def latest_images(
+    workload: Workload, data: TrainingData, batches: Batches, step: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return images and labels of the `LATEST` batches before a step, or of the first where there is none.
+
+    Augmented images are those that the network saw, rounded to whole levels of 256, as `predict` takes them.
+    """
+    start = max(step - LATEST, 0)
+    count = max(step - start, 1)
+    order = batches.order(start, count).ravel()
+    images = data.images[order]
+    for draws in batches.draws(start, count):
+        if workload.augmentation is not None:
+            pixels = augment(images, draws.reshape(len(order), -1), workload.augmentation.crop)
+            images = np.rint(255 * pixels).astype(np.uint8)
+    return images, data.labels[order]
+
+
+def evaluate_model(task: EvaluateTask, backend_class: type[Backend], emit: Emit) -> None:
+    """Load a model, and write the logits of the test images to the file that is named."""
+    model = checkpoints.load_model(Path(task.model))
+    dataset = load_data(task.data)
+    workload = model.about.workload
+    backend = build(backend_class, workload, training_data(workload, dataset), task.cell)
+    backend.load_params(model.params)
+    images = seen_images(workload, dataset.test_images)
+    loss, accuracy = evaluate(backend, images, dataset.test_labels)
+    np.save(task.logits, backend.predict(images), allow_pickle=False)
+    emit(Scored(test_loss=loss, test_accuracy=accuracy))

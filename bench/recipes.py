@@ -1,0 +1,189 @@
+"""The recipes: how each notebook trains its workload, how often it looks, and what it prints.
+
+A step is counted by the updates done before it is looked at. The notebooks 000 and 003 print "step i" after
+their update i + 1, so that their step 0 is 1 here; 001 prints before it, so that its step 0 is 0 here too.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from bench.errors import UsageError, unknown
+from bench.specs import Workload
+from bench.workloads import find_workload
+
+Measure: TypeAlias = Literal["test accuracy", "test loss", "train accuracy"]
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that a notebook prints or promises: one value, or a range where the text names one."""
+
+    step: int
+    """Updates done."""
+    measure: Measure
+    low: float
+    high: float
+    """Shares for accuracies, nats an image for losses."""
+    text: str
+    """The figure as the notebook has it."""
+
+
+class Recipe(msgspec.Struct, frozen=True, kw_only=True):
+    """One training of a notebook, to be followed in any framework."""
+
+    workload: Workload
+    steps: int
+    first: int
+    """Updates done before the first figure."""
+    every: int
+    """Updates from figure to figure; there is one after the last update, too."""
+    checkpoint_every: int
+    published: tuple[Published, ...]
+    loss_scale: float = 1.0
+    loss_unit: str = "nats an image"
+    """The loss as the notebook prints it: the mean over the images, times `loss_scale`."""
+
+    @property
+    def name(self) -> str:
+        return self.workload.name
+
+
+def figure_steps(recipe: Recipe, steps: int) -> tuple[int, ...]:
+    """Return after how many updates of `steps` a figure is due, the last included."""
+    return tuple(sorted({*range(recipe.first, steps + 1, recipe.every), steps}))
+
+
+def _value(step: int, value: float, text: str, measure: Measure = "test accuracy") -> Published:
+    return Published(step=step, measure=measure, low=value, high=value, text=text)
+
+
+_SUMMED = "nats, summed over the test images"
+_TEST_IMAGES = 10_000
+
+RECIPES: Mapping[str, Recipe] = MappingProxyType(
+    {
+        recipe.name: recipe
+        for recipe in (
+            Recipe(
+                workload=find_workload("notebook-one-layer"),
+                steps=1000,
+                first=1,
+                every=100,
+                checkpoint_every=500,
+                published=(
+                    _value(1, 0.279, "0.279 at step 0"),
+                    _value(101, 0.8912, "0.8912 at step 100"),
+                    _value(501, 0.9115, "0.9115 at step 500"),
+                    _value(801, 0.9149, "0.9149 at step 800, a second run"),
+                    _value(901, 0.9163, "0.9163 at step 900"),
+                    _value(1, 20985 / _TEST_IMAGES, "20985 at step 0", "test loss"),
+                    _value(901, 2979 / _TEST_IMAGES, "2979 at step 900", "test loss"),
+                ),
+                loss_scale=_TEST_IMAGES,
+                loss_unit=_SUMMED,
+            ),
+            Recipe(
+                workload=find_workload("notebook-softmax-plot"),
+                steps=5000,
+                first=0,
+                every=100,
+                checkpoint_every=1000,
+                published=(
+                    _value(0, 0.0936, "0.0936 at step 0"),
+                    _value(100, 0.8798, "0.8798 at step 100"),
+                    _value(4900, 0.9240, "0.9240 at step 4,900"),
+                    _value(5000, 0.9238, "0.9238 at step 5,000"),
+                    _value(5000, 0.276, "27.6 at step 5,000", "test loss"),
+                ),
+                loss_scale=100,
+                loss_unit="nats, of 100 images",
+            ),
+            Recipe(
+                workload=find_workload("notebook-cifar-cnn"),
+                steps=11_120,
+                first=0,
+                every=1000,
+                checkpoint_every=1000,
+                published=(
+                    _value(11_120, 0.730, "73.0 % of one distorted batch at step 11,120", "train accuracy"),
+                    Published(
+                        step=11_120,
+                        measure="test accuracy",
+                        low=0.795,
+                        high=0.805,
+                        text='"about 80 %", which is read as 79.5 to 80.5 %',
+                    ),
+                ),
+            ),
+            Recipe(
+                workload=find_workload("notebook-affine"),
+                steps=30_001,
+                first=1,
+                every=500,
+                checkpoint_every=5000,
+                published=(
+                    Published(
+                        step=30_001,
+                        measure="test accuracy",
+                        low=0.91,
+                        high=0.93,
+                        text='"between 91 and 93 %"',
+                    ),
+                ),
+            ),
+            Recipe(
+                workload=find_workload("notebook-convnet"),
+                steps=5001,
+                first=1,
+                every=500,
+                checkpoint_every=1000,
+                published=(
+                    Published(
+                        step=5001, measure="test accuracy", low=0.99, high=1.0, text='"well over 99 %"'
+                    ),
+                ),
+            ),
+            Recipe(
+                workload=find_workload("notebook-softmax-save"),
+                steps=1000,
+                first=0,
+                every=100,
+                checkpoint_every=500,
+                published=(_value(1000, 0.9184, "0.9184 at the end"),),
+            ),
+        )
+    }
+)
+
+
+def find_recipe(name: str) -> Recipe:
+    """Return the recipe of that name, with or without `notebook-`; raise UsageError where there is none."""
+    for known in (name, f"notebook-{name}"):
+        if known in RECIPES:
+            return RECIPES[known]
+    raise unknown("recipe", name, list(RECIPES), "bench list shows all")
+
+
+def on_dataset(recipe: Recipe, dataset: str) -> Recipe:
+    """Return a recipe that trains on another data set; the notebook's figures do not hold for it.
+
+    Raises UsageError where the data set has fewer rows or columns than the recipe crops to.
+    """
+    from bench.datasets import DATASETS
+
+    if dataset == recipe.workload.dataset:
+        return recipe
+    if dataset not in DATASETS:
+        raise unknown("data set", dataset, list(DATASETS), "bench data fetch NAME fetches one")
+    height, width, _ = DATASETS[dataset].info.image_shape
+    augmentation = recipe.workload.augmentation
+    if augmentation is not None and augmentation.crop > min(height, width):
+        raise UsageError(
+            f"{recipe.name} crops to {augmentation.crop} pixels; {dataset} has {height} by {width}."
+        )
+    workload = msgspec.structs.replace(
+        recipe.workload, name=f"{recipe.name}-{dataset}", dataset=dataset, target_accuracy=None
+    )
+    return msgspec.structs.replace(recipe, workload=workload, published=())

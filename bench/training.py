@@ -1,0 +1,154 @@
+"""A training as every task of a worker drives it: its data, its batches, steps under a clock, evaluation."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.base import Backend, TrainingData
+from bench import datasets
+from bench.augmentation import Draws, draws_of
+from bench.energy import Meter
+from bench.errors import BenchError, UnavailableError
+from bench.order import BatchOrder, Permutation, StepOrder
+from bench.protocol import DataSource
+from bench.records import Window
+from bench.specs import Cell, Workload
+
+
+class NanLossError(BenchError):
+    """Training lost its numbers."""
+
+
+class WrongDeviceError(BenchError):
+    """A backend ran somewhere else than it was asked to."""
+
+
+def build(backend_class: type[Backend], workload: Workload, data: TrainingData, cell: Cell) -> Backend:
+    """Return a backend, built; raise WrongDeviceError where it is on another device than the cell's."""
+    backend = backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision)
+    check_device(backend, cell)
+    return backend
+
+
+def check_device(backend: Backend, cell: Cell) -> None:
+    """Raise WrongDeviceError where a backend says that it runs on another device than the cell's."""
+    actual = backend.describe().get("device")
+    if actual != cell.device:
+        raise WrongDeviceError(f"asked to run on {cell.device}, it runs on {actual}")
+
+
+def load_data(source: DataSource) -> datasets.Dataset:
+    """Return the data set, memory-mapped from the cache or from the shipped sample."""
+    if source.cache is None:
+        return datasets.load_sample(source.name, source.limit)
+    return datasets.load(source.name, cache=Path(source.cache), limit=source.limit)
+
+
+def training_data(workload: Workload, dataset: datasets.Dataset) -> TrainingData:
+    """Return what the workload trains on: the training split without what it holds out."""
+    images, labels = (part[workload.held_out :] for part in (dataset.train_images, dataset.train_labels))
+    if len(images) < workload.batch_size:
+        raise UnavailableError(
+            f"{workload.name} holds out {workload.held_out} of {len(dataset.train_images)} training images, "
+            f"which leaves no batch of {workload.batch_size}"
+        )
+    return TrainingData(info=dataset.info, images=images, labels=labels)
+
+
+class Batches:
+    """What a training takes from step to step: the order of its images, and how each is changed."""
+
+    def __init__(
+        self, workload: Workload, data: TrainingData, *, seed: int, permute: Permutation | None = None
+    ) -> None:
+        self._workload, self._info, self._seed = workload, data.info, seed
+        kind = BatchOrder if workload.drawing == "epochs" else StepOrder
+        self._order = kind(
+            images=len(data.images), batch_size=workload.batch_size, seed=seed, permute=permute
+        )
+        self.steps_per_epoch = self._order.steps_per_epoch
+
+    def order(self, start: int, steps: int) -> npt.NDArray[np.int32]:
+        """Return the images of `steps` steps from step `start` on: int32 (steps, batch)."""
+        return self._order.steps(start, steps)
+
+    def draws(self, start: int, steps: int) -> tuple[Draws, ...]:
+        """Return what `train_steps` is given beside the order: how images are changed, or nothing."""
+        return draws_of(self._workload, self._info, seed=self._seed, start=start, steps=steps)
+
+
+class Stopwatch:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter_ns()
+
+    def seconds(self) -> float:
+        return (time.perf_counter_ns() - self._start) / 1e9
+
+
+class Trainer:
+    """Walks a backend along its batch order and reads the clock around each stretch."""
+
+    def __init__(
+        self,
+        backend: Backend,
+        batches: Batches,
+        meter: Meter | None = None,
+        *,
+        plain: Backend | None = None,
+        steps: int = 0,
+        train_s: float = 0.0,
+    ) -> None:
+        """`plain` trains what does not count, where `backend` is slowed.
+
+        `steps` and `train_s` are what was trained before, where `backend` has taken up its state.
+        """
+        self._backend, self._batches, self._meter = backend, batches, meter
+        self._plain = plain or backend
+        self.steps = steps
+        self.train_s = train_s
+        self.losses: npt.NDArray[np.float32] = np.empty(0, np.float32)
+        """The losses of the latest stretch."""
+
+    def lead(self, steps: int) -> None:
+        """Train steps that do not count."""
+        self._advance(self._plain, steps)
+
+    def train(self, steps: int) -> Window:
+        """Train so many steps; between the two clock readings there is training and nothing else."""
+        return self._advance(self._backend, steps)
+
+    def _advance(self, backend: Backend, steps: int) -> Window:
+        order, draws = self.next_batches(steps), self._batches.draws(self.steps, steps)
+        before_j = self._meter.read_j() if self._meter else None
+        clock = Stopwatch()
+        losses = backend.train_steps(order, *draws)
+        seconds = clock.seconds()
+        energy_j = self._meter.since(before_j) if self._meter else None
+        if not np.isfinite(losses).all():
+            first = self.steps + int(np.argmin(np.isfinite(losses)))
+            raise NanLossError(f"the loss of step {first} is not finite; a smaller learning rate may help")
+        self.steps += steps
+        self.train_s += seconds
+        self.losses = losses
+        return Window(steps=steps, samples=order.size, seconds=seconds, energy_j=energy_j)
+
+    def next_batches(self, steps: int) -> npt.NDArray[np.int32]:
+        """Return the order of the next steps, int32 (steps, batch), without training them."""
+        return self._batches.order(self.steps, steps)
+
+
+def evaluate(
+    backend: Backend, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
+) -> tuple[float, float]:
+    """Return mean cross-entropy and accuracy on a split, computed in float64 from the backend's logits."""
+    logits = backend.predict(images).astype(np.float64)
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
+    if not np.isfinite(loss):
+        raise NanLossError("the loss on the test images is not finite; a smaller learning rate may help")
+    return float(loss), float((logits.argmax(axis=1) == labels).mean())

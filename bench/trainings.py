@@ -1,0 +1,132 @@
+"""A training's folder: what was trained, on what, and the figures along the way, raw.
+
+The folder holds `train.json` (a `TrainingHeader`), `figures.jsonl` (a `Figure` a line, on disk before the
+next is begun), `checkpoints/`, and in the end the model, named by its step.
+"""
+
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bench import folders
+from bench.errors import UsageError
+from bench.machine import Environment
+from bench.records import BackendHere
+from bench.specs import Cell, Workload
+
+SCHEMA = 1
+HEADER = "train.json"
+FIGURES = "figures.jsonl"
+CHECKPOINTS = "checkpoints"
+EVENTS = "events"
+LATEST = 10
+BINS = 30
+QUANTILES = (0.0, 0.0228, 0.1587, 0.5, 0.8413, 0.9772, 1.0)
+"""The ends, the median, and where a normal distribution has one and two standard deviations."""
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True):
+    """How the values of a parameter are spread."""
+
+    quantiles: tuple[float, ...]
+    """At `QUANTILES`."""
+    counts: tuple[int, ...]
+    """Values in each of `BINS` bins of equal width between the ends."""
+    total: float
+    total_of_squares: float
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a training stood after so many updates; losses are nats an image, accuracies shares."""
+
+    step: int
+    train_s: float
+    """Seconds of training up to here, of all attempts that led here, evaluation excluded."""
+    train_loss: float
+    train_accuracy: float
+    """On the latest `LATEST` batches, or on the first before any step; augmented images are as the network
+    saw them, rounded to whole levels of 256."""
+    test_loss: float
+    test_accuracy: float
+    losses: bytes
+    """The loss of every step since the figure before, as `train_steps` returned it: float32, little-endian
+    (base64 in the file)."""
+    distributions: dict[str, Distribution]
+    """Of every parameter, by its canonical name."""
+
+
+class TrainingHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked, of what, on which machine."""
+
+    schema: int = SCHEMA
+    created_at: str
+    command: tuple[str, ...]
+    recipe: str
+    steps: int
+    cell: Cell
+    workload: Workload
+    seed: int
+    limit: int | None
+    """How many images of each split are used; None: all."""
+    sample: bool
+    """Whether it trains on the shipped sample of the data set."""
+    backend: BackendHere
+    environment: Environment
+
+
+class Training(msgspec.Struct, frozen=True, kw_only=True):
+    """A training as read from its folder; `rejected` names every line that could not be read, and why."""
+
+    folder: Path
+    header: TrainingHeader
+    figures: tuple[Figure, ...]
+    rejected: tuple[str, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.figures) and self.figures[-1].step >= self.header.steps
+
+    @property
+    def losses(self) -> npt.NDArray[np.float32]:
+        """The loss of every step: float32 (steps,)."""
+        return np.frombuffer(b"".join(figure.losses for figure in self.figures), "<f4")
+
+    def at(self, step: int) -> Figure | None:
+        return next((figure for figure in self.figures if figure.step == step), None)
+
+
+def distribution(values: npt.NDArray[np.float32]) -> Distribution:
+    """Return how the values of one parameter are spread."""
+    wide = values.astype(np.float64).ravel()
+    counts, _ = np.histogram(wide, BINS, (float(wide.min()), float(wide.max())))
+    return Distribution(
+        quantiles=tuple(float(value) for value in np.quantile(wide, QUANTILES)),
+        counts=tuple(int(count) for count in counts),
+        total=float(wide.sum()),
+        total_of_squares=float((wide * wide).sum()),
+    )
+
+
+def read_training(folder: Path) -> Training:
+    """Read a training; a line that is cut off or is no figure is left out and named in `rejected`."""
+    missing = f"{folder} is no training: it has no {HEADER}. (bench train makes one)"
+    header = folders.read_header(folder / HEADER, TrainingHeader, SCHEMA, missing=missing)
+    figures, rejected = folders.read_records(folder / FIGURES, Figure)
+    return Training(folder=folder, header=header, figures=figures, rejected=rejected)
+
+
+def keep_figures(folder: Path, until: int) -> None:
+    """Leave only the figures up to a step; what came after is trained again."""
+    kept = [figure for figure in read_training(folder).figures if figure.step <= until]
+    content = b"".join(msgspec.json.encode(figure) + b"\n" for figure in kept)
+    folders.write_durably(folder / FIGURES, content)
+
+
+def find_training(path: Path) -> Path:
+    """Return the folder of a training, given itself or its model; raise UsageError where it is none."""
+    folder = path if path.is_dir() else path.parent
+    if not (folder / HEADER).is_file():
+        raise UsageError(f"{path} is no training: there is no {folder / HEADER}.")
+    return folder
