@@ -224,6 +224,17 @@ def forward(
     return x @ params["logits/kernel"] + params["logits/bias"], trace
 
 
+def layer_outputs(architecture: Architecture, params: Arrays, x: Array) -> Arrays:
+    """Return what every convolution gives for pixels after its ReLU, before pooling, by its layer's name."""
+    _, trace = forward(architecture, params, x)
+    outputs: Arrays = {}
+    place = -1
+    for number, block in enumerate(architecture.convs, start=1):
+        place += 4 if block.normalise else 2
+        outputs[f"conv{number}"] = trace[place]
+    return outputs
+
+
 def backward(architecture: Architecture, params: Arrays, trace: list[Array], d_logits: Array) -> Arrays:
     """Return the gradient of the loss by every trained parameter; `trace` is what `forward` returned."""
     trace = list(trace)

@@ -7,6 +7,8 @@ import click
 
 from bench.cli_options import (
     EXIT_INTERRUPTED,
+    EXIT_MEASURED_FAILURE,
+    EXIT_NOT_MEASURED,
     offline,
     own_python,
     parse_pythons,
@@ -25,7 +27,6 @@ where_to_run = (
         help="How matrix products are computed.",
     ),
     own_python,
-    sample,
     where_data,
     offline,
 )  # fmt: skip
@@ -55,6 +56,7 @@ def _where(command: Any) -> Any:
     help="Folder of this training. [default: trainings/RECIPE-BACKEND-seed-N]",
 )  # fmt: skip
 @click.option("--anew", is_flag=True, help="Throw away what the folder holds, and begin again.")
+@sample
 @_where
 def train(
     *,
@@ -112,8 +114,237 @@ def train(
     return 0
 
 
+@click.command()
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option(
+    "--backend", "backends", multiple=True, metavar="NAME",
+    help="Framework to load it in; repeat for several. [default: all]",
+)  # fmt: skip
+@sample
+@_where
+def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
+    """Load a model in any framework, and hold its logits to the float64 reference.
+
+    MODEL is the file that bench train wrote, or the folder of a training.
+    """
+    from rich.console import Console
+
+    from bench.checkpoints import find_model, load_model
+    from bench.hand_over import evaluate as evaluate_in
+    from bench.progress import make_display
+    from bench.report.models import render_scores
+    from bench.train import Place
+
+    console = Console()
+    found = load_model(find_model(model))
+    with make_display(console) as display:
+        place = Place.find(
+            found.about.workload, backends=backends, display=display, limit=None, **_read(where)
+        )
+        scores = list(evaluate_in(found, place, display))
+    render_scores(found, scores, place.available.unavailable, console)
+    if any(score.difference is not None and not score.within for score in scores):
+        return EXIT_MEASURED_FAILURE
+    return 0 if all(score.within for score in scores) else EXIT_NOT_MEASURED
+
+
+@click.command()
+@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.option(
+    "--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Test image."
+)
+@sample
+@where_data
+@offline
+def predict(*, model: Path, index: int, **where: Any) -> int:
+    """Print the probability of every class for one test image; no framework is needed."""
+    from rich.console import Console
+
+    from bench.checkpoints import find_model, load_model
+    from bench.errors import UsageError
+    from bench.progress import make_display
+    from bench.report.models import render_probabilities
+    from bench.trained import Trained
+
+    console = Console()
+    found = load_model(find_model(model))
+    with make_display(console) as display:
+        dataset = _load(found.about.workload, display, limit=None, **where)
+    if index >= len(dataset.test_images):
+        raise UsageError(f"--index {index}: the test images are 0 to {len(dataset.test_images) - 1}.")
+    (probabilities,) = Trained(found).probabilities(dataset.test_images[index : index + 1])
+    render_probabilities(found, dataset, index, probabilities, console)
+    return 0
+
+
+@click.command(epilog="Run it on a data set, a recipe, a training's folder or a model's file.")
+@click.argument("source", metavar="SOURCE")
+@click.argument("pictures", nargs=-1, metavar="[PICTURE]...")
+@click.option(
+    "--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    help="Image to augment and to show layers of, and the first of the samples.",
+)  # fmt: skip
+@click.option("--layer", type=click.IntRange(min=1), metavar="N", help="Convolution. [default: every]")
+@click.option(
+    "--channel", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    help="Input channel of the kernels.",
+)  # fmt: skip
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    help="Folder of the pictures. [default: pictures in the training's folder, or here]",
+)  # fmt: skip
+@sample
+@where_data
+@offline
+def show(
+    *,
+    source: str,
+    pictures: tuple[str, ...],
+    index: int,
+    layer: int | None,
+    channel: int,
+    output: Path | None,
+    **where: Any,
+) -> int:
+    r"""Draw a data set, a recipe, a training or a model, as SVG; no framework is needed.
+
+    \b
+    samples        test images with the names of their classes
+    augmentation   a training image, and what the network sees of it
+    curves         accuracy and loss over the steps, with the notebook's figures
+    distributions  how every parameter spreads over the steps
+    weights        a softmax regression's weights in the shape of the images
+    kernels        a convolution's kernels: red positive, blue negative
+    outputs        what a convolution makes of a test image
+    confusion      what is taken for what among the test images
+
+    Without a PICTURE all are drawn that SOURCE has.
+    """
+    from rich.console import Console
+
+    from bench import show as showing
+    from bench.folders import write_durably
+    from bench.progress import make_display
+
+    found = showing.find_source(source)
+    folder = output or (found.folder or Path()) / "pictures"
+    choice = showing.Choice(index=index, layer=layer, channel=channel)
+    with make_display(Console()) as display:
+        where["sample"] = where["sample"] or found.sample
+        dataset = _load(found, display, limit=found.limit, **where)
+        scene = showing.Scene(source=found, dataset=dataset, choice=choice, display=display)
+        for name, content in showing.draw(scene, pictures):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_durably(folder / f"{name}.svg", content)
+            display.say(str(folder / f"{name}.svg"))
+    return 0
+
+
+@click.command()
+@click.option(
+    "--recipe", "recipes", multiple=True, metavar="NAME", help="Recipe; repeat for several. [default: all]"
+)
+@click.option(
+    "--backend", "backends", multiple=True, metavar="NAME",
+    help="Framework; repeat for several. [default: all]",
+)  # fmt: skip
+@click.option(
+    "--seeds", type=click.IntRange(min=1), metavar="N",
+    help="Seeds of each recipe. [default: 20, 8, 1, 3, 1 and 20, in the order of bench list]",
+)  # fmt: skip
+@click.option(
+    "--budget", metavar="TIME", help="Stop after about so long, such as 90s, 15m or 2h. [default: none]"
+)
+@click.option(
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("results/notebooks"),
+    show_default=True, metavar="DIR", help="Folder of the trainings and the report.",
+)  # fmt: skip
+@click.option("--report-only", is_flag=True, help="Train nothing: report the trainings there are.")
+@_where
+def notebooks(
+    *,
+    recipes: tuple[str, ...],
+    backends: tuple[str, ...],
+    seeds: int | None,
+    budget: str | None,
+    folder: Path,
+    report_only: bool,
+    **where: Any,
+) -> int:
+    """Follow all recipes in all frameworks over several seeds, and hold the notebooks' figures to ours.
+
+    What is trained already is not trained again, and what was interrupted goes on.
+    """
+    from rich.console import Console
+
+    from bench import notebooks as table
+    from bench.plan import parse_budget
+    from bench.progress import make_display
+    from bench.recipes import RECIPES, find_recipe
+    from bench.report import notebooks as reporting
+    from bench.train import Place
+
+    console = Console()
+    chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())
+    budget_s = None if budget is None else parse_budget(budget)
+    faults: list[str] = []
+    with make_display(console) as display:
+        if not report_only:
+            places = {
+                recipe.name: Place.find(
+                    recipe.workload,
+                    backends=backends,
+                    display=display,
+                    limit=None,
+                    sample=False,
+                    **_read(where),
+                )
+                for recipe in chosen
+            }
+            try:
+                faults = table.run(table.plan(chosen, places, folder, seeds), display, budget_s=budget_s)
+            except KeyboardInterrupt:
+                display.say("Interrupted; what is trained is kept. The same command goes on.")
+                return EXIT_INTERRUPTED
+        trainings, unreadable = table.read_trainings(folder)
+        loaded = {
+            recipe.workload.dataset: _load(
+                recipe.workload,
+                display,
+                limit=None,
+                sample=False,
+                data=where["data"],
+                offline=where["offline"],
+            )
+            for recipe in chosen
+        }
+        titles = table.titles(trainings)
+        path = reporting.write(
+            folder, chosen, backends=titles, trainings=trainings, datasets=loaded, display=display
+        )
+    reporting.render(chosen, titles, trainings, console)
+    for fault in (*faults, *unreadable):
+        click.echo(f"bench: {fault}", err=True)
+    console.print(f"Report: {path}", soft_wrap=True, highlight=False)
+    return EXIT_NOT_MEASURED if faults or unreadable else 0
+
+
+def _load(
+    what: Any, display: Any, *, limit: int | None, sample: bool, data: Path | None, offline: bool
+) -> Any:
+    """Return the data set that a workload or a source names, fetched where it is not there."""
+    from bench import datasets
+    from bench.progress import DownloadProgress
+
+    if sample:
+        return datasets.load_sample(what.dataset, limit)
+    cache = datasets.cache_dir(data)
+    datasets.fetch(what.dataset, cache=cache, offline=offline, progress=DownloadProgress(display))
+    return datasets.load(what.dataset, cache=cache, limit=limit)
+
+
 def _read(where: dict[str, Any]) -> dict[str, Any]:
     return {**where, "pythons": parse_pythons(where["pythons"])}
 
 
-COMMANDS = (train,)
+COMMANDS = (train, evaluate, predict, show, notebooks)

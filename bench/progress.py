@@ -10,8 +10,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from bench.durations import duration
 
 
-class Display(Protocol):
-    """What a run tells while it works. Seconds are of the wall clock."""
+class Teller(Protocol):
+    """What a piece of work tells while it goes on. Seconds are of the wall clock."""
 
     def say(self, text: str) -> None:
         """Print a line that stays."""
@@ -21,6 +21,10 @@ class Display(Protocol):
 
     def job(self, text: str, done: float | None) -> None:
         """Say what the job in hand does; `done` from 0 to 1, or None where that is not known."""
+
+
+class Display(Teller, Protocol):
+    """A teller that has the terminal while it is a context."""
 
     def __enter__(self) -> Self: ...
     def __exit__(

@@ -26,7 +26,7 @@ from bench.prepare import (
     choose_device,
     prepare_data,
 )
-from bench.progress import Display
+from bench.progress import Display, Teller
 from bench.protocol import AnyEvent, DataSource, FigureMade, Trained, TrainTask
 from bench.recipes import Recipe, figure_steps
 from bench.registry import find_backends, interpreter
@@ -124,10 +124,10 @@ class TrainingFailedError(RecordError):
     """A worker did not come to the end of its training."""
 
 
-def train(order: Order, place: Place, display: Display, *, quiet: bool = False) -> Training:
+def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | None = None) -> Training:
     """Train to the last step, from the newest checkpoint where there is one, and return what came of it.
 
-    `quiet` leaves out the line a figure. Raises TrainingFailedError where the worker ends before; what it has
+    Raises TrainingFailedError where the worker ends before; what it has
     done by then is kept, and calling this again goes on.
     """
     header = _header(order, place.available)
@@ -140,7 +140,7 @@ def train(order: Order, place: Place, display: Display, *, quiet: bool = False) 
         return training
     training, begin = _newest(order, training, display)
     dataset = load_data(order.source)
-    shown = Shown(order, display, quiet=quiet)
+    shown = Shown(order, display)
     with EventFiles(training, dataset.train_images[order.recipe.workload.held_out :]) as events:
 
         def note(event: AnyEvent) -> None:
@@ -159,7 +159,7 @@ def train(order: Order, place: Place, display: Display, *, quiet: bool = False) 
             _task(order, info, begin),
             python=interpreter(info, place.pythons),
             device=order.cell.device,
-            time_limit_s=TIME_LIMIT_S,
+            time_limit_s=time_limit_s or TIME_LIMIT_S,
             on_event=note,
         )
     if outcome.status != "ok":
@@ -183,7 +183,7 @@ def _header(order: Order, available: Available) -> TrainingHeader:
     )
 
 
-def _open(order: Order, header: TrainingHeader, display: Display) -> Training:
+def _open(order: Order, header: TrainingHeader, display: Teller) -> Training:
     """Return the training in the folder, begun now or before; raise UsageError where it is another one."""
     if order.anew:
         shutil.rmtree(order.folder, ignore_errors=True)
@@ -203,7 +203,7 @@ def _open(order: Order, header: TrainingHeader, display: Display) -> Training:
     ]
     if found.header.backend.versions != header.backend.versions:
         different.append(f"{found.header.backend.versions}, not {header.backend.versions}")
-    if not found.header.environment.same_machine(header.environment):
+    if not found.finished and not found.header.environment.same_machine(header.environment):
         different.append(f"the machine {found.header.environment.in_words()}")
     if different:
         raise UsageError(
@@ -230,7 +230,7 @@ def _said(value: object) -> str:
 
 
 def _newest(
-    order: Order, training: Training, display: Display
+    order: Order, training: Training, display: Teller
 ) -> tuple[Training, checkpoints.Checkpoint | None]:
     """Return where to take training up, and the training with the figures up to there."""
     made = {figure.step for figure in training.figures}
@@ -262,16 +262,12 @@ def _task(order: Order, info: BackendInfo, begin: checkpoints.Checkpoint | None)
 class Shown:
     """What the terminal shows of a training: a line a figure, and how far it is."""
 
-    def __init__(
-        self, order: Order, display: Display, *, quiet: bool, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._order, self._display, self._quiet, self._clock = order, display, quiet, clock
+    def __init__(self, order: Order, display: Teller, clock: Callable[[], float] = time.monotonic) -> None:
+        self._order, self._display, self._clock = order, display, clock
         self._begun: tuple[int, float] | None = None
         self._headed = False
 
     def figure(self, figure: Figure) -> None:
-        if self._quiet:
-            return
         if not self._headed:
             self._headed = True
             unit = self._order.recipe.loss_unit

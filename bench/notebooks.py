@@ -1,0 +1,192 @@
+"""All recipes in all frameworks over several seeds, and where the notebooks' figures lie among ours."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench.bands import Band, Verdict, band, judge
+from bench.datasets import DATASETS
+from bench.durations import duration
+from bench.errors import RecordError
+from bench.flops import training_flops
+from bench.progress import Display
+from bench.recipes import Measure, Published, Recipe
+from bench.train import Order, Place, TrainingFailedError, train
+from bench.trainings import HEADER, Figure, Training, read_training
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """One training of the table: a recipe in a framework from a seed."""
+
+    order: Order
+    place: Place
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """What one framework says to one figure of a notebook."""
+
+    backend: str
+    band: Band | None
+    """None where no training has come to that step."""
+    verdict: Verdict | None
+    reached: int
+    """The furthest step of any seed, where there is no band."""
+
+
+class Line(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure of a notebook, and each framework's answer, in the order of the table."""
+
+    recipe: Recipe
+    published: Published
+    answers: tuple[Answer, ...]
+
+
+_READ: Mapping[Measure, str] = {
+    "test accuracy": "test_accuracy",
+    "test loss": "test_loss",
+    "train accuracy": "train_accuracy",
+}
+
+
+_START_S, _STEP_S, _FLOPS_PER_S = 5.0, 5e-4, 5e10
+"""Of a small machine: they only divide the time that is left among the trainings."""
+
+
+def folder_name(recipe: str, backend: str, seed: int) -> str:
+    return f"{recipe}-{backend}-seed-{seed}"
+
+
+def plan(
+    recipes: Sequence[Recipe], places: Mapping[str, Place], folder: Path, seeds: int | None
+) -> list[Job]:
+    """Return the trainings of the table, those of the quick recipes first.
+
+    `places` tells for every recipe, by name, where it is trained.
+    """
+    return [
+        Job(
+            order=Order(
+                recipe=recipe,
+                steps=recipe.steps,
+                cell=cell,
+                seed=seed,
+                source=places[recipe.name].source,
+                folder=folder / folder_name(recipe.name, cell.backend, seed),
+            ),
+            place=places[recipe.name],
+        )
+        for recipe in sorted(recipes, key=lambda one: (bool(one.workload.architecture.convs), one.steps))
+        for seed in range(recipe.seeds if seeds is None else seeds)
+        for cell in places[recipe.name].cells
+    ]
+
+
+def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> list[str]:
+    """Train what is not trained yet, and return what could not be finished, and why.
+
+    A training that the budget cuts off keeps its checkpoints; running again goes on from them.
+    """
+    began = time.monotonic()
+    faults: list[str] = []
+    costs = [_cost(job) for job in jobs]
+    done = 0.0
+    for job, cost in zip(jobs, costs, strict=True):
+        name = job.order.folder.name
+        left_s = None if budget_s is None else budget_s - (time.monotonic() - began)
+        if left_s is not None and left_s <= 0:
+            faults.append(f"{name}: the budget was spent")
+            continue
+        passed = time.monotonic() - began
+        display.overall(name, done / sum(costs), passed / done * (sum(costs) - done) if done else None)
+        done += cost
+        try:
+            train(job.order, job.place, _Inner(display), time_limit_s=left_s)
+        except TrainingFailedError as error:
+            faults.append(f"{name}: {error}")
+    display.overall("all trained", 1.0, None)
+    return faults
+
+
+def _cost(job: Job) -> float:
+    """Return about how long a training takes, in seconds of some machine: its start, then its arithmetic."""
+    workload = job.order.recipe.workload
+    work = training_flops(
+        workload.architecture, workload.seen(DATASETS[workload.dataset].info), workload.batch_size
+    )
+    return _START_S + job.order.steps * (_STEP_S + work / _FLOPS_PER_S)
+
+
+class _Inner:
+    """Shows a training as the job in hand of the whole table: no line a figure."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def say(self, text: str) -> None:
+        self.job(text, None)
+
+    def overall(self, text: str, done: float, left_s: float | None) -> None:
+        self.job(text if left_s is None else f"{text}, about {duration(left_s)} left", done)
+
+    def job(self, text: str, done: float | None) -> None:
+        self._display.job(text, done)
+
+
+def read_trainings(folder: Path) -> tuple[list[Training], list[str]]:
+    """Return the trainings below a folder, and what is wrong with those that cannot be read."""
+    found: list[Training] = []
+    faults: list[str] = []
+    for path in sorted(folder.glob(f"*/{HEADER}")):
+        try:
+            found.append(read_training(path.parent))
+        except RecordError as error:
+            faults.append(str(error))
+    return found, faults
+
+
+def lines(
+    recipes: Sequence[Recipe], backends: Sequence[str], trainings: Sequence[Training]
+) -> Iterator[Line]:
+    """Yield a line for every figure of the notebooks."""
+    for recipe in recipes:
+        for published in recipe.published:
+            answers = (_answer(recipe, published, backend, trainings) for backend in backends)
+            yield Line(recipe=recipe, published=published, answers=tuple(answers))
+
+
+def titles(trainings: Sequence[Training]) -> dict[str, str]:
+    """Return the titles of the frameworks that were trained in, by their names."""
+    return {one.header.cell.backend: one.header.backend.title for one in trainings}
+
+
+def of_recipe(trainings: Sequence[Training], recipe: Recipe, backend: str | None = None) -> list[Training]:
+    """Return the trainings of a recipe as it stands, on its whole data set, in one framework or in all."""
+    return [
+        one
+        for one in trainings
+        if one.header.workload == recipe.workload
+        and backend in (None, one.header.cell.backend)
+        and not one.header.sample
+        and one.header.limit is None
+        and one.figures
+    ]
+
+
+def _answer(recipe: Recipe, published: Published, backend: str, trainings: Sequence[Training]) -> Answer:
+    found = of_recipe(trainings, recipe, backend)
+    at = [figure for one in found if (figure := one.at(published.step)) is not None]
+    reached = max((one.figures[-1].step for one in found), default=0)
+    if not at:
+        return Answer(backend=backend, band=None, verdict=None, reached=reached)
+    values = [_value(figure, published.measure) for figure in at]
+    ours = band(values, drawn_from=published.drawn_from)
+    return Answer(
+        backend=backend, band=ours, verdict=judge(ours, published.low, published.high), reached=reached
+    )
+
+
+def _value(figure: Figure, measure: Measure) -> float:
+    value: float = getattr(figure, _READ[measure])
+    return value

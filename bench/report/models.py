@@ -1,0 +1,71 @@
+"""What the terminal shows of a model: what frameworks make of it, and what it makes of an image."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bench.checkpoints import Model
+from bench.datasets import Dataset
+from bench.hand_over import COMPARED, Score
+from bench.report import clean
+
+_BAR = 24
+
+
+def render_scores(
+    model: Model, scores: Sequence[Score], unavailable: Mapping[str, str], console: Console
+) -> None:
+    """Print a row a framework: accuracy and loss on the test images, and how far its logits are off."""
+    about = model.about
+    console.print(
+        escape(f"{model.path.name}, trained in {about.cell.backend} ({about.cell.mode}), seed {about.seed}")
+    )
+    table = Table("loaded in", box=None)
+    for head in ("test accuracy", "test loss", "logits off by"):
+        table.add_column(head, justify="right")
+    for score in scores:
+        if score.difference is None:
+            table.add_row(escape(score.title), "-", "-", "failed")
+            continue
+        mark = "" if score.within else " TOO FAR"
+        table.add_row(
+            escape(score.title),
+            f"{score.test_accuracy:.4f}",
+            f"{score.test_loss:.5f}",
+            f"{score.difference:.1e}{mark}",
+        )
+    console.print(table)
+    console.print(
+        f"Off by: the largest difference of a logit from the float64 reference's, over the largest logit, "
+        f"on the first {COMPARED} test images.",
+        style="dim",
+    )
+    for score in scores:
+        if score.error is not None:
+            console.print(escape(clean(f"{score.title}: {score.error}")))
+    for name, reason in unavailable.items():
+        console.print(escape(clean(f"{name}: {reason}")))
+
+
+def render_probabilities(
+    model: Model, dataset: Dataset, index: int, probabilities: npt.NDArray[np.float64], console: Console
+) -> None:
+    """Print the probability of each class for a test image, and which is the right one."""
+    label, guess = int(dataset.test_labels[index]), int(probabilities.argmax())
+    names = dataset.class_names
+    console.print(
+        escape(f"{model.path.name}, test image {index} of {dataset.info.name}"),
+        highlight=False,
+        soft_wrap=True,
+    )
+    width = max(len(name) for name in names)
+    for number, (name, share) in enumerate(zip(names, probabilities, strict=True)):
+        bar = "\N{FULL BLOCK}" * round(_BAR * share)
+        mark = "  <- its class" if number == label else ""
+        console.print(escape(f"  {name:<{width}}  {share:.4f}  {bar}{mark}"), highlight=False, soft_wrap=True)
+    truth = "which is right" if label == guess else f"which is wrong: it is {names[label]}"
+    console.print(escape(f"Predicted: {names[guess]}, {truth}."), highlight=False)

@@ -1,0 +1,51 @@
+"""A trained network, computed by the NumPy reference: no framework is needed to look at what it learned."""
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.numpy_backend import forward, layer_outputs
+from bench.augmentation import seen_images
+from bench.checkpoints import Model
+from bench.datasets import DATASETS
+from bench.progress import Display
+
+_PART = 250
+
+
+class Trained:
+    """A model that can be asked; images are uint8 (n, h, w, c) as they lie on disk."""
+
+    def __init__(self, model: Model) -> None:
+        self.name = model.path.stem
+        self.workload = model.about.workload
+        self.params = {name: value.astype(np.float64) for name, value in model.params.items()}
+        self.image_shape = self.workload.seen(DATASETS[self.workload.dataset].info).image_shape
+
+    def seen(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return images as the network sees them for evaluation."""
+        return seen_images(self.workload, images)
+
+    def probabilities(
+        self, images: npt.NDArray[np.uint8], display: Display | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return softmax probabilities, float64 (n, classes)."""
+        logits = self.logits(images, display)
+        shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
+        found: npt.NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
+        return found
+
+    def logits(
+        self, images: npt.NDArray[np.uint8], display: Display | None = None
+    ) -> npt.NDArray[np.float64]:
+        """Return logits, float64 (n, classes)."""
+        parts = []
+        for start in range(0, len(images), _PART):
+            if display is not None:
+                display.job(f"{self.name}: image {start:,} of {len(images):,}", start / len(images))
+            pixels = self.seen(images[start : start + _PART]) / 255.0
+            parts.append(forward(self.workload.architecture, self.params, pixels)[0])
+        return np.concatenate(parts)
+
+    def layer_outputs(self, images: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[np.float64]]:
+        """Return what every convolution gives after its ReLU, before pooling: float64 (n, h, w, filters)."""
+        return layer_outputs(self.workload.architecture, self.params, self.seen(images) / 255.0)
