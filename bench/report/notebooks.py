@@ -4,8 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape as plain
-from rich.table import Table
 
 from bench.bands import CONFIDENCE, Band
 from bench.checkpoints import find_model, load_model
@@ -30,19 +28,17 @@ TITLE = "The notebooks, reproduced"
 def render(
     recipes: Sequence[Recipe], backends: Mapping[str, str], trainings: Sequence[Training], console: Console
 ) -> None:
-    """Print the table; `backends` gives the titles of the frameworks by their names, in order."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for head in ("recipe", "the notebook", *backends.values()):
-        table.add_column(head, overflow="fold")
-    previous = ""
+    """Print every figure of the notebooks, and below it what each framework came to.
+
+    `backends` gives the titles of the frameworks by their names, in order.
+    """
+    widest = max((len(clean(title)) for title in backends.values()), default=0)
     for line in lines(recipes, list(backends), trainings):
-        name = line.recipe.name.removeprefix("notebook-")
-        row = [_published(line), *(_answer(line, answer) for answer in line.answers)]
-        table.add_row(plain("" if name == previous else name), *map(plain, row))
-        previous = name
-    console.print(table)
+        _print(console, f"{line.recipe.name}: {_published(line)}", "bold")
+        for answer in line.answers:
+            _print(console, f"  {clean(backends[answer.backend]):<{widest}}  {_answer(line, answer)}")
     for text in legend():
-        console.print(plain(text), style="dim")
+        _print(console, text, "dim")
 
 
 def write(
@@ -75,9 +71,13 @@ def legend() -> list[str]:
         "A figure of ours is the mean over seeds ± their standard deviation, and in brackets how many seeds.",
         f"The band, in square brackets, holds one more run with {CONFIDENCE:.0%} probability: mean ± t·sd·"
         "sqrt(1 + 1/n). The notebook's figure, or the range that its text names, lies inside or outside.",
-        "One seed has no band: a value is then not judged, a range by our one value. The share of one batch of "
-        "100 images scatters by the draw of these alone; that is in its band.",
+        "One seed has no band: a value is then not judged, a range by our one value. A share of one batch of "
+        "100 images scatters by their draw alone; that is in its band.",
     ]
+
+
+def _print(console: Console, text: str, style: str = "") -> None:
+    console.print(text, style=style, markup=False, highlight=False, emoji=False)
 
 
 def _published(line: Line) -> str:
@@ -113,9 +113,8 @@ def _text(
     ]
     blocks = [
         f"# {TITLE}",
-        "Six trainings of five TensorFlow 1 notebooks, followed in each framework from the same weights, in "
-        "the same order of batches. Every figure is in the `figures.jsonl` of the training's folder; "
-        "`bench notebooks` makes this page.",
+        "Six trainings of five TensorFlow 1 notebooks, followed in each framework from the same weights and "
+        "in the same order of batches. Every figure is in the `figures.jsonl` of its training's folder.",
         grid(["recipe", "the notebook", *backends.values()], rows),
         bullets(legend()),
         "## The trainings",
