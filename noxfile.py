@@ -90,6 +90,20 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def notebooks(session: nox.Session) -> None:
+    """Reproduce the notebooks in every framework, for hours; `bench notebooks` gets what follows `--`."""
+    check_python(session)
+    environment = prepare(session, "harness")
+    gpu = gpu_wanted(session)
+    pythons = framework_pythons(session, FRAMEWORKS, gpu=gpu)
+    device = "gpu" if gpu else "cpu"
+    session.run(
+        program(environment, "bench"), "notebooks", "--device", device, *pythons, *session.posargs,
+        external=True,
+    )  # fmt: skip
+
+
+@nox.session(python=False)
 def dev(session: nox.Session) -> None:
     """Make or update `.venv`, which holds everything for development on the CPU."""
     check_python(session)

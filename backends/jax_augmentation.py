@@ -9,14 +9,14 @@ from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SAT
 
 
 def augment(images: jax.Array, draws: jax.Array, crop: int) -> jax.Array:
-    """Return uint8 images (n, h, w, 3), changed as `draws` say: float32 (n, crop, crop, 3)."""
+    """Return uint8 images (n, h, w, c), changed as `draws` say: float32 (n, crop, crop, c)."""
     return jax.vmap(partial(augment_one, crop=crop))(images, draws)
 
 
 def augment_one(image: jax.Array, drawn: jax.Array, *, crop: int) -> jax.Array:
-    """Return one uint8 image (h, w, 3), changed: float32 (crop, crop, 3)."""
+    """Return one uint8 image (h, w, c), changed: float32 (crop, crop, c)."""
     row, column = drawn[ROW].astype(jnp.int32), drawn[COLUMN].astype(jnp.int32)
-    window = jax.lax.dynamic_slice(image, (row, column, 0), (crop, crop, 3))
+    window = jax.lax.dynamic_slice(image, (row, column, 0), (crop, crop, image.shape[2]))
     x = jnp.where(drawn[FLIP] == 1, window[:, ::-1], window).astype(jnp.float32) / 255
     x = turn_hue(x, drawn[HUE])
     mean = x.mean(axis=(0, 1))
@@ -25,7 +25,9 @@ def augment_one(image: jax.Array, drawn: jax.Array, *, crop: int) -> jax.Array:
 
 
 def turn_hue(x: jax.Array, turns: jax.Array) -> jax.Array:
-    """Turn the hue of an image (h, w, 3) in [0, 1] by so many turns."""
+    """Turn the hue of an image (h, w, 3) in [0, 1] by so many turns; a grey one has none."""
+    if x.shape[-1] == 1:
+        return x
     red, green, blue = x[..., 0], x[..., 1], x[..., 2]
     value = x.max(axis=-1)
     chroma = value - x.min(axis=-1)
@@ -40,7 +42,7 @@ def turn_hue(x: jax.Array, turns: jax.Array) -> jax.Array:
 
 
 def scale_saturation(x: jax.Array, factor: jax.Array) -> jax.Array:
-    """Multiply the saturation of an image (h, w, 3) by a factor."""
+    """Multiply the saturation of an image (h, w, c) by a factor."""
     value = x.max(axis=-1, keepdims=True)
     chroma = value - x.min(axis=-1, keepdims=True)
     safe = jnp.where(chroma > 0, chroma, 1)

@@ -9,7 +9,7 @@ from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SAT
 
 
 def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
-    """Return uint8 images (n, h, w, 3), changed as `draws` say: float32 (n, crop, crop, 3)."""
+    """Return uint8 images (n, h, w, c), changed as `draws` say: float32 (n, crop, crop, c)."""
     x = tf.cast(crop_and_flip(images, draws, crop), tf.float32) / 255.0
     values = draws[:, :, tf.newaxis, tf.newaxis, tf.newaxis]
     x = turn_hue(x, values[:, HUE])
@@ -20,7 +20,7 @@ def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
 
 
 def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
-    """Return a window of each image, mirrored where told: uint8 (n, crop, crop, 3)."""
+    """Return a window of each image, mirrored where told: uint8 (n, crop, crop, c)."""
     places = tf.range(crop)
     rows = tf.cast(draws[:, ROW, tf.newaxis], tf.int32) + places
     mirrored = draws[:, FLIP, tf.newaxis] == 1.0
@@ -30,7 +30,9 @@ def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
 
 
 def turn_hue(x: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
-    """Turn the hue of images (n, h, w, 3) in [0, 1] by so many turns (n, 1, 1, 1)."""
+    """Turn the hue of images (n, h, w, 3) in [0, 1] by so many turns (n, 1, 1, 1); grey ones have none."""
+    if x.shape[-1] == 1:
+        return x
     red, green, blue = tf.unstack(x, axis=-1)
     value = tf.reduce_max(x, axis=-1)
     chroma = value - tf.reduce_min(x, axis=-1)
@@ -46,7 +48,7 @@ def turn_hue(x: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
 
 
 def scale_saturation(x: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Multiply the saturation of images (n, h, w, 3) by a factor (n, 1, 1, 1)."""
+    """Multiply the saturation of images (n, h, w, c) by a factor (n, 1, 1, 1)."""
     value = tf.reduce_max(x, axis=-1, keepdims=True)
     chroma = value - tf.reduce_min(x, axis=-1, keepdims=True)
     safe = tf.where(chroma > 0.0, chroma, 1.0)

@@ -10,7 +10,7 @@ from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SAT
 
 
 def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
-    """Return those of uint8 images (N, h, w, 3) at `indices` (n,), changed: float32 (n, 3, crop, crop)."""
+    """Return those of uint8 images (N, h, w, c) at `indices` (n,), changed: float32 (n, c, crop, crop)."""
     x = crop_and_flip(images, indices, draws, crop).permute(0, 3, 1, 2).float() / 255
     values = draws[:, :, None, None, None]
     x = turn_hue(x, values[:, HUE])
@@ -21,7 +21,7 @@ def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor
 
 
 def crop_and_flip(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
-    """Gather a window of each image, mirrored where told: uint8 (n, crop, crop, 3)."""
+    """Gather a window of each image, mirrored where told: uint8 (n, crop, crop, c)."""
     places = torch.arange(crop, device=images.device)
     rows = draws[:, ROW, None].long() + places
     mirrored = draws[:, FLIP, None] == 1
@@ -30,7 +30,9 @@ def crop_and_flip(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> 
 
 
 def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of images (n, 3, h, w) in [0, 1] by so many turns (n, 1, 1, 1)."""
+    """Turn the hue of images (n, 3, h, w) in [0, 1] by so many turns (n, 1, 1, 1); grey ones have none."""
+    if x.shape[1] == 1:
+        return x
     red, green, blue = x.unbind(1)
     value, least = x.amax(1), x.amin(1)
     chroma = value - least
@@ -46,7 +48,7 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 
 def scale_saturation(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply the saturation of images (n, 3, h, w) by a factor (n, 1, 1, 1)."""
+    """Multiply the saturation of images (n, c, h, w) by a factor (n, 1, 1, 1)."""
     value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
     chroma = value - least
     safe = torch.where(chroma > 0, chroma, 1)

@@ -60,7 +60,7 @@ def draw(
 
 
 def augment(images: npt.NDArray[np.uint8], draws: Draws, crop: int) -> Images:
-    """Return images (n, h, w, 3), changed as `draws` (n, columns) say: float64 (n, crop, crop, 3)."""
+    """Return images (n, h, w, c), changed as `draws` (n, columns) say: float64 (n, crop, crop, c)."""
     values = draws.astype(np.float64)[:, :, None, None, None]
     x = crop_and_flip(images, draws, crop) / 255.0
     x = turn_hue(x, values[:, HUE])
@@ -87,8 +87,11 @@ def turn_hue(x: Images, turns: Images) -> Images:
     """Turn the hue of RGB images in [0, 1] by so many turns of the circle of colours (Smith, 1978).
 
     Value and chroma stay: by the hue h in sixths, each channel is v - c max(0, min(k, 4 - k, 1)) with
-    k = (n + h) mod 6, n being 5 for red, 3 for green and 1 for blue.
+    k = (n + h) mod 6, n being 5 for red, 3 for green and 1 for blue. Images of one channel, which are grey,
+    have no hue and stay as they are.
     """
+    if x.shape[-1] == 1:
+        return x
     red, green, blue = x[..., 0], x[..., 1], x[..., 2]
     value = x.max(axis=-1)
     chroma = value - x.min(axis=-1)

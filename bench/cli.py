@@ -370,8 +370,9 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
 @bench.command("list")
 @own_python
 def list_(pythons: tuple[str, ...]) -> None:
-    """Show workloads, backends with their modes, presets, and what is installed."""
+    """Show workloads, recipes, backends with their modes, presets, and what is installed."""
     from bench.plan import PRESETS
+    from bench.recipes import RECIPES
     from bench.registry import find_backends, installed_versions
     from bench.workloads import WORKLOADS
 
@@ -383,6 +384,10 @@ def list_(pythons: tuple[str, ...]) -> None:
         optimizer = workload.optimizer
         how = f"batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}"
         click.echo(f"  {workload.name:<22}{how}{target}")
+    click.echo("\nRecipes (bench train)")
+    for recipe in RECIPES.values():
+        figures = "; ".join(published.text for published in recipe.published[-1:])
+        click.echo(f"  {recipe.name:<22}{recipe.steps:,} steps; the notebook says: {figures}")
     click.echo("\nBackends")
     for info in registry.backends.values():
         versions, missing = found[info.name]

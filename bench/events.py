@@ -1,30 +1,46 @@
-"""TensorBoard's event files of a training, written from its figures: curves, distributions, input images."""
+"""TensorBoard's event files of a training, written from its figures: curves, distributions, input images.
 
+The records and their framing are TensorBoard's own; of its package only what imports no framework is used.
+"""
+
+import io
 import shutil
+from datetime import datetime
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from tensorboardX import SummaryWriter
+from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from bench.trainings import EVENTS, Distribution, Figure, Training
 
 IMAGES = 10
+_FILE = "events.out.tfevents.samework"
+_VERSION = "brain.Event:2"
 
 
 class EventFiles:
-    """The `events` folder of a training; as a context it leaves the files complete.
+    """The `events` folder of a training; as a context it leaves the file complete.
 
-    They are written anew from the figures that are kept, so that after a resumption no step is told twice.
+    It is written anew from the figures that are kept, so that after a resumption no step is told twice. The
+    clock of its events is the time of training.
     """
 
     def __init__(self, training: Training, images: npt.NDArray[np.uint8]) -> None:
         """`images` are what the network trains on, uint8 (n, h, w, c); the first few are shown."""
         folder = training.folder / EVENTS
         shutil.rmtree(folder, ignore_errors=True)
-        self._writer = SummaryWriter(str(folder), max_queue=1000)
-        self._writer.add_images("input", np.asarray(images[:IMAGES]), 0, dataformats="NHWC")
+        folder.mkdir()
+        self._begun = datetime.fromisoformat(training.header.created_at).timestamp()
+        self._file = (folder / _FILE).open("wb")
+        self._records = RecordWriter(self._file)
+        self._write(Event(wall_time=self._begun, file_version=_VERSION))
+        shown = [_image(f"input/{number}", image) for number, image in enumerate(images[:IMAGES])]
+        self._write(Event(wall_time=self._begun, step=0, summary=Summary(value=shown)))
         for figure in training.figures:
             self.add(figure)
 
@@ -34,23 +50,46 @@ class EventFiles:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._writer.close()
+        self._file.close()
 
     def add(self, figure: Figure) -> None:
         """Write what a figure tells, and flush it, so that a TensorBoard that looks on sees it."""
-        for name in ("test_loss", "test_accuracy", "train_loss", "train_accuracy"):
-            split, measure = name.split("_")
-            shown = "cross-entropy" if measure == "loss" else measure
-            self._writer.add_scalar(f"{shown}/{split}", getattr(figure, name), figure.step)
-        for name, spread in figure.distributions.items():
-            self._add_histogram(name, spread, figure.step)
-        self._writer.flush()
+        scalars = {
+            "accuracy/test": figure.test_accuracy,
+            "accuracy/train": figure.train_accuracy,
+            "cross-entropy/test": figure.test_loss,
+            "cross-entropy/train": figure.train_loss,
+        }
+        values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
+        values += [_histogram(name, spread) for name, spread in figure.distributions.items()]
+        time = self._begun + figure.train_s
+        self._write(Event(wall_time=time, step=figure.step, summary=Summary(value=values)))
 
-    def _add_histogram(self, name: str, spread: Distribution, step: int) -> None:
-        low, high = spread.quantiles[0], spread.quantiles[-1]
-        limits = np.linspace(low, high if high > low else low + 1.0, len(spread.counts) + 1)[1:]
-        self._writer.add_histogram_raw(
-            name, min=low, max=high, num=sum(spread.counts), sum=spread.total,
-            sum_squares=spread.total_of_squares, bucket_limits=limits.tolist(),
-            bucket_counts=list(spread.counts), global_step=step,
-        )  # fmt: skip
+    def _write(self, event: Any) -> None:
+        self._records.write(event.SerializeToString())
+        self._records.flush()
+
+
+def _histogram(name: str, spread: Distribution) -> Any:
+    low, high = spread.quantiles[0], spread.quantiles[-1]
+    limits = np.linspace(low, high if high > low else low + 1.0, len(spread.counts) + 1)[1:]
+    histogram = HistogramProto(
+        min=low,
+        max=high,
+        num=sum(spread.counts),
+        sum=spread.total,
+        sum_squares=spread.total_of_squares,
+        bucket_limit=limits.tolist(),
+        bucket=list(spread.counts),
+    )
+    return Summary.Value(tag=name, histo=histogram)
+
+
+def _image(tag: str, image: npt.NDArray[np.uint8]) -> Any:
+    height, width, channels = image.shape
+    content = io.BytesIO()
+    Image.fromarray(image[..., 0] if channels == 1 else np.asarray(image)).save(content, format="PNG")
+    shown = Summary.Image(
+        height=height, width=width, colorspace=channels, encoded_image_string=content.getvalue()
+    )
+    return Summary.Value(tag=tag, image=shown)

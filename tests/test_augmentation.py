@@ -103,6 +103,15 @@ def test_a_crop_around_the_centre_is_tensorflows():
     np.testing.assert_array_equal(augmentation.central_crop(odd, 4), odd[:, 1:5, 2:6])
 
 
+def test_grey_images_are_augmented_as_their_three_equal_channels():
+    images = np.random.default_rng(4).integers(0, 256, (50, 10, 12, 1), dtype=np.uint8)
+    told = drawn(0, 1)[0]
+    grey = augmentation.augment(images, told, 6)
+    assert grey.shape == (50, 6, 6, 1)
+    as_colours = augmentation.augment(np.repeat(images, 3, axis=3), told, 6)
+    np.testing.assert_allclose(grey, as_colours[..., :1], atol=1e-12)
+
+
 def by_tf_image(argument: dict[str, Any]) -> list[Any]:
     """Return images changed one by one with tf.image; called in a child process."""
     import tensorflow as tf  # in a process of its own

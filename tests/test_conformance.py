@@ -38,8 +38,9 @@ from conftest import INFOS, demand, every_backend, in_process
 from backends.base import Backend, BackendInfo, TrainingData
 from backends.numpy_backend import NumpyBackend
 from bench import parity
-from bench.augmentation import draw
+from bench.augmentation import augment, draw
 from bench.errors import UnavailableError
+from bench.recipes import find_recipe, on_dataset
 from bench.registry import load_backend
 from bench.specs import OptimizerSpec, Workload
 from bench.verify import parity_data
@@ -255,6 +256,18 @@ def images_are_augmented_or_refused(kit: Kit) -> None:
         assert error > 1e-4, f"{mode.name}: other draws, and the same losses"
 
 
+def grey_images_are_augmented_too(kit: Kit) -> None:
+    workload = parity.parity_workload(on_dataset(find_recipe("cifar-cnn"), "mnist").workload)
+    data = parity_data(workload)
+    drawn = draw(workload.augmentation, data.info, batch_size=BATCH, seed=2, start=0, steps=1)[0]
+    batch = order(1)[0]
+    expected = augment(data.images[batch], drawn, workload.augmentation.crop)
+    for mode in kit.info.modes:
+        if mode.augments:
+            backend = kit.backend_class(workload, data, mode=mode.name, device="cpu", precision="fp32")
+            assert_close(backend.augmented(batch, drawn), expected, 1e-5, f"{mode.name}: grey pixels")
+
+
 def bfloat16_is_itself_and_near_enough(kit: Kit) -> None:
     for mode in kit.modes if "bf16" in kit.info.cpu_precisions else []:
         backend = kit.make(mode=mode, precision="bf16")
@@ -324,6 +337,7 @@ CHECKS: Mapping[str, Callable[[Kit], Any]] = {
         optimizers_agree_with_the_reference,
         notebooks_agree_with_the_reference,
         images_are_augmented_or_refused,
+        grey_images_are_augmented_too,
         bfloat16_is_itself_and_near_enough,
         every_one_of_many_is_compiled,
         *CLOSER_CHECKS,
