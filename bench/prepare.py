@@ -177,10 +177,12 @@ def prepare_data(
         source = DataSource(name=name, cache=None if sample else str(cache), limit=limit)
         splits[name] = Split(source=source, train=len(data.train_labels), test=len(data.test_labels))
     for workload in workloads:
-        if splits[workload.dataset].train < workload.batch_size:
+        images = splits[workload.dataset].train
+        if images - workload.held_out < workload.batch_size:
+            held = f" beside the {workload.held_out} that it holds out" if workload.held_out else ""
             raise UsageError(
-                f"{splits[workload.dataset].train} training images are less than one batch of "
-                f"{workload.name}, {workload.batch_size} images."
+                f"{images} training images are less than one batch of {workload.name}, "
+                f"{workload.batch_size} images{held}."
             )
     return {workload.name: splits[workload.dataset] for workload in workloads}
 

@@ -152,6 +152,7 @@ def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | 
                 case Trained(step=step):
                     shown.step(step)
 
+        display.overall(f"{order.cell.backend} starts", 0.0, None)
         for figure in training.figures:
             shown.figure(figure)
         info = place.available.infos[order.cell.backend]
@@ -270,8 +271,8 @@ class Shown:
     def figure(self, figure: Figure) -> None:
         if not self._headed:
             self._headed = True
-            unit = self._order.recipe.loss_unit
-            self._display.say(f"  step  test accuracy  train accuracy   test loss  training   (loss: {unit})")
+            self._display.say(f"The loss is in {self._order.recipe.loss_unit}.")
+            self._display.say("  step  test accuracy  train accuracy   test loss  training")
         loss = figure.test_loss * self._order.recipe.loss_scale
         self._display.say(
             f"{figure.step:>6}  {figure.test_accuracy:>13.4f}  {figure.train_accuracy:>14.4f}  "
