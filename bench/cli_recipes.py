@@ -95,7 +95,7 @@ def train(
             cell=place.cells[0],
             seed=seed,
             source=place.source,
-            folder=folder or Path("trainings") / f"{found.name}-{backend}-seed-{seed}",
+            folder=folder or Path("trainings") / training.folder_name(found.name, backend, seed),
             anew=anew,
         )
         try:
@@ -256,7 +256,7 @@ def show(
     "--budget", metavar="TIME", help="Stop after about so long, such as 90s, 15m or 2h. [default: none]"
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("results/notebooks"),
+    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("trainings"),
     show_default=True, metavar="DIR", help="Folder of the trainings and the report.",
 )  # fmt: skip
 @click.option("--report-only", is_flag=True, help="Train nothing: report the trainings there are.")

@@ -22,7 +22,7 @@ from bench.protocol import (
     TrainTask,
 )
 from bench.specs import Workload
-from bench.training import Batches, Trainer, build, evaluate, load_data, training_data
+from bench.training import Batches, Trainer, build, evaluate, load_data, score, training_data
 from bench.trainings import LATEST, Figure, distribution
 
 Emit = Callable[[AnyEvent], None]
@@ -141,7 +141,7 @@ def evaluate_model(task: EvaluateTask, backend_class: type[Backend], emit: Emit)
     workload = model.about.workload
     backend = build(backend_class, workload, training_data(workload, dataset), task.cell)
     backend.load_params(model.params)
-    images = seen_images(workload, dataset.test_images)
-    loss, accuracy = evaluate(backend, images, dataset.test_labels)
-    np.save(task.logits, backend.predict(images), allow_pickle=False)
+    logits = backend.predict(seen_images(workload, dataset.test_images))
+    np.save(task.logits, logits, allow_pickle=False)
+    loss, accuracy = score(logits, dataset.test_labels)
     emit(Scored(test_loss=loss, test_accuracy=accuracy))

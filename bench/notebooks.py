@@ -9,11 +9,11 @@ import msgspec
 from bench.bands import Band, Verdict, band, judge
 from bench.datasets import DATASETS
 from bench.durations import duration
-from bench.errors import RecordError
+from bench.errors import RecordError, UsageError
 from bench.flops import training_flops
 from bench.progress import Display
 from bench.recipes import Measure, Published, Recipe
-from bench.train import Order, Place, TrainingFailedError, train
+from bench.train import Order, Place, TrainingFailedError, folder_name, train
 from bench.trainings import HEADER, Figure, Training, read_training
 
 
@@ -52,10 +52,6 @@ _READ: Mapping[Measure, str] = {
 
 _START_S, _STEP_S, _FLOPS_PER_S = 5.0, 5e-4, 5e10
 """Of a small machine: they only divide the time that is left among the trainings."""
-
-
-def folder_name(recipe: str, backend: str, seed: int) -> str:
-    return f"{recipe}-{backend}-seed-{seed}"
 
 
 def plan(
@@ -103,7 +99,7 @@ def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> lis
         done += cost
         try:
             train(job.order, job.place, _Inner(display), time_limit_s=left_s)
-        except TrainingFailedError as error:
+        except (TrainingFailedError, UsageError) as error:
             faults.append(f"{name}: {error}")
     display.overall("all trained", 1.0, None)
     return faults

@@ -17,6 +17,9 @@ from bench.workloads import find_workload
 Measure: TypeAlias = Literal["test accuracy", "test loss", "train accuracy"]
 
 
+IMAGE_LOSS = "nats an image"
+
+
 class Published(msgspec.Struct, frozen=True, kw_only=True):
     """A figure that a notebook prints or promises: one value, or a range where the text names one."""
 
@@ -46,7 +49,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
     """Seeds that `bench notebooks` trains with where it is not told otherwise."""
     published: tuple[Published, ...]
     loss_scale: float = 1.0
-    loss_unit: str = "nats an image"
+    loss_unit: str = IMAGE_LOSS
     """The loss as the notebook prints it: the mean over the images, times `loss_scale`."""
 
     @property

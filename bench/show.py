@@ -13,7 +13,7 @@ from bench.datasets import DATASETS, Dataset
 from bench.errors import UsageError, unknown
 from bench.pictures import confusion, data, network, training
 from bench.progress import Display
-from bench.recipes import RECIPES, find_recipe
+from bench.recipes import IMAGE_LOSS, RECIPES, find_recipe
 from bench.report.drawing import settings, svg
 from bench.specs import Workload
 from bench.trained import Trained
@@ -167,12 +167,9 @@ def _confusion(scene: Scene) -> _Pictures:
 
 def _curves(scene: Scene) -> _Pictures:
     if scene.source.training is not None and scene.source.training.figures:
-        recipe = find_recipe(scene.source.training.header.recipe)
-        published = recipe.published if scene.source.training.header.workload == recipe.workload else ()
-        yield (
-            "curves",
-            training.curves([scene.source.training], published, recipe.loss_scale, recipe.loss_unit),
-        )
+        recipe = RECIPES.get(scene.source.training.header.recipe)
+        told = (recipe.published, recipe.loss_scale, recipe.loss_unit) if recipe else ((), 1.0, IMAGE_LOSS)
+        yield "curves", training.curves([scene.source.training], *told)
 
 
 def _distributions(scene: Scene) -> _Pictures:

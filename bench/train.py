@@ -120,6 +120,11 @@ def _mode(info: BackendInfo, asked: str | None, workload: Workload) -> str:
     return name
 
 
+def folder_name(recipe: str, backend: str, seed: int) -> str:
+    """Return the name of a training's folder, the same for `bench train` and `bench notebooks`."""
+    return f"{recipe}-{backend}-seed-{seed}"
+
+
 class TrainingFailedError(RecordError):
     """A worker did not come to the end of its training."""
 
@@ -127,15 +132,12 @@ class TrainingFailedError(RecordError):
 def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | None = None) -> Training:
     """Train to the last step, from the newest checkpoint where there is one, and return what came of it.
 
-    Raises TrainingFailedError where the worker ends before; what it has
-    done by then is kept, and calling this again goes on.
+    Raises TrainingFailedError where the worker ends before, or at its time limit; what it has done by then is
+    kept, and calling this again goes on.
     """
     header = _header(order, place.available)
     training = _open(order, header, display)
-    if (
-        training.finished
-        and (order.folder / checkpoints.model_name(header.workload.name, order.steps)).is_file()
-    ):
+    if training.finished and not _lacks_its_model(order):
         display.say(f"{order.folder} is trained already, {order.steps:,} steps. (--anew trains it again)")
         return training
     training, begin = _newest(order, training, display)
@@ -166,6 +168,18 @@ def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | 
     if outcome.status != "ok":
         raise TrainingFailedError(f"{header.cell}: {outcome.status}: {outcome.error}")
     return read_training(order.folder)
+
+
+def _is_wanted(order: Order, header: TrainingHeader) -> bool:
+    """Whether a training with all its figures lacks only its model, which its last checkpoint still gives."""
+    model = order.folder / checkpoints.model_name(header.workload.name, order.steps)
+    return not model.is_file() and bool(checkpoints.checkpoint_files(order.folder))
+
+
+def _lacks_its_model(order: Order) -> bool:
+    """Whether a training that has all its figures lacks the model, which its last checkpoint still gives."""
+    model = order.folder / checkpoints.model_name(order.recipe.name, order.steps)
+    return not model.is_file() and bool(checkpoints.checkpoint_files(order.folder))
 
 
 def _header(order: Order, available: Available) -> TrainingHeader:
@@ -241,6 +255,8 @@ def _newest(
         display.say(f"{fault} An older checkpoint is taken.")
     if begin is not None:
         display.say(f"Goes on from step {begin.about.step:,}. (--anew begins again)")
+    elif training.figures:
+        display.say("Begins again, as there is no checkpoint to go on from.")
     keep_figures(order.folder, -1 if begin is None else begin.about.step)
     return read_training(order.folder), begin
 

@@ -145,7 +145,12 @@ def evaluate(
     backend: Backend, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.uint8]
 ) -> tuple[float, float]:
     """Return mean cross-entropy and accuracy on a split, computed in float64 from the backend's logits."""
-    logits = backend.predict(images).astype(np.float64)
+    return score(backend.predict(images), labels)
+
+
+def score(logits: npt.NDArray[np.floating], labels: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """Return mean cross-entropy, computed in float64, and accuracy of logits (n, classes)."""
+    logits = logits.astype(np.float64)
     shifted = logits - logits.max(axis=1, keepdims=True)
     log_probabilities = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     loss = -log_probabilities[np.arange(len(labels)), labels].mean()
