@@ -28,19 +28,20 @@ def band(values: Sequence[float], *, drawn_from: int | None = None) -> Band:
     One more value of a normal sample lies in mean ± t sd sqrt(1 + 1/n), t being the quantile of Student's
     distribution with n - 1 degrees of freedom (Hahn and Meeker, Statistical Intervals (1991), section 4.7).
     `drawn_from`: the published figure is a share of so few images of its own, drawn at random, and scatters
-    for that alone with the variance p (1 - p) / `drawn_from`, which is added.
+    for that alone with the variance p (1 - p) / `drawn_from`, which is known: its part of the half-width, by
+    the normal quantile, is added in squares.
     """
     n = len(values)
     if n == 0:
         raise ValueError("no values have no band")
     mean = math.fsum(values) / n
     sampling = mean * (1 - mean) / drawn_from if drawn_from else 0.0
+    by_draw = _normal_quantile() * math.sqrt(sampling)
     if n == 1:
-        half = _normal_quantile() * math.sqrt(sampling) if drawn_from else None
-        sd = None
+        sd, half = None, by_draw if drawn_from else None
     else:
         sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-        half = _t_quantile(n - 1) * math.sqrt(sd * sd * (1 + 1 / n) + sampling)
+        half = math.hypot(_t_quantile(n - 1) * sd * math.sqrt(1 + 1 / n), by_draw)
     return Band(
         n=n,
         mean=mean,

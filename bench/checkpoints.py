@@ -23,8 +23,9 @@ from bench.specs import Cell, Workload
 from bench.trainings import CHECKPOINTS
 
 KEPT = 2
-_ABOUT = "samework"
-"""The key of the metadata in safetensors' own, which holds strings only."""
+_ABOUT, _DIGEST = "samework", "sha256"
+"""Keys of safetensors' own metadata: what the file says of itself, in JSON, and the digest of that and of the
+tensors, which safetensors does not check."""
 _STATE, _LOSSES = "state/", "losses"
 
 
@@ -33,8 +34,6 @@ class AboutCheckpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint
 
     step: int
     train_s: float
-    digest: str
-    """SHA-256 of names and values."""
 
 
 class AboutModel(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_field="kind"):
@@ -44,7 +43,6 @@ class AboutModel(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_fie
     workload: Workload
     cell: Cell
     seed: int
-    digest: str
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +68,7 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint, then delete all but the newest two; a crash on the way leaves those there were."""
     tensors = {f"{_STATE}{name}": value for name, value in state.items()} | {_LOSSES: losses}
-    about = AboutCheckpoint(step=step, train_s=train_s, digest=_digest(tensors))
+    about = AboutCheckpoint(step=step, train_s=train_s)
     _write(folder / CHECKPOINTS / f"step-{step}.safetensors", tensors, about)
     for old in checkpoint_files(folder)[KEPT:]:
         old.unlink(missing_ok=True)
@@ -109,7 +107,7 @@ def newest_checkpoint(folder: Path, before: int) -> tuple[Checkpoint | None, tup
 
 def save_model(path: Path, params: Params, *, step: int, workload: Workload, cell: Cell, seed: int) -> None:
     """Write a model, in one step."""
-    about = AboutModel(step=step, workload=workload, cell=cell, seed=seed, digest=_digest(params))
+    about = AboutModel(step=step, workload=workload, cell=cell, seed=seed)
     _write(path, params, about)
 
 
@@ -143,7 +141,8 @@ def _step(path: Path) -> int:
 
 def _write(path: Path, tensors: Mapping[str, npt.NDArray[Any]], about: msgspec.Struct) -> None:
     whole = {name: np.ascontiguousarray(value).reshape(np.shape(value)) for name, value in tensors.items()}
-    content = save(whole, metadata={_ABOUT: msgspec.json.encode(about).decode()})
+    said = msgspec.json.encode(about).decode()
+    content = save(whole, metadata={_ABOUT: said, _DIGEST: _digest(whole, said)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folders.write_durably(path, content)
@@ -156,20 +155,21 @@ def _write(path: Path, tensors: Mapping[str, npt.NDArray[Any]], about: msgspec.S
 def _read(path: Path, kind: Any) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
     try:
         with safe_open(path, framework="numpy") as file:
-            said = (file.metadata() or {}).get(_ABOUT)
+            metadata = file.metadata() or {}
+            said = metadata.get(_ABOUT)
             if said is None:
                 raise RecordError(f"{path} was not written by samework: it says nothing of what it holds.")
             about = msgspec.json.decode(said, type=kind)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (OSError, SafetensorError, msgspec.DecodeError) as error:
         raise RecordError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if _digest(tensors) != about.digest:
-        raise RecordError(f"{path} is damaged: its values are not those that were written.")
+    if _digest(tensors, said) != metadata.get(_DIGEST):
+        raise RecordError(f"{path} is damaged: it is not what was written.")
     return about, tensors
 
 
-def _digest(tensors: Mapping[str, npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, npt.NDArray[Any]], said: str) -> str:
+    digest = hashlib.sha256(said.encode())
     for name in sorted(tensors):
         value = np.ascontiguousarray(tensors[name])
         digest.update(f"{name} {value.dtype.str} {np.shape(tensors[name])}\n".encode())

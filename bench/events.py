@@ -72,7 +72,9 @@ class EventFiles:
 
 def _histogram(name: str, spread: Distribution) -> Any:
     low, high = spread.quantiles[0], spread.quantiles[-1]
-    limits = np.linspace(low, high if high > low else low + 1.0, len(spread.counts) + 1)[1:]
+    # The bins of `trainings.distribution`, which NumPy makes half as wide again where all values are equal.
+    ends = (low, high) if high > low else (low - 0.5, low + 0.5)
+    limits = np.linspace(*ends, len(spread.counts) + 1)[1:]
     histogram = HistogramProto(
         min=low,
         max=high,

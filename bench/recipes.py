@@ -183,7 +183,9 @@ def find_recipe(name: str) -> Recipe:
     for known in (name, f"notebook-{name}"):
         if known in RECIPES:
             return RECIPES[known]
-    raise unknown("recipe", name, list(RECIPES), "bench list shows all")
+    short = not name.startswith("notebook-")
+    names = [known.removeprefix("notebook-") if short else known for known in RECIPES]
+    raise unknown("recipe", name, names, "bench list shows all")
 
 
 def on_dataset(recipe: Recipe, dataset: str) -> Recipe:

@@ -47,15 +47,15 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 def find_source(name: str) -> Source:
     """Return the training in a folder, the model in a file, or the recipe or data set of that name."""
     path = Path(name)
-    if path.exists():
-        if path.is_dir() and not (path / HEADER).is_file():
-            raise UsageError(f"{path} is no training: it has no {HEADER}. (bench train makes one)")
-        return _of_files(path)
     if name in DATASETS:
         return Source(name=name, dataset=name)
     if name in RECIPES or f"notebook-{name}" in RECIPES:
         workload = find_recipe(name).workload
         return Source(name=workload.name, dataset=workload.dataset, workload=workload)
+    if path.exists():
+        if path.is_dir() and not (path / HEADER).is_file():
+            raise UsageError(f"{path} is no training: it has no {HEADER}. (bench train makes one)")
+        return _of_files(path)
     raise unknown("source", name, [*DATASETS, *RECIPES], "or the folder of a training, or a model's file")
 
 
@@ -130,7 +130,10 @@ def _augmentation(scene: Scene) -> _Pictures:
 
 def _kernels(scene: Scene) -> _Pictures:
     if scene.source.trained is not None:
-        for layer in _layers(scene.source.trained, scene.choice):
+        channel, layers = scene.choice.channel, _layers(scene.source.trained, scene.choice)
+        if scene.choice.layer is None:
+            layers = network.layers_with(scene.source.trained, channel) or layers[:1]
+        for layer in layers:
             figure = network.kernels(scene.source.trained, layer, scene.choice.channel)
             yield f"kernels-conv{layer}-channel-{scene.choice.channel}", figure
 
@@ -192,13 +195,8 @@ PICTURES: Mapping[str, Callable[[Scene], _Pictures]] = {
 def _layers(trained: Trained, choice: Choice) -> list[int]:
     count = len(trained.workload.architecture.convs)
     if choice.layer is None:
-        return [number for number in range(1, count + 1) if _has_channel(trained, number, choice.channel)]
+        return list(range(1, count + 1))
     return [choice.layer]
-
-
-def _has_channel(trained: Trained, layer: int, channel: int) -> bool:
-    channels: int = trained.params[f"conv{layer}/kernel"].shape[2]
-    return channel < channels
 
 
 def _check_index(index: int, images: np.ndarray, split: str) -> None:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from bench import folders
-from bench.errors import UsageError
 from bench.machine import Environment
 from bench.records import BackendHere
 from bench.specs import Cell, Workload
@@ -122,11 +121,3 @@ def keep_figures(folder: Path, until: int) -> None:
     kept = [figure for figure in read_training(folder).figures if figure.step <= until]
     content = b"".join(msgspec.json.encode(figure) + b"\n" for figure in kept)
     folders.write_durably(folder / FIGURES, content)
-
-
-def find_training(path: Path) -> Path:
-    """Return the folder of a training, given itself or its model; raise UsageError where it is none."""
-    folder = path if path.is_dir() else path.parent
-    if not (folder / HEADER).is_file():
-        raise UsageError(f"{path} is no training: there is no {folder / HEADER}.")
-    return folder

@@ -1,8 +1,11 @@
 """What the checks of conformance share: a backend on a little noise, and comparisons that tell."""
 
+import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from backends.base import Backend, BackendInfo, Params, TrainingData
@@ -59,7 +62,11 @@ ALIKE = 2e-5
 class Kit:
     """A backend under test, and a folder for read-only memory maps such as a worker trains from."""
 
-    def __init__(self, backend_class: type[Backend], info: BackendInfo, folder: Path) -> None:
+    def __init__(
+        self, backend_class: type[Backend], info: BackendInfo, folder: Path, *, traces: Path | None = None
+    ) -> None:
+        """`traces`: where what the reference computes is kept for the other backends."""
+        self._traces = traces or folder
         self.backend_class, self.info = backend_class, info
         self.modes = [mode.name for mode in info.modes]
         rng = np.random.default_rng(0)
@@ -69,6 +76,16 @@ class Kit:
             np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
         )
         self.data = TrainingData(info=INFO, images=self.images[:160], labels=self.labels[:160])
+
+    def trace(self, workload: Workload, data: TrainingData) -> parity.Trace:
+        """Return what the reference computes for a workload, at once where it did so before."""
+        named = msgspec.json.encode(workload) + repr(data.images.shape).encode()
+        path = self._traces / f"{hashlib.sha256(named).hexdigest()}.npz"
+        if not path.exists():
+            part = path.with_name(f"{os.getpid()}.npz")
+            parity.save_trace(part, data, parity.reference_trace(workload, data))
+            part.replace(path)
+        return parity.load_trace(path)[1]
 
     def make(
         self,

@@ -13,6 +13,13 @@ from bench.trained import Trained
 MOST_KERNELS = 64
 
 
+def layers_with(trained: Trained, channel: int) -> list[int]:
+    """Return the convolutions, from 1, that have an input channel of that number."""
+    count = len(trained.workload.architecture.convs)
+    layers = range(1, count + 1)
+    return [layer for layer in layers if channel < trained.params[f"conv{layer}/kernel"].shape[2]]
+
+
 def kernels(trained: Trained, layer: int, channel: int) -> Figure:
     """Draw what each filter of a convolution has for one input channel: red positive, blue negative."""
     name = f"conv{layer}/kernel"
