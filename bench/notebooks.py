@@ -13,8 +13,8 @@ from bench.errors import RecordError, UsageError
 from bench.flops import training_flops
 from bench.progress import Display
 from bench.recipes import Measure, Published, Recipe
-from bench.train import Order, Place, TrainingFailedError, folder_name, train
-from bench.trainings import HEADER, Figure, Training, read_training
+from bench.train import Order, Place, folder_name, train
+from bench.trainings import HEADER, Figure, Training, is_finished, read_training
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,8 +86,8 @@ def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> lis
     """
     began = time.monotonic()
     faults: list[str] = []
-    costs = [_cost(job) for job in jobs]
-    done = 0.0
+    costs = [0.0 if is_finished(job.order.folder) else _cost(job) for job in jobs]
+    all_cost, done = sum(costs) or 1.0, 0.0
     for job, cost in zip(jobs, costs, strict=True):
         name = job.order.folder.name
         left_s = None if budget_s is None else budget_s - (time.monotonic() - began)
@@ -95,11 +95,12 @@ def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> lis
             faults.append(f"{name}: the budget was spent")
             continue
         passed = time.monotonic() - began
-        display.overall(name, done / sum(costs), passed / done * (sum(costs) - done) if done else None)
+        left = passed / done * (all_cost - done) if done else None
+        display.overall(name, done / all_cost, left)
         done += cost
         try:
             train(job.order, job.place, _Inner(display), time_limit_s=left_s)
-        except (TrainingFailedError, UsageError) as error:
+        except (RecordError, UsageError) as error:
             faults.append(f"{name}: {error}")
     display.overall("all trained", 1.0, None)
     return faults

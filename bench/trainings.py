@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench import folders
+from bench.errors import RecordError, UsageError
 from bench.machine import Environment
 from bench.records import BackendHere
 from bench.specs import Cell, Workload
@@ -114,6 +115,14 @@ def read_training(folder: Path) -> Training:
     header = folders.read_header(folder / HEADER, TrainingHeader, SCHEMA, missing=missing)
     figures, rejected = folders.read_records(folder / FIGURES, Figure)
     return Training(folder=folder, header=header, figures=figures, rejected=rejected)
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a folder holds a training that can be read and has all its figures."""
+    try:
+        return read_training(folder).finished
+    except (RecordError, UsageError):
+        return False
 
 
 def keep_figures(folder: Path, until: int) -> None:
