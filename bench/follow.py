@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
 from bench import checkpoints
-from bench.augmentation import augment, seen_images
+from bench.augmentation import seen_images
 from bench.datasets import Dataset
 from bench.initial import initial_params
 from bench.protocol import (
@@ -121,17 +121,11 @@ def latest_images(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
     """Return images and labels of the `LATEST` batches before a step, or of the first where there is none.
 
-    Augmented images are those that the network saw, rounded to whole levels of 256, as `predict` takes them.
+    They are as the network sees images for evaluation: cropped, where it augments them, and else unchanged.
     """
     start = max(step - LATEST, 0)
-    count = max(step - start, 1)
-    order = batches.order(start, count).ravel()
-    images = data.images[order]
-    for draws in batches.draws(start, count):
-        if workload.augmentation is not None:
-            pixels = augment(images, draws.reshape(len(order), -1), workload.augmentation.crop)
-            images = np.rint(255 * pixels).astype(np.uint8)
-    return images, data.labels[order]
+    order = batches.order(start, max(step - start, 1)).ravel()
+    return seen_images(workload, data.images[order]), data.labels[order]
 
 
 def evaluate_model(task: EvaluateTask, backend_class: type[Backend], emit: Emit) -> None:

@@ -122,7 +122,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                         measure="train accuracy",
                         low=0.730,
                         high=0.730,
-                        text="73.0 % of one distorted batch at step 11,120",
+                        text="73.0 % of one training batch at step 11,120",
                         drawn_from=100,
                     ),
                     Published(

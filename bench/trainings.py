@@ -46,8 +46,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of training up to here, of all attempts that led here, evaluation excluded."""
     train_loss: float
     train_accuracy: float
-    """On the latest `LATEST` batches, or on the first before any step; augmented images are as the network
-    saw them, rounded to whole levels of 256."""
+    """On the images of the latest `LATEST` batches, or of the first before any step, evaluated as test images
+    are, which is what the notebooks do: not augmented, and by the running statistics."""
     test_loss: float
     test_accuracy: float
     losses: bytes
