@@ -11,7 +11,10 @@ CONFIDENCE = 0.95
 
 
 class Band(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure over several seeds; the band is None where one seed leaves it unknown."""
+    """A figure over several seeds; the band is None where one seed leaves it unknown.
+
+    Of one seed and a share of images drawn at random, the band is that of the draw alone.
+    """
 
     n: int
     mean: float
@@ -52,15 +55,15 @@ def band(values: Sequence[float], *, drawn_from: int | None = None) -> Band:
 
 
 def judge(found: Band, low: float, high: float) -> Verdict:
-    """Say whether a published value, or a range that a text names, has a point in common with the band.
+    """Say whether a published value lies in the band, or our mean in the range that a text names.
 
-    Without a band a value is not judged; of a range it is said whether our one value lies in it.
+    A range is not held to the band, which the less is known is the wider, and would the sooner touch it.
     """
-    if found.low is None or found.high is None:
-        if low == high:
-            return "no band"
+    if low < high:
         return "inside" if low <= found.mean <= high else "outside"
-    return "inside" if found.low <= high and low <= found.high else "outside"
+    if found.low is None or found.high is None:
+        return "no band"
+    return "inside" if found.low <= low <= found.high else "outside"
 
 
 def _t_quantile(degrees: int) -> float:

@@ -127,13 +127,13 @@ def find_model(path: Path) -> Path:
     """Return a model's file, given itself or its training's folder, whose newest it then is."""
     if not path.is_dir():
         return path
-    found = sorted(path.glob("*-step-*.safetensors"), key=_step)
+    found = sorted(path.glob("*-step-*.safetensors"), key=step_of)
     if not found:
         raise UsageError(f"{path} holds no model: its training has not ended.")
     return found[-1]
 
 
-def _step(path: Path) -> int:
+def step_of(path: Path) -> int:
     """Return the step in a file's name, or -1 where its name has none."""
     number = path.stem.rpartition("-")[2]
     return int(number) if number.isdigit() else -1
@@ -159,10 +159,12 @@ def _read(path: Path, kind: Any) -> tuple[Any, dict[str, npt.NDArray[Any]]]:
             said = metadata.get(_ABOUT)
             if said is None:
                 raise RecordError(f"{path} was not written by samework: it says nothing of what it holds.")
-            about = msgspec.json.decode(said, type=kind)
+            about = msgspec.json.decode(said, type=AboutCheckpoint | AboutModel)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except (OSError, SafetensorError, msgspec.DecodeError) as error:
         raise RecordError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(about, kind):
+        raise RecordError(f"{path} is a {about.__struct_config__.tag}, not a {kind.__struct_config__.tag}.")
     if _digest(tensors, said) != metadata.get(_DIGEST):
         raise RecordError(f"{path} is damaged: it is not what was written.")
     return about, tensors

@@ -76,42 +76,53 @@ def train(
     """
     from rich.console import Console
 
-    from bench import checkpoints
-    from bench import train as training
     from bench.durations import duration
+    from bench.place import Place
     from bench.progress import make_display
     from bench.recipes import find_recipe, on_dataset
+    from bench.train import Order, folder_name, model_path
+    from bench.train import train as follow
 
     found = find_recipe(recipe)
     if dataset is not None:
         found = on_dataset(found, dataset)
     with make_display(Console()) as display:
-        place = training.Place.find(
-            found.workload, backends=(backend,), display=display, limit=limit, **_read(where)
-        )
-        order = training.Order(
+        place = Place.find(found.workload, backends=(backend,), display=display, limit=limit, **_read(where))
+        order = Order(
             recipe=found,
             steps=steps or found.steps,
             cell=place.cells[0],
             seed=seed,
             source=place.source,
-            folder=folder or Path("trainings") / training.folder_name(found.name, backend, seed),
+            folder=folder
+            or Path("trainings") / (folder_name(found.name, backend, seed) + _apart(limit, where)),
             anew=anew,
         )
         try:
-            done = training.train(order, place, display)
+            done = follow(order, place, display)
         except KeyboardInterrupt:
-            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. The same command goes on.")
+            again = "The same command without --anew" if anew else "The same command"
+            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. {again} goes on.")
             return EXIT_INTERRUPTED
     last = done.figures[-1]
     click.echo(
         f"{found.name} in {done.header.backend.title}: {last.step:,} steps, "
         f"{duration(last.train_s)} of training, test accuracy {last.test_accuracy:.4f}"
     )
-    for published in found.published:
-        click.echo(f"  the notebook: {published.text} ({published.measure})")
-    click.echo(f"Model: {checkpoints.find_model(order.folder)}")
+    if not done.header.sample and limit is None:
+        for published in found.published:
+            click.echo(f"  the notebook: {published.text} ({published.measure})")
+    model = model_path(order)
+    click.echo(f"Model: {model}" if model.is_file() else f"There is no {model}; --anew trains it again.")
     return 0
+
+
+def _apart(limit: int | None, where: dict[str, Any]) -> str:
+    """Return what tells the folder of an unusual training from that of the recipe as it stands."""
+    parts = [where["mode"], "sample" if where["sample"] else None, f"first-{limit}" if limit else None]
+    if where["precision"] != "fp32":
+        parts.append(where["precision"])
+    return "".join(f"-{part}" for part in parts if part)
 
 
 @click.command()
@@ -127,20 +138,21 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
 
     MODEL is the file that bench train wrote, or the folder of a training.
     """
+    import msgspec
     from rich.console import Console
 
     from bench.checkpoints import find_model, load_model
     from bench.hand_over import evaluate as evaluate_in
+    from bench.place import Place
     from bench.progress import make_display
     from bench.report.models import render_scores
-    from bench.train import Place
 
     console = Console()
     found = load_model(find_model(model))
+    # Evaluation trains on nothing, and so has nothing to hold out.
+    workload = msgspec.structs.replace(found.about.workload, held_out=0)
     with make_display(console) as display:
-        place = Place.find(
-            found.about.workload, backends=backends, display=display, limit=None, **_read(where)
-        )
+        place = Place.find(workload, backends=backends, display=display, limit=None, **_read(where))
         scores = list(evaluate_in(found, place, display))
     render_scores(found, scores, place.available.unavailable, console)
     if any(score.difference is not None and not score.within for score in scores):
@@ -278,17 +290,19 @@ def notebooks(
     from rich.console import Console
 
     from bench import notebooks as table
+    from bench.errors import UsageError
+    from bench.place import Place
     from bench.plan import parse_budget
     from bench.progress import make_display
     from bench.recipes import RECIPES, find_recipe
     from bench.report import notebooks as reporting
-    from bench.train import Place
 
     console = Console()
     chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())
     budget_s = None if budget is None else parse_budget(budget)
     faults: list[str] = []
     with make_display(console) as display:
+        titles: dict[str, str] = {}
         if not report_only:
             places = {
                 recipe.name: Place.find(
@@ -301,14 +315,23 @@ def notebooks(
                 )
                 for recipe in chosen
             }
+            titles = {name: info.title for name, info in places[chosen[0].name].available.infos.items()}
             try:
                 faults = table.run(table.plan(chosen, places, folder, seeds), display, budget_s=budget_s)
             except KeyboardInterrupt:
                 display.say("Interrupted; what is trained is kept. The same command goes on.")
                 return EXIT_INTERRUPTED
         trainings, unreadable = table.read_trainings(folder)
+        faults += unreadable
+        titles |= {
+            one.header.cell.backend: one.header.backend.title
+            for one in trainings
+            if not backends or one.header.cell.backend in backends
+        }
+        if not trainings:
+            raise UsageError(f"there is no training in {folder}.")
         loaded = {
-            recipe.workload.dataset: _load(
+            name: _load(
                 recipe.workload,
                 display,
                 limit=None,
@@ -317,16 +340,23 @@ def notebooks(
                 offline=where["offline"],
             )
             for recipe in chosen
+            if (name := recipe.workload.dataset)
         }
-        titles = table.titles(trainings)
+        titles = dict(sorted(titles.items()))
         path = reporting.write(
-            folder, chosen, backends=titles, trainings=trainings, datasets=loaded, display=display
+            folder,
+            chosen,
+            backends=titles,
+            trainings=trainings,
+            faults=faults,
+            datasets=loaded,
+            display=display,
         )
     reporting.render(chosen, titles, trainings, console)
-    for fault in (*faults, *unreadable):
+    for fault in faults:
         click.echo(f"bench: {fault}", err=True)
     console.print(f"Report: {path}", soft_wrap=True, highlight=False)
-    return EXIT_NOT_MEASURED if faults or unreadable else 0
+    return EXIT_NOT_MEASURED if faults else 0
 
 
 def _load(

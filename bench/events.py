@@ -19,6 +19,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from bench.trainings import EVENTS, Distribution, Figure, Training
 
 IMAGES = 10
+LOSS_EVERY = 10
+"""Steps from one loss of a step to the next that is written."""
 _FILE = "events.out.tfevents.samework"
 _VERSION = "brain.Event:2"
 
@@ -34,7 +36,7 @@ class EventFiles:
         """`images` are what the network trains on, uint8 (n, h, w, c); the first few are shown."""
         folder = training.folder / EVENTS
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self._begun = datetime.fromisoformat(training.header.created_at).timestamp()
         self._file = (folder / _FILE).open("wb")
         self._records = RecordWriter(self._file)
@@ -60,10 +62,20 @@ class EventFiles:
             "cross-entropy/test": figure.test_loss,
             "cross-entropy/train": figure.train_loss,
         }
+        self._add_losses(figure)
         values = [Summary.Value(tag=tag, simple_value=value) for tag, value in scalars.items()]
         values += [_histogram(name, spread) for name, spread in figure.distributions.items()]
         time = self._begun + figure.train_s
         self._write(Event(wall_time=time, step=figure.step, summary=Summary(value=values)))
+
+    def _add_losses(self, figure: Figure) -> None:
+        losses = np.frombuffer(figure.losses, "<f4")
+        first = figure.step - len(losses) + 1
+        time = self._begun + figure.train_s
+        for step, loss in enumerate(losses.tolist(), start=first):
+            if step % LOSS_EVERY == 0:
+                value = Summary.Value(tag="cross-entropy/step", simple_value=loss)
+                self._write(Event(wall_time=time, step=step, summary=Summary(value=[value])))
 
     def _write(self, event: Any) -> None:
         self._records.write(event.SerializeToString())

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -16,7 +17,6 @@ from bench.protocol import (
     CheckpointSaved,
     EvaluateTask,
     FigureMade,
-    ModelSaved,
     Scored,
     Trained,
     TrainTask,
@@ -59,7 +59,7 @@ def follow(task: TrainTask, backend_class: type[Backend], emit: Emit) -> None:
         if stop > trainer.steps:
             trainer.train(stop - trainer.steps)
             losses = np.concatenate([losses, trainer.losses])
-            emit(Trained(step=stop, train_s=trainer.train_s))
+            emit(Trained(step=stop))
         if stop in task.figures and stop > made:
             emit(FigureMade(figure=looker.look(trainer, losses)))
             losses = _NONE
@@ -77,7 +77,6 @@ def follow(task: TrainTask, backend_class: type[Backend], emit: Emit) -> None:
         cell=task.cell,
         seed=task.seed,
     )
-    emit(ModelSaved(path=path.name))
 
 
 def stops(task: TrainTask) -> list[int]:
@@ -132,7 +131,7 @@ def evaluate_model(task: EvaluateTask, backend_class: type[Backend], emit: Emit)
     """Load a model, and write the logits of the test images to the file that is named."""
     model = checkpoints.load_model(Path(task.model))
     dataset = load_data(task.data)
-    workload = model.about.workload
+    workload = msgspec.structs.replace(model.about.workload, held_out=0)  # nothing is trained
     backend = build(backend_class, workload, training_data(workload, dataset), task.cell)
     backend.load_params(model.params)
     logits = backend.predict(seen_images(workload, dataset.test_images))

@@ -10,11 +10,11 @@ import numpy as np
 from bench.checkpoints import Model
 from bench.launch import run_worker
 from bench.parity import relative_error
+from bench.place import Place
 from bench.progress import Display
 from bench.protocol import EvaluateTask, Scored
 from bench.registry import interpreter
 from bench.specs import Precision
-from bench.train import Place
 from bench.trained import Trained
 from bench.training import load_data
 

@@ -9,12 +9,14 @@ import msgspec
 from bench.bands import Band, Verdict, band, judge
 from bench.datasets import DATASETS
 from bench.durations import duration
-from bench.errors import RecordError, UsageError
+from bench.errors import BenchError
 from bench.flops import training_flops
+from bench.place import Place
 from bench.progress import Display
 from bench.recipes import Measure, Published, Recipe
-from bench.train import Order, Place, folder_name, train
-from bench.trainings import HEADER, Figure, Training, is_finished, read_training
+from bench.specs import Cell
+from bench.train import Order, folder_name, train
+from bench.trainings import FIELDS, HEADER, Figure, Training, read_training, steps_reached
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,13 +45,6 @@ class Line(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[Answer, ...]
 
 
-_READ: Mapping[Measure, str] = {
-    "test accuracy": "test_accuracy",
-    "test loss": "test_loss",
-    "train accuracy": "train_accuracy",
-}
-
-
 _START_S, _STEP_S, _FLOPS_PER_S = 5.0, 5e-4, 5e10
 """Of a small machine: they only divide the time that is left among the trainings."""
 
@@ -59,7 +54,8 @@ def plan(
 ) -> list[Job]:
     """Return the trainings of the table, those of the quick recipes first.
 
-    `places` tells for every recipe, by name, where it is trained.
+    `places` tells for every recipe, by name, where it is trained. Another framework is the first for every
+    seed, so that a budget does not always cut off the same.
     """
     return [
         Job(
@@ -75,8 +71,13 @@ def plan(
         )
         for recipe in sorted(recipes, key=lambda one: (bool(one.workload.architecture.convs), one.steps))
         for seed in range(recipe.seeds if seeds is None else seeds)
-        for cell in places[recipe.name].cells
+        for cell in _turned(places[recipe.name].cells, seed)
     ]
+
+
+def _turned(cells: Sequence[Cell], by: int) -> tuple[Cell, ...]:
+    start = by % len(cells)
+    return (*cells[start:], *cells[:start])
 
 
 def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> list[str]:
@@ -86,21 +87,21 @@ def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> lis
     """
     began = time.monotonic()
     faults: list[str] = []
-    costs = [0.0 if is_finished(job.order.folder) else _cost(job) for job in jobs]
-    all_cost, done = sum(costs) or 1.0, 0.0
-    for job, cost in zip(jobs, costs, strict=True):
+    waiting = [job for job in jobs if steps_reached(job.order.folder) < job.order.steps]
+    all_cost, done = sum(map(_cost, waiting)), 0.0
+    for job in waiting:
         name = job.order.folder.name
-        left_s = None if budget_s is None else budget_s - (time.monotonic() - began)
+        passed = time.monotonic() - began
+        left_s = None if budget_s is None else budget_s - passed
         if left_s is not None and left_s <= 0:
             faults.append(f"{name}: the budget was spent")
             continue
-        passed = time.monotonic() - began
         left = passed / done * (all_cost - done) if done else None
         display.overall(name, done / all_cost, left)
-        done += cost
+        done += _cost(job)
         try:
             train(job.order, job.place, _Inner(display), time_limit_s=left_s)
-        except (RecordError, UsageError) as error:
+        except BenchError as error:
             faults.append(f"{name}: {error}")
     display.overall("all trained", 1.0, None)
     return faults
@@ -132,15 +133,23 @@ class _Inner:
 
 
 def read_trainings(folder: Path) -> tuple[list[Training], list[str]]:
-    """Return the trainings below a folder, and what is wrong with those that cannot be read."""
-    found: list[Training] = []
+    """Return the trainings below a folder, one a framework and seed, and what is wrong with others there."""
+    found: dict[tuple[str, str, int], Training] = {}
     faults: list[str] = []
     for path in sorted(folder.glob(f"*/{HEADER}")):
         try:
-            found.append(read_training(path.parent))
-        except RecordError as error:
+            one = read_training(path.parent)
+        except BenchError as error:
             faults.append(str(error))
-    return found, faults
+            continue
+        faults += [f"{path.parent}: left out, as it cannot be read: {line}" for line in one.rejected]
+        key = (one.header.workload.name, one.header.cell.backend, one.header.seed)
+        other = found.get(key)
+        if other is not None:
+            less, one = sorted((one, other), key=lambda each: each.steps)
+            faults.append(f"{less.folder}: left out, as {one.folder} trained the same from the same seed")
+        found[key] = one
+    return list(found.values()), faults
 
 
 def lines(
@@ -151,11 +160,6 @@ def lines(
         for published in recipe.published:
             answers = (_answer(recipe, published, backend, trainings) for backend in backends)
             yield Line(recipe=recipe, published=published, answers=tuple(answers))
-
-
-def titles(trainings: Sequence[Training]) -> dict[str, str]:
-    """Return the titles of the frameworks that were trained in, by their names."""
-    return {one.header.cell.backend: one.header.backend.title for one in trainings}
 
 
 def of_recipe(trainings: Sequence[Training], recipe: Recipe, backend: str | None = None) -> list[Training]:
@@ -185,5 +189,5 @@ def _answer(recipe: Recipe, published: Published, backend: str, trainings: Seque
 
 
 def _value(figure: Figure, measure: Measure) -> float:
-    value: float = getattr(figure, _READ[measure])
+    value: float = getattr(figure, FIELDS[measure])
     return value

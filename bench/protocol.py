@@ -186,7 +186,6 @@ class Probed(Event, frozen=True, kw_only=True, tag="probed"):
 
 class Trained(Event, frozen=True, kw_only=True, tag="trained"):
     step: int
-    train_s: float
 
 
 class FigureMade(Event, frozen=True, kw_only=True, tag="figure"):
@@ -195,11 +194,6 @@ class FigureMade(Event, frozen=True, kw_only=True, tag="figure"):
 
 class CheckpointSaved(Event, frozen=True, kw_only=True, tag="checkpoint"):
     step: int
-
-
-class ModelSaved(Event, frozen=True, kw_only=True, tag="model"):
-    path: str
-    """The file's name in the training's folder."""
 
 
 class Scored(Event, frozen=True, kw_only=True, tag="scored"):
@@ -219,5 +213,5 @@ class Done(Event, frozen=True, kw_only=True, tag="done"):
 AnyEvent: TypeAlias = (
     Started | Imported | DataLoaded | Built | FirstStep | WarmedUp | Ready | Timed | Evaluated | Learned
     | Memory | DeviceMemory | Described | LookedCloser | Verified | Probed
-    | Trained | FigureMade | CheckpointSaved | ModelSaved | Scored | Failed | Done
+    | Trained | FigureMade | CheckpointSaved | Scored | Failed | Done
 )  # fmt: skip

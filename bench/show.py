@@ -170,8 +170,11 @@ def _confusion(scene: Scene) -> _Pictures:
 
 def _curves(scene: Scene) -> _Pictures:
     if scene.source.training is not None and scene.source.training.figures:
-        recipe = RECIPES.get(scene.source.training.header.recipe)
+        header = scene.source.training.header
+        recipe = RECIPES.get(header.recipe)
         told = (recipe.published, recipe.loss_scale, recipe.loss_unit) if recipe else ((), 1.0, IMAGE_LOSS)
+        if header.sample or header.limit is not None:  # what a notebook got from all images is no measure
+            told = ((), *told[1:])
         yield "curves", training.curves([scene.source.training], *told)
 
 

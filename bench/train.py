@@ -1,41 +1,39 @@
 """Follow one recipe in one framework: a worker trains, the folder keeps it, the terminal shows it."""
 
+import fcntl
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Self
 
 import msgspec
 
 from backends.base import BackendInfo
 from bench import checkpoints, folders
-from bench.datasets import cache_dir
 from bench.durations import duration
-from bench.errors import RecordError, UsageError, unknown
+from bench.errors import RecordError, UsageError
 from bench.events import EventFiles
 from bench.launch import run_worker
 from bench.machine import capture_environment
+from bench.place import Place
 from bench.prepare import (
-    Asked,
     Available,
     backend_here,
-    choose_backends,
-    choose_device,
-    prepare_data,
 )
-from bench.progress import Display, Teller
-from bench.protocol import AnyEvent, DataSource, FigureMade, Trained, TrainTask
+from bench.progress import Teller
+from bench.protocol import AnyEvent, CheckpointSaved, DataSource, FigureMade, Trained, TrainTask
 from bench.recipes import Recipe, figure_steps
-from bench.registry import find_backends, interpreter
-from bench.specs import Cell, Precision, Workload
+from bench.registry import interpreter
+from bench.specs import Cell
 from bench.training import load_data
 from bench.trainings import (
     FIGURES,
     HEADER,
     Figure,
+    TakenUp,
     Training,
     TrainingHeader,
     keep_figures,
@@ -43,6 +41,8 @@ from bench.trainings import (
 )
 
 TIME_LIMIT_S = 7 * 24 * 3600.0
+LOG = "worker.log"
+"""What a worker that failed said last."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,68 +58,6 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     """Whether to throw away what the folder holds."""
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a recipe can be followed: backends that are here, in a mode each, and the data on disk."""
-
-    available: Available
-    cells: tuple[Cell, ...]
-    """One a backend, in the order in which they were named."""
-    source: DataSource
-    pythons: Mapping[str, Path]
-
-    @classmethod
-    def find(
-        cls,
-        workload: Workload,
-        *,
-        backends: tuple[str, ...],
-        mode: str | None,
-        device: str,
-        precision: Precision,
-        pythons: Mapping[str, Path],
-        sample: bool,
-        limit: int | None,
-        data: Path | None,
-        offline: bool,
-        display: Display,
-    ) -> Self:
-        """Raise UsageError or UnavailableError where a backend, a mode or the device is not to be had."""
-        asked = Asked(backends=backends, device=device, precision=precision, pythons=pythons)
-        found = choose_device(device)
-        available = choose_backends(find_backends(), asked, found)
-        splits = prepare_data(
-            [workload], cache=cache_dir(data), sample=sample, limit=limit, offline=offline, display=display
-        )
-        return cls(
-            available=available,
-            cells=tuple(
-                Cell(
-                    workload=workload.name,
-                    backend=name,
-                    mode=_mode(available.infos[name], mode, workload),
-                    device=found,
-                    precision=precision,
-                )
-                for name in available.infos
-            ),
-            source=splits[workload.name].source,
-            pythons=pythons,
-        )
-
-
-def _mode(info: BackendInfo, asked: str | None, workload: Workload) -> str:
-    modes = {mode.name: mode for mode in info.modes}
-    name = asked or info.taught_mode
-    if name not in modes:
-        raise unknown(f"mode of {info.name}", name, list(modes), "bench list shows all")
-    if workload.augmentation is not None and not modes[name].augments:
-        able = ", ".join(mode.name for mode in info.modes if mode.augments) or "none"
-        raise UsageError(
-            f"{info.name} {name} does not augment images, as {workload.name} does; these do: {able}."
-        )
-    return name
-
-
 def folder_name(recipe: str, backend: str, seed: int) -> str:
     """Return the name of a training's folder, the same for `bench train` and `bench notebooks`."""
     return f"{recipe}-{backend}-seed-{seed}"
@@ -133,14 +71,23 @@ def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | 
     """Train to the last step, from the newest checkpoint where there is one, and return what came of it.
 
     Raises TrainingFailedError where the worker ends before, or at its time limit; what it has done by then is
-    kept, and calling this again goes on.
+    kept, and calling this again goes on. Raises UsageError where the folder holds something else, or another
+    command trains in it.
     """
-    header = _header(order, place.available)
-    training = _open(order, header, display)
-    if training.finished and not _lacks_its_model(order):
+    try:
+        with _folder_alone(order):
+            return _train(order, place, display, time_limit_s or TIME_LIMIT_S)
+    except OSError as error:
+        raise RecordError(f"cannot write to {order.folder}: {error.strerror}.") from error
+
+
+def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> Training:
+    training = _open(order, _header(order, place.available), display)
+    begin = _newest(order, training, display)
+    if _is_done(order, training) and (begin is None or model_path(order).is_file()):
         display.say(f"{order.folder} is trained already, {order.steps:,} steps. (--anew trains it again)")
         return training
-    training, begin = _newest(order, training, display)
+    training = _taken_up(order, training, begin, display)
     dataset = load_data(order.source)
     shown = Shown(order, display)
     with EventFiles(training, dataset.train_images[order.recipe.workload.held_out :]) as events:
@@ -153,6 +100,8 @@ def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | 
                     shown.figure(figure)
                 case Trained(step=step):
                     shown.step(step)
+                case CheckpointSaved(step=step):
+                    shown.checkpoint = step
 
         display.overall(f"{order.cell.backend} starts", 0.0, None)
         for figure in training.figures:
@@ -162,24 +111,37 @@ def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | 
             _task(order, info, begin),
             python=interpreter(info, place.pythons),
             device=order.cell.device,
-            time_limit_s=time_limit_s or TIME_LIMIT_S,
+            time_limit_s=time_limit_s,
             on_event=note,
         )
     if outcome.status != "ok":
-        raise TrainingFailedError(f"{header.cell}: {outcome.status}: {outcome.error}")
+        said = f"{order.cell}: {outcome.status}: {outcome.error}"
+        if outcome.stderr_tail:
+            log = order.folder / LOG
+            log.write_text("\n".join(outcome.stderr_tail) + "\n", encoding="utf-8")
+            said += f" (its last words: {log})"
+        raise TrainingFailedError(said)
     return read_training(order.folder)
 
 
-def _is_wanted(order: Order, header: TrainingHeader) -> bool:
-    """Whether a training with all its figures lacks only its model, which its last checkpoint still gives."""
-    model = order.folder / checkpoints.model_name(header.workload.name, order.steps)
-    return not model.is_file() and bool(checkpoints.checkpoint_files(order.folder))
+def model_path(order: Order) -> Path:
+    """Return where the model of a training is written at its end."""
+    return order.folder / checkpoints.model_name(order.recipe.name, order.steps)
 
 
-def _lacks_its_model(order: Order) -> bool:
-    """Whether a training that has all its figures lacks the model, which its last checkpoint still gives."""
-    model = order.folder / checkpoints.model_name(order.recipe.name, order.steps)
-    return not model.is_file() and bool(checkpoints.checkpoint_files(order.folder))
+@contextmanager
+def _folder_alone(order: Order) -> Iterator[None]:
+    """Hold the lock of a training's folder, which lies beside it; raise UsageError where another has it."""
+    order.folder.parent.mkdir(parents=True, exist_ok=True)
+    path = order.folder.with_name(f".{order.folder.name}.lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"another command trains in {order.folder}. Wait for it, or name another --folder."
+            ) from error
+        yield
 
 
 def _header(order: Order, available: Available) -> TrainingHeader:
@@ -200,65 +162,92 @@ def _header(order: Order, available: Available) -> TrainingHeader:
 
 def _open(order: Order, header: TrainingHeader, display: Teller) -> Training:
     """Return the training in the folder, begun now or before; raise UsageError where it is another one."""
-    if order.anew:
-        shutil.rmtree(order.folder, ignore_errors=True)
-    if not (order.folder / HEADER).is_file():
-        if order.folder.exists() and any(order.folder.iterdir()):
-            raise UsageError(f"{order.folder} holds something else than a training. Name another --folder.")
-        order.folder.parent.mkdir(parents=True, exist_ok=True)
-        if order.folder.exists():
-            order.folder.rmdir()
+    begun = (order.folder / HEADER).is_file()
+    if not begun and order.folder.exists() and any(order.folder.iterdir()):
+        raise UsageError(f"{order.folder} holds something else than a training. Name another --folder.")
+    if order.folder.exists() and (order.anew or not begun):
+        shutil.rmtree(order.folder)
+        begun = False
+    if not begun:
         folders.create(order.folder, HEADER, header)
         return read_training(order.folder)
     found = read_training(order.folder)
-    different = [
-        f"{name} {_said(getattr(found.header, name))}, not {_said(getattr(header, name))}"
-        for name in ("recipe", "cell", "workload", "seed", "limit", "sample")
-        if getattr(found.header, name) != getattr(header, name)
-    ]
-    if found.header.backend.versions != header.backend.versions:
-        different.append(f"{found.header.backend.versions}, not {header.backend.versions}")
-    if not found.finished and not found.header.environment.same_machine(header.environment):
-        different.append(f"the machine {found.header.environment.in_words()}")
-    if different:
+    if different := _differences(found, header):
         raise UsageError(
             f"{order.folder} holds another training: {'; '.join(different)}. "
             "Name another --folder, or throw it away with --anew."
         )
     for line in found.rejected:
         display.say(f"{order.folder}: left out, as it cannot be read: {line}")
-    if order.steps < found.header.steps:
-        raise UsageError(
-            f"{order.folder} is a training of {found.header.steps:,} steps, more than {order.steps:,}. "
-            "Name another --folder, or throw it away with --anew."
-        )
-    if order.steps > found.header.steps:
-        longer = msgspec.structs.replace(found.header, steps=order.steps)
-        content = msgspec.json.format(msgspec.json.encode(longer)) + b"\n"
-        folders.write_durably(order.folder / HEADER, content)
-        found = msgspec.structs.replace(found, header=longer)
     return found
+
+
+def _differences(found: Training, header: TrainingHeader) -> list[str]:
+    """Return in what a training is not the one that is asked for; one with all its figures has no machine."""
+    different = [
+        f"{name} {_said(getattr(found.header, name))}, not {_said(getattr(header, name))}"
+        for name in ("recipe", "cell", "seed", "limit", "sample")
+        if getattr(found.header, name) != getattr(header, name)
+    ]
+    if found.header.workload != header.workload:
+        different.append(f"another definition of {found.header.workload.name}")
+    if found.header.backend.versions != header.backend.versions:
+        different.append(f"{found.header.backend.versions}, not {header.backend.versions}")
+    if not found.finished and not found.header.environment.same_machine(header.environment):
+        different.append(f"the machine {found.header.environment.in_words()}")
+    if header.steps < found.header.steps:
+        different.append(f"{found.header.steps:,} steps, more than {header.steps:,}")
+    return different
 
 
 def _said(value: object) -> str:
     return str(value.name if hasattr(value, "name") else value)
 
 
-def _newest(
-    order: Order, training: Training, display: Teller
-) -> tuple[Training, checkpoints.Checkpoint | None]:
-    """Return where to take training up, and the training with the figures up to there."""
+def _missing(order: Order, training: Training) -> list[int]:
+    """Return the steps of the figures that are due and not there."""
     made = {figure.step for figure in training.figures}
-    due = [step for step in figure_steps(order.recipe, order.steps) if step not in made]
-    begin, faults = checkpoints.newest_checkpoint(order.folder, due[0] if due else order.steps + 1)
+    return [step for step in figure_steps(order.recipe, order.steps) if step not in made]
+
+
+def _is_done(order: Order, training: Training) -> bool:
+    return not training.rejected and not _missing(order, training)
+
+
+def _newest(order: Order, training: Training, display: Teller) -> checkpoints.Checkpoint | None:
+    """Return the newest checkpoint that can be read, and is not beyond a figure that is missing."""
+    missing = _missing(order, training)
+    before = missing[0] if missing else order.steps + 1
+    found, faults = checkpoints.newest_checkpoint(order.folder, before)
     for fault in faults:
         display.say(f"{fault} An older checkpoint is taken.")
+    return found
+
+
+def _taken_up(
+    order: Order, training: Training, begin: checkpoints.Checkpoint | None, display: Teller
+) -> Training:
+    """Leave of a training what comes before a checkpoint, note that it is taken up there, and return it.
+
+    Newer checkpoints, which are of no use, would else outlive those to come.
+    """
+    step = -1 if begin is None else begin.about.step
+    for path in checkpoints.checkpoint_files(order.folder):
+        if checkpoints.step_of(path) > step:
+            path.unlink()
+    keep_figures(order.folder, step)
+    header = msgspec.structs.replace(training.header, steps=order.steps)
     if begin is not None:
-        display.say(f"Goes on from step {begin.about.step:,}. (--anew begins again)")
+        display.say(f"Goes on from step {step:,}. (--anew begins again)")
     elif training.figures:
         display.say("Begins again, as there is no checkpoint to go on from.")
-    keep_figures(order.folder, -1 if begin is None else begin.about.step)
-    return read_training(order.folder), begin
+    if begin is not None or training.figures:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        taken_up = TakenUp(at=now, step=max(step, 0), commit=capture_environment().commit)
+        header = msgspec.structs.replace(header, taken_up=(*header.taken_up, taken_up))
+    content = msgspec.json.format(msgspec.json.encode(header)) + b"\n"
+    folders.write_durably(order.folder / HEADER, content)
+    return read_training(order.folder)
 
 
 def _task(order: Order, info: BackendInfo, begin: checkpoints.Checkpoint | None) -> TrainTask:
@@ -282,6 +271,8 @@ class Shown:
     def __init__(self, order: Order, display: Teller, clock: Callable[[], float] = time.monotonic) -> None:
         self._order, self._display, self._clock = order, display, clock
         self._begun: tuple[int, float] | None = None
+        self.checkpoint: int | None = None
+        """The step of the newest."""
         self._headed = False
 
     def figure(self, figure: Figure) -> None:
@@ -302,4 +293,6 @@ class Shown:
         first, began = self._begun
         steps = self._order.steps
         left = (now - began) / (step - first) * (steps - step) if step > first else None
-        self._display.overall(f"{self._order.cell.backend}: step {step:,} of {steps:,}", step / steps, left)
+        kept = f", checkpoint at {self.checkpoint:,}" if self.checkpoint else ""
+        text = f"{self._order.cell.backend}: step {step:,} of {steps:,}{kept}"
+        self._display.overall(text, step / steps, left)

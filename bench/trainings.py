@@ -1,10 +1,12 @@
 """A training's folder: what was trained, on what, and the figures along the way, raw.
 
-The folder holds `train.json` (a `TrainingHeader`), `figures.jsonl` (a `Figure` a line, on disk before the
-next is begun), `checkpoints/`, and in the end the model, named by its step.
+The folder holds `train.json` (a `TrainingHeader`), `figures.jsonl` (a `Figure` a line, appended and
+fsynced as it comes), `checkpoints/`, and in the end the model, named by its step.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import msgspec
 import numpy as np
@@ -13,6 +15,7 @@ import numpy.typing as npt
 from bench import folders
 from bench.errors import RecordError, UsageError
 from bench.machine import Environment
+from bench.recipes import Measure
 from bench.records import BackendHere
 from bench.specs import Cell, Workload
 
@@ -25,6 +28,12 @@ LATEST = 10
 BINS = 30
 QUANTILES = (0.0, 0.0228, 0.1587, 0.5, 0.8413, 0.9772, 1.0)
 """The ends, the median, and where a normal distribution has one and two standard deviations."""
+
+
+FIELDS: Mapping[Measure, str] = MappingProxyType(
+    {"test accuracy": "test_accuracy", "test loss": "test_loss", "train accuracy": "train_accuracy"}
+)
+"""Where a figure has what a notebook publishes."""
 
 
 class Distribution(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +66,15 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """Of every parameter, by its canonical name."""
 
 
+class TakenUp(msgspec.Struct, frozen=True, kw_only=True):
+    """When a training went on, or began again, and by which commit."""
+
+    at: str
+    """UTC, ISO 8601."""
+    step: int
+    commit: str | None
+
+
 class TrainingHeader(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked, of what, on which machine."""
 
@@ -74,6 +92,8 @@ class TrainingHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it trains on the shipped sample of the data set."""
     backend: BackendHere
     environment: Environment
+    taken_up: tuple[TakenUp, ...] = ()
+    """Every time that it was not trained in one go."""
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,8 +105,13 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     rejected: tuple[str, ...] = ()
 
     @property
+    def steps(self) -> int:
+        """The step of the last figure, -1 where there is none."""
+        return self.figures[-1].step if self.figures else -1
+
+    @property
     def finished(self) -> bool:
-        return bool(self.figures) and self.figures[-1].step >= self.header.steps
+        return self.steps >= self.header.steps
 
     @property
     def losses(self) -> npt.NDArray[np.float32]:
@@ -117,12 +142,12 @@ def read_training(folder: Path) -> Training:
     return Training(folder=folder, header=header, figures=figures, rejected=rejected)
 
 
-def is_finished(folder: Path) -> bool:
-    """Whether a folder holds a training that can be read and has all its figures."""
+def steps_reached(folder: Path) -> int:
+    """Return the step of the last figure in a folder, -1 where there is no training that can be read."""
     try:
-        return read_training(folder).finished
+        return read_training(folder).steps
     except (RecordError, UsageError):
-        return False
+        return -1
 
 
 def keep_figures(folder: Path, until: int) -> None:

@@ -10,29 +10,30 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
-from bench.recipes import Measure, Published
+from bench.recipes import Published
 from bench.report.drawing import COLOURS, GREY, label, legend, make_panels
 from bench.trainings import QUANTILES, Training
 
-_FIELDS: Mapping[Measure, str] = {
-    "test accuracy": "test_accuracy",
-    "test loss": "test_loss",
-    "train accuracy": "train_accuracy",
-}
-
 
 def curves(
-    trainings: Sequence[Training], published: Sequence[Published], loss_scale: float, unit: str
+    trainings: Sequence[Training],
+    published: Sequence[Published],
+    loss_scale: float,
+    unit: str,
+    *,
+    backends: Sequence[str] = (),
 ) -> Figure:
     """Draw accuracy and loss over the steps: the mean over the seeds, and a band from lowest to highest.
 
     The line of the test images is whole, that of the training images dotted; a cross is a notebook's figure.
+    `backends`: all that the pictures beside this one show, so that each has one colour.
     """
     figure, panels = make_panels([2.8, 2.8], legend=True)
     entries: dict[str, Line2D] = {}
     by_backend = sorted(trainings, key=lambda one: one.header.cell.backend)
-    for number, (_, group) in enumerate(groupby(by_backend, key=lambda one: one.header.cell.backend)):
+    for backend, group in groupby(by_backend, key=lambda one: one.header.cell.backend):
         seeds = list(group)
+        number = backends.index(backend) if backend in backends else len(entries)
         colour = COLOURS[number % len(COLOURS)]
         width = max(1.0, 3.4 - 0.9 * number)
         for field, line in (("test", "-"), ("train", ":")):

@@ -1,18 +1,21 @@
 """The table of the notebooks: their figures beside ours, on the terminal and as a report with pictures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+import msgspec
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from bench.bands import CONFIDENCE, Band
 from bench.checkpoints import find_model, load_model
 from bench.datasets import Dataset
 from bench.durations import duration
-from bench.errors import RecordError
+from bench.errors import BenchError, RecordError
+from bench.folders import write_durably
 from bench.notebooks import Answer, Line, lines, of_recipe
-from bench.pictures import confusion, data, network
-from bench.pictures import training as of_training
+from bench.pictures import confusion, data, network, training
 from bench.progress import Display
 from bench.recipes import Recipe
 from bench.report import clean
@@ -47,6 +50,7 @@ def write(
     *,
     backends: Mapping[str, str],
     trainings: Sequence[Training],
+    faults: Sequence[str],
     datasets: Mapping[str, Dataset],
     display: Display,
 ) -> Path:
@@ -56,23 +60,38 @@ def write(
     """
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-        captions = dict(_draw(folder, recipes, trainings, datasets, display))
+        captions = {}
+        for picture in _pictures(recipes, list(backends), trainings, datasets, display):
+            captions[picture.name] = picture.caption
+            if picture.content is not None:
+                write_durably(folder / PLOTS / f"{picture.name}.svg", picture.content)
+        blocks = [
+            *_blocks(recipes, backends, trainings),
+            *(["## What is missing", bullets(faults)] if faults else []),
+            "## Pictures",
+        ]
+        for name, caption in captions.items():
+            if (folder / PLOTS / f"{name}.svg").is_file():
+                blocks += [f"![{escape(caption)}]({PLOTS}/{name}.svg)", f"*{escape(caption)}.*"]
         path = folder / REPORT
-        text = _text(folder, recipes, backends, trainings, captions)
-        path.write_text(text, encoding="utf-8", newline="\n")
+        path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
     except OSError as error:
         raise RecordError(f"cannot write the report to {folder}: {error.strerror}.") from error
     return path
 
 
 def legend() -> list[str]:
-    """Return what the table's figures mean."""
+    """Return what the table's figures mean, and how far they can be trusted."""
     return [
         "A figure of ours is the mean over seeds ± their standard deviation, and in brackets how many seeds.",
         f"The band, in square brackets, holds one more run with {CONFIDENCE:.0%} probability: mean ± t·sd·"
-        "sqrt(1 + 1/n). The notebook's figure, or the range that its text names, lies inside or outside.",
-        "One seed has no band: a value is then not judged, a range by our one value. A share of one batch of "
-        "100 images scatters by their draw alone; that is in its band.",
+        "sqrt(1 + 1/n). The notebook's figure lies inside or outside. A range that its text names is held to "
+        "our mean.",
+        "One seed has no band. A share of one batch of 100 images scatters by the draw of these, which its "
+        "band counts, and which is all that it counts where there is one seed.",
+        "Steps are counted by the notebook; where it prints after its update, its step 0 is our 1.",
+        "Of so many figures about one in twenty lies outside by chance. Figures of one training hang "
+        "together, and so do the frameworks, which share seeds, weights and batches.",
     ]
 
 
@@ -100,37 +119,28 @@ def _numbers(found: Band, scale: float, digits: int) -> str:
     return f"{scale * found.mean:.{digits}f}{spread} ({found.n}){ends}"
 
 
-def _text(
-    folder: Path,
-    recipes: Sequence[Recipe],
-    backends: Mapping[str, str],
-    trainings: Sequence[Training],
-    captions: Mapping[str, str],
-) -> str:
+def _blocks(
+    recipes: Sequence[Recipe], backends: Mapping[str, str], trainings: Sequence[Training]
+) -> list[str]:
     rows = [
         [line.recipe.name, _published(line), *(_answer(line, answer) for answer in line.answers)]
         for line in lines(recipes, list(backends), trainings)
     ]
-    blocks = [
+    heads = [
+        "recipe", "framework", "seeds", "steps", "test accuracy at the end", "highest, at step",
+        "time of training, a seed",
+    ]  # fmt: skip
+    return [
         f"# {TITLE}",
         "Six trainings of five TensorFlow 1 notebooks, followed in each framework from the same weights and "
         "in the same order of batches. Every figure is in the `figures.jsonl` of its training's folder.",
         grid(["recipe", "the notebook", *backends.values()], rows),
         bullets(legend()),
         "## The trainings",
-        grid(
-            ["recipe", "framework", "seeds", "steps", "test accuracy at the end", "time of training, a seed"],
-            _trainings(recipes, backends, trainings),
-            numbers=frozenset({2, 3}),
-        ),
+        grid(heads, _trainings(recipes, backends, trainings), numbers=frozenset({2, 3})),
         "The times are not a benchmark: they are of whatever else the machine did.",
         bullets(_machines(trainings)),
-        "## Pictures",
     ]
-    for name, caption in captions.items():
-        if (folder / PLOTS / f"{name}.svg").is_file():
-            blocks += [f"![{escape(caption)}]({PLOTS}/{name}.svg)", f"*{escape(caption)}.*"]
-    return "\n\n".join(blocks) + "\n"
 
 
 def _trainings(
@@ -143,15 +153,18 @@ def _trainings(
             if not found:
                 continue
             ends = [one.figures[-1] for one in found]
-            accuracies = [end.test_accuracy for end in ends]
+            unfinished = sum(not one.finished for one in found)
             mean_s = sum(end.train_s for end in ends) / len(ends)
+            highest = max((figure for one in found for figure in one.figures), key=lambda f: f.test_accuracy)
             rows.append(
                 [
                     recipe.name,
                     title,
                     str(len(found)),
-                    _range([end.step for end in ends], ",d"),
-                    _range(accuracies, ".4f"),
+                    _range([end.step for end in ends], ",d")
+                    + (f" ({unfinished} not finished)" if unfinished else ""),
+                    _range([end.test_accuracy for end in ends], ".4f"),
+                    f"{highest.test_accuracy:.4f} at {highest.step:,}",
                     duration(mean_s),
                 ]
             )
@@ -175,61 +188,89 @@ def _machines(trainings: Sequence[Training]) -> list[str]:
     return [clean(text) for text in (*machines, *sorted(versions))]
 
 
-def _draw(
-    folder: Path,
+class _Picture(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture that the report has a place for."""
+
+    name: str
+    caption: str
+    content: bytes | None
+    """None where what it is drawn from is not there."""
+
+
+def _pictures(
     recipes: Sequence[Recipe],
+    backends: Sequence[str],
     trainings: Sequence[Training],
     datasets: Mapping[str, Dataset],
     display: Display,
-) -> list[tuple[str, str]]:
-    """Draw what can be drawn; return name and caption of every picture that the report has a place for."""
-    captions: list[tuple[str, str]] = []
-
-    def add(name: str, caption: str, figure: object) -> None:
-        captions.append((name, caption))
-        if figure is not None:
-            (folder / PLOTS / f"{name}.svg").write_bytes(svg(figure))  # type: ignore[arg-type]
-
+) -> Iterator[_Picture]:
+    """Yield the pictures of every recipe; those of one training show another framework for every recipe."""
     with settings():
-        for recipe in recipes:
+        for number, recipe in enumerate(recipes):
             found = of_recipe(trainings, recipe)
             if not found:
                 continue
-            name, dataset = recipe.name, datasets[recipe.workload.dataset]
-            display.job(f"pictures of {name}", None)
-            curves = of_training.curves(found, recipe.published, recipe.loss_scale, recipe.loss_unit)
-            add(f"{name}-curves", f"{name}: accuracy and loss, and the notebook's figures", curves)
-            first = min(found, key=lambda one: (one.header.seed, -one.figures[-1].step))
-            spread = of_training.distributions(first)
-            title = f"{name} in {first.header.backend.title}"
-            add(f"{name}-distributions", f"{title}: how the parameters spread over the steps", spread)
-            add(f"{name}-samples", f"{name}: test images", data.samples(dataset))
-            if recipe.workload.augmentation is not None:
-                changed = data.augmentation(recipe.workload, dataset, 0)
-                add(f"{name}-augmentation", f"{name}: an image before and after augmentation", changed)
-            trained = _model(first)
-            for layer in range(1, len(recipe.workload.architecture.convs) + 1):
-                kernels = network.kernels(trained, layer, 0) if trained else None
-                add(f"{name}-kernels-{layer}", f"{title}: kernels of convolution {layer}", kernels)
-                label = dataset.class_names[dataset.test_labels[0]]
-                outputs = (
-                    network.outputs(trained, dataset.test_images[0], layer, f"test image 0 ({label})")
-                    if trained
-                    else None
+            display.job(f"pictures of {recipe.name}", None)
+            turn = {name: (backends.index(name) - number) % len(backends) for name in backends}
+            shown = min(found, key=lambda one: (one.header.seed, turn[one.header.cell.backend]))
+            dataset = datasets[recipe.workload.dataset]
+            drawn = {
+                **_of_recipe(recipe, backends, found, dataset),
+                **_of_training(shown, dataset, display),
+            }
+            for (name, caption), figure in drawn.items():
+                content = None if figure is None else svg(figure)
+                yield _Picture(
+                    name=f"{recipe.name}-{name}", caption=f"{recipe.name}: {caption}", content=content
                 )
-                add(f"{name}-outputs-{layer}", f"{title}: outputs of convolution {layer}", outputs)
-            if not recipe.workload.architecture.convs:
-                weights = network.softmax_weights(trained, dataset.class_names) if trained else None
-                add(f"{name}-weights", f"{title}: weights of each class", weights)
-            matrix = None
-            if trained:
-                predicted = trained.logits(dataset.test_images, display).argmax(axis=1)
-                matrix = confusion.confusion(dataset.test_labels, predicted, dataset.class_names, title)
-            add(f"{name}-confusion", f"{title}: what is taken for what", matrix)
-    return captions
 
 
-def _model(training: Training) -> Trained | None:
-    if not any(training.folder.glob("*-step-*.safetensors")):
+_Drawn: TypeAlias = dict[tuple[str, str], Figure | None]
+"""Figures by name and caption."""
+
+
+def _of_recipe(
+    recipe: Recipe, backends: Sequence[str], found: Sequence[Training], dataset: Dataset
+) -> _Drawn:
+    curves = training.curves(found, recipe.published, recipe.loss_scale, recipe.loss_unit, backends=backends)
+    drawn: _Drawn = {("curves", "accuracy and loss, and the notebook's figures"): curves}
+    drawn["samples", "test images"] = data.samples(dataset)
+    if recipe.workload.augmentation is not None:
+        drawn["augmentation", "an image, and as it is trained on"] = data.augmentation(
+            recipe.workload, dataset, 0
+        )
+    return drawn
+
+
+def _of_training(shown: Training, dataset: Dataset, display: Display) -> _Drawn:
+    backend, title = shown.header.cell.backend, f"in {shown.header.backend.title}"
+    drawn: _Drawn = {
+        (f"distributions-{backend}", f"the parameters over the steps {title}"): training.distributions(shown)
+    }
+    trained = _model(shown)
+    architecture = shown.header.workload.architecture
+    label = dataset.class_names[dataset.test_labels[0]]
+    for layer in range(1, len(architecture.convs) + 1):
+        kernels = outputs = None
+        if trained is not None:
+            kernels = network.kernels(trained, layer, 0)
+            outputs = network.outputs(trained, dataset.test_images[0], layer, f"test image 0 ({label})")
+        drawn[f"kernels-{layer}-{backend}", f"kernels of convolution {layer} {title}"] = kernels
+        drawn[f"outputs-{layer}-{backend}", f"outputs of convolution {layer} {title}"] = outputs
+    if not (architecture.convs or architecture.hidden):
+        weights = None if trained is None else network.softmax_weights(trained, dataset.class_names)
+        drawn[f"weights-{backend}", f"weights of each class {title}"] = weights
+    matrix = None
+    if trained is not None:
+        predicted = trained.logits(dataset.test_images, display).argmax(axis=1)
+        matrix = confusion.confusion(dataset.test_labels, predicted, dataset.class_names, trained.name)
+    drawn[f"confusion-{backend}", f"what is taken for what {title}"] = matrix
+    return drawn
+
+
+def _model(shown: Training) -> Trained | None:
+    """Return the network of a training, or None where its model is not there or cannot be read."""
+    try:
+        return Trained(load_model(find_model(shown.folder)))
+    except BenchError:
         return None
-    return Trained(load_model(find_model(training.folder)))

@@ -1,0 +1,79 @@
+"""Where a recipe can be followed: the backends that are here, in a mode each, and the data on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import msgspec
+
+from backends.base import BackendInfo
+from bench.datasets import cache_dir
+from bench.errors import UsageError, unknown
+from bench.prepare import Asked, Available, choose_backends, choose_device, prepare_data
+from bench.progress import Display
+from bench.protocol import DataSource
+from bench.registry import find_backends
+from bench.specs import Cell, Precision, Workload
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """A device, the backends that can run on it, and a data set."""
+
+    available: Available
+    cells: tuple[Cell, ...]
+    """One a backend, in the order in which they were named."""
+    source: DataSource
+    pythons: Mapping[str, Path]
+
+    @classmethod
+    def find(
+        cls,
+        workload: Workload,
+        *,
+        backends: tuple[str, ...],
+        mode: str | None,
+        device: str,
+        precision: Precision,
+        pythons: Mapping[str, Path],
+        sample: bool,
+        limit: int | None,
+        data: Path | None,
+        offline: bool,
+        display: Display,
+    ) -> Self:
+        """Raise UsageError or UnavailableError where a backend, a mode or the device is not to be had."""
+        asked = Asked(backends=backends, device=device, precision=precision, pythons=pythons)
+        found = choose_device(device)
+        available = choose_backends(find_backends(), asked, found)
+        splits = prepare_data(
+            [workload], cache=cache_dir(data), sample=sample, limit=limit, offline=offline, display=display
+        )
+        return cls(
+            available=available,
+            cells=tuple(
+                Cell(
+                    workload=workload.name,
+                    backend=name,
+                    mode=_mode(available.infos[name], mode, workload),
+                    device=found,
+                    precision=precision,
+                )
+                for name in available.infos
+                if name not in available.unavailable
+            ),
+            source=splits[workload.name].source,
+            pythons=pythons,
+        )
+
+
+def _mode(info: BackendInfo, asked: str | None, workload: Workload) -> str:
+    modes = {mode.name: mode for mode in info.modes}
+    name = asked or info.taught_mode
+    if name not in modes:
+        raise unknown(f"mode of {info.name}", name, list(modes), "bench list shows all")
+    if workload.augmentation is not None and not modes[name].augments:
+        able = ", ".join(mode.name for mode in info.modes if mode.augments) or "none"
+        raise UsageError(
+            f"{info.name} {name} does not augment images, as {workload.name} does; these do: {able}."
+        )
+    return name
