@@ -156,7 +156,8 @@ class NumpyBackend:
         }
 
     def restore_state(self, state: State) -> None:
-        self.params = {key[6:]: value.copy() for key, value in state.items() if key.startswith("param/")}
+        shapes = self._workload.architecture.parameter_shapes(self._workload.seen(self._data.info))
+        self.params = {name: state[f"param/{name}"].copy() for name in shapes}  # in network order
         self._optimizer = make_optimizer(self._workload.optimizer)
         for key, value in state.items():
             if key.startswith("slot/"):

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from backends.base import Params, State
 from bench import folders
+from bench.datasets import DATASETS
 from bench.errors import RecordError, UsageError
 from bench.specs import Cell, Workload
 from bench.trainings import CHECKPOINTS
@@ -116,7 +117,13 @@ def load_model(path: Path) -> Model:
     if not path.is_file():
         raise UsageError(f"there is no model {path}. (bench train makes one)")
     about, params = _read(path, AboutModel)
-    return Model(path=path, about=about, params=params)
+    workload = about.workload
+    if workload.dataset not in DATASETS:
+        raise RecordError(f"{path} is of a data set that is not known here, {workload.dataset!r}.")
+    shapes = workload.architecture.parameter_shapes(workload.seen(DATASETS[workload.dataset].info))
+    if shapes != {name: value.shape for name, value in params.items()}:
+        raise RecordError(f"{path} does not hold the parameters of the network that it names.")
+    return Model(path=path, about=about, params={name: params[name] for name in shapes})
 
 
 def model_name(recipe: str, step: int) -> str:

@@ -329,7 +329,7 @@ def notebooks(
             if not backends or one.header.cell.backend in backends
         }
         if not trainings:
-            raise UsageError(f"there is no training in {folder}.")
+            raise UsageError("; ".join([f"there is no training in {folder}", *faults]) + ".")
         loaded = {
             name: _load(
                 recipe.workload,

@@ -45,11 +45,6 @@ def every_backend() -> list[Any]:
     ]
 
 
-def every_framework() -> list[Any]:
-    """Return the names of all backends but the reference as parameters, marked."""
-    return [pytest.param(name, marks=pytest.mark.framework(name)) for name in INFOS if name != "numpy"]
-
-
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("framework"):
         demand(INFOS[mark.args[0]])

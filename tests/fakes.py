@@ -12,16 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backends.base import BackendInfo, Mode
+from backends.base import BackendInfo, Mode, State, TrainingData
 from backends.numpy_backend import NumpyBackend
+from bench import datasets
 from bench.errors import UnavailableError
+from bench.initial import initial_params
 from bench.plan import Preset
 from bench.protocol import DataSource, MeasureTask
 from bench.records import JobSpec
 from bench.specs import Cell
+from bench.training import Batches
 from bench.workloads import find_workload
 
 TESTS = Path(__file__).parent
@@ -29,6 +33,7 @@ WORKLOAD = "mnist-softmax"
 STEP_S = 0.004
 """A step takes this long whatever the machine does, so that a window's rate is steady."""
 PARITY_BATCH = 8
+END_AT = "FAKE_END_AT"
 Facts = dict[str, str | int | float | bool | None]
 Losses = npt.NDArray[np.float32]
 
@@ -245,6 +250,25 @@ class NanLogits(Steady):
         return super().predict(images) * np.float32(np.nan)
 
 
+class EndsAt(NumpyBackend):
+    """Trains as the reference does, and ends the process before the step that a variable names."""
+
+    def train_steps(self, order: npt.NDArray[np.int32], draws: Any = None) -> Losses:
+        last = int(os.environ.get(END_AT, sys.maxsize))
+        done = super().train_steps(order[: max(0, last - self._step)], draws)
+        if len(done) < len(order):
+            print("no further", file=sys.stderr, flush=True)
+            os._exit(7)
+        return done
+
+
+class Forgetful(NumpyBackend):
+    """Takes up parameters and the step count, and starts its optimizer anew."""
+
+    def restore_state(self, state: State) -> None:
+        super().restore_state({name: value for name, value in state.items() if not name.startswith("slot/")})
+
+
 def info(name: str, target: str, **changes: Any) -> BackendInfo:
     fields: dict[str, Any] = {
         "name": name,
@@ -281,6 +305,15 @@ def task_for(backend: BackendInfo, *, epochs: float = 0.2, limit: int = 500, win
         windows=windows, window_s=0.04, epochs=epochs, time_limit_s=60,
     )  # fmt: skip
     return MeasureTask(backend=backend, data=DataSource(name="mnist", cache=None, limit=limit), spec=spec)
+
+
+def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, Batches, datasets.Dataset]:
+    sample = datasets.load_sample("mnist", 400)
+    workload = msgspec.structs.replace(find_workload(WORKLOAD), **changes)
+    data = TrainingData(info=sample.info, images=sample.train_images, labels=sample.train_labels)
+    backend = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
+    backend.load_params(initial_params(workload.architecture, sample.info, seed=5))
+    return backend, Batches(workload, data, seed=5), sample
 
 
 class Screen:

@@ -51,12 +51,24 @@ def training(tmp_path):
 
 def test_every_curve_has_every_figure_at_its_step(training):
     found = write(training)
-    assert set(found.Tags()["scalars"]) == set(SCALARS)
+    assert set(found.Tags()["scalars"]) == {*SCALARS, "cross-entropy/step"}
     for tag, field in SCALARS.items():
         events = found.Scalars(tag)
         assert tuple(event.step for event in events) == STEPS
         expected = [getattr(figure, field) for figure in training.figures]
         np.testing.assert_allclose([event.value for event in events], expected, rtol=1e-6)  # float32
+
+
+def test_every_tenth_step_has_its_loss_also_across_figures(tmp_path):
+    header = make_header(steps=25)
+    losses = np.arange(1, 26, dtype="<f4")  # the loss of step n is n
+    figures = [
+        make_figure(7, losses=losses[:7].tobytes()),
+        make_figure(20, losses=losses[7:20].tobytes()),
+        make_figure(25, losses=losses[20:].tobytes()),
+    ]
+    events = write(write_training(tmp_path / "t", header, figures)).Scalars("cross-entropy/step")
+    assert [(event.step, event.value) for event in events] == [(10, 10.0), (20, 20.0)]
 
 
 def test_every_parameter_has_the_distribution_of_every_figure(training):

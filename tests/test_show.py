@@ -256,10 +256,14 @@ def test_confusion_says_how_many_are_right(tmp_path, figures):
     np.testing.assert_array_equal(shares, np.tile(np.arange(10) == 7, (10, 1)))
 
 
-def test_curves_of_a_recipe_have_its_published_figures(trained, figures):
-    drawn(trained, "curves")
+@pytest.mark.parametrize("sample", [False, True])
+def test_curves_of_a_recipe_have_its_published_figures_but_for_the_sample(sample, tmp_path, figures):
+    header = make_header("one-layer", steps=200, sample=sample)
+    folder = write_training(tmp_path / "one", header, due_figures(header)).folder
+    drawn(find_source(str(folder)), "curves")
     crosses = [line for line in figures[0].axes[0].lines if line.get_marker() == "x"]
-    assert len(crosses) == sum(one.measure != "test loss" for one in find_recipe("one-layer").published)
+    published = sum(one.measure != "test loss" for one in find_recipe("one-layer").published)
+    assert len(crosses) == (0 if sample else published)
 
 
 def test_curves_on_another_data_set_have_no_published_figures(tmp_path, figures):

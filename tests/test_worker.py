@@ -9,14 +9,10 @@ from typing import Any
 
 import fakes
 import msgspec
-import numpy as np
 import pytest
 
-from backends.base import TrainingData
-from backends.numpy_backend import NumpyBackend
 from bench import datasets, parity, verify, worker
 from bench.errors import ContractError, DataError, UnavailableError
-from bench.initial import initial_params
 from bench.protocol import (
     AnyCommand,
     AnyEvent,
@@ -43,8 +39,9 @@ from bench.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
+from bench.records import Window
 from bench.specs import Cell
-from bench.training import Batches, NanLossError, Trainer, WrongDeviceError, evaluate
+from bench.training import Batches, NanLossError, Trainer, WrongDeviceError
 from bench.workloads import find_workload
 
 
@@ -55,15 +52,6 @@ def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
     commands: list[AnyCommand] = [Begin(), *[Turn(steps=7)] * task.spec.windows, Finish()]
     worker.measure(task, iter(commands), events.append)
     return events
-
-
-def backend_on_sample(**changes: Any) -> tuple[NumpyBackend, Batches, datasets.Dataset]:
-    sample = datasets.load_sample("mnist", 400)
-    workload = msgspec.structs.replace(find_workload(fakes.WORKLOAD), **changes)
-    data = TrainingData(info=sample.info, images=sample.train_images, labels=sample.train_labels)
-    backend = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
-    backend.load_params(initial_params(workload.architecture, sample.info, seed=5))
-    return backend, Batches(workload, data, seed=5), sample
 
 
 class Clockwork:
@@ -77,14 +65,14 @@ class Clockwork:
     def lead(self, steps: int) -> None:
         self.train(steps)
 
-    def train(self, steps: int) -> worker.Window:
+    def train(self, steps: int) -> Window:
         seconds = self._seconds[min(len(self.calls), len(self._seconds) - 1)]
         self.calls.append(steps)
         self.train_s += steps * seconds
-        return worker.Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
+        return Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
 
 
-def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[worker.Window], float]:
+def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[Window], float]:
     """Return the windows of a warm-up and the seconds of a step that it ends with."""
     events: list[AnyEvent] = []
     worker.warm_up(clock, window_s, events.append)  # type: ignore[arg-type]
@@ -93,7 +81,7 @@ def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[worker.Window]
     return [event.window for event in before if isinstance(event, WarmedUp)], last.step_s
 
 
-def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[worker.Window]:
+def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[Window]:
     events: list[AnyEvent] = []
     worker.take_turns(clock, window_s, iter(commands), events.append)  # type: ignore[arg-type]
     return [event.window for event in events if isinstance(event, Timed)]
@@ -159,7 +147,7 @@ def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
 
 def test_what_comes_before_a_window_is_not_slowed() -> None:
     """While a slowed backend waits, its threads fall asleep, and the window that follows takes longer."""
-    backend, order, _ = backend_on_sample()
+    backend, order, _ = fakes.backend_on_sample()
     calls: list[tuple[str, int]] = []
 
     class Noting:
@@ -192,39 +180,8 @@ def test_commands_are_read_a_line_each() -> None:
     assert list(worker.read_commands(lines)) == [Turn(steps=3), Turn(steps=4), Finish()]
 
 
-def test_the_trainer_walks_the_batch_order_without_gap_or_overlap() -> None:
-    backend, order, _ = backend_on_sample()
-    seen: list[np.ndarray[Any, Any]] = []
-
-    class Recorder:
-        def train_steps(self, batches: Any) -> Any:
-            seen.append(batches)
-            return backend.train_steps(batches)
-
-    trainer = Trainer(Recorder(), order)  # type: ignore[arg-type]
-    for steps in (1, 3, 7):
-        window = trainer.train(steps)
-        assert (window.steps, window.samples) == (steps, steps * 100)
-    np.testing.assert_array_equal(np.concatenate(seen), order.order(0, 11))
-    assert trainer.steps == 11
-    assert len(trainer.losses) == 7
-
-
-def test_a_loss_that_is_no_number_is_named_by_its_step() -> None:
-    _, order, _ = backend_on_sample()
-
-    class Broken:
-        def train_steps(self, batches: Any) -> Any:
-            return np.where(np.arange(len(batches)) == 2, np.inf, 1.0).astype(np.float32)
-
-    trainer = Trainer(Broken(), order)  # type: ignore[arg-type]
-    trainer.train(2)
-    with pytest.raises(NanLossError, match="the loss of step 4 is not finite"):
-        trainer.train(3)
-
-
 def test_learning_is_evaluated_at_the_start_along_the_way_and_at_the_end() -> None:
-    backend, order, sample = backend_on_sample()  # four steps an epoch
+    backend, order, sample = fakes.backend_on_sample()  # four steps an epoch
     points = learned(backend, order, sample, epochs=2.5)
     assert [point.steps for point in points] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
     assert points[-1].epoch == 2.5
@@ -236,7 +193,7 @@ def test_learning_is_evaluated_at_the_start_along_the_way_and_at_the_end() -> No
 
 
 def test_less_than_a_step_of_an_epoch_is_still_a_step() -> None:
-    backend, order, sample = backend_on_sample()
+    backend, order, sample = fakes.backend_on_sample()
     points = learned(backend, order, sample, epochs=0.01)
     assert [point.steps for point in points] == [0, 1]
 
@@ -249,7 +206,7 @@ def learned(backend: Any, order: Batches, sample: datasets.Dataset, *, epochs: f
 
 
 def test_evaluation_is_not_part_of_the_training_time() -> None:
-    backend, order, sample = backend_on_sample()
+    backend, order, sample = fakes.backend_on_sample()
 
     class SlowToAnswer:
         train_steps = staticmethod(backend.train_steps)
@@ -272,32 +229,6 @@ def test_learning_starts_from_the_initial_weights_however_long_was_timed() -> No
     )
     assert first[0].test_loss == again[0].test_loss
     assert first[-1].test_loss == again[-1].test_loss
-
-
-def test_accuracy_and_loss_are_of_the_whole_split() -> None:
-    class Oracle:
-        def predict(self, images: Any) -> Any:
-            logits = np.zeros((len(images), 10), np.float32)
-            logits[np.arange(len(images)), images[:, 0, 0, 0]] = 4.0
-            return logits
-
-    images = np.zeros((40, 2, 2, 1), np.uint8)
-    images[:, 0, 0, 0] = np.arange(40) % 10
-    labels = images[:, 0, 0, 0].copy()
-    labels[:10] = (labels[:10] + 1) % 10
-    loss, accuracy = evaluate(Oracle(), images, labels)  # type: ignore[arg-type]
-    assert accuracy == 0.75
-    norm = np.log(np.exp(4.0) + 9)
-    assert loss == pytest.approx(0.75 * (norm - 4.0) + 0.25 * norm, rel=1e-12)
-
-
-def test_a_test_loss_that_is_no_number_is_an_error() -> None:
-    class Lost:
-        def predict(self, images: Any) -> Any:
-            return np.full((len(images), 10), np.nan, np.float32)
-
-    with pytest.raises(NanLossError, match="test images"):
-        evaluate(Lost(), np.zeros((4, 2, 2, 1), np.uint8), np.zeros(4, np.uint8))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

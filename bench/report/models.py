@@ -22,18 +22,18 @@ def render_scores(
     """Print a row a framework: accuracy and loss on the test images, and how far its logits are off."""
     about = model.about
     console.print(
-        escape(f"{model.path.name}, trained in {about.cell.backend} ({about.cell.mode}), seed {about.seed}")
+        _plain(f"{model.path.name}, trained in {about.cell.backend} ({about.cell.mode}), seed {about.seed}")
     )
     table = Table("loaded in", box=None)
     for head in ("test accuracy", "test loss", "logits off by"):
         table.add_column(head, justify="right")
     for score in scores:
         if score.difference is None:
-            table.add_row(escape(score.title), "-", "-", "failed")
+            table.add_row(_plain(score.title), "-", "-", "failed")
             continue
         mark = "" if score.within else " TOO FAR"
         table.add_row(
-            escape(score.title),
+            _plain(score.title),
             f"{score.test_accuracy:.4f}",
             f"{score.test_loss:.5f}",
             f"{score.difference:.1e}{mark}",
@@ -46,9 +46,14 @@ def render_scores(
     )
     for score in scores:
         if score.error is not None:
-            console.print(escape(clean(f"{score.title}: {score.error}")))
+            console.print(_plain(f"{score.title}: {score.error}"))
     for name, reason in unavailable.items():
-        console.print(escape(clean(f"{name}: {reason}")))
+        console.print(_plain(f"{name}: {reason}"))
+
+
+def _plain(text: str) -> str:
+    """Return text from a file as markup that shows just that text, and cannot act on a terminal."""
+    return escape(clean(text))
 
 
 def render_probabilities(
@@ -58,7 +63,7 @@ def render_probabilities(
     label, guess = int(dataset.test_labels[index]), int(probabilities.argmax())
     names = dataset.class_names
     console.print(
-        escape(f"{model.path.name}, test image {index} of {dataset.info.name}"),
+        _plain(f"{model.path.name}, test image {index} of {dataset.info.name}"),
         highlight=False,
         soft_wrap=True,
     )

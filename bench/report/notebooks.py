@@ -207,7 +207,7 @@ def _pictures(
     """Yield the pictures of every recipe; those of one training show another framework for every recipe."""
     with settings():
         for number, recipe in enumerate(recipes):
-            found = of_recipe(trainings, recipe)
+            found = [one for one in of_recipe(trainings, recipe) if one.header.cell.backend in backends]
             if not found:
                 continue
             display.job(f"pictures of {recipe.name}", None)

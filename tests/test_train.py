@@ -1,0 +1,534 @@
+"""Following a recipe with real workers: a whole training, and one cut off, damaged, or asked for again."""
+
+import fcntl
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import fakes
+import msgspec
+import psutil
+import pytest
+from followed import make_figure
+from following import (
+    LIMIT,
+    MOMENTUM,
+    Interrupts,
+    assert_same,
+    assert_same_params,
+    final_params,
+    order_of,
+    place,
+    small,
+    trained,
+    untimed,
+)
+
+from backends.base import Mode
+from backends.catalog import NUMPY
+from bench import place as places
+from bench import train as training
+from bench.checkpoints import checkpoint_files, load_model
+from bench.errors import RecordError, UnavailableError, UsageError
+from bench.place import Place
+from bench.recipes import RECIPES
+from bench.registry import Registry
+from bench.specs import OptimizerSpec
+from bench.train import LOG, Shown, TrainingFailedError, train
+from bench.trainings import EVENTS, FIGURES, HEADER, Training, read_training
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+ENDS = fakes.info("ends", "fakes:EndsAt")
+ENDS_AT_13 = fakes.info("ends", "fakes:EndsAt", environment={**ONE_THREAD, fakes.END_AT: "13"})
+DUE = [0, 5, 10, 15, 20, 24]
+
+
+@pytest.fixture(autouse=True)
+def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """Return a training that nobody disturbed; it stays as it is."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", fakes.python_path())
+        return trained(tmp_path_factory.mktemp("whole") / "training")
+
+
+@pytest.fixture
+def copy(whole: Training, tmp_path: Path) -> Path:
+    """Return the folder of a copy of it, to be damaged."""
+    return Path(shutil.copytree(whole.folder, tmp_path / "copy"))
+
+
+@pytest.fixture
+def no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise AssertionError("a worker was started")
+
+    monkeypatch.setattr(training, "run_worker", refuse)
+
+
+def steps_of(found: Training) -> list[int]:
+    return [figure.step for figure in found.figures]
+
+
+def change_header(folder: Path, **changes: Any) -> None:
+    path = folder / HEADER
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def lose_figures(folder: Path, kept: int) -> None:
+    """Leave only so many figures of a training."""
+    path = folder / FIGURES
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:kept]))
+
+
+# A whole training
+
+
+def test_a_training_leaves_its_header_figures_checkpoints_events_and_model(whole: Training) -> None:
+    names = {path.name for path in whole.folder.iterdir()}
+    assert names == {HEADER, FIGURES, "checkpoints", EVENTS, "notebook-softmax-plot-step-24.safetensors"}
+    assert steps_of(whole) == DUE
+    assert whole.finished
+    assert whole.rejected == ()
+    assert len(whole.losses) == 24
+    assert [path.stem for path in checkpoint_files(whole.folder)] == ["step-24", "step-16"]
+    (events,) = (whole.folder / EVENTS).iterdir()
+    assert events.stat().st_size > 1000
+    assert load_model(whole.folder / "notebook-softmax-plot-step-24.safetensors").about.step == 24
+
+
+def test_the_header_says_what_was_trained_in_what_and_where(whole: Training) -> None:
+    header = whole.header
+    assert (header.recipe, header.steps, header.seed) == ("notebook-softmax-plot", 24, 1)
+    assert (header.limit, header.sample) == (LIMIT, True)
+    assert header.workload == small().workload
+    assert str(header.cell) == "notebook-softmax-plot numpy/float64 cpu fp32"
+    assert header.backend.title == NUMPY.title
+    assert header.backend.versions["numpy"]
+    assert header.environment.usable_cpus >= 1
+    assert header.command[0] == "bench"
+    assert header.taken_up == ()
+
+
+def test_the_terminal_gets_a_line_a_figure_and_how_far_it_is(tmp_path: Path) -> None:
+    screen = fakes.Screen()
+    found = trained(tmp_path / "t", display=screen)
+    unit, head, *lines = screen.lines
+    assert unit == "The loss is in nats, of 100 images."
+    assert head.split() == ["step", "test", "accuracy", "train", "accuracy", "test", "loss", "training"]
+    assert [int(line.split()[0]) for line in lines] == DUE
+    assert all(
+        f"{figure.test_accuracy:.4f}" in line for line, figure in zip(lines, found.figures, strict=True)
+    )
+    assert f"{100 * found.figures[-1].test_loss:.5g}" in lines[-1].split(), "the loss as the notebook says it"
+    assert [text for text, _, _ in screen.overalls][-1] == "numpy: step 24 of 24, checkpoint at 16"
+    assert [done for _, done, _ in screen.overalls] == [step / 24 for step in (0, 5, 8, 10, 15, 16, 20, 24)]
+
+
+def test_the_time_that_is_left_is_told_from_what_was_trained_here(tmp_path: Path) -> None:
+    times = iter([100.0, 110.0, 130.0])
+    screen = fakes.Screen()
+    shown = Shown(order_of(small(), place(small()), tmp_path), screen, clock=lambda: next(times))
+    for step in (8, 12, 24):  # it went on from step 8
+        shown.step(step)
+    assert screen.overalls == [
+        ("numpy: step 8 of 24", 8 / 24, None),
+        ("numpy: step 12 of 24", 12 / 24, 30.0),
+        ("numpy: step 24 of 24", 1.0, 0.0),
+    ]
+
+
+def test_the_head_over_the_figures_comes_once(tmp_path: Path) -> None:
+    screen = fakes.Screen()
+    shown = Shown(order_of(small(), place(small()), tmp_path), screen)
+    shown.figure(make_figure(5))
+    shown.figure(make_figure(10, before=5))
+    assert [line.split()[0] for line in screen.lines] == ["The", "step", "5", "10"]
+
+
+# Cut off
+
+
+def test_a_worker_that_dies_is_an_error_and_what_it_did_is_kept(whole: Training, tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingFailedError, match=r"notebook-softmax-plot ends/only cpu fp32: crashed: .*status 7"
+    ) as raised:
+        trained(tmp_path / "t", None, ENDS_AT_13)
+    assert "no further" in str(raised.value)
+    assert raised.value.exit_status == 3
+    assert f"(its last words: {tmp_path / 't' / LOG})" in str(raised.value)
+    assert (tmp_path / "t" / LOG).read_text() == "no further\n"
+    kept = read_training(tmp_path / "t")
+    assert steps_of(kept) == [0, 5, 10]
+    assert not kept.finished
+    assert [path.stem for path in checkpoint_files(kept.folder)] == ["step-8"]
+    screen = fakes.Screen()
+    found = trained(tmp_path / "t", None, ENDS, display=screen)
+    assert screen.lines[0] == "Goes on from step 8. (--anew begins again)"
+    told = [line.split()[0] for line in screen.lines[3:]]
+    assert told == [str(step) for step in DUE], "the figures kept, and those made now"
+    assert_same(found, whole)
+    assert [one.step for one in found.header.taken_up] == [8]
+    assert len(list((tmp_path / "t" / EVENTS).iterdir())) == 1
+
+
+def test_a_worker_that_dies_before_any_checkpoint_leaves_a_training_to_begin_anew(
+    whole: Training, tmp_path: Path
+) -> None:
+    at_7 = fakes.info("ends", "fakes:EndsAt", environment={**ONE_THREAD, fakes.END_AT: "7"})
+    with pytest.raises(TrainingFailedError):
+        trained(tmp_path / "t", None, at_7)
+    assert steps_of(read_training(tmp_path / "t")) == [0, 5]
+    screen = fakes.Screen()
+    assert_same(trained(tmp_path / "t", None, ENDS, display=screen), whole)
+    assert screen.lines[0] == "Begins again, as there is no checkpoint to go on from."
+
+
+@pytest.mark.parametrize(("line", "kept"), [("0 ", [0]), ("10 ", [0, 5, 10]), ("24 ", DUE)])
+def test_ctrl_c_leaves_no_process_and_the_training_goes_on_later(
+    line: str, kept: list[int], whole: Training, tmp_path: Path
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        trained(tmp_path / "t", display=Interrupts(line))
+    assert psutil.Process().children() == []
+    assert steps_of(read_training(tmp_path / "t")) == kept
+    assert_same(trained(tmp_path / "t"), whole)
+
+
+def test_a_training_out_of_time_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
+    hangs = fakes.info("hangs", "fakes:HangsInTraining")
+    with pytest.raises(TrainingFailedError, match="timeout: it was stopped at its limit of 2 s"):
+        trained(tmp_path / "t", None, hangs, time_limit_s=2.0)
+    assert psutil.Process().children() == []
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("LosesNumbers", "nan_loss: the loss of step 4 is not finite"),
+        ("Elsewhere", "wrong_device: asked to run on cpu, it runs on gpu"),
+        ("NotHere", "unavailable: its driver is too old"),
+    ],
+)
+def test_a_training_that_fails_says_why_in_a_line(target: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainingFailedError, match=words) as raised:
+        trained(tmp_path / "t", None, fakes.info("fails", f"fakes:{target}"))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_worker_that_finds_too_few_images_says_so(tmp_path: Path) -> None:
+    words = "notebook-one-layer holds out 5000 of 2000 training images, which leaves no batch of 100"
+    with pytest.raises(TrainingFailedError, match=words):
+        trained(tmp_path / "t", RECIPES["notebook-one-layer"], limit=None)
+
+
+# Damaged
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: b"", lambda _: b"x" * 99])
+def test_a_checkpoint_that_cannot_be_read_is_named_and_the_older_one_taken(
+    damage: Any, whole: Training, copy: Path
+) -> None:
+    newest, older = checkpoint_files(copy)
+    newest.write_bytes(damage(newest.read_bytes()))
+    next(copy.glob("*.safetensors")).unlink()
+    screen = fakes.Screen()
+    found = trained(copy, display=screen)
+    assert screen.lines[0].startswith(f"{newest} cannot be read: ")
+    assert screen.lines[0].endswith(" An older checkpoint is taken.")
+    assert screen.lines[1].startswith("Goes on from step 16.")
+    assert older.name == "step-16.safetensors"
+    assert_same(found, whole)
+
+
+def test_a_checkpoint_with_other_values_than_were_written_is_not_taken(whole: Training, copy: Path) -> None:
+    newest, _ = checkpoint_files(copy)
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 1
+    newest.write_bytes(content)
+    next(copy.glob("*.safetensors")).unlink()
+    screen = fakes.Screen()
+    assert_same(trained(copy, display=screen), whole)
+    assert f"{newest} is damaged" in screen.lines[0]
+
+
+def test_without_any_checkpoint_that_can_be_read_training_begins_anew(whole: Training, copy: Path) -> None:
+    for path in checkpoint_files(copy):
+        path.write_bytes(b"")
+    lose_figures(copy, 5)
+    screen = fakes.Screen()
+    assert_same(trained(copy, display=screen), whole)
+    assert "Begins again, as there is no checkpoint to go on from." in screen.lines
+
+
+@pytest.mark.parametrize(
+    ("lines", "begins"), [(5, 16), (4, 16), (2, None), (0, None)], ids=["last", "two", "most", "all"]
+)
+def test_figures_that_are_lost_are_made_again_from_a_checkpoint_before_them(
+    lines: int, begins: int | None, whole: Training, copy: Path
+) -> None:
+    lose_figures(copy, lines)
+    screen = fakes.Screen()
+    found = trained(copy, display=screen)
+    said = [line for line in screen.lines if line.startswith("Goes on")]
+    assert said == ([f"Goes on from step {begins}. (--anew begins again)"] if begins else [])
+    assert_same(found, whole)
+
+
+def test_checkpoints_of_no_use_do_not_outlive_those_that_are_made_anew(whole: Training, copy: Path) -> None:
+    """Else the newest two that are kept would be the old ones, and what was trained anew would be lost."""
+    lose_figures(copy, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trained(copy, display=Interrupts("10 "))
+    assert [path.stem for path in checkpoint_files(copy)] == ["step-8"]
+    found = trained(copy)
+    assert [one.step for one in found.header.taken_up] == [0, 8]
+    assert_same(found, whole)
+
+
+@pytest.mark.parametrize("number", [3, 6])
+def test_a_figure_that_is_cut_off_is_named_and_made_again(number: int, whole: Training, copy: Path) -> None:
+    path = copy / FIGURES
+    lines = path.read_bytes().splitlines()
+    lines[number - 1] = lines[number - 1][:50]
+    path.write_bytes(b"\n".join(lines))
+    screen = fakes.Screen()
+    found = trained(copy, display=screen)
+    assert f"left out, as it cannot be read: {FIGURES} line {number}: " in screen.lines[0]
+    assert found.rejected == ()
+    assert_same(found, whole)
+
+
+def test_a_line_that_is_no_figure_is_named_and_taken_out_of_a_finished_training(
+    whole: Training, copy: Path
+) -> None:
+    with (copy / FIGURES).open("ab") as file:
+        file.write(b"no figure\n")
+    screen = fakes.Screen()
+    found = trained(copy, display=screen)
+    assert f"left out, as it cannot be read: {FIGURES} line 7: " in screen.lines[0]
+    assert found.rejected == ()
+    assert_same(found, whole)
+
+
+def test_a_model_that_is_gone_is_written_again_without_training(whole: Training, copy: Path) -> None:
+    next(copy.glob("*.safetensors")).unlink()
+    screen = fakes.Screen()
+    found = trained(copy, display=screen)
+    assert found.figures == whole.figures
+    assert_same_params(final_params(found), final_params(whole))
+    assert [text for text, _, _ in screen.overalls] == ["numpy starts"]
+
+
+# Asked again, or for something else
+
+
+def test_a_finished_training_that_is_kept_for_its_figures_alone_is_not_trained_again(
+    copy: Path, no_worker: None
+) -> None:
+    next(copy.glob("*.safetensors")).unlink()
+    shutil.rmtree(copy / "checkpoints")
+    assert trained(copy).finished
+
+
+def test_a_finished_training_is_not_trained_again(copy: Path, no_worker: None) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    screen = fakes.Screen()
+    found = trained(copy, display=screen)
+    assert steps_of(found) == DUE
+    assert screen.lines == [f"{copy} is trained already, 24 steps. (--anew trains it again)"]
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+def test_anew_throws_away_what_was_trained(copy: Path, whole: Training) -> None:
+    (copy / "leftover").touch()
+    found = trained(copy, seed=2, anew=True)
+    assert found.header.seed == 2
+    assert steps_of(found) == DUE
+    assert untimed(found.figures) != untimed(whole.figures)
+    assert not (copy / "leftover").exists()
+
+
+def test_more_steps_go_on_where_the_training_ended(whole: Training, tmp_path: Path) -> None:
+    assert steps_of(trained(tmp_path / "t", steps=10)) == [0, 5, 10]
+    screen = fakes.Screen()
+    found = trained(tmp_path / "t", display=screen)
+    assert screen.lines[0] == "Goes on from step 10. (--anew begins again)"
+    assert found.header.steps == 24
+    assert_same(found, whole)
+
+
+def test_more_steps_keep_the_figure_where_the_training_ended_before(whole: Training, tmp_path: Path) -> None:
+    trained(tmp_path / "t", steps=12)
+    found = trained(tmp_path / "t")
+    assert steps_of(found) == [0, 5, 10, 12, 15, 20, 24]
+    assert found.losses.tobytes() == whole.losses.tobytes()
+    assert_same_params(final_params(found), final_params(whole))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"seed": 7}, "holds another training: seed 1, not 7. Name another --folder"),
+        ({"steps": 23}, "holds another training: 24 steps, more than 23. Name another --folder"),
+        ({"limit": 100}, "holds another training: limit 200, not 100."),
+        ({"recipe": small("notebook-cifar-cnn")}, "recipe notebook-softmax-plot, not notebook-cifar-cnn"),
+        (
+            {"recipe": small(workload=msgspec.structs.replace(small().workload, batch_size=25))},
+            "holds another training: another definition of notebook-softmax-plot. Name",
+        ),
+    ],
+    ids=["seed", "steps", "limit", "recipe", "workload"],
+)
+def test_another_training_in_the_folder_is_refused_and_left_alone(
+    changes: dict[str, Any], words: str, copy: Path, no_worker: None
+) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError) as raised:
+        trained(copy, **changes)
+    assert str(copy) in str(raised.value)
+    assert words in str(raised.value)
+    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+
+
+def test_another_backend_is_another_training(copy: Path, no_worker: None) -> None:
+    with pytest.raises(UsageError, match=r"cell .* numpy/float64 cpu fp32, not .* ends/only cpu fp32"):
+        trained(copy, None, ENDS)
+
+
+def test_another_version_is_another_training(copy: Path, no_worker: None) -> None:
+    backend = json.loads((copy / HEADER).read_text())["backend"]
+    change_header(copy, backend=backend | {"versions": {"numpy": "1.0"}})
+    with pytest.raises(UsageError, match=r"'numpy': '1\.0'"):
+        trained(copy)
+
+
+def test_a_training_goes_on_only_on_the_machine_that_began_it(copy: Path, no_worker: None) -> None:
+    environment = json.loads((copy / HEADER).read_text())["environment"]
+    change_header(copy, environment=environment | {"hostname": "elsewhere", "cpu_model": "An Abacus"})
+    assert trained(copy).finished, "what is finished is read anywhere"
+    lose_figures(copy, 3)
+    with pytest.raises(UsageError, match="holds another training: the machine An Abacus"):
+        trained(copy)
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_a_folder_that_holds_something_else_is_refused(anew: bool, tmp_path: Path, no_worker: None) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    (folder / "of the children").write_text("dear")
+    words = f"{folder} holds something else than a training. Name another --folder."
+    with pytest.raises(UsageError) as raised:
+        trained(folder, anew=anew)
+    assert str(raised.value) == words
+    assert (folder / "of the children").read_text() == "dear"
+
+
+def test_two_commands_do_not_train_in_one_folder(tmp_path: Path, no_worker: None) -> None:
+    with (tmp_path / ".t.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match=f"another command trains in {tmp_path / 't'}"):
+            trained(tmp_path / "t")
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, no_worker: None) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(RecordError, match="cannot write"):
+        trained(tmp_path / "file" / "t")
+
+
+def test_an_empty_folder_and_one_that_is_not_there_yet_are_used(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "deep" / "down" / "below"):
+        assert trained(folder, small(steps=2)).finished
+
+
+# Where a recipe can be followed
+
+TWO_MODES = fakes.info(
+    "two",
+    "fakes:EndsAt",
+    modes=(Mode(name="plain", summary="p", taught=True), Mode(name="rich", summary="r", augments=True)),
+)
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> None:
+    infos = [NUMPY, TWO_MODES, fakes.ABSENT]
+    found = Registry(backends={info.name: info for info in infos}, broken={})
+    monkeypatch.setattr(places, "find_backends", lambda: found)
+    monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
+
+
+def found_place(name: str = "notebook-softmax-plot", **changes: Any) -> Place:
+    options: dict[str, Any] = {
+        "backends": ("two",), "mode": None, "device": "auto", "precision": "fp32", "pythons": {},
+        "sample": True, "limit": None, "data": None, "offline": True, "display": fakes.Screen(),
+    }  # fmt: skip
+    return Place.find(RECIPES[name].workload, **options | changes)
+
+
+@pytest.mark.usefixtures("here")
+def test_a_mode_is_the_taught_one_where_none_is_named() -> None:
+    (cell,) = found_place().cells
+    assert str(cell) == "notebook-softmax-plot two/plain cpu fp32"
+    (cell,) = found_place(mode="rich").cells
+    assert cell.mode == "rich"
+    found = found_place(backends=("two", "numpy"), limit=300)
+    assert [cell.backend for cell in found.cells] == ["two", "numpy"]
+    assert (found.source.name, found.source.cache, found.source.limit) == ("mnist", None, 300)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"mode": "rihc"}, UsageError, "unknown mode of two 'rihc'; did you mean 'rich'?"),
+        ({"backends": ("tow",)}, UsageError, "unknown backend 'tow'; did you mean 'two'?"),
+        (
+            {"name": "notebook-cifar-cnn"},
+            UsageError,
+            "two plain does not augment images, as notebook-cifar-cnn does; these do: rich.",
+        ),
+        ({"backends": ("absent",)}, UnavailableError, "backend 'absent': not installed: no-such-framework"),
+        ({"device": "gpu"}, UnavailableError, "device gpu: no NVIDIA driver is loaded here."),
+        ({"precision": "bf16"}, UnavailableError, "precision bf16 is not to be had on cpu"),
+        ({"limit": 99}, UsageError, "99 training images are less than one batch"),
+        (
+            {"name": "notebook-one-layer"},
+            UsageError,
+            "2000 training images are less than one batch of notebook-one-layer, 100 images beside the 5000",
+        ),
+    ],
+)
+def test_what_is_not_to_be_had_is_named(changes: dict[str, Any], error: Any, words: str) -> None:
+    with pytest.raises(error) as raised:
+        found_place(**changes)
+    assert words in str(raised.value)
+
+
+@pytest.mark.usefixtures("here")
+def test_all_installed_backends_are_used_where_none_is_named() -> None:
+    found = found_place(backends=(), name="notebook-cifar-cnn", mode="rich")
+    assert "absent" in found.available.unavailable
+    assert [cell.backend for cell in found.cells] == ["two"]
+
+
+def test_a_training_is_followed_where_place_and_order_say(tmp_path: Path) -> None:
+    recipe = small(
+        steps=4,
+        workload=msgspec.structs.replace(
+            small().workload, optimizer=OptimizerSpec(name="adam", learning_rate=0.01)
+        ),
+    )
+    assert recipe.workload.optimizer != MOMENTUM
+    where = place(recipe, ENDS, limit=100)
+    found = train(order_of(recipe, where, tmp_path / "t", seed=9), where, fakes.Screen())
+    assert (found.header.seed, found.header.limit, found.header.cell.backend) == (9, 100, "ends")
+    assert load_model(next(found.folder.glob("*.safetensors"))).about.workload == recipe.workload
