@@ -18,9 +18,11 @@ from bench.cli_options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    device,
     offline,
     own_python,
     parse_pythons,
+    precision,
     sample,
     where_data,
     where_results,
@@ -79,14 +81,8 @@ what_to_run = _options(
         help="Backend; repeat for several. [default: all]",
     ),
     click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or taught, pipeline, all."),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
-        help="Where to run.",
-    ),
-    click.option(
-        "--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
-        help="How matrix products are computed.",
-    ),
+    device,
+    precision,
     own_python,
 )  # fmt: skip
 

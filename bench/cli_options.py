@@ -14,6 +14,14 @@ own_python = click.option(
     "--python", "pythons", multiple=True, metavar="NAME=PATH",
     help="Interpreter of a backend's own environment.",
 )  # fmt: skip
+device = click.option(
+    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
+    help="Where to run.",
+)  # fmt: skip
+precision = click.option(
+    "--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
+    help="How matrix products are computed.",
+)  # fmt: skip
 where_results = click.option(
     "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
     metavar="DIR", help="Folder of the runs.",

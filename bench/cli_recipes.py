@@ -9,23 +9,19 @@ from bench.cli_options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    device,
     offline,
     own_python,
     parse_pythons,
+    precision,
     sample,
     where_data,
 )
 
 where_to_run = (
     click.option("--mode", metavar="NAME", help="Mode. [default: the one its documentation teaches]"),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
-        help="Where to run.",
-    ),
-    click.option(
-        "--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
-        help="How matrix products are computed.",
-    ),
+    device,
+    precision,
     own_python,
     where_data,
     offline,
