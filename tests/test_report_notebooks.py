@@ -156,9 +156,11 @@ def test_every_picture_has_a_caption_and_is_an_svg(report: tuple[Path, str]) -> 
     assert all(alt == caption for alt, _, caption in linked)
     names = [name for _, name, _ in linked]
     assert names == [
-        *(f"{SOFTMAX.name}-{kind}" for kind in ("curves", "samples")),
+        "samples-mnist",
+        f"{SOFTMAX.name}-curves",
         *(f"{SOFTMAX.name}-{kind}-tensorflow" for kind in ("distributions", "weights", "confusion")),
-        *(f"{CIFAR.name}-{kind}" for kind in ("curves", "samples", "augmentation", "distributions-torch")),
+        "samples-cifar10",
+        *(f"{CIFAR.name}-{kind}" for kind in ("curves", "augmentation", "distributions-torch")),
         *(f"{CIFAR.name}-{kind}-{layer}-torch" for layer in (1, 2) for kind in ("kernels", "outputs")),
         f"{CIFAR.name}-confusion-torch",
     ]

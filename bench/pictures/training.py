@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import LogFormatter
 
 from bench.recipes import Published
 from bench.report.drawing import COLOURS, GREY, label, legend, make_panels
@@ -54,8 +54,8 @@ def curves(
         panel.set_xlabel("steps")
         panel.set_xlim(left=0)
     panels[1].set_yscale("log")
-    for axis in (panels[1].yaxis.set_major_formatter, panels[1].yaxis.set_minor_formatter):
-        axis(FuncFormatter(lambda value, _: f"{value:g}"))
+    panels[1].yaxis.set_major_formatter(LogFormatter())
+    panels[1].yaxis.set_minor_formatter(LogFormatter())  # few, and none where there are many decades
     legend(figure, entries, columns=3)
     return figure
 

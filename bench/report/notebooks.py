@@ -205,6 +205,7 @@ def _pictures(
     display: Display,
 ) -> Iterator[_Picture]:
     """Yield the pictures of every recipe; those of one training show another framework for every recipe."""
+    sampled: set[str] = set()
     with settings():
         for number, recipe in enumerate(recipes):
             found = [one for one in of_recipe(trainings, recipe) if one.header.cell.backend in backends]
@@ -212,8 +213,17 @@ def _pictures(
                 continue
             display.job(f"pictures of {recipe.name}", None)
             turn = {name: (backends.index(name) - number) % len(backends) for name in backends}
-            shown = min(found, key=lambda one: (one.header.seed, turn[one.header.cell.backend]))
+            shown = min(
+                found, key=lambda one: (not one.finished, one.header.seed, turn[one.header.cell.backend])
+            )
             dataset = datasets[recipe.workload.dataset]
+            if dataset.info.name not in sampled:
+                sampled.add(dataset.info.name)
+                yield _Picture(
+                    name=f"samples-{dataset.info.name}",
+                    caption=f"{dataset.info.name}: test images",
+                    content=svg(data.samples(dataset)),
+                )
             drawn = {
                 **_of_recipe(recipe, backends, found, dataset),
                 **_of_training(shown, dataset, display),
@@ -234,7 +244,6 @@ def _of_recipe(
 ) -> _Drawn:
     curves = training.curves(found, recipe.published, recipe.loss_scale, recipe.loss_unit, backends=backends)
     drawn: _Drawn = {("curves", "accuracy and loss, and the notebook's figures"): curves}
-    drawn["samples", "test images"] = data.samples(dataset)
     if recipe.workload.augmentation is not None:
         drawn["augmentation", "an image, and as it is trained on"] = data.augmentation(
             recipe.workload, dataset, 0
