@@ -231,6 +231,7 @@ def show(
     from rich.console import Console
 
     from bench import show as showing
+    from bench.errors import RecordError
     from bench.folders import write_durably
     from bench.progress import make_display
 
@@ -242,8 +243,13 @@ def show(
         dataset = _load(found, display, limit=found.limit, **where)
         scene = showing.Scene(source=found, dataset=dataset, choice=choice, display=display)
         for name, content in showing.draw(scene, pictures):
-            folder.mkdir(parents=True, exist_ok=True)
-            write_durably(folder / f"{name}.svg", content)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                write_durably(folder / f"{name}.svg", content)
+            except OSError as error:
+                raise RecordError(
+                    f"cannot write to {folder}: {error.strerror}. Name another folder with --output."
+                ) from error
             display.say(str(folder / f"{name}.svg"))
     return 0
 

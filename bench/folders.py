@@ -25,7 +25,8 @@ def create(folder: Path, name: str, header: msgspec.Struct) -> Path:
         write_durably(folder / name, msgspec.json.format(msgspec.json.encode(header)) + b"\n")
     except OSError as error:
         raise RecordError(
-            f"cannot write results to {folder}: {error.strerror}. Name another folder with --results DIR."
+            f"cannot write results to {folder}: {error.strerror}. "
+            "Name another folder with --results DIR, or that of a training with --folder DIR."
         ) from error
     return folder
 

@@ -1,7 +1,7 @@
 """All recipes in all frameworks over several seeds, and where the notebooks' figures lie among ours."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -162,13 +162,13 @@ def lines(
             yield Line(recipe=recipe, published=published, answers=tuple(answers))
 
 
-def of_recipe(trainings: Sequence[Training], recipe: Recipe, backend: str | None = None) -> list[Training]:
-    """Return the trainings of a recipe as it stands, on its whole data set, in one framework or in all."""
+def of_recipe(trainings: Sequence[Training], recipe: Recipe, backends: Collection[str]) -> list[Training]:
+    """Return the trainings of a recipe as it stands, on its whole data set, in these frameworks."""
     return [
         one
         for one in trainings
         if one.header.workload == recipe.workload
-        and backend in (None, one.header.cell.backend)
+        and one.header.cell.backend in backends
         and not one.header.sample
         and one.header.limit is None
         and one.figures
@@ -176,7 +176,7 @@ def of_recipe(trainings: Sequence[Training], recipe: Recipe, backend: str | None
 
 
 def _answer(recipe: Recipe, published: Published, backend: str, trainings: Sequence[Training]) -> Answer:
-    found = of_recipe(trainings, recipe, backend)
+    found = of_recipe(trainings, recipe, [backend])
     at = [figure for one in found if (figure := one.at(published.step)) is not None]
     reached = max((one.figures[-1].step for one in found), default=0)
     if not at:

@@ -5,15 +5,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import settings
 
 from backends import catalog
 from backends.base import BackendInfo
+from bench import cli
 from bench.launch import worker_environment
 from bench.registry import installed_versions
 
@@ -43,6 +44,11 @@ def every_backend() -> list[Any]:
         pytest.param(name, marks=[] if info.reference else [pytest.mark.framework(name)])
         for name, info in INFOS.items()
     ]
+
+
+def every_framework() -> list[Any]:
+    """Return the names of all backends but the reference as parameters, marked."""
+    return [pytest.param(name, marks=pytest.mark.framework(name)) for name in INFOS if name != "numpy"]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -92,3 +98,43 @@ def in_process(info: BackendInfo, target: str, argument: Any, *, limit_s: float 
         tail = "\n".join(done.stderr.splitlines()[-30:])
         assert done.returncode == 0, f"{target} ended with status {done.returncode}:\n{tail}"
         return json.loads(result.read_text())
+
+
+# The command line
+
+
+class Said(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    def refused(self, status: int, *words: str) -> None:
+        """Check that the command refused, in two lines at most, with these words and without a traceback."""
+        assert self.status == status, self
+        assert 1 <= len(self.err.splitlines()) <= 2, self.err
+        assert self.err.startswith("bench: ")
+        assert "Traceback" not in self.err + self.out
+        for word in words:
+            assert word in self.err, self.err
+
+
+Call = Callable[..., Said]
+
+
+@pytest.fixture
+def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Return a function that runs the command in this process, in an empty folder, and says how it ended."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
+
+    def run(*arguments: str) -> Said:
+        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out, err = capsys.readouterr()
+        return Said(int(ended.value.code or 0), out, err)
+
+    return run

@@ -5,13 +5,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import fakes
 import msgspec
 import pytest
+from conftest import Call, Said
 from synthetic import make_cell, make_header, make_job, make_run, make_workload
 
 from backends.base import BackendInfo
@@ -27,42 +27,6 @@ KEYS = {
     "epochs", "peak_rss_bytes",
 }  # fmt: skip
 SMALL = ("--sample", "--dataset-limit", "300", "--workload", fakes.WORKLOAD, "--device", "cpu")
-
-
-class Said(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    def refused(self, status: int, *words: str) -> None:
-        """Check that the command refused, in two lines at most, with these words and without a traceback."""
-        assert self.status == status, self
-        assert 1 <= len(self.err.splitlines()) <= 2, self.err
-        assert self.err.startswith("bench: ")
-        assert "Traceback" not in self.err + self.out
-        for word in words:
-            assert word in self.err, self.err
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Return a function that runs the command in this process, in an empty folder, and says how it ended."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Said(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 def known(

@@ -2,19 +2,19 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import fakes
 import msgspec
 import pytest
+from conftest import Call
 from followed import make_figures, make_header, make_model, write_training
 from following import MOMENTUM, small
 
 from backends.base import BackendInfo
 from backends.catalog import NUMPY
-from bench import cli, recipes
+from bench import recipes
 from bench.checkpoints import checkpoint_files
 from bench.cli_options import parse_pythons
 from bench.errors import UsageError
@@ -26,43 +26,6 @@ SAMPLE = ("--sample", "--device", "cpu")
 PLOT = ("notebook-softmax-plot", "--backend", "numpy", *SAMPLE, "--dataset-limit", "200", "--steps", "100")
 FOLDER = "trainings/notebook-softmax-plot-numpy-seed-0-sample-first-200"
 MODEL = f"{FOLDER}/notebook-softmax-plot-step-100.safetensors"
-
-
-class Said(NamedTuple):
-    status: int
-    out: str
-    err: str
-
-    def refused(self, status: int, *words: str) -> None:
-        """Check that the command refused, in one line, with these words and without a traceback."""
-        assert self.status == status, self
-        assert len(self.err.splitlines()) == 1, self.err
-        assert self.err.startswith("bench: ")
-        assert "Traceback" not in self.err + self.out
-        for word in words:
-            assert word in self.err, self.err
-
-
-Call = Callable[..., Said]
-
-
-@pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Return a function that runs the command in this process, in an empty folder, and says how it ended."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
-    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
-
-    def run(*arguments: str) -> Said:
-        monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        out, err = capsys.readouterr()
-        return Said(int(ended.value.code or 0), out, err)
-
-    return run
 
 
 def known(monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo]) -> None:

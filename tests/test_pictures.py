@@ -5,7 +5,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from followed import due_figures, make_figures, make_header, make_model, make_params, write_training
+from followed import (
+    due_figures,
+    make_figure,
+    make_figures,
+    make_header,
+    make_model,
+    make_params,
+    write_training,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
@@ -282,10 +290,12 @@ def test_curves_have_a_cross_at_every_figure_of_the_notebook(tmp_path):
     header = make_header(recipe)
     done = write_training(tmp_path / "one", header, due_figures(header))
     figure = training.curves([done], recipe.published, recipe.loss_scale, recipe.loss_unit)
-    accuracy, loss = panels_of(figure)
+    accuracy, loss, late = panels_of(figure)
     crosses = {tuple(point) for line in lines(accuracy)["x"] for point in line}
     expected = {(1, 0.4307), (1, 0.279), (101, 0.8912), (501, 0.9115), (801, 0.9149), (901, 0.9163)}
     assert crosses == expected
+    crosses = {tuple(point) for line in lines(late)["x"] for point in line}
+    assert crosses == {point for point in expected if point[0] >= 100}
     crosses = np.array(sorted(tuple(point) for line in lines(loss)["x"] for point in line))
     np.testing.assert_allclose(crosses, [(1, 20985), (901, 2979)])
     assert loss.get_title(loc="left") == "loss (nats, summed over the test images)"
@@ -294,7 +304,7 @@ def test_curves_have_a_cross_at_every_figure_of_the_notebook(tmp_path):
 def test_curves_are_the_figures_and_losses_are_scaled_as_the_notebook_has_them(tmp_path):
     figures = make_figures((1, 101, 201))
     done = write_training(tmp_path / "one", make_header(steps=201), figures)
-    accuracy, loss = panels_of(training.curves([done], (), 100, "nats"))
+    accuracy, loss, _ = panels_of(training.curves([done], (), 100, "nats"))
     for panel, name, scale in ((accuracy, "accuracy", 1), (loss, "loss", 100)):
         for look, split in (("-", "test"), (":", "train")):
             (line,) = lines(panel)[look]
@@ -303,11 +313,21 @@ def test_curves_are_the_figures_and_losses_are_scaled_as_the_notebook_has_them(t
         assert "x" not in lines(panel)
 
 
+def test_the_accuracy_is_drawn_again_without_its_start(tmp_path):
+    figures = [make_figure(0, 0.1), make_figure(50, 0.5), make_figure(100, 0.90), make_figure(1000, 0.92)]
+    done = write_training(tmp_path / "one", make_header(steps=1000), figures)
+    _, _, late = panels_of(training.curves([done], (), 1, "nats"))
+    low, high = late.get_ylim()
+    assert 0.8 < low < 0.90 and 0.92 < high < 1  # noqa: PT018
+    assert late.get_xlim()[0] == 100
+    assert late.get_title(loc="left") == "accuracy from step 100 on"
+
+
 def test_a_range_that_a_text_names_is_drawn_from_end_to_end(tmp_path):
     done = write_training(tmp_path / "one", make_header(steps=201), make_figures((1, 101, 201)))
     promised = Published(step=150, measure="test accuracy", low=0.91, high=0.93, text="91 to 93 %")
     trained_on = Published(step=150, measure="train accuracy", low=0.5, high=0.5, text="50 %")
-    accuracy, loss = panels_of(training.curves([done], (promised, trained_on), 1, "nats"))
+    accuracy, loss, _ = panels_of(training.curves([done], (promised, trained_on), 1, "nats"))
     crosses = [line.tolist() for line in lines(accuracy)["x"]]
     assert crosses == [[[150, 0.91], [150, 0.93]], [[150, 0.5]]]
     assert "x" not in lines(loss)
@@ -324,7 +344,7 @@ def test_seeds_are_drawn_as_their_mean_in_a_band_and_each_framework_by_itself(tm
         one("torch", 2, 0.9, (1, 101, 201, 301)),
     ]
     figure = training.curves(done, (), 1, "nats")
-    accuracy, _ = panels_of(figure)
+    accuracy, _, _ = panels_of(figure)
     jax, torch = lines(accuracy)["-"]
     np.testing.assert_allclose(jax, [(1, 0.1), (101, 0.3), (201, 0.5)])
     of_seeds = np.array([(0.1, 0.45, 0.8), np.linspace(0.1, 0.9, 4)[:3]])

@@ -1,5 +1,6 @@
 """Pictures of trainings: curves with the notebook's figures, and how parameters spread over the steps."""
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -26,9 +27,14 @@ def curves(
     """Draw accuracy and loss over the steps: the mean over the seeds, and a band from lowest to highest.
 
     The line of the test images is whole, that of the training images dotted; a cross is a notebook's figure.
+    The accuracy is drawn a second time from a tenth of the steps on, as the start leaves no room to tell the
+    end.
     `backends`: all that the pictures beside this one show, so that each has one colour.
     """
-    figure, panels = make_panels([2.8, 2.8], legend=True)
+    figure, panels = make_panels([2.6] * 3, legend=True)
+    accuracy, loss, late = panels
+    drawn = ((accuracy, "accuracy", 1.0), (loss, "loss", loss_scale), (late, "accuracy", 1.0))
+    last = max(one.figures[-1].step for one in trainings)
     entries: dict[str, Line2D] = {}
     by_backend = sorted(trainings, key=lambda one: one.header.cell.backend)
     for backend, group in groupby(by_backend, key=lambda one: one.header.cell.backend):
@@ -37,25 +43,29 @@ def curves(
         colour = COLOURS[number % len(COLOURS)]
         width = max(1.0, 3.4 - 0.9 * number)
         for field, line in (("test", "-"), ("train", ":")):
-            for panel, measure, scale in ((panels[0], "accuracy", 1.0), (panels[1], "loss", loss_scale)):
+            for panel, measure, scale in drawn:
                 look = {"color": colour, "linestyle": line, "linewidth": width if line == "-" else 0.9}
                 _draw(panel, seeds, f"{field}_{measure}", scale, look)
         title = f"{seeds[0].header.backend.title} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
         entries[label(title, 40)] = Line2D([], [], color=colour, linewidth=width)
     entries["training images"] = Line2D([], [], color=GREY, linestyle=":")
     for one in published:
-        panel, scale = (panels[1], loss_scale) if one.measure == "test loss" else (panels[0], 1.0)
-        _mark(panel, one, scale)
+        for panel, measure, scale in drawn:
+            if one.measure.endswith(measure) and (panel is not late or one.step >= last / 10):
+                _mark(panel, one, scale)
         entries["the notebook's figure"] = Line2D(
             [], [], color="black", marker="x", linestyle="none", markeredgewidth=1.5
         )
-    for panel, said in zip(panels, ("accuracy", f"loss ({unit})"), strict=True):
+    titles = ("accuracy", f"loss ({unit})", f"accuracy from step {math.ceil(last / 10):,} on")
+    for panel, said in zip(panels, titles, strict=True):
         panel.set_title(label(said, 60), loc="left")
         panel.set_xlabel("steps")
         panel.set_xlim(left=0)
-    panels[1].set_yscale("log")
-    panels[1].yaxis.set_major_formatter(LogFormatter())
-    panels[1].yaxis.set_minor_formatter(LogFormatter())  # few, and none where there are many decades
+    late.set_xlim(left=last / 10)
+    late.set_ylim(_limits(late, last / 10))
+    loss.set_yscale("log")
+    loss.yaxis.set_major_formatter(LogFormatter())
+    loss.yaxis.set_minor_formatter(LogFormatter())  # few, and none where there are many decades
     legend(figure, entries, columns=3)
     return figure
 
@@ -67,6 +77,14 @@ def _draw(panel: Axes, seeds: Sequence[Training], field: str, scale: float, look
     if len(seeds) > 1 and look["linestyle"] == "-":
         panel.fill_between(steps, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
     panel.plot(steps, values.mean(0), **look)
+
+
+def _limits(panel: Axes, first: float) -> tuple[float, float]:
+    """Return the ends of a y axis that holds all lines of a panel from a step on, with a little room."""
+    points = np.concatenate([np.asarray(line.get_xydata()) for line in panel.lines])
+    values = points[points[:, 0] >= first, 1]
+    room = 0.05 * max(float(np.ptp(values)), 0.001)
+    return float(values.min()) - room, float(values.max()) + room
 
 
 def _mark(panel: Axes, one: Published, scale: float) -> None:

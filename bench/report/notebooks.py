@@ -149,7 +149,7 @@ def _trainings(
     rows = []
     for recipe in recipes:
         for backend, title in backends.items():
-            found = of_recipe(trainings, recipe, backend)
+            found = of_recipe(trainings, recipe, [backend])
             if not found:
                 continue
             ends = [one.figures[-1] for one in found]
@@ -208,7 +208,7 @@ def _pictures(
     sampled: set[str] = set()
     with settings():
         for number, recipe in enumerate(recipes):
-            found = [one for one in of_recipe(trainings, recipe) if one.header.cell.backend in backends]
+            found = of_recipe(trainings, recipe, backends)
             if not found:
                 continue
             display.job(f"pictures of {recipe.name}", None)
