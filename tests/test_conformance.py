@@ -198,14 +198,12 @@ def a_gpu_that_is_not_there_is_refused(kit: Kit) -> None:
 
 
 def modes_agree(kit: Kit) -> None:
-    batches = order(20)
-    for architecture, name in (("cnn", "sgd"), ("mlp", "adam")):
-        found = {}
-        for mode in kit.modes:
-            backend = kit.make(architecture, OPTIMIZERS[name], mode=mode)
-            found[mode] = backend.train_steps(batches)
-        for mode, losses in found.items():
-            assert_close(losses, found[kit.info.taught_mode], ALIKE, f"{architecture}, {mode}: losses")
+    """Convolutions are left to `bench verify`: to compile several steps of them at once takes minutes."""
+    batches, found = order(20), {}
+    for mode in kit.modes:
+        found[mode] = kit.make("mlp", OPTIMIZERS["adam"], mode=mode).train_steps(batches)
+    for mode, losses in found.items():
+        assert_close(losses, found[kit.info.taught_mode], ALIKE, f"{mode}: losses")
 
 
 def odd_networks_agree_with_the_reference(kit: Kit) -> None:
@@ -530,4 +528,4 @@ def test_a_framework_that_is_missing_skips_or_where_required_fails(monkeypatch):
 
 def test_a_child_that_fails_says_why():
     with pytest.raises(AssertionError, match=r"(?s)status 1.*KeyError: 'checks'"):
-        in_process(INFOS["numpy"], "test_conformance:run_checks", {"backend": "numpy"})
+        in_process(INFOS["numpy"], "test_conformance:run_checks", {"backend": "numpy", "traces": ""})
