@@ -57,15 +57,22 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def benchmarks(session: nox.Session) -> None:
-    """Hold each mode against a loop written by hand, on the CPU, for an hour; pytest gets what follows `--`.
+    """Measure each cell, and hold each mode against a loop written by hand; pytest gets what follows `--`.
 
-    Nothing else may run meanwhile. `-k "jax and softmax"` after `--` picks cells.
+    On the CPU, for an hour; nothing else may run meanwhile. `tests/benchmarks/cells.py` after `--` takes that
+    file alone, which takes minutes; `-k "jax and softmax"` picks cells, and `-m ""` takes every mode and
+    backend in place of the taught modes. pytest-benchmark's own options save, compare and draw:
+    `--benchmark-autosave`, `--benchmark-compare --benchmark-compare-fail=mean:5%`, `--benchmark-histogram`.
     """
     environment = cpu_environment(session)
     session.run(program(environment, "bench"), "data", "fetch", "mnist", "cifar10", external=True)
+    named = [argument for argument in session.posargs if argument.partition("::")[0].endswith(".py")]
+    # Files stand first, as some options take what follows them; of an option said twice the last counts.
+    files = () if named else ("tests/benchmarks/cells.py", "tests/benchmarks/throughput.py")
+    taught = () if any("::" in argument for argument in named) else ("-m", "not on_request")
     session.run(
-        program(environment, "python"), "-m", "pytest", "tests/benchmarks/throughput.py", "-p", "no:randomly",
-        "--timeout=0", *session.posargs, external=True,
+        program(environment, "python"), "-m", "pytest", *files, "-p", "no:randomly", "--timeout=0", *taught,
+        "--benchmark-max-time=3", *session.posargs, external=True,
     )  # fmt: skip
 
 
@@ -85,6 +92,23 @@ def bench(session: nox.Session) -> None:
     device = "gpu" if gpu else "cpu"
     session.run(
         program(environment, "bench"), "run", "--preset", "quick", "--device", device, *pythons,
+        *session.posargs, external=True,
+    )  # fmt: skip
+
+
+@nox.session(python=False)
+def regression(session: nox.Session) -> None:
+    """Hold this code against a commit, version or variable, side by side; `bench ab` gets what follows `--`.
+
+    `--base REV` is the least to say. What needs other packages than this code gets environments of its own.
+    """
+    check_python(session)
+    environment = prepare(session, "harness")
+    gpu = gpu_wanted(session)
+    named = [name for name in ON_REQUEST if name in session.posargs and not gpu]
+    pythons = framework_pythons(session, [*FRAMEWORKS, *named], gpu=gpu)
+    session.run(
+        program(environment, "bench"), "ab", "--device", "gpu" if gpu else "cpu", *pythons,
         *session.posargs, external=True,
     )  # fmt: skip
 

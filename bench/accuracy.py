@@ -22,7 +22,7 @@ from bench.records import JobRecord
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
 from bench.statistics import (
-    PairedDifference,
+    Difference,
     detectable_difference,
     holm,
     p_value,
@@ -236,7 +236,7 @@ def _compare(
 
     Where the starts are not equal the pairing gains nothing, and the test stays valid.
     """
-    tested: dict[tuple[Cell, Cell], PairedDifference] = {}
+    tested: dict[tuple[Cell, Cell], Difference] = {}
     shared: dict[tuple[Cell, Cell], int] = {}
     for first, second in combinations(cells, 2):
         one, other = learned[first], learned[second]
@@ -273,17 +273,17 @@ def _compare(
     )
 
 
-def _difference(first: CellConvergence, second: CellConvergence) -> PairedDifference | None:
+def _difference(first: CellConvergence, second: CellConvergence) -> Difference | None:
     shared = first.accuracies.keys() & second.accuracies.keys()
     return paired_difference({seed: first.accuracies[seed] - second.accuracies[seed] for seed in shared})
 
 
-def _interval(difference: PairedDifference, alpha: float) -> tuple[float, float]:
+def _interval(difference: Difference, alpha: float) -> tuple[float, float]:
     low, high = ratio_interval(difference, alpha)
     return math.log(low), math.log(high)
 
 
-def _equivalence_p(difference: PairedDifference) -> float:
+def _equivalence_p(difference: Difference) -> float:
     """Return the p value of two one-sided t tests that the difference lies within `EQUIVALENT`.
 
     Source: Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987).
@@ -293,7 +293,7 @@ def _equivalence_p(difference: PairedDifference) -> float:
         return 0.0 if room > 0 else 1.0
     from scipy.special import stdtr
 
-    return float(stdtr(difference.blocks - 1, -room / difference.standard_error))
+    return float(stdtr(difference.degrees, -room / difference.standard_error))
 
 
 def _defaults(

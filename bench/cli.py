@@ -1,7 +1,8 @@
 """The command line: reads what the user asks, calls the part that does it, and turns errors into exit status.
 
 0 all is well; 1 a measured failure (parity lost, a target missed that was demanded, a self-test failed, two
-runs that contradict each other); 2 wrong usage; 3 something could not be measured; 130 interrupted.
+runs that contradict each other, a regression); 2 wrong usage; 3 something could not be measured, or told; 130
+interrupted.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import Any, NoReturn
 
 import click
 
-from bench import __version__, cli_recipes
+from bench import __version__, cli_export, cli_history, cli_recipes, cli_regression
 from bench.cli_options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -479,7 +480,7 @@ def verify_data(names: tuple[str, ...], data: Path | None) -> None:
 @bench.command()
 @click.argument("name", metavar="[RUN]", required=False)
 @click.option(
-    "--format", "form", type=click.Choice(["terminal", "markdown", "json", "csv"]), default="terminal",
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal",
     show_default=True, help="What to print; markdown writes REPORT.md.",
 )  # fmt: skip
 @where_results
@@ -500,8 +501,6 @@ def report(name: str | None, form: str, results: Path) -> int:
             click.echo(f"Report: {markdown.write(found)}")
         case "json":
             click.echo(export.to_json(found))
-        case "csv":
-            click.echo(export.to_csv(found), nl=False)
     return 0
 
 
@@ -523,5 +522,5 @@ def _asked(
     )  # fmt: skip
 
 
-for command in cli_recipes.COMMANDS:
+for command in (*cli_recipes.COMMANDS, *cli_export.COMMANDS, *cli_regression.COMMANDS, *cli_history.COMMANDS):
     bench.add_command(command)

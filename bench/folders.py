@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from bench.errors import RecordError, UsageError
+from bench.errors import RecordError, UsageError, unknown
 
 H = TypeVar("H", bound=msgspec.Struct)
 
@@ -29,6 +29,15 @@ def create(folder: Path, name: str, header: msgspec.Struct) -> Path:
             "Name another folder with --results DIR, or that of a training with --folder DIR."
         ) from error
     return folder
+
+
+def find(results: Path, name: str, header: str, kind: str) -> Path:
+    """Return the folder with such a header that has this name, or path; raise UsageError where none has."""
+    for candidate in (results / name, Path(name)):
+        if (candidate / header).is_file():
+            return candidate
+    known = sorted(path.parent.name for path in results.glob(f"*/{header}"))
+    raise unknown(kind, name, known, f"looked in {results}")
 
 
 def append(path: Path, record: msgspec.Struct) -> None:

@@ -266,7 +266,7 @@ def _start(
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
-            [str(python), "-m", "bench.worker", str(write_end)],
+            [str(python), "-P", "-m", "bench.worker", str(write_end)],  # -P: not what lies in this folder
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

@@ -9,6 +9,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Sequence
+from hashlib import sha256
 from importlib import metadata
 from pathlib import Path
 
@@ -79,6 +80,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     def same_machine(self, other: "Environment") -> bool:
         """Whether figures taken in both may stand in one run."""
         return self._fingerprint() == other._fingerprint()
+
+    def key(self) -> str:
+        """Return a short name that two environments share exactly where `same_machine` holds.
+
+        Not by chance: eight hexadecimal digits are enough for the machines that one history has.
+        """
+        return sha256(msgspec.json.encode(self._fingerprint())).hexdigest()[:8]
 
     def _fingerprint(self) -> tuple[object, ...]:
         memory_gib = self.memory_bytes // 2**30

@@ -9,7 +9,6 @@ from pathlib import Path
 import msgspec
 
 from bench import folders
-from bench.errors import unknown
 from bench.machine import Environment
 from bench.records import SCHEMA, BackendHere, Conditions, Status
 from bench.specs import Cell, Workload
@@ -126,8 +125,4 @@ def read_selftest(folder: Path) -> SelfTest:
 
 def find_selftest(results: Path, name: str) -> Path:
     """Return the folder of the self-test of that name or path; raise UsageError where there is none."""
-    for candidate in (results / name, Path(name)):
-        if (candidate / HEADER).is_file():
-            return candidate
-    known = sorted(path.parent.name for path in results.glob(f"*/{HEADER}"))
-    raise unknown("self-test", name, known, f"looked in {results}")
+    return folders.find(results, name, HEADER, "self-test")

@@ -63,12 +63,15 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.low is None or self.high is None else (self.high - self.low) / (2 * self.value)
 
 
-class PairedDifference(msgspec.Struct, frozen=True, kw_only=True):
-    """The mean over blocks of the difference of two cells' log-throughput."""
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """The mean difference of two sides, most often of the logarithms of what they reached."""
 
     mean: float
     standard_error: float
+    degrees: float
+    """Degrees of freedom of the standard error; no whole number where the sides are no pairs."""
     blocks: int
+    """Pairs; where the sides are no pairs, the values of the side that has fewer."""
 
     @property
     def ratio(self) -> float:
@@ -172,15 +175,37 @@ def estimate(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
 # ---- pairs
 
 
-def paired_difference(differences: Mapping[int, float]) -> PairedDifference | None:
+def paired_difference(differences: Mapping[int, float]) -> Difference | None:
     """Return the mean of the differences by block, made by `block_difference`; None below two blocks."""
     if len(differences) < 2:
         return None
     values = _finite([differences[block] for block in sorted(differences)])
-    return PairedDifference(
+    return Difference(
         mean=float(values.mean()),
         standard_error=float(values.std(ddof=1)) / math.sqrt(values.size),
+        degrees=values.size - 1,
         blocks=values.size,
+    )
+
+
+def unpaired_difference(first: Sequence[float], second: Sequence[float]) -> Difference | None:
+    """Return the second side's mean less the first's, which share nothing; None below two values on a side.
+
+    The variances may differ (Welch's t test). Source: Welch, The generalization of "Student's" problem when
+    several different population variances are involved (1947).
+    """
+    sides = _finite(first), _finite(second)
+    fewest = min(side.size for side in sides)
+    if fewest < 2:
+        return None
+    one, other = (float(side.var(ddof=1)) / side.size for side in sides)
+    error = one + other
+    parts = one**2 / (sides[0].size - 1) + other**2 / (sides[1].size - 1)
+    return Difference(
+        mean=float(sides[1].mean() - sides[0].mean()),
+        standard_error=math.sqrt(error),
+        degrees=error**2 / parts if parts else fewest - 1,
+        blocks=fewest,
     )
 
 
@@ -203,12 +228,12 @@ def judge_pair(differences: Mapping[int, float]) -> PairJudgement | None:
     )
 
 
-def p_value(difference: PairedDifference, margin: float = MARGIN) -> float:
+def p_value(difference: Difference, margin: float = MARGIN) -> float:
     """Return the p value of the test that the true ratio is within `margin` of 1, a minimum-effect test.
 
     The null hypothesis is |mu| <= delta, with mu the true mean difference of logarithms and delta =
     ln(1 + margin). With t = (|mean| - delta) / standard error, p = min(1, 2 P(T >= t)), T of Student's t with
-    blocks - 1 degrees of freedom: the one-sided p value at the nearer end of the null hypothesis, doubled
+    so many degrees of freedom: the one-sided p value at the nearer end of the null hypothesis, doubled
     because the data choose which end that is. So p <= alpha exactly where the interval `ratio_interval` makes
     at alpha leaves out every ratio from 1 / (1 + margin) to 1 + margin, and under the null hypothesis that
     happens with a probability of alpha at most. With a margin of 0 it is the ordinary paired t test.
@@ -220,16 +245,16 @@ def p_value(difference: PairedDifference, margin: float = MARGIN) -> float:
         return 0.0 if excess > 0 else 1.0
     from scipy.special import stdtr
 
-    return min(1.0, 2 * float(stdtr(difference.blocks - 1, -excess / difference.standard_error)))
+    return min(1.0, 2 * float(stdtr(difference.degrees, -excess / difference.standard_error)))
 
 
-def ratio_interval(difference: PairedDifference, alpha: float = 1 - CONFIDENCE) -> tuple[float, float]:
+def ratio_interval(difference: Difference, alpha: float = 1 - CONFIDENCE) -> tuple[float, float]:
     """Return the interval of the ratio that leaves out `alpha`: exp(mean ± t S/√P)."""
-    margin = _t_quantile(1 - alpha / 2, difference.blocks - 1) * difference.standard_error
+    margin = _t_quantile(1 - alpha / 2, difference.degrees) * difference.standard_error
     return _exp(difference.mean - margin), _exp(difference.mean + margin)
 
 
-def is_equivalent(difference: PairedDifference, bound: float = EQUIVALENCE) -> bool:
+def is_equivalent(difference: Difference, bound: float = EQUIVALENCE) -> bool:
     """Say whether a ratio of more than 1 + bound, to either side, is ruled out: two one-sided tests (TOST).
 
     Each is made at `EQUIVALENCE_ALPHA`, so it holds exactly where the 90 % interval lies inside. Source:
@@ -240,7 +265,7 @@ def is_equivalent(difference: PairedDifference, bound: float = EQUIVALENCE) -> b
 
 
 def detectable_difference(
-    difference: PairedDifference, alpha: float = ALPHA, power: float = POWER, margin: float = MARGIN
+    difference: Difference, alpha: float = ALPHA, power: float = POWER, margin: float = MARGIN
 ) -> float:
     """Return the smallest true relative difference that `p_value` finds with that power: 0.03 for 3 %.
 
@@ -251,7 +276,7 @@ def detectable_difference(
     """
     from scipy.special import nctdtrinc
 
-    degrees = difference.blocks - 1
+    degrees = difference.degrees
     noncentrality = float(nctdtrinc(degrees, 1 - power, _t_quantile(1 - alpha / 2, degrees)))
     return _exp(math.log1p(margin) + noncentrality * difference.standard_error) - 1
 
@@ -391,7 +416,7 @@ def _exp(value: float) -> float:
     return math.exp(max(-_LARGEST_LOG, min(_LARGEST_LOG, value)))
 
 
-def _t_quantile(probability: float, degrees: int) -> float:
+def _t_quantile(probability: float, degrees: float) -> float:
     from scipy.special import stdtrit
 
     return float(stdtrit(degrees, probability))

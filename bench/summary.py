@@ -121,6 +121,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     mark: str | None
     cells: tuple[CellSummary, ...]
     """Workload by workload, device and precision together; ranked rows first, the fastest first."""
+    standings: tuple[Standing, ...]
+    """Of each row, in the same order, what its comparisons are made of."""
     verdicts: tuple[Verdict, ...]
     screenings: Mapping[str, Screening]
     """By workload, which of its blocks were disturbed and which are dropped."""
@@ -173,6 +175,7 @@ def summarise(run: Run) -> Summary:
     return Summary(
         mark=mark,
         cells=tuple(rows),
+        standings=tuple(standings),
         verdicts=verdicts,
         screenings=screenings,
         answer=answer(standings, verdicts, titles),

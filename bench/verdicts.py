@@ -16,7 +16,7 @@ import msgspec
 from bench.specs import Cell, Device, Precision
 from bench.statistics import (
     EQUIVALENCE,
-    PairedDifference,
+    Difference,
     block_differences,
     bootstrap_interval,
     detectable_difference,
@@ -162,7 +162,7 @@ def judge(rows: Sequence[Standing], titles: Mapping[str, str], screening: Screen
         sentences = _sentences(first.cell.workload, best, made, titles)
         sentences += _changed_sentences(made, with_dropped, titles)
     if best and unranked:
-        names = _listed([titles.get(name, name) for name in unranked])
+        names = listed([titles.get(name, name) for name in unranked])
         sentences.append(f"Nothing is said of {names} on {first.cell.workload}: no row is ranked.")
     return Verdict(
         workload=first.cell.workload,
@@ -204,7 +204,7 @@ def _compare_family(
     rows: Sequence[Standing], dropped: frozenset[int], *, disturbed: bool
 ) -> tuple[Comparison, ...]:
     """Compare every pair of a family, the faster side first; a pair needs two blocks that both have."""
-    found: list[tuple[Cell, Cell, PairedDifference, tuple[float, float]]] = []
+    found: list[tuple[Cell, Cell, Difference, tuple[float, float]]] = []
     for one, other in combinations(rows, 2):
         shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
         latest = min(one.latest, other.latest)
@@ -244,7 +244,7 @@ def _compare_family(
     return tuple(comparisons)
 
 
-def _kind(difference: PairedDifference, *, claimed: bool) -> Kind:
+def _kind(difference: Difference, *, claimed: bool) -> Kind:
     equal = is_equivalent(difference)
     if claimed:
         return "slightly faster" if equal else "faster"
@@ -326,7 +326,7 @@ def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
 
 def _disturbed_sentence(workload: str, screening: Screening) -> str:
     kept = screening.blocks - len(screening.dropped)
-    why = _listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
+    why = listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
     return (
         f"Nothing is claimed about {workload}: something else disturbed {len(screening.staying)} of its "
         f"{kept} blocks ({why}). Run it again when the machine is quiet."
@@ -403,9 +403,10 @@ def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> s
         said = f"only {backends[0]} is ranked"
     else:
         return f"{where}: nothing is ranked."
-    missing = _listed([titles.get(name, name) for name in verdict.unranked]) if verdict.unranked else ""
+    missing = listed([titles.get(name, name) for name in verdict.unranked]) if verdict.unranked else ""
     return f"{where}: {said}{f' ({missing} not ranked)' if missing else ''}."
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

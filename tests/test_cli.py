@@ -95,7 +95,7 @@ def results(folder: Path) -> list[Path]:
         (("data",), ("Missing command", "bench data --help")),
         (("report", "run-1"), ("unknown run 'run-1'",)),
         (("report",), ("Make one with: bench run",)),
-        (("report", "--format", "pdf"), ("'pdf'", "'csv'")),
+        (("report", "--format", "pdf"), ("'pdf'", "'json'")),
         (("data", "fetch", "mnits"), ("unknown data set 'mnits'; did you mean 'mnist'?",)),
         (("data", "verify", "imagenet"), ("unknown data set 'imagenet'",)),
         (("verify", "--workload", "mnist"), ("unknown workload 'mnist'",)),
@@ -358,7 +358,7 @@ def test_a_real_run_ends_with_a_report(tmp_path: Path) -> None:
     assert 0.5 < row["test_accuracy"] < 1
     for key in ("first_step_s", "import_s", "epochs", "peak_rss_bytes"):
         assert row[key] > 0, key
-    assert process("report", "--format", "csv", cwd=tmp_path).out.count("\n") == 2
+    assert process("export", "--format", "csv", cwd=tmp_path).out.count("\n") == 2
 
 
 @pytest.mark.parametrize(

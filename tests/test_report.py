@@ -1,6 +1,5 @@
 """The report in every form: complete, readable at any width, safe whatever the records hold, repeatable."""
 
-import csv
 import io
 import json
 import re
@@ -295,27 +294,10 @@ def test_json_escapes_what_acts_on_a_terminal_and_loses_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_json_and_csv_of_a_broken_run_are_well_formed(name, tmp_path):
+def test_json_of_a_broken_run_is_well_formed(name, tmp_path):
     run = broken_runs(tmp_path)[name]
     rows = json.loads(export.to_json(run), parse_constant=pytest.fail)
-    table = list(csv.reader(io.StringIO(export.to_csv(run))))
-    assert len(table) == len(rows) + 1 == len(run.header.cells) + 1
-    assert {len(line) for line in table} == {len(msgspec.structs.fields(CellSummary))}
-
-
-def test_csv_says_the_same_as_json():
-    run = realistic_run()
-    rows = json.loads(export.to_json(run))
-    for row, line in zip(rows, csv.DictReader(io.StringIO(export.to_csv(run))), strict=True):
-        for key, value in row.items():
-            expected = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-            assert line[key] == expected
-
-
-def test_csv_holds_no_formula(tmp_path):
-    for line in csv.reader(io.StringIO(export.to_csv(hostile_run(tmp_path)))):
-        assert not [value for value in line if value.startswith(("=", "+", "-", "@"))]
-        assert all(value.isprintable() for value in line)
+    assert len(rows) == len(run.header.cells)
 
 
 # ---- plots

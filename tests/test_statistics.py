@@ -14,7 +14,7 @@ from scipy import stats
 from bench.statistics import (
     ALPHA,
     MARGIN,
-    PairedDifference,
+    Difference,
     block_difference,
     block_differences,
     bootstrap_interval,
@@ -131,8 +131,8 @@ def test_interval_covers_the_truth_as_often_as_it_says(blocks):
 DIFFERENCES = st.dictionaries(st.integers(0, 9), st.floats(-2, 2), min_size=2)
 
 
-def known(mean: float, error: float, blocks: int = 5) -> PairedDifference:
-    return PairedDifference(mean=mean, standard_error=error, blocks=blocks)
+def known(mean: float, error: float, blocks: int = 5) -> Difference:
+    return Difference(mean=mean, standard_error=error, degrees=blocks - 1, blocks=blocks)
 
 
 @given(DIFFERENCES)

@@ -1,0 +1,479 @@
+"""Measure two sides side by side: base and head of a cell take turns, block by block, until all is decided.
+
+Blocks go breadth first, so that a comparison that is cut short has measured everything a little. What the
+first series finds worse is measured again, in a second series with seeds of its own, before it counts.
+"""
+
+import secrets
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import fmean
+
+import msgspec
+
+from bench.ab_records import (
+    Ab,
+    AbBlock,
+    AbHeader,
+    AbParity,
+    AbRecord,
+    Series,
+    append_ab,
+    create_ab,
+    find_ab,
+    read_ab,
+)
+from bench.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
+from bench.errors import RecordError, UnavailableError, UsageError, unknown
+from bench.gate import Next, judge_cell, next_step, trains
+from bench.jobs import job_record
+from bench.machine import capture_environment, source_state
+from bench.plan import balanced_order, choose_cells
+from bench.prepare import choose_device, prepare_data
+from bench.progress import Display
+from bench.protocol import AnyEvent, Evaluated, MeasureTask, Ready, Timed
+from bench.records import BackendHere, JobSpec, ParityRecord
+from bench.registry import find_backends, installed_versions, interpreter
+from bench.run import Split
+from bench.sides import Side, SideHere, SideName, SideSpec, describe
+from bench.specs import Cell, Device, Precision
+from bench.turns import BlockJob, run_block
+from bench.verify import plan_parity, verify_cells
+
+WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
+"""What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
+WINDOWS = 30
+WINDOW_S = 0.05
+BLOCKS_ANEW = 3
+"""Blocks of a series whose jobs compile all anew, so that the time to compile is known."""
+TRAINING_S = 4.0
+"""About how long a training for accuracy takes: equal starts and batches tell a wrong rate or label early."""
+MOST_EPOCHS = 1.0
+SMALLEST_TRAINING = 0.05
+"""Of an epoch."""
+SECOND_SEEDS = 1000
+"""Where the seeds of the second series begin: it shares none with the first."""
+BLOCK_GUESS_S = 15.0
+"""What a block is thought to take before any has run."""
+TIME_LIMIT_S = 300.0
+_SIDES: tuple[SideName, SideName] = ("base", "head")
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for."""
+
+    base: SideSpec
+    head: SideSpec
+    workloads: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    device: str = "auto"
+    precision: Precision = "fp32"
+    pythons: Mapping[str, Path] = {}
+    sample: bool = False
+    budget_s: float
+    first_blocks: int
+    most_blocks: int
+    confirm_blocks: int
+
+
+class Folders(msgspec.Struct, frozen=True, kw_only=True):
+    """Where results, data sets, and the code and environments of the sides are."""
+
+    results: Path
+    data: Path
+    environments: Path
+
+
+def measure(asked: Asking, *, folders: Folders, resume: str | None, offline: bool, display: Display) -> Ab:
+    """Measure all that was asked, or go on with what was begun, and return the whole as read from its file.
+
+    KeyboardInterrupt passes through, with every block so far on disk, after telling how to go on.
+    """
+    device = choose_device(asked.device)
+    sides = make_sides(asked, device, folders=folders, display=display)
+    if resume is None:
+        begun = None
+        header = _new_header(asked, device, sides)
+    else:
+        begun = read_ab(find_ab(folders.results, resume))
+        header = begun.header
+        _refuse_others(header, sides)
+    splits = prepare_data(
+        header.base.workloads, cache=folders.data, sample=header.sample, limit=None, offline=offline,
+        display=display,
+    )  # fmt: skip
+    folder = create_ab(folders.results, header) if begun is None else begun.folder
+    display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
+    for name in _SIDES:
+        display.say(f"  {name}: {in_words(header.side(name))}")
+    for cell, why in header.missing.items():
+        display.say(f"  {cell}: {why}")
+    try:
+        Collector(
+            Ab(folder=folder, header=header, records=begun.records if begun else ()),
+            sides=sides, splits=splits, display=display,
+        ).run()  # fmt: skip
+    except KeyboardInterrupt:
+        display.say("Interrupted; all finished blocks are kept.")
+        display.say(f"Go on with the same command and --resume {header.run_id}")
+        raise
+    return read_ab(folder)
+
+
+def in_words(side: SideHere) -> str:
+    """Return what a side is, for a person."""
+    code = f"commit {side.commit[:10]}" if side.commit else "this code"
+    changed = " with changes" if side.dirty else ""
+    parts = [f"{code}{changed}"]
+    parts += [f"{name} {version}" for one in side.backends for name, version in one.versions.items()]
+    parts += [f"{name}={value}" for name, value in side.variables.items()]
+    return ", ".join(dict.fromkeys(parts))
+
+
+# ---- the sides
+
+
+def make_sides(
+    asked: Asking, device: Device, *, folders: Folders, display: Display
+) -> Mapping[SideName, Side]:
+    """Return both sides, their code fetched and their environments made."""
+    specs: dict[SideName, SideSpec] = {"base": asked.base, "head": asked.head}
+    if len({(spec.revision, str(spec.pins), str(spec.variables)) for spec in specs.values()}) == 1:
+        raise UsageError(
+            "base and head are the same: ask for another commit, version or variable with --base or --head."
+        )
+    registry = find_backends()
+    known = {info.name: info for info in registry.frameworks()}
+    if asked.backends:
+        names = list(dict.fromkeys(asked.backends))
+        for name in names:
+            registry.find(name)
+    else:
+        names = [
+            name
+            for name in known
+            if any(spec.pins and name in concerned(spec, known) for spec in specs.values())
+        ] or list(known)
+    return {
+        name: _make_side(name, spec, names, asked, device, folders=folders, display=display)
+        for name, spec in specs.items()
+    }
+
+
+def _make_side(
+    name: SideName,
+    spec: SideSpec,
+    backends: Sequence[str],
+    asked: Asking,
+    device: Device,
+    *,
+    folders: Folders,
+    display: Display,
+) -> Side:
+    if spec.revision is None:
+        source = PROJECT
+        commit, dirty = source_state(source)
+    else:
+        code = folders.environments / "code"
+        code.mkdir(parents=True, exist_ok=True)
+        source, commit = fetch_code(spec.revision, code)
+        dirty = False
+    registry = find_backends()
+    pythons: dict[str, Path] = {}
+    for backend in backends:
+        if needs_own(spec, source):
+            pythons[backend] = make_environment(
+                spec, source, backend, device, folder=folders.environments, display=display
+            )
+        else:
+            pythons[backend] = interpreter(registry.find(backend), asked.pythons).absolute()
+    described = describe(next(iter(pythons.values())), source)
+    found = installed_versions(
+        [info for backend, info in described.backends.items() if backend in pythons], pythons
+    )
+    for backend, (_, missing) in found.items():
+        if missing:
+            raise UnavailableError(
+                f"{name}: backend {backend!r}: not installed: {', '.join(missing).replace('|', ' or ')}. "
+                f"Install it, leave the backend out, or name an interpreter that has it: --python "
+                f"{backend}=PATH"
+            )
+    return Side(
+        name=name, spec=spec, source=source, commit=commit, dirty=dirty, pythons=pythons,
+        described=described, versions={backend: versions for backend, (versions, _) in found.items()},
+    )  # fmt: skip
+
+
+def _here(side: Side, cells: Sequence[Cell]) -> SideHere:
+    used = {cell.workload for cell in cells}
+    return SideHere(
+        asked=side.spec.asked,
+        commit=side.commit,
+        dirty=side.dirty,
+        variables=dict(side.spec.variables),
+        pins=dict(side.spec.pins),
+        backends=tuple(
+            BackendHere(
+                name=info.name, title=info.title, taught_mode=info.taught_mode,
+                modes={mode.name: mode.summary for mode in info.modes}, reference=info.reference,
+                versions=dict(side.versions[info.name]),
+            )
+            for info in side.described.backends.values()
+            if info.name in side.pythons
+        ),
+        workloads=tuple(workload for name, workload in side.described.workloads.items() if name in used),
+    )  # fmt: skip
+
+
+def _cells(side: Side, asked: Asking, device: Device) -> tuple[Cell, ...]:
+    return choose_cells(
+        workloads=[name for name in asked.workloads or WORKLOADS if name in side.described.workloads],
+        backends=[side.described.backends[name] for name in side.pythons if name in side.described.backends],
+        modes=asked.modes,
+        preset_modes="taught",
+        device=device,
+        precision=asked.precision,
+        named=bool(asked.backends),
+    )
+
+
+def _new_header(asked: Asking, device: Device, sides: Mapping[SideName, Side]) -> AbHeader:
+    known = {name for side in sides.values() for name in side.described.workloads}
+    for name in asked.workloads:
+        if name not in known:
+            raise unknown("workload", name, sorted(known), "bench list shows all")
+    base, head = (_cells(sides[name], asked, device) for name in _SIDES)
+    cells = tuple(cell for cell in base if cell in head)
+    missing = {str(cell): "only in base" for cell in base if cell not in head}
+    missing |= {str(cell): "only in head" for cell in head if cell not in base}
+    now = datetime.now(UTC)
+    return AbHeader(
+        run_id=f"ab-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+        created_at=now.isoformat(timespec="seconds"),
+        command=("bench", *sys.argv[1:]),
+        budget_s=asked.budget_s,
+        first_blocks=asked.first_blocks,
+        most_blocks=asked.most_blocks,
+        confirm_blocks=asked.confirm_blocks,
+        windows=WINDOWS,
+        window_s=WINDOW_S,
+        sample=asked.sample,
+        cells=cells,
+        missing=missing,
+        base=_here(sides["base"], cells),
+        head=_here(sides["head"], cells),
+        environment=capture_environment(),
+    )
+
+
+def _refuse_others(header: AbHeader, sides: Mapping[SideName, Side]) -> None:
+    """Raise RecordError where this is another machine, or the sides are not those it was begun with."""
+    here = capture_environment()
+    if not header.environment.same_machine(here):
+        raise RecordError(
+            f"{header.run_id} was begun on another machine ({header.environment.in_words()}); "
+            f"this is {here.in_words()}. Start a new comparison."
+        )
+    for name, side in sides.items():
+        if _here(side, header.cells) != header.side(name):
+            raise RecordError(
+                f"{header.run_id} was begun with another {name}: {in_words(header.side(name))}; "
+                f"here it is {in_words(_here(side, header.cells))}. Start a new comparison."
+            )
+
+
+# ---- the measuring
+
+
+class Collector:
+    """Measures what is not there yet, and appends each block as it ends."""
+
+    def __init__(
+        self, so_far: Ab, *, sides: Mapping[SideName, Side], splits: Mapping[str, Split], display: Display
+    ) -> None:
+        self._ab, self._sides, self._splits, self._display = so_far, sides, splits, display
+        self._header = so_far.header
+        spent_s = sum(block.wall_s for block in so_far.blocks)
+        self._begun = time.monotonic() - spent_s
+
+    def run(self) -> None:
+        with tempfile.TemporaryDirectory(prefix="samework-compiled-") as folder:
+            self._compiled = Path(folder)
+            self._prove_parity()
+            for wanted in ("block", "confirm"):
+                while cells := self._due(wanted):
+                    for cell in cells:
+                        if self._spent_s() < self._header.budget_s:
+                            self._run_block(cell, "first" if wanted == "block" else "second")
+                    if self._spent_s() >= self._header.budget_s:
+                        self._display.say("The budget is spent; what is still undecided stays so.")
+                        return
+
+    def _due(self, wanted: Next) -> list[Cell]:
+        return [cell for cell in self._header.cells if next_step(self._ab, cell) == wanted]
+
+    def _append(self, record: AbRecord) -> None:
+        append_ab(self._ab.folder, record)
+        self._ab = msgspec.structs.replace(self._ab, records=(*self._ab.records, record))
+
+    def _prove_parity(self) -> None:
+        """Hold every cell of head to the reference; what base computes is no concern of a gate."""
+        proven = {one.parity.cell for one in self._ab.parity}
+        head = self._sides["head"]
+        workloads = head.described.workloads
+        cells = [
+            cell for cell in self._header.cells if cell not in proven and workloads[cell.workload].matched
+        ]
+        if not cells:
+            return
+        self._display.say(f"Parity: {len(cells)} cells of head against the float64 reference")
+
+        def note(record: ParityRecord) -> None:
+            self._append(AbParity(side="head", parity=record))
+            if not record.ok:
+                self._display.say(f"  {record.cell}: {judge_cell(self._ab, record.cell).why}")
+
+        verify_cells(
+            plan_parity(cells, workloads, optimizers=False),
+            {cell.backend: head.info(cell.backend) for cell in cells},
+            head.pythons,
+            self._display,
+            note,
+        )
+
+    def _run_block(self, cell: Cell, series: Series) -> None:
+        number = len(self._ab.blocks_of(cell, series))
+        names = [_SIDES[place] for place in balanced_order(2, number)]
+        epochs = self._epochs(cell) if trains(self._ab, cell, series) else 0.0
+        self._show(cell, series, number)
+        started_at, began = datetime.now(UTC).isoformat(), time.monotonic()
+        jobs = [
+            self._job(cell, name, series=series, number=number, place=place, epochs=epochs)
+            for place, name in enumerate(names)
+        ]
+        outcome = run_block(jobs, on_event=self._follow(), together=True)
+        records = {
+            name: job_record(job.task.spec, ended, started_at=started_at)
+            for name, job, ended in zip(names, jobs, outcome.outcomes, strict=True)
+        }
+        self._append(
+            AbBlock(
+                series=series, block=number, cell=cell, started_at=started_at,
+                wall_s=time.monotonic() - began, rounds=outcome.rounds, first=names[0],
+                conditions=outcome.conditions, base=records["base"], head=records["head"],
+            )
+        )  # fmt: skip
+        for name, record in records.items():
+            if record.status != "ok":
+                self._display.say(f"  {cell}, {name}: {record.status}: {record.error}")
+        judged = judge_cell(self._ab, cell)
+        if next_step(self._ab, cell) != ("block" if series == "first" else "confirm"):
+            self._display.say(f"  {cell}: {judged.standing}: {judged.why}")
+
+    def _job(
+        self, cell: Cell, name: SideName, *, series: Series, number: int, place: int, epochs: float
+    ) -> BlockJob:
+        side = self._sides[name]
+        anew = number < BLOCKS_ANEW
+        kept = self._compiled / f"{cell.workload}.{cell.backend}.{cell.mode}.{name}"
+        spec = JobSpec(
+            job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{series}.{number}.{name}",
+            cell=cell,
+            workload=side.described.workloads[cell.workload],
+            seed=number + (SECOND_SEEDS if series == "second" else 0),
+            block=number,
+            position=place,
+            hash_seed=secrets.randbits(32),
+            windows=self._header.windows,
+            window_s=self._header.window_s,
+            epochs=epochs,
+            time_limit_s=TIME_LIMIT_S,
+            compiles_anew=anew,
+        )
+        task = MeasureTask(
+            backend=side.info(cell.backend), data=self._splits[cell.workload].source, spec=spec
+        )
+        return BlockJob(
+            task=task,
+            python=side.pythons[cell.backend],
+            window_steps=self._window_steps(cell),
+            compiled=None if anew else kept,
+        )
+
+    def _window_steps(self, cell: Cell) -> int | None:
+        return next(
+            (
+                job.windows[0].steps
+                for block in self._ab.blocks
+                if block.cell == cell
+                for job in (block.base, block.head)
+                if job.windows
+            ),
+            None,
+        )
+
+    def _epochs(self, cell: Cell) -> float:
+        """Return the epochs to train, the same in every block: as many as base trains in `TRAINING_S`."""
+        blocks = [block for block in self._ab.blocks if block.cell == cell]
+        chosen = next((block.base.spec.epochs for block in blocks if block.base.spec.epochs), None)
+        if chosen is not None:
+            return chosen
+        windows = [window for block in blocks for window in block.base.windows]
+        if not windows:
+            return SMALLEST_TRAINING
+        rate = sum(window.samples for window in windows) / sum(window.seconds for window in windows)
+        fitting = TRAINING_S * rate / self._splits[cell.workload].train
+        return min(MOST_EPOCHS, max(1, int(fitting / SMALLEST_TRAINING)) * SMALLEST_TRAINING)
+
+    # Progress
+
+    def _follow(self) -> Callable[[int, AnyEvent], None]:
+        ready, timed = 0, 0
+        turns = 2 * self._header.windows
+
+        def follow(_place: int, event: AnyEvent) -> None:
+            nonlocal ready, timed
+            match event:
+                case Ready():
+                    ready += 1
+                    self._display.job(f"{ready} of 2 processes are warmed up", ready / 2)
+                case Timed():
+                    timed += 1
+                    self._display.job(f"turn {timed} of {max(timed, turns)}", min(1.0, timed / turns))
+                case Evaluated(point=point, of_epochs=of_epochs):
+                    self._display.job(f"epoch {point.epoch:.2f} of {of_epochs:.2f}", point.epoch / of_epochs)
+
+        return follow
+
+    def _spent_s(self) -> float:
+        return time.monotonic() - self._begun
+
+    def _show(self, cell: Cell, series: Series, number: int) -> None:
+        left_s = self._left_s()
+        passed_s = self._spent_s()
+        again = "again, " if series == "second" else ""
+        self._display.overall(
+            f"{cell}, {again}block {number + 1}",
+            passed_s / (passed_s + left_s) if left_s else 1.0,
+            left_s,
+        )
+
+    def _left_s(self) -> float:
+        """Return the time for the first blocks of every cell that lacks some, or the second of a suspect."""
+        left_s = 0.0
+        walls = [block.wall_s for block in self._ab.blocks]
+        for cell in self._header.cells:
+            step = next_step(self._ab, cell)
+            if step is None:
+                continue
+            series: Series = "first" if step == "block" else "second"
+            wanted = self._header.first_blocks if step == "block" else self._header.confirm_blocks
+            mine = [block.wall_s for block in self._ab.blocks if block.cell == cell] or walls
+            missing = max(1, wanted - len(self._ab.blocks_of(cell, series)))
+            left_s += missing * (fmean(mine) if mine else BLOCK_GUESS_S)
+        return left_s

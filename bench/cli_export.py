@@ -1,0 +1,42 @@
+"""The command that writes a run in the formats of other tools: export."""
+
+from pathlib import Path
+
+import click
+
+from bench.cli_options import where_results
+from bench.exports import EXPORTS
+
+
+def _formats() -> str:
+    width = max(map(len, EXPORTS))
+    return "\n".join(["\b", *(f"{name:<{width}}  {one.summary}" for name, one in EXPORTS.items())])
+
+
+@click.command(epilog=_formats())
+@click.argument("name", metavar="[RUN]", required=False)
+@click.option("--format", "form", required=True, metavar="NAME", help="Format: one of those below.")
+@click.option(
+    "--output", type=click.Path(path_type=Path), metavar="PATH",
+    help="File or folder to write. [default: print it, where it is text]",
+)  # fmt: skip
+@where_results
+def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
+    """Write a run, the newest if none is named, in the format of another tool."""
+    from bench import exports
+    from bench.report import clean
+    from bench.runs import find_run, read_run
+
+    chosen = exports.find_export(form)
+    found = read_run(find_run(results, name))
+    for line in found.rejected:
+        click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
+    if output is None:
+        click.echo(exports.as_text(chosen, found), nl=False)
+    else:
+        exports.write(chosen, found, output)
+        click.echo(clean(f"Export: {output}"))
+    return 0
+
+
+COMMANDS = (export,)

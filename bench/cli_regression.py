@@ -1,0 +1,151 @@
+"""The commands that look for regressions: in two runs, and in two sides measured side by side."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli_options import (
+    EXIT_MEASURED_FAILURE,
+    EXIT_NOT_MEASURED,
+    device,
+    offline,
+    own_python,
+    parse_pythons,
+    precision,
+    sample,
+    where_data,
+    where_results,
+)
+from bench.errors import RecordError, UsageError
+
+_STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT_MEASURED}
+
+
+@click.command()
+@click.argument("base", metavar="BASE")
+@click.argument("head", metavar="HEAD")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
+@click.option("--across-machines", is_flag=True, help="Compare although the runs are of different machines.")
+@where_results
+def compare(*, base: str, head: str, output: Path | None, across_machines: bool, results: Path) -> int:
+    """Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told."""
+    from rich.console import Console
+
+    from bench.compare import compare as compare_runs
+    from bench.differences import machine_changes
+    from bench.report import clean, comparison
+    from bench.runs import find_run, read_run
+
+    runs = [read_run(find_run(results, name)) for name in (base, head)]
+    machines = [run.header.environment for run in runs]
+    if not machines[0].same_machine(machines[1]) and not across_machines:
+        changed = "; ".join(one.in_words() for one in machine_changes(*machines)) or "their GPUs' memory"
+        raise UsageError(
+            f"{base} and {head} were made on different machines ({clean(changed)}). "
+            "--across-machines compares them all the same."
+        )
+    for run in runs:
+        for line in run.rejected:
+            said = f"{run.folder}: left out, as it cannot be read: {line}"
+            click.echo(f"bench: {clean(said)}", err=True)
+    compared = compare_runs(*runs)
+    view = comparison.view_of_runs(compared)
+    comparison.render(view, Console())
+    if output is not None:
+        _write(output, comparison.text(view), "--output")
+    return _STATUS[compared.outcome]
+
+
+@click.command()
+@click.option(
+    "--base", "base", multiple=True, metavar="WHAT",
+    help="What to compare with: a revision, a version (torch==2.13.0) or NAME=VALUE; repeat for several.",
+)  # fmt: skip
+@click.option(
+    "--head", "head", multiple=True, metavar="WHAT",
+    help="What is to be judged, said likewise. [default: this code as it is]",
+)  # fmt: skip
+@click.option(
+    "--workload", "workloads", multiple=True, metavar="NAME", help="Workload. [default: MNIST's three]"
+)
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend. [default: all]")
+@click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode. [default: the taught ones]")
+@device
+@precision
+@click.option("--budget", default="30m", show_default=True, metavar="TIME", help="Time to spend at most.")
+@click.option("--blocks", type=click.IntRange(min=4), default=6, show_default=True,
+              help="Blocks before a row is judged.")  # fmt: skip
+@click.option("--most-blocks", type=click.IntRange(min=4), default=16, show_default=True,
+              help="Blocks of a series after which a row stays undecided.")  # fmt: skip
+@click.option("--confirm-blocks", type=click.IntRange(min=3), default=10, show_default=True,
+              help="Blocks of the series that has to confirm a loss.")  # fmt: skip
+@own_python
+@sample
+@where_results
+@where_data
+@click.option(
+    "--environments", type=click.Path(path_type=Path), metavar="DIR",
+    help="Folder of the sides' code and environments. [default: a cache]",
+)  # fmt: skip
+@offline
+@click.option("--resume", metavar="RUN", help="Go on with a comparison that was interrupted.")
+def ab(
+    *,
+    base: tuple[str, ...],
+    head: tuple[str, ...],
+    budget: str,
+    blocks: int,
+    most_blocks: int,
+    confirm_blocks: int,
+    pythons: tuple[str, ...],
+    results: Path,
+    data: Path | None,
+    environments: Path | None,
+    offline: bool,
+    resume: str | None,
+    **what: Any,
+) -> int:
+    """Measure two sides side by side, confirm what seems worse, and judge; 0 fine, 1 worse, 3 undecided."""
+    import platformdirs
+    from rich.console import Console
+
+    from bench import ab as measuring
+    from bench.datasets import cache_dir
+    from bench.gate import judge_all
+    from bench.plan import parse_budget
+    from bench.progress import make_display
+    from bench.report import comparison
+    from bench.sides import parse_side
+
+    console = Console()
+    asked = measuring.Asking(
+        base=parse_side(base), head=parse_side(head), budget_s=parse_budget(budget),
+        first_blocks=blocks, most_blocks=max(blocks, most_blocks), confirm_blocks=confirm_blocks,
+        pythons=parse_pythons(pythons), **what,
+    )  # fmt: skip
+    kept = environments or platformdirs.user_cache_path("samework", appauthor=False) / "environments"
+    folders = measuring.Folders(
+        results=results, data=cache_dir(data), environments=kept.expanduser().absolute()
+    )
+    with make_display(console) as display:
+        measured = measuring.measure(asked, folders=folders, resume=resume, offline=offline, display=display)
+    gate = judge_all(measured)
+    view = comparison.view_of_ab(measured, gate)
+    comparison.render(view, console)
+    path = measured.folder / "AB.md"
+    _write(path, comparison.text(view), "--results")
+    console.print(f"Report: {path}", soft_wrap=True, highlight=False)
+    return _STATUS[gate.standing]
+
+
+def _write(path: Path, text: str, option: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RecordError(
+            f"cannot write {path}: {error.strerror}. Name another place with {option}."
+        ) from error
+
+
+COMMANDS = (compare, ab)

@@ -1,0 +1,139 @@
+"""What a side of a comparison runs in: the code of a commit, and an environment with the versions asked for.
+
+Both are kept in a folder and made once: code under its commit, an environment under the digest of all that
+it was made from. An installation that was cut short is not taken for a whole one.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+
+from backends.base import BackendInfo
+from bench.errors import UnavailableError, UsageError
+from bench.progress import Display
+from bench.sides import SideSpec
+from bench.specs import Device
+
+PROJECT = Path(__file__).resolve().parent.parent
+"""The root of the checkout, where this is one."""
+_STAMP = "installed.sha256"
+_UNNEEDED = ("results", "tests", "docs")
+"""Folders of a commit that no worker reads."""
+
+
+def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
+    """Return the folder of a commit's code, and the commit; raise UsageError for a revision unknown here."""
+    git = ("git", "-C", str(PROJECT))
+    try:
+        commit = subprocess.run(
+            [*git, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"],
+            capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(
+            f"{revision!r} is no revision of the repository in {PROJECT}. In CI, fetch its history too "
+            "(fetch-depth: 0)."
+        ) from error
+    code = folder / commit
+    if not code.is_dir():
+        archive = subprocess.run(
+            [*git, "archive", commit, "--", ".", *(f":(exclude){name}" for name in _UNNEEDED)],
+            capture_output=True, check=True,
+        ).stdout  # fmt: skip
+        part = folder / f"{commit}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            tar.extractall(part, filter="data")
+        part.rename(code)
+    return code, commit
+
+
+def needs_own(spec: SideSpec, source: Path) -> bool:
+    """Say whether a side needs environments of its own: for versions, or code that needs other packages."""
+    return bool(spec.pins) or _needed(source) != _needed(PROJECT)
+
+
+def _needed(source: Path) -> tuple[object, ...]:
+    """Return what decides what an environment for the code holds."""
+    try:
+        project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    except (OSError, ValueError, KeyError):
+        return (None, str(source))
+    return (
+        project.get("dependencies"),
+        project.get("optional-dependencies"),
+        project.get("requires-python"),
+        "\n".join(_constraints(source)),
+    )
+
+
+def _constraints(source: Path) -> list[str]:
+    path = source / "constraints.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def concerned(spec: SideSpec, infos: Mapping[str, BackendInfo]) -> list[str]:
+    """Return the backends that a side's versions concern: those that need such a distribution, else all."""
+    names = [
+        name
+        for name, info in infos.items()
+        if any(
+            pin.startswith(needed) or needed.startswith(pin)
+            for pin in spec.pins
+            for needed in " ".join(info.distributions).replace("|", " ").split()
+        )
+    ]
+    return names or list(infos)
+
+
+def make_environment(
+    spec: SideSpec, source: Path, backend: str, device: Device, *, folder: Path, display: Display
+) -> Path:
+    """Return the interpreter of an environment for a backend of a side, made where it is not there yet.
+
+    Raises UnavailableError, with what pip said last, where it cannot be installed.
+    """
+    if not (source / "pyproject.toml").is_file():
+        raise UsageError(
+            f"{source} is no checkout, so no environment can be made from it; name interpreters that have "
+            "what is to be compared: --python NAME=PATH"
+        )
+    suffix = "-gpu" if device == "gpu" else ""
+    extras = [f"{part}{suffix}" for part in backend.split("-")]
+    # What a version is asked for, and its kin such as jaxlib, are not held to the pinned ones.
+    kept = [line for line in _constraints(source) if not line.startswith(tuple(spec.pins))]
+    wanted = [f"{source}[{','.join(extras)}]", *(f"{name}=={version}" for name, version in spec.pins.items())]
+    digest = hashlib.sha256(
+        "\n".join([sys.version, str(_needed(source)), *kept, *extras, *wanted[1:]]).encode()
+    ).hexdigest()
+    environment = folder / f"{backend}-{digest[:16]}"
+    python = environment / "bin" / "python"
+    stamp = environment / _STAMP
+    if stamp.is_file() and stamp.read_text() == digest:
+        return python
+    what = " ".join([backend, *wanted[1:]])
+    display.say(f"Installing {what} into {environment}; the first time can take minutes.")
+    _run([sys.executable, "-m", "venv", "--clear", str(environment)], what)
+    constraints = environment / "constraints.txt"
+    constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    _run([str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints), *wanted], what)
+    stamp.write_text(digest)
+    return python
+
+
+def _run(command: Sequence[str], what: str) -> None:
+    try:
+        subprocess.run(command, capture_output=True, text=True, check=True)
+    except subprocess.CalledProcessError as error:
+        said = [line for line in error.stderr.splitlines() if line.strip()] or [f"status {error.returncode}"]
+        told = next((line for line in said if line.startswith("ERROR:")), said[-1]).removeprefix("ERROR: ")
+        raise UnavailableError(
+            f"{what} could not be installed: {told}. Ask for versions that go together, such as "
+            "--head jax==0.9.2 --head jaxlib==0.9.2."
+        ) from error

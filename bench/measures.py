@@ -1,0 +1,197 @@
+"""What two sides are held against each other by, and how much of a change counts.
+
+A finding says of one figure of one cell whether the second side, head, is worse than the first, base. A
+change is claimed only where it is proven larger than the measure's margin, and ruled out only where the whole
+95 % interval keeps off its tolerance; all else is undecided. So neither noise nor too few values can pass for
+"nothing has changed".
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from bench.statistics import (
+    ALPHA,
+    Difference,
+    detectable_difference,
+    holm,
+    p_value,
+    paired_difference,
+    ratio_interval,
+    unpaired_difference,
+)
+
+Kind: TypeAlias = Literal[
+    "worse",  # by more than the margin
+    "better",
+    "same",  # no change larger than the tolerance
+    "no worse",  # no change for the worse larger than the tolerance
+    "undecided",
+]
+FINE: tuple[Kind, ...] = ("better", "same", "no worse")
+
+FEWEST_VALUES = 3
+"""Of blocks or seeds on either side: two have an interval of 12.7 standard errors."""
+
+
+class Measure(msgspec.Struct, frozen=True, kw_only=True):
+    """A figure that is compared."""
+
+    name: str
+    unit: str
+    better: Literal["higher", "lower", "same"]
+    """`same`: a change to either side is a change for the worse, as equal work learns equally well."""
+    relative: bool
+    """Whether the change is a ratio; else it is a difference, in the figure's own unit."""
+    margin: float
+    """A change is claimed only where it is proven larger than this."""
+    tolerance: float
+    """A change for the worse this large is what must not be missed."""
+    alpha: float = ALPHA
+    """Level at which a change is claimed, of either sign."""
+    timed: bool = False
+    """Whether it hangs on how fast the machine is."""
+    words: tuple[str, str]
+    """What a figure is called that got worse, and one that got better."""
+
+
+SPEED = Measure(
+    name="speed", unit="samples/s", better="higher", relative=True, margin=0.01, tolerance=0.05,
+    timed=True, words=("slower", "faster"),
+)  # fmt: skip
+FIRST_STEP = Measure(
+    name="first step", unit="s", better="lower", relative=True, margin=0.05, tolerance=0.5,
+    timed=True, words=("later", "sooner"),
+)  # fmt: skip
+"""Of a second or less, of which the machine's mood makes a quarter: only a large change is ruled out."""
+MEMORY = Measure(
+    name="memory", unit="bytes", better="lower", relative=True, margin=0.02, tolerance=0.1,
+    words=("larger", "smaller"),
+)  # fmt: skip
+DEVICE_MEMORY = msgspec.structs.replace(MEMORY, name="GPU memory")
+TIME_TO_TARGET = Measure(
+    name="time to target", unit="s", better="lower", relative=True, margin=0.02, tolerance=0.25,
+    timed=True, words=("later", "sooner"),
+)  # fmt: skip
+ACCURACY = Measure(
+    name="accuracy", unit="share", better="same", relative=False, margin=0.005, tolerance=0.02, alpha=0.05,
+    words=("different", "different"),
+)  # fmt: skip
+
+GATED = (SPEED, MEMORY, DEVICE_MEMORY, ACCURACY)
+"""Without a decision on each of these that both sides have, nothing passes. The others fail what is proven
+worse, and else say nothing: a first step takes too short, and a way to a target is seen too seldom."""
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be said of one figure of one cell."""
+
+    measure: Measure
+    base: float
+    """The geometric mean over blocks where the change is a ratio, else the mean over seeds."""
+    head: float
+    change: float
+    """0.05: head's figure is 5 % larger, or larger by 0.05."""
+    low: float
+    """Where the 95 % interval of the change begins."""
+    high: float
+    p: float
+    """Of the test that the change is no larger than the margin."""
+    detectable: float
+    """The change that would have been found four times in five."""
+    values: int
+    """Blocks or seeds: where the sides are no pairs, of the side that has fewer."""
+    kind: Kind
+
+
+def judge(
+    measure: Measure, base: Mapping[int, float], head: Mapping[int, float], *, paired: bool
+) -> Finding | None:
+    """Judge a figure by its values on both sides, by block or by seed; None where these are too few.
+
+    Paired are the values of one number, such as those of one seed; else all of either side (Welch's t test).
+    Raises ValueError for values that are not finite, or not positive where their ratio is asked for.
+    """
+    if paired:
+        shared = base.keys() & head.keys()
+        base, head = ({number: side[number] for number in shared} for side in (base, head))
+    if min(len(base), len(head)) < FEWEST_VALUES:
+        return None
+    one, other = (
+        {number: _scaled(measure, value) for number, value in sorted(side.items())} for side in (base, head)
+    )
+    difference = (
+        paired_difference({number: other[number] - one[number] for number in one})
+        if paired
+        else unpaired_difference(list(one.values()), list(other.values()))
+    )
+    return (
+        None
+        if difference is None
+        else judge_difference(measure, difference, _middle(measure, one), _middle(measure, other))
+    )
+
+
+def judge_difference(measure: Measure, difference: Difference, base: float, head: float) -> Finding:
+    """Judge a difference, of logarithms where the measure is relative: head's less base's."""
+    low, high = (_change(measure, math.log(end)) for end in ratio_interval(difference))
+    # The statistics speak of ratios, exp of a difference; where that is not meant, the difference is its log.
+    margin = measure.margin if measure.relative else math.expm1(measure.margin)
+    p = p_value(difference, margin)
+    detectable = detectable_difference(difference, measure.alpha, margin=margin)
+    return Finding(
+        measure=measure,
+        base=base,
+        head=head,
+        change=_change(measure, difference.mean),
+        low=low,
+        high=high,
+        p=p,
+        detectable=detectable if measure.relative else math.log1p(detectable),
+        values=difference.blocks,
+        kind=_kind(measure, _change(measure, difference.mean), low, high, claimed=p <= measure.alpha),
+    )
+
+
+def in_families(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """Return the findings of many cells, their changes claimed by Holm's method over all of a measure."""
+    claimed: dict[int, bool] = {}
+    for measure in {found.measure.name: found.measure for found in findings}.values():
+        places = [place for place, found in enumerate(findings) if found.measure == measure]
+        steps = holm([findings[place].p for place in places], measure.alpha)
+        claimed |= {place: step.rejected for place, step in zip(places, steps, strict=True)}
+    return tuple(
+        msgspec.structs.replace(
+            found, kind=_kind(found.measure, found.change, found.low, found.high, claimed=claimed[place])
+        )
+        for place, found in enumerate(findings)
+    )
+
+
+def _kind(measure: Measure, change: float, low: float, high: float, *, claimed: bool) -> Kind:
+    falls = measure.better == "higher"
+    if claimed:
+        return "worse" if measure.better == "same" or (change < 0) == falls else "better"
+    most = measure.tolerance
+    least = 1 / (1 + most) - 1 if measure.relative else -most
+    if least < low and high < most:
+        return "same"
+    ruled_out = least < low if falls else high < most
+    return "no worse" if ruled_out and measure.better != "same" else "undecided"
+
+
+def _scaled(measure: Measure, value: float) -> float:
+    if not math.isfinite(value) or (measure.relative and value <= 0):
+        raise ValueError(f"{measure.name} of {value} {measure.unit} cannot be compared")
+    return math.log(value) if measure.relative else value
+
+
+def _middle(measure: Measure, values: Mapping[int, float]) -> float:
+    mean = math.fsum(values.values()) / len(values)
+    return math.exp(mean) if measure.relative else mean
+
+
+def _change(measure: Measure, difference: float) -> float:
+    return math.expm1(difference) if measure.relative else difference

@@ -1,0 +1,244 @@
+"""Two sides beside each other, on the terminal and as Markdown: of two runs, or of one comparison."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import msgspec
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+from rich.text import Text
+
+from bench.ab_records import Ab
+from bench.compare import Compared
+from bench.differences import Changed, side_changes
+from bench.gate import CellGate, Gate
+from bench.measures import Finding
+from bench.report import clean
+from bench.report.markup import bullets, escape, grid
+from bench.verdicts import cell_name, listed, percent_text
+
+_HEADS = ("figure", "base", "head", "change", "95 % interval", "detectable", "verdict")
+_FEW_ROWS = 3
+_ROOM = 10_000
+"""Columns."""
+_MINUS = "\N{MINUS SIGN}"
+_OUTCOMES = {
+    "fine": "No regression",
+    "regression": "REGRESSION",
+    "undecided": "Undecided, which does not pass",
+}
+_LEGEND = (
+    "Change: of head against base. Detectable: the change that would have been found four times in five. "
+    "A change is claimed where it is proven larger than a margin (speed 1 %, first step 5 %, memory and time "
+    "to target 2 %, accuracy 0.5 points); none is where the whole interval keeps off the tolerance (speed "
+    "5 %, first step 50 %, memory 10 %, time to target 25 %, accuracy 2 points); all else is undecided."
+)
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """What is shown, whatever it comes from."""
+
+    title: str
+    outcome: str
+    sentences: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
+    """The row's name, then a cell for each of the heads."""
+    changes: tuple[str, ...]
+    remarks: tuple[str, ...]
+
+
+def view_of_runs(compared: Compared) -> View:
+    """Return what is shown of two runs."""
+    base, head = compared.base.header, compared.head.header
+    rows: list[tuple[str, tuple[str, ...]]] = []
+    remarks: list[str] = []
+    sentences = []
+    untold: dict[str, list[str]] = {}
+    several = len({(one.cell.device, one.cell.precision) for one in compared.cells}) > 1
+    for one in compared.cells:
+        place = f" ({one.cell.device} {one.cell.precision})" if several else ""
+        name = f"{one.cell.workload}{place}: {cell_name(one.cell, compared.titles)}"
+        rows += [(name, _figures(found)) for found in one.findings]
+        for measure, why in one.untold.items():
+            untold.setdefault(f"{measure} was not compared: {why}", []).append(name)
+        sentences.append(f"{name}: {one.outcome or 'new'}: {one.why}")
+    if compared.drift is not None:
+        remarks.insert(
+            0, f"The canary, a fixed product, took {1 + compared.drift:.3f} times as long in head."
+        )
+    remarks += [f"{why} ({_rows(names)})" for why, names in untold.items()]
+    remarks.append(
+        "The runs were made one after the other; what the machine did between them is in "
+        "every change. bench ab measures both sides side by side, and sees smaller ones."
+    )
+    return View(
+        title=f"{base.run_id} (base) and {head.run_id} (head)",
+        outcome=_OUTCOMES[compared.outcome],
+        sentences=tuple(sentences) or ("The runs have no row at all.",),
+        rows=tuple(rows),
+        changes=_in_words(compared.changes),
+        remarks=tuple(remarks),
+    )
+
+
+def view_of_ab(ab: Ab, gate: Gate) -> View:
+    """Return what is shown of a comparison side by side."""
+    titles = {
+        backend.name: backend.title for side in (ab.header.base, ab.header.head) for backend in side.backends
+    }
+    rows: list[tuple[str, tuple[str, ...]]] = []
+    sentences, remarks = [], []
+    for cell in gate.cells:
+        name = f"{cell.cell.workload}: {cell_name(cell.cell, titles)}"
+        rows += [(name, _figures(found)) for found in cell.first]
+        rows += [
+            (f"{name}, again", _figures(found))
+            for found in cell.second
+            if found.measure.name in cell.suspects
+        ]
+        sentences.append(f"{name}: {cell.standing}: {cell.why}")
+        if remark := _blocks(cell):
+            remarks.append(f"{name}: {remark}")
+    blocks = sum(cell.blocks for cell in gate.cells)
+    minutes = sum(block.wall_s for block in ab.blocks) / 60
+    remarks.append(f"{blocks} blocks counted, measured in {minutes:.1f} minutes.")
+    return View(
+        title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
+        outcome=_OUTCOMES[gate.standing],
+        sentences=(*sentences, *(f"{name}: nothing passes without it" for name in gate.missing))
+        or ("Nothing was compared.",),
+        rows=tuple(rows),
+        changes=_in_words(side_changes(ab)),
+        remarks=(*remarks, *ab.rejected),
+    )
+
+
+def render(view: View, console: Console) -> None:
+    """Print it at the console's width; where a table is wider, its rows as lines, so that nothing is cut."""
+    _say(console, view.title)
+    _say(console, "")
+    for name, group in groupby(view.rows, key=lambda row: row[0]):
+        console.print(Text(clean(name), style="bold"))
+        _print_figures(console, [cells for _, cells in group])
+        _say(console, "")
+    if view.rows:
+        console.print(Text(_LEGEND, style="dim"))
+        _say(console, "")
+    for heading, lines in (
+        ("Environment", view.changes),
+        ("Remarks", view.remarks),
+        ("Verdict", view.sentences),
+    ):
+        if lines:
+            console.print(Text(heading, style="bold"))
+            for line in lines:
+                _say(console, f"\N{BULLET} {line}")
+            _say(console, "")
+    console.print(Text(f"{view.outcome}.", style="bold"))
+
+
+def _print_figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    for place, head in enumerate(_HEADS):
+        table.add_column(head, justify="right" if 0 < place < len(_HEADS) - 1 else "left", no_wrap=True)
+    for cells in rows:
+        table.add_row(*(Text(clean(cell)) for cell in cells))
+    # Measured where there is room, as a console that is too narrow would say that it fits.
+    if Measurement.get(console, console.options.update(max_width=_ROOM), table).maximum <= console.width:
+        console.print(table)
+        return
+    for figure, base, head, change, interval, detectable, verdict in rows:
+        _say(
+            console,
+            f"{figure}: {verdict}; {base} \N{RIGHTWARDS ARROW} {head}, {change} ({interval}), "
+            f"detectable {detectable}",
+        )
+
+
+def text(view: View) -> str:
+    """Return it as Markdown, the outcome first, as a job's summary shows it."""
+    parts = [f"# {view.outcome}", escape(view.title), bullets(view.sentences)]
+    if view.rows:
+        parts += [
+            "## Figures",
+            grid(("row", *_HEADS), [[name, *cells] for name, cells in view.rows]),
+            _LEGEND,
+        ]
+    if view.changes:
+        parts += ["## Environment", bullets(view.changes)]
+    if view.remarks:
+        parts += ["## Remarks", bullets(view.remarks)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _figures(found: Finding) -> tuple[str, ...]:
+    measure = found.measure
+    digits = 1 if measure.relative else 2
+    return (
+        measure.name,
+        _value(found, found.base),
+        _value(found, found.head),
+        _signed(found.change) if measure.relative else _points(found.change),
+        f"{_bare(found.low, digits)} to {_bare(found.high, digits)}",
+        percent_text(found.detectable) if measure.relative else f"{100 * found.detectable:.2f} points",
+        verdict_words(found),
+    )
+
+
+def verdict_words(found: Finding) -> str:
+    """Return what a finding says: slower, faster, no difference larger than 5 %, undecided."""
+    measure = found.measure
+    most = f"{100 * measure.tolerance:g} {'%' if measure.relative else 'points'}"
+    worse, better = measure.words
+    return {
+        "worse": worse,
+        "better": better,
+        "same": f"no difference larger than {most}",
+        "no worse": f"no loss larger than {most}",
+        "undecided": "undecided",
+    }[found.kind]
+
+
+def _value(found: Finding, value: float) -> str:
+    match found.measure.unit:
+        case "bytes":
+            return f"{value / 2**20:,.0f} MiB"
+        case "share":
+            return f"{100 * value:.2f} %"
+        case "s":
+            return f"{value:.3g} s"
+    return f"{value:,.0f}/s" if value >= 100 else f"{value:.3g}/s"
+
+
+def _signed(change: float) -> str:
+    return f"{_bare(change, 1)} %"
+
+
+def _points(change: float) -> str:
+    return f"{_bare(change, 2)} points"
+
+
+def _bare(change: float, digits: int) -> str:
+    return f"{100 * change:+.{digits}f}".replace("-", _MINUS)
+
+
+def _in_words(changes: Sequence[Changed]) -> tuple[str, ...]:
+    return tuple(one.in_words() for one in changes) or ("nothing that is recorded differs",)
+
+
+def _rows(names: Sequence[str]) -> str:
+    return listed(names) if len(names) <= _FEW_ROWS else f"{len(names)} rows"
+
+
+def _blocks(cell: CellGate) -> str:
+    said = []
+    if cell.lost:
+        said.append(f"{cell.lost} blocks were lost: a process failed, or its rate drifted to the end")
+    if cell.disturbed:
+        said.append(f"something else disturbed the machine during {cell.disturbed} of {cell.blocks} blocks")
+    return "; ".join(said)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(Text(clean(line)), highlight=False)

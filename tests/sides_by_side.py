@@ -1,0 +1,107 @@
+"""Comparisons side by side for tests: blocks as they would be kept, with the change of head chosen."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+from synthetic import make_cell, make_conditions, make_header, make_job, make_parity, make_points
+
+from bench.ab_records import Ab, AbBlock, AbHeader, AbParity, AbRecord, Series
+from bench.records import BackendHere, JobRecord, ParityCheck, Status, Window
+from bench.sides import SideHere
+from bench.specs import Cell
+from bench.workloads import find_workload
+
+CELL = make_cell("mnist-softmax")
+OTHER = make_cell("mnist-softmax", "jax", "jit")
+RATE = 1000.0
+WINDOWS = 6
+
+
+def make_side(**changed: object) -> SideHere:
+    torch = BackendHere(
+        name="torch", title="PyTorch", taught_mode="eager", modes={}, reference=False,
+        versions={"torch": "2.13.0"},
+    )  # fmt: skip
+    facts: dict[str, object] = {
+        "asked": (), "commit": "a" * 40, "dirty": False, "variables": {}, "pins": {}, "backends": (torch,),
+        "workloads": (find_workload("mnist-softmax"),),
+    }  # fmt: skip
+    return SideHere(**{**facts, **changed})
+
+
+def make_ab(
+    records: Sequence[AbRecord],
+    *,
+    cells: tuple[Cell, ...] = (CELL,),
+    missing: dict[str, str] | None = None,
+    most_blocks: int = 16,
+    base: SideHere | None = None,
+    head: SideHere | None = None,
+) -> Ab:
+    header = AbHeader(
+        run_id="ab-x", created_at="2026-01-01T00:00:00+00:00", command=("bench", "ab"), budget_s=3600.0,
+        first_blocks=6, most_blocks=most_blocks, confirm_blocks=10, windows=WINDOWS, window_s=0.05,
+        sample=False, cells=cells, missing=missing or {}, base=base or make_side(),
+        head=head or make_side(commit="b" * 40), environment=make_header([CELL]).environment,
+    )  # fmt: skip
+    return Ab(folder=Path("results/ab-x"), header=header, records=tuple(records))
+
+
+def make_block(
+    number: int,
+    *,
+    series: Series = "first",
+    change: float = 0.0,
+    extra: float = 0.0,
+    accuracy: float = 0.9,
+    trained: bool = True,
+    memory: float = 1.0,
+    base_status: Status = "ok",
+    head_status: Status = "ok",
+    seconds: float = 0.1,
+    cell: Cell = CELL,
+) -> AbBlock:
+    """Return a block in which head's logarithm of samples/s is larger by `change` and, by chance, `extra`."""
+    base = _job(number, RATE, 0.9, base_status, 1.0, trained=trained, seconds=seconds, cell=cell)
+    head = _job(
+        number, RATE * math.exp(change + extra), accuracy, head_status, memory,
+        trained=trained, seconds=seconds, cell=cell,
+    )  # fmt: skip
+    return AbBlock(
+        series=series, block=number, cell=cell, started_at=f"2026-01-01T00:00:{number:02}+00:00", wall_s=10.0,
+        rounds=WINDOWS, first="base" if number % 2 else "head", conditions=make_conditions(), base=base,
+        head=head,
+    )  # fmt: skip
+
+
+def _job(
+    number: int,
+    rate: float,
+    accuracy: float,
+    status: Status,
+    memory: float,
+    *,
+    trained: bool,
+    seconds: float,
+    cell: Cell,
+) -> JobRecord:
+    windows = tuple(
+        Window(steps=1, samples=100, seconds=seconds * 1000.0 / rate * (1 + 0.001 * place))
+        for place in range(WINDOWS)
+    )
+    job = make_job(
+        cell, number, status=status, error=None if status == "ok" else "it is gone", windows=WINDOWS,
+        epochs=1 if trained else 0, points=make_points(accuracy, 1, 1.0) if trained else (),
+        peak_rss_bytes=round(memory * 2**29), seed=number,
+    )  # fmt: skip
+
+    return msgspec.structs.replace(job, windows=windows if status == "ok" else ())
+
+
+def proven(check: ParityCheck | None = None, *, cell: Cell = CELL) -> AbParity:
+    record = make_parity(cell)
+    if check is not None:
+        record = msgspec.structs.replace(record, checks=(check,))
+    return AbParity(side="head", parity=record)

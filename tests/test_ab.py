@@ -1,0 +1,211 @@
+"""Measuring side by side: real commits of a repository, each under its own code, and what is kept of them."""
+
+import io
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from commits import commit, git, make_repository, set_pace
+from rich.console import Console
+from sides_by_side import CELL, make_ab, make_block, make_side, proven
+
+from bench import ab, environments
+from bench.ab import Asking, Collector, Folders
+from bench.ab_records import create_ab, read_ab
+from bench.errors import RecordError, UnavailableError, UsageError
+from bench.gate import judge_all
+from bench.progress import make_display
+from bench.sides import SideSpec, parse_side
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory) -> Path:
+    """Return a repository of this program in which NumPy's backend changes from commit to commit."""
+    folder = make_repository(tmp_path_factory.mktemp("repository"))
+    set_pace(folder, 0.010)
+    commit(folder, "base")
+    set_pace(folder, 0.013)
+    commit(folder, "slower")
+    workloads = folder / "bench" / "datasets.py"
+    git(folder, "checkout", "-q", "--detach", "base")
+    data = workloads.read_text()
+    assert "train_labels=" in data
+    workloads.write_text(
+        data + "\n\n_load_sample = load_sample\n\n\ndef load_sample(name, limit=None):\n"
+        "    found = _load_sample(name, limit)\n"
+        "    labels = np.where(found.train_labels == 3, 4, found.train_labels).astype(np.uint8)\n"
+        "    return msgspec.structs.replace(found, train_labels=labels)\n"
+    )
+    commit(folder, "shifted")
+    git(folder, "checkout", "-q", "base")
+    return folder
+
+
+def asking(base: str, head: str, **more: Any) -> Asking:
+    facts: dict[str, Any] = {
+        "workloads": ("mnist-softmax",), "backends": ("numpy",), "sample": True, "budget_s": 300.0,
+        "first_blocks": 4, "most_blocks": 4, "confirm_blocks": 3,
+    }  # fmt: skip
+    return Asking(base=parse_side([base]), head=parse_side([head]), **{**facts, **more})
+
+
+@pytest.fixture
+def folders(tmp_path) -> Folders:
+    return Folders(results=tmp_path / "results", data=tmp_path / "data", environments=tmp_path / "kept")
+
+
+def measured(asked: Asking, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
+    out = io.StringIO()
+    with make_display(Console(file=out, width=200)) as display:
+        found = ab.measure(asked, folders=folders, resume=resume, offline=True, display=display)
+    return found, out.getvalue()
+
+
+@pytest.fixture
+def quick(monkeypatch, repository):
+    monkeypatch.setattr(ab, "PROJECT", repository)
+    monkeypatch.setattr(environments, "PROJECT", repository)
+    monkeypatch.setattr(ab, "WINDOWS", 8)
+
+
+def test_each_side_runs_its_own_code_and_a_slower_one_fails(quick, folders):
+    found, said = measured(asking("base", "slower"), folders)
+    judged = judge_all(found).cells[0]
+    assert (judged.standing, judged.confirmed) == ("regression", ("speed",))
+    speed = judged.second[0]
+    assert -0.27 < speed.change < -0.18  # 10 / 13
+    assert {block.series for block in found.blocks} == {"first", "second"}
+    assert [block.first for block in found.blocks[:2]] == ["base", "head"]
+    assert "speed got worse, in both series" in said
+    assert found.header.base.commit != found.header.head.commit
+    assert found.header.head.dirty is False
+    assert found == read_ab(found.folder)
+
+
+def test_labels_that_are_shifted_for_one_class_fail_by_accuracy(quick, folders):
+    found, _ = measured(asking("base", "shifted"), folders)
+    judged = judge_all(found).cells[0]
+    assert (judged.standing, judged.confirmed) == ("regression", ("accuracy",))
+
+
+def test_the_same_twice_is_refused(quick, folders):
+    with pytest.raises(UsageError, match="base and head are the same"):
+        measured(asking("base", "base"), folders)
+
+
+def test_a_workload_that_neither_side_has_is_refused(quick, folders):
+    with pytest.raises(UsageError, match="did you mean 'mnist-mlp'"):
+        measured(asking("base", "slower", workloads=("mnist-mpl",)), folders)
+
+
+# ---- with processes that are played
+
+
+def collector(folder: Path, records: Any = (), **header: Any) -> tuple[Collector, Any, io.StringIO]:
+    made = make_ab(records, **header)
+    kept = create_ab(folder, made.header)
+    out = io.StringIO()
+    display = make_display(Console(file=out, width=200))
+    return (
+        Collector(msgspec.structs.replace(made, folder=kept), sides={}, splits={}, display=display),
+        made,
+        out,
+    )
+
+
+def test_a_comparison_stops_when_the_budget_is_spent(tmp_path, monkeypatch):
+    made, header, out = collector(tmp_path, [proven()])
+    blocks: list[str] = []
+
+    def run_block(cell, series):
+        blocks.append(series)
+        made._append(make_block(len(blocks) - 1))
+        made._begun -= 1000.0
+
+    monkeypatch.setattr(made, "_run_block", run_block)
+    monkeypatch.setattr(made, "_prove_parity", lambda: None)
+    made.run()
+    assert len(blocks) == 4  # of 3600 s
+    assert "The budget is spent" in out.getvalue()
+    assert judge_all(read_ab(made._ab.folder)).standing == "undecided"
+    assert header.header.budget_s == 3600
+
+
+def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_path):
+    from bench.protocol import DataSource
+    from bench.run import Split
+
+    split = Split(source=DataSource(name="mnist", cache=None, limit=None), train=60_000, test=10_000)
+    made, _, _ = collector(tmp_path / "a", [make_block(0, trained=False)])
+    made._splits = {CELL.workload: split}
+    assert made._epochs(CELL) == 0.05  # 1,000 samples/s
+    chosen, _, _ = collector(tmp_path / "b", [make_block(0, trained=False), make_block(1)])
+    assert chosen._epochs(CELL) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"commit": "c" * 40}, "with another head: commit cccccccccc"),
+        ({"variables": {"OMP_NUM_THREADS": "1"}}, "OMP_NUM_THREADS=1"),
+    ],
+)
+def test_going_on_with_other_sides_is_refused(changed, words, monkeypatch):
+    here = {"base": make_side(), "head": make_side(commit="b" * 40)}
+    begun = make_ab([], head=make_side(**changed)).header
+    monkeypatch.setattr(ab, "capture_environment", lambda: begun.environment)
+    monkeypatch.setattr(ab, "_here", lambda side, cells: here[side])
+    with pytest.raises(RecordError, match=words):
+        ab._refuse_others(begun, {"base": "base", "head": "head"})
+
+
+def test_going_on_on_another_machine_is_refused(monkeypatch):
+    begun = make_ab([]).header
+    other = msgspec.structs.replace(begun.environment, cpu_model="another")
+    monkeypatch.setattr(ab, "capture_environment", lambda: other)
+    with pytest.raises(RecordError, match="begun on another machine"):
+        ab._refuse_others(begun, {})
+
+
+def test_a_framework_that_a_side_lacks_is_named(quick, folders, monkeypatch):
+    monkeypatch.setattr(ab, "installed_versions", lambda infos, pythons: {"numpy": ({}, ["numpy"])})
+    with pytest.raises(UnavailableError, match="base: backend 'numpy': not installed: numpy"):
+        measured(asking("base", "slower"), folders)
+
+
+def test_an_interrupted_comparison_is_gone_on_with(quick, folders, monkeypatch):
+    run_block, blocks = Collector._run_block, []
+
+    def interrupted(self, cell, series):
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+        blocks.append(series)
+        run_block(self, cell, series)
+
+    monkeypatch.setattr(Collector, "_run_block", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        measured(asking("base", "slower"), folders)
+    name = next(folders.results.iterdir()).name
+    assert len(read_ab(folders.results / name).blocks) == 2
+    monkeypatch.setattr(Collector, "_run_block", run_block)
+    found, _ = measured(asking("base", "slower"), folders, resume=name)
+    assert [(block.series, block.block) for block in found.blocks][:4] == [("first", n) for n in range(4)]
+    assert judge_all(found).standing == "regression"
+    assert len(found.parity) == 1
+
+
+def test_a_variable_alone_makes_a_side(quick, folders):
+    asked = asking("base", "slower")
+    sides = msgspec.structs.replace(
+        asked, base=SideSpec(asked=("A=1",), variables={"A": "1"}), head=SideSpec()
+    )
+    out = io.StringIO()
+    with make_display(Console(file=out, width=200)) as display:
+        made = ab.make_sides(sides, "cpu", folders=folders, display=display)
+    assert made["base"].info("numpy").environment["A"] == "1"
+    assert "A" not in made["head"].info("numpy").environment
+    assert made["base"].pythons["numpy"] == Path(sys.executable)
+    assert os.environ.get("A") is None

@@ -1,0 +1,91 @@
+"""What a side is asked to be, how its own code is asked what it is, and what its workers are started with."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.environments import PROJECT
+from bench.errors import RecordError, UsageError
+from bench.sides import Side, SideSpec, code_variables, describe, parse_side
+from bench.workloads import WORKLOADS
+
+
+def test_a_side_is_a_revision_versions_and_variables_in_any_order():
+    spec = parse_side(["torch==2.13.0", "XLA_FLAGS=--a=1 --b=2", "origin/main", "JAX==0.9.2", "EMPTY="])
+    assert spec.revision == "origin/main"
+    assert spec.pins == {"torch": "2.13.0", "jax": "0.9.2"}
+    assert spec.variables == {"XLA_FLAGS": "--a=1 --b=2", "EMPTY": ""}
+    assert spec.asked[0] == "torch==2.13.0"
+    assert parse_side([]) == SideSpec()
+
+
+@pytest.mark.parametrize("value", ["", "-x", "--upload-pack=touch hacked"])
+def test_what_is_none_of_these_is_refused(value):
+    with pytest.raises(UsageError, match="no revision, no package"):
+        parse_side([value])
+
+
+def test_a_side_has_one_revision():
+    with pytest.raises(UsageError, match="'main' and 'HEAD~1'"):
+        parse_side(["main", "HEAD~1"])
+
+
+@given(
+    st.from_regex(r"[A-Z_][A-Z0-9_]{0,12}", fullmatch=True),
+    st.text().filter(lambda text: not text.startswith("=")),
+)
+def test_a_variable_comes_back_whatever_its_value(name, value):
+    assert parse_side([f"{name}={value}"]).variables == {name: value}
+
+
+def test_this_code_tells_its_backends_and_workloads():
+    told = describe(Path(sys.executable), PROJECT)
+    assert told.workloads == dict(WORKLOADS)
+    assert {"numpy", "torch", "tensorflow", "jax"} <= told.backends.keys()
+
+
+def test_another_codes_workloads_are_its_own(tmp_path):
+    for package in ("bench", "backends"):
+        (tmp_path / package).symlink_to(PROJECT / package)
+    (tmp_path / "bench").unlink()
+    (tmp_path / "bench").mkdir()
+    for file in (PROJECT / "bench").glob("*.py"):
+        (tmp_path / "bench" / file.name).write_bytes(file.read_bytes())
+    changed = tmp_path / "bench" / "workloads.py"
+    source = changed.read_text()
+    assert "learning_rate=0.001" in source
+    changed.write_text(source.replace("learning_rate=0.001", "learning_rate=0.01"))
+    told = describe(Path(sys.executable), tmp_path)
+    rates = {name: one.optimizer.learning_rate for name, one in told.workloads.items()}
+    here = {name: one.optimizer.learning_rate for name, one in WORKLOADS.items()}
+    assert {name for name in here if rates[name] != here[name]} >= {"mnist-mlp-adam"}
+
+
+def test_code_that_is_none_of_this_program_is_named(tmp_path):
+    (tmp_path / "bench").mkdir()
+    (tmp_path / "bench" / "__init__.py").write_text("")
+    with pytest.raises(RecordError, match="does not tell its backends") as error:
+        describe(Path(sys.executable), tmp_path)
+    assert "registry" in str(error.value)
+    assert "Traceback" not in str(error.value)
+
+
+def test_an_interpreter_that_is_none_is_named(tmp_path):
+    with pytest.raises(RecordError, match="does not tell"):
+        describe(tmp_path / "python", PROJECT)
+
+
+def test_a_sides_code_and_variables_come_before_all_others(monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    side = Side(
+        name="head", spec=SideSpec(variables={"JAX_PLATFORMS": "cuda", "A": "1"}), source=Path("/code"),
+        commit=None, dirty=None, pythons={}, described=describe(Path(sys.executable), PROJECT), versions={},
+    )  # fmt: skip
+    info = side.info("jax")
+    assert info.environment["PYTHONPATH"] == "/code:/elsewhere"
+    assert info.environment["A"] == "1"
+    assert info.cpu_environment["JAX_PLATFORMS"] == "cuda"
+    assert code_variables(Path("/code"))["PYTHONSAFEPATH"] == "1"
