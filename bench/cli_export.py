@@ -5,15 +5,19 @@ from pathlib import Path
 import click
 
 from bench.cli_options import where_results
-from bench.exports import EXPORTS
 
 
-def _formats() -> str:
-    width = max(map(len, EXPORTS))
-    return "\n".join(["\b", *(f"{name:<{width}}  {one.summary}" for name, one in EXPORTS.items())])
+class _WithFormats(click.Command):
+    """A command whose help lists the formats, which are not imported before it is asked for."""
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        from bench.exports import EXPORTS
+
+        with formatter.section("Formats"):
+            formatter.write_dl([(name, one.summary) for name, one in EXPORTS.items()])
 
 
-@click.command(epilog=_formats())
+@click.command(cls=_WithFormats)
 @click.argument("name", metavar="[RUN]", required=False)
 @click.option("--format", "form", required=True, metavar="NAME", help="Format: one of those below.")
 @click.option(
