@@ -1,14 +1,9 @@
 """Two runs held against each other: what is worse is told, and nothing that is not known ever passes."""
 
 import math
-from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
-from conftest import Call
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from synthetic import make_cell, make_parity, make_workload
 from two_runs import (
     BLOCKS,
@@ -20,13 +15,11 @@ from two_runs import (
     make_jobs,
     make_side,
     only,
-    save,
 )
 
 from bench.compare import MOST_DRIFT, compare
-from bench.measures import FINE, MEMORY, SPEED, in_families, judge
 from bench.records import UnmeasuredRecord, Window
-from bench.runs import RECORDS, Run
+from bench.runs import Run
 from bench.specs import Architecture, OptimizerSpec
 
 LOUD = {"foreign_share": 0.5}
@@ -469,224 +462,3 @@ def test_a_workload_that_was_defined_anew_is_shown_and_never_passes(changes, sai
     assert one.outcome == "undecided"
     assert said in one.why
     assert kinds(one)["speed"] == "better"
-
-
-# Laws
-
-
-def test_a_run_is_no_worse_than_itself():
-    for run in (BASE, LEARNER, make_side(make_jobs(), make_jobs(cell=OTHER, learned=LEARNED))):
-        compared = compare(run, run)
-        assert compared.outcome == "fine"
-        assert {found.change for one in compared.cells for found in one.findings} == {0.0}
-
-
-factors = st.floats(0.8, 1.25)
-scatters = st.sampled_from([0.0, 0.002, 0.01, 0.03, 0.1])
-seeds = st.integers(0, 10**6)
-paces = st.sampled_from([0.0100, 0.0102, 0.01031, 0.0097, 0.00985])
-
-
-@given(factors, scatters, seeds, st.floats(0.7, 1.4), paces)
-@settings(max_examples=40)
-def test_turned_round_worse_is_better(factor, scatter, seed, memory, pace):
-    one = make_side(make_jobs(seed=seed, scatter=scatter))
-    other = make_side(
-        make_jobs(factor, seed=seed + 1, scatter=scatter, memory=memory),
-        conditions=[{"canary_s": (pace,)}] * BLOCKS,
-    )
-    there, back = only(compare(one, other)), only(compare(other, one))
-    assert there.untold.keys() == back.untold.keys()
-    opposite = {"worse": "better", "better": "worse", "same": "same"}
-    for measure, kind in kinds(there).items():
-        assert kinds(back)[measure] == opposite.get(kind, kinds(back)[measure])
-        found, turned = finding(there, measure), finding(back, measure)
-        assert (1 + found.change) * (1 + turned.change) == pytest.approx(1)
-        assert (1 + found.low) * (1 + turned.high) == pytest.approx(1)
-        assert found.detectable == pytest.approx(turned.detectable)
-
-
-@given(
-    st.lists(st.tuples(factors, scatters, st.integers(0, 6)), min_size=1, max_size=3),
-    seeds,
-    st.sampled_from([1, 3]),
-)
-@settings(max_examples=40)
-def test_what_passes_has_ruled_every_loss_out(cells, seed, fewest):
-    names = [CELL, OTHER, make_cell(backend="tensorflow", mode="graph")][: len(cells)]
-    base = make_side(*(make_jobs(cell=name, seed=seed) for name in names), min_blocks=fewest)
-    head = make_side(
-        *(
-            make_jobs(factor, cell=name, scatter=scatter, blocks=blocks, seed=seed + 1)
-            for name, (factor, scatter, blocks) in zip(names, cells, strict=True)
-        ),
-        min_blocks=fewest,
-    )
-    compared = compare(base, head)
-    if any(blocks < 3 for _, _, blocks in cells):
-        assert compared.outcome != "fine"
-    if compared.outcome == "fine":
-        assert {one.cell for one in compared.cells} == set(names)
-        for one in compared.cells:
-            assert finding(one, "speed").kind in FINE
-            assert finding(one, "speed").low > 1 / (1 + SPEED.tolerance) - 1
-            assert finding(one, "memory").high < MEMORY.tolerance
-    if compared.outcome == "regression":
-        assert any(found.kind == "worse" for one in compared.cells for found in one.findings)
-
-
-@given(st.randoms(use_true_random=False))
-@settings(max_examples=15)
-def test_the_order_of_the_records_does_not_matter(chance):
-    head = make_side(make_jobs(0.97, seed=1, learned=LEARNED), make_jobs(cell=OTHER, seed=2))
-    shuffled = list(head.records)
-    chance.shuffle(shuffled)
-    base = make_side(make_jobs(learned=LEARNED), make_jobs(cell=OTHER))
-    before, after = (
-        compare(base, msgspec.structs.replace(head, records=records))
-        for records in (head.records, tuple(shuffled))
-    )
-    assert {one.cell: one for one in before.cells} == {one.cell: one for one in after.cells}
-
-
-# The chance of a false alarm
-
-
-def false_claims(families: int, cells: int, change: float, *, together: bool) -> int:
-    """Return in how many families of equal cells a change is claimed of at least one."""
-    noise = np.random.default_rng(20260501)
-    claimed = 0
-    for _ in range(families):
-        found = []
-        for _ in range(cells):
-            base, head = noise.normal(0, 0.03, (2, BLOCKS))
-            one, other = (dict(enumerate(map(float, np.exp(side)))) for side in (base, head + change))
-            found.append(judge(SPEED, one, other, paired=False))
-        claimed += any(one.kind in ("worse", "better") for one in (in_families(found) if together else found))
-    return claimed
-
-
-def test_among_a_hundred_cells_at_the_margin_a_false_claim_is_rare():
-    """At the margin itself, where a claim is false and likeliest: in 2 % of families, of 60 one or two."""
-    margin = math.log1p(SPEED.margin)
-    assert false_claims(60, 100, margin, together=True) <= 5  # a chance of 2 % passes it once in a thousand
-    assert false_claims(20, 100, margin, together=False) >= 6  # as it would be without Holm's method
-
-
-def test_a_hundred_equal_cells_raise_no_alarm_in_two_runs():
-    cells = [make_cell(f"mnist-w{number}") for number in range(100)]
-    sides = [
-        make_side(*(make_jobs(cell=cell, seed=1000 * side + number) for number, cell in enumerate(cells)))
-        for side in (1, 2)
-    ]
-    compared = compare(*sides)
-    assert len(compared.cells) == 100
-    assert compared.outcome == "fine"
-
-
-def test_a_change_that_is_claimed_alone_is_not_claimed_among_many():
-    base, head = make_jobs(scatter=0.02), make_jobs(0.955, scatter=0.02, seed=2)
-    assert only(compare(make_side(base), make_side(head))).why == "speed got worse"
-    cells = [make_cell(f"mnist-w{number}") for number in range(10)]
-    many = [make_jobs(cell=cell) for cell in cells]
-    compared = compare(make_side(base, *many), make_side(head, *many))
-    assert {one.cell: one.outcome for one in compared.cells} == {CELL: "undecided"} | dict.fromkeys(
-        cells, "fine"
-    )
-
-
-# The command
-
-
-def saved(tmp_path: Path, base: Run, head: Run) -> None:
-    for name, run in (("base", base), ("head", head)):
-        header = msgspec.structs.replace(run.header, run_id=name)
-        save(msgspec.structs.replace(run, header=header), tmp_path / "results")
-
-
-@pytest.mark.parametrize(
-    ("head", "status", "said"),
-    [
-        (make_side(make_jobs(seed=1)), 0, "No regression."),
-        (make_side(make_jobs(0.9)), 1, "REGRESSION."),
-        (make_side(make_jobs(memory=1.2)), 1, "REGRESSION."),
-        (make_side(make_jobs(), parity=[BROKEN]), 1, "REGRESSION."),
-        (make_side(make_jobs(blocks=2)), 3, "Undecided, which does not pass."),
-        (make_side(make_jobs(cell=OTHER)), 3, "Undecided, which does not pass."),
-        (make_side(), 3, "Undecided, which does not pass."),
-        (make_side(make_jobs(), sample=True), 3, "Undecided, which does not pass."),
-    ],
-)  # fmt: skip
-def test_the_status_says_what_was_found(
-    head: Run, status: int, said: str, call: Call, tmp_path: Path
-) -> None:
-    saved(tmp_path, BASE, head)
-    answer = call("compare", "base", "head")
-    assert (answer.status, answer.err) == (status, "")
-    assert answer.out.rstrip().endswith(said)
-
-
-def test_runs_of_different_machines_are_refused_and_the_difference_named(call: Call, tmp_path: Path) -> None:
-    saved(tmp_path, BASE, make_side(make_jobs(0.9), environment={"hostname": "attic\x9b31m\nbox"}))
-    refused = call("compare", "base", "head")
-    refused.refused(2, "different machines", "host box \N{RIGHTWARDS ARROW} attic", "--across-machines")
-    assert "\x9b" not in refused.err
-    assert len(refused.err.splitlines()) == 1
-    assert "machine Example" not in refused.err
-    told = call("compare", "base", "head", "--across-machines")
-    assert told.status == 1
-    assert "host box \N{RIGHTWARDS ARROW} attic" in told.out
-
-
-def test_a_newer_driver_is_another_machine(call: Call, tmp_path: Path) -> None:
-    saved(tmp_path, BASE, make_side(make_jobs(), environment={"gpu_driver": "580.1"}))
-    call("compare", "base", "head").refused(2, "driver none \N{RIGHTWARDS ARROW} 580.1")
-    assert call("compare", "base", "head", "--across-machines").status == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (("bsae", "head"), ("unknown run 'bsae'; did you mean 'base'?",)),
-        (("base", "haed"), ("unknown run 'haed'; did you mean 'head'?",)),
-        (("base", ""), ("unknown run ''",)),
-        (("base",), ("HEAD",)),
-        ((), ("BASE",)),
-        (("base", "head", "--output", "."), ("--output",)),
-        (("base", "head", "--results", "elsewhere"), ("unknown run 'base'",)),
-    ],
-)
-def test_wrong_usage_is_named(
-    arguments: tuple[str, ...], words: tuple[str, ...], call: Call, tmp_path: Path
-) -> None:
-    saved(tmp_path, BASE, BASE)
-    call("compare", *arguments).refused(2, *words)
-
-
-def test_an_output_that_cannot_be_written_is_told(call: Call, tmp_path: Path) -> None:
-    saved(tmp_path, BASE, BASE)
-    call("compare", "base", "head", "--output", "no/such/place.md").refused(
-        3, "cannot write no/such/place.md: No such file or directory", "--output"
-    )
-
-
-def test_the_output_says_what_the_terminal_says(call: Call, tmp_path: Path) -> None:
-    saved(tmp_path, BASE, make_side(make_jobs(0.9)))
-    assert call("compare", "base", "head", "--output", "told.md").status == 1
-    assert (tmp_path / "told.md").read_text().startswith("# REGRESSION\n\nbase (base) and head (head)\n")
-
-
-def test_a_record_that_cannot_be_read_is_named_and_never_passes(call: Call, tmp_path: Path) -> None:
-    saved(tmp_path, BASE, BASE)
-    path = tmp_path / "results" / "head" / RECORDS
-    lines = path.read_text().splitlines()
-    bad = [
-        line.replace('"seconds":', '"seconds":NaN,"x":') if '"record":"job"' in line else line
-        for line in lines
-    ]
-    path.write_text("\n".join([*bad, '{"record":"\\u009b31mjob"}']) + "\n")
-    answer = call("compare", "base", "head")
-    assert answer.status == 3
-    assert f"left out, as it cannot be read: {RECORDS} line" in answer.err
-    assert "31mjob" in answer.err
-    assert "\x9b" not in answer.err

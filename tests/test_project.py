@@ -272,5 +272,14 @@ def test_the_command_is_there() -> None:
     assert callable(resolve(PYPROJECT["project"]["scripts"]["bench"]))
 
 
+def test_help_waits_for_no_library_but_the_one_that_prints_it() -> None:
+    script = "import sys, bench.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    imported = set(done.stdout.split()) - set(sys.stdlib_module_names)
+    heavy = {"msgspec", "numpy", "scipy", "matplotlib", "rich", "psutil", "pyarrow", "ruptures"}
+    assert "click" in imported
+    assert not imported & heavy, f"bench --help imports {sorted(imported & heavy)}"
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     assert PYPROJECT["project"]["version"] == bench.__version__

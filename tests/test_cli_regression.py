@@ -1,0 +1,131 @@
+"""The command that compares two runs: its status, what it refuses, and what it writes."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import Call
+from synthetic import make_parity
+from two_runs import (
+    CELL,
+    OTHER,
+    make_jobs,
+    make_side,
+    save,
+)
+
+from bench.runs import RECORDS, Run
+
+BASE = make_side(make_jobs())
+BROKEN = make_parity(CELL, error=1.0)
+
+
+def saved(tmp_path: Path, base: Run, head: Run) -> None:
+    for name, run in (("base", base), ("head", head)):
+        header = msgspec.structs.replace(run.header, run_id=name)
+        save(msgspec.structs.replace(run, header=header), tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    ("head", "status", "said"),
+    [
+        (make_side(make_jobs(seed=1)), 0, "No regression."),
+        (make_side(make_jobs(0.9)), 1, "REGRESSION."),
+        (make_side(make_jobs(memory=1.2)), 1, "REGRESSION."),
+        (make_side(make_jobs(), parity=[BROKEN]), 1, "REGRESSION."),
+        (make_side(make_jobs(blocks=2)), 3, "Undecided, which does not pass."),
+        (make_side(make_jobs(cell=OTHER)), 3, "Undecided, which does not pass."),
+        (make_side(), 3, "Undecided, which does not pass."),
+        (make_side(make_jobs(), sample=True), 3, "Undecided, which does not pass."),
+    ],
+)  # fmt: skip
+def test_the_status_says_what_was_found(
+    head: Run, status: int, said: str, call: Call, tmp_path: Path
+) -> None:
+    saved(tmp_path, BASE, head)
+    answer = call("compare", "base", "head")
+    assert (answer.status, answer.err) == (status, "")
+    assert answer.out.rstrip().endswith(said)
+
+
+def test_runs_of_different_machines_are_refused_and_the_difference_named(call: Call, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, make_side(make_jobs(0.9), environment={"hostname": "attic\x9b31m\nbox"}))
+    refused = call("compare", "base", "head")
+    refused.refused(2, "different machines", "host box \N{RIGHTWARDS ARROW} attic", "--across-machines")
+    assert "\x9b" not in refused.err
+    assert len(refused.err.splitlines()) == 1
+    assert "machine Example" not in refused.err
+    told = call("compare", "base", "head", "--across-machines")
+    assert told.status == 1
+    assert "host box \N{RIGHTWARDS ARROW} attic" in told.out
+
+
+def test_a_newer_driver_is_another_machine(call: Call, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, make_side(make_jobs(), environment={"gpu_driver": "580.1"}))
+    call("compare", "base", "head").refused(2, "driver none \N{RIGHTWARDS ARROW} 580.1")
+    assert call("compare", "base", "head", "--across-machines").status == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("bsae", "head"), ("unknown run 'bsae'; did you mean 'base'?",)),
+        (("base", "haed"), ("unknown run 'haed'; did you mean 'head'?",)),
+        (("base", ""), ("unknown run ''",)),
+        (("base",), ("HEAD",)),
+        ((), ("BASE",)),
+        (("base", "head", "--output", "."), ("--output",)),
+        (("base", "head", "--results", "elsewhere"), ("unknown run 'base'",)),
+    ],
+)
+def test_wrong_usage_is_named(
+    arguments: tuple[str, ...], words: tuple[str, ...], call: Call, tmp_path: Path
+) -> None:
+    saved(tmp_path, BASE, BASE)
+    call("compare", *arguments).refused(2, *words)
+
+
+def test_an_output_that_cannot_be_written_is_told(call: Call, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, BASE)
+    call("compare", "base", "head", "--output", "no/such/place.md").refused(
+        3, "cannot write no/such/place.md: No such file or directory", "--output"
+    )
+
+
+def test_the_output_says_what_the_terminal_says(call: Call, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, make_side(make_jobs(0.9)))
+    assert call("compare", "base", "head", "--output", "told.md").status == 1
+    assert (tmp_path / "told.md").read_text().startswith("# REGRESSION\n\nbase (base) and head (head)\n")
+
+
+def test_a_record_that_cannot_be_read_is_named_and_never_passes(call: Call, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, BASE)
+    path = tmp_path / "results" / "head" / RECORDS
+    lines = path.read_text().splitlines()
+    bad = [
+        line.replace('"seconds":', '"seconds":NaN,"x":') if '"record":"job"' in line else line
+        for line in lines
+    ]
+    path.write_text("\n".join([*bad, '{"record":"\\u009b31mjob"}']) + "\n")
+    answer = call("compare", "base", "head")
+    assert answer.status == 3
+    assert f"left out, as it cannot be read: {RECORDS} line" in answer.err
+    assert "31mjob" in answer.err
+    assert "\x9b" not in answer.err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "base and head are the same"),
+        (("--base", "A=1", "--head", "A=1"), "base and head are the same"),
+        (("--base=-x",), "no revision, no package"),
+        (("--base", "main", "--base", "dev"), "a side has one revision"),
+        (("--base", "A=1", "--backend", "torhc"), "did you mean 'torch'"),
+        (("--base", "A=1", "--budget", "soon"), "soon"),
+        (("--base", "A=1", "--python", "torch=/nowhere"), "there is no file /nowhere"),
+        (("--base", "A=1", "--backend", "numpy", "--resume", "ab-x"), "unknown comparison 'ab-x'"),
+    ],
+)
+def test_what_cannot_be_compared_side_by_side_is_refused(call: Call, options: tuple[str, ...], words: str):
+    call("ab", "--device", "cpu", *options).refused(2, words)
