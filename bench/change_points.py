@@ -81,9 +81,8 @@ def change_points(logs: Sequence[float]) -> tuple[ChangePoint, ...]:
     from ruptures import Pelt
 
     noise = max(_LEAST_NOISE, _noise(values))
-    exact = _snapped(values - np.median(values))
     penalty = float(_snapped(np.array(_PENALTY * noise)))
-    ends = Pelt(model="l1", min_size=SEGMENT, jump=1).fit(exact).predict(pen=penalty)
+    ends = Pelt(model="l1", min_size=SEGMENT, jump=1).fit(_snapped(values)).predict(pen=penalty)
     skipped = len(logs) - len(values)
     return tuple(
         ChangePoint(index=skipped + index, before=before, after=after)
@@ -95,7 +94,7 @@ def _snapped(values: _Values) -> _Values:
     """Return the values as multiples of 2^-30, of which any sum that is taken here is exact.
 
     Two segmentations often cost the same: a value above the medians of both sides, with one below them, may
-    stand on either. What rounding makes of a spike far away must not choose between them.
+    stand on either. Then the earlier is taken, and not what rounding makes of a spike far away.
     """
     return np.round(values * _GRID) / _GRID
 

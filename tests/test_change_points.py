@@ -97,8 +97,17 @@ def test_a_change_of_less_than_two_percent_is_not_named_however_clear(percent: f
 
 
 def test_what_is_named_is_more_than_the_scatter_explains() -> None:
-    # Eight values that scatter by a tenth, the later four higher by one tenth on the whole: nobody can tell.
-    assert indices(np.array([0.0, 0.1, -0.1, 0.05, 0.1, 0.2, 0.02, 0.16])) == []
+    # Four of sixteen lie higher by 7 %, and save enough; but three errors of that difference are 8 %.
+    percent = [7, 5, 5, 5, -1, -1, -3, -1, 7, 1, -2, -5, 0, -5, -12, 3]
+    assert indices(np.array(percent) / 100) == []
+
+
+def test_a_figure_that_mostly_repeats_itself_is_not_taken_to_have_no_noise() -> None:
+    assert indices(np.array([0.0] * 6 + [0.022, 0.022, 0.0, 0.022] + [0.0] * 6)) == []
+
+
+def test_the_weakest_is_dropped_and_a_strong_one_before_it_stays() -> None:
+    assert indices(np.repeat([0.0, 0.5, 0.515], 10)) == [10]
 
 
 @pytest.mark.parametrize("count", [0, 1, 2 * SEGMENT - 1])
@@ -173,12 +182,12 @@ def test_the_unit_makes_no_difference(seed: int, factor: float) -> None:
     assert indices(values + np.log(factor)) == indices(values)
 
 
-@given(seed=SEEDS)
-def test_backwards_the_same_changes_are_found_or_others_that_cost_the_same(seed: int) -> None:
-    values = stepped(np.random.default_rng(seed), 12, 8, 0.1)
-    forwards, backwards = indices(values), [len(values) - index for index in indices(values[::-1])][::-1]
-    assert len(forwards) == len(backwards)
-    assert total(values, forwards) == pytest.approx(total(values, backwards), abs=1e-6)
+def test_backwards_the_same_changes_are_found_but_where_two_cost_the_same() -> None:
+    differ = 0
+    for seed in range(100):
+        values = stepped(np.random.default_rng(seed), 12, 8, 0.1)
+        differ += [20 - index for index in indices(values[::-1])][::-1] != indices(values)
+    assert differ <= 10, "3 % do: of two that cost the same, the earlier is taken"
 
 
 @given(seed=SEEDS)

@@ -85,7 +85,6 @@ WANTED = {"unchanged": "fine"}
 
 
 def main(results: Path, kind: str, tries: int, options: list[str]) -> None:
-    results = results.absolute()
     with tempfile.TemporaryDirectory(prefix="samework-gate-") as scratch:
         clone = Path(scratch) / "samework"
         git(ROOT, "clone", "-q", "--no-hardlinks", str(ROOT), str(clone))
@@ -98,7 +97,7 @@ def main(results: Path, kind: str, tries: int, options: list[str]) -> None:
             subprocess.run(
                 [sys.executable, "-P", "-c", "from bench.cli import main; main()", "ab", "--base", "base",
                  "--head", kind, "--results", str(results / kind), *options],
-                env={**os.environ, "PYTHONPATH": str(clone)}, cwd=ROOT, check=False,
+                env={**os.environ, "PYTHONPATH": str(clone)}, check=False,
             )  # fmt: skip
             (results / "GATE.md").write_text(report(results))
     print(report(results))
