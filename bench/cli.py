@@ -24,6 +24,7 @@ from bench.cli_options import (
     own_python,
     parse_pythons,
     precision,
+    refuse_beside,
     sample,
     where_data,
     where_results,
@@ -154,7 +155,7 @@ def run(
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
     if resume is not None:
-        _refuse_beside("--resume goes on with a run as it was begun", *_SETTLED_LATER, "require_target")
+        refuse_beside("--resume goes on with a run as it was begun", *_SETTLED_LATER, "require_target")
     chosen = find_preset(preset)
     wish = prepare.Wish(
         preset=chosen,
@@ -201,15 +202,6 @@ def run(
     terminal.render(finished, console)
     console.print(f"Report: {markdown.write(finished)}", soft_wrap=True, highlight=False)
     return _status(summarise(finished), require_target=require_target)
-
-
-def _refuse_beside(why: str, *free: str) -> None:
-    """Raise UsageError where an option is given that is not among the free ones, as it would say nothing."""
-    context = click.get_current_context()
-    for parameter in context.command.params:
-        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
-        if given and parameter.name not in free:
-            raise UsageError(f"{why}: leave out {parameter.opts[0]}.")
 
 
 def _status(summary: Any, *, require_target: bool) -> int:
@@ -299,9 +291,9 @@ def selftest(
 
     console = Console()
     if resume is not None:
-        _refuse_beside("--resume goes on with a self-test as it was begun", *_SETTLED_LATER)
+        refuse_beside("--resume goes on with a self-test as it was begun", *_SETTLED_LATER)
     if again is not None:
-        _refuse_beside("--again measures nothing", "again", "results")
+        refuse_beside("--again measures nothing", "again", "results")
     if again is None:
         asked = collecting.Asking(**what, pythons=parse_pythons(pythons))
         with make_display(console) as display:

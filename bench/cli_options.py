@@ -47,3 +47,12 @@ def parse_pythons(pairs: tuple[str, ...]) -> dict[str, Path]:
             raise UsageError(f"--python {pair!r}: there is no file {path}.")
         found[name] = Path(path)
     return found
+
+
+def refuse_beside(why: str, *free: str) -> None:
+    """Raise UsageError where an option is given that is not among the free ones, as it would say nothing."""
+    context = click.get_current_context()
+    for parameter in context.command.params:
+        given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
+        if given and parameter.name not in free:
+            raise UsageError(f"{why}: leave out {parameter.opts[0]}.")

@@ -13,6 +13,7 @@ from bench.cli_options import (
     own_python,
     parse_pythons,
     precision,
+    refuse_beside,
     sample,
     where_data,
     where_results,
@@ -90,6 +91,7 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
 )  # fmt: skip
 @offline
 @click.option("--resume", metavar="RUN", help="Go on with a comparison that was interrupted.")
+@click.option("--again", metavar="RUN", help="Measure nothing: judge the blocks of a comparison again.")
 def ab(
     *,
     base: tuple[str, ...],
@@ -104,6 +106,7 @@ def ab(
     environments: Path | None,
     offline: bool,
     resume: str | None,
+    again: str | None,
     **what: Any,
 ) -> int:
     """Measure two sides side by side, confirm what seems worse, and judge; 0 fine, 1 worse, 3 undecided."""
@@ -111,14 +114,16 @@ def ab(
     from rich.console import Console
 
     from bench import ab as measuring
+    from bench.ab_records import find_ab, read_ab
     from bench.datasets import cache_dir
-    from bench.gate import judge_all
     from bench.plan import parse_budget
     from bench.progress import make_display
-    from bench.report import comparison
     from bench.sides import parse_side
 
     console = Console()
+    if again is not None:
+        refuse_beside("--again measures nothing", "again", "results")
+        return _show(read_ab(find_ab(results, again)), console)
     asked = measuring.Asking(
         base=parse_side(base), head=parse_side(head), budget_s=parse_budget(budget),
         first_blocks=blocks, most_blocks=max(blocks, most_blocks), confirm_blocks=confirm_blocks,
@@ -130,6 +135,14 @@ def ab(
     )
     with make_display(console) as display:
         measured = measuring.measure(asked, folders=folders, resume=resume, offline=offline, display=display)
+    return _show(measured, console)
+
+
+def _show(measured: Any, console: Any) -> int:
+    """Print what a comparison says, write its report, and return the status that it deserves."""
+    from bench.gate import judge_all
+    from bench.report import comparison
+
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)
     comparison.render(view, console)

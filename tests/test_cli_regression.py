@@ -5,6 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from conftest import Call
+from sides_by_side import make_ab, make_block, proven
 from synthetic import make_parity
 from two_runs import (
     CELL,
@@ -14,6 +15,7 @@ from two_runs import (
     save,
 )
 
+from bench.ab_records import append_ab, create_ab
 from bench.runs import RECORDS, Run
 
 BASE = make_side(make_jobs())
@@ -129,3 +131,28 @@ def test_a_record_that_cannot_be_read_is_named_and_never_passes(call: Call, tmp_
 )
 def test_what_cannot_be_compared_side_by_side_is_refused(call: Call, options: tuple[str, ...], words: str):
     call("ab", "--device", "cpu", *options).refused(2, words)
+
+
+def kept(folder: Path, change: float) -> None:
+    ab = make_ab([proven(), *(make_block(number, change=change) for number in range(6))])
+    place = create_ab(folder, ab.header)
+    for record in ab.records:
+        append_ab(place, record)
+
+
+def test_a_comparison_is_judged_again_without_measuring(call: Call, tmp_path: Path):
+    kept(tmp_path / "results", 0.0)
+    said = call("ab", "--again", "ab-x")
+    assert said.status == 0, said
+    assert "No regression." in said.out
+    report = tmp_path / "results" / "ab-x" / "AB.md"
+    assert report.read_text().startswith("# No regression")
+    call("ab", "--again", "ab-x", "--backend", "torch").refused(2, "--again measures nothing", "--backend")
+    call("ab", "--again", "ab-y").refused(2, "did you mean 'ab-x'")
+
+
+def test_a_comparison_that_stopped_before_its_second_series_does_not_pass(call: Call, tmp_path: Path):
+    kept(tmp_path / "results", -0.05)
+    said = call("ab", "--again", "ab-x")
+    assert said.status == 3, said
+    assert "the second does not decide" in " ".join(said.out.split())
