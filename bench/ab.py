@@ -46,7 +46,7 @@ from bench.verify import plan_parity, verify_cells
 
 WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
 """What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
-WINDOWS = 30
+WINDOWS = 24
 WINDOW_S = 0.05
 BLOCKS_ANEW = 3
 """Blocks of a series whose jobs compile all anew, so that the time to compile is known."""
@@ -393,6 +393,7 @@ class Collector:
             window_s=self._header.window_s,
             epochs=epochs,
             time_limit_s=TIME_LIMIT_S,
+            only_last=True,
             compiles_anew=anew,
         )
         task = MeasureTask(

@@ -6,7 +6,7 @@ told that it did not repeat. A cell passes only where a loss as large as the tol
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Literal, TypeAlias
 
@@ -105,7 +105,7 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
     confirmed = tuple(name for name in suspects if enough and again.get(name) == "worse")
     not_repeated = tuple(name for name in suspects if enough and again.get(name) in FINE)
     standing, why = _certain(ab, cell) or _judged(
-        first, series["first"], suspects=suspects, confirmed=confirmed, not_repeated=not_repeated
+        first, series, suspects=suspects, confirmed=confirmed, not_repeated=not_repeated
     )
     work = work_changes(ab.header.base.workloads, ab.header.head.workloads).get(cell.workload)
     if standing == "fine" and work:
@@ -266,19 +266,21 @@ def _certain(ab: Ab, cell: Cell) -> tuple[Standing, str] | None:
 
 def _judged(
     first: Sequence[Finding],
-    blocks: Sequence[AbBlock],
+    series: Mapping[Series, Sequence[AbBlock]],
     *,
     suspects: Sequence[str],
     confirmed: Sequence[str],
     not_repeated: Sequence[str],
 ) -> tuple[Standing, str]:
-    """Return what the figures say: `first` and `blocks` are those of the first series."""
+    """Return what the figures say; `first` are the findings of the first series."""
+    blocks = series["first"]
     if confirmed:
         return "regression", f"{listed(confirmed)} got worse, in both series"
     kinds = {found.measure.name: found.kind for found in first}
     waiting = [name for name in suspects if name not in not_repeated]
     if waiting:
-        return "undecided", f"{listed(waiting)} got worse in the first series, and the second does not decide"
+        but = "the second does not decide" if series["second"] else "is to be measured again"
+        return "undecided", f"{listed(waiting)} got worse in the first series, and {but}"
     open_ = [
         measure.name
         for measure in GATED

@@ -73,6 +73,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     epochs: float
     """Epochs to train and evaluate after the windows, from the initial weights; 0: none."""
     time_limit_s: float
+    only_last: bool = False
+    """Whether training is evaluated at its end alone, where nobody asks for the way there."""
     compiles_anew: bool = True
     """Whether it may use nothing compiled before, so that its first step tells what compiling takes."""
 

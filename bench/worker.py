@@ -172,7 +172,7 @@ def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> No
     if spec.epochs:
         start()
         clock = Stopwatch()
-        learn(backend, batches, workload, dataset, epochs=spec.epochs, emit=emit)
+        learn(backend, batches, workload, dataset, epochs=spec.epochs, only_last=spec.only_last, emit=emit)
         emit(Learned(learn_s=clock.seconds()))
 
 
@@ -235,14 +235,15 @@ def learn(
     dataset: datasets.Dataset,
     *,
     epochs: float,
+    only_last: bool,
     emit: Emit,
 ) -> None:
-    """Train so many epochs; evaluate on the whole test split along the way, untimed."""
+    """Train so many epochs; evaluate on the whole test split along the way, or at the end alone, untimed."""
     trainer = Trainer(backend, batches)
     per_epoch = batches.steps_per_epoch
     test_images = seen_images(workload, dataset.test_images)
     last = max(1, round(epochs * per_epoch))
-    for steps in evaluation_steps(last, per_epoch):
+    for steps in [last] if only_last else evaluation_steps(last, per_epoch):
         if steps:
             trainer.train(steps - trainer.steps)
         test_loss, accuracy = evaluate(backend, test_images, dataset.test_labels)

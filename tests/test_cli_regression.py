@@ -155,4 +155,4 @@ def test_a_comparison_that_stopped_before_its_second_series_does_not_pass(call: 
     kept(tmp_path / "results", -0.05)
     said = call("ab", "--again", "ab-x")
     assert said.status == 3, said
-    assert "the second does not decide" in " ".join(said.out.split())
+    assert "is to be measured again" in " ".join(said.out.split())

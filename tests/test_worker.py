@@ -198,9 +198,24 @@ def test_less_than_a_step_of_an_epoch_is_still_a_step() -> None:
     assert [point.steps for point in points] == [0, 1]
 
 
-def learned(backend: Any, order: Batches, sample: datasets.Dataset, *, epochs: float) -> list[Any]:
+def test_where_nobody_asks_for_the_way_only_the_end_is_evaluated() -> None:
+    ends = [
+        learned(*fakes.backend_on_sample(), epochs=1.0, only_last=only_last) for only_last in (False, True)
+    ]
+    assert len(ends[0]) > 2
+    assert len(ends[1]) == 1
+    last = [(points[-1].steps, points[-1].test_loss) for points in ends]
+    assert last[0] == pytest.approx(last[1])
+
+
+def learned(
+    backend: Any, order: Batches, sample: datasets.Dataset, *, epochs: float, only_last: bool = False
+) -> list[Any]:
     events: list[AnyEvent] = []
-    worker.learn(backend, order, find_workload(fakes.WORKLOAD), sample, epochs=epochs, emit=events.append)
+    worker.learn(
+        backend, order, find_workload(fakes.WORKLOAD), sample,
+        epochs=epochs, only_last=only_last, emit=events.append,
+    )  # fmt: skip
     assert all(isinstance(event, Evaluated) and event.of_epochs >= epochs for event in events)
     return [event.point for event in events if isinstance(event, Evaluated)]
 

@@ -38,7 +38,7 @@ def repository(tmp_path_factory) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("workflows"))
     set_pace(folder, 0.010)
     commit(folder, "base")
-    set_pace(folder, 0.013)
+    set_pace(folder, 0.020)
     commit(folder, "slower")
     return folder
 
