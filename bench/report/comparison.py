@@ -13,7 +13,7 @@ from bench.ab_records import Ab
 from bench.compare import Compared
 from bench.differences import Changed, side_changes
 from bench.gate import CellGate, Gate
-from bench.measures import Finding
+from bench.measures import ACCURACY, FIRST_STEP, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
 from bench.report import clean
 from bench.report.markup import bullets, escape, grid
 from bench.verdicts import cell_name, listed, percent_text
@@ -28,12 +28,8 @@ _OUTCOMES = {
     "regression": "REGRESSION",
     "undecided": "Undecided, which does not pass",
 }
-_LEGEND = (
-    "Change: of head against base. Detectable: the change that would have been found four times in five. "
-    "A change is claimed where it is proven larger than a margin (speed 1 %, first step 5 %, memory and time "
-    "to target 2 %, accuracy 0.5 points); none is where the whole interval keeps off the tolerance (speed "
-    "5 %, first step 50 %, memory 10 %, time to target 25 %, accuracy 2 points); all else is undecided."
-)
+_TOLD = (SPEED, FIRST_STEP, MEMORY, TIME_TO_TARGET, ACCURACY)
+"""Measures whose limits the legend gives; GPU memory has those of memory."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,6 +42,21 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """The row's name, then a cell for each of the heads."""
     changes: tuple[str, ...]
     remarks: tuple[str, ...]
+
+
+def legend() -> str:
+    """Return what the columns mean, with the limits that decide."""
+    margins = ", ".join(f"{one.name} {_limit(one, one.margin)}" for one in _TOLD)
+    tolerances = ", ".join(f"{one.name} {_limit(one, one.tolerance)}" for one in _TOLD)
+    return (
+        "Change: of head against base. Detectable: the change that would have been found four times in five. "
+        f"A change is claimed where it is proven larger than a margin ({margins}); none is where the whole "
+        f"interval keeps off the tolerance ({tolerances}); all else is undecided."
+    )
+
+
+def _limit(measure: Measure, share: float) -> str:
+    return f"{100 * share:g} {'%' if measure.relative else 'points'}"
 
 
 def view_of_runs(compared: Compared) -> View:
@@ -123,7 +134,7 @@ def render(view: View, console: Console) -> None:
         _print_figures(console, [cells for _, cells in group])
         _say(console, "")
     if view.rows:
-        console.print(Text(_LEGEND, style="dim"))
+        console.print(Text(legend(), style="dim"))
         _say(console, "")
     for heading, lines in (
         ("Environment", view.changes),
@@ -163,7 +174,7 @@ def text(view: View) -> str:
         parts += [
             "## Figures",
             grid(("row", *_HEADS), [[name, *cells] for name, cells in view.rows]),
-            _LEGEND,
+            legend(),
         ]
     if view.changes:
         parts += ["## Environment", bullets(view.changes)]
@@ -189,7 +200,7 @@ def _figures(found: Finding) -> tuple[str, ...]:
 def verdict_words(found: Finding) -> str:
     """Return what a finding says: slower, faster, no difference larger than 5 %, undecided."""
     measure = found.measure
-    most = f"{100 * measure.tolerance:g} {'%' if measure.relative else 'points'}"
+    most = _limit(measure, measure.tolerance)
     worse, better = measure.words
     return {
         "worse": worse,
