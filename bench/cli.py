@@ -480,12 +480,12 @@ def report(name: str | None, form: str, results: Path) -> int:
     """Report a run, the newest if none is named."""
     from rich.console import Console
 
-    from bench.report import export, markdown, terminal
+    from bench.report import clean, export, markdown, terminal
     from bench.runs import find_run, read_run
 
     found = read_run(find_run(results, name))
     for line in found.rejected:
-        click.echo(f"bench: {found.folder}: left out, as it cannot be read: {line}", err=True)
+        click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
     match form:
         case "terminal":
             terminal.render(found, Console())

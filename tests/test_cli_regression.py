@@ -156,3 +156,13 @@ def test_a_comparison_that_stopped_before_its_second_series_does_not_pass(call: 
     said = call("ab", "--again", "ab-x")
     assert said.status == 3, said
     assert "is to be measured again" in " ".join(said.out.split())
+
+
+def test_a_line_that_a_report_leaves_out_cannot_act_on_a_terminal(call: Call, tmp_path: Path):
+    saved(tmp_path, BASE, BASE)
+    with (tmp_path / "results" / "base" / RECORDS).open("ab") as file:
+        file.write(b'{"record": "\\u0007red"}\n')
+    said = call("report", "base", "--format", "json")
+    assert said.status == 0, said
+    assert "left out, as it cannot be read" in said.err
+    assert "\a" not in said.err
