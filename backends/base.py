@@ -34,6 +34,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """Whether batches come through the framework's own input pipeline, not from memory on the device."""
     augments: bool = False
     """Whether it trains workloads whose images are augmented."""
+    devices: tuple[Device, ...] = ("cpu", "gpu")
+    """Where it can run."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,9 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Variables its worker is started with; `{scratch}` stands for a folder that is new for every worker, and
     `{compiled}` for one to keep compiled programs in: new as well where the time to compile is measured, else
     the same for all jobs of a cell."""
+    caching_environment: Mapping[str, str] = {}
+    """Further variables, but where the time to compile is measured: they have the framework keep its compiled
+    programs in `{compiled}`, which it does not by itself. Flags join those that the user has set."""
     cpu_environment: Mapping[str, str] = {}
     """Further variables when the job runs on the CPU."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")

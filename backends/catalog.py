@@ -38,6 +38,7 @@ TENSORFLOW = BackendInfo(
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else TensorFlow takes all of the GPU's memory at the start
     },
+    caching_environment={"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory={compiled}"},
 )
 
 TORCH = BackendInfo(
@@ -49,6 +50,7 @@ TORCH = BackendInfo(
         Mode(name="eager", summary="every operation is called from Python", taught=True, augments=True),
         Mode(name="compile", summary="a whole step compiled by torch.compile, its update too"),
         Mode(name="compile-loop", summary="as compile, four steps to a call"),
+        Mode(name="cuda-graphs", summary="as compile, a step replayed as a CUDA graph", devices=("gpu",)),
         Mode(
             name="dataloader", summary="eager, its batches through torch.utils.data.DataLoader", pipeline=True
         ),
@@ -73,6 +75,10 @@ JAX = BackendInfo(
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory
     cpu_environment={"JAX_PLATFORMS": "cpu"},
+    caching_environment={
+        "JAX_COMPILATION_CACHE_DIR": "{compiled}",
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # what compiles in less than a second is kept too
+    },
 )
 
 
@@ -88,6 +94,7 @@ def _keras(engine: BackendInfo) -> BackendInfo:
         ),
         environment={**engine.environment, **TENSORFLOW.environment, "KERAS_BACKEND": engine.name},
         cpu_environment=engine.cpu_environment,
+        caching_environment=engine.caching_environment,
         gpu_precisions=(),
         on_request=True,
     )

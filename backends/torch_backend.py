@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from backends.base import Params, State, TrainingData
 from backends.torch_augmentation import augment
+from backends.torch_graphs import GraphedStep, record_cuda_graph
 from backends.torch_instruments import StepClock, counted_flops, measure_peak
 from backends.torch_optimizers import Foreach, TorchOptim
 from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
@@ -31,7 +32,7 @@ from bench.specs import (
     Workload,
 )
 
-COMPILED = ("compile", "compile-loop")
+COMPILED = ("compile", "compile-loop", "cuda-graphs")
 EVALUATION_BATCH = 1000
 GATHERED_STEPS = 8
 """Steps whose images are gathered and scaled together: a call of an operation takes as long as its work."""
@@ -47,6 +48,8 @@ class TorchBackend:
         self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
     ) -> None:
         self._device = find_device(device)
+        if mode == "cuda-graphs" and self._device.type != "cuda":
+            raise UnavailableError("mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile")
         set_precision(precision)
         # An autocast that is not enabled would take a twentieth of a small step.
         half = torch.autocast(self._device.type, torch.bfloat16)
@@ -82,6 +85,8 @@ class TorchBackend:
             torch.compiler.reset()
             self._step = torch.compile(self._whole_step, dynamic=False, fullgraph=True)
             self._loop = torch.compile(self._whole_loop, dynamic=False, fullgraph=True)
+        if mode == "cuda-graphs":
+            self._step = GraphedStep(self._step, self.changed_by_a_step(), record_cuda_graph)
 
     # Training
 
@@ -166,6 +171,10 @@ class TorchBackend:
     def _whole_loop(self, images: Tensor, labels: Tensor) -> Tensor:
         batches = zip(images.chunk(LOOP_STEPS), labels.chunk(LOOP_STEPS), strict=True)
         return torch.stack([self._whole_step(*batch) for batch in batches])
+
+    def changed_by_a_step(self) -> list[Tensor]:
+        """Return all tensors that a compiled step changes."""
+        return [*self._network.state_dict().values(), *self._optimizer.state_tensors()]
 
     def _loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast:

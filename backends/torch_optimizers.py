@@ -80,6 +80,10 @@ class Foreach:
         self._slots = {slot: [torch.zeros_like(p) for p in self._parameters] for slot in slots}
         self.reset()
 
+    def state_tensors(self) -> list[Tensor]:
+        """Return what an update changes beside the parameters."""
+        return [self._step, *(value for values in self._slots.values() for value in values)]
+
     def reset(self) -> None:
         """Forget all steps; in place, as what is compiled holds on to these tensors."""
         self._step.zero_()

@@ -385,8 +385,9 @@ def list_(pythons: tuple[str, ...]) -> None:
             state = f"not installed: {', '.join(missing).replace('|', ' or ')}"
         click.echo(f"  {info.name:<18}{info.title}: {state}")
         for mode in info.modes:
-            taught = " (what its documentation teaches)" if mode.taught else ""
-            click.echo(f"    {mode.name:<16}{mode.summary}{taught}")
+            note = " (what its documentation teaches)" if mode.taught else ""
+            note += "" if "cpu" in mode.devices else " (on a GPU)"
+            click.echo(f"    {mode.name:<16}{mode.summary}{note}")
     for reason in registry.broken.values():
         click.echo(f"  {reason}")
     click.echo("\nPresets")

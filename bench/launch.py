@@ -18,7 +18,7 @@ import msgspec
 
 from backends.base import BackendInfo
 from bench.machine import tuning_variables
-from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, Started, Task
+from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started, Task
 from bench.records import Status
 from bench.specs import Device
 
@@ -66,7 +66,8 @@ def worker_environment(
 ) -> dict[str, str]:
     """Return the variables a worker is started with: those allowed through, then the backend's own.
 
-    `compiled` is where compiled programs are kept; by default in the scratch folder.
+    `compiled` is where compiled programs are kept; without it nothing is found compiled, and what a framework
+    keeps of itself goes to the scratch folder.
     """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
     environment |= KEPT_MEMORY
@@ -75,12 +76,23 @@ def worker_environment(
     if device == "cpu":
         environment |= info.cpu_environment
         environment["CUDA_VISIBLE_DEVICES"] = ""  # a job on the CPU must not even see a GPU
+    for name, value in info.caching_environment.items() if compiled else ():
+        flags = environment.get(name, "") if name.endswith("_FLAGS") else ""
+        environment[name] = f"{flags} {value}".strip()
     if hash_seed is not None:
         environment["PYTHONHASHSEED"] = str(hash_seed)
     folders = {"{scratch}": scratch, "{compiled}": compiled or scratch / "compiled"}
     for mark, folder in folders.items():
         environment = {name: value.replace(mark, str(folder)) for name, value in environment.items()}
     return environment
+
+
+def kept_compiled(task: Task, asked: Path | None, scratch: Path) -> Path | None:
+    """Return where compiled programs are kept: where it is asked for, else nowhere by what measures.
+
+    Other tasks, which may build a network more than once, keep them for themselves.
+    """
+    return asked if asked is not None or isinstance(task, MeasureTask) else scratch / "compiled"
 
 
 def run_worker(
@@ -135,7 +147,7 @@ class Worker:
                 self._device,
                 self._scratch,
                 hash_seed=self._hash_seed,
-                compiled=self._compiled,
+                compiled=kept_compiled(self._task, self._compiled, self._scratch),
             )
             self._started = time.monotonic()
             self._process, self._channel = _start(self._task, self._python, environment, self._output)

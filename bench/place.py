@@ -13,7 +13,7 @@ from bench.prepare import Asked, Available, choose_backends, choose_device, prep
 from bench.progress import Display
 from bench.protocol import DataSource
 from bench.registry import find_backends
-from bench.specs import Cell, Precision, Workload
+from bench.specs import Cell, Device, Precision, Workload
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +54,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
                 Cell(
                     workload=workload.name,
                     backend=name,
-                    mode=_mode(available.infos[name], mode, workload),
+                    mode=_mode(available.infos[name], mode, workload, found),
                     device=found,
                     precision=precision,
                 )
@@ -66,11 +66,13 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def _mode(info: BackendInfo, asked: str | None, workload: Workload) -> str:
-    modes = {mode.name: mode for mode in info.modes}
+def _mode(info: BackendInfo, asked: str | None, workload: Workload, device: Device) -> str:
+    modes = {mode.name: mode for mode in info.modes if device in mode.devices}
     name = asked or info.taught_mode
     if name not in modes:
-        raise unknown(f"mode of {info.name}", name, list(modes), "bench list shows all")
+        raise unknown(
+            f"mode of {info.name} on the {device.upper()}", name, list(modes), "bench list shows all"
+        )
     if workload.augmentation is not None and not modes[name].augments:
         able = ", ".join(mode.name for mode in info.modes if mode.augments) or "none"
         raise UsageError(

@@ -118,8 +118,8 @@ def parse_sweep(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str) -> list[str]:
-    """Return the modes of one backend that are to run: those asked for, else those of the preset.
+def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, device: Device) -> list[str]:
+    """Return the modes of one backend that are to run there: those asked for, else those of the preset.
 
     `all`, `taught` and `pipeline` may be asked for in place of names.
     """
@@ -127,10 +127,13 @@ def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str) -> 
     return [
         mode.name
         for mode in info.modes
-        if mode.name in wanted
-        or "all" in wanted
-        or (mode.taught and "taught" in wanted)
-        or (mode.pipeline and "pipeline" in wanted)
+        if device in mode.devices
+        and (
+            mode.name in wanted
+            or "all" in wanted
+            or (mode.taught and "taught" in wanted)
+            or (mode.pipeline and "pipeline" in wanted)
+        )
     ]
 
 
@@ -148,14 +151,16 @@ def choose_cells(
 
     `named` says whether the backends were named by the user, rather than being all there are.
     """
-    known = sorted({mode.name for info in backends for mode in info.modes} | {"all", "taught", "pipeline"})
+    here = {mode.name for info in backends for mode in info.modes if device in mode.devices}
+    known = sorted(here | {"all", "taught", "pipeline"})
     for mode in modes:
         if mode not in known:
-            raise unknown("mode", mode, known, f"modes of {', '.join(info.name for info in backends)}")
-    chosen = {info.name: choose_modes(info, modes, preset_modes) for info in backends}
+            whose = f"modes of {', '.join(info.name for info in backends)} on the {device.upper()}"
+            raise unknown("mode", mode, known, whose)
+    chosen = {info.name: choose_modes(info, modes, preset_modes, device) for info in backends}
     for info in backends:
         if named and not chosen[info.name]:
-            own = ", ".join(mode.name for mode in info.modes)
+            own = ", ".join(choose_modes(info, ["all"], preset_modes, device))
             raise UsageError(f"backend {info.name!r} has no mode {', '.join(modes)}; it has: {own}.")
     return tuple(
         Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision)

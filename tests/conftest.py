@@ -82,11 +82,9 @@ def in_process(info: BackendInfo, target: str, argument: Any, *, limit_s: float 
     """
     with tempfile.TemporaryDirectory(prefix="samework-test-") as scratch:
         result = Path(scratch) / "result.json"
-        environment = worker_environment(info, "cpu", Path(scratch))
+        # Checks build the same small networks over and over: each is compiled once.
+        environment = worker_environment(info, "cpu", Path(scratch), compiled=Path(scratch) / "compiled")
         environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-        # Checks build the same small networks over and over; JAX alone would compile each of them anew.
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(Path(scratch) / "jax")
-        environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, target, json.dumps(argument), str(result)],
             check=False,

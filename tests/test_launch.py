@@ -15,7 +15,7 @@ from fakes import task_for
 
 from backends.base import BackendInfo
 from bench import launch
-from bench.launch import KEPT_MEMORY, Outcome, run_worker, worker_environment
+from bench.launch import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
 from bench.protocol import (
     AnyEvent,
     Described,
@@ -25,6 +25,7 @@ from bench.protocol import (
     Imported,
     MeasureTask,
     Started,
+    VerifyTask,
     WarmedUp,
 )  # fmt: skip
 
@@ -290,6 +291,29 @@ def test_compiled_programs_are_kept_where_they_are_told_to_be_or_in_the_scratch_
     assert worker_environment(backend, "cpu", tmp_path)["FAKE_CACHE"] == f"{tmp_path}/compiled/programs"
     found = worker_environment(backend, "cpu", tmp_path, compiled=tmp_path / "kept")
     assert found["FAKE_CACHE"] == f"{tmp_path}/kept/programs"
+
+
+def test_a_framework_keeps_compiled_programs_only_where_they_are_to_be_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--users=own")
+    caching = {"FAKE_CACHE": "{compiled}/programs", "XLA_FLAGS": "--cache={compiled}"}
+    backend = fakes.info("fake", "fakes:Steady", caching_environment=caching)
+    anew = worker_environment(backend, "cpu", tmp_path)
+    assert "FAKE_CACHE" not in anew
+    assert anew["XLA_FLAGS"] == "--users=own"
+    kept = worker_environment(backend, "cpu", tmp_path, compiled=tmp_path / "kept")
+    assert kept["FAKE_CACHE"] == f"{tmp_path}/kept/programs"
+    assert kept["XLA_FLAGS"] == f"--users=own --cache={tmp_path}/kept"
+
+
+def test_what_measures_compiles_anew_unless_told_where_and_other_tasks_once(tmp_path: Path) -> None:
+    measuring, verifying = task_for(fakes.STEADY), VerifyTask(backend=fakes.STEADY, cases=())
+    kept = tmp_path / "kept"
+    assert kept_compiled(measuring, None, tmp_path) is None
+    assert kept_compiled(measuring, kept, tmp_path) == kept
+    assert kept_compiled(verifying, None, tmp_path) == tmp_path / "compiled"
+    assert kept_compiled(verifying, kept, tmp_path) == kept
 
 
 def test_a_backends_own_variables_win_over_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from itertools import pairwise, permutations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -129,7 +130,18 @@ def cells(modes: tuple[str, ...] = (), preset_modes: str = "taught", named: bool
     ],
 )
 def test_the_modes_of_a_backend(asked, preset_modes, expected):
-    assert choose_modes(BLUE, asked, preset_modes) == expected
+    assert choose_modes(BLUE, asked, preset_modes, "cpu") == expected
+
+
+def test_a_mode_runs_only_where_it_can():
+    graphs = Mode(name="graphs", summary="of a GPU", devices=("gpu",))
+    info = msgspec.structs.replace(RED, modes=(*RED.modes, graphs))
+    assert choose_modes(info, ["all"], "taught", "cpu") == ["eager", "compile"]
+    assert choose_modes(info, ["all"], "taught", "gpu") == ["eager", "compile", "graphs"]
+    with pytest.raises(UsageError, match="'graphs'") as refused:
+        cells(("graphs",), backends=[info, BLUE])
+    assert "on the CPU" in str(refused.value)
+    assert "eager" in str(refused.value)
 
 
 def test_cells_are_every_workload_by_every_chosen_mode():

@@ -21,6 +21,7 @@ import pytest
 from conftest import INFOS
 from scipy.stats import bootstrap, trim_mean
 
+from backends.base import BackendInfo
 from bench import datasets
 from bench.launch import worker_environment
 from bench.statistics import TRIMMED
@@ -152,8 +153,13 @@ def cells() -> list[Any]:
             marks=pytest.mark.framework(name),
         )
         for name, workload, batch in groups()
-        for mode in (*(mode.name for mode in INFOS[name].modes if not mode.pipeline), "best")
+        for mode in (*resident_modes(INFOS[name]), "best")
     ]
+
+
+def resident_modes(info: BackendInfo) -> list[str]:
+    """Return the modes that train on the CPU from memory: those that have a loop by hand."""
+    return [mode.name for mode in info.modes if "cpu" in mode.devices and not mode.pipeline]
 
 
 def ratio_of(differences: np.ndarray) -> tuple[float, float, float]:

@@ -1,0 +1,60 @@
+"""A recorded step trains as the step does. What records is played here, as CUDA graphs need a GPU."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import INFOS, in_process
+
+from bench.specs import Architecture, ConvBlock, OptimizerSpec, Workload
+
+pytestmark = pytest.mark.framework("torch")
+
+NORMALISED = Architecture(convs=(ConvBlock(filters=4, kernel=3, normalise=True),), hidden=(6,))
+WARM_UP = 3
+
+
+def played(step: Any) -> Any:
+    """Record as on a GPU: warming up changes what a step changes, and the loss keeps its place in memory."""
+    for _ in range(WARM_UP):
+        loss = step().clone()
+    return lambda: loss.copy_(step()), loss
+
+
+def both(_: object) -> list[dict[str, Any]]:
+    """Return what a plain step and a recorded one gave; called in a child process."""
+    return [trained(recorded=recorded) for recorded in (False, True)]
+
+
+def trained(*, recorded: bool) -> dict[str, Any]:
+    """Return the losses of two trainings and the states that they ended in."""
+    from test_torch_backend import INFO, data, order
+
+    from backends.torch_backend import TorchBackend
+    from backends.torch_graphs import GraphedStep
+    from bench.initial import initial_params
+
+    spec = OptimizerSpec(name="adam", learning_rate=0.01, decay_rate=0.5, decay_steps=4)
+    workload = Workload(
+        name="noise", dataset="noise", architecture=NORMALISED, optimizer=spec, batch_size=order(1).shape[1]
+    )
+    backend = TorchBackend(workload, data(), mode="compile", device="cpu", precision="fp32")
+    backend._step = backend._whole_step  # compiled it would compute the same, and take half a minute more
+    if recorded:
+        backend._step = GraphedStep(backend._step, backend.changed_by_a_step(), played)
+    losses, states = [], []
+    for _ in range(2):  # loading makes all new in place, where the graph finds it
+        backend.load_params(initial_params(NORMALISED, INFO, seed=5))
+        losses += backend.train_steps(order(6)).tolist()
+        states.append({key: value.tolist() for key, value in backend.save_state().items()})
+    return {"losses": losses, "states": states}
+
+
+def test_a_recorded_step_trains_as_the_step_does():
+    plain, recorded = in_process(INFOS["torch"], "test_torch_graphs:both", None)
+    assert len(set(plain["losses"])) == 6
+    assert recorded["losses"] == plain["losses"]
+    for found, expected in zip(recorded["states"], plain["states"], strict=True):
+        assert list(found) == list(expected)
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
