@@ -65,6 +65,11 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is the reference: measured only when named, and never ranked."""
 
     @property
+    def packages(self) -> tuple[str, ...]:
+        """Every name that a distribution it needs goes by."""
+        return tuple(name for names in self.distributions for name in names.split("|"))
+
+    @property
     def taught_mode(self) -> str:
         return next(mode.name for mode in self.modes if mode.taught)
 

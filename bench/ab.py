@@ -8,14 +8,17 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
 import msgspec
 
+from backends.base import BackendInfo
 from bench.ab_records import (
+    ONLY_IN_BASE,
+    ONLY_IN_HEAD,
     Ab,
     AbBlock,
     AbHeader,
@@ -29,17 +32,17 @@ from bench.ab_records import (
 )
 from bench.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
-from bench.gate import Next, judge_cell, next_step, trains
+from bench.gate import Next, compiles_anew, judge_cell, next_step, trains
 from bench.jobs import job_record
 from bench.machine import capture_environment, source_state
-from bench.plan import balanced_order, choose_cells
+from bench.plan import SMALLEST_TRAINING, balanced_order, choose_cells
 from bench.prepare import choose_device, prepare_data
 from bench.progress import Display
 from bench.protocol import AnyEvent, Evaluated, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec, ParityRecord
 from bench.registry import find_backends, installed_versions, interpreter
 from bench.run import Split
-from bench.sides import Side, SideHere, SideName, SideSpec, describe
+from bench.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
 from bench.specs import Cell, Device, Precision
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells
@@ -48,19 +51,14 @@ WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
 """What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
 WINDOWS = 24
 WINDOW_S = 0.05
-BLOCKS_ANEW = 3
-"""Blocks of a series whose jobs compile all anew, so that the time to compile is known."""
 TRAINING_S = 4.0
 """About how long a training for accuracy takes: equal starts and batches tell a wrong rate or label early."""
 MOST_EPOCHS = 1.0
-SMALLEST_TRAINING = 0.05
-"""Of an epoch."""
 SECOND_SEEDS = 1000
 """Where the seeds of the second series begin: it shares none with the first."""
 BLOCK_GUESS_S = 15.0
 """What a block is thought to take before any has run."""
 TIME_LIMIT_S = 300.0
-_SIDES: tuple[SideName, SideName] = ("base", "head")
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,20 +94,20 @@ def measure(asked: Asking, *, folders: Folders, resume: str | None, offline: boo
     """
     device = choose_device(asked.device)
     sides = make_sides(asked, device, folders=folders, display=display)
-    if resume is None:
-        begun = None
-        header = _new_header(asked, device, sides)
-    else:
+    header = _new_header(asked, device, sides)
+    begun = None
+    if resume is not None:
         begun = read_ab(find_ab(folders.results, resume))
-        header = begun.header
-        _refuse_others(header, sides)
+        _refuse_others(begun.header, header)
+        # The budget is what this sitting may take.
+        header = msgspec.structs.replace(begun.header, budget_s=asked.budget_s)
     splits = prepare_data(
         header.base.workloads, cache=folders.data, sample=header.sample, limit=None, offline=offline,
         display=display,
     )  # fmt: skip
     folder = create_ab(folders.results, header) if begun is None else begun.folder
     display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
-    for name in _SIDES:
+    for name in SIDES:
         display.say(f"  {name}: {in_words(header.side(name))}")
     for cell, why in header.missing.items():
         display.say(f"  {cell}: {why}")
@@ -149,6 +147,7 @@ def make_sides(
         )
     registry = find_backends()
     known = {info.name: info for info in registry.frameworks()}
+    _refuse_mistaken_variables(specs.values(), registry.backends.values())
     if asked.backends:
         names = list(dict.fromkeys(asked.backends))
         for name in names:
@@ -165,6 +164,17 @@ def make_sides(
     }
 
 
+def _refuse_mistaken_variables(specs: Iterable[SideSpec], infos: Iterable[BackendInfo]) -> None:
+    """Raise UsageError for a version that was written as a variable: both sides would be the same."""
+    packages = {name for info in infos for name in (info.name, *info.packages)}
+    for spec in specs:
+        for name, value in spec.variables.items():
+            if name.lower() in packages or value.startswith("="):
+                raise UsageError(
+                    f"{name}={value} would set a variable; a version is written {name}=={value.strip('= ')}."
+                )
+
+
 def _make_side(
     name: SideName,
     spec: SideSpec,
@@ -179,9 +189,7 @@ def _make_side(
         source = PROJECT
         commit, dirty = source_state(source)
     else:
-        code = folders.environments / "code"
-        code.mkdir(parents=True, exist_ok=True)
-        source, commit = fetch_code(spec.revision, code)
+        source, commit = fetch_code(spec.revision, folders.environments / "code")
         dirty = False
     registry = find_backends()
     pythons: dict[str, Path] = {}
@@ -215,6 +223,7 @@ def _here(side: Side, cells: Sequence[Cell]) -> SideHere:
         asked=side.spec.asked,
         commit=side.commit,
         dirty=side.dirty,
+        code=code_digest(side.source),
         variables=dict(side.spec.variables),
         pins=dict(side.spec.pins),
         backends=tuple(
@@ -247,10 +256,19 @@ def _new_header(asked: Asking, device: Device, sides: Mapping[SideName, Side]) -
     for name in asked.workloads:
         if name not in known:
             raise unknown("workload", name, sorted(known), "bench list shows all")
-    base, head = (_cells(sides[name], asked, device) for name in _SIDES)
+    for side in sides.values():
+        for name in asked.workloads:
+            if name in side.described.workloads and not side.described.workloads[name].matched:
+                raise UsageError(
+                    f"{name} trains by each framework's own defaults, which are held to no reference, so it "
+                    f"could never pass. Take {name.removesuffix('-defaults')}."
+                )
+    base, head = (_cells(sides[name], asked, device) for name in SIDES)
     cells = tuple(cell for cell in base if cell in head)
-    missing = {str(cell): "only in base" for cell in base if cell not in head}
-    missing |= {str(cell): "only in head" for cell in head if cell not in base}
+    missing = {str(cell): ONLY_IN_BASE for cell in base if cell not in head}
+    missing |= {str(cell): ONLY_IN_HEAD for cell in head if cell not in base}
+    if not asked.backends and not asked.base.pins and not asked.head.pins:
+        missing |= _unasked(sides)
     now = datetime.now(UTC)
     return AbHeader(
         run_id=f"ab-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
@@ -271,19 +289,39 @@ def _new_header(asked: Asking, device: Device, sides: Mapping[SideName, Side]) -
     )
 
 
-def _refuse_others(header: AbHeader, sides: Mapping[SideName, Side]) -> None:
-    """Raise RecordError where this is another machine, or the sides are not those it was begun with."""
-    here = capture_environment()
-    if not header.environment.same_machine(here):
+def _unasked(sides: Mapping[SideName, Side]) -> dict[str, str]:
+    """Return, and why, the frameworks that are not compared as one side lacks them or broke them."""
+    base, head = (sides[name].described for name in SIDES)
+    before, now = (
+        {info.name for info in one.backends.values() if not (info.on_request or info.reference)}
+        for one in (base, head)
+    )
+    compared = set(sides["head"].pythons)
+    found = dict.fromkeys(sorted(now - before - compared), ONLY_IN_HEAD)
+    found |= dict.fromkeys(sorted(before - compared), ONLY_IN_BASE)
+    return found | {name: why for name, why in head.broken.items() if name not in base.broken}
+
+
+def _refuse_others(begun: AbHeader, now: AbHeader) -> None:
+    """Raise RecordError where this is another machine, or something else is asked than was begun."""
+    if not begun.environment.same_machine(now.environment):
         raise RecordError(
-            f"{header.run_id} was begun on another machine ({header.environment.in_words()}); "
-            f"this is {here.in_words()}. Start a new comparison."
+            f"{begun.run_id} was begun on another machine ({begun.environment.in_words()}); "
+            f"this is {now.environment.in_words()}. Start a new comparison."
         )
-    for name, side in sides.items():
-        if _here(side, header.cells) != header.side(name):
+    for name in SIDES:
+        before, here = begun.side(name), now.side(name)
+        if before != here:
+            edited = "; its code has been edited since" if in_words(before) == in_words(here) else ""
             raise RecordError(
-                f"{header.run_id} was begun with another {name}: {in_words(header.side(name))}; "
-                f"here it is {in_words(_here(side, header.cells))}. Start a new comparison."
+                f"{begun.run_id} was begun with another {name}: {in_words(before)}; "
+                f"here it is {in_words(here)}{edited}. Start a new comparison."
+            )
+    for what in ("cells", "first_blocks", "most_blocks", "confirm_blocks", "sample"):
+        if getattr(begun, what) != getattr(now, what):
+            raise UsageError(
+                f"{begun.run_id} was begun with other {what.replace('_', ' ')}. Go on with the same command "
+                "and --resume, or start a new comparison."
             )
 
 
@@ -298,8 +336,7 @@ class Collector:
     ) -> None:
         self._ab, self._sides, self._splits, self._display = so_far, sides, splits, display
         self._header = so_far.header
-        spent_s = sum(block.wall_s for block in so_far.blocks)
-        self._begun = time.monotonic() - spent_s
+        self._begun = time.monotonic()
 
     def run(self) -> None:
         with tempfile.TemporaryDirectory(prefix="samework-compiled-") as folder:
@@ -323,7 +360,8 @@ class Collector:
 
     def _prove_parity(self) -> None:
         """Hold every cell of head to the reference; what base computes is no concern of a gate."""
-        proven = {one.parity.cell for one in self._ab.parity}
+        # What ran out of time or memory may not do so again.
+        proven = {one.parity.cell for one in self._ab.parity if one.parity.ok or one.parity.checks}
         head = self._sides["head"]
         workloads = head.described.workloads
         cells = [
@@ -347,8 +385,8 @@ class Collector:
         )
 
     def _run_block(self, cell: Cell, series: Series) -> None:
-        number = len(self._ab.blocks_of(cell, series))
-        names = [_SIDES[place] for place in balanced_order(2, number)]
+        number = 1 + max((block.block for block in self._ab.blocks_of(cell, series)), default=-1)
+        names = [SIDES[place] for place in balanced_order(2, number)]
         epochs = self._epochs(cell) if trains(self._ab, cell, series) else 0.0
         self._show(cell, series, number)
         started_at, began = datetime.now(UTC).isoformat(), time.monotonic()
@@ -379,7 +417,7 @@ class Collector:
         self, cell: Cell, name: SideName, *, series: Series, number: int, place: int, epochs: float
     ) -> BlockJob:
         side = self._sides[name]
-        anew = number < BLOCKS_ANEW
+        anew = compiles_anew(self._ab, cell, series)
         kept = self._compiled / f"{cell.workload}.{cell.backend}.{cell.mode}.{name}"
         spec = JobSpec(
             job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{series}.{number}.{name}",

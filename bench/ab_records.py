@@ -18,6 +18,8 @@ from bench.specs import Cell
 HEADER = "ab.json"
 BLOCKS = "blocks.jsonl"
 
+ONLY_IN_BASE, ONLY_IN_HEAD = "only in base", "only in head"
+
 Series: TypeAlias = Literal["first", "second"]
 """The second is measured only of what the first found worse, and is judged by itself."""
 
@@ -43,7 +45,7 @@ class AbHeader(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[Cell, ...]
     """Those that both sides have."""
     missing: dict[str, str]
-    """Of cells that only one side has, by their names, which it is."""
+    """Of cells and backends that one side has not, by their names, why."""
     base: SideHere
     head: SideHere
     environment: Environment

@@ -1,13 +1,14 @@
 """The command line: reads what the user asks, calls the part that does it, and turns errors into exit status.
 
 0 all is well; 1 a measured failure (parity lost, a target missed that was demanded, a self-test failed, two
-runs that contradict each other, a regression); 2 wrong usage; 3 something could not be measured, or told; 130
-interrupted.
+runs that contradict each other, a regression); 2 wrong usage; 3 something could not be measured, or told; 70
+a fault of this program; 130 interrupted.
 """
 
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ import click
 
 from bench import __version__, cli_export, cli_history, cli_recipes, cli_regression
 from bench.cli_options import (
+    EXIT_FAULT,
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -30,6 +32,7 @@ from bench.cli_options import (
     where_results,
 )
 from bench.errors import BenchError, RecordError, UsageError
+from bench.text import clean, clean_lines
 
 _SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
 """Parameters that say nothing of what is measured, and so may stand beside --resume."""
@@ -54,13 +57,17 @@ def main() -> NoReturn:
         click.echo(f"bench: {error.format_message()}{hint}", err=True)
         status = error.exit_code
     except BenchError as error:
-        click.echo(f"bench: {error}", err=True)
+        # A name in it may come from a folder or a file, and hold what a terminal obeys.
+        click.echo(f"bench: {clean_lines(str(error))}", err=True)
         status = error.exit_status
     except (BrokenPipeError, SystemExit) as ended:
         if not isinstance(ended.__context__ if isinstance(ended, SystemExit) else ended, BrokenPipeError):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0  # that the reader has gone is not our failure; rich makes it a SystemExit
+    except Exception:  # a fault of this program, whose status must not be that of a measured failure
+        traceback.print_exc()
+        status = EXIT_FAULT
     sys.exit(status or 0)
 
 
@@ -178,7 +185,8 @@ def run(
         available = prepare.backends_of_run(find_backends(), header, asked.pythons)
         begun = prepare.resumed_run(folder, available)
         for line in begun.rejected:
-            click.echo(f"bench: {folder}: moved to {QUARANTINE}, as it cannot be read: {line}", err=True)
+            said = f"{folder}: moved to {QUARANTINE}, as it cannot be read: {line}"
+            click.echo(f"bench: {clean(said)}", err=True)
     with make_display(console) as display:
         splits = prepare.prepare_data(
             workloads, cache=cache_dir(data), sample=sample, limit=dataset_limit, offline=offline,
@@ -200,7 +208,7 @@ def run(
             return EXIT_INTERRUPTED
     finished = read_run(current.folder)
     terminal.render(finished, console)
-    console.print(f"Report: {markdown.write(finished)}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {markdown.write(finished)}", soft_wrap=True, highlight=False, markup=False)
     return _status(summarise(finished), require_target=require_target)
 
 
@@ -304,7 +312,9 @@ def selftest(
         measured = read_selftest(find_selftest(results, again))
     found = calibrate(measured)
     reporting.render(measured, found, console)
-    console.print(f"Report: {reporting.write(measured, found)}", soft_wrap=True, highlight=False)
+    console.print(
+        f"Report: {reporting.write(measured, found)}", soft_wrap=True, highlight=False, markup=False
+    )
     return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.standing]
 
 
@@ -481,8 +491,9 @@ def report(name: str | None, form: str, results: Path) -> int:
     """Report a run, the newest if none is named."""
     from rich.console import Console
 
-    from bench.report import clean, export, markdown, terminal
+    from bench.report import export, markdown, terminal
     from bench.runs import find_run, read_run
+    from bench.text import clean
 
     found = read_run(find_run(results, name))
     for line in found.rejected:

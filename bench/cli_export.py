@@ -28,8 +28,8 @@ class _WithFormats(click.Command):
 def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
     """Write a run, the newest if none is named, in the format of another tool."""
     from bench import exports
-    from bench.report import clean
     from bench.runs import find_run, read_run
+    from bench.text import clean
 
     chosen = exports.find_export(form)
     found = read_run(find_run(results, name))

@@ -25,15 +25,16 @@ def history() -> None:
 )  # fmt: skip
 @where_results
 def add(*, name: str, path: Path, host: str | None, results: Path) -> int:
-    """Append the figures of a run to a file, once."""
+    """Append the figures of a run to a file, once; 3 where it has none."""
     from bench.history import add as append
     from bench.history import entry_of, read_file
-    from bench.report import clean
     from bench.runs import find_run, read_run
+    from bench.text import clean
 
     found = read_run(find_run(results, name))
     for line in found.rejected:
-        click.echo(f"bench: {found.folder}: left out, as it cannot be read: {clean(line)}", err=True)
+        said = f"{found.folder}: left out, as it cannot be read: {line}"
+        click.echo(f"bench: {clean(said)}", err=True)
     entry = entry_of(found, host)
     added = append(path, entry)
     known = read_file(path)
@@ -42,7 +43,10 @@ def add(*, name: str, path: Path, host: str | None, results: Path) -> int:
     what = "added to" if added else "is already in"
     count = len(known.entries)
     click.echo(f"Run {clean(entry.run_id)} {what} {path}, which has {count} run{'' if count == 1 else 's'}.")
-    return 0
+    if any(cell.samples_per_s is not None for cell in entry.cells):
+        return 0
+    click.echo("bench: no row of it has a figure.", err=True)
+    return EXIT_NOT_MEASURED
 
 
 @history.command()
@@ -67,8 +71,8 @@ def show(*, where: Path, measure: Any, output: Path | None) -> int:
     from rich.console import Console
 
     from bench import history as keeping
-    from bench.report import clean
     from bench.report import history as reporting
+    from bench.text import clean
 
     found = keeping.read(where)
     groups = reporting.groups_of(found, measure) if found.entries else []

@@ -8,6 +8,8 @@ from bench.errors import UsageError
 
 EXIT_MEASURED_FAILURE = 1
 EXIT_NOT_MEASURED = 3
+EXIT_FAULT = 70
+"""Of a fault of this program: what <sysexits.h> calls EX_SOFTWARE."""
 EXIT_INTERRUPTED = 130
 
 own_python = click.option(

@@ -17,6 +17,7 @@ from bench.cli_options import (
     sample,
     where_data,
 )
+from bench.text import clean
 
 where_to_run = (
     click.option("--mode", metavar="NAME", help="Mode. [default: the one its documentation teaches]"),
@@ -356,8 +357,8 @@ def notebooks(
         )
     reporting.render(chosen, titles, trainings, console)
     for fault in faults:
-        click.echo(f"bench: {fault}", err=True)
-    console.print(f"Report: {path}", soft_wrap=True, highlight=False)
+        click.echo(f"bench: {clean(fault)}", err=True)
+    console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_NOT_MEASURED if faults else 0
 
 

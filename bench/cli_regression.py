@@ -35,10 +35,14 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
 
     from bench.compare import compare as compare_runs
     from bench.differences import machine_changes
-    from bench.report import clean, comparison
+    from bench.report import comparison
     from bench.runs import find_run, read_run
+    from bench.text import clean
 
-    runs = [read_run(find_run(results, name)) for name in (base, head)]
+    places = [find_run(results, name) for name in (base, head)]
+    if places[0].resolve() == places[1].resolve():
+        raise UsageError(f"{base} and {head} are the same run.")
+    runs = [read_run(place) for place in places]
     machines = [run.header.environment for run in runs]
     if not machines[0].same_machine(machines[1]) and not across_machines:
         changed = "; ".join(one.in_words() for one in machine_changes(*machines)) or "their GPUs' memory"
@@ -148,7 +152,7 @@ def _show(measured: Any, console: Any) -> int:
     comparison.render(view, console)
     path = measured.folder / "AB.md"
     _write(path, comparison.text(view), "--results")
-    console.print(f"Report: {path}", soft_wrap=True, highlight=False)
+    console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return _STATUS[gate.standing]
 
 

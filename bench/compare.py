@@ -72,7 +72,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         outcomes = {one.outcome for one in self.cells if one.outcome is not None}
         if "regression" in outcomes:
             return "regression"
-        return "fine" if outcomes == {"fine"} else "undecided"
+        return "fine" if outcomes == {"fine"} and not self.unreadable else "undecided"
+
+    @property
+    def unreadable(self) -> tuple[str, ...]:
+        """In words, what cannot be read of either run: nothing is known of it, so nothing passes."""
+        return tuple(f"{run.folder}: {line}" for run in (self.base, self.head) for line in run.rejected)
 
 
 def compare(base: Run, head: Run) -> Compared:
@@ -102,8 +107,6 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What one run has of a cell."""
 
     row: CellSummary
-    tried: bool
-    """Whether it has any job: one that has too few or broken ones was in the run, and is not new in head."""
     values: Mapping[str, Mapping[int, float]]
     """By the measure's name, the values by block or by seed."""
     epochs: float | None
@@ -142,7 +145,6 @@ def _evidence(row: CellSummary, standing: Standing, jobs: Sequence[JobRecord], s
     }
     return _Evidence(
         row=row,
-        tried=bool(jobs),
         values=values,
         epochs=row.epochs,
         censored=sum(crossing is None for crossing in learned.crossings.values()) if learned else 0,
@@ -171,7 +173,7 @@ class _Look(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...] = ()
     untold: Mapping[str, str] = {}
     missed: tuple[str, ...] = ()
-    """The measures that base has values enough of, and that could not be compared all the same."""
+    """The measures that base has values of, and that could not be compared."""
 
 
 def _look(
@@ -195,7 +197,7 @@ def _look(
             findings.append(found)
         elif found is not None:
             untold[measure.name] = found
-            if len(base.values[measure.name]) >= FEWEST_VALUES or measure is SPEED:
+            if measure is SPEED or (base.values[measure.name] and not _as_good(measure, base, head)):
                 missed.append(measure.name)
     changed = f"not the same work: {listed([one.in_words() for one in work])}" if work else None
     return _Look(
@@ -203,6 +205,17 @@ def _look(
         findings=tuple(findings),
         untold=untold,
         missed=tuple(missed),
+    )
+
+
+def _as_good(measure: Measure, base: _Evidence, head: _Evidence) -> bool:
+    """Whether seeds too few to judge by came out alike, each as in base: it is little, and no loss."""
+    one, other = base.values[measure.name], head.values[measure.name]
+    return (
+        measure is ACCURACY
+        and base.epochs == head.epochs
+        and one.keys() == other.keys()
+        and all(abs(other[seed] - value) <= measure.margin for seed, value in one.items())
     )
 
 
@@ -234,8 +247,9 @@ def _unmeasured(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome
     ]
     if not lacks:
         return None
-    # What base never tried cannot have got worse; what it has too little of, or neither has, says nothing.
-    new = head is not None and _measured(head.row) and not (base is not None and base.tried)
+    # What base never meant to measure, or could not, cannot have got worse.
+    never = base is None or base.row.status == "unavailable"
+    new = head is not None and _measured(head.row) and never
     return None if new else "undecided", "; ".join(lacks)
 
 
@@ -278,7 +292,9 @@ def _timed_otherwise(measure: Measure, base: _Evidence, head: _Evidence, drift: 
     """Return in words why seconds cannot be compared; None where they can, or are not asked for."""
     if not measure.timed:
         return None
-    if drift is not None and not _steady(drift):
+    if drift is None:
+        return "a run has no canary, which shows whether the machine was the same"
+    if not _steady(drift):
         return f"the machine was not the same, as its canary took {1 + drift:.3f} times as long in head"
     disturbed = [name for name, side in (("base", base), ("head", head)) if side.row.disturbed]
     return f"something else disturbed most blocks of {listed(disturbed)}" if disturbed else None

@@ -42,16 +42,24 @@ def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
         ) from error
     code = folder / commit
     if not code.is_dir():
-        archive = subprocess.run(
-            [*git, "archive", commit, "--", ".", *(f":(exclude){name}" for name in _UNNEEDED)],
-            capture_output=True, check=True,
-        ).stdout  # fmt: skip
-        part = folder / f"{commit}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        with tarfile.open(fileobj=BytesIO(archive)) as tar:
-            tar.extractall(part, filter="data")
-        part.rename(code)
+        try:
+            _extract([*git, "archive", commit, "--", ".", *(f":(exclude){name}" for name in _UNNEEDED)], code)
+        except (OSError, subprocess.CalledProcessError, tarfile.TarError) as error:
+            raise UnavailableError(
+                f"the code of {revision!r} cannot be put into {folder}: {error}"
+            ) from error
     return code, commit
+
+
+def _extract(archiving: Sequence[str], code: Path) -> None:
+    """Extract what a command archives into a folder that is there whole or not at all."""
+    archive = subprocess.run(archiving, capture_output=True, check=True).stdout
+    code.parent.mkdir(parents=True, exist_ok=True)
+    part = code.with_name(f"{code.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    with tarfile.open(fileobj=BytesIO(archive)) as tar:
+        tar.extractall(part, filter="data")
+    part.rename(code)
 
 
 def needs_own(spec: SideSpec, source: Path) -> bool:
@@ -84,9 +92,7 @@ def concerned(spec: SideSpec, infos: Mapping[str, BackendInfo]) -> list[str]:
         name
         for name, info in infos.items()
         if any(
-            pin.startswith(needed) or needed.startswith(pin)
-            for pin in spec.pins
-            for needed in " ".join(info.distributions).replace("|", " ").split()
+            pin.startswith(needed) or needed.startswith(pin) for pin in spec.pins for needed in info.packages
         )
     ]
     return names or list(infos)

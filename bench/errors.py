@@ -35,5 +35,5 @@ class UnavailableError(BenchError):
 def unknown(kind: str, value: str, known: list[str], hint: str) -> UsageError:
     """Return the error for a name that is not among `known`, with the nearest one that is."""
     near = get_close_matches(value, known, n=1)
-    guess = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}."
+    guess = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}."
     return UsageError(f"unknown {kind} {value!r}{guess} ({hint})")

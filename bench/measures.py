@@ -2,7 +2,7 @@
 
 A finding says of one figure of one cell whether the second side, head, is worse than the first, base. A
 change is claimed only where it is proven larger than the measure's margin, and ruled out only where the whole
-95 % interval keeps off its tolerance; all else is undecided. So neither noise nor too few values can pass for
+interval keeps off its tolerance; all else is undecided. So neither noise nor too few values can pass for
 "nothing has changed".
 """
 
@@ -15,6 +15,7 @@ import msgspec
 from bench.statistics import (
     ALPHA,
     Difference,
+    HolmStep,
     detectable_difference,
     holm,
     p_value,
@@ -32,6 +33,8 @@ Kind: TypeAlias = Literal[
 ]
 FINE: tuple[Kind, ...] = ("better", "same", "no worse")
 
+LEFT_OUT = 0.05
+"""What the interval that rules a change out leaves out, of both ends together."""
 FEWEST_VALUES = 3
 """Of blocks or seeds on either side: two have an interval of 12.7 standard errors."""
 
@@ -95,7 +98,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     change: float
     """0.05: head's figure is 5 % larger, or larger by 0.05."""
     low: float
-    """Where the 95 % interval of the change begins."""
+    """Where the interval of the change begins."""
     high: float
     p: float
     """Of the test that the change is no larger than the margin."""
@@ -103,15 +106,23 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The change that would have been found four times in five."""
     values: int
     """Blocks or seeds: where the sides are no pairs, of the side that has fewer."""
+    difference: Difference
+    """What all but the figures of the sides is derived from."""
     kind: Kind
 
 
 def judge(
-    measure: Measure, base: Mapping[int, float], head: Mapping[int, float], *, paired: bool
+    measure: Measure,
+    base: Mapping[int, float],
+    head: Mapping[int, float],
+    *,
+    paired: bool,
+    left_out: float = LEFT_OUT,
 ) -> Finding | None:
     """Judge a figure by its values on both sides, by block or by seed; None where these are too few.
 
     Paired are the values of one number, such as those of one seed; else all of either side (Welch's t test).
+    The interval leaves out `left_out`.
     Raises ValueError for values that are not finite, or not positive where their ratio is asked for.
     """
     if paired:
@@ -130,17 +141,18 @@ def judge(
     return (
         None
         if difference is None
-        else judge_difference(measure, difference, _middle(measure, one), _middle(measure, other))
+        else judge_difference(
+            measure, difference, _middle(measure, one), _middle(measure, other), left_out=left_out
+        )
     )
 
 
-def judge_difference(measure: Measure, difference: Difference, base: float, head: float) -> Finding:
+def judge_difference(
+    measure: Measure, difference: Difference, base: float, head: float, *, left_out: float = LEFT_OUT
+) -> Finding:
     """Judge a difference, of logarithms where the measure is relative: head's less base's."""
-    low, high = (_change(measure, math.log(end)) for end in ratio_interval(difference))
-    # The statistics speak of ratios, exp of a difference; where that is not meant, the difference is its log.
-    margin = measure.margin if measure.relative else math.expm1(measure.margin)
-    p = p_value(difference, margin)
-    detectable = detectable_difference(difference, measure.alpha, margin=margin)
+    low, high = (_change(measure, math.log(end)) for end in ratio_interval(difference, left_out))
+    p = p_value(difference, _margin(measure))
     return Finding(
         measure=measure,
         base=base,
@@ -149,25 +161,37 @@ def judge_difference(measure: Measure, difference: Difference, base: float, head
         low=low,
         high=high,
         p=p,
-        detectable=detectable if measure.relative else math.log1p(detectable),
+        detectable=_detectable(measure, difference, measure.alpha),
         values=difference.blocks,
+        difference=difference,
         kind=_kind(measure, _change(measure, difference.mean), low, high, claimed=p <= measure.alpha),
     )
 
 
 def in_families(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     """Return the findings of many cells, their changes claimed by Holm's method over all of a measure."""
-    claimed: dict[int, bool] = {}
+    steps: dict[int, HolmStep] = {}
     for measure in {found.measure.name: found.measure for found in findings}.values():
         places = [place for place, found in enumerate(findings) if found.measure == measure]
-        steps = holm([findings[place].p for place in places], measure.alpha)
-        claimed |= {place: step.rejected for place, step in zip(places, steps, strict=True)}
+        steps |= zip(places, holm([findings[place].p for place in places], measure.alpha), strict=True)
     return tuple(
         msgspec.structs.replace(
-            found, kind=_kind(found.measure, found.change, found.low, found.high, claimed=claimed[place])
+            found,
+            detectable=_detectable(found.measure, found.difference, steps[place].alpha),
+            kind=_kind(found.measure, found.change, found.low, found.high, claimed=steps[place].rejected),
         )
         for place, found in enumerate(findings)
     )
+
+
+def _margin(measure: Measure) -> float:
+    """Return the margin as the share that the statistics ask for, which speak of exp of a difference."""
+    return measure.margin if measure.relative else math.expm1(measure.margin)
+
+
+def _detectable(measure: Measure, difference: Difference, alpha: float) -> float:
+    share = detectable_difference(difference, alpha, margin=_margin(measure))
+    return share if measure.relative else math.log1p(share)
 
 
 def _kind(measure: Measure, change: float, low: float, high: float, *, claimed: bool) -> Kind:

@@ -59,6 +59,8 @@ PARITY_GUESS_S = 4.0
 """What starting a worker, and proving one cell's parity, is thought to take before anything has run."""
 TRAINING_SHARE = 0.6
 """Share of the time left after the required windows that is given to training for accuracy."""
+BLOCKS_ANEW = 3
+"""Blocks whose jobs compile all anew, so that the time to compile is known; later ones take what is there."""
 SMALLEST_TRAINING = 0.05
 """Less than this part of an epoch teaches nothing worth a row."""
 

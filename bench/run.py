@@ -21,7 +21,7 @@ from backends.base import BackendInfo
 from bench.durations import duration
 from bench.jobs import in_a_line, job_record
 from bench.launch import Outcome
-from bench.plan import TRAINING_SHARE, Preset, plan_epochs
+from bench.plan import BLOCKS_ANEW, TRAINING_SHARE, Preset, plan_epochs
 from bench.precision import widest_half_width
 from bench.progress import Display
 from bench.protocol import (
@@ -59,8 +59,6 @@ LEAST_LIMIT_S = 120.0
 OVERRUN = 1.08
 """A job still running when this part of the budget is spent is stopped."""
 MOST_BLOCKS = 30
-BLOCKS_ANEW = 3
-"""Blocks whose jobs compile all anew, so that the time to compile is known; later ones take what is there."""
 PIPELINE_STRETCH = 5
 """A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
 training once an epoch. So where batches come through one, windows are so many times longer."""

@@ -6,6 +6,7 @@ workloads are is asked of that code, never assumed: a change of a workload's lea
 things that a comparison is made to find.
 """
 
+import hashlib
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from bench.records import BackendHere
 from bench.specs import Workload
 
 SideName: TypeAlias = Literal["base", "head"]
+SIDES: tuple[SideName, SideName] = ("base", "head")
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+*_-]+)")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -87,6 +89,8 @@ class SideHere(msgspec.Struct, frozen=True, kw_only=True):
     asked: tuple[str, ...]
     commit: str | None
     dirty: bool | None
+    code: str | None = None
+    """Digest of the code; None in comparisons that were made before it was kept."""
     variables: dict[str, str]
     pins: dict[str, str]
     backends: tuple[BackendHere, ...]
@@ -115,6 +119,15 @@ def parse_side(values: Sequence[str]) -> SideSpec:
         else:
             revision = value
     return SideSpec(asked=tuple(values), revision=revision, pins=pins, variables=variables)
+
+
+def code_digest(source: Path) -> str:
+    """Return the SHA-256 of the code in a folder, as far as workers run it."""
+    digest = hashlib.sha256()
+    for package in ("bench", "backends"):
+        for path in sorted((source / package).rglob("*.py")):
+            digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def code_variables(source: Path) -> dict[str, str]:

@@ -18,7 +18,9 @@ from bench.ab_records import create_ab, read_ab
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import judge_all
 from bench.progress import make_display
-from bench.sides import SideSpec, parse_side
+from bench.registry import find_backends
+from bench.sides import Description, Side, SideSpec, code_digest, parse_side
+from bench.workloads import find_workload
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +127,8 @@ def collector(folder: Path, records: Any = (), **header: Any) -> tuple[Collector
 
 
 def test_a_comparison_stops_when_the_budget_is_spent(tmp_path, monkeypatch):
-    made, header, out = collector(tmp_path, [proven()])
+    made, header, out = collector(tmp_path)
+    made._append(proven())
     blocks: list[str] = []
 
     def run_block(cell, series):
@@ -138,8 +141,49 @@ def test_a_comparison_stops_when_the_budget_is_spent(tmp_path, monkeypatch):
     made.run()
     assert len(blocks) == 4  # of 3600 s
     assert "The budget is spent" in out.getvalue()
-    assert judge_all(read_ab(made._ab.folder)).standing == "undecided"
+    judged = judge_all(read_ab(made._ab.folder))
+    assert judged.standing == "undecided"
+    assert judged.cells[0].why == "4 of 6 blocks were measured"
     assert header.header.budget_s == 3600
+
+
+def test_a_budget_is_of_one_sitting(tmp_path):
+    """What a comparison took before it was interrupted is no part of what going on with it may take."""
+    made, _, _ = collector(tmp_path, [make_block(number) for number in range(5)])
+    assert made._spent_s() < 10  # those took 50 s
+
+
+def test_a_block_after_one_that_cannot_be_read_gets_a_number_of_its_own(tmp_path, monkeypatch):
+    made, _, _ = collector(tmp_path, [proven(), *(make_block(number) for number in (0, 1, 3))])
+    asked = []
+
+    def job(cell, name, *, number, **_):
+        asked.append(number)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(made, "_job", job)
+    with pytest.raises(KeyboardInterrupt):
+        made._run_block(CELL, "first")
+    assert asked == [4]
+
+
+@pytest.mark.parametrize(("status", "again"), [("timeout", True), ("out_of_memory", True), ("ok", False)])
+def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path, monkeypatch):
+    held = proven()
+    if status != "ok":
+        parity = msgspec.structs.replace(held.parity, status=status, error="it is gone", checks=())
+        held = msgspec.structs.replace(held, parity=parity)
+    made, _, _ = collector(tmp_path, [held])
+    tried = []
+    monkeypatch.setattr(ab, "verify_cells", lambda cases, *_: tried.append(cases))
+    monkeypatch.setattr(ab, "plan_parity", lambda cells, *_, **__: cells)
+    info = find_backends().find("torch")
+    described = Description(
+        backends={"torch": info}, broken={}, workloads={CELL.workload: find_workload(CELL.workload)}
+    )
+    made._sides = {"head": side("head", described)}
+    made._prove_parity()
+    assert tried == ([[CELL]] if again else [])
 
 
 def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_path):
@@ -159,23 +203,95 @@ def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_p
     [
         ({"commit": "c" * 40}, "with another head: commit cccccccccc"),
         ({"variables": {"OMP_NUM_THREADS": "1"}}, "OMP_NUM_THREADS=1"),
+        ({"code": "0" * 64}, "its code has been edited since"),
     ],
 )
-def test_going_on_with_other_sides_is_refused(changed, words, monkeypatch):
-    here = {"base": make_side(), "head": make_side(commit="b" * 40)}
-    begun = make_ab([], head=make_side(**changed)).header
-    monkeypatch.setattr(ab, "capture_environment", lambda: begun.environment)
-    monkeypatch.setattr(ab, "_here", lambda side, cells: here[side])
+def test_going_on_with_other_sides_is_refused(changed, words):
+    now = make_ab([]).header
+    begun = msgspec.structs.replace(now, head=make_side(**{"commit": "b" * 40, **changed}))
+    ab._refuse_others(now, now)
     with pytest.raises(RecordError, match=words):
-        ab._refuse_others(begun, {"base": "base", "head": "head"})
+        ab._refuse_others(begun, now)
 
 
-def test_going_on_on_another_machine_is_refused(monkeypatch):
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"first_blocks": 9}, "other first blocks"),
+        ({"most_blocks": 30}, "other most blocks"),
+        ({"cells": ()}, "other cells"),
+        ({"sample": True}, "other sample"),
+    ],
+)
+def test_going_on_with_something_else_than_was_begun_is_refused(changed, words):
+    begun = make_ab([]).header
+    with pytest.raises(UsageError, match=words):
+        ab._refuse_others(begun, msgspec.structs.replace(begun, **changed))
+    ab._refuse_others(begun, msgspec.structs.replace(begun, budget_s=9.0))
+
+
+def test_going_on_on_another_machine_is_refused():
     begun = make_ab([]).header
     other = msgspec.structs.replace(begun.environment, cpu_model="another")
-    monkeypatch.setattr(ab, "capture_environment", lambda: other)
     with pytest.raises(RecordError, match="begun on another machine"):
-        ab._refuse_others(begun, {})
+        ab._refuse_others(begun, msgspec.structs.replace(begun, environment=other))
+
+
+# ---- the sides
+
+
+def side(name: str, described: Description, pythons: tuple[str, ...] = ("torch",)) -> Side:
+    return Side(
+        name=name, spec=SideSpec(), source=Path(), commit=None, dirty=None,
+        pythons=dict.fromkeys(pythons, Path(sys.executable)), described=described, versions={},
+    )  # fmt: skip
+
+
+def test_a_framework_that_head_lost_or_broke_is_missing_and_one_that_it_gained_is_told():
+    registry = find_backends()
+    every = {name: registry.find(name) for name in ("torch", "jax", "tensorflow", "numpy")}
+    told = {"tensorflow": "backend 'tensorflow' cannot be used: two modes"}
+
+    def has(*names: str, **broken: str) -> Description:
+        return Description(backends={name: every[name] for name in names}, broken=broken, workloads={})
+
+    def found(base: Description, head: Description) -> dict[str, str]:
+        return ab._unasked({"base": side("base", base), "head": side("head", head)})
+
+    assert found(has("torch", "numpy"), has("torch")) == {}
+    assert found(has("torch", "jax"), has("torch")) == {"jax": "only in base"}
+    assert found(has("torch"), has("torch", "jax")) == {"jax": "only in head"}
+    assert found(has("torch", "tensorflow"), has("torch", **told)) == told
+    assert found(has("torch", **told), has("torch", **told)) == {}
+
+
+@pytest.mark.parametrize("mistaken", ["torch=2.12.0", "tensorflow-cpu=2.20.0", "jax= =0.10.1", "X==1 "])
+def test_a_version_written_as_a_variable_is_refused(mistaken, quick, folders):
+    name, _, value = mistaken.partition("=")
+    asked = asking("base", "worse")
+    asked = msgspec.structs.replace(asked, base=SideSpec(asked=(mistaken,), variables={name: value}))
+    with pytest.raises(UsageError, match=f"a version is written {name}=="):
+        measured(asked, folders)
+
+
+def test_a_workload_that_is_held_to_no_reference_is_refused(quick, folders):
+    with pytest.raises(UsageError, match=r"could never pass\. Take mnist-mlp\."):
+        measured(asking("base", "worse", workloads=("mnist-mlp-defaults",)), folders)
+
+
+def test_the_digest_of_code_tells_every_edit_of_what_workers_run(tmp_path):
+    (tmp_path / "bench" / "report").mkdir(parents=True)
+    (tmp_path / "backends").mkdir()
+    module = tmp_path / "bench" / "report" / "a.py"
+    module.write_text("1\n")
+    before = code_digest(tmp_path)
+    (tmp_path / "README.md").write_text("words\n")
+    assert code_digest(tmp_path) == before
+    module.write_text("2\n")
+    edited = code_digest(tmp_path)
+    assert edited != before
+    (tmp_path / "backends" / "b.py").write_text("2\n")
+    assert code_digest(tmp_path) not in (before, edited)
 
 
 def test_a_framework_that_a_side_lacks_is_named(quick, folders, monkeypatch):

@@ -422,6 +422,24 @@ def test_ctrl_c_anywhere_is_130(
     assert "Traceback" not in said.err
 
 
+def test_a_fault_of_the_program_is_shown_and_has_a_status_of_its_own(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python's own is 1, which would say that something measured got worse."""
+    monkeypatch.setattr("bench.registry.find_backends", lambda: 1 // 0)
+    said = call("list")
+    assert said.status == 70
+    assert "ZeroDivisionError" in said.err
+
+
+def test_a_hostile_name_of_a_folder_is_harmless_in_an_error(call: Call, tmp_path: Path) -> None:
+    folder = tmp_path / "results" / "\x1b]0;owned\x07run"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text("{}")
+    call("report", "rum").refused(2, "unknown run 'rum'", "owned")
+    assert not {"\x1b", "\x07"} & set(call("report", "rum").err)
+
+
 def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,9 +1,13 @@
 """The command that compares two runs: its status, what it refuses, and what it writes."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
 import pytest
+from commits import ROOT
 from conftest import Call
 from sides_by_side import make_ab, make_block, proven
 from synthetic import make_parity
@@ -39,6 +43,7 @@ def saved(tmp_path: Path, base: Run, head: Run) -> None:
         (make_side(make_jobs(cell=OTHER)), 3, "Undecided, which does not pass."),
         (make_side(), 3, "Undecided, which does not pass."),
         (make_side(make_jobs(), sample=True), 3, "Undecided, which does not pass."),
+        (make_side(make_jobs(seed=1, learned=(0.1,))), 0, "No regression."),
     ],
 )  # fmt: skip
 def test_the_status_says_what_was_found(
@@ -87,6 +92,33 @@ def test_wrong_usage_is_named(
     call("compare", *arguments).refused(2, *words)
 
 
+def test_a_run_beside_itself_is_refused(call: Call, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, BASE)
+    call("compare", "base", "results/base").refused(2, "are the same run")
+
+
+def test_a_run_with_a_line_cut_off_does_not_pass(call: Call, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, make_side(make_jobs(seed=1)))
+    path = tmp_path / "results" / "head" / RECORDS
+    path.write_bytes(path.read_bytes()[:-40])
+    answer = call("compare", "base", "head")
+    assert answer.status == 3
+    assert "nothing passes, as a line cannot be read" in " ".join(answer.out.split())
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_knows_few_characters_gets_others(encoding: str, tmp_path: Path) -> None:
+    saved(tmp_path, BASE, make_side(make_jobs(0.9)))
+    done = subprocess.run(
+        [sys.executable, "-c", "from bench.cli import main; main()", "compare", "base", "head"],
+        cwd=tmp_path, check=False, capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert b"-9.9 %" in done.stdout or b"-10.0 %" in done.stdout
+    assert b"?" not in done.stdout
+
+
 def test_an_output_that_cannot_be_written_is_told(call: Call, tmp_path: Path) -> None:
     saved(tmp_path, BASE, BASE)
     call("compare", "base", "head", "--output", "no/such/place.md").refused(
@@ -126,7 +158,10 @@ def test_a_record_that_cannot_be_read_is_named_and_never_passes(call: Call, tmp_
         (("--base", "A=1", "--backend", "torhc"), "did you mean 'torch'"),
         (("--base", "A=1", "--budget", "soon"), "soon"),
         (("--base", "A=1", "--python", "torch=/nowhere"), "there is no file /nowhere"),
-        (("--base", "A=1", "--backend", "numpy", "--resume", "ab-x"), "unknown comparison 'ab-x'"),
+        (
+            ("--base", "A=1", "--backend", "numpy", "--resume", "ab-x"),
+            "unknown comparison 'ab-x'; known: none.",
+        ),
     ],
 )
 def test_what_cannot_be_compared_side_by_side_is_refused(call: Call, options: tuple[str, ...], words: str):
@@ -147,6 +182,9 @@ def test_a_comparison_is_judged_again_without_measuring(call: Call, tmp_path: Pa
     assert "No regression." in said.out
     report = tmp_path / "results" / "ab-x" / "AB.md"
     assert report.read_text().startswith("# No regression")
+    odd = tmp_path / "[" / "x] results"  # which rich would take for markup
+    kept(odd, 0.0)
+    assert f"Report: {odd / 'ab-x' / 'AB.md'}" in call("ab", "--again", "ab-x", "--results", str(odd)).out
     call("ab", "--again", "ab-x", "--backend", "torch").refused(2, "--again measures nothing", "--backend")
     call("ab", "--again", "ab-y").refused(2, "did you mean 'ab-x'")
 

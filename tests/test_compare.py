@@ -18,7 +18,7 @@ from two_runs import (
 )
 
 from bench.compare import MOST_DRIFT, compare
-from bench.records import UnmeasuredRecord, Window
+from bench.records import BlockRecord, UnmeasuredRecord, Window
 from bench.runs import Run
 from bench.specs import Architecture, OptimizerSpec
 
@@ -104,6 +104,32 @@ def test_blocks_of_two_runs_are_no_pairs():
 
 
 # Cells
+
+
+def test_a_cell_that_base_meant_to_measure_and_did_not_is_not_new():
+    base = make_side(make_jobs(), planned=[CELL, OTHER])
+    compared = compare(base, make_side(make_jobs(seed=1), make_jobs(cell=OTHER, seed=1)))
+    assert {one.cell: one.outcome for one in compared.cells} == {CELL: "fine", OTHER: "undecided"}
+
+
+def test_a_line_that_cannot_be_read_keeps_both_runs_from_passing():
+    for side in (0, 1):
+        runs = list(base_and(make_jobs(seed=1)))
+        runs[side] = msgspec.structs.replace(runs[side], rejected=("records.jsonl line 9: cut off",))
+        compared = compare(*runs)
+        assert only(compared).outcome == "fine"
+        assert compared.outcome == "undecided"
+        assert "line 9" in compared.unreadable[0]
+
+
+def test_a_run_without_blocks_has_no_canary_and_its_speed_is_undecided():
+    head = make_side(make_jobs(seed=1))
+    stripped = msgspec.structs.replace(
+        head, records=tuple(record for record in head.records if not isinstance(record, BlockRecord))
+    )
+    one = only(compare(BASE, stripped))
+    assert "no canary" in one.untold["speed"]
+    assert one.outcome == "undecided"
 
 
 def test_a_cell_that_head_lacks_never_passes():
@@ -293,6 +319,24 @@ def test_accuracy_that_head_lacks_never_passes(count, said):
     one = only(compare(LEARNER, make_side(make_jobs(learned=shifted(0.0, count)))))
     assert said in one.untold["accuracy"]
     assert (one.outcome, one.why) == ("undecided", "accuracy undecided")
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "outcome"),
+    [
+        ((0.97,), (0.10,), "undecided"),
+        ((0.97,), (0.976,), "undecided"),
+        ((0.97, 0.97), (0.97, 0.10), "undecided"),
+        ((0.97,), (), "undecided"),
+        ((0.97,), (0.969,), "fine"),
+        ((0.97, 0.96), (0.969, 0.961), "fine"),
+        ((), (0.10,), "fine"),
+    ],
+)
+def test_seeds_too_few_to_judge_by_pass_only_where_each_came_out_alike(base, head, outcome):
+    one = only(compare(make_side(make_jobs(learned=base)), make_side(make_jobs(seed=1, learned=head))))
+    assert one.outcome == outcome
+    assert "3 are needed" in one.untold["accuracy"] or not (base and head)
 
 
 def test_accuracy_of_other_seeds_never_passes():

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven
 
-from bench.gate import judge_all, judge_cell, next_step, trains
+from bench.gate import compiles_anew, judge_all, judge_cell, next_step, trains
 from bench.records import ParityCheck
 from bench.workloads import find_workload
 
@@ -82,13 +82,112 @@ def test_a_faster_head_passes():
     assert judge_all(make_ab([proven(), *series(0.1)])).standing == "fine"
 
 
-def test_too_few_blocks_and_none_at_all_never_pass():
-    for blocks in (0, 1, 2, 5):
-        ab = make_ab([proven(), *series(0.0, blocks=blocks)])
-        assert next_step(ab, CELL) == "block"
-    assert judge_all(make_ab([proven()])).standing == "undecided"
-    assert judge_all(make_ab([proven(), *series(0.0, blocks=2)])).standing == "undecided"
+@pytest.mark.parametrize("blocks", [0, 1, 2, 3, 4, 5])
+def test_fewer_blocks_than_were_asked_for_never_pass(blocks):
+    ab = make_ab([proven(), *series(0.0, blocks=blocks)])
+    assert next_step(ab, CELL) == "block"
+    assert judge_all(ab).standing == "undecided"
+    if blocks >= 3:
+        assert f"{blocks} of 6 blocks were measured" in judge_cell(ab, CELL).why
+
+
+def test_nothing_at_all_never_passes():
     assert judge_all(make_ab([], cells=())).standing == "undecided"
+
+
+def test_a_line_that_cannot_be_read_keeps_the_whole_from_passing():
+    ab = make_ab([proven(), *series(0.0)])
+    torn = msgspec.structs.replace(ab, rejected=("blocks.jsonl line 7: it is cut off",))
+    assert judge_all(torn).standing == "undecided"
+    assert "line 7" in judge_all(torn).missing[0]
+    slower = [*series(-0.05), *series(-0.05, name="second", blocks=10, seed=2)]
+    worse = msgspec.structs.replace(make_ab([proven(), *slower]), rejected=torn.rejected)
+    assert judge_all(worse).standing == "regression"
+
+
+def test_a_series_is_judged_three_times_at_most_and_by_what_was_there_then():
+    noisy = [make_block(number, extra=0.1 * (-1) ** number) for number in range(16)]
+    for blocks in range(6, 16):
+        ab = make_ab([proven(), *noisy[:blocks]])
+        assert next_step(ab, CELL) == "block"
+        speed = judge_cell(ab, CELL).first[0]
+        assert speed.values == (6 if blocks < 11 else 11)
+    assert judge_cell(make_ab([proven(), *noisy]), CELL).first[0].values == 16
+    calm_later = [*noisy[:6], *series(0.0, blocks=10)[6:]]
+    assert judge_cell(make_ab([proven(), *calm_later]), CELL).standing == "undecided"
+
+
+def test_each_look_has_its_share_of_what_an_interval_leaves_out():
+    blocks = [proven(), *series(0.0)]
+    once, thrice = (make_ab(blocks, most_blocks=most) for most in (6, 16))
+    one, other = (judge_cell(ab, CELL).first[0] for ab in (once, thrice))
+    # Student's quantiles of 5 degrees of freedom at 97.5 % and at 99.17 %.
+    half_widths = [math.log1p(found.high) - math.log1p(found.low) for found in (one, other)]
+    assert half_widths[1] / half_widths[0] == pytest.approx(3.534 / 2.571, rel=1e-3)
+
+
+def test_a_figure_that_cannot_be_is_undecided_and_no_fault():
+    def emptied(blocks):
+        return [
+            msgspec.structs.replace(one, head=msgspec.structs.replace(one.head, peak_rss_bytes=0))
+            for one in blocks
+        ]
+
+    judged = judge_cell(make_ab([proven(), *emptied(series(0.0))]), CELL)
+    assert (judged.standing, judged.why) == ("undecided", "memory undecided")
+
+
+def test_a_loss_is_found_however_few_blocks_the_first_series_may_have():
+    slower = [*series(-0.2), *series(-0.2, name="second", blocks=10, seed=2)]
+    assert next_step(make_ab([proven(), *slower[:12]], most_blocks=6), CELL) == "confirm"
+    ab = make_ab([proven(), *slower], most_blocks=6)
+    assert judge_cell(ab, CELL).standing == "regression"
+    assert next_step(ab, CELL) is None
+
+
+def compiled(blocks, anew, first_step=1.0):
+    """Return blocks of which so many compile anew; head takes `first_step` times as long for it."""
+
+    def job(one, number, factor):
+        spec = msgspec.structs.replace(one.spec, compiles_anew=number < anew)
+        return msgspec.structs.replace(one, spec=spec, first_step_s=0.4 * factor)
+
+    return [
+        msgspec.structs.replace(
+            block, base=job(block.base, number, 1.0), head=job(block.head, number, first_step)
+        )
+        for number, block in enumerate(blocks)
+    ]
+
+
+def test_three_sound_blocks_compile_anew_and_all_that_confirm_a_later_first_step():
+    lost = make_block(0, head_status="no_steady_state")
+    ab = make_ab([proven(), *compiled([lost, *series(0.0, blocks=4)[1:]], anew=3)])
+    assert compiles_anew(ab, CELL, "first")
+    assert not compiles_anew(make_ab([proven(), *compiled(series(0.0), anew=3)]), CELL, "first")
+    slow = compiled(series(0.0), anew=3, first_step=2.0)
+    late = make_ab([proven(), *slow])
+    assert judge_cell(late, CELL).suspects == ("first step",)
+    again = compiled(series(0.0, name="second", blocks=9), anew=9, first_step=2.0)
+    assert compiles_anew(make_ab([proven(), *slow, *again]), CELL, "second")
+
+
+def test_what_was_lost_is_told_with_its_cause():
+    lost = make_block(0, head_status="no_steady_state")
+    judged = judge_cell(make_ab([proven(), lost, *series(0.0)[1:]]), CELL)
+    assert judged.lost_for == "head: no_steady_state: it is gone"
+
+
+def test_a_parity_that_ran_out_of_time_is_told_and_a_later_one_counts():
+    held = proven()
+    late = msgspec.structs.replace(
+        held, parity=msgspec.structs.replace(held.parity, status="timeout", error="after 300 s", checks=())
+    )
+    judged = judge_cell(make_ab([late, *series(0.0)]), CELL)
+    assert judged.standing == "undecided"
+    assert judged.why == "head cannot be held to the reference: timeout: after 300 s"
+    assert next_step(make_ab([late]), CELL) is None
+    assert judge_cell(make_ab([late, *series(0.0), proven()]), CELL).standing == "fine"
 
 
 def test_noise_asks_for_more_blocks_up_to_the_most_and_then_stays_undecided():
@@ -129,12 +228,20 @@ def test_without_accuracy_nothing_passes():
     assert "accuracy" in judged.why
 
 
-def test_training_begins_with_the_second_block_and_ends_when_accuracy_is_decided():
+def test_three_blocks_train_and_more_where_these_did_not_decide():
     assert not trains(make_ab([proven()]), CELL, "first")
     assert trains(make_ab([proven(), *series(0.0, blocks=1, trained=False)]), CELL, "first")
+    begun = [*series(0.0, blocks=1, trained=False), *series(0.0, blocks=5)[1:]]
+    assert trains(make_ab([proven(), *begun[:3]]), CELL, "first")
+    assert not trains(make_ab([proven(), *begun[:4]]), CELL, "first")
     assert not trains(make_ab([proven(), *series(0.0)]), CELL, "first")
+    scattered = [make_block(number, accuracy=0.9 + 0.05 * (number % 3 - 1)) for number in range(6)]
+    assert not trains(make_ab([proven(), *scattered[:5]]), CELL, "first")
+    assert trains(make_ab([proven(), *scattered]), CELL, "first")
     assert not trains(make_ab([proven(), *series(-0.05)]), CELL, "second")
-    assert trains(make_ab([proven(), *series(0.0, accuracy=0.8)]), CELL, "second")
+    different = [proven(), *series(0.0, accuracy=0.8)]
+    again = series(0.0, name="second", blocks=9, accuracy=0.8)
+    assert trains(make_ab([*different, *again]), CELL, "second")
 
 
 def test_a_head_that_needs_more_memory_fails():
@@ -221,6 +328,12 @@ def test_a_loss_of_five_percent_is_found_and_no_loss_raises_no_alarm():
     assert lost.count("fine") <= 2
     assert kept.count("regression") == 0
     assert kept.count("fine") >= 38
+
+
+def test_a_loss_of_the_tolerance_seldom_passes_however_noisy_the_machine():
+    """2.5 % may; 12 % did when a pass was looked for after every block (1,200 gates, this scatter)."""
+    lost = [decided(math.log(1 / 1.05), 0.05, seed) for seed in range(100)]
+    assert lost.count("fine") <= 6
 
 
 @settings(max_examples=25)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.measures import ACCURACY, FIRST_STEP, MEMORY, SPEED, in_families, judge
+from bench.statistics import detectable_difference
 
 STEADY = {
     block: 1000.0 * math.exp(wobble) for block, wobble in enumerate([-0.01, 0.0, 0.01, -0.005, 0.005, 0.0])
@@ -104,6 +105,10 @@ def test_among_many_cells_a_change_has_to_be_clearer():
     calm = judge(SPEED, STEADY, changed(1.0), paired=True)
     many = in_families([border, *[calm] * 30])
     assert many[0].kind != "worse"
+    # What is told to be detectable is so at the level at which Holm's method tests it.
+    at_its_level = detectable_difference(border.difference, SPEED.alpha / 31, margin=SPEED.margin)
+    assert many[0].detectable == pytest.approx(at_its_level)
+    assert many[0].detectable > 1.2 * border.detectable
     assert {found.kind for found in many[1:]} == {"same"}
     alone = in_families([border, judge(MEMORY, STEADY, changed(1.0), paired=True)])
     assert [found.kind for found in alone] == ["worse", "same"]

@@ -34,7 +34,6 @@ from bench.records import UnmeasuredRecord
 from bench.report import (
     NOTHING,
     PLUS_MINUS,
-    clean,
     export,
     markdown,
     markup,
@@ -43,6 +42,7 @@ from bench.report import (
 )
 from bench.runs import Run
 from bench.summary import CellSummary, summarise
+from bench.text import clean
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

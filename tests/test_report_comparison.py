@@ -12,11 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
-from synthetic import make_cell, make_workload
+from sides_by_side import make_ab, make_block, proven
+from synthetic import make_cell, make_conditions, make_workload
 from two_runs import CELL, LEARNED, OTHER, changed_header, make_jobs, make_side, save
 
 from bench.compare import compare
-from bench.report.comparison import View, render, text, view_of_runs
+from bench.gate import judge_all
+from bench.report.comparison import View, render, text, view_of_ab, view_of_runs
 from bench.runs import Run
 
 MINUS = "\N{MINUS SIGN}"
@@ -97,6 +99,23 @@ def test_the_environment_stands_beside_the_figures():
         assert "canary, a fixed product, took 1.000 times as long in head" in said
     clean = make_side(make_jobs(), environment={"dirty": False})
     assert "nothing that is recorded differs" in shown(in_full(clean, clean))
+
+
+def test_a_comparison_side_by_side_says_of_what_interval_its_figures_are():
+    ab = make_ab([proven(), *(make_block(number) for number in range(6))])
+    said = shown(view_of_ab(ab, judge_all(ab)))
+    assert "its 98.3 % interval, as each of 3 looks has its share" in " ".join(said.split())
+    assert "its 95 % interval." in " ".join(shown(in_full()).split())
+
+
+def test_blocks_that_were_lost_are_told_with_their_cause_and_counted_among_the_disturbed():
+    lost = [make_block(number, head_status="no_steady_state") for number in range(2)]
+    loud = msgspec.structs.replace(make_conditions(), foreign_share=0.5)
+    blocks = [msgspec.structs.replace(one, conditions=loud) for one in (*lost, make_block(2), make_block(3))]
+    ab = make_ab([proven(), *blocks])
+    said = " ".join(shown(view_of_ab(ab, judge_all(ab))).split())
+    assert "2 blocks were lost, the last one for head: no_steady_state: it is gone" in said
+    assert "disturbed the machine during 4 of 4 blocks" in said
 
 
 def test_every_row_has_its_verdict_and_the_outcome_comes_last_and_first():

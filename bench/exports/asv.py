@@ -40,11 +40,11 @@ from bench.exports.text import data_words, dump, nothing, part, plain
 from bench.exports.timed import TimedCell, comparable, timed_cells
 from bench.machine import Environment
 from bench.records import RunHeader
-from bench.report import clean
 from bench.runs import Run
 from bench.specs import Workload
 from bench.statistics import estimate
 from bench.summary import CellSummary, summarise
+from bench.text import clean
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _RESULTS, _BENCHMARKS, _MACHINE = 2, 2, 1

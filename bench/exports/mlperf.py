@@ -30,9 +30,9 @@ from bench.datasets import DATASETS
 from bench.errors import RecordError
 from bench.exports.text import dump, nothing, part
 from bench.records import JobRecord, RunHeader
-from bench.report import clean
 from bench.runs import HEADER, Run
 from bench.specs import Precision, Workload
+from bench.text import clean
 
 _BEGIN = ":::MLLOG"
 _ESCAPED = "\\u003a" + _BEGIN[1:]

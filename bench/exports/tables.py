@@ -14,9 +14,9 @@ from typing import Any
 import msgspec
 
 from bench.errors import RecordError, UnavailableError
-from bench.report import clean
 from bench.runs import Run
 from bench.summary import CellSummary, summarise
+from bench.text import clean
 
 _FORMULA = ("=", "+", "-", "@")
 """A spreadsheet takes text that begins so for a formula."""

@@ -11,8 +11,8 @@ from typing import Any
 
 from bench.errors import RecordError, UsageError
 from bench.records import RunHeader
-from bench.report import clean
 from bench.runs import Run
+from bench.text import clean
 
 LONGEST = 80
 """Characters of a part of a path: file systems take 255 bytes, and tools put several parts into one."""

@@ -5,7 +5,6 @@ it goes to, beginning with `clean`.
 """
 
 import math
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
@@ -111,20 +110,6 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     columns: tuple[Column, ...]
     ranked: tuple[bool, ...]
-
-
-def clean(text: str) -> str:
-    """Return one line of text in which nothing is a control, format, private or unassigned character."""
-    return " ".join(
-        "".join(
-            " "
-            if char.isspace()
-            else "\N{REPLACEMENT CHARACTER}"
-            if unicodedata.category(char)[0] == "C"
-            else char
-            for char in text
-        ).split()
-    )
 
 
 def tables(summary: Summary) -> list[Table]:

@@ -7,9 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.agreement import Pairing
-from bench.report import KIND_WORDS, NOTHING, clean
+from bench.report import KIND_WORDS, NOTHING
 from bench.report.markup import bullets, grid
 from bench.runs import Run
+from bench.text import clean
 from bench.verdicts import DASH, TIMES, Comparison, cell_name
 
 _HEADS = ("workload", "pair", "first run", "second run", "agree")

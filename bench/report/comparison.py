@@ -12,13 +12,14 @@ from rich.text import Text
 from bench.ab_records import Ab
 from bench.compare import Compared
 from bench.differences import Changed, side_changes
-from bench.gate import CellGate, Gate
-from bench.measures import ACCURACY, FIRST_STEP, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
-from bench.report import clean
+from bench.gate import CellGate, Gate, looks
+from bench.measures import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
 from bench.report.markup import bullets, escape, grid
+from bench.report.plain import print_encodable
+from bench.text import clean
 from bench.verdicts import cell_name, listed, percent_text
 
-_HEADS = ("figure", "base", "head", "change", "95 % interval", "detectable", "verdict")
+_HEADS = ("figure", "base", "head", "change", "interval", "detectable", "verdict")
 _FEW_ROWS = 3
 _ROOM = 10_000
 """Columns."""
@@ -37,6 +38,8 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
 
     title: str
     outcome: str
+    interval: str
+    """In words, of what interval the figures are."""
     sentences: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
     """The row's name, then a cell for each of the heads."""
@@ -44,15 +47,22 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     remarks: tuple[str, ...]
 
 
-def legend() -> str:
+def legend(view: View) -> str:
     """Return what the columns mean, with the limits that decide."""
     margins = ", ".join(f"{one.name} {_limit(one, one.margin)}" for one in _TOLD)
     tolerances = ", ".join(f"{one.name} {_limit(one, one.tolerance)}" for one in _TOLD)
     return (
-        "Change: of head against base. Detectable: the change that would have been found four times in five. "
+        f"Change: of head against base, and {view.interval}. Detectable: the change that would have been "
+        "found four times in five. "
         f"A change is claimed where it is proven larger than a margin ({margins}); none is where the whole "
         f"interval keeps off the tolerance ({tolerances}); all else is undecided."
     )
+
+
+def _interval(looks: int) -> str:
+    """Return in words what interval decides where a series is judged so many times at most."""
+    shared = f", as each of {looks} looks has its share of the 5 % that are left out" if looks > 1 else ""
+    return f"its {100 * (1 - LEFT_OUT / looks):.3g} % interval{shared}"
 
 
 def _limit(measure: Measure, share: float) -> str:
@@ -78,6 +88,7 @@ def view_of_runs(compared: Compared) -> View:
         remarks.insert(
             0, f"The canary, a fixed product, took {1 + compared.drift:.3f} times as long in head."
         )
+    sentences += [f"nothing passes, as a line cannot be read: {line}" for line in compared.unreadable]
     remarks += [f"{why} ({_rows(names)})" for why, names in untold.items()]
     remarks.append(
         "The runs were made one after the other; what the machine did between them is in "
@@ -86,6 +97,7 @@ def view_of_runs(compared: Compared) -> View:
     return View(
         title=f"{base.run_id} (base) and {head.run_id} (head)",
         outcome=_OUTCOMES[compared.outcome],
+        interval=_interval(1),
         sentences=tuple(sentences) or ("The runs have no row at all.",),
         rows=tuple(rows),
         changes=_in_words(compared.changes),
@@ -117,16 +129,21 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
         outcome=_OUTCOMES[gate.standing],
-        sentences=(*sentences, *(f"{name}: nothing passes without it" for name in gate.missing))
+        interval=_interval(len(looks(ab, "first"))),
+        sentences=(*sentences, *(f"nothing passes without {name}" for name in gate.missing))
         or ("Nothing was compared.",),
         rows=tuple(rows),
         changes=_in_words(side_changes(ab)),
-        remarks=(*remarks, *ab.rejected),
+        remarks=tuple(remarks),
     )
 
 
 def render(view: View, console: Console) -> None:
     """Print it at the console's width; where a table is wider, its rows as lines, so that nothing is cut."""
+    print_encodable(console, lambda: _render(view, console))
+
+
+def _render(view: View, console: Console) -> None:
     _say(console, view.title)
     _say(console, "")
     for name, group in groupby(view.rows, key=lambda row: row[0]):
@@ -134,7 +151,7 @@ def render(view: View, console: Console) -> None:
         _print_figures(console, [cells for _, cells in group])
         _say(console, "")
     if view.rows:
-        console.print(Text(legend(), style="dim"))
+        console.print(Text(legend(view), style="dim"))
         _say(console, "")
     for heading, lines in (
         ("Environment", view.changes),
@@ -174,7 +191,7 @@ def text(view: View) -> str:
         parts += [
             "## Figures",
             grid(("row", *_HEADS), [[name, *cells] for name, cells in view.rows]),
-            legend(),
+            legend(view),
         ]
     if view.changes:
         parts += ["## Environment", bullets(view.changes)]
@@ -245,9 +262,10 @@ def _rows(names: Sequence[str]) -> str:
 def _blocks(cell: CellGate) -> str:
     said = []
     if cell.lost:
-        said.append(f"{cell.lost} blocks were lost: a process failed, or its rate drifted to the end")
+        said.append(f"{cell.lost} blocks were lost, the last one for {cell.lost_for}")
     if cell.disturbed:
-        said.append(f"something else disturbed the machine during {cell.disturbed} of {cell.blocks} blocks")
+        blocks = cell.blocks + cell.lost
+        said.append(f"something else disturbed the machine during {cell.disturbed} of {blocks} blocks")
     return "; ".join(said)
 
 

@@ -19,10 +19,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.font_manager import findfont, get_font
 
-from bench.report import clean
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import CellSummary, Summary
+from bench.text import clean
 
 # Okabe and Ito's palette, told apart with any colour vision; its yellow is left out, too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -18,8 +18,10 @@ from bench.change_points import RECENT, SEGMENT, ChangePoint
 from bench.errors import RecordError
 from bench.folders import write_durably
 from bench.history import Entry, History, Machine, Measure, Point, Series, series, titles_of
-from bench.report import NOTHING, PLUS_MINUS, bytes_text, clean, percent, rate_text, seconds_text, width_text
+from bench.report import NOTHING, PLUS_MINUS, bytes_text, percent, rate_text, seconds_text, width_text
 from bench.report.markup import PLOTS, bullets, escape, grid
+from bench.report.plain import print_encodable
+from bench.text import clean
 from bench.verdicts import TIMES, cell_name
 
 REPORT = "HISTORY.md"
@@ -121,13 +123,7 @@ def groups_of(history: History, measure: Measure) -> list[Group]:
 
 def render(history: History, measure: Measure, groups: Sequence[Group], console: Console) -> None:
     """Print the history at the console's width; the words are the same with colour and without."""
-    if console.encoding.lower().startswith("utf"):
-        _render(history, measure, groups, console)
-        return
-    with console.capture() as captured:
-        _render(history, measure, groups, console)
-    plain = captured.get().replace(NOTHING, "-").replace(PLUS_MINUS, "+/-")
-    console.file.write(plain.encode(console.encoding, "replace").decode(console.encoding))
+    print_encodable(console, lambda: _render(history, measure, groups, console))
 
 
 def _render(history: History, measure: Measure, groups: Sequence[Group], console: Console) -> None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.report import clean
+from bench.text import clean
 
 PLOTS = "plots"
 """The folder of the plots, beside the report."""

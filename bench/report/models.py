@@ -11,7 +11,7 @@ from rich.table import Table
 from bench.checkpoints import Model
 from bench.datasets import Dataset
 from bench.hand_over import COMPARED, Score
-from bench.report import clean
+from bench.text import clean
 
 _BAR = 24
 

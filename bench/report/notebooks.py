@@ -18,9 +18,9 @@ from bench.notebooks import Answer, Line, lines, of_recipe
 from bench.pictures import confusion, data, network, training
 from bench.progress import Display
 from bench.recipes import Recipe
-from bench.report import clean
 from bench.report.drawing import settings, svg
 from bench.report.markup import PLOTS, bullets, escape, grid
+from bench.text import clean
 from bench.trained import Trained
 from bench.trainings import Training
 

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.records import ParityCheck, ParityRecord
-from bench.report import clean
+from bench.text import clean
 
 _KINDS: Mapping[str, str] = {
     "logits": "logits before the first step",

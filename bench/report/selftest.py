@@ -10,10 +10,12 @@ from rich.text import Text
 from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.durations import duration
 from bench.errors import RecordError
-from bench.report import NOTHING, clean, percent
+from bench.report import NOTHING, percent
 from bench.report.markup import PLOTS, bullets, code, escape, grid, plot
+from bench.report.plain import print_encodable
 from bench.selftest_records import SIDES, TRIALS, SelfTest
 from bench.statistics import ALPHA, MARGIN
+from bench.text import clean
 
 REPORT = "SELFTEST.md"
 TITLE = "Self-test: how often does the comparison of two rows tell the truth?"
@@ -68,13 +70,7 @@ def text(test: SelfTest, calibration: Calibration, *, drawn: bool) -> str:
 
 def render(test: SelfTest, calibration: Calibration, console: Console) -> None:
     """Print the report at the console's width; the words are the same with colour and without."""
-    if console.encoding.lower().startswith("utf"):
-        _render(test, calibration, console)
-        return
-    with console.capture() as captured:
-        _render(test, calibration, console)
-    plain = captured.get().replace(NOTHING, "-").encode(console.encoding, "replace")
-    console.file.write(plain.decode(console.encoding))
+    print_encodable(console, lambda: _render(test, calibration, console))
 
 
 def _render(test: SelfTest, calibration: Calibration, console: Console) -> None:

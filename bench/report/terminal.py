@@ -14,22 +14,20 @@ from bench.report import (
     PLUS_MINUS,
     QUESTION,
     Table,
-    clean,
     conditions_text,
     remark_lines,
     tables,
     taint_lines,
     unranked_lines,
 )
+from bench.report.plain import print_encodable
 from bench.runs import Run
 from bench.summary import Summary, summarise
+from bench.text import clean
 
 _NAME_WRAPPED, _WRAPPED = 17, 15
 """A row's name, and any other text, is wrapped beyond this width. With these the figures that matter most fit
 into 80 columns."""
-_ASCII = str.maketrans(
-    {"\N{MULTIPLICATION SIGN}": "x", "\N{EN DASH}": "-", PLUS_MINUS: "+/-", "\N{BULLET}": "-"}
-)
 _LEGEND = (
     f"samples/s: steady-state throughput; {PLUS_MINUS}: half the width of its 95 % interval; relative: to "
     "the fastest ranked row; to target: seconds of training until the target accuracy was seen; "
@@ -54,13 +52,7 @@ class _Layout(msgspec.Struct, frozen=True, kw_only=True):
 def render(run: Run, console: Console) -> None:
     """Print the run at the console's width; the words are the same with colour and without."""
     summary = summarise(run)
-    if console.encoding.lower().startswith("utf"):
-        _render(run, summary, console)
-        return
-    with console.capture() as captured:
-        _render(run, summary, console)
-    text = captured.get().translate(_ASCII).encode(console.encoding, "replace").decode(console.encoding)
-    console.file.write(text)
+    print_encodable(console, lambda: _render(run, summary, console))
 
 
 def _render(run: Run, summary: Summary, console: Console) -> None:

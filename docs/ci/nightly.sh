@@ -2,18 +2,25 @@
 # Measure this checkout and add the run to a history that is carried along. Usage:
 # docs/ci/nightly.sh HISTORY.jsonl [options of `bench run`]
 # HISTORY_HOST names the machine, where a CI gives every job a new one of the same kind.
-# A change point is advice and never ends this with a failure; a run in which nothing could be ranked does.
+# Ends with 0 where a run with figures was added, ranked or not; a change point is advice, and no failure.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 (($# > 0)) || { echo "$0: name the file of the history, such as history.jsonl" >&2; exit 2; }
 history=$1
 shift
 
-status=0
-nox -s bench -- "$@" || status=$?
+newest() { { find results -maxdepth 1 -type d -name 'run-*' 2>/dev/null || true; } | sort | tail -n 1; }
+
+before=$(newest)
+nox -s bench -- "$@" || true  # it fails where a row could not be ranked; the others belong into the history
+made=$(newest)
+if [[ -z $made || $made == "$before" ]]; then
+    echo "$0: nothing was measured; see above" >&2
+    exit 2
+fi
 bench=.nox/harness/bin/bench
-newest=$(ls -td results/run-*/ | head -n 1)
-"$bench" history add "$newest" --history "$history" ${HISTORY_HOST:+--host "$HISTORY_HOST"}
+status=0
+"$bench" history add "$made" --history "$history" ${HISTORY_HOST:+--host "$HISTORY_HOST"} || status=$?
 "$bench" history show "$history" --output results/history
 if [[ -n ${GITHUB_STEP_SUMMARY:-} ]]; then
     cat results/history/HISTORY.md >>"$GITHUB_STEP_SUMMARY"
