@@ -44,8 +44,8 @@ Next: TypeAlias = Literal["block", "confirm"]
 
 LOOKS = 3
 """How often a series is judged. Who looks after every block, and ends where he likes what he sees, passes a
-loss of exactly the tolerance in up to 12 % of comparisons, by simulation; so what an interval leaves out is
-shared among the looks (Bonferroni), which holds it to the 2.5 % of an interval of 95 %."""
+loss of the tolerance too often (docs/design.md); so what an interval leaves out is shared among the looks
+(Bonferroni)."""
 FAILURES = 2
 """Blocks in which only head fails after which that is no mishap, but a regression."""
 LOST = 3

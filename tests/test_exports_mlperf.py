@@ -54,6 +54,18 @@ def check(log: Path, *options: str) -> tuple[bool, str]:
     return said.returncode == 0, text
 
 
+def test_a_seed_that_was_trained_twice_has_one_log() -> None:
+    first, again = (
+        make_job(
+            TORCH, 0, epochs=2, points=make_points(accuracy, 2, 1.0), started_at=f"2026-05-01T1{n}:00:00Z"
+        )
+        for n, accuracy in enumerate((0.5, 0.9))
+    )
+    run = with_commit(make_run(make_header([TORCH]), [again, first]))
+    (content,) = to_files(run, Path()).values()
+    assert b"0.9" in content
+
+
 def trained(job: JobRecord, **header: Any) -> Run:
     return with_commit(make_run(make_header([job.spec.cell], **header), [job]))
 

@@ -21,6 +21,7 @@ lowest precision there is that of the rest.
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -51,12 +52,13 @@ class _Line(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_files(run: Run, folder: Path) -> dict[str, bytes]:  # noqa: ARG001 - every maker of a folder is told it
-    """Return a log for every job that trained for accuracy; raise UsageError where none did."""
+    """Return a log for every seed of a cell that trained for accuracy; raise UsageError where none did."""
     files: dict[str, bytes] = {}
     counts: dict[str, int] = {}
     trained = [job for job in run.jobs if job.points and job.points[-1].steps > 0]
-    for job in sorted(trained, key=lambda job: (job.spec.cell, job.spec.seed, job.started_at)):
-        cell = job.spec.cell
+    # Of a seed that was trained twice, as a block that was interrupted is done anew, the last counts.
+    last = {(job.spec.cell, job.spec.seed): job for job in sorted(trained, key=lambda job: job.started_at)}
+    for (cell, _), job in sorted(last.items(), key=itemgetter(0)):
         system = part(f"{part(cell.backend)}-{part(cell.mode)}-{cell.device}-{cell.precision}")
         place = f"{part(run.header.run_id, dots=True)}/{system}/{part(cell.workload)}"
         number = counts.setdefault(place, 0)
