@@ -23,7 +23,6 @@ from bench.measures import (
     FINE,
     FIRST_STEP,
     GATED,
-    LEFT_OUT,
     MEMORY,
     SPEED,
     Finding,
@@ -35,7 +34,7 @@ from bench.plan import BLOCKS_ANEW
 from bench.records import JobRecord, ParityRecord, Status
 from bench.sides import SIDES
 from bench.specs import Cell
-from bench.statistics import block_difference, log_rate, log_throughput, paired_difference
+from bench.statistics import EQUIVALENCE_ALPHA, block_difference, log_rate, log_throughput, paired_difference
 from bench.taint import find_flags, in_quiet_rounds
 from bench.verdicts import listed
 
@@ -44,8 +43,7 @@ Next: TypeAlias = Literal["block", "confirm"]
 
 LOOKS = 3
 """How often a series is judged. Who looks after every block, and ends where he likes what he sees, passes a
-loss of the tolerance too often (docs/design.md); so what an interval leaves out is shared among the looks
-(Bonferroni)."""
+loss of the tolerance too often (docs/design.md)."""
 FAILURES = 2
 """Blocks in which only head fails after which that is no mishap, but a regression."""
 LOST = 3
@@ -172,6 +170,15 @@ def looks(ab: Ab, series: Series) -> list[int]:
     return sorted({fewest + (most - fewest) * look // (LOOKS - 1) for look in range(LOOKS)})
 
 
+def left_out_by(ab: Ab, series: Series) -> float:
+    """Return what an interval leaves out, of both ends: one that is off the tolerance rules it out.
+
+    A loss of the tolerance is to pass with a probability of `EQUIVALENCE_ALPHA` at most, as in the two
+    one-sided tests of `is_equivalent`; each look has its share of that (Bonferroni).
+    """
+    return 2 * EQUIVALENCE_ALPHA / len(looks(ab, series))
+
+
 def _last_look(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> int:
     """Return the count of blocks by which a series is judged, 0 before it is for the first time."""
     sound = len(_sound(blocks))
@@ -201,7 +208,7 @@ def findings(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> tuple[Finding
     """Judge every measure that both sides have, by the blocks of one series; speed comes first."""
     sound = _sound(blocks)
     sound = sound[: _last_look(ab, series, blocks) or len(sound)]
-    left_out = LEFT_OUT / len(looks(ab, series))
+    left_out = left_out_by(ab, series)
     found = [_speed(sound, left_out)]
     for measure, values in (
         (FIRST_STEP, _values(sound, "first_step_s", anew=True)),

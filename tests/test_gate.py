@@ -121,9 +121,9 @@ def test_each_look_has_its_share_of_what_an_interval_leaves_out():
     blocks = [proven(), *series(0.0)]
     once, thrice = (make_ab(blocks, most_blocks=most) for most in (6, 16))
     one, other = (judge_cell(ab, CELL).first[0] for ab in (once, thrice))
-    # Student's quantiles of 5 degrees of freedom at 97.5 % and at 99.17 %.
+    # Student's quantiles of 5 degrees of freedom at 95 % and at 98.33 %.
     half_widths = [math.log1p(found.high) - math.log1p(found.low) for found in (one, other)]
-    assert half_widths[1] / half_widths[0] == pytest.approx(3.534 / 2.571, rel=1e-3)
+    assert half_widths[1] / half_widths[0] == pytest.approx(2.912 / 2.015, rel=1e-3)
 
 
 def test_a_figure_that_cannot_be_is_undecided_and_no_fault():
@@ -331,9 +331,9 @@ def test_a_loss_of_five_percent_is_found_and_no_loss_raises_no_alarm():
 
 
 def test_a_loss_of_the_tolerance_seldom_passes_however_noisy_the_machine():
-    """2.5 % may; 12 % did when a pass was looked for after every block (1,200 gates, this scatter)."""
+    """5 % may in each series; 12 did when a pass was looked for after every block."""
     lost = [decided(math.log(1 / 1.05), 0.05, seed) for seed in range(100)]
-    assert lost.count("fine") <= 6
+    assert lost.count("fine") <= 10
 
 
 @settings(max_examples=25)

@@ -12,7 +12,7 @@ from rich.text import Text
 from bench.ab_records import Ab
 from bench.compare import Compared
 from bench.differences import Changed, side_changes
-from bench.gate import CellGate, Gate, looks
+from bench.gate import CellGate, Gate, left_out_by
 from bench.measures import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
 from bench.report.markup import bullets, escape, grid
 from bench.report.plain import print_encodable
@@ -59,10 +59,12 @@ def legend(view: View) -> str:
     )
 
 
-def _interval(looks: int) -> str:
-    """Return in words what interval decides where a series is judged so many times at most."""
-    shared = f", as each of {looks} looks has its share of the 5 % that are left out" if looks > 1 else ""
-    return f"its {100 * (1 - LEFT_OUT / looks):.3g} % interval{shared}"
+def _interval_of(ab: Ab) -> str:
+    """Return in words what interval decides in a comparison side by side."""
+    share = 100 * (1 - left_out_by(ab, "first"))
+    return (
+        f"its {share:.3g} % interval, so that in all looks together 5 % of losses of the tolerance may pass"
+    )
 
 
 def _limit(measure: Measure, share: float) -> str:
@@ -97,7 +99,7 @@ def view_of_runs(compared: Compared) -> View:
     return View(
         title=f"{base.run_id} (base) and {head.run_id} (head)",
         outcome=_OUTCOMES[compared.outcome],
-        interval=_interval(1),
+        interval=f"its {100 * (1 - LEFT_OUT):g} % interval",
         sentences=tuple(sentences) or ("The runs have no row at all.",),
         rows=tuple(rows),
         changes=_in_words(compared.changes),
@@ -129,7 +131,7 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
         outcome=_OUTCOMES[gate.standing],
-        interval=_interval(len(looks(ab, "first"))),
+        interval=_interval_of(ab),
         sentences=(*sentences, *(f"nothing passes without {name}" for name in gate.missing))
         or ("Nothing was compared.",),
         rows=tuple(rows),
