@@ -61,10 +61,8 @@ def legend(view: View) -> str:
 
 def _interval_of(ab: Ab) -> str:
     """Return in words what interval decides in a comparison side by side."""
-    share = 100 * (1 - left_out_by(ab, "first"))
-    return (
-        f"its {share:.3g} % interval, so that in all looks together 5 % of losses of the tolerance may pass"
-    )
+    share = f"{100 * (1 - left_out_by(ab, 'first')):.3g} %"
+    return f"its {share} interval, so that of losses of the tolerance 5 % may pass in all looks together"
 
 
 def _limit(measure: Measure, share: float) -> str:
