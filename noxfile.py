@@ -32,11 +32,20 @@ NEWEST_PYTHON = (3, 13)
 
 @nox.session(python=False)
 def tests(session: nox.Session) -> None:
-    """Run the tests on the CPU, all three frameworks in one environment; pytest gets what follows `--`."""
+    """Run the tests on the CPU, all three frameworks in one environment; pytest gets what follows `--`.
+
+    Two at a time, then alone those that time something; with anything after `--` one after another.
+    """
     environment = cpu_environment(session)
     # Here every framework is installed: a test that is skipped for want of one would hide a fault.
     env = {"SAMEWORK_REQUIRE_FRAMEWORKS": "1"}
-    session.run(program(environment, "python"), "-m", "pytest", *session.posargs, env=env, external=True)
+    pytest = (program(environment, "python"), "-m", "pytest")
+    if session.posargs:
+        session.run(*pytest, *session.posargs, env=env, external=True)
+        return
+    # Modules share what takes long to make, so a module stays with one process.
+    session.run(*pytest, "-m", "not alone", "-n", "2", "--dist=loadfile", env=env, external=True)
+    session.run(*pytest, "-m", "alone", env=env, external=True)
 
 
 @nox.session(reuse_venv=True)

@@ -15,7 +15,6 @@ from typing import TypeAlias
 import msgspec
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from bench.errors import DataError
 
@@ -137,6 +136,8 @@ def sheet(content: bytes, count: int, image_shape: tuple[int, int, int], what: s
             f"{what}: is {found[2]}x{found[3]} with bit depth {found[4]} and colour type {found[5]}, "
             f"not {expected[2]}x{expected[3]} with 8 and {expected[5]}"
         )
+    from PIL import Image  # for the data sets that are published as a picture alone
+
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             pixels = np.asarray(image)

@@ -10,11 +10,9 @@ import re
 import subprocess
 from collections.abc import Sequence
 from hashlib import sha256
-from importlib import metadata
 from pathlib import Path
 
 import msgspec
-import psutil
 
 import bench
 
@@ -100,6 +98,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
 def capture_environment() -> Environment:
     """Return what this machine and this code are now."""
+    import psutil
+
     cpu_model, cpu_flags = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))
     gpus, gpu_driver = parse_gpus(_output(_GPU_QUERY) or "")
     commit, dirty = source_state(_PROJECT)
@@ -273,6 +273,8 @@ def read_text(path: Path) -> str:
 
 
 def _version() -> str:
+    from importlib import metadata
+
     try:
         return metadata.version(_DISTRIBUTION)
     except metadata.PackageNotFoundError:  # run from a checkout that was not installed

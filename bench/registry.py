@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
-from importlib import import_module, metadata
+from importlib import import_module
 from pathlib import Path
 
 import msgspec
@@ -60,6 +60,8 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_backends() -> Registry:
     """Read the entry points of the group `bench.backends`; none of them imports a framework."""
+    from importlib import metadata
+
     backends: dict[str, BackendInfo] = {}
     broken: dict[str, str] = {}
     for entry in metadata.entry_points(group=GROUP):
@@ -112,6 +114,8 @@ def installed_versions(
 
 def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
     if python is None:
+        from importlib import metadata
+
         versions: dict[str, str | None] = {}
         for name in names:
             try:

@@ -22,6 +22,8 @@ from bench.registry import find_backends
 from bench.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.workloads import find_workload
 
+pytestmark = pytest.mark.alone
+
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:

@@ -13,6 +13,8 @@ from fakes import distribution, python_path
 
 from bench import datasets
 
+pytestmark = pytest.mark.alone
+
 TESTS = Path(__file__).parent
 CELLS = "tests/benchmarks/cells.py"
 TAUGHT = (("jax", "jit"), ("tensorflow", "graph"), ("torch", "eager"))

@@ -21,6 +21,8 @@ from bench.registry import Registry
 from bench.runs import HEADER, QUARANTINE, RECORDS, read_run
 from bench.summary import summarise
 
+pytestmark = pytest.mark.alone
+
 KEYS = {
     "workload", "backend", "mode", "device", "precision", "status", "parity_ok", "samples_per_s",
     "samples_per_s_low", "samples_per_s_high", "blocks", "first_step_s", "import_s", "test_accuracy",

@@ -29,6 +29,8 @@ from bench.protocol import (
     WarmedUp,
 )  # fmt: skip
 
+pytestmark = pytest.mark.alone
+
 PYTHON = Path(sys.executable)
 SLACK_S = 1.5
 """What killing and reaping may take on a busy machine."""

@@ -28,6 +28,8 @@ from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.specs import Cell
 from bench.workloads import find_workload
 
+pytestmark = pytest.mark.alone
+
 WORKLOADS = (fakes.WORKLOAD,)
 
 

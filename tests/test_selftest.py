@@ -37,6 +37,8 @@ from bench.specs import Cell
 from bench.turns import BlockJob, BlockOutcome
 from bench.workloads import find_workload
 
+pytestmark = pytest.mark.alone
+
 INFO = BackendInfo(
     name="even", title="Even", target="fakes:Steady", distributions=("numpy",),
     modes=(Mode(name="only", summary="at an even pace", taught=True),),

@@ -17,6 +17,8 @@ from bench.plan import balanced_order
 from bench.protocol import AnyEvent, Evaluated, FirstStep, Ready, Started, Timed
 from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
 
+pytestmark = pytest.mark.alone
+
 Heard = list[tuple[int, AnyEvent]]
 
 

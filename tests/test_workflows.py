@@ -15,6 +15,8 @@ import pytest
 import yaml
 from commits import ROOT, commit, git, make_repository, set_pace
 
+pytestmark = pytest.mark.alone
+
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FAST = "--device cpu --sample --backend numpy --workload mnist-softmax"
 NOX = f"""#!/usr/bin/env bash
