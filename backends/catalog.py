@@ -62,7 +62,7 @@ JAX = BackendInfo(
     name="jax",
     title="JAX",
     target="backends.jax_backend:JaxBackend",
-    distributions=("jax", "flax", "optax"),
+    distributions=("jax", "jaxlib", "flax", "optax"),
     modes=(
         Mode(
             name="jit",

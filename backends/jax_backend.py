@@ -6,6 +6,7 @@ from typing import Any
 import flax
 import jax
 import jax.numpy as jnp
+import jaxlib
 import numpy as np
 import optax
 from flax import nnx
@@ -280,6 +281,7 @@ class JaxBackend:
             "device_name": device.device_kind,
             "dtype": jnp.dtype(self._dtype).name,
             "jax": jax.__version__,
+            "jaxlib": jaxlib.__version__,
             "flax": flax.__version__,
             "optax": optax.__version__,
             **({"grain": self._pipeline.version} if self._mode == "grain" else {}),

@@ -32,7 +32,7 @@ from bench.ab_records import (
 )
 from bench.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
-from bench.gate import Next, compiles_anew, judge_cell, next_step, trains
+from bench.gate import Next, compiles_anew, judge_cell, looks, next_step, trains
 from bench.jobs import job_record
 from bench.machine import capture_environment, source_state
 from bench.plan import SMALLEST_TRAINING, balanced_order, choose_cells
@@ -503,7 +503,7 @@ class Collector:
         )
 
     def _left_s(self) -> float:
-        """Return the time for the first blocks of every cell that lacks some, or the second of a suspect."""
+        """Return the time until every cell is judged the next time."""
         left_s = 0.0
         walls = [block.wall_s for block in self._ab.blocks]
         for cell in self._header.cells:
@@ -511,8 +511,8 @@ class Collector:
             if step is None:
                 continue
             series: Series = "first" if step == "block" else "second"
-            wanted = self._header.first_blocks if step == "block" else self._header.confirm_blocks
+            done = len(self._ab.blocks_of(cell, series))
+            wanted = next((look for look in looks(self._ab, series) if look > done), done + 1)
             mine = [block.wall_s for block in self._ab.blocks if block.cell == cell] or walls
-            missing = max(1, wanted - len(self._ab.blocks_of(cell, series)))
-            left_s += missing * (fmean(mine) if mine else BLOCK_GUESS_S)
+            left_s += (wanted - done) * (fmean(mine) if mine else BLOCK_GUESS_S)
         return left_s
