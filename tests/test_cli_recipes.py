@@ -130,7 +130,7 @@ def test_another_data_set_has_a_name_of_its_own_and_no_figures_of_the_notebook(
     [
         (("train", "softmax-plto", "--backend", "numpy"), ("unknown recipe 'softmax-plto'", "softmax-plot")),
         (("train", *PLOT[:1], "--backend", "nunpy", *SAMPLE), ("unknown backend 'nunpy'", "'numpy'?")),
-        (("train", *PLOT, "--mode", "flaot64"), ("unknown mode of numpy 'flaot64'", "'float64'?")),
+        (("train", *PLOT, "--mode", "flaot64"), ("unknown mode of numpy on the CPU 'flaot64'", "'float64'?")),
         (("train", *PLOT[:1]), ("--backend",)),
         (("train", *PLOT, "--steps", "0"), ("--steps", "0")),
         (("train", *PLOT, "--dataset", "mnits"), ("unknown data set 'mnits'", "'mnist'?")),

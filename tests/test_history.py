@@ -521,7 +521,7 @@ def test_a_hostile_name_of_a_run_is_harmless_when_it_is_added(call: Call, tmp_pa
     folder.mkdir(parents=True)
     (folder / "run.json").write_bytes(msgspec.json.encode(header))
     said = call("history", "add", "x", "--history", "h")
-    assert said.status == 0
+    assert (said.status, said.err) == (3, "bench: no row of it has a figure.\n")
     assert "\x1b" not in said.out
     assert said.out.count("\n") == 1
     assert (tmp_path / "h").read_bytes().count(b"\n") == 1

@@ -489,7 +489,7 @@ def test_a_mode_is_the_taught_one_where_none_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"mode": "rihc"}, UsageError, "unknown mode of two 'rihc'; did you mean 'rich'?"),
+        ({"mode": "rihc"}, UsageError, "unknown mode of two on the CPU 'rihc'; did you mean 'rich'?"),
         ({"backends": ("tow",)}, UsageError, "unknown backend 'tow'; did you mean 'two'?"),
         (
             {"name": "notebook-cifar-cnn"},
