@@ -95,9 +95,11 @@ def test_each_side_runs_its_own_code_and_an_interrupted_comparison_is_gone_on_wi
     assert [block.first for block in found.blocks[:2]] == ["base", "head"]
     assert len(found.parity) == 1
     judged = judge_all(found).cells[0]
-    assert (judged.standing, judged.confirmed) == ("regression", ("speed", "accuracy"))
+    # Of steps twice as long the first is later too, which is found or not.
+    assert judged.standing == "regression"
+    assert {"speed", "accuracy"} <= set(judged.confirmed) <= {"speed", "first step", "accuracy"}
     assert -0.55 < judged.second[0].change < -0.42  # half
-    assert "speed and accuracy got worse, in both series" in said
+    assert "got worse, in both series" in said
     assert found.header.base.commit != found.header.head.commit
     assert found.header.head.dirty is False
     assert found == read_ab(found.folder)
