@@ -48,6 +48,8 @@ from bench.specs import OptimizerSpec, Workload
 from bench.verify import parity_data
 from bench.workloads import NOTEBOOKS, WORKLOADS
 
+pytestmark = pytest.mark.alone  # it fills the cores by itself
+
 LIMIT_S = 1500.0
 """For all checks of one backend; PyTorch's take four minutes on two quiet cores, and here have one."""
 
