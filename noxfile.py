@@ -34,7 +34,7 @@ NEWEST_PYTHON = (3, 13)
 def tests(session: nox.Session) -> None:
     """Run the tests on the CPU, all three frameworks in one environment; pytest gets what follows `--`.
 
-    Two at a time, then alone those that time something or fill the cores. With anything after `--`, one by one.
+    Two at a time, then alone those that time or fill the cores. With anything after `--`, one by one.
     """
     environment = cpu_environment(session)
     # Here every framework is installed: a test that is skipped for want of one would hide a fault.
