@@ -59,6 +59,9 @@ SECOND_SEEDS = 1000
 BLOCK_GUESS_S = 15.0
 """What a block is thought to take before any has run."""
 TIME_LIMIT_S = 300.0
+PATIENCE_S = 30.0
+"""From a block's start until it takes no more rounds for those that the hypervisor disturbed: base and head meet
+the same of it, and a gate has an end. About what a block takes with twice its rounds."""
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -394,7 +397,9 @@ class Collector:
             self._job(cell, name, series=series, number=number, place=place, epochs=epochs)
             for place, name in enumerate(names)
         ]
-        outcome = run_block(jobs, on_event=self._follow(), together=True)
+        outcome = run_block(
+            jobs, on_event=self._follow(), together=True, patience=time.monotonic() + PATIENCE_S
+        )
         records = {
             name: job_record(job.task.spec, ended, started_at=started_at)
             for name, job, ended in zip(names, jobs, outcome.outcomes, strict=True)
