@@ -60,8 +60,8 @@ BLOCK_GUESS_S = 15.0
 """What a block is thought to take before any has run."""
 TIME_LIMIT_S = 300.0
 PATIENCE_S = 30.0
-"""From a block's start until it takes no more rounds for those that the hypervisor disturbed: base and head meet
-the same of it, and a gate has an end. About what a block takes with twice its rounds."""
+"""From a block's start until it takes no more rounds for those that the hypervisor disturbed: base and head
+meet the same of it, and a gate has an end. About what a block takes with twice its rounds."""
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):

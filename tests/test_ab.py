@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,21 @@ def test_a_block_after_one_that_cannot_be_read_gets_a_number_of_its_own(tmp_path
     with pytest.raises(KeyboardInterrupt):
         made._run_block(CELL, "first")
     assert asked == [4]
+
+
+def test_a_block_waits_for_a_quiet_machine_and_not_for_ever(tmp_path, monkeypatch):
+    made, _, _ = collector(tmp_path, [proven()])
+    asked = {}
+
+    def run_block(jobs, **options):
+        asked.update(options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ab, "run_block", run_block)
+    monkeypatch.setattr(made, "_job", lambda *_, **__: None)
+    with pytest.raises(KeyboardInterrupt):
+        made._run_block(CELL, "first")
+    assert 0 < asked["patience"] - time.monotonic() <= ab.PATIENCE_S
 
 
 @pytest.mark.parametrize(("status", "again"), [("timeout", True), ("out_of_memory", True), ("ok", False)])
