@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from commits import git
+from commits import commit, git, make_repository
 from conftest import INFOS
 
 from bench import environments
@@ -158,3 +158,14 @@ def test_what_cannot_be_installed_is_said_in_a_line():
 def test_without_a_checkout_no_environment_is_made(tmp_path):
     with pytest.raises(UsageError, match="--python NAME=PATH"):
         make_environment(SideSpec(), tmp_path, "torch", "cpu", folder=tmp_path, display=Quiet())
+
+
+def test_code_that_cannot_be_put_in_place_is_told_and_leaves_nothing(tmp_path, monkeypatch):
+    repository = make_repository(tmp_path / "repository")
+    commit(repository, "base")
+    monkeypatch.setattr(environments, "PROJECT", repository)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UnavailableError, match="the code of 'base' cannot be put into"):
+        fetch_code("base", tmp_path / "file")
+    code, _ = fetch_code("base", tmp_path / "kept")
+    assert [path.name for path in (tmp_path / "kept").iterdir()] == [code.name]
