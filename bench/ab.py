@@ -49,7 +49,7 @@ from bench.verify import plan_parity, verify_cells
 
 WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
 """What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
-WINDOWS = 24
+WINDOWS = 30
 WINDOW_S = 0.05
 TRAINING_S = 4.0
 """About how long a training for accuracy takes: equal starts and batches tell a wrong rate or label early."""
@@ -59,9 +59,9 @@ SECOND_SEEDS = 1000
 BLOCK_GUESS_S = 15.0
 """What a block is thought to take before any has run."""
 TIME_LIMIT_S = 300.0
-PATIENCE_S = 30.0
+PATIENCE_S = 15.0
 """From a block's start until it takes no more rounds for those that the hypervisor disturbed: base and head
-meet the same of it, and a gate has an end. About what a block takes with twice its rounds."""
+meet the same of it, and a gate has an end. About what a block takes that waits for nothing."""
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,8 +1,10 @@
 """A block: jobs side by side, a window each in turn."""
 
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import fakes
 import msgspec
@@ -186,6 +188,20 @@ def test_a_disturbed_round_is_kept_marked_and_made_up_for(monkeypatch: pytest.Mo
         steals = [event.window.round_steal for event in one.events if isinstance(event, Timed)]
         assert steals == [0.4] * 3 + [0.01] * (outcome.rounds - 3)
         assert one.status == "ok"
+
+
+@pytest.mark.parametrize(("disturbed", "waits"), [(3, 0), (6, 2)])
+def test_nothing_is_waited_for_before_a_round_that_was_asked_for(
+    disturbed: int, waits: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(Moody, "disturbed", disturbed)
+    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    run([fakes.STEADY])
+    assert slept == [turns.PAUSE_S] * waits, (
+        "after the fifth round and the sixth alone, where those are disturbed"
+    )
 
 
 def test_a_machine_that_is_never_quiet_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
