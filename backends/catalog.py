@@ -50,7 +50,7 @@ TORCH = BackendInfo(
         Mode(name="eager", summary="every operation is called from Python", taught=True, augments=True),
         Mode(name="compile", summary="a whole step compiled by torch.compile, its update too"),
         Mode(name="compile-loop", summary="as compile, four steps to a call"),
-        Mode(name="cuda-graphs", summary="as compile, a step replayed as a CUDA graph", devices=("gpu",)),
+        Mode(name="cuda-graphs", summary="as compile, eight steps to a CUDA graph", devices=("gpu",)),
         Mode(
             name="dataloader", summary="eager, its batches through torch.utils.data.DataLoader", pipeline=True
         ),

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from backends.base import Params, State, TrainingData
 from backends.torch_augmentation import augment
-from backends.torch_graphs import GraphedStep, record_cuda_graph
+from backends.torch_graphs import Record, Recorded, Step, record_cuda_graph
 from backends.torch_instruments import StepClock, counted_flops, measure_peak
 from backends.torch_optimizers import Foreach, TorchOptim
 from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
@@ -36,8 +36,8 @@ COMPILED = ("compile", "compile-loop", "cuda-graphs")
 EVALUATION_BATCH = 1000
 GATHERED_STEPS = 8
 """Steps whose images are gathered and scaled together: a call of an operation takes as long as its work."""
-LOOP_STEPS = 4
-"""Steps to a compiled call in mode `compile-loop`; what is left over is trained step by step."""
+LOOP_STEPS = {"compile-loop": 4, "cuda-graphs": 8}
+"""Steps to a call, of a program or of a graph; what is left over is trained step by step."""
 NORM_NAMES = {"scale": "weight", "offset": "bias", "mean": "running_mean", "variance": "running_var"}
 
 
@@ -84,16 +84,16 @@ class TorchBackend:
             # warning at most; `fullgraph` makes that, and a graph break, an error.
             torch.compiler.reset()
             self._step = torch.compile(self._whole_step, dynamic=False, fullgraph=True)
-            self._loop = torch.compile(self._whole_loop, dynamic=False, fullgraph=True)
+            self._loop = torch.compile(self._loop_of(self._whole_step), dynamic=False, fullgraph=True)
         if mode == "cuda-graphs":
-            self._step = GraphedStep(self._step, self.changed_by_a_step(), record_cuda_graph)
+            self.record_steps(record_cuda_graph)
 
     # Training
 
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         if draws is not None:
             losses = torch.stack([self._step(*batch) for batch in self._augmented_batches(order, draws)])
-        elif self._mode == "compile-loop":
+        elif self._mode in LOOP_STEPS:
             losses = torch.cat(list(self._chunks(order)))
         else:
             losses = torch.stack([self._step(images, labels) for images, labels in self._batches(order)])
@@ -121,8 +121,9 @@ class TorchBackend:
 
     def _chunks(self, order: np.ndarray) -> Iterator[Tensor]:
         """Train, and yield losses, one or several to a tensor."""
-        for rows in torch.from_numpy(order).to(self._device).split(LOOP_STEPS):
-            if len(rows) == LOOP_STEPS:
+        steps = LOOP_STEPS[self._mode]
+        for rows in torch.from_numpy(order).to(self._device).split(steps):
+            if len(rows) == steps:
                 yield self._loop(*self._pictures(rows))
             else:
                 yield torch.stack([self._step(images, labels) for images, labels in self._gather(rows)])
@@ -168,13 +169,21 @@ class TorchBackend:
             self._statistics[name].copy_(value)
         return loss
 
-    def _whole_loop(self, images: Tensor, labels: Tensor) -> Tensor:
-        batches = zip(images.chunk(LOOP_STEPS), labels.chunk(LOOP_STEPS), strict=True)
-        return torch.stack([self._whole_step(*batch) for batch in batches])
+    def _loop_of(self, step: Step) -> Step:
+        """Return what takes a step for each of several batches, which come one behind the other."""
+        batch = self._workload.batch_size
 
-    def changed_by_a_step(self) -> list[Tensor]:
-        """Return all tensors that a compiled step changes."""
-        return [*self._network.state_dict().values(), *self._optimizer.state_tensors()]
+        def loop(images: Tensor, labels: Tensor) -> Tensor:
+            batches = zip(images.split(batch), labels.split(batch), strict=True)
+            return torch.stack([step(*one) for one in batches])
+
+        return loop
+
+    def record_steps(self, record: Record) -> None:
+        """Replace the step, and several of it at once, by what `record` makes of them."""
+        changed = [*self._network.state_dict().values(), *self._optimizer.state_tensors()]
+        step = self._step
+        self._step, self._loop = (Recorded(one, changed, record) for one in (step, self._loop_of(step)))
 
     def _loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
         with self._autocast:

@@ -1,4 +1,4 @@
-"""A training step recorded as a CUDA graph, whose kernels are launched together, without Python.
+"""Training steps recorded as a CUDA graph, whose kernels are launched together, without Python.
 
 After "Whole-network capture" in PyTorch's notes on CUDA semantics.
 """
@@ -9,25 +9,25 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
+Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Learns from images and labels, of one batch or several, and returns the loss or losses."""
 Record: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
-"""Given a step, returns what repeats it, and the tensor that holds its loss after each repetition."""
+"""Given what is to be recorded, returns what repeats it, and the tensor that holds its result after that."""
 
 WARM_UP_STEPS = 3
-"""Before a step is recorded: libraries choose their algorithms and allocate in the first ones."""
+"""Repetitions before it is recorded: in the first ones libraries choose their algorithms and allocate."""
 
 
-class GraphedStep:
-    """A step on batches of one shape, which is recorded when the first one comes and repeated for each."""
+class Recorded:
+    """A step on images of one shape, which is recorded when the first ones come and repeated for each."""
 
-    def __init__(
-        self, step: Callable[[Tensor, Tensor], Tensor], changed: Sequence[Tensor], record: Record
-    ) -> None:
+    def __init__(self, step: Step, changed: Sequence[Tensor], record: Record) -> None:
         """Wrap a step that changes the tensors in `changed`, in place, and no others."""
         self._step, self._changed, self._record = step, changed, record
         self._repeat: Callable[[], None] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Learn from a batch and return its loss."""
+        """Do as the step does."""
         if self._repeat is None:
             self._begin(images, labels)
         self._images.copy_(images)

@@ -51,8 +51,9 @@ TOLERANCES: dict[Precision, dict[Kind, float]] = {
     # kernel by a part in a thousand in 20 steps. Without crossings the errors of `steps` are smaller.
     "fp32": {"logits": 5e-6, "loss": 2e-6, "gradient": 2e-5, "step": 1e-3, "steps": 3e-3, "losses": 1e-5},
     # TF32 keeps 10 bits of mantissa and bfloat16 7, against 23 of float32; so coarse a sum crosses many
-    # kinks, and 20 small steps of a gentle start are mostly noise in bfloat16: there the losses must do.
-    "tf32": {"logits": 1e-2, "loss": 1e-2, "gradient": 3e-2, "step": 3e-2, "steps": 3e-1, "losses": 2e-2},
+    # kinks, and where 20 small steps of a gentle start lead is mostly noise: there the losses must do. On an
+    # H200 MNIST's CNN in TF32 had a gradient 4 % off, in PyTorch as in JAX, and ended 40 to 110 % off.
+    "tf32": {"logits": 1e-2, "loss": 1e-2, "gradient": 1e-1, "step": 1e-1, "losses": 2e-1},
     "bf16": {"logits": 5e-2, "loss": 2e-2, "gradient": 3e-1, "step": 3e-1, "losses": 2e-1},
 }
 

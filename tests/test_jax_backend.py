@@ -125,6 +125,29 @@ def losses_come_in_their_order() -> None:
         assert len(set(losses.tolist())) > 60, f"{mode}: losses repeat themselves: {losses}"
 
 
+def as_on_a_gpu(mode: str) -> Any:
+    """Return a backend that runs on the CPU the programs that it has for a GPU."""
+    backend = make(mode)
+    backend._on_gpu = True
+    backend._loop = backend._jitted(backend._plain_loop_on_gpu, donate_argnums=0)
+    return backend
+
+
+def the_programs_for_a_gpu_train_the_same_and_compile_once() -> None:
+    counts = (1, 2, 100, 7, 230)
+    for mode in ("jit", "loop"):
+        found = {}
+        for name, backend in (("cpu", make(mode)), ("gpu", as_on_a_gpu(mode))):
+            backend.initialise(2)
+            first = backend.train_steps(order(1))
+            with compilations() as seen:
+                losses = [first, *(backend.train_steps(order(steps)) for steps in counts)]
+            assert not seen, f"{mode}, {name}: {seen}"
+            found[name] = np.concatenate(losses)
+        assert len(set(found["cpu"].tolist())) > 300
+        np.testing.assert_allclose(found["gpu"], found["cpu"], rtol=1e-5, err_msg=mode)
+
+
 def grain_trains_as_jit_does() -> None:
     trained = {}
     for mode in ("jit", "grain"):
@@ -246,6 +269,7 @@ CHECKS = {
         building_compiles_nothing,
         the_first_step_compiles_and_no_other,
         losses_come_in_their_order,
+        the_programs_for_a_gpu_train_the_same_and_compile_once,
         grain_trains_as_jit_does,
         grain_leaves_no_thread_behind,
         without_grain_its_mode_is_unavailable,
