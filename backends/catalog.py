@@ -70,7 +70,7 @@ JAX = BackendInfo(
             taught=True,
             augments=True,
         ),
-        Mode(name="loop", summary="many steps are one call: lax.fori_loop over the batches"),
+        Mode(name="loop", summary="many steps are one call: a loop of jax.lax over the batches"),
         Mode(name="grain", summary="jit, its batches through Grain", pipeline=True),
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory

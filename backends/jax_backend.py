@@ -324,7 +324,7 @@ class JaxBackend:
             "flax": flax.__version__,
             "optax": optax.__version__,
             **({"grain": self._pipeline.version} if self._mode == "grain" else {}),
-            "compiler_options": " ".join(f"{name}={value}" for name, value in self._options.items()),
+            "compiler_options": " ".join(f"{name}={value}" for name, value in self._options.items()) or None,
             "matmul_precision": jax.config.jax_default_matmul_precision,
             "peak_device_bytes": memory.get("peak_bytes_in_use") if device.platform != "cpu" else None,
         }

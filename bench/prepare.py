@@ -1,5 +1,6 @@
 """From what the user asked to a plan that can run: backends and device here, data on disk, a header."""
 
+import math
 import secrets
 import sys
 from collections.abc import Mapping, Sequence
@@ -273,8 +274,12 @@ def plan_in_words(header: RunHeader) -> str:
     width = f"±{100 * header.target_half_width:g} %"
     parts.append(f"further blocks where a ratio is not known to {width} {duration(plan.refining_s)}")
     said = f"Plan for {duration(header.budget_s)}: about {', '.join(parts)}."
-    if plan.parity_s + plan.blocks_s > header.budget_s:
-        said += " That is more than the budget: some rows will have too few blocks to be ranked."
+    needed_s = plan.parity_s + plan.blocks_s
+    if needed_s > header.budget_s:
+        said += (
+            " That is more than the budget, and some rows will have too few blocks to be ranked: give it"
+            f" --budget {math.ceil(needed_s / 60)}m, or less to do (--workload, --mode)."
+        )
     return said
 
 

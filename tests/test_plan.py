@@ -311,5 +311,21 @@ def test_a_sweep_trains_nothing_and_proves_parity_once():
     assert plan.parity_s == one.parity_s
 
 
-def cell(workload, mode):
-    return Cell(workload=workload, backend="torch", mode=mode, device="cpu", precision="fp32")
+def test_on_a_gpu_a_start_is_thought_to_take_longer():
+    on_cpu, on_gpu = (
+        make_plan(
+            [cell("mnist-mlp", "eager", device)],
+            min_blocks=5,
+            windows=40,
+            window_s=0.05,
+            budget_s=600,
+            seeds=1,
+        )
+        for device in ("cpu", "gpu")
+    )
+    assert on_gpu.blocks_s > 2 * on_cpu.blocks_s
+    assert on_gpu.parity_s > on_cpu.parity_s
+
+
+def cell(workload, mode, device="cpu"):
+    return Cell(workload=workload, backend="torch", mode=mode, device=device, precision="fp32")

@@ -1,5 +1,6 @@
 """What was asked becomes a plan, or a refusal that says what is wrong; never something else."""
 
+import math
 from pathlib import Path
 
 import fakes
@@ -240,7 +241,9 @@ def test_the_plan_is_said_in_words(tmp_path: Path) -> None:
     assert "not known to ±1.5 %" in said
     assert "more than the budget" not in said
     short = msgspec.structs.replace(run.header, budget_s=10)
-    assert "too few blocks to be ranked" in prepare.plan_in_words(short)
+    said, planned = prepare.plan_in_words(short), run.header.planned
+    assert "too few blocks to be ranked" in said
+    assert f"--budget {math.ceil((planned.parity_s + planned.blocks_s) / 60)}m" in said
 
 
 def test_a_sweep_times_every_workload_at_every_size() -> None:
