@@ -66,7 +66,7 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def benchmarks(session: nox.Session) -> None:
-    """Measure each cell, and hold each mode against a loop written by hand; pytest gets what follows `--`.
+    """Measure each cell, each mode against a loop by hand, and this program; pytest gets what follows `--`.
 
     On the CPU, for an hour; nothing else may run meanwhile. `tests/benchmarks/cells.py` after `--` takes that
     file alone, which takes minutes; `-k "jax and softmax"` picks cells, and `-m ""` takes every mode and
@@ -77,7 +77,7 @@ def benchmarks(session: nox.Session) -> None:
     session.run(program(environment, "bench"), "data", "fetch", "mnist", "cifar10", external=True)
     named = [argument for argument in session.posargs if argument.partition("::")[0].endswith(".py")]
     # Files stand first, as some options take what follows them; of an option said twice the last counts.
-    files = () if named else ("tests/benchmarks/cells.py", "tests/benchmarks/throughput.py")
+    files = () if named else [f"tests/benchmarks/{name}.py" for name in ("cells", "throughput", "harness")]
     taught = () if any("::" in argument for argument in named) else ("-m", "not on_request")
     session.run(
         program(environment, "python"), "-m", "pytest", *files, "-p", "no:randomly", "--timeout=0", *taught,

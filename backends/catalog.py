@@ -1,6 +1,6 @@
 """What each backend offers, readable without importing its framework."""
 
-from backends.base import BackendInfo, Mode
+from backends.info import BackendInfo, Mode
 
 NUMPY = BackendInfo(
     name="numpy",

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.ab_records import (
     ONLY_IN_BASE,
     ONLY_IN_HEAD,

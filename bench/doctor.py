@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.launch import run_worker
 from bench.protocol import Described, ParityCase, Probed, ProbeTask
 from bench.registry import interpreter

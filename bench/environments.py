@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
 from bench.progress import Display
 from bench.sides import SideSpec

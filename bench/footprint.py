@@ -14,7 +14,7 @@ from packaging.markers import UndefinedComparison
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 
 _LIMIT_S = 120.0
 """A framework has tens of thousands of files, and each is looked at."""

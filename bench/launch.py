@@ -16,7 +16,7 @@ from typing import IO, Self, TypeVar
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.machine import tuning_variables
 from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started, Task
 from bench.records import Status

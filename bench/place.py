@@ -6,7 +6,7 @@ from typing import Self
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.datasets import cache_dir
 from bench.errors import UsageError, unknown
 from bench.prepare import Asked, Available, choose_backends, choose_device, prepare_data

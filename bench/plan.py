@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.errors import UsageError, unknown
 from bench.records import Plan
 from bench.specs import Cell, Device, Precision

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import datasets
 from bench.durations import duration
 from bench.errors import RecordError, UnavailableError, UsageError

@@ -4,7 +4,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.records import EpochPoint, JobSpec, ParityCheck, Peak, Status, StepSplit, Window
 from bench.specs import Cell, Workload
 from bench.trainings import Figure

@@ -6,11 +6,15 @@ import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from backends.base import Backend, BackendInfo
+from backends.info import BackendInfo
 from bench.errors import ContractError, UsageError, unknown
+
+if TYPE_CHECKING:  # for it brings NumPy, which takes a third of the time of `bench list`
+    from backends.base import Backend
 
 GROUP = "bench.backends"
 _METHODS = (
@@ -83,7 +87,7 @@ def _check_info(name: str, info: object) -> None:
         raise ContractError(f"{taught} of its modes are marked as taught; it must be exactly one.")
 
 
-def load_backend(info: BackendInfo) -> type[Backend]:
+def load_backend(info: BackendInfo) -> "type[Backend]":
     """Import the class of a backend, and with it its framework; raise ContractError where it falls short."""
     module, _, name = info.target.partition(":")
     found = getattr(import_module(module), name, None)

@@ -17,7 +17,7 @@ from statistics import fmean
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.durations import duration
 from bench.jobs import in_a_line, job_record
 from bench.launch import Outcome

@@ -15,7 +15,7 @@ from statistics import fmean
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import turns
 from bench.durations import duration
 from bench.errors import RecordError

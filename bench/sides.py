@@ -16,7 +16,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench.errors import RecordError, UsageError
 from bench.records import BackendHere
 from bench.specs import Workload

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import checkpoints, folders
 from bench.durations import duration
 from bench.errors import RecordError, UsageError

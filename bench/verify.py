@@ -9,7 +9,8 @@ from pathlib import Path
 
 import msgspec
 
-from backends.base import BackendInfo, TrainingData
+from backends.base import TrainingData
+from backends.info import BackendInfo
 from bench import datasets, parity
 from bench.launch import run_worker
 from bench.progress import Display

@@ -16,7 +16,8 @@ from typing import cast
 import msgspec
 import numpy as np
 
-from backends.base import Backend, BackendInfo, Instrumented, OwnDefaults, TrainingData
+from backends.base import Backend, Instrumented, OwnDefaults, TrainingData
+from backends.info import BackendInfo
 from bench import datasets, parity
 from bench.augmentation import seen_images
 from bench.energy import Meter

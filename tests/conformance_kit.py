@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from backends.base import Backend, BackendInfo, Params, TrainingData
+from backends.base import Backend, Params, TrainingData
+from backends.info import BackendInfo
 from bench import parity
 from bench.initial import initial_params
 from bench.specs import (

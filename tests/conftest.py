@@ -13,7 +13,7 @@ import pytest
 from hypothesis import settings
 
 from backends import catalog
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import cli
 from bench.launch import worker_environment
 from bench.registry import installed_versions

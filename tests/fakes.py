@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from backends.base import BackendInfo, Mode, State, TrainingData
+from backends.base import State, TrainingData
+from backends.info import BackendInfo, Mode
 from backends.numpy_backend import NumpyBackend
 from bench import datasets
 from bench.errors import UnavailableError

@@ -8,8 +8,9 @@ import fakes
 import msgspec
 import numpy as np
 
-from backends.base import BackendInfo, Params
+from backends.base import Params
 from backends.catalog import NUMPY
+from backends.info import BackendInfo
 from bench.checkpoints import find_model, load_model
 from bench.place import Place
 from bench.prepare import Asked, Available, choose_backends

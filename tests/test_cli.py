@@ -14,8 +14,8 @@ import pytest
 from conftest import Call, Said
 from synthetic import make_cell, make_header, make_job, make_run, make_workload
 
-from backends.base import BackendInfo
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
+from backends.info import BackendInfo
 from bench import cli, plan
 from bench.registry import Registry
 from bench.runs import HEADER, QUARANTINE, RECORDS, read_run

@@ -12,8 +12,8 @@ from conftest import Call
 from followed import make_figures, make_header, make_model, write_training
 from following import MOMENTUM, small
 
-from backends.base import BackendInfo
 from backends.catalog import NUMPY
+from backends.info import BackendInfo
 from bench import recipes
 from bench.checkpoints import checkpoint_files
 from bench.cli_options import parse_pythons

@@ -37,7 +37,8 @@ from conformance_kit import (
 )
 from conftest import INFOS, demand, every_backend, in_process
 
-from backends.base import Backend, BackendInfo, TrainingData
+from backends.base import Backend, TrainingData
+from backends.info import BackendInfo
 from backends.numpy_backend import NumpyBackend
 from bench import parity
 from bench.augmentation import augment, draw

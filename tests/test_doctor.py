@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import fakes
 import pytest
 
-from backends.base import BackendInfo
 from backends.catalog import NUMPY
+from backends.info import BackendInfo
 from bench import cli, doctor
 from bench.registry import Registry
 from bench.specs import Device

@@ -8,8 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from backends.base import BackendInfo
 from backends.catalog import NUMPY
+from backends.info import BackendInfo
 from bench import footprint as module
 from bench.footprint import Footprint, footprint, footprints
 

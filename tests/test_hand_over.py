@@ -8,8 +8,8 @@ import pytest
 from followed import make_model
 from following import place, small
 
-from backends.base import BackendInfo
 from backends.catalog import NUMPY
+from backends.info import BackendInfo
 from bench import datasets
 from bench.checkpoints import Model, load_model
 from bench.hand_over import TOLERANCES, Score, evaluate

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from fakes import task_for
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import launch
 from bench.launch import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
 from bench.protocol import (

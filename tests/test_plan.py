@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from backends.base import BackendInfo, Mode
+from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
 from bench.plan import (
     PRESETS,

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from fakes import ABSENT, QUICK, STEADY
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import prepare
 from bench.errors import DataError, UnavailableError, UsageError
 from bench.prepare import Asked, Available

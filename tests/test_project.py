@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import bench
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 
 ROOT = Path(__file__).parent.parent
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -54,6 +54,12 @@ def frameworks_imported_by(*modules: str, fakes: Path) -> set[str]:
 def test_the_harness_imports_no_framework(tmp_path: Path) -> None:
     modules = ("bench", "bench.cli", "backends.base", "backends.catalog")
     assert frameworks_imported_by(*modules, fakes=tmp_path) == set()
+
+
+def test_what_a_command_needs_to_list_or_to_help_imports_no_numpy() -> None:
+    modules = "bench.cli, bench.plan, bench.recipes, bench.registry, bench.workloads, backends.catalog"
+    script = f"import sys, {modules}; sys.exit('numpy' in sys.modules)"
+    subprocess.run([sys.executable, "-P", "-c", script], check=True, env={"PYTHONPATH": str(ROOT)})
 
 
 @pytest.mark.parametrize(

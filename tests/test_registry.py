@@ -13,7 +13,7 @@ from bench.errors import ContractError, UsageError
 from bench.registry import Registry, find_backends, installed_versions, interpreter, load_backend
 
 BROKEN_MODULE = """
-from backends.base import BackendInfo, Mode
+from backends.info import BackendInfo, Mode
 from fakes import info
 NOT_AN_INFO = {"name": "dictionary"}
 MISNAMED = info("somebody-else", "fakes:Steady")

@@ -16,7 +16,7 @@ import psutil
 import pytest
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
 
-from backends.base import BackendInfo, Mode
+from backends.info import BackendInfo, Mode
 from bench import prepare, turns
 from bench.errors import RecordError
 from bench.plan import Preset

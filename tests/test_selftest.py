@@ -13,7 +13,7 @@ from fakes import TESTS
 from rich.console import Console
 from synthetic import make_conditions, make_header
 
-from backends.base import BackendInfo, Mode
+from backends.info import BackendInfo, Mode
 from bench import selftest, turns
 from bench.errors import RecordError, UsageError
 from bench.launch import Outcome

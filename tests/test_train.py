@@ -25,8 +25,8 @@ from following import (
     untimed,
 )
 
-from backends.base import Mode
 from backends.catalog import NUMPY
+from backends.info import Mode
 from bench import place as places
 from bench import train as training
 from bench.checkpoints import checkpoint_files, load_model

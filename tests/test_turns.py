@@ -11,7 +11,7 @@ import msgspec
 import psutil
 import pytest
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import turns
 from bench.conditions import Watch
 from bench.launch import Outcome

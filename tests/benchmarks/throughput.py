@@ -21,7 +21,7 @@ import pytest
 from conftest import INFOS
 from scipy.stats import bootstrap, trim_mean
 
-from backends.base import BackendInfo
+from backends.info import BackendInfo
 from bench import datasets
 from bench.launch import worker_environment
 from bench.statistics import TRIMMED

@@ -1,0 +1,204 @@
+"""What the program itself costs, beside the frameworks that it measures: `nox -s benchmarks`.
+
+Commands as a user starts them; the report of a run of a thousand records; and what a job takes beside its
+framework's own work, in time and in memory, the latter against the loop that `throughput.py` has for that
+framework, in a fresh process and without a harness. A table at the end holds each figure to its aim. The
+file's name keeps it out of the tests.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from conftest import INFOS
+from synthetic import realistic_run
+
+from bench import datasets
+from bench.launch import Worker, worker_environment
+from bench.protocol import (
+    Begin,
+    Built,
+    DataSource,
+    Finish,
+    FirstStep,
+    Imported,
+    MeasureTask,
+    Memory,
+    Ready,
+    WarmedUp,
+)
+from bench.records import JobSpec
+from bench.runs import RECORDS as RECORDS_FILE
+from bench.runs import create_run
+from bench.specs import Cell
+from bench.workloads import find_workload
+
+HERE = Path(__file__).parent
+FRAMEWORKS = ("tensorflow", "torch", "jax")
+WORKLOAD = "mnist-softmax"
+RECORDS = 1000
+JOBS = 3
+STEPS = 600
+"""An epoch, which the loop by hand trains before its memory is read."""
+TIME_LIMIT_S = 300.0
+
+BY_HAND = """
+import importlib, json, sys
+import numpy as np
+from bench import datasets
+from bench.initial import initial_params
+from bench.workloads import find_workload
+from pathlib import Path
+
+name, mode, workload_name, cache, steps = json.loads(sys.argv[1])
+workload = find_workload(workload_name)
+data = datasets.load(workload.dataset, cache=Path(cache))
+loops = importlib.import_module(f"{name}_loops")
+start = initial_params(workload.architecture, data.info, seed=0)
+pictures = loops.on_device(data.train_images, data.train_labels)
+train = loops.LOOPS[mode](start, workload.optimizer.learning_rate, pictures)
+order = np.random.default_rng(0).integers(0, len(data.train_images), (steps, workload.batch_size))
+train(order.astype(np.int32))
+(peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
+print(int(peak.split()[1]) * 1024)
+"""
+
+
+class Aim(NamedTuple):
+    """A figure, in seconds or MB, and what it is to stay under."""
+
+    what: str
+    figure: float
+    aim: float
+    unit: str
+
+
+class Job(NamedTuple):
+    """What a job took: seconds in all, seconds of its framework's own work, and bytes."""
+
+    wall_s: float
+    own_s: float
+    peak_bytes: int
+
+
+@pytest.fixture(scope="session")
+def note(request: pytest.FixtureRequest) -> Callable[[Aim], None]:
+    """Return what puts a figure into the table at the end."""
+    rows: list[Aim] = []
+
+    class Table:
+        @pytest.hookimpl(trylast=True)
+        def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+            for row in rows:
+                above = "  above its aim" if row.figure > row.aim else ""
+                terminalreporter.write_line(
+                    f"{row.what:<48}{row.figure:>9.3f} {row.unit:<3} (aim {row.aim:g}){above}"
+                )
+
+    request.config.pluginmanager.register(Table())
+    return rows.append
+
+
+# ---- commands
+
+
+@pytest.fixture(scope="session")
+def long_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of results that holds one run, of so many records."""
+    results = tmp_path_factory.mktemp("results")
+    run = realistic_run(blocks=40)
+    assert len(run.records) >= RECORDS
+    lines = [msgspec.json.encode(record, enc_hook=float) + b"\n" for record in run.records[:RECORDS]]
+    (create_run(results, run.header) / RECORDS_FILE).write_bytes(b"".join(lines))
+    return results
+
+
+@pytest.mark.benchmark(group="commands")
+@pytest.mark.parametrize(
+    ("arguments", "rounds", "aim_s"),
+    [
+        pytest.param(("--help",), 20, 0.15, id="help"),
+        pytest.param(("list",), 10, 0.3, id="list"),
+        pytest.param(("report", "--results", "{long_run}"), 5, 2.0, id="report"),
+    ],
+)
+def test_a_command(
+    *, arguments: tuple[str, ...], rounds: int, aim_s: float, benchmark: Any, long_run: Path,
+    note: Callable[[Aim], None],
+) -> None:  # fmt: skip
+    command = [sys.executable, "-P", "-c", "from bench.cli import main; main()"]
+    command += [argument.format(long_run=long_run) for argument in arguments]
+
+    def run() -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+    benchmark.pedantic(run, rounds=rounds, warmup_rounds=1)
+    note(Aim(f"bench {arguments[0]}", benchmark.stats.stats.median, aim_s, "s"))
+
+
+# ---- jobs
+
+
+@pytest.mark.parametrize("name", [pytest.param(one, marks=pytest.mark.framework(one)) for one in FRAMEWORKS])
+@pytest.mark.benchmark(group="a job on softmax regression")
+def test_a_job(name: str, benchmark: Any, tmp_path: Path, note: Callable[[Aim], None]) -> None:
+    jobs: list[Job] = []
+    benchmark.pedantic(lambda: jobs.append(run_job(name)), rounds=JOBS)
+    overhead_s = statistics.median(job.wall_s - job.own_s for job in jobs)
+    excess = statistics.median(job.peak_bytes for job in jobs) - by_hand_bytes(name, tmp_path)
+    benchmark.extra_info |= {"overhead_s": overhead_s, "excess_bytes": excess}
+    note(Aim(f"{name}: a job beside its framework's work", overhead_s, 0.3, "s"))
+    note(Aim(f"{name}: its memory over a loop's by hand", excess / 1e6, 100.0, "MB"))
+
+
+def run_job(name: str) -> Job:
+    """Run a job that is warmed up and then ends, and return what it took."""
+    info, workload = INFOS[name], find_workload(WORKLOAD)
+    cell = Cell(workload=WORKLOAD, backend=name, mode=info.taught_mode, device="cpu", precision="fp32")
+    spec = JobSpec(
+        job_id=name, cell=cell, workload=workload, seed=0, block=0, position=0, hash_seed=0, windows=1,
+        window_s=0.05, epochs=0, time_limit_s=TIME_LIMIT_S,
+    )  # fmt: skip
+    data = DataSource(name=workload.dataset, cache=str(datasets.cache_dir()), limit=None)
+    task = MeasureTask(backend=info, data=data, spec=spec)
+    with Worker(task, python=Path(sys.executable), device="cpu", time_limit_s=TIME_LIMIT_S) as worker:
+        worker.wait_for(Built)
+        worker.ask(Begin())
+        worker.wait_for(Ready)
+        worker.ask(Finish())
+        outcome = worker.finish()
+    assert outcome.status == "ok", outcome.error
+    memory = next(event for event in outcome.events if isinstance(event, Memory))
+    own_s = sum(own_seconds(event) for event in outcome.events)
+    return Job(wall_s=outcome.wall_s, own_s=own_s, peak_bytes=memory.peak_rss_bytes)
+
+
+def own_seconds(event: object) -> float:
+    """Return what the framework itself took of the time until an event."""
+    match event:
+        case Imported(import_s=seconds) | Built(build_s=seconds) | FirstStep(first_step_s=seconds):
+            return seconds
+        case WarmedUp(window=window):
+            return window.seconds
+    return 0.0
+
+
+def by_hand_bytes(name: str, scratch: Path) -> int:
+    """Return the peak memory of a process that trains by the loop written by hand."""
+    environment = worker_environment(INFOS[name], "cpu", scratch)
+    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
+    asked = [name, INFOS[name].taught_mode, WORKLOAD, str(datasets.cache_dir()), STEPS]
+    done = subprocess.run(
+        [sys.executable, "-c", BY_HAND, json.dumps(asked)],
+        env=environment,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    return int(done.stdout.splitlines()[-1])
