@@ -32,6 +32,14 @@ class UnavailableError(BenchError):
     """A backend, device or precision cannot be used on this machine."""
 
 
+class NanLossError(BenchError):
+    """Training lost its numbers."""
+
+
+class WrongDeviceError(BenchError):
+    """A backend ran somewhere else than it was asked to."""
+
+
 def unknown(kind: str, value: str, known: list[str], hint: str) -> UsageError:
     """Return the error for a name that is not among `known`, with the nearest one that is."""
     near = get_close_matches(value, known, n=1)

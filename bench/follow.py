@@ -1,6 +1,5 @@
 """What a worker does to follow a recipe: train from figure to figure, evaluate, and keep checkpoints."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -11,10 +10,11 @@ from backends.base import Backend, TrainingData
 from bench import checkpoints
 from bench.augmentation import seen_images
 from bench.datasets import Dataset
+from bench.figures import LATEST, Figure
 from bench.initial import initial_params
 from bench.protocol import (
-    AnyEvent,
     CheckpointSaved,
+    Emit,
     EvaluateTask,
     FigureMade,
     Scored,
@@ -23,9 +23,7 @@ from bench.protocol import (
 )
 from bench.specs import Workload
 from bench.training import Batches, Trainer, build, evaluate, load_data, score, training_data
-from bench.trainings import LATEST, Figure, distribution
-
-Emit = Callable[[AnyEvent], None]
+from bench.trainings import distribution
 
 STRETCH = 50
 """Steps to a call of `train_steps` at most, counted from 0: how often progress can be told. It does not hang

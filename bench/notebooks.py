@@ -10,13 +10,14 @@ from bench.bands import Band, Verdict, band, judge
 from bench.datasets import DATASETS
 from bench.durations import duration
 from bench.errors import BenchError
+from bench.figures import Figure
 from bench.flops import training_flops
 from bench.place import Place
 from bench.progress import Display
 from bench.recipes import Measure, Published, Recipe
 from bench.specs import Cell
 from bench.train import Order, folder_name, train
-from bench.trainings import FIELDS, HEADER, Figure, Training, read_training, steps_reached
+from bench.trainings import FIELDS, HEADER, Training, read_training, steps_reached
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

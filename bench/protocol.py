@@ -1,13 +1,14 @@
 """What harness and worker say to each other, each a line of JSON: a task and commands in, events out."""
 
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
 
 from backends.info import BackendInfo
+from bench.figures import Figure
 from bench.records import EpochPoint, JobSpec, ParityCheck, Peak, Status, StepSplit, Window
 from bench.specs import Cell, Workload
-from bench.trainings import Figure
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,3 +216,5 @@ AnyEvent: TypeAlias = (
     | Memory | DeviceMemory | Described | LookedCloser | Verified | Probed
     | Trained | FigureMade | CheckpointSaved | Scored | Failed | Done
 )  # fmt: skip
+
+Emit: TypeAlias = Callable[[AnyEvent], None]

@@ -16,6 +16,7 @@ from bench import checkpoints, folders
 from bench.durations import duration
 from bench.errors import RecordError, UsageError
 from bench.events import EventFiles
+from bench.figures import Figure
 from bench.launch import run_worker
 from bench.machine import capture_environment
 from bench.place import Place
@@ -29,16 +30,7 @@ from bench.recipes import Recipe, figure_steps
 from bench.registry import interpreter
 from bench.specs import Cell
 from bench.training import load_data
-from bench.trainings import (
-    FIGURES,
-    HEADER,
-    Figure,
-    TakenUp,
-    Training,
-    TrainingHeader,
-    keep_figures,
-    read_training,
-)
+from bench.trainings import FIGURES, HEADER, TakenUp, Training, TrainingHeader, keep_figures, read_training
 
 TIME_LIMIT_S = 7 * 24 * 3600.0
 LOG = "worker.log"

@@ -1,6 +1,5 @@
 """A training as every task of a worker drives it: its data, its batches, steps under a clock, evaluation."""
 
-import time
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +9,12 @@ from backends.base import Backend, TrainingData
 from bench import datasets
 from bench.augmentation import Draws, draws_of
 from bench.energy import Meter
-from bench.errors import BenchError, UnavailableError
+from bench.errors import NanLossError, UnavailableError, WrongDeviceError
 from bench.order import BatchOrder, Permutation, StepOrder
 from bench.protocol import DataSource
 from bench.records import Window
 from bench.specs import Cell, Workload
-
-
-class NanLossError(BenchError):
-    """Training lost its numbers."""
-
-
-class WrongDeviceError(BenchError):
-    """A backend ran somewhere else than it was asked to."""
+from bench.stopwatch import Stopwatch
 
 
 def build(backend_class: type[Backend], workload: Workload, data: TrainingData, cell: Cell) -> Backend:
@@ -77,16 +69,6 @@ class Batches:
     def draws(self, start: int, steps: int) -> tuple[Draws, ...]:
         """Return what `train_steps` is given beside the order: how images are changed, or nothing."""
         return draws_of(self._workload, self._info, seed=self._seed, start=start, steps=steps)
-
-
-class Stopwatch:
-    """Seconds since it was made."""
-
-    def __init__(self) -> None:
-        self._start = time.perf_counter_ns()
-
-    def seconds(self) -> float:
-        return (time.perf_counter_ns() - self._start) / 1e9
 
 
 class Trainer:

@@ -3,85 +3,35 @@
 Started as `python -m bench.worker FD`, with the task as a line of JSON on standard input, and after it, where
 the task is to measure, a line for every command; events are JSON lines on the file descriptor FD, because
 frameworks print to standard output and standard error as they please.
+
+The backend is imported first, into a process in which nothing else has brought NumPy: that is a part of what
+importing a framework takes. What the task needs besides comes after.
 """
 
-import math
 import os
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import cast
+from collections.abc import Iterable, Iterator
 
 import msgspec
-import numpy as np
 
-from backends.base import Backend, Instrumented, OwnDefaults, TrainingData
-from backends.info import BackendInfo
-from bench import datasets, parity
-from bench.augmentation import seen_images
-from bench.energy import Meter
-from bench.errors import BenchError, UnavailableError
-from bench.gpu import GpuMonitor
-from bench.initial import initial_params
-from bench.machine import peak_rss_bytes
+from bench.failures import in_a_line, print_if_unforeseen, status_of
 from bench.protocol import (
     AnyCommand,
     AnyEvent,
-    Built,
-    DataLoaded,
-    Described,
-    DeviceMemory,
     Done,
-    Evaluated,
+    Emit,
     EvaluateTask,
     Failed,
-    FirstStep,
     Imported,
-    Learned,
-    LookedCloser,
     MeasureTask,
-    Memory,
-    Probed,
     ProbeTask,
-    Ready,
     Started,
     Task,
-    Timed,
     TrainTask,
-    Turn,
-    Verified,
     VerifyTask,
-    WarmedUp,
-)  # fmt: skip
-from bench.records import EpochPoint, ParityCheck, Status
-from bench.registry import load_backend
-from bench.schedule import evaluation_steps
-from bench.slowed import Slowed
-from bench.specs import Cell, Workload
-from bench.training import (
-    Batches,
-    NanLossError,
-    Stopwatch,
-    Trainer,
-    WrongDeviceError,
-    build,
-    check_device,
-    evaluate,
-    load_data,
-    training_data,
 )
-
-Emit = Callable[[AnyEvent], None]
-
-WARMUP_S = 0.5
-"""Training for at least so long comes before the first window, however short a window is."""
-LEAD_S = 0.01
-"""Training before every window that does not count, a step at least: while a job waited, others had the
-caches, and its threads slept."""
-_CLOSER_STEPS = 20
-"""Steps that are looked at to split one, at most; as many as take `WARMUP_S`."""
-_OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
+from bench.registry import load_backend
+from bench.stopwatch import Stopwatch
 
 
 def main() -> None:
@@ -95,25 +45,35 @@ def main() -> None:
     lines = sys.stdin.buffer
     task: Task = msgspec.json.decode(lines.readline(), type=Task)
     try:
-        match task:
-            case MeasureTask():
-                measure(task, read_commands(lines), emit)
-            case VerifyTask():
-                verify(task, emit)
-            case ProbeTask():
-                probe(task, emit)
-            case TrainTask():
-                from bench.follow import follow  # with libraries that no measuring needs
-
-                follow(task, _import(task.backend, emit), emit)
-            case EvaluateTask():
-                from bench.follow import evaluate_model
-
-                evaluate_model(task, _import(task.backend, emit), emit)
+        do(task, read_commands(lines), emit)
         emit(Done())
     except Exception as error:  # the process ends here: whatever was raised becomes the job's status
         print_if_unforeseen(error)
         emit(Failed(status=status_of(error), error=in_a_line(error)))
+
+
+def do(task: Task, commands: Iterator[AnyCommand], emit: Emit) -> None:
+    """Import the backend, and do the task with it."""
+    clock = Stopwatch()
+    backend_class = load_backend(task.backend)
+    emit(Imported(import_s=clock.seconds()))
+    from bench import tasks
+
+    match task:
+        case MeasureTask():
+            tasks.measure(task, backend_class, commands, emit)
+        case VerifyTask():
+            tasks.verify(task, backend_class, emit)
+        case ProbeTask():
+            tasks.probe(task, backend_class, emit)
+        case TrainTask():
+            from bench.follow import follow  # with libraries that no measuring needs
+
+            follow(task, backend_class, emit)
+        case EvaluateTask():
+            from bench.follow import evaluate_model
+
+            evaluate_model(task, backend_class, emit)
 
 
 def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:
@@ -121,215 +81,6 @@ def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:
     for line in lines:
         command: AnyCommand = msgspec.json.decode(line, type=AnyCommand)
         yield command
-
-
-def measure(task: MeasureTask, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Import, build, take the first step, warm up, take turns, then learn; each is timed apart."""
-    spec, workload = task.spec, task.spec.workload
-    backend_class = _import(task.backend, emit)
-    clock = Stopwatch()
-    dataset = load_data(task.data)
-    training = training_data(workload, dataset)
-    params = initial_params(
-        workload.architecture,
-        workload.seen(dataset.info),
-        seed=spec.seed,
-        initialiser=workload.initialiser,
-    )
-    emit(DataLoaded(data_s=clock.seconds()))
-
-    clock = Stopwatch()
-    cell = spec.cell
-    backend = backend_class(workload, training, mode=cell.mode, device=cell.device, precision=cell.precision)
-
-    def start() -> None:
-        if workload.matched:
-            backend.load_params(params)
-        else:
-            own_defaults(backend).initialise(spec.seed)
-
-    start()
-    emit(Built(build_s=clock.seconds()))
-    check_device(backend, cell)
-
-    permute = None if workload.matched else own_defaults(backend).permutation
-    batches = Batches(workload, training, seed=spec.seed, permute=permute)
-    trained = backend if task.slowdown is None else cast(Backend, Slowed(backend, task.slowdown))
-    next(commands, None)  # to begin: the first step is to have the machine for itself
-    with Meter.open(cell.device) as meter:
-        trainer = Trainer(trained, batches, meter, plain=backend)
-        emit(FirstStep(first_step_s=trainer.train(1).seconds))
-        if spec.windows:
-            warm_up(trainer, spec.window_s, emit)
-            take_turns(trainer, spec.window_s, commands, emit)
-    peak, method = peak_rss_bytes()
-    emit(Memory(peak_rss_bytes=peak, peak_rss_method=method))
-    if cell.device == "gpu":
-        with GpuMonitor.open() as monitor:
-            emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
-    emit(Described(facts={**backend.describe(), "energy_meter": meter.method}))
-    if task.look_closer:
-        emit(look_closer(backend, workload, trainer))
-    if spec.epochs:
-        start()
-        clock = Stopwatch()
-        learn(backend, batches, workload, dataset, epochs=spec.epochs, only_last=spec.only_last, emit=emit)
-        emit(Learned(learn_s=clock.seconds()))
-
-
-def own_defaults(backend: Backend) -> OwnDefaults:
-    """Return the backend as one that knows its framework's defaults, or raise UnavailableError."""
-    if not (hasattr(backend, "initialise") and hasattr(backend, "permutation")):
-        raise UnavailableError(
-            f"{type(backend).__name__} lacks its framework's own defaults (initialise and permutation); "
-            "leave out the workloads that end in -defaults"
-        )
-    return cast(OwnDefaults, backend)
-
-
-def warm_up(trainer: Trainer, window_s: float, emit: Emit) -> None:
-    """Train ever longer windows until one lasts about `window_s`, and say that all is ready."""
-    steps, step_s = 1, math.inf
-    before_s = trainer.train_s  # the first step compiles, and warms nothing up
-    while True:
-        window = trainer.train(steps)
-        emit(WarmedUp(window=window))
-        step_s = min(step_s, window.seconds / steps)
-        if window.seconds >= window_s / 2 and trainer.train_s - before_s >= WARMUP_S:
-            break
-        # At most eightfold: the first steps are slow, and one guess from them would overshoot.
-        steps = max(1, min(round(window_s / step_s), steps * 8))
-    emit(Ready(step_s=step_s))
-
-
-def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Train a window at every `Turn`, after a lead that does not count."""
-    for command in commands:
-        if not isinstance(command, Turn):
-            return
-        trainer.lead(math.ceil(command.steps * min(1.0, LEAD_S / window_s)))
-        emit(Timed(window=trainer.train(command.steps)))
-
-
-def look_closer(backend: Backend, workload: Workload, trainer: Trainer) -> LookedCloser:
-    """Return where a step's time goes, what it computes, and the machine's peak, as far as known.
-
-    A step that augments its images has more parts than these, and is not taken apart.
-    """
-    if not hasattr(backend, "split_steps") or workload.augmentation is not None:
-        return LookedCloser(split=None, counted_flops=None, peak=None)
-    instrumented = cast(Instrumented, backend)
-    step_s = trainer.train_s / trainer.steps
-    steps = max(1, min(_CLOSER_STEPS, int(WARMUP_S / step_s)))
-    instrumented.split_steps(trainer.next_batches(1))  # what it compiles and allocates is not a step's time
-    return LookedCloser(
-        split=instrumented.split_steps(trainer.next_batches(steps)),
-        counted_flops=instrumented.count_flops(),
-        peak=instrumented.peak(),
-    )
-
-
-def learn(
-    backend: Backend,
-    batches: Batches,
-    workload: Workload,
-    dataset: datasets.Dataset,
-    *,
-    epochs: float,
-    only_last: bool,
-    emit: Emit,
-) -> None:
-    """Train so many epochs; evaluate on the whole test split along the way, or at the end alone, untimed."""
-    trainer = Trainer(backend, batches)
-    per_epoch = batches.steps_per_epoch
-    test_images = seen_images(workload, dataset.test_images)
-    last = max(1, round(epochs * per_epoch))
-    for steps in [last] if only_last else evaluation_steps(last, per_epoch):
-        if steps:
-            trainer.train(steps - trainer.steps)
-        test_loss, accuracy = evaluate(backend, test_images, dataset.test_labels)
-        point = EpochPoint(
-            epoch=trainer.steps / per_epoch,
-            steps=trainer.steps,
-            train_s=trainer.train_s,
-            train_loss=float(np.mean(trainer.losses)) if trainer.steps else None,
-            test_loss=test_loss,
-            test_accuracy=accuracy,
-        )
-        emit(Evaluated(point=point, of_epochs=last / per_epoch))
-
-
-def verify(task: VerifyTask, emit: Emit) -> None:
-    """Hold every case against its reference trace; one that fails does not keep the others from a try."""
-    backend_class = _import(task.backend, emit)
-    for case in task.cases:
-        cell = case.cell
-        status: Status = "ok"
-        error: str | None = None
-        checks: tuple[ParityCheck, ...] = ()
-        try:
-            data, trace = parity.load_trace(Path(case.trace))
-
-            def make(workload: Workload, data: TrainingData, cell: Cell = cell) -> Backend:
-                return build(backend_class, workload, data, cell)
-
-            checks = parity.check_parity(make, case.workload, data, trace, cell.precision)
-        except Exception as raised:
-            print_if_unforeseen(raised)
-            status, error = status_of(raised), in_a_line(raised)
-        emit(
-            Verified(
-                cell=cell, optimizer=case.workload.optimizer.name, status=status, error=error, checks=checks
-            )
-        )
-
-
-def probe(task: ProbeTask, emit: Emit) -> None:
-    """Compute the logits of a convolutional network and compare them with the reference's."""
-    backend_class = _import(task.backend, emit)
-    cell, workload = task.case.cell, parity.parity_workload(task.case.workload)
-    data, trace = parity.load_trace(Path(task.case.trace))
-    backend = build(backend_class, workload, data, cell)
-    backend.load_params(parity.start_params(workload, data))
-    error = parity.relative_error(backend.predict(parity.evaluated_images(workload, data)), trace.logits)
-    if not np.isfinite(error):
-        raise parity.NotComparableError("its logits are not finite, or not of the reference's shape")
-    emit(Probed(error=error))
-    emit(Described(facts=backend.describe()))
-
-
-def status_of(error: Exception) -> Status:
-    """Return the status that an exception means."""
-    text = f"{type(error).__name__}: {error}".lower()
-    match error:
-        case NanLossError():
-            return "nan_loss"
-        case WrongDeviceError():
-            return "wrong_device"
-        case UnavailableError() | ImportError():
-            return "unavailable"
-        case _ if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
-            return "out_of_memory"
-    return "failed"
-
-
-def print_if_unforeseen(error: Exception) -> None:
-    """Print the traceback, which the job's record keeps, of what is none of our own errors."""
-    if not isinstance(error, BenchError):
-        traceback.print_exception(error)
-
-
-def in_a_line(error: Exception) -> str:
-    """Return what an exception says, in one line of at most 300 characters."""
-    text = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())[:300]
-
-
-def _import(info: BackendInfo, emit: Emit) -> type[Backend]:
-    clock = Stopwatch()
-    backend_class = load_backend(info)
-    emit(Imported(import_s=clock.seconds()))
-    return backend_class
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from backends.base import Params
 from bench import folders
 from bench.checkpoints import model_name, save_model
 from bench.datasets import DATASETS
+from bench.figures import Figure
 from bench.recipes import RECIPES, Recipe, figure_steps, find_recipe
 from bench.specs import Workload
-from bench.trainings import FIGURES, HEADER, Figure, Training, TrainingHeader, distribution, read_training
+from bench.trainings import FIGURES, HEADER, Training, TrainingHeader, distribution, read_training
 
 RECIPE = "notebook-one-layer"
 STEPS_PER_S = 100

@@ -12,6 +12,7 @@ from backends.base import Params
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench.checkpoints import find_model, load_model
+from bench.figures import Figure
 from bench.place import Place
 from bench.prepare import Asked, Available, choose_backends
 from bench.protocol import DataSource
@@ -19,7 +20,7 @@ from bench.recipes import RECIPES, Recipe
 from bench.registry import Registry
 from bench.specs import Cell, OptimizerSpec
 from bench.train import Order, train
-from bench.trainings import Figure, Training
+from bench.trainings import Training
 
 LIMIT = 200
 """Images of each split, of which a softmax regression sees batches of 20."""

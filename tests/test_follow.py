@@ -20,6 +20,7 @@ from bench import datasets
 from bench.augmentation import central_crop
 from bench.checkpoints import checkpoint_files, load_checkpoint, load_model, model_name, newest_checkpoint
 from bench.errors import UnavailableError
+from bench.figures import LATEST, Figure
 from bench.follow import STRETCH, evaluate_model, follow, latest_images, stops
 from bench.initial import initial_params
 from bench.protocol import (
@@ -35,7 +36,7 @@ from bench.protocol import (
 from bench.recipes import RECIPES, Recipe, figure_steps
 from bench.specs import Architecture, ConvBlock, OptimizerSpec
 from bench.training import Batches, Trainer, evaluate, training_data
-from bench.trainings import LATEST, Figure, distribution
+from bench.trainings import distribution
 
 LIMIT = 60
 SEED = 3

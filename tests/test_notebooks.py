@@ -15,10 +15,11 @@ from synthetic import make_workload
 
 from backends.catalog import NUMPY
 from bench import notebooks
+from bench.figures import Figure
 from bench.notebooks import Answer, Job, lines, of_recipe, plan, read_trainings, run
 from bench.recipes import RECIPES, Measure, Recipe
 from bench.train import TrainingFailedError, folder_name
-from bench.trainings import FIGURES, HEADER, Figure, Training, read_training
+from bench.trainings import FIGURES, HEADER, Training, read_training
 
 QUICK_FIRST = (
     "notebook-one-layer", "notebook-softmax-save", "notebook-softmax-plot", "notebook-affine",

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
+from bench.figures import QUANTILES
 from bench.recipes import Published
 from bench.report.drawing import COLOURS, GREY, label, legend, make_panels
-from bench.trainings import QUANTILES, Training
+from bench.trainings import Training
 
 
 def curves(

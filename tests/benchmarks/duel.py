@@ -22,8 +22,9 @@ from bench import datasets
 from bench.initial import initial_params
 from bench.order import BatchOrder
 from bench.registry import find_backends, load_backend
-from bench.training import Stopwatch, Trainer
-from bench.worker import LEAD_S
+from bench.stopwatch import Stopwatch
+from bench.tasks import LEAD_S
+from bench.training import Trainer
 from bench.workloads import find_workload, swept
 
 TURN_S = 0.05

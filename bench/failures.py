@@ -1,0 +1,35 @@
+"""What an exception in a worker means: the status of its job, and a line for its record."""
+
+import traceback
+
+from bench.errors import BenchError, NanLossError, UnavailableError, WrongDeviceError
+from bench.records import Status
+
+_OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
+
+
+def status_of(error: Exception) -> Status:
+    """Return the status that an exception means."""
+    text = f"{type(error).__name__}: {error}".lower()
+    match error:
+        case NanLossError():
+            return "nan_loss"
+        case WrongDeviceError():
+            return "wrong_device"
+        case UnavailableError() | ImportError():
+            return "unavailable"
+        case _ if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
+            return "out_of_memory"
+    return "failed"
+
+
+def print_if_unforeseen(error: Exception) -> None:
+    """Print the traceback, which the job's record keeps, of what is none of our own errors."""
+    if not isinstance(error, BenchError):
+        traceback.print_exception(error)
+
+
+def in_a_line(error: Exception) -> str:
+    """Return what an exception says, in one line of at most 300 characters."""
+    text = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:300]

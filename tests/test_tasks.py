@@ -1,0 +1,313 @@
+"""What a worker does with a backend, seen in the events it sends."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import fakes
+import pytest
+
+from bench import datasets, parity, tasks, verify, worker
+from bench.protocol import (
+    AnyCommand,
+    AnyEvent,
+    Begin,
+    Built,
+    DataLoaded,
+    Described,
+    Evaluated,
+    Finish,
+    FirstStep,
+    Imported,
+    Learned,
+    Memory,
+    ParityCase,
+    Probed,
+    ProbeTask,
+    Ready,
+    Timed,
+    Turn,
+    Verified,
+    VerifyTask,
+    WarmedUp,
+)  # fmt: skip
+from bench.records import Window
+from bench.specs import Cell
+from bench.training import Batches, Trainer
+from bench.workloads import find_workload
+
+
+def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
+    """Return the events of a job done in this process."""
+    events: list[AnyEvent] = []
+    task = fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes)
+    commands: list[AnyCommand] = [Begin(), *[Turn(steps=7)] * task.spec.windows, Finish()]
+    worker.do(task, iter(commands), events.append)
+    return events
+
+
+class Clockwork:
+    """A trainer whose steps take as long as a list says, a figure a call; the last stands for all after."""
+
+    def __init__(self, seconds_a_step: list[float]) -> None:
+        self._seconds = seconds_a_step
+        self.calls: list[int] = []
+        self.train_s = 0.0
+
+    def lead(self, steps: int) -> None:
+        self.train(steps)
+
+    def train(self, steps: int) -> Window:
+        seconds = self._seconds[min(len(self.calls), len(self._seconds) - 1)]
+        self.calls.append(steps)
+        self.train_s += steps * seconds
+        return Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
+
+
+def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[Window], float]:
+    """Return the windows of a warm-up and the seconds of a step that it ends with."""
+    events: list[AnyEvent] = []
+    tasks.warm_up(clock, window_s, events.append)  # type: ignore[arg-type]
+    *before, last = events
+    assert isinstance(last, Ready)
+    return [event.window for event in before if isinstance(event, WarmedUp)], last.step_s
+
+
+def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[Window]:
+    events: list[AnyEvent] = []
+    tasks.take_turns(clock, window_s, iter(commands), events.append)  # type: ignore[arg-type]
+    return [event.window for event in events if isinstance(event, Timed)]
+
+
+def test_the_events_come_in_the_order_of_the_work() -> None:
+    kinds = [type(event) for event in measured()]
+    assert list(dict.fromkeys(kinds)) == [
+        Imported, DataLoaded, Built, FirstStep, WarmedUp, Ready, Timed, Memory, Described, Evaluated, Learned,
+    ]  # fmt: skip
+
+
+def test_what_is_not_asked_for_is_not_done() -> None:
+    kinds = {type(event) for event in measured(windows=0, epochs=0)}
+    assert kinds == {Imported, DataLoaded, Built, FirstStep, Memory, Described}
+
+
+def test_a_window_says_how_much_was_trained_in_it() -> None:
+    windows = [event.window for event in measured(epochs=0) if isinstance(event, Timed)]
+    assert len(windows) == 5
+    for window in windows:
+        assert (window.steps, window.samples) == (7, 700)
+        assert window.seconds >= window.steps * fakes.STEP_S
+
+
+def test_a_warm_up_grows_its_windows_and_says_what_a_step_takes() -> None:
+    windows, step_s = warmed(Clockwork([0.01]), window_s=0.5)
+    assert [window.steps for window in windows] == [1, 8, 50]
+    assert step_s == 0.01
+
+
+def test_a_step_is_judged_by_the_quickest_window() -> None:
+    """The machine's moods only make it slower."""
+    _, step_s = warmed(Clockwork([0.3, 0.01, 0.02, 0.014]), window_s=0.5)
+    assert step_s == 0.01
+
+
+def test_a_short_window_is_no_short_warm_up() -> None:
+    windows, _ = warmed(Clockwork([0.001]), window_s=0.01)
+    assert sum(window.seconds for window in windows) >= tasks.WARMUP_S
+
+
+def test_one_slow_step_at_the_start_does_not_end_the_warm_up() -> None:
+    """The first call compiles: a guess from it alone would leave windows a thousandth as long."""
+    windows, step_s = warmed(Clockwork([0.4, 0.0004]), window_s=0.1)
+    assert windows[-1].seconds == pytest.approx(0.1)
+    assert step_s == 0.0004
+
+
+def test_a_slow_first_step_does_not_count_as_warming_up() -> None:
+    clock = Clockwork([0.001])
+    clock.train_s = 3.0
+    windows, _ = warmed(clock, window_s=0.01)
+    assert sum(window.seconds for window in windows) >= tasks.WARMUP_S
+
+
+def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
+    clock = Clockwork([0.01])
+    windows = turns(clock, [Turn(steps=50), Turn(steps=7)], window_s=0.5)
+    assert clock.calls == [1, 50, 1, 7]
+    assert [window.steps for window in windows] == [50, 7]
+
+
+def test_what_comes_before_a_window_is_not_slowed() -> None:
+    """While a slowed backend waits, its threads fall asleep, and the window that follows takes longer."""
+    backend, order, _ = fakes.backend_on_sample()
+    calls: list[tuple[str, int]] = []
+
+    class Noting:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def train_steps(self, batches: Any) -> Any:
+            calls.append((self.name, len(batches)))
+            return backend.train_steps(batches)
+
+    trainer = Trainer(Noting("slowed"), order, plain=Noting("plain"))  # type: ignore[arg-type]
+    tasks.take_turns(trainer, 0.5, iter([Turn(steps=50)]), lambda _: None)
+    assert calls == [("plain", 1), ("slowed", 50)]
+    assert trainer.steps == 51
+
+
+def test_before_a_window_shorter_than_its_lead_comes_as_much_again() -> None:
+    clock = Clockwork([0.0001])
+    turns(clock, [Turn(steps=20)], window_s=0.002)
+    assert clock.calls == [20, 20]
+
+
+@pytest.mark.parametrize("last", [Finish(), None])
+def test_turns_end_with_the_command_that_says_so_or_with_the_harness(last: Finish | None) -> None:
+    assert len(turns(Clockwork([0.01]), [Turn(steps=5), *([last, Turn(steps=5)] if last else [])])) == 1
+
+
+def test_learning_is_evaluated_at_the_start_along_the_way_and_at_the_end() -> None:
+    backend, order, sample = fakes.backend_on_sample()  # four steps an epoch
+    points = learned(backend, order, sample, epochs=2.5)
+    assert [point.steps for point in points] == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
+    assert points[-1].epoch == 2.5
+    assert points[0].train_loss is None
+    assert points[0].train_s == 0.0
+    assert all(point.train_loss is not None for point in points[1:])
+    assert [point.train_s for point in points] == sorted(point.train_s for point in points)
+    assert points[-1].test_loss < points[0].test_loss
+
+
+def test_less_than_a_step_of_an_epoch_is_still_a_step() -> None:
+    backend, order, sample = fakes.backend_on_sample()
+    points = learned(backend, order, sample, epochs=0.01)
+    assert [point.steps for point in points] == [0, 1]
+
+
+def test_where_nobody_asks_for_the_way_only_the_end_is_evaluated() -> None:
+    ends = [
+        learned(*fakes.backend_on_sample(), epochs=1.0, only_last=only_last) for only_last in (False, True)
+    ]
+    assert len(ends[0]) > 2
+    assert len(ends[1]) == 1
+    last = [(points[-1].steps, points[-1].test_loss) for points in ends]
+    assert last[0] == pytest.approx(last[1])
+
+
+def learned(
+    backend: Any, order: Batches, sample: datasets.Dataset, *, epochs: float, only_last: bool = False
+) -> list[Any]:
+    events: list[AnyEvent] = []
+    tasks.learn(
+        backend, order, find_workload(fakes.WORKLOAD), sample,
+        epochs=epochs, only_last=only_last, emit=events.append,
+    )  # fmt: skip
+    assert all(isinstance(event, Evaluated) and event.of_epochs >= epochs for event in events)
+    return [event.point for event in events if isinstance(event, Evaluated)]
+
+
+def test_evaluation_is_not_part_of_the_training_time() -> None:
+    backend, order, sample = fakes.backend_on_sample()
+
+    class SlowToAnswer:
+        train_steps = staticmethod(backend.train_steps)
+
+        @staticmethod
+        def predict(images: Any) -> Any:
+            time.sleep(0.2)
+            return backend.predict(images)
+
+    points = learned(SlowToAnswer(), order, sample, epochs=0.25)
+    assert len(points) == 2
+    assert points[-1].train_s < 0.2
+
+
+def test_learning_starts_from_the_initial_weights_however_long_was_timed() -> None:
+    """The first point of a job that timed windows is that of an untrained network."""
+    timed, untimed = measured(epochs=1), measured(epochs=1, windows=0)
+    first, again = (
+        [event.point for event in events if isinstance(event, Evaluated)] for events in (timed, untimed)
+    )
+    assert first[0].test_loss == again[0].test_loss
+    assert first[-1].test_loss == again[-1].test_loss
+
+
+# Verification and the probe
+
+
+@pytest.fixture(scope="module")
+def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    workload = parity.gentle(find_workload(fakes.WORKLOAD))
+    return verify.write_reference(workload, tmp_path_factory.mktemp("trace") / "trace.npz")
+
+
+def case_of(trace: Path, mode: str = "only") -> ParityCase:
+    cell = Cell(workload=fakes.WORKLOAD, backend="fake", mode=mode, device="cpu", precision="fp32")
+    return ParityCase(cell=cell, workload=parity.gentle(find_workload(fakes.WORKLOAD)), trace=str(trace))
+
+
+def verified(target: str, *cases: ParityCase) -> list[Verified]:
+    events: list[AnyEvent] = []
+    task = VerifyTask(backend=fakes.info("fake", f"fakes:{target}"), cases=cases)
+    worker.do(task, iter(()), events.append)
+    return [event for event in events if isinstance(event, Verified)]
+
+
+def test_a_right_backend_is_verified(trace: Path) -> None:
+    (event,) = verified("Steady", case_of(trace))
+    assert (event.status, event.error) == ("ok", None)
+    assert len(event.checks) == 6
+    assert all(check.ok for check in event.checks)
+
+
+def test_a_wrong_backend_is_found_out(trace: Path) -> None:
+    (event,) = verified("Wrong", case_of(trace))
+    assert event.status == "ok"
+    assert {check.kind for check in event.checks if not check.ok} == {"logits"}
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "said"),
+    [
+        ("Elsewhere", "wrong_device", "it runs on gpu"),
+        ("NanLogits", "failed", "not finite"),
+        ("OutOfMemory", "out_of_memory", "no room"),
+    ],
+)
+def test_a_case_that_fails_does_not_keep_the_others_from_a_try(
+    target: str, status: str, said: str, trace: Path
+) -> None:
+    events = verified(target, case_of(trace), case_of(trace, mode="other"))
+    assert [event.status for event in events] == [status] * 2
+    assert [event.cell.mode for event in events] == ["only", "other"]
+    assert all(event.error is not None and said in event.error and event.checks == () for event in events)
+
+
+def test_a_trace_that_is_gone_is_a_failure_and_no_pass(tmp_path: Path) -> None:
+    (event,) = verified("Steady", case_of(tmp_path / "none.npz"))
+    assert event.status == "failed"
+    assert event.checks == ()
+
+
+def test_the_probe_tells_how_far_off_the_logits_are(trace: Path) -> None:
+    def probed(target: str) -> float:
+        events: list[AnyEvent] = []
+        task = ProbeTask(backend=fakes.info("fake", f"fakes:{target}"), case=case_of(trace))
+        worker.do(task, iter(()), events.append)
+        return next(event.error for event in events if isinstance(event, Probed))
+
+    assert probed("Steady") < 1e-6
+    assert probed("Wrong") == pytest.approx(0.01, rel=1e-3)
+
+
+def test_a_probe_of_logits_that_are_no_numbers_fails(trace: Path) -> None:
+    task = ProbeTask(backend=fakes.info("fake", "fakes:NanLogits"), case=case_of(trace))
+    with pytest.raises(parity.NotComparableError, match="not finite"):
+        worker.do(task, iter(()), lambda event: None)
+
+
+def test_a_network_of_slow_steps_has_a_lead_of_one_step() -> None:
+    clock = Clockwork([0.03])
+    turns(clock, [Turn(steps=2), Turn(steps=2)], window_s=0.05)
+    assert clock.calls == [1, 2, 1, 2]
