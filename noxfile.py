@@ -7,6 +7,7 @@ installed editable: source edits count at once.
 """
 
 import hashlib
+import itertools
 import os
 import shutil
 import sys
@@ -96,8 +97,7 @@ def bench(session: nox.Session) -> None:
     check_python(session)
     environment = prepare(session, "harness")
     gpu = gpu_wanted(session)
-    named = [name for name in ON_REQUEST if name in session.posargs and not gpu]
-    pythons = framework_pythons(session, [*FRAMEWORKS, *named], gpu=gpu)
+    pythons = framework_pythons(session, wanted_backends(session.posargs, gpu=gpu), gpu=gpu)
     device = "gpu" if gpu else "cpu"
     session.run(
         program(environment, "bench"), "run", "--preset", "quick", "--device", device, *pythons,
@@ -114,8 +114,7 @@ def regression(session: nox.Session) -> None:
     check_python(session)
     environment = prepare(session, "harness")
     gpu = gpu_wanted(session)
-    named = [name for name in ON_REQUEST if name in session.posargs and not gpu]
-    pythons = framework_pythons(session, [*FRAMEWORKS, *named], gpu=gpu)
+    pythons = framework_pythons(session, wanted_backends(session.posargs, gpu=gpu), gpu=gpu)
     session.run(
         program(environment, "bench"), "ab", "--device", "gpu" if gpu else "cpu", *pythons,
         *session.posargs, external=True,
@@ -159,6 +158,15 @@ def check_python(session: nox.Session) -> None:
             f"Nox runs on Python {sys.version.split()[0]}, for which the pinned frameworks have no build. "
             f"Run it with Python {newest} or older: python{newest} -m pip install nox; python{newest} -m nox"
         )
+
+
+def wanted_backends(arguments: Sequence[str], *, gpu: bool) -> list[str]:
+    """Return the backends that need an environment: those named by `--backend`, or the three frameworks."""
+    pairs = [argument.partition("=") for argument in arguments]
+    named = {value for option, _, value in pairs if option == "--backend"}
+    named |= {value for option, value in itertools.pairwise(arguments) if option == "--backend"}
+    known = [*FRAMEWORKS, *([] if gpu else ON_REQUEST)]
+    return [name for name in known if name in named] if named & set(known) else list(FRAMEWORKS)
 
 
 def framework_pythons(session: nox.Session, names: Sequence[str], *, gpu: bool) -> list[str]:

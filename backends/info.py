@@ -23,7 +23,7 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What the harness knows of a backend without importing its framework."""
+    """A backend: what it is called, where it is, what it needs, and in which modes it trains."""
 
     name: str
     title: str

@@ -29,9 +29,14 @@ from bench.specs import (
 )
 
 EVALUATION_BATCH = 1000
-CHUNK_STEPS = 100
-"""Steps to a call in mode `loop`, and batches sent to a GPU together, at most. The shape is fixed and the
-count is not, so a program compiles once."""
+LOOP_STEPS = 100
+"""Steps to a call in mode `loop` on a CPU at most; the shape is fixed and the count is not, so it compiles
+once."""
+SCANNED_STEPS = 16
+"""Steps to a call in mode `loop` on a GPU, which would wait in every step of a loop of a count that it is
+told. What is left over is trained step by step."""
+SENT_INDICES = 2**16
+"""Indices that are sent to a GPU together, if not of `SCANNED_STEPS` batches: a quarter of a megabyte."""
 NORM_NAMES = {"scale": "scale", "offset": "bias", "mean": "mean", "variance": "var"}
 LOSSES_A_FETCH = 32
 """Losses that are stacked on the device and fetched as one array."""
@@ -80,12 +85,12 @@ class JaxBackend:
         threaded = device == "cpu" and bool(network.convs) and not network.normalises
         self._options = known_options(THREADED_CONVOLUTIONS) if threaded else {}
         self._step = self._jitted(self._plain_step, donate_argnums=0)
-        self._next_step = self._jitted(self._plain_next_step, donate_argnums=0)
-        self._first = jax.device_put(np.int32(0), self._device)
+        self._next = self._jitted(self._plain_next, donate_argnums=0, static_argnames="steps")
         self._learn = self._jitted(self._plain_learn, donate_argnums=0)
         self._on_gpu = device == "gpu"
-        loop = self._plain_loop_on_gpu if self._on_gpu else self._plain_loop
-        self._loop = self._jitted(loop, donate_argnums=0)
+        fitting = SENT_INDICES // (SCANNED_STEPS * workload.batch_size)
+        self._sent_steps = SCANNED_STEPS * max(1, fitting)
+        self._loop = self._jitted(self._plain_loop, donate_argnums=0)
         self._augmented_step = self._jitted(self._plain_augmented_step, donate_argnums=0)
         self._augment = jax.jit(self._plain_augment)
         self._gather, self._logits = jax.jit(gather), self._jitted(self._plain_logits)
@@ -103,20 +108,25 @@ class JaxBackend:
             for batch, drawn in zip(order, draws, strict=True):
                 state, loss = self._augmented_step(state, batch, drawn, self._images, self._labels)
                 losses.append(loss)
-        elif self._mode == "loop":
-            for steps, chunk in self._chunks(order):
-                state, chunk_losses = self._loop(state, chunk, steps, self._images, self._labels)
-                losses.append(chunk_losses)
         elif self._mode == "grain":
             for batch in self._pipeline.batches(order):
                 state, loss = self._learn(state, *jax.device_put(batch, self._device))
                 losses.append(loss)
         elif self._on_gpu:
-            for steps, chunk in self._chunks(order):
-                number = self._first
-                for _ in range(steps):
-                    state, number, loss = self._next_step(state, number, chunk, self._images, self._labels)
-                    losses.append(loss)
+            at_once = SCANNED_STEPS if self._mode == "loop" else 1
+            for count, chunk in self._chunks(order, self._sent_steps):
+                carry = (
+                    state,
+                    *jax.device_put((np.int32(0), np.zeros(len(chunk), np.float32)), self._device),
+                )
+                for steps in [at_once] * (count // at_once) + [1] * (count % at_once):
+                    carry = self._next(carry, chunk, self._images, self._labels, steps=steps)
+                state, _, chunk_losses = carry
+                losses.append(chunk_losses)
+        elif self._mode == "loop":
+            for steps, chunk in self._chunks(order, LOOP_STEPS):
+                state, chunk_losses = self._loop(state, chunk, steps, self._images, self._labels)
+                losses.append(chunk_losses)
         else:
             for batch in order:
                 state, loss = self._step(state, batch, self._images, self._labels)
@@ -124,16 +134,16 @@ class JaxBackend:
         self._state = jax.block_until_ready(state)
         return self._fetched(losses)[: len(order)]
 
-    def _chunks(self, order: np.ndarray) -> Iterator[tuple[int, jax.Array]]:
-        """Yield how many steps there are in each chunk, and their batches, on the device."""
-        for start in range(0, len(order), CHUNK_STEPS):
-            steps = min(CHUNK_STEPS, len(order) - start)
-            chunk = np.zeros((CHUNK_STEPS, order.shape[1]), order.dtype)
+    def _chunks(self, order: np.ndarray, most: int) -> Iterator[tuple[int, jax.Array]]:
+        """Yield how many steps there are in each chunk, and their batches on the device, padded."""
+        for start in range(0, len(order), most):
+            steps = min(most, len(order) - start)
+            chunk = np.zeros((most, order.shape[1]), order.dtype)
             chunk[:steps] = order[start : start + steps]
             yield steps, jax.device_put(chunk, self._device)
 
     def _fetched(self, losses: list[jax.Array]) -> np.ndarray:
-        """Return losses, scalars or chunks of `CHUNK_STEPS`, as one array whose end may be padding.
+        """Return losses, scalars or those of chunks, as one array whose end may be padding.
 
         Scalars are stacked so many at a time: one by one they take ten times as long, and a stack of all
         would compile anew for every number of steps.
@@ -149,15 +159,19 @@ class JaxBackend:
     ) -> tuple[Any, jax.Array]:
         return self._plain_learn(state, *gather(batch, images, labels))
 
-    def _plain_next_step(
-        self, state: Any, number: jax.Array, order: jax.Array, images: jax.Array, labels: jax.Array
-    ) -> tuple[Any, jax.Array, jax.Array]:
-        """Take step `number` of an order, and return the next one's number.
+    def _plain_next(
+        self, carry: Any, order: jax.Array, images: jax.Array, labels: jax.Array, *, steps: int
+    ) -> Any:
+        """Take the next steps of an order; state, the next step's number and the losses are carried along.
 
-        So nothing is sent to a GPU for a step; sending its batch takes as long as a small network's step.
+        So nothing is sent to a GPU or fetched from it for a step: either takes as long as a small one.
         """
-        state, loss = self._plain_step(state, order[number], images, labels)
-        return state, number + 1, loss
+        state, number, losses = carry
+        rows = jax.lax.dynamic_slice_in_dim(order, number, steps)
+        state, found = jax.lax.scan(
+            lambda state, batch: self._plain_step(state, batch, images, labels), state, rows
+        )
+        return state, number + steps, jax.lax.dynamic_update_slice_in_dim(losses, found, number, 0)
 
     def _plain_learn(self, state: Any, x: jax.Array, labels: jax.Array) -> tuple[Any, jax.Array]:
         """Learn from one batch, whose images are scaled."""
@@ -194,18 +208,6 @@ class JaxBackend:
             return state, losses.at[step].set(loss)
 
         return jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(len(order))))
-
-    def _plain_loop_on_gpu(
-        self, state: Any, order: jax.Array, steps: int, images: jax.Array, labels: jax.Array
-    ) -> tuple[Any, jax.Array]:
-        """Do as `_plain_loop` does; a GPU waits in every step of a loop whose length it does not know."""
-
-        def whole(state: Any, order: jax.Array, *_: Any) -> tuple[Any, jax.Array]:
-            return jax.lax.scan(
-                lambda state, batch: self._plain_step(state, batch, images, labels), state, order
-            )
-
-        return jax.lax.cond(steps == len(order), whole, self._plain_loop, state, order, steps, images, labels)
 
     def _plain_logits(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
         """Logits, float32, of uint8 images."""

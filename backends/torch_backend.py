@@ -86,9 +86,10 @@ class TorchBackend:
             # warning at most; `fullgraph` makes that, and a graph break, an error.
             torch.compiler.reset()
             self._step = torch.compile(self._whole_step, dynamic=False, fullgraph=True)
-            self._loop = torch.compile(self._loop_of(self._whole_step), dynamic=False, fullgraph=True)
         if mode == "cuda-graphs":
             self.record_steps(record_cuda_graph)
+        elif mode == "compile-loop":
+            self._loop = torch.compile(self._loop_of(self._whole_step), dynamic=False, fullgraph=True)
 
     # Training
 
@@ -327,6 +328,7 @@ class TorchBackend:
             "dtype": str(torch.bfloat16 if self._precision == "bf16" else torch.float32),
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
+            "backward_thread": "the caller's" if on_gpu else None,
             "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
             "tf32_convolution": torch.backends.cudnn.allow_tf32 if on_gpu else None,
             "cuda": torch.version.cuda,

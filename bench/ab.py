@@ -51,7 +51,7 @@ WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
 """What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
 WINDOWS = 30
 WINDOW_S = 0.05
-TRAINING_S = 4.0
+TRAINING_S = 2.5
 """About how long a training for accuracy takes: equal starts and batches tell a wrong rate or label early."""
 MOST_EPOCHS = 1.0
 SECOND_SEEDS = 1000
@@ -59,9 +59,9 @@ SECOND_SEEDS = 1000
 BLOCK_GUESS_S = 15.0
 """What a block is thought to take before any has run."""
 TIME_LIMIT_S = 300.0
-PATIENCE_S = 15.0
-"""From a block's start until it takes no more rounds for those that the hypervisor disturbed: base and head
-meet the same of it, and a gate has an end. About what a block takes that waits for nothing."""
+PATIENCE_S = 10.0
+"""From a block's first round until none is taken any more for those that the hypervisor disturbed: base and
+head meet the same of it, and a gate has an end. About three times what all rounds take."""
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,7 +207,8 @@ def _make_side(
     found = installed_versions(
         [info for backend, info in described.backends.items() if backend in pythons], pythons
     )
-    for backend, (_, missing) in found.items():
+    for backend, (present, missing) in found.items():
+        _refuse_doubled(name, registry.find(backend), present)
         if missing:
             raise UnavailableError(
                 f"{name}: backend {backend!r}: not installed: {', '.join(missing).replace('|', ' or ')}. "
@@ -218,6 +219,17 @@ def _make_side(
         name=name, spec=spec, source=source, commit=commit, dirty=dirty, pythons=pythons,
         described=described, versions={backend: versions for backend, (versions, _) in found.items()},
     )  # fmt: skip
+
+
+def _refuse_doubled(name: SideName, info: BackendInfo, present: Mapping[str, str]) -> None:
+    """Raise UsageError where two builds of one package lie in one folder: nobody could say which is run."""
+    for needed in info.distributions:
+        builds = [build for build in needed.split("|") if build in present]
+        if len(builds) > 1:
+            raise UsageError(
+                f"{name}: backend {info.name!r}: {' and '.join(builds)} are builds of one package, and both "
+                f"are installed. Ask for the one that is there anyway: {builds[-1]}=={present[builds[0]]}"
+            )
 
 
 def _here(side: Side, cells: Sequence[Cell]) -> SideHere:
@@ -397,9 +409,7 @@ class Collector:
             self._job(cell, name, series=series, number=number, place=place, epochs=epochs)
             for place, name in enumerate(names)
         ]
-        outcome = run_block(
-            jobs, on_event=self._follow(), together=True, patience=time.monotonic() + PATIENCE_S
-        )
+        outcome = run_block(jobs, on_event=self._follow(), together=True, patience_s=PATIENCE_S)
         records = {
             name: job_record(job.task.spec, ended, started_at=started_at)
             for name, job, ended in zip(names, jobs, outcome.outcomes, strict=True)

@@ -16,7 +16,7 @@ def status_of(error: Exception) -> Status:
             return "nan_loss"
         case WrongDeviceError():
             return "wrong_device"
-        case UnavailableError() | ImportError():
+        case UnavailableError():
             return "unavailable"
         case _ if isinstance(error, MemoryError) or any(sign in text for sign in _OUT_OF_MEMORY_SIGNS):
             return "out_of_memory"

@@ -57,6 +57,9 @@ TOLERANCES: dict[Precision, dict[Kind, float]] = {
     "bf16": {"logits": 5e-2, "loss": 2e-2, "gradient": 3e-1, "step": 3e-1, "losses": 2e-1},
 }
 
+SMOOTH: dict[Precision, dict[Kind, float]] = {"tf32": {"steps": 3e-1}}
+"""What is checked besides of a network without kinks, where that many steps of a coarse sum are no noise."""
+
 AUGMENTED: dict[Kind, float] = {"pixels": 1e-5, "steps": 5e-2, "losses": 5e-5}
 """What is allowed of a workload that augments its images, where that is another error or a larger one.
 Pixels that differ by 1e-6 fall on other sides of more kinks, and Adam's steps are of one size for all."""
@@ -102,6 +105,10 @@ def parity_workload(workload: Workload) -> Workload:
     return msgspec.structs.replace(workload, batch_size=BATCH)
 
 
+def has_kinks(workload: Workload) -> bool:
+    return bool(workload.architecture.convs or workload.architecture.hidden)
+
+
 def gentle(workload: Workload) -> Workload:
     """Return the workload at a tenth of its learning rate, where its network has kinks.
 
@@ -110,7 +117,7 @@ def gentle(workload: Workload) -> Workload:
     size, so that the rounding of one near zero would decide a whole step: its epsilon is raised.
     """
     optimizer = workload.optimizer
-    if not (workload.architecture.convs or workload.architecture.hidden):
+    if not has_kinks(workload):
         return workload
     slower = msgspec.structs.replace(optimizer, learning_rate=optimizer.learning_rate / 10)
     if optimizer.name == "adam":
@@ -257,6 +264,9 @@ def check_parity(
 def tolerances(workload: Workload, precision: Precision) -> dict[Kind, float]:
     """Return the largest error that is allowed of each kind that is checked."""
     limits = TOLERANCES[precision]
+    if not has_kinks(workload):
+        both = limits | SMOOTH.get(precision, {})
+        limits = {kind: both[kind] for kind in TOLERANCES["fp32"] if kind in both}
     if workload.augmentation is None:
         return limits
     pixels: dict[Kind, float] = {"pixels": AUGMENTED["pixels"]}

@@ -277,8 +277,8 @@ def plan_in_words(header: RunHeader) -> str:
     needed_s = plan.parity_s + plan.blocks_s
     if needed_s > header.budget_s:
         said += (
-            " That is more than the budget, and some rows will have too few blocks to be ranked: give it"
-            f" --budget {math.ceil(needed_s / 60)}m, or less to do (--workload, --mode)."
+            " That is more than the budget, and some rows will have too few blocks to be ranked: give it at"
+            f" least --budget {math.ceil(needed_s / 60)}m, or less to do (--workload, --backend, --mode)."
         )
     return said
 

@@ -108,7 +108,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
-    """The first word: the interpreter runs and the harness's own modules are there."""
+    """The first word: the interpreter runs, and so does what reads the task."""
 
 
 class Imported(Event, frozen=True, kw_only=True, tag="imported"):

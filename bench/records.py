@@ -95,9 +95,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     """What the job cost, seen from the harness: from starting the process to its end, but for the time in
     which it waited for its turn."""
     start_s: float | None = None
-    """From starting the process until its first word: the interpreter and the harness's own modules."""
+    """From starting the process until its first word: the interpreter, and what reads the task."""
     import_s: float | None = None
     data_s: float | None = None
+    """Opening the data, and what else the harness needs."""
     build_s: float | None = None
     first_step_s: float | None = None
     """The first call of a training step: tracing and compilation, then one step."""

@@ -218,7 +218,7 @@ class Runner:
             ],
             on_event=lambda place, event: self._show_event(cells[place], event, ends),
             on_end=keep,
-            patience=self._deadline,
+            enough=self._deadline,
             deadline=self._start + OVERRUN * self._header.budget_s,
         )
         self._append(

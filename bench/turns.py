@@ -23,8 +23,8 @@ from bench.statistics import settled
 from bench.taint import FEWEST_QUIET, in_quiet_rounds, is_quiet
 
 PAUSE_S = 0.5
-"""Before a round that is taken for a disturbed one: such spells pass. Not between the rounds that were asked
-for, since a quiet spell may be as short as a wait."""
+"""After a disturbed round, once those that were asked for are taken: such spells pass. Not before, since a
+quiet spell may be as short as a wait."""
 
 
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,14 +52,16 @@ def run_block(
     on_event: Callable[[int, AnyEvent], None] = lambda _place, _event: None,
     on_end: Callable[[int, Outcome], None] = lambda _place, _outcome: None,
     together: bool = False,
-    patience: float = inf,
+    patience_s: float = inf,
+    enough: float = inf,
     deadline: float = inf,
 ) -> BlockOutcome:
     """Run the jobs: start and warm up one after another, take turns, then let each end alone.
 
     All are asked for as many windows as the first. `on_event` and `on_end` get the place of a job in `jobs`.
-    After `patience`, a time of the monotonic clock as `deadline` is, no more rounds are taken than were asked
-    for, whatever they were like; at `deadline` whatever still runs is ended.
+    For `patience_s` from the first round on, others are taken for rounds that the hypervisor disturbed. After
+    `enough`, a time of the monotonic clock as `deadline` is, no more rounds are taken than were asked for,
+    whatever they were like; at `deadline` whatever still runs is ended.
     With `together` two are built at a time, which is quicker and leaves the times of starting worth nothing;
     they warm up alone all the same.
     KeyboardInterrupt leaves no process running.
@@ -94,7 +96,7 @@ def run_block(
                 step_s.append(None if ready is None else ready.step_s)
             workers += begun
         steps = window_steps(jobs, step_s)
-        rounds, conditions, logs = _take_turns(workers, steps, jobs[0].task, patience)
+        rounds, conditions, logs = _take_turns(workers, steps, jobs[0].task, patience_s, enough)
         outcomes = []
         for place, worker in enumerate(workers):
             worker.ask(Finish())
@@ -129,7 +131,7 @@ def window_steps(jobs: Sequence[BlockJob], step_s: Sequence[float | None]) -> li
 
 
 def _take_turns(
-    workers: Sequence[Worker], steps: Sequence[int], task: MeasureTask, patience: float
+    workers: Sequence[Worker], steps: Sequence[int], task: MeasureTask, patience_s: float, enough: float
 ) -> tuple[int, Conditions, list[list[float]]]:
     """Let the workers take turns until all rates have settled, or twice the windows asked for are taken.
 
@@ -143,6 +145,7 @@ def _take_turns(
     logs: list[list[float]] = []
     rounds = quiet = 0
     watch = Watch(pids, gpu=task.spec.cell.device == "gpu")
+    patient_until = time.monotonic() + patience_s
     while windows and rounds < most and any(not worker.over for worker in workers):
         watch.round()
         before = [len(of_one) for of_one in taken]
@@ -160,7 +163,8 @@ def _take_turns(
             quiet >= windows and all(_settled(place, logs, windows) for place in going)
         ):
             break
-        if rounds >= windows and time.monotonic() > patience:
+        now = time.monotonic()
+        if rounds >= windows and (now > enough or (quiet < windows and now > patient_until)):
             break
         if rounds >= windows and not is_quiet(steal):
             time.sleep(PAUSE_S)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from bench.errors import UnavailableError
 from bench.failures import in_a_line, print_if_unforeseen, status_of
 from bench.protocol import (
     AnyCommand,
@@ -55,13 +56,18 @@ def main() -> None:
 def do(task: Task, commands: Iterator[AnyCommand], emit: Emit) -> None:
     """Import the backend, and do the task with it."""
     clock = Stopwatch()
-    backend_class = load_backend(task.backend)
+    try:
+        backend_class = load_backend(task.backend)
+    except ImportError as error:  # the framework's, or a library's that it needs
+        print_if_unforeseen(error)
+        raise UnavailableError(f"{type(error).__name__}: {error}") from error
     emit(Imported(import_s=clock.seconds()))
+    clock = Stopwatch()
     from bench import tasks
 
     match task:
         case MeasureTask():
-            tasks.measure(task, backend_class, commands, emit)
+            tasks.measure(task, backend_class, commands, emit, clock)
         case VerifyTask():
             tasks.verify(task, backend_class, emit)
         case ProbeTask():

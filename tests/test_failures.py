@@ -13,7 +13,7 @@ from bench.failures import in_a_line, status_of
         (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out_of_memory"),
         (RuntimeError("RESOURCE_EXHAUSTED: failed"), "out_of_memory"),
         (OSError(12, "Cannot allocate memory"), "out_of_memory"),
-        (ImportError("No module named 'x'"), "unavailable"),
+        (ImportError("No module named 'x'"), "failed"),
         (UnavailableError("no bf16 here"), "unavailable"),
         (NanLossError("lost"), "nan_loss"),
         (WrongDeviceError("elsewhere"), "wrong_device"),

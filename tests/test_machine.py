@@ -271,6 +271,8 @@ def test_the_state_of_a_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_this_machine_can_be_stored_and_read_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    monkeypatch.setenv("NVIDIA_REQUIRE_CUDA", "cuda>=13.0")  # of a container's image, for its own use
     monkeypatch.setenv("SOMETHING_ELSE", "secret")
     here = machine.capture_environment()
     assert msgspec.json.decode(msgspec.json.encode(here), type=Environment) == here
@@ -279,7 +281,8 @@ def test_this_machine_can_be_stored_and_read_back(monkeypatch: pytest.MonkeyPatc
     assert 1 <= here.usable_cpus <= here.logical_cpus
     assert here.memory_bytes > 2**28
     assert here.variables["OMP_NUM_THREADS"] == "3"
-    assert "SOMETHING_ELSE" not in here.variables
+    assert here.variables["NVIDIA_TF32_OVERRIDE"] == "0"
+    assert not here.variables.keys() & {"SOMETHING_ELSE", "NVIDIA_REQUIRE_CUDA"}
     assert here.cpu_model in here.in_words()
 
 

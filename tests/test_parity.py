@@ -131,6 +131,12 @@ def test_a_broken_twin_is_seen(twin, name, expected):
     assert failed[:1] == [expected], "the first check that could see this fault must"
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_a_coarse_precision_still_sees_a_rate_that_does_not_decay(name):
+    failed = [found.kind for found in check(broken.KeepsRate, name, "tf32") if not found.ok]
+    assert failed[:1] == ["steps"], "a network without kinks is held to it in TF32 too"
+
+
 def test_every_check_is_the_first_to_see_some_twin():
     assert {expected for _, expected in TWINS.values()} == {"pixels", *KINDS}
 

@@ -2,9 +2,12 @@
 
 import ast
 import importlib
+import itertools
+import os
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +59,23 @@ def test_the_harness_imports_no_framework(tmp_path: Path) -> None:
     assert frameworks_imported_by(*modules, fakes=tmp_path) == set()
 
 
-def test_what_a_command_needs_to_list_or_to_help_imports_no_numpy() -> None:
-    modules = "bench.cli, bench.plan, bench.recipes, bench.registry, bench.workloads, backends.catalog"
-    script = f"import sys, {modules}; sys.exit('numpy' in sys.modules)"
-    subprocess.run([sys.executable, "-P", "-c", script], check=True, env={"PYTHONPATH": str(ROOT)})
+@pytest.mark.parametrize("command", ["--help", "list"])
+def test_a_command_that_only_tells_what_there_is_imports_no_numpy(command: str) -> None:
+    script = """
+import sys
+from bench.cli import main
+try:
+    main()
+finally:
+    print("modules:", *sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, command], check=True, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    modules = done.stdout.partition("modules:")[2].split()
+    assert "bench.cli" in modules
+    assert "numpy" not in modules
 
 
 @pytest.mark.parametrize(
@@ -171,8 +187,43 @@ def sessions_of(source: str) -> dict[str, str | None]:
 
 def test_every_nox_session_says_what_it_does() -> None:
     sessions = sessions_of((ROOT / "noxfile.py").read_text(encoding="utf-8"))
-    assert {"tests", "lint", "verify", "benchmarks", "bench", "dev"} <= sessions.keys()
+    assert {
+        "tests",
+        "lint",
+        "verify",
+        "benchmarks",
+        "bench",
+        "regression",
+        "notebooks",
+        "dev",
+    } <= sessions.keys()
     assert [name for name, summary in sessions.items() if not summary] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gpu", "wanted"),
+    [
+        ([], False, ["tensorflow", "torch", "jax"]),
+        (["--budget", "5m"], True, ["tensorflow", "torch", "jax"]),
+        (["--backend", "jax", "--workload", "mnist-mlp"], False, ["jax"]),
+        (["--backend=torch", "--backend", "tensorflow"], True, ["tensorflow", "torch"]),
+        (["--backend", "keras-jax", "--backend", "jax"], False, ["jax", "keras-jax"]),
+        (["--backend", "numpy"], False, ["tensorflow", "torch", "jax"]),
+        (["--backend", "jxa"], False, ["tensorflow", "torch", "jax"]),  # which `bench` will refuse by name
+    ],
+)
+def test_only_what_is_named_is_installed(arguments: list[str], gpu: bool, wanted: list[str]) -> None:
+    """Nox itself is not installed where the tests run: of the file only what this function needs is run."""
+    nodes = ast.parse((ROOT / "noxfile.py").read_text(encoding="utf-8")).body
+    needed = [
+        node
+        for node in nodes
+        if (isinstance(node, ast.FunctionDef) and node.name == "wanted_backends")
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {"FRAMEWORKS", "ON_REQUEST"})
+    ]
+    names: dict[str, Any] = {"Sequence": Sequence, "itertools": itertools}
+    exec(compile(ast.Module(needed, []), "noxfile.py", "exec"), names)  # noqa: S102
+    assert names["wanted_backends"](arguments, gpu=gpu) == wanted
 
 
 def test_a_session_without_a_docstring_is_seen() -> None:

@@ -11,14 +11,26 @@ from bench.specs import Architecture, ConvBlock, OptimizerSpec, Workload
 pytestmark = pytest.mark.framework("torch")
 
 NORMALISED = Architecture(convs=(ConvBlock(filters=4, kernel=3, normalise=True),), hidden=(6,))
-WARM_UP = 3
 
 
-def played(step: Any) -> Any:
-    """Record as on a GPU: warming up changes what a step changes, and the loss keeps its place in memory."""
-    for _ in range(WARM_UP):
-        loss = step().clone()
-    return lambda: loss.copy_(step()), loss
+def player(repeated: list[int]) -> Any:
+    """Return what records as on a GPU, and notes how many losses each repetition gives.
+
+    Warming up changes what a step changes, and the loss keeps its place in memory.
+    """
+    from backends.torch_graphs import WARM_UP_STEPS
+
+    def played(step: Any) -> Any:
+        for _ in range(WARM_UP_STEPS):
+            loss = step().clone()
+
+        def repeat() -> None:
+            repeated.append(loss.numel())
+            loss.copy_(step())
+
+        return repeat, loss
+
+    return played
 
 
 def both(_: object) -> list[dict[str, Any]]:
@@ -39,20 +51,23 @@ def trained(*, recorded: bool) -> dict[str, Any]:
     )
     backend = TorchBackend(workload, data(), mode="compile", device="cpu", precision="fp32")
     backend._step = backend._whole_step  # compiled it would compute the same, and take half a minute more
+    repeated: list[int] = []
     if recorded:
         backend._mode = "cuda-graphs"
-        backend.record_steps(played)
-    losses, states = [], []
+        backend.record_steps(player(repeated))
+    losses: list[float] = []
+    states: list[dict[str, Any]] = []
     for _ in range(2):  # loading makes all new in place, where the graph finds it
         backend.load_params(initial_params(NORMALISED, INFO, seed=5))
         losses += backend.train_steps(order(19)).tolist()  # two times eight together, and three
         states.append({key: value.tolist() for key, value in backend.save_state().items()})
-    return {"losses": losses, "states": states}
+    return {"losses": losses, "states": states, "repeated": repeated}
 
 
 def test_a_recorded_step_trains_as_the_step_does():
     plain, recorded = in_process(INFOS["torch"], "test_torch_graphs:both", None)
     assert len(set(plain["losses"])) == 19
+    assert recorded["repeated"] == 2 * [8, 8, 1, 1, 1]
     assert recorded["losses"] == plain["losses"]
     for found, expected in zip(recorded["states"], plain["states"], strict=True):
         assert list(found) == list(expected)

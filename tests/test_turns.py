@@ -46,6 +46,24 @@ def run(infos: Sequence[BackendInfo], **changes: float) -> tuple[BlockOutcome, H
     return outcome, heard
 
 
+class Moody(Watch):
+    """Says that the hypervisor disturbed the first rounds."""
+
+    disturbed = 3
+
+    def round_over(self) -> float | None:
+        super().round_over()
+        self._round_steal[-1] = 0.4 if len(self._round_steal) <= self.disturbed else 0.01
+        return self._round_steal[-1]
+
+
+@pytest.fixture
+def calm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the hypervisor disturb no round, whatever it does."""
+    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(Moody, "disturbed", 0)
+
+
 def windows_of(outcome: Outcome) -> int:
     return sum(isinstance(event, Timed) for event in outcome.events)
 
@@ -87,7 +105,7 @@ def test_a_job_that_fails_leaves_the_others_their_turns(target: str) -> None:
     assert windows_of(good) == outcome.rounds >= 5
 
 
-def test_a_job_that_drifts_is_named_and_gets_twice_the_rounds() -> None:
+def test_a_job_that_drifts_is_named_and_gets_twice_the_rounds(calm: None) -> None:
     outcome, _ = run([fakes.info("drifter", "fakes:Drifts"), fakes.STEADY], windows=15)
     drifter, steady = outcome.outcomes
     assert (drifter.status, steady.status) == ("no_steady_state", "ok")
@@ -168,17 +186,6 @@ def test_a_job_is_slowed_by_the_share_that_is_asked() -> None:
     assert rate(None) / rate(0.5) == pytest.approx(1.5, rel=0.1)
 
 
-class Moody(Watch):
-    """Says that the hypervisor disturbed the first rounds."""
-
-    disturbed = 3
-
-    def round_over(self) -> float | None:
-        super().round_over()
-        self._round_steal[-1] = 0.4 if len(self._round_steal) <= self.disturbed else 0.01
-        return self._round_steal[-1]
-
-
 def test_a_disturbed_round_is_kept_marked_and_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "Watch", Moody)
     monkeypatch.setattr(turns, "PAUSE_S", 0.01)
@@ -214,5 +221,14 @@ def test_a_machine_that_is_never_quiet_is_not_waited_for_for_ever(monkeypatch: p
 
 def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(turns, "Watch", Moody)
-    outcome = run_block(jobs_of([fakes.STEADY]), patience=0.0)
+    outcome = run_block(jobs_of([fakes.STEADY]), enough=0.0)
     assert outcome.rounds == 5
+
+
+def test_patience_is_for_disturbed_rounds_and_not_for_a_job_that_drifts(
+    calm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drifting = jobs_of([fakes.info("drifter", "fakes:Drifts")], windows=15)
+    assert run_block(drifting, patience_s=0.0).rounds == 30, "twice the windows asked for"
+    monkeypatch.setattr(Moody, "disturbed", 1000)
+    assert run_block(jobs_of([fakes.STEADY]), patience_s=0.0).rounds == 5

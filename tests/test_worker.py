@@ -3,9 +3,11 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import fakes
 import msgspec
+import pytest
 
 from bench import worker
 from bench.protocol import AnyEvent, Begin, Done, Failed, Finish, MeasureTask, Turn
@@ -45,6 +47,20 @@ def test_the_last_word_of_a_failed_worker_is_why() -> None:
     assert isinstance(last, Failed)
     assert last.status == "failed"
     assert last.error.startswith("ValueError: shapes")
+
+
+def test_a_backend_is_imported_before_anything_that_brings_numpy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "early.py").write_text(
+        "import sys\nraise ImportError(f\"NumPy: {'numpy' in sys.modules}\")\n"
+    )
+    paths = f"{tmp_path}:{fakes.python_path()}"
+    monkeypatch.setattr(fakes, "python_path", lambda: paths)
+    _, events = spoken(fakes.task_for(fakes.info("early", "early:Early")))
+    last = events[-1]
+    assert isinstance(last, Failed)
+    assert (last.status, last.error) == ("unavailable", "ImportError: NumPy: False")
 
 
 def test_a_worker_loads_no_library_of_the_report() -> None:

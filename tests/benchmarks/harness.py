@@ -1,13 +1,12 @@
 """What the program itself costs, beside the frameworks that it measures: `nox -s benchmarks`.
 
 Commands as a user starts them; the report of a run of a thousand records; and what a job takes beside its
-framework's own work, in time and in memory, the latter against the loop that `throughput.py` has for that
-framework, in a fresh process and without a harness. A table at the end holds each figure to its aim. The
-file's name keeps it out of the tests.
+framework's own work: in time, and in memory against a fresh process that trains the same by the backend's
+class, with no worker around it. A table at the end holds each figure to its aim. The file's name keeps it out
+of the tests.
 """
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -46,26 +45,30 @@ WORKLOAD = "mnist-softmax"
 RECORDS = 1000
 JOBS = 3
 STEPS = 600
-"""An epoch, which the loop by hand trains before its memory is read."""
+"""An epoch, which the bare process trains before its memory is read."""
 TIME_LIMIT_S = 300.0
 
-BY_HAND = """
-import importlib, json, sys
+BARE = """
+import json, sys
+from pathlib import Path
+from bench.registry import find_backends, load_backend
+
+name, workload_name, cache, steps = json.loads(sys.argv[1])
+info = find_backends().find(name)
+backend_class = load_backend(info)
 import numpy as np
+from backends.base import TrainingData
 from bench import datasets
 from bench.initial import initial_params
 from bench.workloads import find_workload
-from pathlib import Path
 
-name, mode, workload_name, cache, steps = json.loads(sys.argv[1])
 workload = find_workload(workload_name)
 data = datasets.load(workload.dataset, cache=Path(cache))
-loops = importlib.import_module(f"{name}_loops")
-start = initial_params(workload.architecture, data.info, seed=0)
-pictures = loops.on_device(data.train_images, data.train_labels)
-train = loops.LOOPS[mode](start, workload.optimizer.learning_rate, pictures)
+training = TrainingData(info=data.info, images=data.train_images, labels=data.train_labels)
+backend = backend_class(workload, training, mode=info.taught_mode, device="cpu", precision="fp32")
+backend.load_params(initial_params(workload.architecture, data.info, seed=0))
 order = np.random.default_rng(0).integers(0, len(data.train_images), (steps, workload.batch_size))
-train(order.astype(np.int32))
+backend.train_steps(order.astype(np.int32))
 (peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
 print(int(peak.split()[1]) * 1024)
 """
@@ -152,10 +155,11 @@ def test_a_job(name: str, benchmark: Any, tmp_path: Path, note: Callable[[Aim], 
     jobs: list[Job] = []
     benchmark.pedantic(lambda: jobs.append(run_job(name)), rounds=JOBS)
     overhead_s = statistics.median(job.wall_s - job.own_s for job in jobs)
-    excess = statistics.median(job.peak_bytes for job in jobs) - by_hand_bytes(name, tmp_path)
+    bare = statistics.median(bare_bytes(name, tmp_path) for _ in range(JOBS))
+    excess = statistics.median(job.peak_bytes for job in jobs) - bare
     benchmark.extra_info |= {"overhead_s": overhead_s, "excess_bytes": excess}
     note(Aim(f"{name}: a job beside its framework's work", overhead_s, 0.3, "s"))
-    note(Aim(f"{name}: its memory over a loop's by hand", excess / 1e6, 100.0, "MB"))
+    note(Aim(f"{name}: its memory over a bare process's", excess / 1e6, 100.0, "MB"))
 
 
 def run_job(name: str) -> Job:
@@ -190,15 +194,12 @@ def own_seconds(event: object) -> float:
     return 0.0
 
 
-def by_hand_bytes(name: str, scratch: Path) -> int:
-    """Return the peak memory of a process that trains by the loop written by hand."""
+def bare_bytes(name: str, scratch: Path) -> int:
+    """Return the peak memory of a process that trains by the backend's class and does nothing else."""
     environment = worker_environment(INFOS[name], "cpu", scratch)
-    environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
-    asked = [name, INFOS[name].taught_mode, WORKLOAD, str(datasets.cache_dir()), STEPS]
+    environment["PYTHONPATH"] = str(HERE.parent.parent)
+    asked = json.dumps([name, WORKLOAD, str(datasets.cache_dir()), STEPS])
     done = subprocess.run(
-        [sys.executable, "-c", BY_HAND, json.dumps(asked)],
-        env=environment,
-        check=True,
-        stdout=subprocess.PIPE,
+        [sys.executable, "-P", "-c", BARE, asked], env=environment, check=True, stdout=subprocess.PIPE
     )
     return int(done.stdout.splitlines()[-1])
