@@ -125,6 +125,14 @@ def test_hostile_names_are_compared_and_act_on_no_terminal(tmp_path: Path) -> No
     assert said.returncode == 0, said.stderr
     assert acts_on_a_terminal(said.stdout) == []
     assert said.stdout.count(": 2 tests") == 2, "two names that differ in a control stay two benchmarks"
+    drawn = tool(
+        "pytest_benchmark", "compare", *paths, f"--histogram={tmp_path / 'drawn' / 'h'}", cwd=tmp_path,
+        env={"PYTHONUTF8": "1"},
+    )  # fmt: skip
+    assert drawn.returncode == 0, drawn.stderr
+    pictures = list(tmp_path.rglob("*.svg"))
+    assert {picture.parent for picture in pictures} == {tmp_path / "drawn"}
+    assert all("<script>alert" not in picture.read_text(encoding="utf-8") for picture in pictures)
     rows = list(csv.DictReader(io.StringIO((tmp_path / "table.csv").read_text(encoding="utf-8"))))
     assert len(rows) == 4
     assert all("<script>" in row["param:workload"] for row in rows)

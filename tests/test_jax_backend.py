@@ -118,6 +118,21 @@ def the_first_step_compiles_and_no_other() -> None:
                 assert not seen, f"{mode}, {optimizer.name}, {begin}: splitting: {seen}"
 
 
+def evaluating_compiles_once() -> None:
+    images = np.zeros((IMAGES, *INFO.image_shape), np.uint8)
+    for mode in MODES:
+        backend = make(mode)
+        backend.initialise(1)
+        with compilations() as seen:
+            backend.predict(images)
+        assert seen, f"{mode}: evaluating compiled nothing"
+        backend.train_steps(order(2))
+        with compilations() as seen:
+            backend.predict(images)
+            backend.predict(images)
+        assert not seen, f"{mode}: {seen}"
+
+
 def losses_come_in_their_order() -> None:
     for mode in MODES:
         backend = make(mode)
@@ -283,6 +298,7 @@ CHECKS = {
     for check in (
         building_compiles_nothing,
         the_first_step_compiles_and_no_other,
+        evaluating_compiles_once,
         losses_come_in_their_order,
         the_programs_for_a_gpu_train_the_same_and_compile_once,
         grain_trains_as_jit_does,

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 from sides_by_side import make_ab, make_block, proven
+from sides_by_side import make_side as make_ab_side
 from synthetic import make_cell, make_conditions, make_workload
 from two_runs import CELL, LEARNED, OTHER, changed_header, make_jobs, make_side, save
 
 from bench.compare import compare
 from bench.gate import judge_all
+from bench.records import BackendHere, ParityCheck
 from bench.report.comparison import View, render, text, view_of_ab, view_of_runs
 from bench.runs import Run
 
@@ -241,6 +243,26 @@ def test_hostile_names_are_harmless():
     assert any(HOSTILE in line for line in view.changes)
     harmless(view)
     assert "<script>alert(1)</script>" in plain(view)  # shown, as text
+
+
+def test_hostile_names_of_two_sides_are_harmless():
+    cell = make_cell(HOSTILE, HOSTILE, HOSTILE)
+    backend = BackendHere(
+        name=HOSTILE, title=HOSTILE, taught_mode=HOSTILE, modes={HOSTILE: HOSTILE}, reference=False,
+        versions={HOSTILE: HOSTILE},
+    )  # fmt: skip
+    base, head = (
+        make_ab_side(
+            asked=(HOSTILE,), commit=commit, variables={HOSTILE: f"{HOSTILE}{commit}"}, backends=(backend,),
+            workloads=(make_workload(HOSTILE),),
+        )
+        for commit in (HOSTILE, "b")
+    )  # fmt: skip
+    check = ParityCheck(kind=HOSTILE, error=1.0, tolerance=0.1, worst=HOSTILE)
+    ab = make_ab([proven(check, cell=cell)], cells=(cell,), missing={HOSTILE: HOSTILE}, base=base, head=head)
+    view = view_of_ab(ab, judge_all(ab))
+    assert HOSTILE in " ".join([*view.sentences, *view.changes])
+    harmless(view)
 
 
 @given(st.text(min_size=1, max_size=12).filter(str.strip))

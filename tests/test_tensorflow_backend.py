@@ -112,6 +112,25 @@ def test_the_pipeline_is_traced_once_however_many_steps_come() -> None:
     assert ask("traces") == [2, 2, 2, 2]
 
 
+def traces_of_each_mode(_: None) -> dict[str, list[int]]:
+    found = {}
+    images = np.zeros((2000, 28, 28, 1), np.uint8)
+    for mode in ("graph", "graph-loop", "xla", "xla-loop"):
+        backend = _backend(mode, "mnist-softmax")
+        for steps in (1, 5, 2, 103):
+            backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
+            backend.predict(images)
+        trained = (backend._step, backend._loop, backend._chunk)
+        counts = [function.experimental_get_tracing_count() for function in trained]
+        found[mode] = [sum(counts), backend._logits.experimental_get_tracing_count()]
+    return found
+
+
+def test_training_and_evaluating_are_traced_once_each_in_every_mode() -> None:
+    found = ask("traces_of_each_mode")
+    assert found == {mode: [1, 1] for mode in ("graph", "graph-loop", "xla", "xla-loop")}
+
+
 def peak(_: None) -> list[float]:
     backend = _backend()
     start = time.perf_counter()

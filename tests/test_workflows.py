@@ -87,6 +87,34 @@ def runner(tmp_path, repository):
     return run
 
 
+def artefacts(workflow: str) -> list[str]:
+    """Return the patterns of what a workflow keeps for download."""
+    return [
+        pattern
+        for step in steps(ROOT / ".github" / "workflows" / workflow)
+        if step.get("uses", "").startswith("actions/upload-artifact@")
+        for pattern in step["with"]["path"].split()
+    ]
+
+
+@pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda path: path.name)
+def test_what_is_carried_from_job_to_job_is_found_again(workflow):
+    saved, restored, hashed = [], [], []
+    for step in steps(workflow):
+        hashed += re.findall(r"'([^']+)'", " ".join(re.findall(r"hashFiles\((.*?)\)", str(step))))
+        if step.get("uses", "").startswith("actions/cache/save@"):
+            saved.append(step["with"])
+        if step.get("uses", "").startswith("actions/cache/restore@"):
+            restored.append(step["with"])
+    assert hashed
+    made = {one["path"] for one in saved}
+    assert [name for name in hashed if not (ROOT / name).is_file() and name not in made] == []
+    assert [one["path"] for one in restored] == [one["path"] for one in saved]
+    for old, new in zip(restored, saved, strict=True):
+        assert new["key"].startswith(old["restore-keys"])
+        assert "github.run_id" in new["key"], "a cache is never written twice"
+
+
 def test_a_pull_request_that_trains_slower_fails_and_says_so(runner):
     status, summary = runner("gate.yml", base="base", head="slower")
     assert status == 1, summary
@@ -101,6 +129,7 @@ def test_a_pull_request_that_changes_nothing_passes(runner, repository):
     status, summary = runner("gate.yml", base="base", head="word")
     assert status == 0, summary
     assert summary.startswith("# No regression")
+    assert [pattern for pattern in artefacts("gate.yml") if not [*repository.glob(pattern)]] == []
 
 
 def test_a_base_that_is_not_there_is_an_error_with_advice(runner, repository):
