@@ -51,7 +51,7 @@ WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
 """What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
 WINDOWS = 30
 WINDOW_S = 0.05
-TRAINING_S = 2.5
+TRAINING_S = 1.5
 """About how long a training for accuracy takes: equal starts and batches tell a wrong rate or label early."""
 MOST_EPOCHS = 1.0
 SECOND_SEEDS = 1000

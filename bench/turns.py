@@ -62,8 +62,8 @@ def run_block(
     For `patience_s` from the first round on, others are taken for rounds that the hypervisor disturbed. After
     `enough`, a time of the monotonic clock as `deadline` is, no more rounds are taken than were asked for,
     whatever they were like; at `deadline` whatever still runs is ended.
-    With `together` two are built at a time, and all end at once, which is quicker and leaves the times of
-    starting and learning worth nothing; they warm up alone all the same.
+    With `together` two are built at a time, which is quicker and leaves the times of starting worth nothing;
+    they warm up alone all the same.
     KeyboardInterrupt leaves no process running.
     """
     with ExitStack() as stack:
@@ -98,11 +98,8 @@ def run_block(
         steps = window_steps(jobs, step_s)
         rounds, conditions, logs = _take_turns(workers, steps, jobs[0].task, patience_s, enough)
         outcomes = []
-        for worker in workers if together else ():
-            worker.ask(Finish())
         for place, worker in enumerate(workers):
-            if not together:
-                worker.ask(Finish())
+            worker.ask(Finish())
             outcome = _with_steal(worker.finish(), conditions.round_steal)
             if outcome.status == "ok" and rounds and not _settled(place, logs, jobs[0].task.spec.windows):
                 outcome = msgspec.structs.replace(

@@ -14,9 +14,9 @@ import pytest
 from backends.info import BackendInfo
 from bench import turns
 from bench.conditions import Watch
-from bench.launch import Outcome, Worker
+from bench.launch import Outcome
 from bench.plan import balanced_order
-from bench.protocol import AnyCommand, AnyEvent, Evaluated, Finish, FirstStep, Ready, Started, Timed
+from bench.protocol import AnyEvent, Evaluated, FirstStep, Ready, Started, Timed
 from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
 
 pytestmark = pytest.mark.alone
@@ -111,32 +111,6 @@ def test_a_job_that_drifts_is_named_and_gets_twice_the_rounds(calm: None) -> Non
     assert (drifter.status, steady.status) == ("no_steady_state", "ok")
     assert drifter.error == "the rate still drifts after 30 windows"
     assert outcome.rounds == 30
-
-
-@pytest.mark.parametrize(
-    ("together", "order"),
-    [(False, ["ask 0", "wait 0", "ask 1", "wait 1"]), (True, ["ask 0", "ask 1", "wait 0", "wait 1"])],
-)
-def test_jobs_end_alone_or_all_at_once(
-    together: bool, order: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    noted: list[tuple[str, Worker]] = []
-
-    class Noting(Worker):
-        def ask(self, command: AnyCommand) -> None:
-            if isinstance(command, Finish):
-                noted.append(("ask", self))
-            super().ask(command)
-
-        def finish(self) -> Outcome:
-            noted.append(("wait", self))
-            return super().finish()
-
-    monkeypatch.setattr(turns, "Worker", Noting)
-    outcome = run_block(jobs_of([fakes.STEADY, fakes.QUICK]), together=together)
-    assert {one.status for one in outcome.outcomes} <= {"ok", "no_steady_state"}
-    workers = [worker for what, worker in noted if what == "wait"]
-    assert [f"{what} {workers.index(worker)}" for what, worker in noted] == order
 
 
 def test_a_job_that_hangs_ends_at_its_limit_and_the_others_go_on() -> None:
