@@ -39,11 +39,12 @@ def parse(command: str) -> None:
     words = shlex.split(re.sub(r"\bN\b", "1", shown.replace("…", "x")))
     found: click.Command = bench
     context: click.Context | None = None
-    while isinstance(found, click.Group):
-        context = click.Context(found, parent=context)
-        _, found, words = found.resolve_command(context, words)
-        assert found is not None
-    with contextlib.suppress(click.MissingParameter):  # a page may speak of a command without all it needs
+    # A page may ask for help, and may speak of a command without all that it needs.
+    with contextlib.suppress(click.exceptions.Exit, click.MissingParameter):
+        while isinstance(found, click.Group) and not words[0].startswith("--"):
+            context = click.Context(found, parent=context)
+            _, found, words = found.resolve_command(context, words)
+            assert found is not None
         found.make_context(found.name, words, parent=context)
 
 
