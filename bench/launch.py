@@ -23,8 +23,7 @@ from bench.records import Status
 from bench.specs import Device
 
 PASSED_VARIABLES = (
-    "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "XDG_CACHE_HOME",
-    "CC", "CXX",
+    "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "XDG_CACHE_HOME", "CC", "CXX",
 )  # fmt: skip
 """What a process needs to start. Beside these a worker gets the tuning variables, which the run's environment
 records; all else is kept from it, as a figure must not hang on a variable that no record tells of."""
@@ -67,9 +66,10 @@ def worker_environment(
     """Return the variables a worker is started with: those allowed through, then the backend's own.
 
     `compiled` is where compiled programs are kept; without it nothing is found compiled, and what a framework
-    keeps of itself goes to the scratch folder.
+    keeps of itself goes to the scratch folder, as its temporary files do: a worker ends without tidying up.
     """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
+    environment["TMPDIR"] = str(scratch)
     environment |= KEPT_MEMORY
     environment |= tuning_variables()
     environment |= info.environment

@@ -6,6 +6,7 @@ Workers import this module as `fakes`, by way of PYTHONPATH, so it imports no mo
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -158,12 +159,21 @@ class Clings(Steady):
         return super().describe() | {"helper": getattr(self, "_helper", None)}
 
 
+class Litters(Steady):
+    """Leaves a temporary file, as a framework does that meant to remove it at exit."""
+
+    def describe(self) -> Facts:
+        file, path = tempfile.mkstemp()
+        os.close(file)
+        return super().describe() | {"left": path}
+
+
 class DriftsOnce(Steady):
-    """The first process of those that share a folder for temporary files is ever slower."""
+    """The first process of those that share a folder for caches is ever slower."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._marker = Path(os.environ["TMPDIR"]) / "drifted"
+        self._marker = Path(os.environ["XDG_CACHE_HOME"]) / "drifted"
         self._drifts = not self._marker.exists()
         self._pace_s = STEP_S
 

@@ -167,6 +167,14 @@ def test_the_tail_is_short_however_much_was_printed(tmp_path: Path) -> None:
     assert sum(map(len, tail)) <= 16384
 
 
+def test_a_temporary_file_left_behind_goes_with_the_worker(scratch: Path) -> None:
+    outcome = outcome_of("fakes:Litters")
+    assert outcome.status == "ok", outcome
+    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    assert not Path(str(facts["left"])).exists()
+    assert_nothing_left(scratch)
+
+
 def test_a_helper_left_behind_is_killed_and_does_not_delay(scratch: Path) -> None:
     outcome = outcome_of("fakes:Clings")
     assert outcome.status == "ok", outcome

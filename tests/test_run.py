@@ -233,7 +233,7 @@ def test_a_backend_that_crashes_is_not_tried_again_and_stops_no_other(tmp_path: 
 def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     infos = (STEADY, fakes.info("drifter", "fakes:DriftsOnce"))
     preset = msgspec.structs.replace(TINY, windows=15)
     run = carry_out(begin(tmp_path, infos, preset=preset), infos, preset=preset)

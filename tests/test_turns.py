@@ -27,7 +27,7 @@ Heard = list[tuple[int, AnyEvent]]
 @pytest.fixture(autouse=True)
 def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PYTHONPATH", fakes.python_path())
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
 
 
 def jobs_of(infos: Sequence[BackendInfo], *, windows: int = 5, epochs: float = 0.0) -> list[BlockJob]:
