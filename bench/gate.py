@@ -1,9 +1,9 @@
 """What a comparison side by side says: cell by cell, and of the whole, with one word for a gate.
 
-A cell is judged by its first series, at `LOOKS` counts of blocks and at no others. What is worse there is a
-suspect, and is a regression only if a second series, measured anew and judged by itself, finds it worse
-again; else it is told that it did not repeat. A cell passes only where a loss as large as the tolerance is
-ruled out.
+A cell is judged by its first series, at a few counts of blocks (`LOOKS`) and at no others. What is worse
+there is a suspect, and is a regression only if a second series, measured anew and judged by itself, finds it
+worse again; else it is told that it did not repeat. A cell passes only where a loss as large as the tolerance
+is ruled out.
 """
 
 import contextlib
@@ -34,16 +34,23 @@ from bench.plan import BLOCKS_ANEW
 from bench.records import JobRecord, ParityRecord, Status
 from bench.sides import SIDES
 from bench.specs import Cell
-from bench.statistics import EQUIVALENCE_ALPHA, block_difference, log_rate, log_throughput, paired_difference
+from bench.statistics import (
+    EQUIVALENCE_ALPHA,
+    block_difference,
+    level_of_looks,
+    log_rate,
+    log_throughput,
+    paired_difference,
+)
 from bench.taint import find_flags, in_quiet_rounds
 from bench.verdicts import listed
 
 Standing: TypeAlias = Literal["fine", "regression", "undecided"]
 Next: TypeAlias = Literal["block", "confirm"]
 
-LOOKS = 3
-"""How often a series is judged. Who looks after every block, and ends where he likes what he sees, passes a
-loss of the tolerance too often (docs/design.md)."""
+LOOKS = (0.0, 0.2, 0.5, 1.0)
+"""When a series is judged: shares of the way from the fewest blocks to the most. Who looks after every block,
+and ends where he likes what he sees, passes a loss of the tolerance too often (docs/design.md)."""
 FAILURES = 2
 """Blocks in which only head fails after which that is no mishap, but a regression."""
 LOST = 3
@@ -167,16 +174,16 @@ def looks(ab: Ab, series: Series) -> list[int]:
     header = ab.header
     fewest = header.first_blocks if series == "first" else header.confirm_blocks
     most = max(fewest, header.most_blocks)
-    return sorted({fewest + (most - fewest) * look // (LOOKS - 1) for look in range(LOOKS)})
+    return sorted({fewest + int((most - fewest) * share) for share in LOOKS})
 
 
 def left_out_by(ab: Ab, series: Series) -> float:
     """Return what an interval leaves out, of both ends: one that is off the tolerance rules it out.
 
-    A loss of the tolerance is to pass with a probability of `EQUIVALENCE_ALPHA` at most, as in the two
-    one-sided tests of `is_equivalent`; each look has its share of that (Bonferroni).
+    A loss of the tolerance is to pass with a probability of `EQUIVALENCE_ALPHA`, in all looks together, as in
+    the two one-sided tests of `is_equivalent`.
     """
-    return 2 * EQUIVALENCE_ALPHA / len(looks(ab, series))
+    return 2 * level_of_looks(tuple(looks(ab, series)), EQUIVALENCE_ALPHA)
 
 
 def _last_look(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> int:

@@ -105,13 +105,13 @@ def test_a_line_that_cannot_be_read_keeps_the_whole_from_passing():
     assert judge_all(worse).standing == "regression"
 
 
-def test_a_series_is_judged_three_times_at_most_and_by_what_was_there_then():
+def test_a_series_is_judged_four_times_at_most_and_by_what_was_there_then():
     noisy = [make_block(number, extra=0.1 * (-1) ** number) for number in range(16)]
     for blocks in range(6, 16):
         ab = make_ab([proven(), *noisy[:blocks]])
         assert next_step(ab, CELL) == "block"
         speed = judge_cell(ab, CELL).first[0]
-        assert speed.values == (6 if blocks < 11 else 11)
+        assert speed.values == max(look for look in (6, 8, 11) if look <= blocks)
     assert judge_cell(make_ab([proven(), *noisy]), CELL).first[0].values == 16
     calm_later = [*noisy[:6], *series(0.0, blocks=10)[6:]]
     assert judge_cell(make_ab([proven(), *calm_later]), CELL).standing == "undecided"
@@ -119,11 +119,11 @@ def test_a_series_is_judged_three_times_at_most_and_by_what_was_there_then():
 
 def test_each_look_has_its_share_of_what_an_interval_leaves_out():
     blocks = [proven(), *series(0.0)]
-    once, thrice = (make_ab(blocks, most_blocks=most) for most in (6, 16))
-    one, other = (judge_cell(ab, CELL).first[0] for ab in (once, thrice))
-    # Student's quantiles of 5 degrees of freedom at 95 % and at 98.33 %.
+    once, often = (make_ab(blocks, most_blocks=most) for most in (6, 16))
+    one, other = (judge_cell(ab, CELL).first[0] for ab in (once, often))
+    # Student's quantiles of 5 degrees of freedom at 95 % and at 98 %, which four looks leave of it.
     half_widths = [math.log1p(found.high) - math.log1p(found.low) for found in (one, other)]
-    assert half_widths[1] / half_widths[0] == pytest.approx(2.912 / 2.015, rel=1e-3)
+    assert half_widths[1] / half_widths[0] == pytest.approx(2.757 / 2.015, rel=1e-2)
 
 
 def test_a_figure_that_cannot_be_is_undecided_and_no_fault():
@@ -331,9 +331,9 @@ def test_a_loss_of_five_percent_is_found_and_no_loss_raises_no_alarm():
 
 
 def test_a_loss_of_the_tolerance_seldom_passes_however_noisy_the_machine():
-    """5 % may in each series; 12 did when a pass was looked for after every block."""
-    lost = [decided(math.log(1 / 1.05), 0.05, seed) for seed in range(100)]
-    assert lost.count("fine") <= 10
+    """5 % may in each series; 12 % did when a pass was looked for after every block."""
+    lost = [decided(math.log(1 / 1.05), 0.05, seed) for seed in range(200)]
+    assert lost.count("fine") <= 18
 
 
 @settings(max_examples=25)

@@ -106,7 +106,7 @@ def test_the_environment_stands_beside_the_figures():
 def test_a_comparison_side_by_side_says_of_what_interval_its_figures_are():
     ab = make_ab([proven(), *(make_block(number) for number in range(6))])
     said = shown(view_of_ab(ab, judge_all(ab)))
-    assert "its 96.7 % interval, so that of losses of the tolerance 5 %" in " ".join(said.split())
+    assert "its 96 % interval, so that of losses of the tolerance 5 %" in " ".join(said.split())
     assert "its 95 % interval." in " ".join(shown(in_full()).split())
 
 

@@ -23,6 +23,7 @@ from bench.statistics import (
     holm,
     is_equivalent,
     judge_pair,
+    level_of_looks,
     log_rate,
     log_throughput,
     p_value,
@@ -360,6 +361,29 @@ def test_holm_holds_the_family_wise_error_rate():
         [any(step.rejected for step in holm(random.uniform(size=6), 0.05)) for _ in range(4000)]
     )
     assert false_alarms <= 0.05 + 4 * math.sqrt(0.05 * 0.95 / 4000)
+
+
+# ---- several looks
+
+
+@pytest.mark.parametrize("looks", [(6, 8, 11, 16), (10, 11, 13, 16), (2, 3), (4, 40)])
+def test_several_looks_together_err_as_often_as_one_test(looks):
+    level = level_of_looks(looks, 0.05)
+    values = np.random.default_rng(5).standard_normal((40_000, max(looks)))
+    rejected = np.zeros(len(values), dtype=bool)
+    for look in looks:
+        rejected |= stats.ttest_1samp(values[:, :look], 0, axis=1, alternative="greater").pvalue <= level
+    assert abs(rejected.mean() - 0.05) <= 0.004  # 2 % of the level are the simulation's, the rest is chance
+    assert 0.05 / len(looks) < level < 0.05
+
+
+def test_one_look_has_the_whole_level():
+    assert level_of_looks((6,), 0.05) == 0.05
+
+
+def test_looks_at_what_has_no_scatter_are_refused():
+    with pytest.raises(ValueError, match="two values"):
+        level_of_looks((1, 6), 0.05)
 
 
 # ---- steady state
