@@ -38,7 +38,7 @@ from bench.machine import capture_environment, source_state
 from bench.plan import SMALLEST_TRAINING, balanced_order, choose_cells
 from bench.prepare import choose_device, prepare_data
 from bench.progress import Display
-from bench.protocol import AnyEvent, Evaluated, MeasureTask, Ready, Timed
+from bench.protocol import VERSION, AnyEvent, Evaluated, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec, ParityRecord
 from bench.registry import find_backends, installed_versions, interpreter
 from bench.run import Split
@@ -54,6 +54,8 @@ WINDOW_S = 0.05
 TRAINING_S = 1.5
 """About how long a training for accuracy takes: equal starts and batches tell a wrong rate or label early."""
 MOST_EPOCHS = 1.0
+TEST_SAMPLES = 2000
+"""Of the test split: equal trainings give equal answers, and a wrong one shows on a fifth of it."""
 SECOND_SEEDS = 1000
 """Where the seeds of the second series begin: it shares none with the first."""
 BLOCK_GUESS_S = 15.0
@@ -161,10 +163,22 @@ def make_sides(
             for name in known
             if any(spec.pins and name in concerned(spec, known) for spec in specs.values())
         ] or list(known)
-    return {
+    sides = {
         name: _make_side(name, spec, names, asked, device, folders=folders, display=display)
         for name, spec in specs.items()
     }
+    _refuse_other_protocols(sides)
+    return sides
+
+
+def _refuse_other_protocols(sides: Mapping[SideName, Side]) -> None:
+    """Raise RecordError where the workers of base and of head would not do the same when asked the same."""
+    base, head = (sides[name].described.protocol for name in SIDES)
+    if not base == head == VERSION:
+        raise RecordError(
+            f"base's workers follow protocol {base}, head's {head} and this program {VERSION}, so they would "
+            "not measure alike. Compare commits that are nearer to each other, by the program of one of them."
+        )
 
 
 def _refuse_mistaken_variables(specs: Iterable[SideSpec], infos: Iterable[BackendInfo]) -> None:
@@ -447,6 +461,7 @@ class Collector:
             epochs=epochs,
             time_limit_s=TIME_LIMIT_S,
             only_last=True,
+            test_samples=TEST_SAMPLES,
             compiles_anew=anew,
         )
         task = MeasureTask(

@@ -10,6 +10,10 @@ from bench.figures import Figure
 from bench.records import EpochPoint, JobSpec, ParityCheck, Peak, Status, StepSplit, Window
 from bench.specs import Cell, Workload
 
+VERSION = 2
+"""Of what a worker does when it is asked to measure. It grows where a figure of a worker of before can no
+longer be held against one of now, so that a comparison of two commits never does so."""
+
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True):
     """Where a worker finds a data set: in the cache folder, or the shipped sample where `cache` is None."""

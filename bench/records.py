@@ -75,6 +75,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     time_limit_s: float
     only_last: bool = False
     """Whether training is evaluated at its end alone, where nobody asks for the way there."""
+    test_samples: int | None = None
+    """It is evaluated on the first so many of the test split; None: on all."""
     compiles_anew: bool = True
     """Whether it may use nothing compiled before, so that its first step tells what compiling takes."""
 

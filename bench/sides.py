@@ -31,8 +31,10 @@ _DESCRIBE = """
 import sys, msgspec
 from bench.registry import find_backends
 from bench.workloads import WORKLOADS
+from bench import protocol
 registry = find_backends()
 told = {"backends": registry.backends, "broken": registry.broken, "workloads": dict(WORKLOADS)}
+told["protocol"] = getattr(protocol, "VERSION", 1)
 sys.stdout.buffer.write(msgspec.json.encode(told))
 """
 """Of what every version of this program has; what it prints is read as a `Description`."""
@@ -56,6 +58,8 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     backends: dict[str, BackendInfo]
     broken: dict[str, str]
     workloads: dict[str, Workload]
+    protocol: int
+    """That its workers follow (`bench/protocol.py`)."""
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,7 +120,10 @@ def measure(
     if spec.epochs:
         start()
         clock = Stopwatch()
-        learn(backend, batches, workload, dataset, epochs=spec.epochs, only_last=spec.only_last, emit=emit)
+        learn(
+            backend, batches, workload, dataset,
+            epochs=spec.epochs, only_last=spec.only_last, test_samples=spec.test_samples, emit=emit,
+        )  # fmt: skip
         emit(Learned(learn_s=clock.seconds()))
 
 
@@ -184,17 +187,22 @@ def learn(
     *,
     epochs: float,
     only_last: bool,
+    test_samples: int | None,
     emit: Emit,
 ) -> None:
-    """Train so many epochs; evaluate on the whole test split along the way, or at the end alone, untimed."""
+    """Train so many epochs; evaluate on the test split along the way, or at the end alone, untimed.
+
+    `test_samples`: on the first so many of it, where not on all.
+    """
     trainer = Trainer(backend, batches)
     per_epoch = batches.steps_per_epoch
-    test_images = seen_images(workload, dataset.test_images)
+    test_images = seen_images(workload, dataset.test_images[:test_samples])
+    test_labels = dataset.test_labels[:test_samples]
     last = max(1, round(epochs * per_epoch))
     for steps in [last] if only_last else evaluation_steps(last, per_epoch):
         if steps:
             trainer.train(steps - trainer.steps)
-        test_loss, accuracy = evaluate(backend, test_images, dataset.test_labels)
+        test_loss, accuracy = evaluate(backend, test_images, test_labels)
         point = EpochPoint(
             epoch=trainer.steps / per_epoch,
             steps=trainer.steps,

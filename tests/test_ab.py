@@ -18,6 +18,7 @@ from bench.ab_records import create_ab, read_ab
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import judge_all
 from bench.progress import make_display
+from bench.protocol import VERSION
 from bench.registry import Registry, find_backends
 from bench.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.workloads import find_workload
@@ -198,7 +199,10 @@ def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path,
     monkeypatch.setattr(ab, "plan_parity", lambda cells, *_, **__: cells)
     info = find_backends().find("torch")
     described = Description(
-        backends={"torch": info}, broken={}, workloads={CELL.workload: find_workload(CELL.workload)}
+        backends={"torch": info},
+        broken={},
+        workloads={CELL.workload: find_workload(CELL.workload)},
+        protocol=VERSION,
     )
     made._sides = {"head": side("head", described)}
     made._prove_parity()
@@ -272,7 +276,9 @@ def test_a_framework_that_head_lost_or_broke_is_missing_and_one_that_it_gained_i
     told = {"tensorflow": "backend 'tensorflow' cannot be used: two modes"}
 
     def has(*names: str, **broken: str) -> Description:
-        return Description(backends={name: every[name] for name in names}, broken=broken, workloads={})
+        return Description(
+            backends={name: every[name] for name in names}, broken=broken, workloads={}, protocol=VERSION
+        )
 
     def found(base: Description, head: Description) -> dict[str, str]:
         return ab._unasked({"base": side("base", base), "head": side("head", head)})
@@ -282,6 +288,18 @@ def test_a_framework_that_head_lost_or_broke_is_missing_and_one_that_it_gained_i
     assert found(has("torch"), has("torch", "jax")) == {"jax": "only in head"}
     assert found(has("torch", "tensorflow"), has("torch", **told)) == told
     assert found(has("torch", **told), has("torch", **told)) == {}
+
+
+@pytest.mark.parametrize("which", ["base", "head"])
+def test_sides_whose_workers_measure_otherwise_are_refused(which):
+    def of(protocol: int) -> Description:
+        return Description(backends={}, broken={}, workloads={}, protocol=protocol)
+
+    sides = {name: side(name, of(VERSION)) for name in ("base", "head")}
+    ab._refuse_other_protocols(sides)
+    sides[which] = side(which, of(VERSION - 1))
+    with pytest.raises(RecordError, match=rf"{which}'s( workers follow protocol)? {VERSION - 1}"):
+        ab._refuse_other_protocols(sides)
 
 
 @pytest.mark.parametrize("mistaken", ["torch=2.12.0", "tensorflow-cpu=2.20.0", "jax= =0.10.1", "X==1 "])

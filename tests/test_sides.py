@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from bench.environments import PROJECT
 from bench.errors import RecordError, UsageError
+from bench.protocol import VERSION
 from bench.sides import Side, SideSpec, code_variables, describe, parse_side
 from bench.workloads import WORKLOADS
 
@@ -44,6 +45,7 @@ def test_a_variable_comes_back_whatever_its_value(name, value):
 def test_this_code_tells_its_backends_and_workloads():
     told = describe(Path(sys.executable), PROJECT)
     assert told.workloads == dict(WORKLOADS)
+    assert told.protocol == VERSION
     assert {"numpy", "torch", "tensorflow", "jax"} <= told.backends.keys()
 
 
@@ -58,7 +60,10 @@ def test_another_codes_workloads_are_its_own(tmp_path):
     source = changed.read_text()
     assert "learning_rate=0.001" in source
     changed.write_text(source.replace("learning_rate=0.001", "learning_rate=0.01"))
+    protocol = tmp_path / "bench" / "protocol.py"
+    protocol.write_text(protocol.read_text().replace(f"VERSION = {VERSION}", ""))
     told = describe(Path(sys.executable), tmp_path)
+    assert told.protocol == 1, "as of a commit from before it was told"
     rates = {name: one.optimizer.learning_rate for name, one in told.workloads.items()}
     here = {name: one.optimizer.learning_rate for name, one in WORKLOADS.items()}
     assert {name for name in here if rates[name] != here[name]} >= {"mnist-mlp-adam"}

@@ -195,13 +195,32 @@ def test_where_nobody_asks_for_the_way_only_the_end_is_evaluated() -> None:
     assert last[0] == pytest.approx(last[1])
 
 
+def test_learning_may_be_evaluated_on_a_part_of_the_test_split() -> None:
+    asked: list[int] = []
+    ends = []
+    for samples in (None, 10):
+        backend, order, sample = fakes.backend_on_sample()
+        predict = backend.predict
+        backend.predict = lambda images, predict=predict: asked.append(len(images)) or predict(images)
+        ends.append(learned(backend, order, sample, epochs=1.0, only_last=True, test_samples=samples)[-1])
+    assert asked == [len(sample.test_images), 10]
+    assert ends[1].test_accuracy * 10 == pytest.approx(round(ends[1].test_accuracy * 10))
+    assert ends[0].test_loss != ends[1].test_loss
+
+
 def learned(
-    backend: Any, order: Batches, sample: datasets.Dataset, *, epochs: float, only_last: bool = False
+    backend: Any,
+    order: Batches,
+    sample: datasets.Dataset,
+    *,
+    epochs: float,
+    only_last: bool = False,
+    test_samples: int | None = None,
 ) -> list[Any]:
     events: list[AnyEvent] = []
     tasks.learn(
         backend, order, find_workload(fakes.WORKLOAD), sample,
-        epochs=epochs, only_last=only_last, emit=events.append,
+        epochs=epochs, only_last=only_last, test_samples=test_samples, emit=events.append,
     )  # fmt: skip
     assert all(isinstance(event, Evaluated) and event.of_epochs >= epochs for event in events)
     return [event.point for event in events if isinstance(event, Evaluated)]
