@@ -109,6 +109,8 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
     row: CellSummary
     values: Mapping[str, Mapping[int, float]]
     """By the measure's name, the values by block or by seed."""
+    memory_method: str | None
+    """How its memory was counted."""
     epochs: float | None
     censored: int
     """Trainings that did not reach the target."""
@@ -146,6 +148,7 @@ def _evidence(row: CellSummary, standing: Standing, jobs: Sequence[JobRecord], s
     return _Evidence(
         row=row,
         values=values,
+        memory_method=next((job.peak_rss_method for job in sound if job.peak_rss_method), None),
         epochs=row.epochs,
         censored=sum(crossing is None for crossing in learned.crossings.values()) if learned else 0,
     )
@@ -263,7 +266,12 @@ def _find(measure: Measure, base: _Evidence, head: _Evidence, drift: float | Non
     never = base.censored + head.censored if measure is TIME_TO_TARGET else 0
     if not one and not other and not never:
         return None
-    if hindered := _learned_otherwise(measure, base, head) or _timed_otherwise(measure, base, head, drift):
+    hindered = (
+        _learned_otherwise(measure, base, head)
+        or _timed_otherwise(measure, base, head, drift)
+        or _counted_otherwise(measure, base, head)
+    )
+    if hindered:
         return hindered
     try:
         # Equal seeds are equal starts; blocks of two runs have nothing in common.
@@ -286,6 +294,13 @@ def _learned_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> st
     if base.censored or head.censored:
         return f"{base.censored} and {head.censored} trainings never got there"
     return None
+
+
+def _counted_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> str | None:
+    """Return in words why memory cannot be compared; None where it can, or is not asked for."""
+    if measure is not MEMORY or base.memory_method == head.memory_method:
+        return None
+    return f"counted as {base.memory_method} in base and as {head.memory_method} in head"
 
 
 def _timed_otherwise(measure: Measure, base: _Evidence, head: _Evidence, drift: float | None) -> str | None:

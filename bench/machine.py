@@ -243,10 +243,16 @@ def parse_git_status(text: str) -> tuple[str | None, bool | None]:
 
 
 def peak_rss_bytes() -> tuple[int, str]:
-    """Return the most memory this process ever held in RAM, and the name of the counter that says so."""
+    """Return the most memory this process ever held in RAM, and how that was counted.
+
+    Pages of files are left out where the system tells them: how many of a library's are resident hangs on how
+    it came into the system's cache, and the system drops them at will.
+    """
     # Not ru_maxrss where it can be helped: on Linux it starts at the peak of the process that forked this
     # one, so a worker started by a large harness would report the harness.
-    peak = parse_peak_rss(read_text(Path("/proc/self/status")))
+    peak, files = parse_resident(read_text(Path("/proc/self/status")))
+    if peak is not None and files is not None:
+        return peak - files, "VmHWM - RssFile"
     if peak is not None:
         return peak, "VmHWM"
     import resource  # not on every platform
@@ -255,13 +261,14 @@ def peak_rss_bytes() -> tuple[int, str]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, "ru_maxrss"
 
 
-def parse_peak_rss(text: str) -> int | None:
-    """Return the bytes of VmHWM in the text of /proc/PID/status."""
-    for line in text.splitlines():
-        match line.split():
-            case ["VmHWM:", kib, "kB"] if kib.isdecimal():
-                return int(kib) * 1024
-    return None
+def parse_resident(text: str) -> tuple[int | None, int | None]:
+    """Return the bytes of VmHWM, the peak of all pages, and of RssFile in the text of /proc/PID/status."""
+    found = {"VmHWM:": None, "RssFile:": None} | {
+        name: int(kib) * 1024
+        for name, kib, *unit in (line.split() for line in text.splitlines() if len(line.split()) == 3)
+        if unit == ["kB"] and kib.isdecimal()
+    }
+    return found["VmHWM:"], found["RssFile:"]
 
 
 def read_text(path: Path) -> str:

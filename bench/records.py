@@ -110,6 +110,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     """Training and evaluating for `points`, from the first evaluation to the last."""
     points: tuple[EpochPoint, ...] = ()
     peak_rss_bytes: int | None = None
+    """Memory at its peak, counted as `peak_rss_method` says: `VmHWM - RssFile` is without pages of files."""
     peak_rss_method: str | None = None
     peak_device_bytes: int | None = None
     """Peak of the framework's own allocator on the GPU."""

@@ -141,7 +141,7 @@ def make_job(
         windows=make_windows(rates, watts=watts),
         points=points,
         peak_rss_bytes=peak_rss_bytes,
-        peak_rss_method="VmHWM",
+        peak_rss_method="VmHWM - RssFile",
         peak_device_bytes=peak_device_bytes,
         process_device_bytes=process_device_bytes,
     )

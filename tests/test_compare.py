@@ -221,6 +221,13 @@ def test_no_memory_at_all_never_passes():
     assert only(compare(*base_and(unknown))).why == "memory undecided"
 
 
+def test_memory_that_was_counted_in_two_ways_is_not_compared():
+    before = [msgspec.structs.replace(job, peak_rss_method="VmHWM") for job in make_jobs()]
+    one = only(compare(*base_and(before)))
+    assert one.untold["memory"] == "counted as VmHWM - RssFile in base and as VmHWM in head"
+    assert (one.outcome, one.why) == ("undecided", "memory undecided")
+
+
 def test_a_canary_that_is_no_number_leaves_speed_undecided():
     head = make_side(make_jobs(), conditions=[{"canary_s": (math.nan,)}] * BLOCKS)
     assert only(compare(BASE, head)).why == "speed undecided"

@@ -33,7 +33,7 @@ BogoMIPS\t: 2100.00
 Features\t: fp asimd evtstrm sve bf16
 CPU implementer\t: 0x41
 """
-STATUS = "Name:\tpython\nVmPeak:\t  900000 kB\nVmHWM:\t   20480 kB\nVmRSS:\t   10240 kB\n"
+STATUS = "Name:\tpython\nVmHWM:\t   20480 kB\nVmRSS:\t   10240 kB\nRssFile:\t    4096 kB\n"
 COMMIT = "da232502b4b6c38c662dc0ace2d2af1b191d504e"
 
 
@@ -140,14 +140,54 @@ def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float | None, cpus:
 
 
 def test_peak_memory_is_the_high_water_mark_in_bytes() -> None:
-    assert machine.parse_peak_rss(STATUS) == 20 * 2**20
+    assert machine.parse_resident(STATUS) == (20 * 2**20, 4 * 2**20)
 
 
 @pytest.mark.parametrize(
     "text", ["", "VmHWM:\n", "VmHWM:\t-5 kB", "VmHWM:\t5 MB", "VmHWM:\tlots kB", "VmRSS:\t5 kB"]
 )
 def test_peak_memory_is_not_guessed(text: str) -> None:
-    assert machine.parse_peak_rss(text) is None
+    assert machine.parse_resident(text) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "peak"),
+    [
+        (STATUS, (16 * 2**20, "VmHWM - RssFile")),
+        (STATUS.replace("RssFile", "Another"), (20 * 2**20, "VmHWM")),
+    ],
+    ids=["told", "not told"],
+)
+def test_pages_of_files_are_left_out_where_they_are_told(
+    text: str, peak: tuple[int, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "read_text", lambda path: text)
+    assert machine.peak_rss_bytes() == peak
+
+
+@pytest.mark.skipif(
+    None in machine.parse_resident(machine.read_text(Path("/proc/self/status"))), reason="no RssFile here"
+)
+def test_a_file_that_is_read_through_memory_is_no_memory_of_the_process(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(64 * 2**20))
+    program = (
+        "import mmap, sys\n"
+        "from bench.machine import peak_rss_bytes\n"
+        "before = peak_rss_bytes()[0]\n"
+        "with open(sys.argv[1], 'rb') as file:\n"
+        "    held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
+        "assert not any(held[::4096])\n"
+        "mapped = peak_rss_bytes()[0]\n"
+        "own = bytearray(b'1') * 2**26\n"
+        "print(mapped - before, peak_rss_bytes()[0] - mapped)\n"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "file")],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    of_the_file, own = map(int, said.split())
+    assert of_the_file < 2**23
+    assert own > 2**25
 
 
 def test_peak_memory_without_proc_is_in_bytes_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +200,7 @@ def test_peak_memory_without_proc_is_in_bytes_too(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(
-    not machine.parse_peak_rss(machine.read_text(Path("/proc/self/status"))), reason="no VmHWM here"
+    None in machine.parse_resident(machine.read_text(Path("/proc/self/status"))), reason="no VmHWM here"
 )
 def test_a_large_parent_does_not_count_as_its_child() -> None:
     ballast = bytearray(256 * 2**20)
@@ -169,8 +209,8 @@ def test_a_large_parent_does_not_count_as_its_child() -> None:
     said = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    peak, method = said.stdout.split()
-    assert method == "VmHWM"
+    peak, method = said.stdout.split(maxsplit=1)
+    assert method == "VmHWM - RssFile\n"
     assert int(peak) < len(ballast) < machine.peak_rss_bytes()[0]
 
 
@@ -316,6 +356,6 @@ def test_no_text_is_an_error(text: str) -> None:
     machine.parse_cpuinfo(text)
     machine.parse_gpus(text)
     machine.parse_cpu_max(text)
-    machine.parse_peak_rss("VmHWM: " + text)
+    machine.parse_resident("VmHWM: " + text)
     machine.parse_git_status(text)
     machine.cgroup_cpu_quota("0::" + text, Path("/nowhere"))

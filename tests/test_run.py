@@ -196,7 +196,7 @@ def test_a_job_keeps_all_that_was_measured(complete: Run) -> None:
         assert len(job.warmup) >= 1
         for name in ("start_s", "import_s", "data_s", "build_s", "first_step_s", "peak_rss_bytes"):
             assert getattr(job, name) > 0, name
-        assert job.peak_rss_method == "VmHWM"
+        assert job.peak_rss_method == "VmHWM - RssFile"
         assert job.described["device"] == "cpu"
         assert "peak_device_bytes" not in job.described
         assert sum(window.seconds for window in job.windows) < job.wall_s < 60

@@ -162,7 +162,7 @@ def _of_row(row: CellSummary, timed: TimedCell | None) -> Iterator[_Figure]:
     wrong = None if row.test_accuracy is None else 1 - row.test_accuracy
     for name, kind, unit, what, value in (
         ("first_step", "time", "seconds", "Compiling and the first training step of", row.first_step_s),
-        ("peak_memory", "peakmemory", "bytes", "Peak memory (RSS) of", row.peak_rss_bytes),
+        ("peak_memory", "peakmemory", "bytes", "Peak memory of", row.peak_rss_bytes),
         ("peak_gpu_memory", "peakmemory", "bytes", "Peak GPU memory of", row.peak_device_bytes),
         ("to_target", "time", "seconds", "Training to the target accuracy of", row.seconds_to_target),
         ("test_error", "track", "share", "Share of test images classified wrong after training", wrong),
