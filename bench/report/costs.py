@@ -208,7 +208,8 @@ def _use(cells: Sequence[CellCosts], summary: Summary, drawn: frozenset[str]) ->
         "### Memory and energy",
         "Less is better. Memory is the most that any job of the row held: resident memory of the process "
         "up to the end of its timed windows, as told by "
-        f"{' or '.join(methods) or 'a method that was not recorded'}; on a GPU also what the framework's "
+        f"{' or '.join(methods) or 'a method that was not recorded'} (RssFile is pages of files, such as "
+        "libraries, which the system shares and drops at will); on a GPU also what the framework's "
         "own allocator held at most, with preallocation turned off, and what the driver says of the whole "
         "process when its windows were done, which holds the context and loaded kernels too. Energy is "
         "that for training 1,000 images, from a meter of the machine (powercap) or of the GPU (NVML) read "
