@@ -69,8 +69,9 @@ backend = backend_class(workload, training, mode=info.taught_mode, device="cpu",
 backend.load_params(initial_params(workload.architecture, data.info, seed=0))
 order = np.random.default_rng(0).integers(0, len(data.train_images), (steps, workload.batch_size))
 backend.train_steps(order.astype(np.int32))
-(peak,) = [line for line in open("/proc/self/status") if line.startswith("VmHWM")]
-print(int(peak.split()[1]) * 1024)
+from bench.machine import peak_rss_bytes
+
+print(peak_rss_bytes()[0])
 """
 
 
