@@ -23,7 +23,12 @@ State: TypeAlias = dict[str, npt.NDArray[Any]]
 
 
 class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
-    """The training split as it lies on disk: images uint8 (n, h, w, c), labels uint8 (n,)."""
+    """The training split as it lies on disk: images uint8 (n, h, w, c), labels uint8 (n,).
+
+    Both are mapped into memory, where all workers share them: on a CPU a backend trains from the images where
+    they lie, as a copy would take memory that others, whose framework makes none, do not need. They can be
+    written, as some frameworks take no other arrays, and never are.
+    """
 
     info: DatasetInfo
     images: npt.NDArray[np.uint8]

@@ -42,7 +42,7 @@ class KerasBackend:
         if workload.augmentation is not None:
             raise UnavailableError(f"mode {mode} of Keras augments no images; leave out {workload.name}")
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
-        self._images, self._labels = np.array(data.images), data.labels.astype(np.int32)
+        self._images, self._labels = np.asarray(data.images), data.labels.astype(np.int32)
         self._network = build_network(workload.architecture, data.info, self._policy, of_bytes=True)
         optimizer = make_optimizer(workload.optimizer)
         optimizer.build(self._network.trainable_variables)

@@ -15,6 +15,8 @@ from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
 from bench.specs import Device, Precision, Workload
 
+ALIGNMENT = 64
+"""Bytes; a mapped data set begins at a multiple."""
 EVALUATION_BATCH = 1000
 LOOP_STEPS = 100
 """Steps to a call in mode `xla-loop` at most; the shape is fixed and the count is not: it compiles once."""
@@ -40,10 +42,13 @@ class TensorFlowBackend:
         seen = workload.seen(data.info)
         # In the pipeline's mode the images stay on the host, from where tf.data brings them batch by batch.
         with tf.device("/CPU:0" if mode == "tf-data" else self._device):
-            # uint8 stays uint8: a batch is gathered and then scaled. From a variable, as a GPU gathers uint8
-            # from nothing else; labels and indices are int64: int32 stays on the host.
-            self._images = tf.Variable(data.images, trainable=False)
-            self._labels = tf.Variable(data.labels.astype(np.int64), trainable=False)
+            # uint8 stays uint8: a batch is gathered and then scaled. Labels and indices are int64, as int32
+            # would stay on the host.
+            self._images = shared(data.images)
+            self._labels = tf.constant(data.labels.astype(np.int64))
+            if device == "gpu" and mode != "tf-data":
+                # From a variable, as a GPU gathers uint8 from nothing else. On a CPU it would make a copy.
+                self._images = tf.Variable(self._images, trainable=False)
         with tf.device(self._device):
             self._network = build_network(workload.architecture, seen, self._policy)
             make = make_optimizer if workload.matched else make_default_optimizer
@@ -282,6 +287,13 @@ class TensorFlowBackend:
 def scaled(images: tf.Tensor) -> tf.Tensor:
     """Return uint8 images as float32 from 0 to 1."""
     return tf.cast(images, tf.float32) / 255.0
+
+
+def shared(array: np.ndarray) -> tf.Tensor:
+    """Return a tensor over the array's own memory, where that begins as TensorFlow needs it; else a copy."""
+    if array.ctypes.data % ALIGNMENT:
+        return tf.constant(array)  # by DLPack the process would be aborted when the tensor is read
+    return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def find_device(device: Device) -> str:

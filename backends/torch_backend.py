@@ -67,8 +67,9 @@ class TorchBackend:
         self._dataset = ImageDataset(data) if mode == "dataloader" else None
         if self._dataset is None:
             # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
-            self._images = torch.tensor(data.images, device=self._device)
-            self._labels = torch.tensor(data.labels, device=self._device, dtype=torch.int64)
+            # On a CPU no copy is made of the images: all processes share the mapped file.
+            self._images = torch.from_numpy(data.images).to(self._device)
+            self._labels = torch.from_numpy(data.labels).to(self._device, torch.int64)
 
         self._network = build_network(workload.architecture, self._info).to(
             self._device, memory_format=torch.channels_last

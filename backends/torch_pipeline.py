@@ -24,7 +24,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     """The training split; a sample is an image, float32 (c, h, w) in [0, 1], and its label."""
 
     def __init__(self, data: TrainingData) -> None:
-        self._images = np.array(data.images)  # read from the disk once, here, and not sample by sample
+        self._images = np.asarray(data.images)  # a view, as a memmap takes longer to index
         self._labels = data.labels.tolist()
         self._transform, self.transforms = find_transforms()
 

@@ -167,8 +167,10 @@ def verify(name: str, cache: Path) -> None:
 
 
 def load(name: str, *, cache: Path, limit: int | None = None) -> Dataset:
-    """Open a fetched data set by mapping its files into memory, read-only; the first `limit` of each split.
+    """Open a fetched data set by mapping its files into memory; the first `limit` of each split.
 
+    All processes share the pages. Copy-on-write, as PyTorch and DLPack take no memory that is read-only: what
+    a process writes it alone sees, and no file changes.
     Shapes and types are checked, digests are not: that is what `fetch` and `verify` do, once a run.
     """
     spec = _spec(name)
@@ -203,7 +205,6 @@ def load_sample(name: str, limit: int | None = None) -> Dataset:
         arrays[f"{split}_labels"] = decode.json_labels(labels, count, sizes.classes, f"{name} sample")
     for array, content in arrays.items():
         _check_digest(array, _digest(content), spec.sample.digests[array])
-        content.flags.writeable = False  # as a mapped file is
     return _dataset(spec, arrays, limit, sample=True)
 
 
@@ -319,7 +320,7 @@ def _known_digests(spec: DatasetSpec, folder: Path) -> Mapping[str, str]:
 def _open(path: Path, shape: tuple[int, ...]) -> Array:
     """Map an array file into memory; raise DataError unless it is uint8 of this shape, in C order."""
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="c", allow_pickle=False)
     except FileNotFoundError as error:
         raise DataError(f"there is no {path}") from error
     except (OSError, ValueError, EOFError) as error:

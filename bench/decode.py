@@ -140,10 +140,10 @@ def sheet(content: bytes, count: int, image_shape: tuple[int, int, int], what: s
 
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            pixels = np.asarray(image)
+            pixels = np.array(image)  # a view of it would be read-only, which PyTorch does not take
     except _DAMAGED as error:
         raise DataError(f"{what}: is a damaged PNG file ({error})") from error
-    return np.ascontiguousarray(pixels).reshape(count, *image_shape)
+    return pixels.reshape(count, *image_shape)
 
 
 def json_labels(content: bytes, count: int, classes: int, what: str) -> Array:

@@ -61,7 +61,7 @@ ALIKE = 2e-5
 
 
 class Kit:
-    """A backend under test, and a folder for read-only memory maps such as a worker trains from."""
+    """A backend under test, and a folder for memory maps such as a worker trains from."""
 
     def __init__(
         self, backend_class: type[Backend], info: BackendInfo, folder: Path, *, traces: Path | None = None
@@ -73,10 +73,13 @@ class Kit:
         rng = np.random.default_rng(0)
         np.save(folder / "images.npy", rng.integers(0, 256, (1001, *INFO.image_shape), dtype=np.uint8))
         np.save(folder / "labels.npy", rng.integers(0, INFO.classes, 1001, dtype=np.uint8))
-        self.images, self.labels = (
-            np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("images", "labels")
-        )
+        self._folder = folder
+        self.images, self.labels = self.mapped()
         self.data = TrainingData(info=INFO, images=self.images[:160], labels=self.labels[:160])
+
+    def mapped(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return 1001 images and labels, mapped as `datasets.load` does: who writes changes no other's."""
+        return tuple(np.load(self._folder / f"{name}.npy", mmap_mode="c") for name in ("images", "labels"))
 
     def trace(self, workload: Workload, data: TrainingData) -> parity.Trace:
         """Return what the reference computes for a workload, at once where it did so before."""
@@ -110,8 +113,9 @@ class Kit:
         device: Device = "cpu",
         precision: Precision = "fp32",
         matched: bool = True,
+        data: TrainingData | None = None,
     ) -> Any:
-        """Return a backend as it is built, before it is given parameters."""
+        """Return a backend as it is built, before it is given parameters; without `data`, on the kit's."""
         workload = Workload(
             name="noise",
             dataset="noise",
@@ -121,7 +125,7 @@ class Kit:
             matched=matched,
         )
         mode = mode or self.info.taught_mode
-        return self.backend_class(workload, self.data, mode=mode, device=device, precision=precision)
+        return self.backend_class(workload, data or self.data, mode=mode, device=device, precision=precision)
 
 
 def start(architecture: str) -> Params:

@@ -104,6 +104,35 @@ def logits_have_their_shape_and_type(kit: Kit) -> None:
         assert_same_params(backend.export_params(), before, 0.0, f"{mode}: prediction trains")
 
 
+def images_are_neither_copied_nor_changed(kit: Kit) -> None:
+    for mode in kit.modes:
+        images, labels = kit.mapped()
+        data = TrainingData(info=INFO, images=images[:160], labels=labels[:160])
+        backend = kit.make("mlp", mode=mode, data=data)
+        backend.train_steps(order(2))
+        backend.predict(images[:160])
+        assert (images == kit.mapped()[0]).all(), f"{mode}: it writes to the images"
+        images[:] = 0  # with all pixels zero, the loss is another, if those are what it trains from
+        batches = order(1)
+        expected = cross_entropy(backend.predict(images[batches[0]]), labels[batches[0]])
+        losses = backend.train_steps(batches)
+        assert_close(
+            losses, np.array([expected]), 1e-5, f"{mode}: a copy of the images is trained from; loss"
+        )
+
+
+def images_may_begin_anywhere_in_memory(kit: Kit) -> None:
+    images = kit.data.images
+    odd = np.empty(images.nbytes + 1, np.uint8)[1:].reshape(images.shape)
+    odd[...] = images
+    for mode in kit.modes:
+        losses = kit.make("mlp", mode=mode).train_steps(order(2))
+        data = msgspec.structs.replace(kit.data, images=odd)
+        assert_close(
+            kit.make("mlp", mode=mode, data=data).train_steps(order(2)), losses, SAME, f"{mode}: losses"
+        )
+
+
 def losses_have_their_shape_and_are_taken_before_the_update(kit: Kit) -> None:
     for mode in kit.modes:
         backend = kit.make("mlp", mode=mode)
@@ -332,6 +361,8 @@ CHECKS: Mapping[str, Callable[[Kit], Any]] = {
         parameters_come_back_as_they_went_in,
         exports_are_copies,
         logits_have_their_shape_and_type,
+        images_are_neither_copied_nor_changed,
+        images_may_begin_anywhere_in_memory,
         losses_have_their_shape_and_are_taken_before_the_update,
         calls_may_be_cut_anywhere,
         loading_resets_the_optimizer,
@@ -444,7 +475,9 @@ def numpy_kit(tmp_path: Path) -> Callable[[type[Backend]], Kit]:
         (broken.LosesRaggedBatch, logits_have_their_shape_and_type),
         (broken.WrapsRaggedBatch, logits_have_their_shape_and_type),
         (broken.LosesPrecisionOfType, logits_have_their_shape_and_type),
-        (broken.WritesToTheData, logits_have_their_shape_and_type),
+        (broken.WritesToTheData, images_are_neither_copied_nor_changed),
+        (broken.WritesToTestImages, images_are_neither_copied_nor_changed),
+        (broken.CopiesTheData, images_are_neither_copied_nor_changed),
         (broken.LosesPrecisionOfType, losses_have_their_shape_and_are_taken_before_the_update),
         (broken.ScalarForOneStep, losses_have_their_shape_and_are_taken_before_the_update),
         (broken.LossAfterUpdate, losses_have_their_shape_and_are_taken_before_the_update),

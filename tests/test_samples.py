@@ -28,7 +28,7 @@ def test_a_sample_loads_and_is_what_its_digests_say(name, train, test):
     assert sample.test_images.shape == (test, *spec.info.image_shape)
     for array in ARRAYS:
         assert digest(getattr(sample, array)) == spec.sample.digests[array]
-        assert not getattr(sample, array).flags.writeable
+        assert getattr(sample, array).flags.writeable, "PyTorch takes no other"
     for labels in (sample.train_labels, sample.test_labels):
         assert labels.dtype == np.uint8
         assert set(labels.tolist()) == set(range(10))
