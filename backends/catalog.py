@@ -29,7 +29,10 @@ TENSORFLOW = BackendInfo(
         Mode(name="graph", summary="a step is one call of a tf.function", taught=True, augments=True),
         Mode(name="graph-loop", summary="many steps are one call: the loop is inside the tf.function"),
         Mode(name="xla", summary="as graph, compiled by XLA (jit_compile=True)", augments=True),
-        Mode(name="xla-loop", summary="as graph-loop, compiled by XLA, up to 100 steps to a call"),
+        Mode(
+            name="xla-loop",
+            summary="as graph-loop by XLA, up to 100 steps to a call; of CNNs on a CPU 4, unrolled",
+        ),
         Mode(name="tf-data", summary="graph, its batches through tf.data", pipeline=True),
     ),
     environment={
@@ -70,7 +73,9 @@ JAX = BackendInfo(
             taught=True,
             augments=True,
         ),
-        Mode(name="loop", summary="many steps are one call: a loop of jax.lax over the batches"),
+        Mode(
+            name="loop", summary="many steps are one call, by a loop of jax.lax; of CNNs on a CPU 4, unrolled"
+        ),
         Mode(name="grain", summary="jit, its batches through Grain", pipeline=True),
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory

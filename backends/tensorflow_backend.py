@@ -20,6 +20,9 @@ ALIGNMENT = 64
 EVALUATION_BATCH = 1000
 LOOP_STEPS = 100
 """Steps to a call in mode `xla-loop` at most; the shape is fixed and the count is not: it compiles once."""
+UNROLLED_STEPS = 4
+"""The same on a CPU of a network that convolves: inside a loop of XLA a convolution is many times slower.
+What is left over is trained step by step."""
 
 
 class TensorFlowBackend:
@@ -65,6 +68,9 @@ class TensorFlowBackend:
         self._step = tf.function(self._plain_step, input_signature=[batch], jit_compile=xla)
         self._loop = tf.function(self._plain_loop, input_signature=[batches])
         self._chunk = tf.function(self._plain_chunk, input_signature=[chunk, count], jit_compile=True)
+        few = tf.TensorSpec([UNROLLED_STEPS, workload.batch_size], tf.int64)
+        self._few = tf.function(self._plain_few, input_signature=[few], jit_compile=True)
+        self._unrolls = device == "cpu" and bool(workload.architecture.convs)
         self._logits = tf.function(self._plain_logits, reduce_retracing=True, jit_compile=xla)
         # The two halves of a step, for the modes and the questions that take them apart.
         self._batch = tf.function(self._plain_batch, input_signature=[batch], jit_compile=xla)
@@ -88,6 +94,9 @@ class TensorFlowBackend:
                 losses = tf.stack([update(*batch) for batch in self._batches(order)])
             elif self._mode == "graph-loop":
                 losses = self._loop(tf.constant(order.astype(np.int64)))
+            elif self._mode == "xla-loop" and self._unrolls:
+                starts = range(0, len(order), UNROLLED_STEPS)
+                losses = tf.concat([self._unrolled(order[i : i + UNROLLED_STEPS]) for i in starts], axis=0)
             elif self._mode == "xla-loop":
                 starts = range(0, len(order), LOOP_STEPS)
                 losses = tf.concat([self._padded(order[i : i + LOOP_STEPS]) for i in starts], axis=0)
@@ -130,6 +139,16 @@ class TensorFlowBackend:
         for step in tf.range(steps):
             losses = losses.write(step, self._plain_step(batches[step]))
         return losses.stack()
+
+    def _unrolled(self, order: np.ndarray) -> tf.Tensor:
+        """Train `UNROLLED_STEPS` steps in one call, or fewer step by step, and return their losses."""
+        batches = tf.constant(order.astype(np.int64))
+        if len(order) == UNROLLED_STEPS:
+            return self._few(batches)
+        return tf.stack([self._step(batch) for batch in tf.unstack(batches)])
+
+    def _plain_few(self, batches: tf.Tensor) -> tf.Tensor:
+        return tf.stack([self._plain_step(batch) for batch in tf.unstack(batches)])
 
     def _padded(self, order: np.ndarray) -> tf.Tensor:
         """Train up to `LOOP_STEPS` steps in one call, and return their losses."""

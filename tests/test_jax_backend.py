@@ -156,17 +156,17 @@ def as_on_a_gpu(mode: str, optimizer: OptimizerSpec, network: str) -> Any:
         return make(mode, optimizer, network, device="gpu")
 
 
-def the_programs_for_a_gpu_train_the_same_and_compile_once() -> None:
+def every_program_trains_the_same_and_compiles_once() -> None:
     decaying = OptimizerSpec(name="adam", learning_rate=0.01, decay_rate=0.5, decay_steps=40)
     counts = (1, 2, 16, 7, 75)  # 32 are sent together
     for optimizer, network in ((SGD, "softmax"), (ADAM, "cnn"), (decaying, "normalised")):
         trained = {}
-        for mode, on_gpu in (("jit", False), ("jit", True), ("loop", True)):
+        for mode, on_gpu in (("jit", False), ("loop", False), ("jit", True), ("loop", True)):
             backend = (as_on_a_gpu if on_gpu else make)(mode, optimizer, network)
             backend.initialise(2)
             first = [
                 backend.train_steps(order(steps)) for steps in (1, 16)
-            ]  # a program of one step, or sixteen
+            ]  # a program of one step, or of four or sixteen
             with compilations() as seen:
                 losses = [*first, *(backend.train_steps(order(steps)) for steps in counts)]
             assert not seen, f"{mode}, {network}: {seen}"
@@ -176,6 +176,19 @@ def the_programs_for_a_gpu_train_the_same_and_compile_once() -> None:
         for how, found in trained.items():
             for name, value in plain.items():
                 np.testing.assert_allclose(found[name], value, rtol=1e-3, atol=1e-5, err_msg=f"{how}: {name}")
+
+
+def a_cnn_is_trained_in_no_loop_on_a_cpu() -> None:
+    def program(backend: Any) -> str:
+        carry = (backend._state, np.int32(0), np.zeros(16, np.float32))
+        lowered = backend._next.lower(carry, order(16), backend._images, backend._labels, steps=4)
+        return str(lowered.as_text())
+
+    assert "stablehlo.while" in program(as_on_a_gpu("loop", SGD, "cnn")), "this check sees nothing"
+    backend = make("loop", network="cnn")
+    assert "stablehlo.while" not in program(backend)
+    backend.train_steps(order(9))
+    assert backend._loop._cache_size() == 0, "the loop was compiled"
 
 
 def grain_trains_as_jit_does() -> None:
@@ -300,7 +313,8 @@ CHECKS = {
         the_first_step_compiles_and_no_other,
         evaluating_compiles_once,
         losses_come_in_their_order,
-        the_programs_for_a_gpu_train_the_same_and_compile_once,
+        every_program_trains_the_same_and_compiles_once,
+        a_cnn_is_trained_in_no_loop_on_a_cpu,
         grain_trains_as_jit_does,
         grain_leaves_no_thread_behind,
         without_grain_its_mode_is_unavailable,

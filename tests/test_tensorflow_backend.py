@@ -131,6 +131,18 @@ def test_training_and_evaluating_are_traced_once_each_in_every_mode() -> None:
     assert found == {mode: [1, 1] for mode in ("graph", "graph-loop", "xla", "xla-loop")}
 
 
+def traces_of_a_cnn_that_is_unrolled(_: None) -> list[int]:
+    backend = _backend("xla-loop", "mnist-cnn")
+    for steps in (1, 5, 2, 8):
+        backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
+    trained = (backend._step, backend._few, backend._loop, backend._chunk)
+    return [function.experimental_get_tracing_count() for function in trained]
+
+
+def test_a_cnn_is_trained_by_a_step_and_by_four_and_in_no_loop_of_xla() -> None:
+    assert ask("traces_of_a_cnn_that_is_unrolled") == [1, 1, 0, 0]
+
+
 def peak(_: None) -> list[float]:
     backend = _backend()
     start = time.perf_counter()
