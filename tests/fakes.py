@@ -370,3 +370,14 @@ def program(path: Path, lines: Sequence[str]) -> Path:
     path.write_text("\n".join(["#!/bin/sh", *lines, ""]))
     path.chmod(0o755)
     return path
+
+
+def whole_mnist(folder: Path) -> Path:
+    """Put the sample into a cache folder, over and over, as if it were the whole of MNIST."""
+    sample = datasets.load_sample("mnist")
+    (folder / "mnist").mkdir(parents=True)
+    for split, images in (("train", 60_000), ("test", 10_000)):
+        for kind in ("images", "labels"):
+            array = getattr(sample, f"{split}_{kind}")
+            np.save(folder / "mnist" / f"{split}_{kind}.npy", np.resize(array, (images, *array.shape[1:])))
+    return folder

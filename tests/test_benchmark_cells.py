@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from fakes import distribution, python_path
-
-from bench import datasets
+from fakes import distribution, python_path, whole_mnist
 
 pytestmark = pytest.mark.alone
 
@@ -34,17 +32,6 @@ class Stops(Quick):
 """
 
 
-def cache(folder: Path) -> Path:
-    """Put the sample into a cache folder, over and over, as if it were the whole of MNIST."""
-    sample = datasets.load_sample("mnist")
-    (folder / "mnist").mkdir(parents=True)
-    for split, images in (("train", 60_000), ("test", 10_000)):
-        for kind in ("images", "labels"):
-            array = getattr(sample, f"{split}_{kind}")
-            np.save(folder / "mnist" / f"{split}_{kind}.npy", np.resize(array, (images, *array.shape[1:])))
-    return folder
-
-
 def faked(folder: Path, **classes: str) -> Path:
     """Install backends in a folder, by name, each with its class, which may be one of tests/fakes.py."""
     lines = [f"{name} = info({name!r}, {target!r})" for name, target in classes.items()]
@@ -58,7 +45,7 @@ class Pytest:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._data = cache(folder / "data")
+        self._data = whole_mnist(folder / "data")
 
     def __call__(self, backends: Path, *options: str) -> "subprocess.CompletedProcess[str]":
         # Of a suite that runs in parallel, else pytest-benchmark takes it for a worker and measures nothing.

@@ -20,11 +20,10 @@ import numpy as np
 from backends.base import TrainingData
 from bench import datasets
 from bench.initial import initial_params
-from bench.order import BatchOrder
 from bench.registry import find_backends, load_backend
 from bench.stopwatch import Stopwatch
 from bench.tasks import LEAD_S
-from bench.training import Trainer
+from bench.training import Batches, Trainer
 from bench.workloads import find_workload, swept
 
 TURN_S = 0.05
@@ -48,8 +47,7 @@ class Arena:
     """The sides that have been made, by name and mode."""
 
     def __init__(self, cell: dict[str, str]) -> None:
-        self._batch = int(cell["batch"])
-        self._workload = swept(find_workload(cell["workload"]), self._batch)
+        self._workload = swept(find_workload(cell["workload"]), int(cell["batch"]))
         dataset = datasets.load(self._workload.dataset, cache=Path(cell["cache"]))
         self._data = TrainingData(info=dataset.info, images=dataset.train_images, labels=dataset.train_labels)
         self._backend = load_backend(find_backends().find(cell["backend"]))
@@ -68,8 +66,7 @@ class Arena:
             self._pictures,
         )
         for side, trained in (("backend", backend), ("by hand", ByHand(by_hand))):
-            order = BatchOrder(images=len(self._data.images), batch_size=self._batch, seed=SEED)
-            self._sides[side, mode] = Trainer(trained, order)
+            self._sides[side, mode] = Trainer(trained, Batches(self._workload, self._data, seed=SEED))
         self._compare(mode)
         for side in ("backend", "by hand"):
             self._step_s[side, mode] = warmed_up(self._sides[side, mode])
