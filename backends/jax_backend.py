@@ -172,11 +172,9 @@ class JaxBackend:
         """
         state, number, losses = carry
         rows = jax.lax.dynamic_slice_in_dim(order, number, steps)
-        state, found = jax.lax.scan(
-            lambda state, batch: self._plain_step(state, batch, images, labels),
-            state,
-            rows,
-            unroll=self._unrolls,
+        repeat = unrolled if self._unrolls else jax.lax.scan
+        state, found = repeat(
+            lambda state, batch: self._plain_step(state, batch, images, labels), state, rows
         )
         return state, number + steps, jax.lax.dynamic_update_slice_in_dim(losses, found, number, 0)
 
@@ -337,6 +335,15 @@ class JaxBackend:
             "matmul_precision": jax.config.jax_default_matmul_precision,
             "peak_device_bytes": memory.get("peak_bytes_in_use") if device.platform != "cpu" else None,
         }
+
+
+def unrolled(step: Callable[..., Any], state: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
+    """Do as `jax.lax.scan`, whose `unroll` leaves a loop where there is one row alone."""
+    losses = []
+    for row in rows:
+        state, loss = step(state, row)
+        losses.append(loss)
+    return state, jnp.stack(losses)
 
 
 def gather(batch: jax.Array, images: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

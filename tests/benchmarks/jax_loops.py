@@ -42,17 +42,38 @@ def jit(params: Params, rate: float, pictures: Pictures) -> Train:
     return train
 
 
+def many_steps_a_call(params: Params, rate: float, pictures: Pictures) -> Train:
+    """A loop inside, or of a CNN, whose convolutions a loop slows, a few steps unrolled."""
+    return (unrolled if "conv1/kernel" in params else scan)(params, rate, pictures)
+
+
 def scan(params: Params, rate: float, pictures: Pictures) -> Train:
-    """A hundred steps a call, by lax.scan, or of a CNN four, unrolled; what is left over has its own call."""
+    """A hundred steps a call, by lax.scan."""
     layers = layers_of(params)
-    unroll = convolve(layers)
-    chunk = UNROLLED if unroll else CHUNK
 
     @compiled_for(layers)
     def steps(layers: Any, order: jax.Array, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
-        return jax.lax.scan(
-            lambda layers, batch: learned(layers, rate, batch, x, y), layers, order, unroll=unroll
-        )
+        return jax.lax.scan(lambda layers, batch: learned(layers, rate, batch, x, y), layers, order)
+
+    return in_calls(steps, layers, pictures, chunk=CHUNK)
+
+
+def unrolled(params: Params, rate: float, pictures: Pictures, *, chunk: int = UNROLLED) -> Train:
+    layers = layers_of(params)
+
+    @compiled_for(layers)
+    def steps(layers: Any, order: jax.Array, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+        losses = []
+        for batch in order:
+            layers, loss = learned(layers, rate, batch, x, y)
+            losses.append(loss)
+        return layers, jnp.stack(losses)
+
+    return in_calls(steps, layers, pictures, chunk=chunk)
+
+
+def in_calls(steps: Callable[..., Any], layers: Any, pictures: Pictures, *, chunk: int) -> Train:
+    """So many steps a call; what is left over goes to a call of its own."""
 
     def train(order: np.ndarray) -> np.ndarray:
         nonlocal layers
@@ -67,12 +88,8 @@ def scan(params: Params, rate: float, pictures: Pictures) -> Train:
 
 
 def compiled_for(layers: Any) -> Callable[..., Any]:
-    options = THREADED_CONVOLUTIONS if convolve(layers) else None
+    options = THREADED_CONVOLUTIONS if layers[0][0].ndim == 4 else None
     return partial(jax.jit, donate_argnums=0, compiler_options=options)
-
-
-def convolve(layers: Any) -> bool:
-    return bool(layers[0][0].ndim == 4)
 
 
 def learned(layers: Any, rate: float, batch: jax.Array, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
@@ -105,4 +122,4 @@ def layers_of(params: Params) -> list[tuple[jax.Array, jax.Array]]:
     ]
 
 
-LOOPS = {"jit": jit, "loop": scan}
+LOOPS = {"jit": jit, "loop": many_steps_a_call}

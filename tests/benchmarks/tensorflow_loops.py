@@ -32,11 +32,11 @@ def step_by_step(wrap: Callable[[Step], Step], params: Params, rate: float, pict
     return train
 
 
-def all_in_a_call(params: Params, rate: float, pictures: Pictures) -> Train:
-    """The loop is inside the tf.function."""
+def all_in_a_call(params: Params, rate: float, pictures: Pictures, *, kind: type = np.int32) -> Train:
+    """The loop is inside the tf.function; `kind` is that of the indices."""
     step = make_step(params, rate, pictures)
 
-    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    @tf.function(input_signature=[tf.TensorSpec([None, None], kind)])
     def steps(order: tf.Tensor) -> tf.Tensor:
         losses = tf.TensorArray(tf.float32, size=tf.shape(order)[0])
         for number in tf.range(tf.shape(order)[0]):
@@ -44,18 +44,18 @@ def all_in_a_call(params: Params, rate: float, pictures: Pictures) -> Train:
         return losses.stack()
 
     def train(order: np.ndarray) -> np.ndarray:
-        return finished(steps(tf.constant(order)))
+        return finished(steps(tf.constant(order.astype(kind))))
 
     return train
 
 
-def compiled_in_calls(params: Params, rate: float, pictures: Pictures) -> Train:
+def many_steps_a_call(params: Params, rate: float, pictures: Pictures) -> Train:
     """Many steps a call, by XLA: a loop, or of a CNN, whose convolutions a loop slows, a few unrolled."""
-    return (four_in_a_call if "conv1/kernel" in params else a_hundred_in_a_call)(params, rate, pictures)
+    return (unrolled if "conv1/kernel" in params else a_hundred_in_a_call)(params, rate, pictures)
 
 
-def four_in_a_call(params: Params, rate: float, pictures: Pictures) -> Train:
-    """Unrolled; what is left over has a call of its own."""
+def unrolled(params: Params, rate: float, pictures: Pictures, *, chunk: int = UNROLLED) -> Train:
+    """So many steps a call; what is left over goes to a call of its own."""
     step = make_step(params, rate, pictures)
 
     @tf.function(jit_compile=True)
@@ -63,8 +63,8 @@ def four_in_a_call(params: Params, rate: float, pictures: Pictures) -> Train:
         return tf.stack([step(batch) for batch in tf.unstack(order)])
 
     def train(order: np.ndarray) -> np.ndarray:
-        starts = range(0, len(order), UNROLLED)
-        losses = [steps(tf.constant(order[first : first + UNROLLED])) for first in starts]
+        starts = range(0, len(order), chunk)
+        losses = [steps(tf.constant(order[first : first + chunk])) for first in starts]
         return finished(tf.concat(losses, 0))
 
     return train
@@ -139,5 +139,5 @@ LOOPS = {
     "graph": partial(step_by_step, tf.function),
     "graph-loop": all_in_a_call,
     "xla": partial(step_by_step, partial(tf.function, jit_compile=True)),
-    "xla-loop": compiled_in_calls,
+    "xla-loop": many_steps_a_call,
 }

@@ -1,0 +1,170 @@
+"""Variants of a loop by hand, by turns in one process: for questions that docs/performance.md answers.
+
+    python tests/benchmarks/variants.py QUESTION [--workload NAME] [--batch N] [--rounds N]
+
+The first variant is what the others are held against. What a variable of the environment changes is asked of
+`bench ab --head NAME=VALUE`, which trains in processes of their own.
+"""
+
+import argparse
+import math
+import random
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from scipy.stats import bootstrap
+
+from bench import datasets
+from bench.initial import initial_params
+from bench.order import BatchOrder
+from bench.stopwatch import Stopwatch
+from bench.workloads import find_workload, swept
+
+TURN_S = 0.1
+WARMUP_S = 1.0
+SEED = 0
+Train = Callable[[np.ndarray], np.ndarray]
+
+
+class Given:
+    """What every variant is made from."""
+
+    def __init__(self, workload: str, batch: int) -> None:
+        self.workload = swept(find_workload(workload), batch)
+        self.data = datasets.load(self.workload.dataset, cache=datasets.cache_dir())
+        self.batch = batch
+
+    def made(self, how: Callable[..., Train], pictures: Any) -> Train:
+        start = initial_params(self.workload.architecture, self.data.info, seed=SEED)
+        return how(start, self.workload.optimizer.learning_rate, pictures)
+
+    @property
+    def images(self) -> np.ndarray:
+        return self.data.train_images
+
+    @property
+    def labels(self) -> np.ndarray:
+        return self.data.train_labels
+
+
+def jax_unrolled(given: Given) -> Mapping[str, Train]:
+    """How many unrolled steps to a call of a jitted function."""
+    import jax_loops as loops
+
+    pictures = loops.on_device(given.images, given.labels)
+    several = {steps: partial(loops.unrolled, chunk=steps) for steps in (2, 4, 8)}
+    return {"a call a step": given.made(loops.jit, pictures)} | {
+        f"{steps} steps a call": given.made(how, pictures) for steps, how in several.items()
+    }
+
+
+def tensorflow_unrolled(given: Given) -> Mapping[str, Train]:
+    """How many unrolled steps to a call of a tf.function that XLA compiles."""
+    import tensorflow_loops as loops
+
+    pictures = loops.on_device(given.images, given.labels)
+    several = {steps: partial(loops.unrolled, chunk=steps) for steps in (2, 4, 8)}
+    return {"a call a step": given.made(loops.LOOPS["xla"], pictures)} | {
+        f"{steps} steps a call": given.made(how, pictures) for steps, how in several.items()
+    }
+
+
+def tensorflow_indices(given: Given) -> Mapping[str, Train]:
+    """Batches as int32 or int64."""
+    import tensorflow_loops as loops
+
+    pictures = loops.on_device(given.images, given.labels)
+    train = given.made(loops.all_in_a_call, pictures)
+    wide = given.made(partial(loops.all_in_a_call, kind=np.int64), pictures)
+    return {"int32": train, "int64": wide}
+
+
+def tensorflow_images(given: Given) -> Mapping[str, Train]:
+    """Images where they are mapped, or in a copy of TensorFlow's own."""
+    import tensorflow as tf
+    import tensorflow_loops as loops
+
+    from backends.tensorflow_backend import shared
+
+    labels = tf.constant(given.labels.astype(np.int32))
+    kept = {"mapped": shared, "a constant": tf.constant, "a variable": partial(tf.Variable, trainable=False)}
+    return {
+        name: given.made(loops.LOOPS["graph"], (keep(given.images), labels)) for name, keep in kept.items()
+    }
+
+
+def torch_images(given: Given) -> Mapping[str, Train]:
+    """Images where they are mapped, or in a copy of PyTorch's own; gathered, and nothing else."""
+    import torch
+
+    def gathering(images: torch.Tensor) -> Train:
+        def train(order: np.ndarray) -> np.ndarray:
+            for batch in torch.from_numpy(order):
+                images.index_select(0, batch)
+            return np.zeros(len(order), np.float32)
+
+        return train
+
+    return {
+        "mapped": gathering(torch.from_numpy(given.images)),
+        "a copy": gathering(torch.tensor(given.images)),
+    }
+
+
+QUESTIONS: Mapping[str, Callable[[Given], Mapping[str, Train]]] = {
+    question.__name__.replace("_", "-"): question
+    for question in (
+        jax_unrolled, tensorflow_unrolled, tensorflow_indices, tensorflow_images, torch_images,
+    )
+}  # fmt: skip
+
+
+def seconds_of(train: Train, order: np.ndarray) -> float:
+    clock = Stopwatch()
+    train(order)
+    return clock.seconds()
+
+
+def warmed_up(train: Train, batches: BatchOrder) -> float:
+    """Train until nothing compiles any more, and return the seconds of a step."""
+    clock, quickest = Stopwatch(), math.inf
+    while clock.seconds() < WARMUP_S or quickest is math.inf:
+        seconds_of(train, batches.steps(0, 8))
+        quickest = min(quickest, seconds_of(train, batches.steps(0, 8)) / 8)
+    return quickest
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("question", choices=QUESTIONS)
+    parser.add_argument("--workload", default="mnist-softmax")
+    parser.add_argument("--batch", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=30)
+    asked = parser.parse_args()
+    given = Given(asked.workload, asked.batch)
+    variants = QUESTIONS[asked.question](given)
+    batches = BatchOrder(images=len(given.images), batch_size=asked.batch, seed=SEED)
+    step_s = min(warmed_up(train, batches) for train in variants.values())
+    steps = max(8, 8 * round(TURN_S / step_s / 8))
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for number in range(asked.rounds):
+        names = list(variants)
+        random.Random(number).shuffle(names)  # noqa: S311 (an order)
+        for name in names:
+            taken[name].append(seconds_of(variants[name], batches.steps(number * steps, steps)) / steps)
+    first = np.log(next(iter(taken.values())))
+    print(f"{asked.question}: {asked.workload}, batch {asked.batch}, {asked.rounds} rounds of {steps} steps")
+    for name, seconds in taken.items():
+        faster = first - np.log(seconds)
+        interval = bootstrap((faster,), np.median, method="percentile", n_resamples=2000, rng=0)
+        low, high = np.exp(interval.confidence_interval)
+        line = (
+            f"  {name:<16}{np.median(seconds) * 1e6:>12,.1f} µs a step  {np.exp(np.median(faster)):.3f} times"
+        )
+        print(f"{line} as fast ({low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    main()
