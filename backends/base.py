@@ -46,6 +46,10 @@ class Backend(Protocol):
     bfloat16 activations and products over float32 parameters; parameters and loss stay float32 in all three.
     """
 
+    call_steps: int
+    """Steps to a call of the program that trains, where their number is fixed; else 1. What is left over is
+    trained by another program, so a window that is timed holds whole calls."""
+
     def __init__(
         self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
     ) -> None:

@@ -91,6 +91,8 @@ class JaxBackend:
         self._learn = self._jitted(self._plain_learn, donate_argnums=0)
         self._unrolls = mode == "loop" and device == "cpu" and bool(network.convs)
         self._carries = device == "gpu" or self._unrolls
+        several = UNROLLED_STEPS if self._unrolls else SCANNED_STEPS
+        self.call_steps = several if mode == "loop" and self._carries else 1
         fitting = SENT_INDICES // (SCANNED_STEPS * workload.batch_size)
         self._sent_steps = SCANNED_STEPS * max(1, fitting)
         self._loop = self._jitted(self._plain_loop, donate_argnums=0)
@@ -116,14 +118,13 @@ class JaxBackend:
                 state, loss = self._learn(state, *jax.device_put(batch, self._device))
                 losses.append(loss)
         elif self._carries:
-            several = UNROLLED_STEPS if self._unrolls else SCANNED_STEPS
-            at_once = several if self._mode == "loop" else 1
             for count, chunk in self._chunks(order, self._sent_steps):
                 carry = (
                     state,
                     *jax.device_put((np.int32(0), np.zeros(len(chunk), np.float32)), self._device),
                 )
-                for steps in [at_once] * (count // at_once) + [1] * (count % at_once):
+                calls, left = divmod(count, self.call_steps)
+                for steps in [self.call_steps] * calls + [1] * left:
                     carry = self._next(carry, chunk, self._images, self._labels, steps=steps)
                 state, _, chunk_losses = carry
                 losses.append(chunk_losses)

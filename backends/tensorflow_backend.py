@@ -70,7 +70,8 @@ class TensorFlowBackend:
         self._chunk = tf.function(self._plain_chunk, input_signature=[chunk, count], jit_compile=True)
         few = tf.TensorSpec([UNROLLED_STEPS, workload.batch_size], tf.int64)
         self._few = tf.function(self._plain_few, input_signature=[few], jit_compile=True)
-        self._unrolls = device == "cpu" and bool(workload.architecture.convs)
+        self._unrolls = mode == "xla-loop" and device == "cpu" and bool(workload.architecture.convs)
+        self.call_steps = UNROLLED_STEPS if self._unrolls else 1
         self._logits = tf.function(self._plain_logits, reduce_retracing=True, jit_compile=xla)
         # The two halves of a step, for the modes and the questions that take them apart.
         self._batch = tf.function(self._plain_batch, input_signature=[batch], jit_compile=xla)
@@ -94,7 +95,7 @@ class TensorFlowBackend:
                 losses = tf.stack([update(*batch) for batch in self._batches(order)])
             elif self._mode == "graph-loop":
                 losses = self._loop(tf.constant(order.astype(np.int64)))
-            elif self._mode == "xla-loop" and self._unrolls:
+            elif self._unrolls:
                 starts = range(0, len(order), UNROLLED_STEPS)
                 losses = tf.concat([self._unrolled(order[i : i + UNROLLED_STEPS]) for i in starts], axis=0)
             elif self._mode == "xla-loop":

@@ -58,6 +58,7 @@ class TorchBackend:
         self._autocast = half if precision == "bf16" else contextlib.nullcontext()
         self._precision = precision
         self._mode = mode
+        self.call_steps = LOOP_STEPS.get(mode, 1)
         self._workload = workload
         self._info = workload.seen(data.info)
         self._count = len(data.images)
@@ -125,9 +126,8 @@ class TorchBackend:
 
     def _chunks(self, order: np.ndarray) -> Iterator[Tensor]:
         """Train, and yield losses, one or several to a tensor."""
-        steps = LOOP_STEPS[self._mode]
-        for rows in torch.from_numpy(order).to(self._device).split(steps):
-            if len(rows) == steps:
+        for rows in torch.from_numpy(order).to(self._device).split(self.call_steps):
+            if len(rows) == self.call_steps:
                 yield self._loop(*self._pictures(rows))
             else:
                 yield torch.stack([self._step(images, labels) for images, labels in self._gather(rows)])

@@ -10,7 +10,7 @@ from bench.figures import Figure
 from bench.records import EpochPoint, JobSpec, ParityCheck, Peak, Status, StepSplit, Window
 from bench.specs import Cell, Workload
 
-VERSION = 2
+VERSION = 3
 """Of what a worker does when it is asked to measure. It grows where a figure of a worker of before can no
 longer be held against one of now, so that a comparison of two commits never does so."""
 
@@ -140,6 +140,8 @@ class Ready(Event, frozen=True, kw_only=True, tag="ready"):
 
     step_s: float
     """Seconds of a step in the quickest window of the warm-up: the machine's moods only make it slower."""
+    call_steps: int
+    """Of the backend; its windows hold whole calls."""
 
 
 class Timed(Event, frozen=True, kw_only=True, tag="window"):

@@ -40,7 +40,7 @@ from bench.protocol import (
     WarmedUp,
 )
 from bench.records import EpochPoint, ParityCheck, Status
-from bench.schedule import evaluation_steps
+from bench.schedule import evaluation_steps, whole_calls
 from bench.slowed import Slowed
 from bench.specs import Cell, Workload
 from bench.stopwatch import Stopwatch
@@ -107,14 +107,15 @@ def measure(
         trainer = Trainer(trained, batches, meter, plain=backend)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
         if spec.windows:
-            warm_up(trainer, spec.window_s, emit)
+            warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
             take_turns(trainer, spec.window_s, commands, emit)
     peak, method = peak_rss_bytes()
     emit(Memory(peak_rss_bytes=peak, peak_rss_method=method))
     if cell.device == "gpu":
         with GpuMonitor.open() as monitor:
             emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
-    emit(Described(facts={**backend.describe(), "energy_meter": meter.method}))
+    facts = {"energy_meter": meter.method, "call_steps": backend.call_steps}
+    emit(Described(facts={**backend.describe(), **facts}))
     if task.look_closer:
         emit(look_closer(backend, workload, trainer))
     if spec.epochs:
@@ -137,10 +138,12 @@ def own_defaults(backend: Backend) -> OwnDefaults:
     return cast(OwnDefaults, backend)
 
 
-def warm_up(trainer: Trainer, window_s: float, emit: Emit) -> None:
+def warm_up(trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 1) -> None:
     """Train ever longer windows until one lasts about `window_s`, and say that all is ready."""
-    steps, step_s = 1, math.inf
-    before_s = trainer.train_s  # the first step compiles, and warms nothing up
+    steps, step_s = call_steps, math.inf
+    if call_steps > 1:  # compiled when it is first called, as the first step was
+        emit(WarmedUp(window=trainer.train(call_steps)))
+    before_s = trainer.train_s  # what compiles warms nothing up
     while True:
         window = trainer.train(steps)
         emit(WarmedUp(window=window))
@@ -148,8 +151,8 @@ def warm_up(trainer: Trainer, window_s: float, emit: Emit) -> None:
         if window.seconds >= window_s / 2 and trainer.train_s - before_s >= WARMUP_S:
             break
         # At most eightfold: the first steps are slow, and one guess from them would overshoot.
-        steps = max(1, min(round(window_s / step_s), steps * 8))
-    emit(Ready(step_s=step_s))
+        steps = whole_calls(min(window_s / step_s, steps * 8), call_steps)
+    emit(Ready(step_s=step_s, call_steps=call_steps))
 
 
 def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:

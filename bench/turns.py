@@ -18,6 +18,7 @@ from bench.launch import Outcome, Worker
 from bench.plan import balanced_order
 from bench.protocol import AnyEvent, Begin, Built, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import Conditions, Window
+from bench.schedule import whole_calls
 from bench.specs import Cell
 from bench.statistics import settled
 from bench.taint import FEWEST_QUIET, in_quiet_rounds, is_quiet
@@ -84,7 +85,7 @@ def run_block(
             return stack.enter_context(worker)
 
         workers: list[Worker] = []
-        step_s: list[float | None] = []
+        ready: list[Ready | None] = []
         at_once = 2 if together else 1
         while len(workers) < len(jobs):
             begun = [start(place) for place in range(len(workers), len(jobs))[:at_once]]
@@ -92,10 +93,9 @@ def run_block(
                 worker.wait_for(Built)
             for worker in begun:
                 worker.ask(Begin())
-                ready = worker.wait_for(Ready)
-                step_s.append(None if ready is None else ready.step_s)
+                ready.append(worker.wait_for(Ready))
             workers += begun
-        steps = window_steps(jobs, step_s)
+        steps = window_steps(jobs, ready)
         rounds, conditions, logs = _take_turns(workers, steps, jobs[0].task, patience_s, enough)
         outcomes = []
         for place, worker in enumerate(workers):
@@ -112,20 +112,25 @@ def run_block(
     return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds, conditions=conditions)
 
 
-def window_steps(jobs: Sequence[BlockJob], step_s: Sequence[float | None]) -> list[int]:
-    """Return the steps of each job's windows, given the seconds that a step of it took when it was warm.
+def window_steps(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> list[int]:
+    """Return the steps of each job's windows, given what it said when it was warm, or None.
 
     All windows of a cell have as many steps, in every process and every block. A call costs something beside
     its steps, and the first of them is unlike the rest, so windows of different lengths have different rates.
+    A mode whose calls train several steps gets whole calls, however long they take: its leftovers are trained
+    by another program.
     """
     known = {job.task.spec.cell: job.window_steps for job in jobs if job.window_steps is not None}
     quickest: dict[Cell, float] = {}
-    for job, seconds in zip(jobs, step_s, strict=True):
-        if seconds is not None:
+    calls: dict[Cell, int] = {}
+    for job, said in zip(jobs, ready, strict=True):
+        if said is not None:
             cell = job.task.spec.cell
-            quickest[cell] = min(seconds, quickest.get(cell, inf))
+            quickest[cell] = min(said.step_s, quickest.get(cell, inf))
+            calls[cell] = said.call_steps
     return [
-        known.get(spec.cell) or max(1, round(spec.window_s / quickest.get(spec.cell, inf)))
+        known.get(spec.cell)
+        or whole_calls(spec.window_s / quickest.get(spec.cell, inf), calls.get(spec.cell, 1))
         for spec in (job.task.spec for job in jobs)
     ]
 

@@ -649,6 +649,12 @@ class CopiesTheData(NumpyBackend):
         super().__init__(workload, msgspec.structs.replace(data, images=data.images.copy()), **kinds)
 
 
+class CallsNothing(NumpyBackend):
+    """Says that a call trains no step."""
+
+    call_steps = 0
+
+
 class WarnsInTraining(NumpyBackend):
     """Calls what its framework is about to drop."""
 

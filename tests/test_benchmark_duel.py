@@ -39,6 +39,7 @@ def test_a_duel_makes_both_sides_sees_the_same_losses_and_lets_them_train(
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     step_s, *trained_s = (json.loads(line) for line in done.stdout.splitlines())
+    assert step_s.pop("call_steps") == 1
     assert sorted(step_s) == ["backend", "by hand"]
     assert len(trained_s) == 2
     assert all(0 < seconds < 60 for seconds in (*step_s.values(), *trained_s))

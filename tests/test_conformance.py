@@ -200,6 +200,14 @@ def training_goes_on_from_a_saved_state(kit: Kit) -> None:
             assert_same_params(taker.export_params(), ended, SAME * 10, what)
 
 
+def calls_are_of_a_number_of_steps(kit: Kit) -> None:
+    for mode in kit.modes:
+        for architecture in ("mlp", "cnn"):
+            steps = kit.build(architecture, OPTIMIZERS["sgd"], mode=mode).call_steps
+            assert type(steps) is int, f"{mode}: {steps!r} steps to a call"
+            assert 1 <= steps <= 16, f"{mode}: {steps} steps to a call, where windows hold whole calls"
+
+
 def it_says_what_it_runs_on(kit: Kit) -> None:
     for mode in kit.modes:
         backend = kit.make(mode=mode)
@@ -367,6 +375,7 @@ CHECKS: Mapping[str, Callable[[Kit], Any]] = {
         calls_may_be_cut_anywhere,
         loading_resets_the_optimizer,
         training_goes_on_from_a_saved_state,
+        calls_are_of_a_number_of_steps,
         it_says_what_it_runs_on,
         a_gpu_that_is_not_there_is_refused,
         modes_agree,
@@ -487,6 +496,7 @@ def numpy_kit(tmp_path: Path) -> Callable[[type[Backend]], Kit]:
         (broken.SavesNoStep, training_goes_on_from_a_saved_state),
         (broken.SavesNoSlots, training_goes_on_from_a_saved_state),
         (broken.SavesReferences, training_goes_on_from_a_saved_state),
+        (broken.CallsNothing, calls_are_of_a_number_of_steps),
         (broken.TellsTooLittle, it_says_what_it_runs_on),
         (broken.TellsInNumpy, it_says_what_it_runs_on),
         (broken.FallsBackToCpu, a_gpu_that_is_not_there_is_refused),

@@ -75,7 +75,7 @@ class Fake:
             windows = job.task.spec.windows
             seconds = 0.01 * (1 + (job.task.slowdown or 0.0))
             events = [
-                Ready(step_s=seconds / 3),
+                Ready(step_s=seconds / 3, call_steps=1),
                 *[Timed(window=Window(steps=3, samples=300, seconds=seconds))] * windows,
             ]
             failed = job.task.slowdown in self._broken

@@ -105,6 +105,14 @@ def test_a_warm_up_grows_its_windows_and_says_what_a_step_takes() -> None:
     assert step_s == 0.01
 
 
+def test_a_warm_up_trains_whole_calls() -> None:
+    clock = Clockwork([20.0, 0.04, 0.01])
+    events: list[AnyEvent] = []
+    tasks.warm_up(clock, 0.35, events.append, call_steps=4)  # type: ignore[arg-type]
+    assert clock.calls == [4, 4, 8, 36], "the first of all, which compiles, ends no warm-up"
+    assert events[-1] == Ready(step_s=0.01, call_steps=4)
+
+
 def test_a_step_is_judged_by_the_quickest_window() -> None:
     """The machine's moods only make it slower."""
     _, step_s = warmed(Clockwork([0.3, 0.01, 0.02, 0.014]), window_s=0.5)

@@ -122,22 +122,32 @@ def test_a_job_that_hangs_ends_at_its_limit_and_the_others_go_on() -> None:
     assert outcome.outcomes[0].wall_s < 4
 
 
+def warm(*step_s: float, call_steps: int = 1) -> list[Ready | None]:
+    return [Ready(step_s=seconds, call_steps=call_steps) for seconds in step_s]
+
+
 def steps_of(outcome: Outcome) -> set[int]:
     return {event.window.steps for event in outcome.events if isinstance(event, Timed)}
 
 
 def test_a_window_lasts_about_as_long_as_asked_and_is_a_step_at_least() -> None:
     jobs = jobs_of([fakes.STEADY, fakes.QUICK])
-    assert window_steps(jobs, [0.004, 0.002]) == [10, 20]
-    assert window_steps(jobs, [0.3, 0.0261]) == [1, 2]
-    assert window_steps(jobs, [0.004, None]) == [10, 1], "the second died before it was warm"
+    assert window_steps(jobs, warm(0.004, 0.002)) == [10, 20]
+    assert window_steps(jobs, warm(0.3, 0.0261)) == [1, 2]
+    assert window_steps(jobs, [*warm(0.004), None]) == [10, 1], "the second died before it was warm"
+
+
+def test_a_window_holds_whole_calls() -> None:
+    jobs = jobs_of([fakes.STEADY, fakes.QUICK])
+    assert window_steps(jobs, warm(0.004, 0.002, call_steps=4)) == [8, 20]
+    assert window_steps(jobs, warm(0.3, 0.0009, call_steps=16)) == [16, 48]
 
 
 def test_windows_of_one_cell_have_as_many_steps_in_every_process_and_block() -> None:
     jobs = jobs_of([fakes.STEADY, fakes.QUICK, fakes.STEADY])
-    assert window_steps(jobs, [0.005, 0.002, 0.004]) == [10, 20, 10]
+    assert window_steps(jobs, warm(0.005, 0.002, 0.004)) == [10, 20, 10]
     later = [msgspec.structs.replace(job, window_steps=13) for job in jobs[:1]] + jobs[1:]
-    assert window_steps(later, [0.005, 0.002, 0.004]) == [13, 20, 13]
+    assert window_steps(later, warm(0.005, 0.002, 0.004)) == [13, 20, 13]
 
 
 def test_a_slowed_process_trains_windows_of_as_many_steps_as_the_others_of_its_cell() -> None:

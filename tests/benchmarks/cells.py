@@ -76,7 +76,7 @@ class Measured:
         worker.ask(Begin())
         ready = self._heard(Ready)
         job = BlockJob(task=task, python=interpreter(task.backend, {}))
-        (self.steps,) = window_steps([job], [ready.step_s])
+        (self.steps,) = window_steps([job], [ready])
         self.window_s = ready.step_s * self.steps
 
     def window(self) -> None:

@@ -4,7 +4,7 @@ Started as `python duel.py CELL` with CELL as JSON: backend, workload, batch, an
 Then every line is a request in JSON, and is answered by a line:
 
 - `{"make": MODE}` makes the mode and its loop, sees that both compute the same losses from the same start,
-  warms them up, and answers with the seconds that either takes for a step;
+  warms them up, and answers with the seconds that either takes for a step, and the steps to a call;
 - `{"train": [SIDE, MODE], "steps": N}` trains so many steps and answers with the seconds they took.
 """
 
@@ -21,6 +21,7 @@ from backends.base import TrainingData
 from bench import datasets
 from bench.initial import initial_params
 from bench.registry import find_backends, load_backend
+from bench.schedule import whole_calls
 from bench.stopwatch import Stopwatch
 from bench.tasks import LEAD_S
 from bench.training import Batches, Trainer
@@ -69,8 +70,10 @@ class Arena:
             self._sides[side, mode] = Trainer(trained, Batches(self._workload, self._data, seed=SEED))
         self._compare(mode)
         for side in ("backend", "by hand"):
-            self._step_s[side, mode] = warmed_up(self._sides[side, mode])
-        return {side: self._step_s[side, mode] for side in ("backend", "by hand")}
+            self._step_s[side, mode] = warmed_up(self._sides[side, mode], backend.call_steps)
+        return {side: self._step_s[side, mode] for side in ("backend", "by hand")} | {
+            "call_steps": backend.call_steps
+        }
 
     def _compare(self, mode: str) -> None:
         losses = {}
@@ -95,15 +98,16 @@ class Arena:
         return trainer.train(steps).seconds
 
 
-def warmed_up(trainer: Trainer) -> float:
+def warmed_up(trainer: Trainer, call_steps: int) -> float:
     """Train until nothing compiles any more, and return the seconds of a step."""
-    clock, quickest, steps = Stopwatch(), math.inf, 1
+    trainer.train(call_steps)
+    clock, quickest, steps = Stopwatch(), math.inf, call_steps
     while True:
         window = trainer.train(steps)
         quickest = min(quickest, window.seconds / steps)
         if clock.seconds() > WARMUP_S:
             return quickest
-        steps = max(1, min(round(TURN_S / quickest), steps * 8))
+        steps = whole_calls(min(TURN_S / quickest, steps * 8), call_steps)
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from scipy.stats import bootstrap, trim_mean
 from backends.info import BackendInfo
 from bench import datasets
 from bench.launch import worker_environment
+from bench.schedule import whole_calls
 from bench.statistics import TRIMMED
 
 HERE = Path(__file__).parent
@@ -56,6 +57,7 @@ class Duel:
     def __init__(self, cell: dict[str, Any], scratch: Path) -> None:
         self.batch: int = cell["batch"]
         self.step_s: dict[tuple[str, str], float] = {}
+        self.call_steps: dict[str, int] = {}
         environment = worker_environment(INFOS[cell["backend"]], "cpu", scratch)
         environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
         self._process = subprocess.Popen(
@@ -67,7 +69,9 @@ class Duel:
         )
 
     def make(self, mode: str) -> None:
-        for side, step_s in self._answer({"make": mode}).items():
+        made = self._answer({"make": mode})
+        self.call_steps[mode] = made.pop("call_steps")
+        for side, step_s in made.items():
             self.step_s[side, mode] = step_s
 
     def train(self, side: str, mode: str, steps: int) -> float:
@@ -190,7 +194,7 @@ def test_a_backend_is_as_fast_as_a_loop_by_hand(
         duel.make(mode)
         sides = dict.fromkeys(("backend", "by hand"), mode)
     step_s = min(duel.step_s[side, mode] for side, mode in sides.items())
-    steps = max(1, round(TURN_S / step_s))
+    steps = whole_calls(TURN_S / step_s, max(duel.call_steps[mode] for mode in sides.values()))
     rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(DUEL_S / (2.4 * steps * step_s))))
     seconds: dict[str, list[float]] = {"backend": [], "by hand": []}
 
