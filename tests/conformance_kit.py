@@ -153,3 +153,8 @@ def assert_same_params(found: Params, expected: Params, tolerance: float, what: 
     assert list(found) == list(expected), f"{what}: parameters are {list(found)}, not {list(expected)}"
     for name, value in expected.items():
         assert_close(found[name], value, tolerance, f"{what}, {name}")
+
+
+def cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(shifted).sum(axis=1)) - shifted[np.arange(len(labels)), labels]))

@@ -35,7 +35,6 @@ MODES = ("eager", "compile", "compile-loop", "dataloader")
 def data() -> TrainingData:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (200, *INFO.image_shape), dtype=np.uint8)
-    images.setflags(write=False)  # as a memory map from the cache is
     return TrainingData(info=INFO, images=images, labels=rng.integers(0, 7, 200, dtype=np.uint8))
 
 
