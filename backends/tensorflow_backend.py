@@ -50,8 +50,9 @@ class TensorFlowBackend:
             self._images = shared(data.images)
             self._labels = tf.constant(data.labels.astype(np.int64))
             if device == "gpu" and mode != "tf-data":
-                # From a variable, as a GPU gathers uint8 from nothing else. On a CPU it would make a copy.
-                self._images = tf.Variable(self._images, trainable=False)
+                # A GPU gathers uint8 from nothing but a variable, which on a CPU would make a copy.
+                both = self._images, self._labels
+                self._images, self._labels = (tf.Variable(one, trainable=False) for one in both)
         with tf.device(self._device):
             self._network = build_network(workload.architecture, seen, self._policy)
             make = make_optimizer if workload.matched else make_default_optimizer
