@@ -59,6 +59,7 @@ def scan(params: Params, rate: float, pictures: Pictures) -> Train:
 
 
 def unrolled(params: Params, rate: float, pictures: Pictures, *, chunk: int = UNROLLED) -> Train:
+    """So many steps a call, and no loop inside it."""
     layers = layers_of(params)
 
     @compiled_for(layers)

@@ -34,7 +34,6 @@ class Given:
     def __init__(self, workload: str, batch: int) -> None:
         self.workload = swept(find_workload(workload), batch)
         self.data = datasets.load(self.workload.dataset, cache=datasets.cache_dir())
-        self.batch = batch
 
     def made(self, how: Callable[..., Train], pictures: Any) -> Train:
         start = initial_params(self.workload.architecture, self.data.info, seed=SEED)
