@@ -146,6 +146,17 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     products: tuple[ProductError, ...]
 
 
+def framework_share(jobs: Sequence[JobRecord]) -> float | None:
+    """Return the share of the jobs' time that they spent inside their frameworks; None where one cannot tell.
+
+    What is left are the start of the interpreter, opening the data, and ending. Scores of evaluations, which
+    are ours, count as the framework's.
+    """
+    if not jobs or any(job.windows and job.lead_s is None for job in jobs):
+        return None
+    return sum(map(_framework_s, jobs)) / sum(job.wall_s for job in jobs)
+
+
 def read_costs(run: Run, summary: Summary) -> Costs:
     """Derive what every row of a run costs."""
     workloads = {workload.name: workload for workload in run.header.workloads}
@@ -221,6 +232,12 @@ def images_per_epoch(workload: Workload, header: RunHeader) -> int | None:
     images = spec.sample.train_size if header.sample and spec.sample else spec.train_size
     images = min(images, header.dataset_limit or images)
     return images // workload.batch_size * workload.batch_size or None
+
+
+def _framework_s(job: JobRecord) -> float:
+    once = (job.import_s, job.build_s, job.first_step_s, job.lead_s, job.closer_s, job.learn_s)
+    windows = (*job.warmup, *job.windows)
+    return sum(seconds or 0.0 for seconds in once) + sum(window.seconds for window in windows)
 
 
 def _read_cell(

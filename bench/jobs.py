@@ -27,13 +27,14 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
     """Return what is kept of a worker's events and of how it ended."""
     facts: dict[str, Any] = {"start_s": outcome.start_s}
     described: dict[str, str | int | float | bool | None] = {}
-    warmup, windows, points = [], [], []
+    warmup, windows, leads, points = [], [], [], []
     for event in outcome.events:
         match event:
             case WarmedUp(window=window):
                 warmup.append(window)
-            case Timed(window=window):
+            case Timed(window=window, lead_s=lead_s):
                 windows.append(window)
+                leads.append(lead_s or 0.0)
             case Evaluated(point=point):
                 points.append(point)
             case Described(facts=described):
@@ -53,6 +54,7 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
         wall_s=outcome.wall_s,
         warmup=tuple(warmup),
         windows=tuple(windows),
+        lead_s=sum(leads) if leads else None,
         points=tuple(points),
         peak_device_bytes=int(peak_device) if isinstance(peak_device, int | float) else None,
         described=described,

@@ -146,6 +146,8 @@ class Ready(Event, frozen=True, kw_only=True, tag="ready"):
 
 class Timed(Event, frozen=True, kw_only=True, tag="window"):
     window: Window
+    lead_s: float | None = None
+    """Training before the window that does not count, in seconds."""
 
 
 class Evaluated(Event, frozen=True, kw_only=True, tag="point"):
@@ -173,6 +175,8 @@ class DeviceMemory(Event, frozen=True, kw_only=True, tag="device_memory"):
 class LookedCloser(Event, frozen=True, kw_only=True, tag="looked_closer"):
     """What a backend that can be looked into says; None where it cannot."""
 
+    closer_s: float | None = None
+    """What looking took, in seconds."""
     split: StepSplit | None
     counted_flops: float | None
     peak: Peak | None

@@ -106,6 +106,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     """The first call of a training step: tracing and compilation, then one step."""
     warmup: tuple[Window, ...] = ()
     windows: tuple[Window, ...] = ()
+    lead_s: float | None = None
+    """Training before all the windows that does not count: see `bench.tasks.LEAD_S`."""
+    closer_s: float | None = None
+    """Looking closer, for `split`, `counted_flops` and `peak`."""
     learn_s: float | None = None
     """Training and evaluating for `points`, from the first evaluation to the last."""
     points: tuple[EpochPoint, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
+import msgspec
 import numpy as np
 
 from backends.base import Backend, Instrumented, OwnDefaults, TrainingData
@@ -160,8 +161,8 @@ def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand]
     for command in commands:
         if not isinstance(command, Turn):
             return
-        trainer.lead(math.ceil(command.steps * min(1.0, LEAD_S / window_s)))
-        emit(Timed(window=trainer.train(command.steps)))
+        lead_s = trainer.lead(math.ceil(command.steps * min(1.0, LEAD_S / window_s)))
+        emit(Timed(window=trainer.train(command.steps), lead_s=lead_s))
 
 
 def look_closer(backend: Backend, workload: Workload, trainer: Trainer) -> LookedCloser:
@@ -174,12 +175,14 @@ def look_closer(backend: Backend, workload: Workload, trainer: Trainer) -> Looke
     instrumented = cast(Instrumented, backend)
     step_s = trainer.train_s / trainer.steps
     steps = max(1, min(_CLOSER_STEPS, int(WARMUP_S / step_s)))
+    clock = Stopwatch()
     instrumented.split_steps(trainer.next_batches(1))  # what it compiles and allocates is not a step's time
-    return LookedCloser(
+    found = LookedCloser(
         split=instrumented.split_steps(trainer.next_batches(steps)),
         counted_flops=instrumented.count_flops(),
         peak=instrumented.peak(),
     )
+    return msgspec.structs.replace(found, closer_s=clock.seconds())
 
 
 def learn(

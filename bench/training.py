@@ -95,9 +95,9 @@ class Trainer:
         self.losses: npt.NDArray[np.float32] = np.empty(0, np.float32)
         """The losses of the latest stretch."""
 
-    def lead(self, steps: int) -> None:
-        """Train steps that do not count."""
-        self._advance(self._plain, steps)
+    def lead(self, steps: int) -> float:
+        """Train steps that do not count, and return the seconds that they took."""
+        return self._advance(self._plain, steps).seconds
 
     def train(self, steps: int) -> Window:
         """Train so many steps; between the two clock readings there is training and nothing else."""

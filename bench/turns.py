@@ -199,7 +199,9 @@ def _with_steal(outcome: Outcome, round_steal: Sequence[float | None]) -> Outcom
     """Return an outcome whose windows know what their rounds were like; window k is of round k."""
     rounds = iter(round_steal)
     events = tuple(
-        Timed(window=msgspec.structs.replace(event.window, round_steal=next(rounds, None)))
+        msgspec.structs.replace(
+            event, window=msgspec.structs.replace(event.window, round_steal=next(rounds, None))
+        )
         if isinstance(event, Timed)
         else event
         for event in outcome.events

@@ -9,7 +9,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run, make_windows
 
-from bench.costs import CellCosts, Costs, break_even, images_per_epoch, peaks, read_costs, roof
+from bench.costs import (
+    CellCosts,
+    Costs,
+    break_even,
+    framework_share,
+    images_per_epoch,
+    peaks,
+    read_costs,
+    roof,
+)
 from bench.datasets import DATASETS
 from bench.flops import step_work
 from bench.records import JobRecord, Peak, StepSplit
@@ -47,6 +56,23 @@ def read(run: Run) -> Costs:
 def only(run: Run) -> CellCosts:
     (found,) = read(run).cells
     return found
+
+
+def test_the_frameworks_share_of_the_jobs_is_all_but_starting_opening_data_and_ending():
+    inside = {"import_s": 1.0, "build_s": 0.5, "first_step_s": 0.5, "closer_s": 2.0, "learn_s": 3.0}
+    windows = {"warmup": make_windows([1000.0]), "windows": make_windows([1000.0, 1000.0]), "lead_s": 0.7}
+    job = changed(make_job(EAGER), **inside, **windows, wall_s=10.0)
+    assert sum(window.seconds for window in (*job.warmup, *job.windows)) == pytest.approx(0.3)
+    assert framework_share([job]) == pytest.approx(0.8)
+    idle = changed(job, wall_s=22.0)
+    assert framework_share([job, idle]) == pytest.approx(0.5)
+
+
+def test_a_share_is_not_told_where_leads_are_not():
+    told = changed(make_job(EAGER), lead_s=0.1)
+    assert framework_share([told]) is not None
+    assert framework_share([told, make_job(EAGER)]) is None, "of records of before"
+    assert framework_share([]) is None
 
 
 def test_start_up_is_the_median_of_each_part():

@@ -54,8 +54,8 @@ class Clockwork:
         self.calls: list[int] = []
         self.train_s = 0.0
 
-    def lead(self, steps: int) -> None:
-        self.train(steps)
+    def lead(self, steps: int) -> float:
+        return self.train(steps).seconds
 
     def train(self, steps: int) -> Window:
         seconds = self._seconds[min(len(self.calls), len(self._seconds) - 1)]
@@ -162,6 +162,14 @@ def test_what_comes_before_a_window_is_not_slowed() -> None:
     tasks.take_turns(trainer, 0.5, iter([Turn(steps=50)]), lambda _: None)
     assert calls == [("plain", 1), ("slowed", 50)]
     assert trainer.steps == 51
+
+
+def test_a_window_says_what_the_lead_before_it_took() -> None:
+    events: list[AnyEvent] = []
+    tasks.take_turns(Clockwork([0.001]), 0.05, iter([Turn(steps=50)]), events.append)  # type: ignore[arg-type]
+    (timed,) = events
+    assert isinstance(timed, Timed)
+    assert timed.lead_s == pytest.approx(0.01)
 
 
 def test_before_a_window_shorter_than_its_lead_comes_as_much_again() -> None:

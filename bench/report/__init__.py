@@ -12,6 +12,7 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
+from bench.costs import framework_share
 from bench.durations import duration
 from bench.records import BlockRecord, RunHeader
 from bench.runs import Run
@@ -268,10 +269,13 @@ def plan_text(run: Run) -> str:
             ("further blocks", planned.refining_s),
         )
     ]
+    took = sum(job.wall_s for job in run.jobs)
     training = sum(job.learn_s or 0.0 for job in run.jobs)
+    share = framework_share(run.jobs)
+    inside = "" if share is None else f", {percent(share, 0)} inside the frameworks"
     return (
         f"planned: {planned.jobs} jobs, {', '.join(parts)}; took: {len(run.jobs)} jobs, "
-        f"{duration(sum(job.wall_s for job in run.jobs))}, {duration(training)} of it training"
+        f"{duration(took)}, {duration(training)} of it training{inside}"
     )
 
 
