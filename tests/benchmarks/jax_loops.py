@@ -10,6 +10,7 @@ import numpy as np
 
 Params = dict[str, np.ndarray]
 Pictures = tuple[jax.Array, jax.Array]
+Loss = Callable[[Any, jax.Array, jax.Array], jax.Array]
 Train = Callable[[np.ndarray], np.ndarray]
 """From int32 (steps, batch) to the loss of every step."""
 
@@ -22,13 +23,13 @@ def on_device(images: np.ndarray, labels: np.ndarray) -> Pictures:
     return jnp.asarray(images), jnp.asarray(labels, jnp.int32)
 
 
-def jit(params: Params, rate: float, pictures: Pictures) -> Train:
-    """One call a step, the parameters donated."""
+def jit(params: Params, rate: float, pictures: Pictures, *, loss: Loss | None = None) -> Train:
+    """One call a step, the parameters donated; `loss` in place of `loss_of`."""
     layers = layers_of(params)
 
     @compiled_for(layers)
     def step(layers: Any, batch: jax.Array, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
-        return learned(layers, rate, batch, x, y)
+        return learned(layers, rate, batch, x, y, loss=loss)
 
     def train(order: np.ndarray) -> np.ndarray:
         nonlocal layers
@@ -93,10 +94,12 @@ def compiled_for(layers: Any) -> Callable[..., Any]:
     return partial(jax.jit, donate_argnums=0, compiler_options=options)
 
 
-def learned(layers: Any, rate: float, batch: jax.Array, x: jax.Array, y: jax.Array) -> tuple[Any, jax.Array]:
+def learned(
+    layers: Any, rate: float, batch: jax.Array, x: jax.Array, y: jax.Array, *, loss: Loss | None = None
+) -> tuple[Any, jax.Array]:
     images = x[batch].astype(jnp.float32) / 255
-    loss, gradients = jax.value_and_grad(loss_of)(layers, images, y[batch])
-    return jax.tree.map(lambda value, gradient: value - rate * gradient, layers, gradients), loss
+    value, gradients = jax.value_and_grad(loss or loss_of)(layers, images, y[batch])
+    return jax.tree.map(lambda value, gradient: value - rate * gradient, layers, gradients), value
 
 
 def loss_of(layers: Any, x: jax.Array, y: jax.Array) -> jax.Array:

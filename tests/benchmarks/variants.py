@@ -59,6 +59,37 @@ def jax_unrolled(given: Given) -> Mapping[str, Train]:
     }
 
 
+def jax_layout(given: Given) -> Mapping[str, Train]:
+    """Channels last, as the images lie, or first, as in PyTorch's papers."""
+    import jax
+    import jax.numpy as jnp
+    import jax_loops as loops
+
+    def channels_first(layers: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+        x = x.transpose(0, 3, 1, 2)
+        for kernel, bias in layers[:-1]:
+            if kernel.ndim == 4:
+                numbers = ("NCHW", "OIHW", "NCHW")
+                x = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=numbers)
+                n, channels, height, width = x.shape
+                x = jax.nn.relu(x + bias[:, None, None])
+                x = x.reshape(n, channels, height // 2, 2, width // 2, 2).max((3, 5))
+            else:
+                x = jax.nn.relu(x.reshape(len(x), -1) @ kernel + bias)
+        kernel, bias = layers[-1]
+        logits = x.reshape(len(x), -1) @ kernel + bias
+        return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], axis=1).mean()
+
+    def first(params: loops.Params, rate: float, pictures: loops.Pictures) -> Train:
+        turned = {
+            name: value.transpose(3, 2, 0, 1) if value.ndim == 4 else value for name, value in params.items()
+        }
+        return loops.jit(turned, rate, pictures, loss=channels_first)
+
+    pictures = loops.on_device(given.images, given.labels)
+    return {"channels last": given.made(loops.jit, pictures), "channels first": given.made(first, pictures)}
+
+
 def tensorflow_unrolled(given: Given) -> Mapping[str, Train]:
     """How many unrolled steps to a call of a tf.function that XLA compiles."""
     import tensorflow_loops as loops
@@ -115,7 +146,7 @@ def torch_images(given: Given) -> Mapping[str, Train]:
 QUESTIONS: Mapping[str, Callable[[Given], Mapping[str, Train]]] = {
     question.__name__.replace("_", "-"): question
     for question in (
-        jax_unrolled, tensorflow_unrolled, tensorflow_indices, tensorflow_images, torch_images,
+        jax_unrolled, jax_layout, tensorflow_unrolled, tensorflow_indices, tensorflow_images, torch_images,
     )
 }  # fmt: skip
 
