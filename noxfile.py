@@ -35,7 +35,8 @@ NEWEST_PYTHON = (3, 13)
 def tests(session: nox.Session) -> None:
     """Run the tests on the CPU, all three frameworks in one environment; pytest gets what follows `--`.
 
-    Two at a time, then alone those that time or fill the cores. With anything after `--`, one by one.
+    Two at a time, then so those that measure, then alone those that fill the cores. With anything after `--`,
+    one by one.
     """
     environment = cpu_environment(session)
     # Here every framework is installed: a test that is skipped for want of one would hide a fault.
@@ -45,8 +46,19 @@ def tests(session: nox.Session) -> None:
         session.run(*pytest, *session.posargs, env=env, external=True)
         return
     # Modules share what takes long to make, so a module stays with one process.
-    session.run(*pytest, "-m", "not alone", "-n", "2", "--dist=loadfile", env=env, external=True)
-    session.run(*pytest, "-m", "alone", env=env, external=True)
+    two_at_a_time = ("-n", "2", "--dist=loadfile")
+    failed = []
+    for part, options in (
+        ("not measures and not alone", two_at_a_time),
+        ("measures", two_at_a_time),
+        ("alone", ()),
+    ):
+        try:
+            session.run(*pytest, "-m", part, *options, env=env, external=True)
+        except nox.command.CommandFailed:  # the other parts are still worth knowing
+            failed.append(part)
+    if failed:
+        session.error(f"Tests failed among those marked: {'; '.join(failed)}.")
 
 
 @nox.session(reuse_venv=True)

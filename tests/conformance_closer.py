@@ -98,7 +98,7 @@ def a_peak_is_measured_beside_training(kit: Kit) -> None:
 
 def a_permutation_is_one(kit: Kit) -> None:
     for mode in own_modes(kit):
-        backend = kit.build("mlp", OPTIMIZERS["sgd"], mode=mode, matched=False)
+        backend = kit.build("mlp", OPTIMIZERS["adam"], mode=mode, matched=False)
         backend.initialise(1)
         found = backend.permutation(3, 1)
         assert type(found) is np.ndarray
@@ -110,7 +110,7 @@ def a_permutation_is_one(kit: Kit) -> None:
             # Of two independent orders, about one place in 160 holds the same image.
             assert np.mean(other == found) < 0.1, f"{mode}: seed {seed}, epoch {epoch} as seed 3, epoch 1"
         backend.train_steps(found[: 2 * BATCH].reshape(2, BATCH))
-        again = kit.build("mlp", OPTIMIZERS["sgd"], mode=mode, matched=False)
+        again = kit.build("mlp", OPTIMIZERS["adam"], mode=mode, matched=False)
         for taker in (backend, again):
             assert (taker.permutation(3, 1) == found).all(), f"{mode}: the same seed and epoch, another order"
 
@@ -121,7 +121,7 @@ def a_seed_draws_its_own_parameters(kit: Kit) -> None:
         backend = kit.build(network, OPTIMIZERS["adam"], mode=mode, matched=False)
         backend.initialise(1)
         first = backend.export_params()
-        losses = backend.train_steps(order(4))
+        losses = backend.train_steps(order(2))
         backend.initialise(2)
         second = backend.export_params()
         for name, value in first.items():
@@ -134,7 +134,7 @@ def a_seed_draws_its_own_parameters(kit: Kit) -> None:
         for taker in (backend, kit.build(network, OPTIMIZERS["adam"], mode=mode, matched=False)):
             taker.initialise(1)
             assert_same_params(taker.export_params(), first, 0.0, f"{mode}: the same seed again")
-            assert_close(taker.train_steps(order(4)), losses, SAME, f"{mode}: losses after drawing anew")
+            assert_close(taker.train_steps(order(2)), losses, SAME, f"{mode}: losses after drawing anew")
 
 
 def its_own_defaults_train_or_are_refused(kit: Kit) -> None:
@@ -152,7 +152,8 @@ def its_own_defaults_train_or_are_refused(kit: Kit) -> None:
             backend = kit.build("mlp", spec, mode=mode, matched=False)
             backend.initialise(1)
             batch = backend.permutation(1, 0)[:BATCH]
-            losses = backend.train_steps(np.tile(batch, (60, 1)))
+            # A step a call, as several of them are another program, which takes half a minute to compile.
+            losses = [backend.train_steps(batch[None])[0] for _ in range(60)]
             # SGD at 0.001, which one framework has by default, moves it little; at 1e-12 nothing would move.
             assert losses[-1] < 0.9999 * losses[0], f"{mode}, {name}: from {losses[0]} to {losses[-1]}"
 

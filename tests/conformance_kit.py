@@ -94,12 +94,15 @@ class Kit:
     def make(
         self,
         architecture: str = "mlp",
-        optimizer: OptimizerSpec = OPTIMIZERS["sgd"],
+        optimizer: OptimizerSpec = OPTIMIZERS["adam"],
         *,
         mode: str | None = None,
         **other: Any,
     ) -> Any:
-        """Return a backend, built and given the start parameters."""
+        """Return a backend, built and given the start parameters.
+
+        The optimizer is the same where a check does not mind, so that its step is compiled once for all checks.
+        """
         backend = self.build(architecture, optimizer, mode=mode, **other)
         backend.load_params(start(architecture))
         return backend

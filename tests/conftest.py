@@ -127,6 +127,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
+    monkeypatch.setattr("bench.turns.PAUSE_S", 0.0)  # rounds of a busy machine are repeated at once
 
     def run(*arguments: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["bench", *arguments])

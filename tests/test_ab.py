@@ -23,7 +23,7 @@ from bench.registry import Registry, find_backends
 from bench.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.workloads import find_workload
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from fakes import distribution, python_path, whole_mnist
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 TESTS = Path(__file__).parent
 CELLS = "tests/benchmarks/cells.py"

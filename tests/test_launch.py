@@ -29,7 +29,7 @@ from bench.protocol import (
     WarmedUp,
 )  # fmt: skip
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 PYTHON = Path(sys.executable)
 SLACK_S = 1.5

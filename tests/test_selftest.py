@@ -37,7 +37,7 @@ from bench.specs import Cell
 from bench.turns import BlockJob, BlockOutcome
 from bench.workloads import find_workload
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 INFO = BackendInfo(
     name="even", title="Even", target="fakes:Steady", distributions=("numpy",),

@@ -19,7 +19,7 @@ from bench.plan import balanced_order
 from bench.protocol import AnyEvent, Evaluated, FirstStep, Ready, Started, Timed
 from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 Heard = list[tuple[int, AnyEvent]]
 

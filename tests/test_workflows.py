@@ -16,7 +16,7 @@ import pytest
 import yaml
 from commits import ROOT, commit, git, make_repository, set_pace
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FAST = "--device cpu --sample --backend numpy --workload mnist-softmax"
