@@ -31,8 +31,8 @@ _CPU_FLAGS = (
 )
 """The instruction sets that decide how fast a network trains; the other flags are left out."""
 _TUNING = (
-    "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "CUDA_",
-    "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "XLA_FLAGS", "TF_XLA_FLAGS", "LD_LIBRARY_PATH",
+    "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "TF_NUM_",
+    "CUDA_", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "XLA_FLAGS", "TF_XLA_FLAGS", "LD_LIBRARY_PATH",
 )  # fmt: skip
 """How the names begin of those environment variables that can change a figure."""
 _DISTRIBUTION = "samework"

@@ -101,7 +101,7 @@ class Kit:
     ) -> Any:
         """Return a backend, built and given the start parameters.
 
-        The optimizer is the same where a check does not mind, so that its step is compiled once for all checks.
+        The optimizer is the same where a check does not mind, so that its step is compiled once for all.
         """
         backend = self.build(architecture, optimizer, mode=mode, **other)
         backend.load_params(start(architecture))

@@ -125,6 +125,17 @@ def test_the_quota_of_version_1_groups(tmp_path: Path) -> None:
     assert machine.cgroup_cpu_quota(memberships, tmp_path) is None
 
 
+@pytest.mark.parametrize(
+    ("name", "kept"),
+    [("OMP_NUM_THREADS", True), ("TF_NUM_INTEROP_THREADS", True), ("XLA_FLAGS", True), ("TF_TOKEN", False)],
+)
+def test_the_variables_that_can_change_a_figure_are_known(
+    name: str, kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, "1")
+    assert (name in machine.tuning_variables()) == kept
+
+
 def test_the_groups_that_limit_the_cpus_are_ours_and_their_parents() -> None:
     mount = Path("/sys/fs/cgroup")
     assert machine.cpu_groups("4:memory:/x\n0::/a/b\n", mount) == [mount / "a/b", mount / "a", mount]

@@ -1,5 +1,6 @@
 """A run as a whole: with backends that are quick, with some that fail, cut short, killed and resumed."""
 
+import math
 import os
 import signal
 import subprocess
@@ -164,6 +165,25 @@ def test_the_first_three_blocks_compile_anew_and_later_ones_share_what_was_compi
     assert not any(folder.parent.exists() for folder in folders.values() if folder), (
         "something is left behind"
     )
+
+
+def test_a_block_waits_for_quiet_rounds_as_long_as_the_blocks_that_are_due_leave_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[float] = []
+
+    def spy(jobs: Sequence[turns.BlockJob], **options: Any) -> turns.BlockOutcome:
+        given.append(options["patience_s"])
+        return turns.run_block(jobs, **options)
+
+    monkeypatch.setattr("bench.run.run_block", spy)
+    monkeypatch.setattr("bench.run.MOST_BLOCKS", 3)
+    preset = msgspec.structs.replace(TINY, target_half_width=1e-9)
+    carry_out(begin(tmp_path, [QUICK], preset=preset, budget_s=60), [QUICK], preset=preset)
+    first, last, further = given
+    assert 20 < first < 40, "half of the minute, where two blocks are due"
+    assert 40 < last < 60
+    assert further == math.inf, "all that a ranking needs is there"
 
 
 def test_every_process_has_a_hash_seed_of_its_own(complete: Run) -> None:
