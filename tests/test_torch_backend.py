@@ -269,7 +269,7 @@ def the_start_is_that_of_torch_nn() -> None:
 
 
 def initialising_resets_the_optimizer() -> None:
-    for mode in ("eager", "foreach", "compile", "dataloader"):
+    for mode in ("eager", "compile", "dataloader"):
         for name in RATES:
             backend = make(mode, optimizer=name, matched=False)
             backend.initialise(3)
