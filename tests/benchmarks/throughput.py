@@ -32,7 +32,7 @@ FRAMEWORKS = ("tensorflow", "torch", "jax")
 WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn", "cifar10-cnn")
 BATCHES = (100, 512)
 TURN_S = 0.05
-MOST_ROUNDS, FEWEST_ROUNDS = 80, 4
+MOST_ROUNDS, FEWEST_ROUNDS = 80, 8
 DUEL_S = 10.0
 """Of rounds, at most: a step of a large network takes longer than a turn should."""
 EACH_MODE, BEST_MODE = 0.97, 0.98
