@@ -88,7 +88,8 @@ def test_each_ends_alone_when_all_turns_are_over() -> None:
     assert set(learned) == {0, 1}
 
 
-def test_waiting_for_a_turn_costs_a_job_nothing() -> None:
+def test_waiting_for_a_turn_costs_a_job_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.turns.PAUSE_S", 0.0)  # a pause is in the block's time and in no job's
     outcome, _ = run([fakes.STEADY, fakes.QUICK], windows=20)
     for one in outcome.outcomes:
         trained = sum(event.window.seconds for event in one.events if isinstance(event, Timed))
