@@ -34,7 +34,8 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
                 warmup.append(window)
             case Timed(window=window, lead_s=lead_s):
                 windows.append(window)
-                leads.append(lead_s or 0.0)
+                if lead_s is not None:  # a worker of before does not tell
+                    leads.append(lead_s)
             case Evaluated(point=point):
                 points.append(point)
             case Described(facts=described):
