@@ -1,6 +1,8 @@
 """What a run is to do: presets, the cells that were asked for, the order of a block, the epochs that fit."""
 
+import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from types import MappingProxyType
 
 import msgspec
@@ -54,10 +56,16 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
     }
 )  # fmt: skip
 
-START_GUESS_S: Mapping[Device, float] = MappingProxyType({"cpu": 4.0, "gpu": 16.0})
+START_GUESS_S: Mapping[Device, float] = MappingProxyType({"cpu": 6.0, "gpu": 16.0})
 PARITY_GUESS_S: Mapping[Device, float] = MappingProxyType({"cpu": 4.0, "gpu": 6.0})
-"""What starting a worker, and proving one cell's parity, is thought to take before anything has run. On an
-H200 they took 7 to 30 s and 6: compilers there try many kernels before they choose."""
+"""What starting a worker and ending it, and proving one cell's parity, is thought to take before anything has
+run. On an H200 they took 7 to 30 s and 6: compilers there try many kernels before they choose."""
+FLOPS_GUESS: Mapping[Device, float] = MappingProxyType({"cpu": 1e11, "gpu": 1e13})
+"""Operations a second of a network whose steps last longer than a window, on two cores and on an H200."""
+ROUND_GUESS = 1.4
+"""A turn over its window: what leads to it, and what is read of the machine between rounds."""
+FEWEST_OF_LONG = 0.5
+"""Share of a preset's windows that a run takes also where calls last long: see `windows_asked`."""
 TRAINING_SHARE = 0.6
 """Share of the time left after the required windows that is given to training for accuracy."""
 BLOCKS_ANEW = 3
@@ -191,6 +199,16 @@ def balanced_order(size: int, number: int) -> list[int]:
     return order[::-1] if square else order
 
 
+def windows_asked(windows: int, stretches: Sequence[float], fewest: float) -> int:
+    """Return how many windows each job of a block is asked for, of the `windows` of a preset.
+
+    `stretches` are how much longer than meant a window of each job takes, 1 or more: it holds whole calls.
+    The time stays what was meant, over all jobs, but for the share `fewest` of the windows, which is taken in
+    any case. Long windows scatter less, and the time is worth more as a further block.
+    """
+    return math.ceil(windows * max(fewest, 1 / fmean(stretches or [1.0])))
+
+
 def plan_epochs(seconds_per_epoch: Mapping[str, float], available_s: float, most: float) -> dict[str, float]:
     """Return the epochs each workload trains, so that all together fit `available_s`.
 
@@ -211,17 +229,30 @@ def plan_epochs(seconds_per_epoch: Mapping[str, float], available_s: float, most
 
 
 def make_plan(
-    cells: Sequence[Cell], *, min_blocks: int, windows: int, window_s: float, budget_s: float, seeds: int
+    cells: Sequence[Cell],
+    *,
+    step_flops: Mapping[str, float],
+    min_blocks: int,
+    windows: int,
+    window_s: float,
+    budget_s: float,
+    seeds: int,
 ) -> Plan:
     """Return what a run is thought to take, before anything is known of the machine.
 
-    The guess holds for networks that train a step within a window; for slower ones it is too short, which the
-    time left, told as the run goes on, makes good.
+    `step_flops` are the operations of a training step of each workload.
     """
     jobs = len(cells) * min_blocks
     proven = {(base_name(cell.workload), cell.backend, cell.mode): cell.device for cell in cells}
     parity_s = sum(PARITY_GUESS_S[device] for device in proven.values())
-    blocks_s = min_blocks * sum(START_GUESS_S[cell.device] + windows * window_s for cell in cells)
+    block_s = 0.0
+    for cell in cells:
+        # What leads to a window is a step at least, so a long one comes twice.
+        stretch = max(1.0, step_flops[cell.workload] / FLOPS_GUESS[cell.device] / window_s)
+        turn_s = window_s * max(ROUND_GUESS, 2 * stretch if stretch > 1 else 0.0)
+        asked = windows_asked(windows, [stretch], FEWEST_OF_LONG)
+        block_s += START_GUESS_S[cell.device] + asked * turn_s
+    blocks_s = min_blocks * block_s
     left_s = max(0.0, budget_s - parity_s - blocks_s)
     trains = seeds > 0 and any(SWEPT not in cell.workload for cell in cells)
     training_s = left_s * TRAINING_SHARE if trains else 0.0

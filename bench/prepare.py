@@ -13,6 +13,7 @@ from backends.info import BackendInfo
 from bench import datasets
 from bench.durations import duration
 from bench.errors import RecordError, UnavailableError, UsageError
+from bench.flops import training_flops
 from bench.footprint import Footprint, footprints
 from bench.machine import capture_environment, nvidia_driver_present
 from bench.plan import Preset, choose_cells, make_plan
@@ -232,6 +233,7 @@ def new_run(
         seeds=wish.seeds,
         planned=make_plan(
             cells,
+            step_flops={workload.name: _step_flops(workload) for workload in workloads},
             min_blocks=wish.min_blocks,
             windows=wish.preset.windows,
             window_s=wish.preset.window_s,
@@ -249,6 +251,11 @@ def new_run(
         environment=capture_environment(),
     )
     return Run(folder=create_run(results, header), header=header, records=())
+
+
+def _step_flops(workload: Workload) -> float:
+    info = workload.seen(datasets.DATASETS[workload.dataset].info)
+    return training_flops(workload.architecture, info, workload.batch_size)
 
 
 def backend_here(info: BackendInfo, available: Available, size: Footprint | None) -> BackendHere:

@@ -21,7 +21,7 @@ from backends.info import BackendInfo
 from bench.durations import duration
 from bench.jobs import in_a_line, job_record
 from bench.launch import Outcome
-from bench.plan import BLOCKS_ANEW, TRAINING_SHARE, Preset, plan_epochs
+from bench.plan import BLOCKS_ANEW, FEWEST_OF_LONG, TRAINING_SHARE, Preset, plan_epochs
 from bench.precision import widest_half_width
 from bench.progress import Display
 from bench.protocol import (
@@ -195,8 +195,9 @@ class Runner:
         closer = not self._blocks_of(workload)
         ends = time.monotonic() + sum(self._expected(cell, epochs) for cell in cells)
 
-        def keep(place: int, outcome: Outcome) -> None:
-            record = job_record(specs[place], outcome, started_at=started_at)
+        def keep(place: int, outcome: Outcome, windows: int) -> None:
+            spec = msgspec.structs.replace(specs[place], windows=windows)
+            record = job_record(spec, outcome, started_at=started_at)
             self._append(record)
             self._display.say(f"  {in_a_line(record)}")
 
@@ -218,6 +219,7 @@ class Runner:
             ],
             on_event=lambda place, event: self._show_event(cells[place], event, ends),
             on_end=keep,
+            fewest=FEWEST_OF_LONG,
             patience_s=self._patience_s(workload),
             enough=self._deadline,
             deadline=self._start + OVERRUN * self._header.budget_s,

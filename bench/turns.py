@@ -15,7 +15,7 @@ import msgspec
 
 from bench.conditions import Watch
 from bench.launch import Outcome, Worker
-from bench.plan import balanced_order
+from bench.plan import balanced_order, windows_asked
 from bench.protocol import AnyEvent, Begin, Built, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import Conditions, Window
 from bench.schedule import whole_calls
@@ -51,15 +51,18 @@ def run_block(
     jobs: Sequence[BlockJob],
     *,
     on_event: Callable[[int, AnyEvent], None] = lambda _place, _event: None,
-    on_end: Callable[[int, Outcome], None] = lambda _place, _outcome: None,
+    on_end: Callable[[int, Outcome, int], None] = lambda _place, _outcome, _windows: None,
     together: bool = False,
+    fewest: float = 1.0,
     patience_s: float = inf,
     enough: float = inf,
     deadline: float = inf,
 ) -> BlockOutcome:
     """Run the jobs: start and warm up one after another, take turns, then let each end alone.
 
-    All are asked for as many windows as the first. `on_event` and `on_end` get the place of a job in `jobs`.
+    All are asked for as many windows as the first; where calls last longer than a window, for `windows_asked`
+    of them. `on_event` and `on_end` get the place of a job in `jobs`; `on_end` also how many windows it was
+    asked for.
     For `patience_s` from the first round on, others are taken for rounds that the hypervisor disturbed. After
     `enough`, a time of the monotonic clock as `deadline` is, no more rounds are taken than were asked for,
     whatever they were like; at `deadline` whatever still runs is ended.
@@ -96,19 +99,23 @@ def run_block(
                 ready.append(worker.wait_for(Ready))
             workers += begun
         steps = window_steps(jobs, ready)
-        rounds, conditions, logs = _take_turns(workers, steps, jobs[0].task, patience_s, enough)
+        windows = windows_asked(jobs[0].task.spec.windows, _stretches(jobs, ready), fewest)
+        watch = Watch([worker.pid for worker in workers], gpu=jobs[0].task.spec.cell.device == "gpu")
+        rounds, conditions, logs = _take_turns(
+            workers, steps, watch, windows, patience_s=patience_s, enough=enough
+        )
         outcomes = []
         for place, worker in enumerate(workers):
             worker.ask(Finish())
             outcome = _with_steal(worker.finish(), conditions.round_steal)
-            if outcome.status == "ok" and rounds and not _settled(place, logs, jobs[0].task.spec.windows):
+            if outcome.status == "ok" and rounds and not _settled(place, logs, windows):
                 outcome = msgspec.structs.replace(
                     outcome,
                     status="no_steady_state",
                     error=f"the rate still drifts after {rounds} windows",
                 )
             outcomes.append(outcome)
-            on_end(place, outcome)
+            on_end(place, outcome, windows)
     return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds, conditions=conditions)
 
 
@@ -121,35 +128,53 @@ def window_steps(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> lis
     by another program.
     """
     known = {job.task.spec.cell: job.window_steps for job in jobs if job.window_steps is not None}
-    quickest: dict[Cell, float] = {}
-    calls: dict[Cell, int] = {}
-    for job, said in zip(jobs, ready, strict=True):
-        if said is not None:
-            cell = job.task.spec.cell
-            quickest[cell] = min(said.step_s, quickest.get(cell, inf))
-            calls[cell] = said.call_steps
+    calls = _quickest_calls(jobs, ready)
+    found = []
+    for spec in (job.task.spec for job in jobs):
+        said = calls.get(spec.cell)
+        own = 1 if said is None else whole_calls(spec.window_s / said.step_s, said.call_steps)
+        found.append(known.get(spec.cell) or own)
+    return found
+
+
+def _stretches(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> list[float]:
+    """Return how much longer than meant a window of each job that is warm takes, as it holds a whole call."""
+    calls = _quickest_calls(jobs, ready)
     return [
-        known.get(spec.cell)
-        or whole_calls(spec.window_s / quickest.get(spec.cell, inf), calls.get(spec.cell, 1))
-        for spec in (job.task.spec for job in jobs)
+        max(1.0, said.step_s * said.call_steps / job.task.spec.window_s)
+        for job in jobs
+        if (said := calls.get(job.task.spec.cell)) is not None
     ]
 
 
+def _quickest_calls(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> dict[Cell, Ready]:
+    """Return of each cell what the quickest of its jobs said when it was warm, of those that said it."""
+    found: dict[Cell, Ready] = {}
+    for job, said in zip(jobs, ready, strict=True):
+        cell = job.task.spec.cell
+        if said is not None and (cell not in found or said.step_s < found[cell].step_s):
+            found[cell] = said
+    return found
+
+
 def _take_turns(
-    workers: Sequence[Worker], steps: Sequence[int], task: MeasureTask, patience_s: float, enough: float
+    workers: Sequence[Worker],
+    steps: Sequence[int],
+    watch: Watch,
+    windows: int,
+    *,
+    patience_s: float,
+    enough: float,
 ) -> tuple[int, Conditions, list[list[float]]]:
     """Let the workers take turns until all rates have settled, or twice the windows asked for are taken.
 
     Rounds that the hypervisor disturbed come on top, up to four times the windows asked for in all. Returns
     the rounds, the conditions and every worker's ln(samples/s) in the rounds that count.
     """
-    pids = [worker.pid for worker in workers]
-    windows = task.spec.windows
     most = round(windows / FEWEST_QUIET)
     taken: list[list[Window]] = [[] for _ in workers]
     logs: list[list[float]] = []
     rounds = quiet = 0
-    watch = Watch(pids, gpu=task.spec.cell.device == "gpu")
     patient_until = time.monotonic() + patience_s
     while windows and rounds < most and any(not worker.over for worker in workers):
         watch.round()
@@ -173,7 +198,7 @@ def _take_turns(
             break
         if rounds >= windows and not is_quiet(steal):
             time.sleep(PAUSE_S)
-    return rounds, watch.finish(pids), logs
+    return rounds, watch.finish([worker.pid for worker in workers]), logs
 
 
 def _turn(worker: Worker, steps: int) -> Window | None:

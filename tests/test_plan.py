@@ -14,6 +14,7 @@ from bench.errors import UsageError
 from bench.plan import (
     PRESETS,
     SMALLEST_TRAINING,
+    START_GUESS_S,
     balanced_order,
     choose_cells,
     choose_modes,
@@ -23,6 +24,7 @@ from bench.plan import (
     parse_precision,
     parse_sweep,
     plan_epochs,
+    windows_asked,
 )
 from bench.specs import Cell
 
@@ -297,7 +299,7 @@ def test_a_sweep_without_sense_is_refused(text):
 
 def test_a_plan_fills_the_budget():
     cells = [cell("mnist-mlp", mode) for mode in ("eager", "compile")]
-    plan = make_plan(cells, min_blocks=5, windows=40, window_s=0.05, budget_s=600, seeds=1)
+    plan = planned(cells)
     assert plan.jobs == 10
     assert plan.parity_s + plan.blocks_s + plan.training_s + plan.refining_s == pytest.approx(600)
     assert plan.training_s > 0
@@ -305,26 +307,47 @@ def test_a_plan_fills_the_budget():
 
 def test_a_sweep_trains_nothing_and_proves_parity_once():
     sizes = [cell(f"mnist-mlp@{size}", "eager") for size in (16, 32, 64)]
-    plan = make_plan(sizes, min_blocks=5, windows=40, window_s=0.05, budget_s=600, seeds=1)
-    one = make_plan(sizes[:1], min_blocks=5, windows=40, window_s=0.05, budget_s=600, seeds=0)
+    plan = planned(sizes)
+    one = planned(sizes[:1], seeds=0)
     assert plan.training_s == one.training_s == 0
     assert plan.parity_s == one.parity_s
 
 
 def test_on_a_gpu_a_start_is_thought_to_take_longer():
-    on_cpu, on_gpu = (
-        make_plan(
-            [cell("mnist-mlp", "eager", device)],
-            min_blocks=5,
-            windows=40,
-            window_s=0.05,
-            budget_s=600,
-            seeds=1,
-        )
-        for device in ("cpu", "gpu")
-    )
+    on_cpu, on_gpu = (planned([cell("mnist-mlp", "eager", device)]) for device in ("cpu", "gpu"))
     assert on_gpu.blocks_s > 2 * on_cpu.blocks_s
     assert on_gpu.parity_s > on_cpu.parity_s
+
+
+def test_long_steps_are_planned_for():
+    one = [cell("cifar10-cnn", "eager")]
+    quick, slow, slower = (planned(one, flops=flops).blocks_s for flops in (1e9, 1.5e10, 3e10))
+    assert quick == planned(one, flops=1.0).blocks_s, "steps that fit into a window"
+    # Of 40 windows 14 of 0.15 s would take the time meant; half are taken all the same, in 5 blocks.
+    start = 5 * START_GUESS_S["cpu"]
+    assert slow - start == pytest.approx(5 * 20 * 2 * 0.15)
+    assert slower - start == pytest.approx(5 * 20 * 2 * 0.30)
+
+
+@pytest.mark.parametrize(
+    ("stretches", "asked"),
+    [([], 60), ([1.0, 1.0], 60), ([1.0, 1.5], 48), ([2.0, 2.0], 30), ([1.0, 9.0], 30), ([8.0], 30)],
+)
+def test_of_windows_that_last_longer_fewer_are_asked_for(stretches, asked):
+    assert windows_asked(60, stretches, 0.5) == asked
+    assert windows_asked(60, stretches, 1.0) == 60
+
+
+def planned(cells, *, flops=1e6, seeds=1):
+    return make_plan(
+        cells,
+        step_flops={cell.workload: flops for cell in cells},
+        min_blocks=5,
+        windows=40,
+        window_s=0.05,
+        budget_s=600,
+        seeds=seeds,
+    )
 
 
 def cell(workload, mode, device="cpu"):

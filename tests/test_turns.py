@@ -236,6 +236,26 @@ def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPa
     assert outcome.rounds == 5
 
 
+@pytest.mark.parametrize(("fewest", "asked"), [(1.0, 6), (0.5, 3)])
+def test_where_a_step_lasts_longer_than_a_window_fewer_are_asked_for(
+    fewest: float, asked: int, calm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "settled", lambda *_, **__: True)
+    said: list[int] = []
+    jobs = [
+        msgspec.structs.replace(
+            job,
+            task=msgspec.structs.replace(
+                job.task, spec=msgspec.structs.replace(job.task.spec, window_s=fakes.STEP_S / 10)
+            ),
+        )
+        for job in jobs_of([fakes.STEADY, fakes.QUICK], windows=6)
+    ]
+    outcome = run_block(jobs, fewest=fewest, on_end=lambda _place, _outcome, windows: said.append(windows))
+    assert said == [asked, asked]
+    assert outcome.rounds == asked
+
+
 def test_patience_is_for_disturbed_rounds_and_not_for_a_job_that_drifts(
     calm: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
