@@ -26,7 +26,7 @@ INFO = DatasetInfo(name="noise", image_shape=(11, 8, 3), classes=7)
 BATCH = 8
 ARCHITECTURES = {
     "softmax": Architecture(),
-    "mlp": Architecture(hidden=(16, 9)),
+    "mlp": Architecture(hidden=(16,)),
     "cnn": Architecture(
         convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=5, kernel=3)), hidden=(12, 6)
     ),

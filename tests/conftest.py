@@ -5,17 +5,20 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import settings
 
 from backends import catalog
 from backends.info import BackendInfo
 from bench import cli
+from bench.conditions import Watch
 from bench.launch import worker_environment
+from bench.records import Conditions
 from bench.registry import installed_versions
 
 TESTS = Path(__file__).parent
@@ -98,6 +101,34 @@ def in_process(info: BackendInfo, target: str, argument: Any, *, limit_s: float 
         return json.loads(result.read_text())
 
 
+# Measuring
+
+
+class QuietWatch(Watch):
+    """Sees a machine that does nothing besides, whatever it does."""
+
+    def round_over(self) -> float | None:
+        super().round_over()
+        self._round_steal[-1] = 0.0
+        return 0.0
+
+    def finish(self, own_pids: Collection[int]) -> Conditions:
+        seen = super().finish(own_pids)
+        return msgspec.structs.replace(
+            seen,
+            steal_share=0.0,
+            throttled_share=0.0,
+            foreign_share=0.0,
+            canary_s=(0.03,) * len(seen.canary_s),
+        )
+
+
+def undisturbed(patch: pytest.MonkeyPatch) -> None:
+    """Let every rate be steady and the machine disturb no block: what tests count must not hang on it."""
+    patch.setattr("bench.turns.Watch", QuietWatch)
+    patch.setattr("bench.turns.settled", lambda *_, **__: True)
+
+
 # The command line
 
 
@@ -127,7 +158,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
-    monkeypatch.setattr("bench.turns.PAUSE_S", 0.0)  # rounds of a busy machine are repeated at once
+    undisturbed(monkeypatch)
 
     def run(*arguments: str) -> Said:
         monkeypatch.setattr(sys, "argv", ["bench", *arguments])

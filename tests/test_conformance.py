@@ -247,7 +247,7 @@ def notebooks_agree_with_the_reference(kit: Kit) -> None:
 
 def bfloat16_is_itself_and_near_enough(kit: Kit) -> None:
     for mode in kit.modes if "bf16" in kit.info.cpu_precisions else []:
-        backend = kit.make(mode=mode, precision="bf16")
+        backend = kit.make("mlp", OPTIMIZERS["sgd"], mode=mode, precision="bf16")
         assert "bfloat16" in str(backend.describe()["dtype"]), f"{mode}: {backend.describe()['dtype']}"
         logits, losses = backend.predict(kit.images[:100]), backend.train_steps(order(3))
         for value in (logits, losses, *backend.export_params().values()):
@@ -275,7 +275,7 @@ def every_one_of_many_is_compiled(kit: Kit) -> None:
     """
     utils = importlib.import_module("torch._dynamo.utils")
     for number, (mode, graphs) in enumerate([("compile", 1)] * 10 + [("compile-loop", 2)]):
-        backend = kit.make("softmax", mode=mode)
+        backend = kit.make("softmax", OPTIMIZERS["sgd"], mode=mode)
         before = utils.counters["stats"]["unique_graphs"]
         for steps in (1, 2, 7, 9):
             backend.train_steps(order(steps))

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.framework("torch")
 
 INFO = DatasetInfo(name="noise", image_shape=(12, 8, 3), classes=7)
 BATCH = 10
-MLP = Architecture(hidden=(16, 9))
+MLP = Architecture(hidden=(16,))
 CNN = Architecture(convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=5, kernel=3)), hidden=(12,))
 RATES = {"sgd": 0.1, "momentum": 0.05, "adam": 0.01, "rmsprop": 0.01}
 MODES = ("eager", "compile", "compile-loop", "dataloader")
@@ -117,7 +117,7 @@ def each_part_of_a_step_holds_its_own() -> None:
 def the_counter_agrees_with_a_count_by_hand() -> None:
     # A product (b, in) x (in, out) takes 2 b in out operations. Backward there is one more for the gradient
     # of the kernel, and one for that of what came in, but for the first layer: images need no gradient.
-    dense = ((12 * 8 * 3, 16), (16, 9), (9, 7))
+    dense = ((12 * 8 * 3, 16), (16, 7))
     products = [2 * BATCH * rows * columns for rows, columns in dense]
     by_hand = 3 * sum(products) - products[0]
     for mode, precision in (("eager", "fp32"), ("eager", "bf16"), ("dataloader", "fp32")):
@@ -257,9 +257,9 @@ def the_start_is_that_of_torch_nn() -> None:
     backend = make("eager", matched=False)
     backend.initialise(11)
     torch.manual_seed(11)
-    layers = [nn.Linear(12 * 8 * 3, 16), nn.Linear(16, 9), nn.Linear(9, 7)]
+    layers = [nn.Linear(12 * 8 * 3, 16), nn.Linear(16, 7)]
     found = backend.export_params()
-    for name, layer in zip(("dense1", "dense2", "logits"), layers, strict=True):
+    for name, layer in zip(("dense1", "logits"), layers, strict=True):
         np.testing.assert_array_equal(found[f"{name}/bias"], layer.bias.detach().numpy())
         # The first kernel's rows are in another order, that of the flattened image.
         expected = layer.weight.detach().numpy().T
@@ -269,14 +269,14 @@ def the_start_is_that_of_torch_nn() -> None:
 
 
 def initialising_resets_the_optimizer() -> None:
-    for mode in ("eager", "compile", "dataloader"):
-        for name in RATES:
-            backend = make(mode, optimizer=name, matched=False)
-            backend.initialise(3)
-            first = backend.train_steps(order(6))
-            backend.initialise(3)
-            np.testing.assert_array_equal(backend.train_steps(order(6)), first, err_msg=f"{mode}, {name}")
-            assert len(set(first.tolist())) == 6
+    uncompiled = [(mode, name) for mode in ("eager", "dataloader") for name in RATES]
+    for mode, name in [*uncompiled, ("compile", "adam")]:
+        backend = make(mode, optimizer=name, matched=False)
+        backend.initialise(3)
+        first = backend.train_steps(order(6))
+        backend.initialise(3)
+        np.testing.assert_array_equal(backend.train_steps(order(6)), first, err_msg=f"{mode}, {name}")
+        assert len(set(first.tolist())) == 6
 
 
 def the_optimizers_are_torch_optims_own() -> None:

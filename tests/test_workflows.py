@@ -24,7 +24,7 @@ NOX = f"""#!/usr/bin/env bash
 # Instead of nox: -s SESSION -- OPTIONS. Whatever a session's command ended with, nox ends with 0 or 1.
 session=$2; shift 3
 case $session in
-    regression) bench ab {FAST} --blocks 4 --most-blocks 4 --confirm-blocks 3 "$@" || exit 1 ;;
+    regression) bench ab {FAST} --blocks 4 --most-blocks 6 --confirm-blocks 4 "$@" || exit 1 ;;
     bench) bench run {FAST} --budget 40s "$@" || exit 1 ;;
 esac
 """
@@ -41,7 +41,7 @@ def repository(tmp_path_factory) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("workflows"))
     set_pace(folder, 0.010)
     commit(folder, "base")
-    set_pace(folder, 0.020)
+    set_pace(folder, 0.040)
     commit(folder, "slower")
     return folder
 
