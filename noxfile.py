@@ -159,7 +159,8 @@ def dev(session: nox.Session) -> None:
 def cpu_environment(session: nox.Session) -> Path:
     """Return the environment that holds the three frameworks, on the CPU, and the tests' tools."""
     check_python(session)
-    return prepare(session, "cpu", extras=FRAMEWORKS, groups=["test"])
+    # To compile every module of three frameworks takes longer than to unpack them, and a few are imported.
+    return prepare(session, "cpu", extras=FRAMEWORKS, groups=["test"], options=["--no-compile"])
 
 
 def check_python(session: nox.Session) -> None:
@@ -212,11 +213,19 @@ def gpu_wanted(session: nox.Session) -> bool:
 
 
 def prepare(
-    session: nox.Session, name: str, *, extras: Sequence[str] = (), groups: Sequence[str] = ()
+    session: nox.Session,
+    name: str,
+    *,
+    extras: Sequence[str] = (),
+    groups: Sequence[str] = (),
+    options: Sequence[str] = (),
 ) -> Path:
-    """Return an environment under `.nox/` that holds what is asked; at once, where it does already."""
+    """Return an environment under `.nox/` that holds what is asked; at once, where it does already.
+
+    `options` are for pip.
+    """
     environment = ROOT / ".nox" / name
-    wanted = requirements(extras, groups)
+    wanted = [*options, *requirements(extras, groups)]
     stamp = environment / "installed.sha256"
     # The folder counts because an editable installation points to it.
     parts = [sys.version, str(ROOT), PYPROJECT.read_text(), CONSTRAINTS.read_text(), *wanted]

@@ -39,9 +39,9 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("workflows"))
-    set_pace(folder, 0.010)
+    set_pace(folder, 0.005)
     commit(folder, "base")
-    set_pace(folder, 0.040)
+    set_pace(folder, 0.020)
     commit(folder, "slower")
     return folder
 
