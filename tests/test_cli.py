@@ -332,7 +332,7 @@ def assert_plain(text: str) -> None:
 
 def real_run(folder: Path) -> Said:
     return process(
-        "run", "--sample", "--backend", "numpy", "--workload", "mnist-softmax", "--budget", "45s",
+        "run", "--sample", "--backend", "numpy", "--workload", "mnist-softmax", "--budget", "35s",
         cwd=folder, OPENBLAS_NUM_THREADS="1",
     )  # fmt: skip
 

@@ -24,7 +24,7 @@ NOX = f"""#!/usr/bin/env bash
 # Instead of nox: -s SESSION -- OPTIONS. Whatever a session's command ended with, nox ends with 0 or 1.
 session=$2; shift 3
 case $session in
-    regression) bench ab {FAST} --blocks 4 --most-blocks 6 --confirm-blocks 4 "$@" || exit 1 ;;
+    regression) bench ab {FAST} --blocks 4 --most-blocks $MOST_BLOCKS --confirm-blocks 4 "$@" || exit 1 ;;
     bench) bench run {FAST} --budget 40s "$@" || exit 1 ;;
 esac
 """
@@ -41,7 +41,7 @@ def repository(tmp_path_factory) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("workflows"))
     set_pace(folder, 0.005)
     commit(folder, "base")
-    set_pace(folder, 0.020)
+    set_pace(folder, 0.015)
     commit(folder, "slower")
     return folder
 
@@ -60,7 +60,7 @@ def runner(tmp_path, repository):
     (harness / "bench").chmod(0o755)
     summary = tmp_path / "summary.md"
 
-    def run(workflow: str, *, base: str, head: str) -> tuple[int, str]:
+    def run(workflow: str, *, base: str, head: str, most_blocks: int = 4) -> tuple[int, str]:
         git(repository, "checkout", "-q", "--detach", head)
         known = {"${{ github.event.pull_request.base.sha }}": git(repository, "rev-parse", base)}
         for step in steps(ROOT / ".github" / "workflows" / workflow):
@@ -71,6 +71,7 @@ def runner(tmp_path, repository):
                 **{name: known.get(value, value) for name, value in step.get("env", {}).items()},
                 "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
                 "PYTHONPATH": str(repository),
+                "MOST_BLOCKS": str(most_blocks),
                 "XDG_CACHE_HOME": str(tmp_path / "cache"),
                 "GITHUB_STEP_SUMMARY": str(summary),
             }
@@ -126,7 +127,7 @@ def test_a_pull_request_that_changes_nothing_passes(runner, repository):
     git(repository, "checkout", "-q", "--detach", "base")
     (repository / "README.md").write_text("another word\n")
     commit(repository, "word")
-    status, summary = runner("gate.yml", base="base", head="word")
+    status, summary = runner("gate.yml", base="base", head="word", most_blocks=12)  # on a busy machine
     assert status == 0, summary
     assert summary.startswith("# No regression")
     assert [pattern for pattern in artefacts("gate.yml") if not [*repository.glob(pattern)]] == []
