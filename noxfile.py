@@ -81,9 +81,9 @@ def verify(session: nox.Session) -> None:
 def benchmarks(session: nox.Session) -> None:
     """Measure each cell, each mode against a loop by hand, and this program; pytest gets what follows `--`.
 
-    On the CPU, for an hour and a half; nothing else may run meanwhile. `tests/benchmarks/cells.py` after
-    `--` takes that file alone, which takes minutes; `-k "jax and softmax"` picks cells, and `-m ""` takes every
-    mode and backend in place of the taught modes. pytest-benchmark's own options save, compare and draw:
+    On the CPU, for two hours; nothing else may run meanwhile. `tests/benchmarks/cells.py` after
+    `--` takes that file alone, which takes minutes; `-k "jax and softmax"` picks cells, and `-m ""` takes
+    every mode and backend, not the taught modes alone. pytest-benchmark's options save, compare and draw:
     `--benchmark-autosave`, `--benchmark-compare --benchmark-compare-fail=mean:30%`, `--benchmark-histogram`.
     """
     environment = cpu_environment(session)
