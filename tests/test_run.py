@@ -189,6 +189,12 @@ def test_a_block_waits_for_quiet_rounds_as_long_as_the_blocks_that_are_due_leave
     assert further == math.inf, "all that a ranking needs is there"
 
 
+def test_a_job_whose_steps_last_longer_than_a_window_says_how_many_it_was_asked_for(tmp_path: Path) -> None:
+    preset = msgspec.structs.replace(TINY, min_blocks=1, windows=6, window_s=fakes.STEP_S / 10, seeds=0)
+    run = carry_out(begin(tmp_path, [STEADY], preset=preset), [STEADY], preset=preset)
+    assert {(job.spec.windows, len(job.windows)) for job in run.jobs} == {(3, 3)}
+
+
 def test_every_process_has_a_hash_seed_of_its_own(complete: Run) -> None:
     assert len({job.spec.hash_seed for job in complete.jobs}) == 6
 
