@@ -39,9 +39,9 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("workflows"))
-    set_pace(folder, 0.005)
+    set_pace(folder, 0.010)
     commit(folder, "base")
-    set_pace(folder, 0.015)
+    set_pace(folder, 0.030)
     commit(folder, "slower")
     return folder
 
