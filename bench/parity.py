@@ -141,8 +141,7 @@ def save_trace(path: Path, data: TrainingData, trace: Trace) -> None:
     }
     for field in _PARAMETER_FIELDS:
         arrays |= {f"{field}:{name}": value for name, value in getattr(trace, field).items()}
-    # Without `allow_pickle`, which NumPy before 2.2 keeps as one more array; reading refuses pickles anyway.
-    np.savez(path, **arrays)
+    np.savez(path, allow_pickle=False, **arrays)
 
 
 def load_trace(path: Path) -> tuple[TrainingData, Trace]:
