@@ -75,6 +75,7 @@ class Foreach:
         self._spec = spec if matched else with_own_constants(spec, parameters)
         self._epsilon_in_root = matched  # torch.optim.RMSprop adds it to the root
         self._parameters = list(parameters)
+        self._counts = spec.name == "adam" or spec.decay_rate != 1.0
         self._step = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
         slots = {"sgd": (), "momentum": ("buffer",), "adam": ("m", "v"), "rmsprop": ("square",)}[spec.name]
         self._slots = {slot: [torch.zeros_like(p) for p in self._parameters] for slot in slots}
@@ -97,7 +98,9 @@ class Foreach:
         rate: float | Tensor = spec.learning_rate
         if spec.decay_rate != 1.0:
             rate = rate * spec.decay_rate ** (self._step / spec.decay_steps)
-        self._step += 1
+        if self._counts:
+            # Not `add_`: PyTorch 2.13 then compiles a program that takes the count before or after it should.
+            self._step += 1
         match spec.name:
             case "momentum":
                 change = self._slots["buffer"]
