@@ -4,6 +4,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import msgspec
 from backends.base import TrainingData
 from backends.info import BackendInfo
 from bench import datasets, parity
-from bench.launch import run_worker
+from bench.launch import Worker
 from bench.progress import Display
 from bench.protocol import AnyEvent, ParityCase, Verified, VerifyTask
 from bench.records import ParityRecord
@@ -60,6 +61,8 @@ def verify_cells(
 ) -> None:
     """Hold every job's cell against the reference; `on_record` gets each result as soon as it is there.
 
+    On the CPU the processes of all backends work side by side, as most of what they do, importing, tracing
+    and compiling, takes one core; on a GPU one after another, as its memory may have room for no more.
     What has not come by `deadline`, a time of the monotonic clock, is recorded as timed out.
     """
     with tempfile.TemporaryDirectory(prefix="samework-parity-") as folder:
@@ -68,45 +71,86 @@ def verify_cells(
             if job.workload not in traces:
                 display.job(f"reference: {job.workload.name} in float64", len(traces) / len(jobs))
                 traces[job.workload] = write_reference(job.workload, Path(folder) / f"{len(traces)}.npz")
-        done = 0
-        for name, group in groupby(jobs, key=lambda job: job.cell.backend):
-            remaining = list(group)
-            while remaining:
-                left_s = max(1.0, deadline - time.monotonic())
+        proof = _Proof(
+            count=len(jobs), traces=traces, infos=infos, pythons=pythons, display=display,
+            on_record=on_record, deadline=deadline,
+        )  # fmt: skip
+        groups = [tuple(group) for _, group in groupby(jobs, key=lambda job: job.cell.backend)]
+        on_cpu = all(job.cell.device == "cpu" for job in jobs)
+        for together in [groups] if on_cpu else [[group] for group in groups]:
+            with ExitStack() as stack:
+                begun = [(stack.enter_context(proof.begin(group)), group) for group in together]
+                for worker, group in begun:
+                    proof.follow(worker, group)
 
-                def note(event: AnyEvent) -> None:
-                    nonlocal done
-                    if isinstance(event, Verified):
-                        done += 1
-                        display.job(f"parity: {event.cell} {event.optimizer}", done / len(jobs))
-                        on_record(_record(event))
 
-                display.job(f"parity: {remaining[0].cell}", done / len(jobs))
-                cases = tuple(
-                    ParityCase(cell=job.cell, workload=job.workload, trace=str(traces[job.workload]))
-                    for job in remaining
-                )
-                before = done
-                outcome = run_worker(
-                    VerifyTask(backend=infos[name], cases=cases),
-                    python=interpreter(infos[name], pythons),
-                    device=remaining[0].cell.device,
-                    time_limit_s=min(START_LIMIT_S + CASE_LIMIT_S * len(remaining), left_s),
-                    on_event=note,
-                )
-                remaining = remaining[done - before :]
-                if remaining:  # the worker died on this one: the others get a fresh worker
-                    stuck = remaining.pop(0)
-                    done += 1
-                    on_record(
-                        ParityRecord(
-                            cell=stuck.cell,
-                            optimizer=stuck.workload.optimizer.name,
-                            status="crashed" if outcome.status == "ok" else outcome.status,
-                            error=outcome.error,
-                            steps=parity.STEPS,
-                        )
-                    )
+class _Proof:
+    """Begins workers that hold jobs of one backend against the reference, and takes down what they find."""
+
+    def __init__(
+        self,
+        *,
+        count: int,
+        traces: Mapping[Workload, Path],
+        infos: Mapping[str, BackendInfo],
+        pythons: Mapping[str, Path],
+        display: Display,
+        on_record: Callable[[ParityRecord], None],
+        deadline: float,
+    ) -> None:
+        """`count`: how many jobs there are in all, to say how far they are."""
+        self._count, self._traces, self._infos, self._pythons = count, traces, infos, pythons
+        self._display, self._on_record, self._deadline = display, on_record, deadline
+        self._done = 0
+
+    def begin(self, jobs: Sequence[ParityJob]) -> Worker:
+        info = self._infos[jobs[0].cell.backend]
+        cases = tuple(
+            ParityCase(cell=job.cell, workload=job.workload, trace=str(self._traces[job.workload]))
+            for job in jobs
+        )
+        left_s = max(1.0, self._deadline - time.monotonic())
+        return Worker(
+            VerifyTask(backend=info, cases=cases),
+            python=interpreter(info, self._pythons),
+            device=jobs[0].cell.device,
+            time_limit_s=min(START_LIMIT_S + CASE_LIMIT_S * len(jobs), left_s),
+            deadline=max(self._deadline, time.monotonic() + 1.0),
+            on_event=self._note,
+        )
+
+    def follow(self, worker: Worker, jobs: Sequence[ParityJob]) -> None:
+        """Listen until all jobs are done; where a worker dies on one, the others get a fresh worker."""
+        left = self._finish(worker, jobs)
+        while left:
+            with self.begin(left) as fresh:
+                left = self._finish(fresh, left)
+
+    def _finish(self, worker: Worker, jobs: Sequence[ParityJob]) -> Sequence[ParityJob]:
+        """Listen until the worker is over; return the jobs behind the one, if any, that it died on."""
+        before = self._done
+        self._display.job(f"parity: {jobs[0].cell}", before / self._count)
+        outcome = worker.finish()
+        left = jobs[self._done - before :]
+        if not left:
+            return ()
+        self._done += 1
+        self._on_record(
+            ParityRecord(
+                cell=left[0].cell,
+                optimizer=left[0].workload.optimizer.name,
+                status="crashed" if outcome.status == "ok" else outcome.status,
+                error=outcome.error,
+                steps=parity.STEPS,
+            )
+        )
+        return left[1:]
+
+    def _note(self, event: AnyEvent) -> None:
+        if isinstance(event, Verified):
+            self._done += 1
+            self._display.job(f"parity: {event.cell} {event.optimizer}", self._done / self._count)
+            self._on_record(_record(event))
 
 
 def write_reference(workload: Workload, path: Path) -> Path:

@@ -7,12 +7,14 @@ from types import MappingProxyType
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from conftest import INFOS, TESTS, every_framework
 from rich.console import Console
 
 from backends import catalog
 from bench import datasets, parity, verify
+from bench.launch import Worker
 from bench.progress import make_display
 from bench.specs import Cell
 from bench.verify import ParityJob, parity_data, plan_parity, verify_cells, write_reference
@@ -151,15 +153,15 @@ def test_a_case_that_raises_leaves_the_others_verified(jobs, display):
 
 
 def test_a_case_that_hangs_is_stopped_and_the_others_are_verified(jobs, display, monkeypatch):
-    monkeypatch.setattr(verify, "run_worker", _with_a_limit(verify.run_worker, 4.0))
+    monkeypatch.setattr(verify, "Worker", _with_a_limit(verify.Worker, 4.0))
     records = run(jobs, fake("HangsInAdam"), display)
     assert [record.status for record in records] == ["ok", "ok", "ok", "timeout", "ok"]
     assert "limit of 4 s" in records[3].error
 
 
-def _with_a_limit(run_worker, seconds):
+def _with_a_limit(worker, seconds):
     def limited(task, **options):
-        return run_worker(task, **(options | {"time_limit_s": seconds}))
+        return worker(task, **(options | {"time_limit_s": seconds}))
 
     return limited
 
@@ -193,6 +195,53 @@ def test_a_backend_is_run_by_the_interpreter_that_was_named_for_it(jobs, display
     verify_cells(jobs[:1], INFOS, {"numpy": python}, display, records.append)
     assert [record.ok for record in records] == [True]
     assert seen.read_text() == "\n"
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("cpu", ["begin numpy", "begin twin", "end twin", "end numpy"]),
+        ("gpu", ["begin numpy", "end numpy", "begin twin", "end twin"]),
+    ],
+)
+def test_backends_are_verified_side_by_side_where_they_share_no_memory(
+    device, expected, display, monkeypatch
+):
+    seen = []
+
+    class Seen(Worker):
+        def __enter__(self):
+            seen.append(f"begin {self._task.backend.name}")
+            return super().__enter__()
+
+        def __exit__(self, *error):
+            seen.append(f"end {self._task.backend.name}")
+            super().__exit__(*error)
+
+    monkeypatch.setattr(verify, "Worker", Seen)
+    infos = INFOS | {"twin": msgspec.structs.replace(catalog.NUMPY, name="twin")}
+    jobs = plan_parity(
+        [make_cell(backend=name, device=device) for name in ("numpy", "twin")], WORKLOADS, optimizers=False
+    )
+    records = run(jobs, infos, display)
+    assert [record.cell.backend for record in records] == ["numpy", "twin"]
+    assert seen == expected
+
+
+def test_an_interruption_leaves_no_worker_behind(jobs, display):
+    here = psutil.Process()
+    running = []
+
+    def interrupt(_):
+        running.extend(here.children())
+        raise KeyboardInterrupt
+
+    infos = INFOS | {"twin": msgspec.structs.replace(catalog.NUMPY, name="twin")}
+    twin = ParityJob(cell=make_cell(backend="twin"), workload=jobs[0].workload)
+    with pytest.raises(KeyboardInterrupt):
+        verify_cells([*jobs, twin], infos, {}, display, interrupt)
+    assert len(running) == 2
+    assert here.children() == []
 
 
 @pytest.mark.parametrize("name", every_framework())
