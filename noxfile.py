@@ -45,8 +45,8 @@ def tests(session: nox.Session) -> None:
     if session.posargs:
         session.run(*pytest, *session.posargs, env=env, external=True)
         return
-    # Modules share what takes long to make, so a module stays with one process.
-    two_at_a_time = ("-n", "2", "--dist=loadfile")
+    # Modules share what takes long to make: a module stays with one process; conftest begins with long ones.
+    two_at_a_time = ("-n", "2", "--dist=loadfile", "--no-loadscope-reorder")
     failed = []
     for part, options in (
         ("not measures and not alone", two_at_a_time),

@@ -54,6 +54,12 @@ def every_framework() -> list[Any]:
     return [pytest.param(name, marks=pytest.mark.framework(name)) for name in INFOS if name != "numpy"]
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take long, so that at the end no core waits for one of them."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("framework"):
         demand(INFOS[mark.args[0]])

@@ -21,7 +21,7 @@ from bench.registry import Registry
 from bench.runs import HEADER, QUARANTINE, RECORDS, read_run
 from bench.summary import summarise
 
-pytestmark = pytest.mark.measures
+pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 KEYS = {
     "workload", "backend", "mode", "device", "precision", "status", "parity_ok", "samples_per_s",

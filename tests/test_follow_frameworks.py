@@ -15,6 +15,8 @@ from bench.recipes import Recipe
 from bench.specs import Architecture, ConvBlock
 from bench.trainings import Training, keep_figures
 
+pytestmark = pytest.mark.long
+
 LIMIT = 100
 
 

@@ -31,7 +31,7 @@ from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.specs import Cell
 from bench.workloads import find_workload
 
-pytestmark = pytest.mark.measures
+pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKLOADS = (fakes.WORKLOAD,)
 

@@ -13,7 +13,7 @@ from backends.base import TrainingData
 from bench.specs import DatasetInfo, OptimizerSpec
 from bench.workloads import WORKLOADS
 
-pytestmark = pytest.mark.framework("tensorflow")
+pytestmark = [pytest.mark.framework("tensorflow"), pytest.mark.long]
 
 
 def ask(question: str) -> Any:

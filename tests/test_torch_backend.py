@@ -22,7 +22,7 @@ from backends.base import TrainingData
 from bench.initial import initial_params
 from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
 
-pytestmark = pytest.mark.framework("torch")
+pytestmark = [pytest.mark.framework("torch"), pytest.mark.long]
 
 INFO = DatasetInfo(name="noise", image_shape=(12, 8, 3), classes=7)
 BATCH = 10

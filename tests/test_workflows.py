@@ -16,7 +16,7 @@ import pytest
 import yaml
 from commits import ROOT, commit, git, make_repository, set_pace
 
-pytestmark = pytest.mark.measures
+pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FAST = "--device cpu --sample --backend numpy --workload mnist-softmax"
