@@ -35,7 +35,8 @@ from bench.specs import (
 COMPILED = ("compile", "compile-loop", "cuda-graphs")
 EVALUATION_BATCH = 1000
 GATHERED_STEPS = 8
-"""Steps whose images are gathered and scaled together: a call of an operation takes as long as its work."""
+"""Steps whose images are gathered and scaled together: a call of an operation takes as long as its work.
+A multiple of the steps below."""
 LOOP_STEPS = {"compile-loop": 4, "cuda-graphs": 8}
 """Steps to a call, of a program or of a graph; what is left over is trained step by step."""
 NORM_NAMES = {"scale": "weight", "offset": "bias", "mean": "running_mean", "variance": "running_var"}
@@ -87,14 +88,12 @@ class TorchBackend:
         self._optimizer = make(workload.optimizer, trained, matched=workload.matched)
         self._step = self._plain_step
         if self._compiled:
-            # PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, with a
-            # warning at most; `fullgraph` makes that, and a graph break, an error.
             torch.compiler.reset()
-            self._step = torch.compile(self._whole_step, dynamic=False, fullgraph=True)
+            self._step = compiled(self._whole_step)
         if mode == "cuda-graphs":
             self.record_steps(record_cuda_graph)
         elif mode == "compile-loop":
-            self._loop = torch.compile(self._loop_of(self._whole_step), dynamic=False, fullgraph=True)
+            self._loop = compiled(self._loop_of(self._whole_step))
 
     # Training
 
@@ -129,17 +128,17 @@ class TorchBackend:
 
     def _chunks(self, order: np.ndarray) -> Iterator[Tensor]:
         """Train, and yield losses, one or several to a tensor."""
-        for rows in torch.from_numpy(order).to(self._device).split(self.call_steps):
-            if len(rows) == self.call_steps:
-                yield self._loop(*self._pictures(rows))
-            else:
-                yield torch.stack([self._step(images, labels) for images, labels in self._gather(rows)])
+        batch, steps = order.shape[1], self.call_steps
+        for rows in torch.from_numpy(order).to(self._device).split(GATHERED_STEPS):
+            for images, labels in in_parts(self._pictures(rows), steps * batch):
+                if len(labels) == steps * batch:
+                    yield self._loop(images, labels)
+                else:
+                    yield torch.stack([self._step(*one) for one in in_parts((images, labels), batch)])
 
     def _gather(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Return the batches of rows of indices."""
-        images, labels = self._pictures(rows)
-        batch = rows.shape[1]
-        return zip(images.split(batch), labels.split(batch), strict=True)
+        return in_parts(self._pictures(rows), rows.shape[1])
 
     def _pictures(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Return the images and the labels of all rows of indices together."""
@@ -180,8 +179,7 @@ class TorchBackend:
         batch = self._workload.batch_size
 
         def loop(images: Tensor, labels: Tensor) -> Tensor:
-            batches = zip(images.split(batch), labels.split(batch), strict=True)
-            return torch.stack([step(*one) for one in batches])
+            return torch.stack([step(*one) for one in in_parts((images, labels), batch)])
 
         return loop
 
@@ -403,6 +401,24 @@ class BatchNorm(nn.BatchNorm2d):
             self.running_mean.copy_(mean)
             self.running_var.copy_(biased)
         return normal
+
+
+def compiled(step: Step) -> Step:
+    """Return a step as one program; the programs of the process's former networks must be forgotten.
+
+    PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, with a warning at
+    most; `fullgraph` makes that, and a graph break, an error. A call looks over the tensors and constants
+    that the program was compiled for, but not over the modules: none of them changes, and a step of softmax
+    regression would spend some percent on it.
+    """
+    options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    return torch.compile(step, dynamic=False, fullgraph=True, options=options)
+
+
+def in_parts(pictures: tuple[Tensor, Tensor], size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return images and labels, so many at a time; the last are what is left."""
+    images, labels = pictures
+    return zip(images.split(size), labels.split(size), strict=True)
 
 
 def scale(images: Tensor) -> Tensor:

@@ -145,10 +145,45 @@ def torch_images(given: Given) -> Mapping[str, Train]:
     }
 
 
+def torch_scaling(given: Given) -> Mapping[str, Train]:
+    """Where the bytes of images become numbers from 0 to 1, with four compiled steps to a call."""
+    import torch
+    import torch_loops as loops
+
+    def scaled(params: loops.Params, rate: float, pictures: loops.Pictures, *, where: str) -> Train:
+        step, parameters = loops.whole_step(params, rate, pictures)
+        x, y = pictures
+
+        def four(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+            if where == "in the program":
+                images = images.float() / 255
+            batches = zip(images.chunk(4), labels.chunk(4), strict=True)
+            return torch.stack([step(parameters, *batch) for batch in batches])
+
+        program = torch.compile(four, dynamic=False, fullgraph=True)
+
+        def train(order: np.ndarray) -> np.ndarray:
+            losses = []
+            for rows in torch.from_numpy(order).flatten().split(4 * order.shape[1]):
+                images = x.index_select(0, rows)
+                if where == "before it":
+                    images = images.float().div_(255)
+                losses.append(program(images, y.index_select(0, rows)))
+            return torch.cat(losses).numpy()
+
+        return train
+
+    kept = loops.on_device(given.images, given.labels)
+    as_bytes = (torch.from_numpy(given.images).permute(0, 3, 1, 2), kept[1])
+    pictures = {"in the program": as_bytes, "before it": as_bytes, "once for all": kept}
+    return {where: given.made(partial(scaled, where=where), these) for where, these in pictures.items()}
+
+
 QUESTIONS: Mapping[str, Callable[[Given], Mapping[str, Train]]] = {
     question.__name__.replace("_", "-"): question
     for question in (
         jax_unrolled, jax_layout, tensorflow_unrolled, tensorflow_indices, tensorflow_images, torch_images,
+        torch_scaling,
     )
 }  # fmt: skip
 
