@@ -305,6 +305,16 @@ def compiled_updates_do_what_torch_optims_own_do() -> None:
         np.testing.assert_allclose(losses["compile"], losses["eager"], rtol=1e-5, err_msg=name)
 
 
+def a_network_of_the_same_shapes_has_a_program_of_its_own() -> None:
+    """Modules are not looked over at a call, so what was compiled for another network must be forgotten."""
+    for pool in (5, 6):  # of 12 by 8 pixels either leaves 2 by 1
+        architecture = Architecture(convs=(ConvBlock(filters=2, kernel=1, pool=pool),))
+        eager, compiled = (
+            make(mode, architecture, "sgd").train_steps(order(3)) for mode in ("eager", "compile")
+        )
+        np.testing.assert_allclose(compiled, eager, rtol=1e-5, err_msg=f"pool {pool}")
+
+
 def a_state_of_a_default_optimizer_can_be_taken_up() -> None:
     for mode, name in [*(("eager", name) for name in RATES), ("compile", "adam")]:
         backend = make(mode, optimizer=name, matched=False)
@@ -349,6 +359,7 @@ CHECKS = {
         initialising_resets_the_optimizer,
         the_optimizers_are_torch_optims_own,
         compiled_updates_do_what_torch_optims_own_do,
+        a_network_of_the_same_shapes_has_a_program_of_its_own,
         a_state_of_a_default_optimizer_can_be_taken_up,
         the_order_is_that_of_a_random_sampler,
     )
