@@ -99,7 +99,7 @@ class Foreach:
         if spec.decay_rate != 1.0:
             rate = rate * spec.decay_rate ** (self._step / spec.decay_steps)
         if self._counts:
-            # Not `add_`: PyTorch 2.13 then compiles a program that takes the count before or after it should.
+            # Not `add_`: what PyTorch 2.13 compiles is then wrong, with Adam's second loss no number.
             self._step += 1
         match spec.name:
             case "momentum":
