@@ -1,5 +1,6 @@
 """Data sets: only proven arrays are ever taken as data, and where none can be had every failure is told."""
 
+import errno
 import functools
 import gzip
 import hashlib
@@ -201,6 +202,31 @@ def test_a_whole_cache_is_used_without_writing_to_it(cache, originals, monkeypat
     datasets.fetch("tiny", cache=cache, source=str(originals))
     monkeypatch.setattr(datasets, "_alone", lambda *_: pytest.fail("a lock was taken"))
     assert datasets.fetch("tiny", cache=cache) == cache / "tiny"
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
+def test_a_cached_array_is_read_anew_from_its_file(cache, originals, monkeypatch):
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    dropped = []
+
+    def advised(file, offset, length, advice):
+        assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)  # the whole file
+        dropped.append(os.fstat(file).st_ino)
+
+    monkeypatch.setattr(os, "posix_fadvise", advised)
+    folder = datasets.fetch("tiny", cache=cache)
+    assert dropped == [(folder / f"{array}.npy").stat().st_ino for array in ARRAYS]
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
+def test_a_cached_array_is_proven_where_the_system_refuses_the_advice(cache, originals, monkeypatch):
+    def refused(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "posix_fadvise", refused)
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    datasets.fetch("tiny", cache=cache)
+    datasets.verify("tiny", cache)
 
 
 @pytest.mark.parametrize("place", ["", "tiny"])
