@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from backends.base import Params, State
 from bench import folders
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.errors import RecordError, UsageError
 from bench.specs import Cell, Workload
 from bench.trainings import CHECKPOINTS

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.flops import StepWork, step_work
 from bench.products import fits
 from bench.records import JobRecord, Peak, RunHeader, StepSplit

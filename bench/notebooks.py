@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bench.bands import Band, Verdict, band, judge
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.durations import duration
 from bench.errors import BenchError
 from bench.figures import Figure

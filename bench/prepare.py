@@ -11,6 +11,7 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench import datasets
+from bench.dataset_specs import DATASETS
 from bench.durations import duration
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.flops import training_flops
@@ -254,7 +255,7 @@ def new_run(
 
 
 def _step_flops(workload: Workload) -> float:
-    info = workload.seen(datasets.DATASETS[workload.dataset].info)
+    info = workload.seen(DATASETS[workload.dataset].info)
     return training_flops(workload.architecture, info, workload.batch_size)
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.checkpoints import find_model, load_model
-from bench.datasets import DATASETS, Dataset
+from bench.dataset_specs import DATASETS
+from bench.datasets import Dataset
 from bench.errors import UsageError, unknown
 from bench.pictures import confusion, data, network, training
 from bench.progress import Display

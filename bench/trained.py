@@ -6,7 +6,7 @@ import numpy.typing as npt
 from backends.numpy_backend import forward, layer_outputs
 from bench.augmentation import seen_images
 from bench.checkpoints import Model
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.progress import Display
 
 _PART = 250

@@ -13,6 +13,7 @@ import msgspec
 from backends.base import TrainingData
 from backends.info import BackendInfo
 from bench import datasets, parity
+from bench.dataset_specs import DATASETS
 from bench.launch import Worker
 from bench.progress import Display
 from bench.protocol import AnyEvent, ParityCase, Verified, VerifyTask
@@ -165,10 +166,10 @@ def parity_data(workload: Workload) -> TrainingData:
 
     Whether two programs compute the same function does not hang on whose pictures they are given.
     """
-    info = datasets.DATASETS[workload.dataset].info
+    info = DATASETS[workload.dataset].info
     name = next(
         name
-        for name, spec in datasets.DATASETS.items()
+        for name, spec in DATASETS.items()
         if spec.sample is not None and spec.info.image_shape == info.image_shape
     )
     sample = datasets.load_sample(name)

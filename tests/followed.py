@@ -11,7 +11,7 @@ import synthetic
 from backends.base import Params
 from bench import folders
 from bench.checkpoints import model_name, save_model
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.figures import Figure
 from bench.recipes import RECIPES, Recipe, figure_steps, find_recipe
 from bench.specs import Workload

@@ -19,7 +19,7 @@ from bench.costs import (
     read_costs,
     roof,
 )
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.flops import step_work
 from bench.records import JobRecord, Peak, StepSplit
 from bench.runs import Run

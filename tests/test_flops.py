@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.flops import step_work, training_flops
 from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic
 from bench.workloads import WORKLOADS

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from bench import datasets
-from bench.datasets import ARRAYS, DATASETS
+from bench.dataset_specs import DATASETS
+from bench.datasets import ARRAYS
 from bench.errors import DataError
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from conftest import INFOS, TESTS, every_framework
 from rich.console import Console
 
 from backends import catalog
-from bench import datasets, parity, verify
+from bench import parity, verify
+from bench.dataset_specs import DATASETS
 from bench.launch import Worker
 from bench.progress import make_display
 from bench.specs import Cell
@@ -87,7 +88,7 @@ def test_the_cases_cover_every_optimizer_at_a_decaying_rate():
 def test_the_images_are_of_the_right_shape_and_the_labels_are_classes(name):
     workload = WORKLOADS[name]
     data = parity_data(workload)
-    assert data.info == datasets.DATASETS[workload.dataset].info
+    assert data.info == DATASETS[workload.dataset].info
     assert data.images.shape[1:] == data.info.image_shape
     assert (data.images.dtype, data.labels.dtype) == (np.uint8, np.uint8)
     assert len(data.images) == len(data.labels) >= max(parity.TEST_IMAGES, parity.STEPS * parity.BATCH)

@@ -5,7 +5,7 @@ import math
 import msgspec
 import pytest
 
-from bench.datasets import DATASETS
+from bench.dataset_specs import DATASETS
 from bench.errors import UsageError
 from bench.workloads import MAIN_WORKLOADS, NOTEBOOKS, WORKLOADS, base_name, find_workload, swept
 
