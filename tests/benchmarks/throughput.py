@@ -2,13 +2,16 @@
 
 pytest-benchmark times the hand-written side; before or after each of its rounds, by turns, the backend trains
 as long, so that whatever slows the machine slows both. What counts is the ratio of the two, whose table is
-printed at the end. The file's name keeps it out of the tests: it takes two hours, and wants the
-machine for itself.
+printed at the end. Two processes of one cell differ by more than the rounds of either let expect: so what
+lies surely below its bound meets once more in a process of its own, and fails where it lies below there too.
+The table has both. The file's name keeps it out of the tests: it takes two hours, and wants the machine for
+itself.
 """
 
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -33,6 +36,7 @@ WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn", "cifar10-cnn")
 BATCHES = (100, 512)
 TURN_S = 0.05
 MOST_ROUNDS, FEWEST_ROUNDS = 80, 24
+MOST_HEATS, FEWEST_HEATS = 12, 3
 DUEL_S = 20.0
 """Of rounds, at most: a step of a large network takes longer than a turn should."""
 EACH_MODE, BEST_MODE = 0.97, 0.98
@@ -57,8 +61,6 @@ class Duel:
     def __init__(self, cell: dict[str, Any], scratch: Path) -> None:
         self.batch: int = cell["batch"]
         self.step_s: dict[tuple[str, str], float] = {}
-        self.rates: dict[tuple[str, str], float] = {}
-        """Samples/s of each side and mode, once they have met."""
         self.call_steps: dict[str, int] = {}
         environment = worker_environment(INFOS[cell["backend"]], "cpu", scratch)
         environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
@@ -80,9 +82,23 @@ class Duel:
         """Let a side train, and return the seconds that it took."""
         return float(self._answer({"train": [side, mode], "steps": steps}))
 
-    def fastest(self, side: str) -> str:
-        """Return the mode in which a side trained fastest, over all rounds: a warm-up is but a second."""
-        return max((rate, mode) for (one, mode), rate in self.rates.items() if one == side)[1]
+    def fastest(self) -> dict[str, str]:
+        """Return the mode in which each side trains fastest.
+
+        All take turns here: what each mode gave against its own loop was measured at another time, and the
+        machine was faster or slower then.
+        """
+        steps = {one: whole_calls(TURN_S / s, self.call_steps[one[1]]) for one, s in self.step_s.items()}
+        heat_s = 2 * sum(steps[one] * s for one, s in self.step_s.items())  # each turn has its lead
+        taken: dict[tuple[str, str], list[float]] = {one: [] for one in steps}
+        for _ in range(max(FEWEST_HEATS, min(MOST_HEATS, int(DUEL_S / heat_s)))):
+            for (side, mode), count in steps.items():
+                taken[side, mode].append(self.train(side, mode, count) / count)
+        middle = {one: statistics.median(seconds) for one, seconds in taken.items()}
+        return {
+            side: min((s, mode) for (one, mode), s in middle.items() if one == side)[1]
+            for side in ("backend", "by hand")
+        }
 
     def close(self) -> None:
         self._process.kill()
@@ -117,6 +133,44 @@ def arena(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[dict[s
     yield duel_of
     if going:
         going[0][1].close()
+
+
+class Match:
+    """A backend and a loop by hand, in a mode each, that take turns; either begins every other round."""
+
+    def __init__(self, duel: Duel, modes: dict[str, str]) -> None:
+        step_s = min(duel.step_s[side, mode] for side, mode in modes.items())
+        self.steps = whole_calls(TURN_S / step_s, max(duel.call_steps[mode] for mode in modes.values()))
+        self.rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(DUEL_S / (2.4 * self.steps * step_s))))
+        self._duel, self._modes = duel, modes
+        self._seconds: dict[str, list[float]] = {side: [] for side in modes}
+
+    def by_hand(self) -> None:
+        self._train("by hand")
+
+    def before(self) -> None:
+        if len(self._seconds["by hand"]) % 2:
+            self._train("backend")
+
+    after = before
+
+    def result(self, cell: str, bound: float) -> Result:
+        batch = self._duel.batch
+        taken = {side: seconds[: self.rounds] for side, seconds in self._seconds.items()}
+        ratio, low, high = ratio_of(np.log(taken["by hand"]) - np.log(taken["backend"]))
+        rates = {side: float(self.steps * batch / np.median(seconds)) for side, seconds in taken.items()}
+        return Result(
+            cell=cell,
+            backend_rate=rates["backend"],
+            hand_rate=rates["by hand"],
+            ratio=ratio,
+            low=low,
+            high=high,
+            bound=bound,
+        )
+
+    def _train(self, side: str) -> None:
+        self._seconds[side].append(self._duel.train(side, self._modes[side], self.steps))
 
 
 class Table:
@@ -180,52 +234,44 @@ def ratio_of(differences: np.ndarray) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize(("cell", "mode"), cells())
 def test_a_backend_is_as_fast_as_a_loop_by_hand(
+    *,
     arena: Callable[[dict[str, Any]], Duel],
     cell: dict[str, Any],
     mode: str,
     benchmark: Any,
     results: list[Result],
+    tmp_path: Path,
 ) -> None:
     duel, bound = arena(cell), BEST_MODE if mode == "best" else EACH_MODE
     name = f"{cell['workload']}-{cell['batch']}-{cell['backend']}-{mode}"
     benchmark.group = name.removesuffix(f"-{mode}")
     if mode == "best":
-        sides = {side: duel.fastest(side) for side in ("backend", "by hand")}
-        name = f"{name} ({sides['backend']}, {sides['by hand']})"
+        modes = duel.fastest()
+        name = f"{name} ({modes['backend']}, {modes['by hand']})"
     else:
         duel.make(mode)
-        sides = dict.fromkeys(("backend", "by hand"), mode)
-    step_s = min(duel.step_s[side, mode] for side, mode in sides.items())
-    steps = whole_calls(TURN_S / step_s, max(duel.call_steps[mode] for mode in sides.values()))
-    rounds = max(FEWEST_ROUNDS, min(MOST_ROUNDS, int(DUEL_S / (2.4 * steps * step_s))))
-    seconds: dict[str, list[float]] = {"backend": [], "by hand": []}
-
-    def train(side: str) -> None:
-        seconds[side].append(duel.train(side, sides[side], steps))
-
-    def before() -> None:
-        if len(seconds["by hand"]) % 2:
-            train("backend")
-
-    def after(_: str) -> None:
-        if len(seconds["by hand"]) % 2:
-            train("backend")
-
-    benchmark.pedantic(train, args=("by hand",), setup=before, teardown=after, rounds=rounds)
-    rows = [np.log(seconds[side][:rounds]) for side in ("by hand", "backend")]
-    ratio, low, high = ratio_of(rows[0] - rows[1])
-    rates = {side: float(steps * duel.batch / np.median(taken)) for side, taken in seconds.items()}
-    if mode != "best":
-        duel.rates |= {(side, mode): rate for side, rate in rates.items()}
-    result = Result(
-        cell=name,
-        backend_rate=rates["backend"],
-        hand_rate=rates["by hand"],
-        ratio=ratio,
-        low=low,
-        high=high,
-        bound=bound,
-    )
+        modes = dict.fromkeys(("backend", "by hand"), mode)
+    match = Match(duel, modes)
+    benchmark.pedantic(match.by_hand, setup=match.before, teardown=match.after, rounds=match.rounds)
+    result = match.result(name, bound)
     results.append(result)
     benchmark.extra_info |= msgspec.structs.asdict(result)
-    assert high >= bound, f"{ratio:.3f} ({low:.3f} to {high:.3f}) of the loop by hand"
+    if result.high < bound:
+        result = once_more(cell, modes, tmp_path).result(f"{name}, again", bound)
+        results.append(result)
+        benchmark.extra_info["again"] = msgspec.structs.asdict(result)
+    found = f"{result.ratio:.3f} ({result.low:.3f} to {result.high:.3f})"
+    assert result.high >= bound, f"{found} of the loop by hand"
+
+
+def once_more(cell: dict[str, Any], modes: dict[str, str], scratch: Path) -> Match:
+    """Let both sides meet in another process, where they alone are."""
+    with contextlib.closing(Duel(cell, scratch)) as duel:
+        for mode in sorted(set(modes.values())):
+            duel.make(mode)
+        match = Match(duel, modes)
+        for _ in range(match.rounds):
+            match.before()
+            match.by_hand()
+            match.after()
+    return match
