@@ -3,7 +3,7 @@
 pytest-benchmark times the hand-written side; before or after each of its rounds, by turns, the backend trains
 as long, so that whatever slows the machine slows both. What counts is the ratio of the two, whose table is
 printed at the end. Two processes of one cell differ by more than the rounds of either let expect: so what
-lies surely below its bound meets once more in a process of its own, and fails where it lies below there too.
+lies below its bound meets once more in a process of its own, and fails where it lies surely below in both.
 The table has both. The file's name keeps it out of the tests: it takes two hours, and wants the machine for
 itself.
 """
@@ -36,9 +36,10 @@ WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn", "cifar10-cnn")
 BATCHES = (100, 512)
 TURN_S = 0.05
 MOST_ROUNDS, FEWEST_ROUNDS = 80, 24
-MOST_HEATS, FEWEST_HEATS = 12, 3
-DUEL_S = 20.0
-"""Of rounds, at most: a step of a large network takes longer than a turn should."""
+MOST_HEATS, FEWEST_HEATS = 20, 3
+"""Turns of every mode and side, by which the best are picked."""
+DUEL_S, HEATS_S = 20.0, 60.0
+"""Of rounds and of heats, at most: a step of a large network takes longer than a turn should."""
 EACH_MODE, BEST_MODE = 0.97, 0.98
 """What the backend must reach of the loop by hand, in any mode, and with its best mode of the best loop."""
 
@@ -91,7 +92,7 @@ class Duel:
         steps = {one: whole_calls(TURN_S / s, self.call_steps[one[1]]) for one, s in self.step_s.items()}
         heat_s = 2 * sum(steps[one] * s for one, s in self.step_s.items())  # each turn has its lead
         taken: dict[tuple[str, str], list[float]] = {one: [] for one in steps}
-        for _ in range(max(FEWEST_HEATS, min(MOST_HEATS, int(DUEL_S / heat_s)))):
+        for _ in range(max(FEWEST_HEATS, min(MOST_HEATS, int(HEATS_S / heat_s)))):
             for (side, mode), count in steps.items():
                 taken[side, mode].append(self.train(side, mode, count) / count)
         middle = {one: statistics.median(seconds) for one, seconds in taken.items()}
@@ -256,12 +257,13 @@ def test_a_backend_is_as_fast_as_a_loop_by_hand(
     result = match.result(name, bound)
     results.append(result)
     benchmark.extra_info |= msgspec.structs.asdict(result)
-    if result.high < bound:
+    surely_below = result.high < bound
+    if result.ratio < bound:
         result = once_more(cell, modes, tmp_path).result(f"{name}, again", bound)
         results.append(result)
         benchmark.extra_info["again"] = msgspec.structs.asdict(result)
     found = f"{result.ratio:.3f} ({result.low:.3f} to {result.high:.3f})"
-    assert result.high >= bound, f"{found} of the loop by hand"
+    assert not surely_below or result.high >= bound, f"{found} of the loop by hand"
 
 
 def once_more(cell: dict[str, Any], modes: dict[str, str], scratch: Path) -> Match:
