@@ -120,6 +120,22 @@ class CountsByTraining(Sound):
         return super().count_flops()
 
 
+class CountsAndKeepsGradients(Sound):
+    """Leaves the gradients that it counted, to which the next step adds its own."""
+
+    kept = False
+
+    def count_flops(self):
+        self.kept = True
+        return super().count_flops()
+
+    def train_steps(self, order):
+        if self.kept:
+            super().train_steps(order)
+        self.kept = False
+        return super().train_steps(order)
+
+
 class PeaksInTeraflops(Sound):
     """Tells its rates in another unit."""
 
@@ -234,6 +250,7 @@ TWINS = [
     (CountsTwice, "operations_are_counted_as_by_hand"),
     (CountsNoBackwardPass, "operations_are_counted_as_by_hand"),
     (CountsByTraining, "operations_are_counted_as_by_hand"),
+    (CountsAndKeepsGradients, "operations_are_counted_as_by_hand"),
     (PeaksInTeraflops, "a_peak_is_measured_beside_training"),
     (PeaksInfinitely, "a_peak_is_measured_beside_training"),
     (PeaksInTensorFloats, "a_peak_is_measured_beside_training"),
