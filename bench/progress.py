@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from bench.durations import duration
 
@@ -70,8 +71,9 @@ class _Bars:
         self._console = console
         self._progress = Progress(
             BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f}%"),
-            TextColumn("{task.description}", markup=False),
-            console=console, transient=True, refresh_per_second=4,
+            # A text that is too long for the line is cut; else Rich lets bars and percents shrink to nothing.
+            TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
+            console=console, transient=True, refresh_per_second=4, expand=True,
         )  # fmt: skip
         self._overall: TaskID = self._progress.add_task("", total=1.0)
         self._job: TaskID = self._progress.add_task("", total=1.0, visible=False)

@@ -1,6 +1,7 @@
 """Where nobody watches, progress is plain lines; where somebody does, bars that no small window breaks."""
 
 import io
+import re
 
 import pytest
 from rich.console import Console
@@ -82,6 +83,21 @@ def test_bars_survive_any_width(width: int) -> None:
     work(display)
     assert "\x1b[" in output.getvalue()
     assert "a line that stays".replace(" ", "") in "".join(output.getvalue().split())[-4000:] or width < 20
+
+
+@pytest.mark.parametrize("width", [40, 80])
+def test_a_text_too_long_for_the_line_leaves_bars_and_percents_whole(width: int) -> None:
+    display, output = watched(width)
+    with display:
+        display.overall("block 3, mnist-cnn", 0.72, 412.0)
+        display.job(
+            "mnist-cnn tensorflow/graph cpu fp32: epoch 0.70 of 1.00, accuracy 96.67%, about 9 s", 0.7
+        )
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue()).replace("\r", "\n").splitlines()
+    bars = [line for line in shown if "% " in line][-2:]
+    assert [line.split()[1] for line in bars] == ["72%", "70%"]
+    assert all(line.startswith("\u2501" * 11) for line in bars)
+    assert all(len(line) <= width for line in bars)
 
 
 @pytest.mark.parametrize("said", [HOSTILE, "[/]", "[", "\x1b]0;title\x07"])

@@ -155,13 +155,13 @@ def _limits(curves: _Curves, workload: WorkloadConvergence) -> tuple[float, floa
 def _draw_target(panel: Axes, target: float) -> None:
     panel.axhline(100 * target, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     panel.annotate(
-        f"target {_target_text(target)}",
-        (0.99, 100 * target),
-        xytext=(0, -3),
+        f"target\n{_target_text(target)}",  # beside the panel, where no curve can cross it
+        (1, 100 * target),
+        xytext=(3, 0),
         xycoords=("axes fraction", "data"),
         textcoords="offset points",
-        ha="right",
-        va="top",
+        ha="left",
+        va="center",
         color=GREY,
     )
 

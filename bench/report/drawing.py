@@ -32,6 +32,10 @@ LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3))
 GREY = "#595959"
 RED = "#B00020"
 UNRANKED_HATCH = "xxxx"
+ON_LINES: Mapping[str, Any] = MappingProxyType(
+    {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}
+)
+"""The box behind a text that lines may cross, so that they do not strike it out."""
 _FONT = "DejaVu Sans"
 _WIDTH_IN = 8.0
 _LONGEST_NAME = 30

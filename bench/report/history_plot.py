@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from bench.history import Entry, Measure, Point
 from bench.report import width_text
-from bench.report.drawing import COLOURS, GREY, RED, label, settings, svg
+from bench.report.drawing import COLOURS, GREY, ON_LINES, RED, label, settings, svg
 from bench.report.history import WORDS, Group, Shown, place_of
 from bench.verdicts import TIMES
 
@@ -184,8 +184,7 @@ def _draw_changes(strip: Axes, one: Shown, positions: dict[str, int], level: flo
             textcoords="offset points",
             va="top",
             color=RED,
-            # A line that rises here must not strike it out.
-            bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.5},
+            bbox=ON_LINES,
         )
     if one.changes:
         edges = [0, *(change.index for change in one.changes), len(points)]

@@ -20,6 +20,7 @@ from bench.report.drawing import (
     GREY,
     HATCHES,
     MARKERS,
+    ON_LINES,
     RED,
     UNRANKED_HATCH,
     Group,
@@ -141,8 +142,7 @@ def _draw_bars(panel: Axes, bars: _Bars, rows: Sequence[CellSummary], summary: S
             textcoords="offset points",
             va="center",
             color="black" if row.ranked else RED,
-            # A wide interval reaches under its own figure, which must stay legible.
-            bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8},
+            bbox=ON_LINES,
         )
     # The room to the right is for what stands at the bars' ends.
     panel.set_xlim(0, (1.75 if all(row.ranked for row in rows) else 2.2) * largest)
