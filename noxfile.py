@@ -77,6 +77,18 @@ def verify(session: nox.Session) -> None:
     session.run(program(environment, "bench"), "verify", "--device", "cpu", *session.posargs, external=True)
 
 
+@nox.session(reuse_venv=True)
+@nox.parametrize("script", sorted(path.stem for path in (ROOT / "tests" / "reproducers").glob("*.py")))
+def reproduce(session: nox.Session, script: str) -> None:
+    """Reproduce a known fault of a framework, in an environment that holds the faulty version.
+
+    A script ends with status 1 where the fault is there, which is what it is for: the session then passes.
+    """
+    path = ROOT / "tests" / "reproducers" / f"{script}.py"
+    session.install(*nox.project.load_toml(path)["dependencies"])
+    session.run("python", str(path), success_codes=[1])
+
+
 @nox.session(python=False)
 def benchmarks(session: nox.Session) -> None:
     """Measure each cell, each mode against a loop by hand, and this program; pytest gets what follows `--`.

@@ -2,8 +2,13 @@
 
 from collections.abc import Iterator
 
-import keras
 import numpy as np
+
+from backends.tensorflow_cuda import load_cusolver, why_no_gpu
+
+load_cusolver()  # before TensorFlow is imported
+
+import keras
 import tensorflow as tf
 
 from backends.base import Params, State, TrainingData
@@ -320,5 +325,10 @@ def shared(array: np.ndarray) -> tf.Tensor:
 def find_device(device: Device) -> str:
     """Return the device asked for; never another one."""
     if device == "gpu" and not tf.config.list_physical_devices("GPU"):
-        raise UnavailableError(f"TensorFlow {tf.__version__} sees no GPU here")
+        if not tf.test.is_built_with_cuda():
+            raise UnavailableError(
+                f"TensorFlow {tf.__version__} sees no GPU here: this build has no CUDA; "
+                "install tensorflow[and-cuda] in its place"
+            )
+        raise UnavailableError(f"TensorFlow {tf.__version__} sees no GPU here; {why_no_gpu()}")
     return f"/{device.upper()}:0"

@@ -157,7 +157,7 @@ def run(
     from bench.report import markdown, terminal
     from bench.run import Runner
     from bench.runs import QUARANTINE, find_run, read_run
-    from bench.summary import summarise
+    from bench.summary import run_warnings, summarise
 
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
@@ -197,6 +197,8 @@ def run(
         )  # fmt: skip
         display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
         display.say(prepare.plan_in_words(current.header))
+        for warning in run_warnings(current.header):
+            display.say(f"WARNING: {warning}")
         try:
             Runner(
                 run=current, preset=chosen, infos=available.infos, pythons=asked.pythons, splits=splits,
@@ -410,6 +412,7 @@ def list_(pythons: tuple[str, ...]) -> None:
 def doctor(pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to see which are really usable."""
     from bench.doctor import examine
+    from bench.known_faults import known_faults
     from bench.machine import capture_environment, nvidia_driver_present
     from bench.registry import find_backends, installed_versions
     from bench.specs import Device
@@ -433,6 +436,8 @@ def doctor(pythons: tuple[str, ...]) -> int:
     for finding in examine(installed, devices, own):
         mark = "usable" if finding.usable else "NOT USABLE"
         click.echo(f"{finding.backend:<11} {finding.device}  {mark}: {finding.said}")
+        for warning in known_faults(found[finding.backend][0], finding.device):
+            click.echo(f"                WARNING: {warning}")
         facts = [f"{key} {value}" for key, value in finding.facts.items() if value is not None]
         if facts := [fact for fact in facts if not fact.startswith(("device", "peak_device"))]:
             click.echo("                " + ", ".join(facts))

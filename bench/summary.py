@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from bench.convergence import cell_convergence, finished
+from bench.known_faults import known_faults
 from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
@@ -130,6 +131,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """The run in a few sentences."""
     titles: Mapping[str, str]
     """A backend's title by its name."""
+    warnings: tuple[str, ...]
+    """Which of the run's frameworks are of a version that is known to compute wrong values."""
 
 
 def summarise(run: Run) -> Summary:
@@ -180,6 +183,18 @@ def summarise(run: Run) -> Summary:
         screenings=screenings,
         answer=answer(standings, verdicts, titles),
         titles=titles,
+        warnings=run_warnings(header),
+    )
+
+
+def run_warnings(header: RunHeader) -> tuple[str, ...]:
+    """Return a warning for every framework of the run whose version is known to compute wrong values."""
+    devices = {cell.backend: cell.device for cell in header.cells}
+    return tuple(
+        f"{backend.title}: {warning}"
+        for backend in header.backends
+        if backend.name in devices
+        for warning in known_faults(backend.versions, devices[backend.name])
     )
 
 

@@ -66,6 +66,7 @@ def text(run: Run, summary: Summary, drawn: frozenset[str]) -> str:
     blocks = [
         f"# {QUESTION}",
         *([f"> **{escape(summary.mark)}**"] if summary.mark else []),
+        *(f"> **Warning.** {escape(warning)}" for warning in summary.warnings),
         f"On {escape(run.header.environment.in_words())}:",
         bullets(summary.answer),
         *_machine(run),

@@ -95,6 +95,8 @@ def _header(run: Run, summary: Summary, console: Console) -> None:
     conditions = conditions_text(run)
     if conditions:
         _print(console, f"Conditions: {conditions}.")
+    for warning in summary.warnings:
+        _print(console, f"WARNING: {warning}", "bold yellow")
 
 
 def _cleaned(table: Table) -> Table:
