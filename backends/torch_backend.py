@@ -20,6 +20,7 @@ from backends.torch_graphs import Record, Recorded, Step, record_cuda_graph
 from backends.torch_instruments import StepClock, counted_flops, measure_peak
 from backends.torch_optimizers import Foreach, TorchOptim
 from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
+from backends.torch_toolchain import require_toolchain
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
 from bench.specs import (
@@ -77,6 +78,8 @@ class TorchBackend:
             self._device, memory_format=torch.channels_last
         )
         self._compiled = mode in COMPILED
+        if self._compiled:
+            require_toolchain(mode, gpu=self._device.type == "cuda")
         # What is compiled for a GPU scales by itself, as part of what reads the images. Compiled for a CPU
         # without AVX-512 it reads bytes slowly: a step of softmax regression took a quarter longer.
         self._program_scales = self._compiled and self._device.type == "cuda"

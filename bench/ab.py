@@ -32,7 +32,7 @@ from bench.ab_records import (
 )
 from bench.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
-from bench.gate import Next, compiles_anew, judge_cell, looks, next_step, trains
+from bench.gate import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
 from bench.jobs import job_record
 from bench.machine import capture_environment, source_state
 from bench.plan import SMALLEST_TRAINING, balanced_order, choose_cells
@@ -388,27 +388,39 @@ class Collector:
         self._ab = msgspec.structs.replace(self._ab, records=(*self._ab.records, record))
 
     def _prove_parity(self) -> None:
-        """Hold every cell of head to the reference; what base computes is no concern of a gate."""
+        """Compare every cell of head with the reference, and where that fails, base too.
+
+        Head is to blame only for what base does right.
+        """
+        self._prove("head", self._header.cells)
+        heads = {cell: last_parity(self._ab, cell, "head") for cell in self._header.cells}
+        failed = [cell for cell, record in heads.items() if record is not None and not record.ok]
+        self._prove("base", failed)
+        for cell in failed:
+            self._display.say(f"  {cell}: {judge_cell(self._ab, cell).why}")
+
+    def _prove(self, name: SideName, wanted: Sequence[Cell]) -> None:
+        """Compare cells of a side with the reference, as far as that was not done before."""
         # What ran out of time or memory may not do so again.
-        proven = {one.parity.cell for one in self._ab.parity if one.parity.ok or one.parity.checks}
-        head = self._sides["head"]
-        workloads = head.described.workloads
-        cells = [
-            cell for cell in self._header.cells if cell not in proven and workloads[cell.workload].matched
-        ]
+        proven = {
+            one.parity.cell
+            for one in self._ab.parity
+            if one.side == name and (one.parity.ok or one.parity.checks)
+        }
+        side = self._sides[name]
+        workloads = side.described.workloads
+        cells = [cell for cell in wanted if cell not in proven and workloads[cell.workload].matched]
         if not cells:
             return
-        self._display.say(f"Parity: {len(cells)} cells of head against the float64 reference")
+        self._display.say(f"Parity: {len(cells)} cells of {name} against the float64 reference")
 
         def note(record: ParityRecord) -> None:
-            self._append(AbParity(side="head", parity=record))
-            if not record.ok:
-                self._display.say(f"  {record.cell}: {judge_cell(self._ab, record.cell).why}")
+            self._append(AbParity(side=name, parity=record))
 
         verify_cells(
             plan_parity(cells, workloads, optimizers=False),
-            {cell.backend: head.info(cell.backend) for cell in cells},
-            head.pythons,
+            {cell.backend: side.info(cell.backend) for cell in cells},
+            side.pythons,
             self._display,
             note,
         )

@@ -262,7 +262,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
             click.echo(msgspec.json.encode(record))
     else:
         render_parity(records, console)
-    if any(record.status in ("ok", "failed", "nan_loss") and not record.ok for record in records):
+    if any(record.lost for record in records):
         return EXIT_MEASURED_FAILURE
     return EXIT_NOT_MEASURED if any(not record.ok for record in records) or available.unavailable else 0
 

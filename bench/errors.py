@@ -36,6 +36,10 @@ class NanLossError(BenchError):
     """Training lost its numbers."""
 
 
+class NotComparableError(BenchError):
+    """What a backend computed is no number, or has another shape than what the reference computed."""
+
+
 class WrongDeviceError(BenchError):
     """A backend ran somewhere else than it was asked to."""
 

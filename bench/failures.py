@@ -2,7 +2,7 @@
 
 import traceback
 
-from bench.errors import BenchError, NanLossError, UnavailableError, WrongDeviceError
+from bench.errors import BenchError, NanLossError, NotComparableError, UnavailableError, WrongDeviceError
 from bench.records import Status
 
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
@@ -14,6 +14,8 @@ def status_of(error: Exception) -> Status:
     match error:
         case NanLossError():
             return "nan_loss"
+        case NotComparableError():
+            return "not_comparable"
         case WrongDeviceError():
             return "wrong_device"
         case UnavailableError():

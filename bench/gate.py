@@ -32,7 +32,7 @@ from bench.measures import (
 )
 from bench.plan import BLOCKS_ANEW
 from bench.records import JobRecord, ParityRecord, Status
-from bench.sides import SIDES
+from bench.sides import SIDES, SideName
 from bench.specs import Cell
 from bench.statistics import (
     EQUIVALENCE_ALPHA,
@@ -309,43 +309,51 @@ def _failures(blocks: Sequence[AbBlock]) -> int:
     return sum(block.head.status not in _NO_FAILURE and block.base.status in _NO_FAILURE for block in blocks)
 
 
-def _broken(ab: Ab, cell: Cell) -> str | None:
-    """Return in words that head computes something else than the reference; None where it does not."""
-    record = _parity(ab, cell)
-    if record is None or record.ok:
-        return None
-    off = [check for check in record.checks if not check.ok]
-    worst = max(off, key=lambda check: check.error / check.tolerance, default=None)
-    if worst is not None:
-        return (
-            f"head does not compute what the reference computes: {worst.kind} off by "
-            f"{worst.error:.1e} at {worst.worst}, {worst.tolerance:.0e} is allowed"
-        )
-    return _not_held(record) if record.status in ("failed", "nan_loss", "crashed") else None
-
-
-def _parity(ab: Ab, cell: Cell) -> ParityRecord | None:
-    """Return how head was held to the reference last."""
-    found = [one.parity for one in ab.parity if one.side == "head" and one.parity.cell == cell]
+def last_parity(ab: Ab, cell: Cell, side: SideName) -> ParityRecord | None:
+    """Return the last comparison of a side's cell with the reference; None if there was none."""
+    found = [one.parity for one in ab.parity if one.side == side and one.parity.cell == cell]
     return found[-1] if found else None
 
 
-def _not_held(record: ParityRecord) -> str:
-    return f"head cannot be held to the reference: {record.status}: {record.error}"
-
-
 def _certain(ab: Ab, cell: Cell) -> tuple[Standing, str] | None:
-    """Return what is said of a cell whatever its figures: head is broken, or not known to be whole."""
-    if broken := _broken(ab, cell):
-        return "regression", broken
+    """Return the verdict on a cell that holds whatever its figures are; None if its figures decide."""
+    head = last_parity(ab, cell, "head")
+    if head is not None and not head.ok:
+        return _unlike_reference(head, last_parity(ab, cell, "base"))
     blocks = ab.blocks_of(cell, "first")
     if _failures(blocks) >= FAILURES:
         failed = next(block.head for block in blocks if block.head.status not in _NO_FAILURE)
         return "regression", f"head fails: {failed.status}: {failed.error}"
-    record = _parity(ab, cell)
-    if record is None:
-        return "undecided", "head was not held to the reference"
-    return None if record.ok else ("undecided", _not_held(record))
+    return None if head is not None else ("undecided", "head was not compared with the reference")
+
+
+def _unlike_reference(head: ParityRecord, base: ParityRecord | None) -> tuple[Standing, str]:
+    """Return the verdict where head does not agree with the reference, or could not be compared with it.
+
+    Head is worse only if base agrees. What fails on both sides, such as a mode without its compiler, is the
+    fault of this machine or of both.
+    """
+    said = f"head {_fault(head)}"
+    if base is None:
+        return "undecided", f"{said}; base was not compared with it"
+    if not base.ok:
+        same = "the same for base" if _fault(base) == _fault(head) else f"base {_fault(base)}"
+        return "undecided", f"{said}; {same}"
+    if head.lost or head.status in ("failed", "crashed"):
+        return "regression", f"{said}; base agrees with it"
+    return "undecided", said
+
+
+def _fault(record: ParityRecord) -> str:
+    """Return in words how a record differs from the reference, or why it was not compared."""
+    off = [check for check in record.checks if not check.ok]
+    worst = max(off, key=lambda check: check.error / check.tolerance, default=None)
+    if worst is not None:
+        return (
+            f"does not compute what the reference computes: {worst.kind} off by {worst.error:.1e} at "
+            f"{worst.worst}, {worst.tolerance:.0e} is allowed"
+        )
+    return f"could not be compared with the reference: {record.status}: {record.error}"
 
 
 def _judged(

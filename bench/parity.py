@@ -22,7 +22,7 @@ import numpy.typing as npt
 from backends.base import Augmenting, Backend, Params, TrainingData
 from backends.numpy_backend import Array, Arrays, NumpyBackend
 from bench.augmentation import Draws, draws_of, seen_images
-from bench.errors import BenchError
+from bench.errors import NotComparableError
 from bench.initial import initial_params
 from bench.order import BatchOrder
 from bench.records import ParityCheck
@@ -91,10 +91,6 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _PARAMETER_FIELDS = ("gradients", "after_one", "after_all")
-
-
-class NotComparableError(BenchError):
-    """What a backend computed cannot even be compared with what the reference computed."""
 
 
 BackendFactory = Callable[[Workload, TrainingData], Backend]

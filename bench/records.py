@@ -21,6 +21,7 @@ Status: TypeAlias = Literal[
     "timeout",
     "out_of_memory",
     "nan_loss",
+    "not_comparable",  # what it computed is no number, or has another shape than the reference's
     "wrong_device",  # it ran somewhere else than asked
     "unavailable",  # the framework, the device or the precision is not to be had here
     "not_measured",  # the budget was spent first
@@ -239,6 +240,11 @@ class ParityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="parity", tag_
     @property
     def ok(self) -> bool:
         return self.status == "ok" and bool(self.checks) and all(check.ok for check in self.checks)
+
+    @property
+    def lost(self) -> bool:
+        """Whether values were compared and differ. An exception, a crash or a timeout compares nothing."""
+        return not self.ok and (bool(self.checks) or self.status in ("nan_loss", "not_comparable"))
 
 
 class UnmeasuredRecord(msgspec.Struct, frozen=True, kw_only=True, tag="unmeasured", tag_field="record"):

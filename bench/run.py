@@ -167,7 +167,8 @@ class Runner:
                 f"{check.kind} off by {check.error:.1e} at {check.worst}, allowed {check.tolerance:.0e}"
                 for check in worst
             )
-            self._display.say(f"  parity lost: {record.cell}: {why}")
+            what = "parity lost" if record.lost else "parity not verified"
+            self._display.say(f"  {what}: {record.cell}: {why}")
 
     # Blocks
 

@@ -34,6 +34,7 @@ STATUS_WORDS: Mapping[Status, str] = MappingProxyType(
         "timeout": "timed out",
         "out_of_memory": "out of memory",
         "nan_loss": "loss not a number",
+        "not_comparable": "not comparable",
         "wrong_device": "ran on another device",
         "unavailable": "not available here",
         "not_measured": "not measured",
@@ -416,7 +417,8 @@ def _parity_reasons(found: _Evidence, parity_ok: bool | None) -> list[str]:
     """Return why a cell cannot be said to do the same work as the reference; nothing if it does."""
     said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
     if parity_ok is False:
-        return [f"not comparable: {said[0] if said else _worst_check(found.parity)}"]
+        lost = next(check for check in found.parity if check.lost)
+        return [f"not comparable: {lost.error or _worst_check(found.parity)}"]
     if parity_ok is None and (found.jobs or found.parity):
         return [": ".join(["parity not verified", *said[:1]])]
     return []
@@ -453,13 +455,8 @@ def _said(status: Status, error: str | None) -> str:
 
 
 def _parity_ok(records: Sequence[ParityRecord]) -> bool | None:
-    """Return whether every optimizer's check passed; None where none was done to the end.
-
-    A backend that raises, or computes what is no number, has failed its check.
-    """
-    if any(
-        record.status in ("failed", "nan_loss") or (record.checks and not record.ok) for record in records
-    ):
+    """Return whether every optimizer's values agree with the reference; None if some were not compared."""
+    if any(record.lost for record in records):
         return False
     return True if records and all(record.ok for record in records) else None
 

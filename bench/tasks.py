@@ -13,7 +13,7 @@ from backends.base import Backend, Instrumented, OwnDefaults, TrainingData
 from bench import datasets, parity
 from bench.augmentation import seen_images
 from bench.energy import Meter
-from bench.errors import UnavailableError
+from bench.errors import NotComparableError, UnavailableError
 from bench.failures import in_a_line, print_if_unforeseen, status_of
 from bench.gpu import GpuMonitor
 from bench.initial import initial_params
@@ -252,6 +252,6 @@ def probe(task: ProbeTask, backend_class: type[Backend], emit: Emit) -> None:
     backend.load_params(parity.start_params(workload, data))
     error = parity.relative_error(backend.predict(parity.evaluated_images(workload, data)), trace.logits)
     if not np.isfinite(error):
-        raise parity.NotComparableError("its logits are not finite, or not of the reference's shape")
+        raise NotComparableError("its logits are not finite, or not of the reference's shape")
     emit(Probed(error=error))
     emit(Described(facts=backend.describe()))

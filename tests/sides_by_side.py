@@ -9,7 +9,7 @@ from synthetic import make_cell, make_conditions, make_header, make_job, make_pa
 
 from bench.ab_records import Ab, AbBlock, AbHeader, AbParity, AbRecord, Series
 from bench.records import BackendHere, JobRecord, ParityCheck, Status, Window
-from bench.sides import SideHere
+from bench.sides import SideHere, SideName
 from bench.specs import Cell
 from bench.workloads import find_workload
 
@@ -100,8 +100,14 @@ def _job(
     return msgspec.structs.replace(job, windows=windows if status == "ok" else ())
 
 
-def proven(check: ParityCheck | None = None, *, cell: Cell = CELL) -> AbParity:
+def proven(check: ParityCheck | None = None, *, cell: Cell = CELL, side: SideName = "head") -> AbParity:
     record = make_parity(cell)
     if check is not None:
         record = msgspec.structs.replace(record, checks=(check,))
-    return AbParity(side="head", parity=record)
+    return AbParity(side=side, parity=record)
+
+
+def unproven(status: Status, error: str, *, side: SideName = "head", cell: Cell = CELL) -> AbParity:
+    """Return that nothing was compared with the reference, and why."""
+    record = msgspec.structs.replace(make_parity(cell), status=status, error=error, checks=())
+    return AbParity(side=side, parity=record)

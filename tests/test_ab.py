@@ -11,7 +11,7 @@ import pytest
 from commits import commit, make_repository, set_pace
 from conftest import undisturbed
 from rich.console import Console
-from sides_by_side import CELL, make_ab, make_block, make_side, proven
+from sides_by_side import CELL, make_ab, make_block, make_side, proven, unproven
 
 from bench import ab, environments
 from bench.ab import Asking, Collector, Folders
@@ -20,6 +20,7 @@ from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import judge_all
 from bench.progress import make_display
 from bench.protocol import VERSION
+from bench.records import ParityCheck
 from bench.registry import Registry, find_backends
 from bench.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.workloads import find_workload
@@ -191,13 +192,27 @@ def test_a_block_waits_for_a_quiet_machine_and_not_for_ever(tmp_path, monkeypatc
 
 @pytest.mark.parametrize(("status", "again"), [("timeout", True), ("out_of_memory", True), ("ok", False)])
 def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path, monkeypatch):
-    held = proven()
-    if status != "ok":
-        parity = msgspec.structs.replace(held.parity, status=status, error="it is gone", checks=())
-        held = msgspec.structs.replace(held, parity=parity)
-    made, _, _ = collector(tmp_path, [held])
+    held = proven() if status == "ok" else unproven(status, "it is gone")
+    made, tried = proving(tmp_path, monkeypatch, [held])
+    made._prove_parity()
+    assert tried == ([("head", [CELL]), ("base", [CELL])] if again else [])
+
+
+@pytest.mark.parametrize("off", [False, True])
+def test_base_is_compared_with_the_reference_where_head_fails(off, tmp_path, monkeypatch):
+    wrong = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits")
+    made, tried = proving(tmp_path, monkeypatch, [proven(wrong if off else None)])
+    made._prove_parity()
+    assert tried == ([("base", [CELL])] if off else [])
+
+
+def proving(tmp_path, monkeypatch, records):
+    """Return a collector that compares nothing, and the sides and cells that it would have compared."""
+    made, _, _ = collector(tmp_path, records)
     tried = []
-    monkeypatch.setattr(ab, "verify_cells", lambda cases, *_: tried.append(cases))
+    monkeypatch.setattr(
+        ab, "verify_cells", lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells))
+    )
     monkeypatch.setattr(ab, "plan_parity", lambda cells, *_, **__: cells)
     info = find_backends().find("torch")
     described = Description(
@@ -206,9 +221,11 @@ def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path,
         workloads={CELL.workload: find_workload(CELL.workload)},
         protocol=VERSION,
     )
-    made._sides = {"head": side("head", described)}
-    made._prove_parity()
-    assert tried == ([[CELL]] if again else [])
+    made._sides = {
+        name: msgspec.structs.replace(side(name, described), pythons={"torch": Path(name)})
+        for name in ("base", "head")
+    }
+    return made, tried
 
 
 def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_path):

@@ -224,6 +224,28 @@ def test_lost_parity_is_a_measured_failure(call: Call, monkeypatch: pytest.Monke
     assert "parity lost: mnist-softmax wrong/only" in said.out
 
 
+def test_an_exception_while_parity_is_proven_is_no_measured_failure(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, [fakes.STEADY, fakes.RAISES])
+    said = call("run", *SMALL)
+    assert said.status == 3, said
+    assert "parity not verified: mnist-softmax raises/only" in said.out
+    assert "parity lost" not in said.out
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "word"), [("Raises", 3, "not compared"), ("NanLogits", 1, "FAILS")]
+)
+def test_verify_tells_a_wrong_value_from_one_that_was_never_computed(
+    target: str, status: int, word: str, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, [fakes.info("odd", f"fakes:{target}")])
+    said = call("verify", "--workload", "mnist-softmax")
+    assert said.status == status, said
+    assert word in said.out
+
+
 def test_a_crash_is_something_not_measured_and_does_not_stop_the_rest(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven
+from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven, unproven
 
 from bench.gate import compiles_anew, judge_all, judge_cell, next_step, trains
 from bench.records import ParityCheck
@@ -179,13 +179,10 @@ def test_what_was_lost_is_told_with_its_cause():
 
 
 def test_a_parity_that_ran_out_of_time_is_told_and_a_later_one_counts():
-    held = proven()
-    late = msgspec.structs.replace(
-        held, parity=msgspec.structs.replace(held.parity, status="timeout", error="after 300 s", checks=())
-    )
+    late = unproven("timeout", "after 300 s")
     judged = judge_cell(make_ab([late, *series(0.0)]), CELL)
     assert judged.standing == "undecided"
-    assert judged.why == "head cannot be held to the reference: timeout: after 300 s"
+    assert judged.why.startswith("head could not be compared with the reference: timeout: after 300 s")
     assert next_step(make_ab([late]), CELL) is None
     assert judge_cell(make_ab([late, *series(0.0), proven()]), CELL).standing == "fine"
 
@@ -200,11 +197,48 @@ def test_noise_asks_for_more_blocks_up_to_the_most_and_then_stays_undecided():
 
 def test_a_head_that_computes_something_else_fails_however_fast_it_is():
     off = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits")
-    ab = make_ab([proven(off), *series(0.3)])
+    ab = make_ab([proven(off), proven(side="base"), *series(0.3)])
     judged = judge_cell(ab, CELL)
     assert judged.standing == "regression"
-    assert "does not compute what the reference computes" in judged.why
+    assert "head does not compute what the reference computes" in judged.why
+    assert judged.why.endswith("; base agrees with it")
     assert next_step(ab, CELL) is None
+
+
+OFF = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits")
+NO_COMPILER = "mode compile needs a C++ compiler"
+
+
+@pytest.mark.parametrize(
+    ("head", "base", "standing", "words"),
+    [
+        # What base does right and head does not is head's fault, be it a wrong value or an exception.
+        (proven(OFF), proven(side="base"), "regression", "base agrees with it"),
+        (unproven("failed", "ValueError"), proven(side="base"), "regression", "failed: ValueError"),
+        (unproven("crashed", "SIGSEGV"), proven(side="base"), "regression", "crashed: SIGSEGV"),
+        (unproven("not_comparable", "not finite"), proven(side="base"), "regression", "not finite"),
+        # What neither does is not; the cause is told.
+        (
+            unproven("unavailable", NO_COMPILER), unproven("unavailable", NO_COMPILER, side="base"),
+            "undecided", f"unavailable: {NO_COMPILER}; the same for base",
+        ),
+        (
+            unproven("failed", NO_COMPILER), unproven("failed", NO_COMPILER, side="base"),
+            "undecided", f"failed: {NO_COMPILER}; the same for base",
+        ),
+        (proven(OFF), proven(OFF, side="base"), "undecided", "the same for base"),
+        (proven(OFF), unproven("failed", "OSError", side="base"), "undecided", "base could not be compared"),
+        # Nothing is known of base, or head had no chance.
+        (proven(OFF), None, "undecided", "base was not compared with it"),
+        (unproven("timeout", "300 s"), proven(side="base"), "undecided", "timeout: 300 s"),
+    ],
+)  # fmt: skip
+def test_head_is_to_blame_only_for_what_base_does_right(head, base, standing, words):
+    records = [head, *([] if base is None else [base]), *series(0.3)]
+    judged = judge_cell(make_ab(records), CELL)
+    assert judged.standing == standing, judged.why
+    assert words in judged.why
+    assert next_step(make_ab(records), CELL) is None
 
 
 def test_a_head_that_was_not_held_to_the_reference_does_not_pass():

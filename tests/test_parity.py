@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as arrays
 
 from backends.numpy_backend import NumpyBackend
 from bench import datasets, parity
-from bench.parity import NotComparableError, relative_error
+from bench.errors import NotComparableError
+from bench.parity import relative_error
 from bench.specs import Architecture, ConvBlock, OptimizerSpec
 from bench.verify import parity_data
 from bench.workloads import WORKLOADS

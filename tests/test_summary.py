@@ -83,9 +83,14 @@ def test_a_record_of_a_cell_that_was_not_planned_is_shown():
         ),
         ([make_parity(TORCH, error=3e-3)], False, "not comparable: gradient is off by 3.0e-03"),
         (
-            [make_parity(TORCH, status="failed", said="logits: not finite", checked=False)],
+            [make_parity(TORCH, status="not_comparable", said="logits: not finite", checked=False)],
             False,
-            "not comparable: failed: logits: not finite",
+            "not comparable: logits: not finite",
+        ),
+        (  # an exception compares nothing
+            [make_parity(TORCH, status="failed", said="no C++ compiler", checked=False)],
+            None,
+            "parity not verified: failed: no C++ compiler",
         ),
         (
             [make_parity(TORCH), msgspec.structs.replace(make_parity(TORCH, error=1), optimizer="adam")],

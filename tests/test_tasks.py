@@ -8,6 +8,7 @@ import fakes
 import pytest
 
 from bench import datasets, parity, tasks, verify, worker
+from bench.errors import NotComparableError
 from bench.protocol import (
     AnyCommand,
     AnyEvent,
@@ -306,7 +307,7 @@ def test_a_wrong_backend_is_found_out(trace: Path) -> None:
     ("target", "status", "said"),
     [
         ("Elsewhere", "wrong_device", "it runs on gpu"),
-        ("NanLogits", "failed", "not finite"),
+        ("NanLogits", "not_comparable", "not finite"),
         ("OutOfMemory", "out_of_memory", "no room"),
     ],
 )
@@ -338,7 +339,7 @@ def test_the_probe_tells_how_far_off_the_logits_are(trace: Path) -> None:
 
 def test_a_probe_of_logits_that_are_no_numbers_fails(trace: Path) -> None:
     task = ProbeTask(backend=fakes.info("fake", "fakes:NanLogits"), case=case_of(trace))
-    with pytest.raises(parity.NotComparableError, match="not finite"):
+    with pytest.raises(NotComparableError, match="not finite"):
         worker.do(task, iter(()), lambda event: None)
 
 

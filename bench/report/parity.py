@@ -45,7 +45,7 @@ def render_parity(records: Sequence[ParityRecord], console: Console) -> None:
         table.add_row("allowed", *(allowed.get(kind, "") for kind in _KINDS), "", style="dim")
         for record in rows:
             found: dict[str, Text] = {check.kind: _error(check) for check in record.checks}
-            verdict = Text("ok", "green") if record.ok else Text("FAILS", "bold red")
+            verdict = _verdict(record)
             table.add_row(Text(clean(_row(record))), *(found.get(kind, "") for kind in _KINDS), verdict)
         console.print(table)
         console.print()
@@ -59,6 +59,16 @@ def render_parity(records: Sequence[ParityRecord], console: Console) -> None:
         why = record.error or "; ".join(f"{check.kind} at {check.worst}" for check in worst) or record.status
         console.print(Text(clean(f"{record.cell} {record.optimizer}: {why}")), soft_wrap=True)
     console.print(Text(f"{len(records) - len(failed)} of {len(records)} rows are within their tolerance."))
+    uncompared = sum(not record.lost for record in failed)
+    if uncompared:
+        were = "row was" if uncompared == 1 else "rows were"
+        console.print(Text(f"{uncompared} {were} not compared, for the reason given above."))
+
+
+def _verdict(record: ParityRecord) -> Text:
+    if record.ok:
+        return Text("ok", "green")
+    return Text("FAILS", "bold red") if record.lost else Text("not compared", "yellow")
 
 
 def _table(record: ParityRecord) -> tuple[str, str, str, str]:
