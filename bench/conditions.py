@@ -14,7 +14,7 @@ import numpy.typing as npt
 import psutil
 
 from bench.gpu import read_gpu
-from bench.machine import cpu_groups, read_text, usable_cpus
+from bench.machine import cpu_groups, granted_cpus, read_text, usable_cpus
 from bench.records import Conditions
 
 _PROC = Path("/proc")
@@ -88,18 +88,14 @@ class Watch:
         self.round()
         before, after = self._before, _read_counters(own_pids)
         seconds = after.seconds - before.seconds
-        cpus = usable_cpus()
-        # Where a quota grants less than the CPUs we may run on, as in many containers on a large server, the
-        # work of others on those CPUs need not be in our way; where it is, it shows as pressure.
-        alone = cpus == len(_allowed_cpus())
         own_ticks = after.own_ticks - before.own_ticks
         return Conditions(
             seconds=seconds,
             steal_share=steal_share(before.cpu, after.cpu),
             round_steal=tuple(self._round_steal),
-            throttled_share=throttled_share(before.throttled_s, after.throttled_s, seconds * cpus),
+            throttled_share=throttled_share(before.throttled_s, after.throttled_s, seconds * usable_cpus()),
             pressure_share=share_of(before.waited_s, after.waited_s, seconds),
-            foreign_share=foreign_share(before.cpu, after.cpu, own_ticks) if alone else None,
+            foreign_share=foreign_share(before.cpu, after.cpu, own_ticks, granted_share()),
             load_average=self._load_average,
             canary_s=tuple(self._canary_s),
             gpu_before=self._gpu_before,
@@ -152,18 +148,29 @@ def steal_share(before: CpuTimes | None, after: CpuTimes | None) -> float | None
     return stolen / total
 
 
-def foreign_share(before: CpuTimes | None, after: CpuTimes | None, own_ticks: int) -> float | None:
-    """Return the share of all CPU time between two readings that others than this run used, from 0 to 1.
+def granted_share() -> float:
+    """Return the share of the time of all CPUs we may run on that a quota lets us use; 1 without a quota."""
+    allowed = len(_allowed_cpus())
+    return min(1.0, granted_cpus() / allowed) if allowed else 1.0
 
-    `own_ticks` is what this run used between them.
+
+def foreign_share(
+    before: CpuTimes | None, after: CpuTimes | None, own_ticks: int, granted: float = 1.0
+) -> float | None:
+    """Return the share of the CPU time granted to this run that others used between two readings.
+
+    It is from 0 to 1. `own_ticks` is what this run used between them, and `granted` the share of all CPU time
+    that its quota grants. What others use of the time that is not granted is not in the way: with a quota of
+    2 of 64 CPUs, 62 CPUs are theirs.
     """
     if before is None or after is None:
         return None
     busy, total = after.busy - before.busy, after.total - before.total
-    if total <= 0 or not 0 <= busy <= total:
+    if total <= 0 or not 0 <= busy <= total or not 0 < granted <= 1:
         return None
     # The kernel counts a CPU's time by ticks and a process's exactly, so the difference may fall below zero.
-    return max(0, busy - own_ticks) / total
+    foreign = busy - own_ticks
+    return min(1.0, max(0.0, foreign - (1 - granted) * total) / (granted * total))
 
 
 def parse_process(text: str) -> ProcessTimes | None:

@@ -157,14 +157,19 @@ def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may keep busy: by its affinity, and by its container's quota.
+    """Return how many CPUs this process may keep busy, at least 1.
 
-    A quota is rounded down, to 1 at least, since a thread too many is throttled along with all the others.
+    A quota is rounded down, since a thread too many is throttled along with all the others.
     """
+    return max(1, int(granted_cpus()))
+
+
+def granted_cpus() -> float:
+    """Return how many CPUs' worth of time this process may use, by its affinity and its container's quota."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = cgroup_cpu_quota(read_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
-    return allowed if quota is None else max(1, min(allowed, int(quota)))
+    return allowed if quota is None else min(allowed, quota)
 
 
 def cgroup_cpu_quota(memberships: str, mount: Path) -> float | None:

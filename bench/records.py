@@ -189,7 +189,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     pressure_share: float | None
     """Of the time, that some task waited for a CPU (pressure stall information)."""
     foreign_share: float | None
-    """CPU time used by processes that are not of this run."""
+    """CPU time used by processes that are not of this run; under a quota, beyond what it leaves to them."""
     load_average: float
     """Of the last minute, when the turns began."""
     canary_s: tuple[float, ...]

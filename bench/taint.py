@@ -42,6 +42,9 @@ SLOWDOWNS: Mapping[str, str] = MappingProxyType(
 
 _UNMEASURED = 2.0
 """Severity of what is there or not, as of something that is twice its threshold."""
+_LEAST = 1.0
+"""Severity of what has no value: a block that was certainly disturbed is dropped before it."""
+_UNKNOWN_FOREIGN = "this system does not tell how much CPU time other programs used"
 
 
 class Flag(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +54,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     """With the value and the threshold."""
     severity: float
     """The value over its threshold."""
+    measured: bool = True
+    """Whether there is a value. False where the system did not tell, so that nothing can be ruled out."""
 
 
 class Screening(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +67,8 @@ class Screening(msgspec.Struct, frozen=True, kw_only=True):
     """By the number of each disturbed block, why, in words."""
     dropped: frozenset[int]
     """Those of them that no figure is made of."""
+    unmeasured: frozenset[int] = frozenset()
+    """Those of which it is not known whether they were disturbed, as a check had no value."""
 
     @property
     def staying(self) -> tuple[int, ...]:
@@ -70,7 +77,10 @@ class Screening(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def disturbed(self) -> bool:
-        """Whether more than half of the blocks that are kept were disturbed: then nothing is claimed."""
+        """Whether more than half of the blocks that are kept were, or may have been, disturbed.
+
+        Then nothing is claimed.
+        """
         return 2 * len(self.staying) > self.blocks - len(self.dropped)
 
 
@@ -103,6 +113,9 @@ def _screen(flagged: Mapping[int, tuple[Flag, ...]], min_blocks: int) -> Screeni
         blocks=len(flagged),
         tainted={block: tuple(flag.words for flag in flagged[block]) for block in sorted(severities)},
         dropped=frozenset(worst[:most]),
+        unmeasured=frozenset(
+            block for block, found in flagged.items() if found and not any(flag.measured for flag in found)
+        ),
     )
 
 
@@ -139,7 +152,8 @@ def run_canary(blocks: Sequence[BlockRecord]) -> float | None:
 def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag, ...]:
     """Return what disturbed a block, each with its value, its threshold and how bad it is.
 
-    `run_canary_s` is what `run_canary` gives for the run. What the system does not tell disturbs nothing.
+    `run_canary_s` is what `run_canary` gives for the run. Where the system does not tell what other programs
+    used, that is a flag as well: nothing can be claimed of a block in which they may have used anything.
     """
     found = _steal_flags(conditions)
     found += [
@@ -154,6 +168,8 @@ def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag
         )
         if share is not None and share > most
     ]
+    if conditions.foreign_share is None:
+        found.append(Flag(words=_UNKNOWN_FOREIGN, severity=_LEAST, measured=False))
     if conditions.canary_s and run_canary_s:
         ratio = float(np.median(conditions.canary_s)) / run_canary_s
         if ratio > MOST_CANARY:

@@ -326,6 +326,12 @@ def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
 
 def _disturbed_sentence(workload: str, screening: Screening) -> str:
     kept = screening.blocks - len(screening.dropped)
+    if screening.unmeasured.issuperset(screening.staying):
+        why = screening.tainted[screening.staying[0]][0]
+        return (
+            f"Nothing is claimed about {workload}: {why}, so nothing rules out that they disturbed "
+            f"{len(screening.staying)} of its {kept} blocks. Run it where /proc/stat can be read."
+        )
     why = listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
     return (
         f"Nothing is claimed about {workload}: something else disturbed {len(screening.staying)} of its "

@@ -107,6 +107,36 @@ def test_shares_of_cpu_time(
     assert conditions.foreign_share(before, after, own) == foreign
 
 
+@pytest.mark.parametrize(
+    ("cpus", "quota", "others", "expected"),
+    [
+        (64, 2.0, 60.0, 0.0),  # a large server: the others leave more than the quota
+        (64, 2.0, 63.0, 0.5),  # they leave one CPU of the two that are granted
+        (2, 1.9, 1.0, 0.9 / 1.9),
+        (2, 2.0, 1.0, 0.5),
+    ],
+)
+def test_under_a_quota_others_are_in_the_way_where_they_leave_less_than_it_grants(
+    cpus: int, quota: float, others: float, expected: float
+) -> None:
+    own = round(100 * min(quota, cpus - others))
+    before, after = times(0, 0, 0), times(own + round(100 * others), 0, 100 * cpus)
+    assert conditions.foreign_share(before, after, own, quota / cpus) == pytest.approx(expected)
+
+
+@given(st.integers(1, 64), st.floats(0.1, 1), st.floats(0, 1), st.floats(0, 1))
+def test_a_share_stays_a_share_and_a_quota_never_makes_others_count_for_more_than_all_they_used(
+    cpus: int, granted: float, busy_share: float, own_share: float
+) -> None:
+    total = 1000 * cpus
+    busy = int(busy_share * total)
+    own = int(own_share * busy)
+    share = conditions.foreign_share(times(0, 0, 0), times(busy, 0, total), own, granted)
+    assert share is not None
+    assert 0 <= share <= 1
+    assert share * granted * total <= busy - own + 1e-6
+
+
 def test_a_process_whose_name_misleads() -> None:
     assert conditions.parse_process(PROCESS) == ProcessTimes(session=4242, ticks=160)
 
@@ -312,15 +342,20 @@ def tell(folder: Path, *, stat: str, throttled_us: int, waited_us: int) -> None:
         path.write_text(text)
 
 
-@pytest.mark.parametrize(("usable", "foreign_share"), [(2, 0.15), (1, None)], ids=["no quota", "a quota"])
+@pytest.mark.parametrize(
+    ("granted", "usable", "foreign_share"),
+    [(2.0, 2, 300 / 2000), (1.9, 1, 200 / 1900), (1.5, 1, 0.0)],
+    ids=["no quota", "a quota of nearly all", "a quota that leaves enough to others"],
+)
 def test_a_watch_says_what_each_counter_said(
-    usable: int, foreign_share: float | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    granted: float, usable: int, foreign_share: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Ten seconds of two CPUs, 2000 ticks: 800 idle, 200 stolen, 1000 busy, 700 of these our own."""
     monkeypatch.setattr(conditions, "_PROC", tmp_path)
     monkeypatch.setattr(conditions, "_CGROUPS", tmp_path)
     monkeypatch.setattr(conditions, "_allowed_cpus", lambda: {0, 2})
     monkeypatch.setattr(conditions, "usable_cpus", lambda: usable)
+    monkeypatch.setattr(conditions, "granted_cpus", lambda: granted)
     clock, own = iter([100.0, 110.0]), iter([50, 750])
     monkeypatch.setattr(conditions.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(conditions, "read_own_ticks", lambda pids: next(own))
@@ -332,7 +367,7 @@ def test_a_watch_says_what_each_counter_said(
     tell(tmp_path, stat=stat, throttled_us=1_000_000, waited_us=5_000_007)
     seen = watch.finish(())
     assert (seen.seconds, seen.steal_share, seen.pressure_share) == (10.0, 0.1, 0.5)
-    assert seen.foreign_share == foreign_share
+    assert seen.foreign_share == pytest.approx(foreign_share)
     assert seen.throttled_share == 0.1 / usable
 
 

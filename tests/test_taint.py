@@ -45,6 +45,7 @@ def test_a_quiet_block_has_no_flag():
             "the quota of CPU time held the jobs back 1.4 % of the time, more than 1 %",
         ),
         ({"foreign_share": 0.412}, "other programs used 41.2 % of CPU time, more than 10 %"),
+        ({"foreign_share": None}, "this system does not tell how much CPU time other programs used"),
         (
             {"canary_s": (0.02, 0.013, 0.012)},
             "the canary took 1.30 times as long as in the run, more than 1.25 times",
@@ -70,7 +71,7 @@ def test_what_disturbs_a_block_is_said_with_its_value_and_the_threshold(conditio
         {"pressure_share": 1.0},  # the jobs' own threads wait for a CPU, too
         {"load_average": 99.0},
         {"canary_s": (0.05, 0.0125, 0.0100)},  # the median counts, not a single one
-        {"steal_share": None, "throttled_share": None, "foreign_share": None, "canary_s": ()},
+        {"steal_share": None, "throttled_share": None, "canary_s": ()},
         {"gpu_before": reading("gpu_idle", "applications_clocks_setting", foreign=None)},
     ],
 )
@@ -88,6 +89,22 @@ def test_the_runs_canary_is_the_median_of_the_blocks():
         make_block(CELLS, block, canary_s=(value, 9 * value, value)) for block, value in enumerate((1, 2, 7))
     ]
     assert run_canary(blocks) == 2
+
+
+def test_a_check_without_a_value_is_told_from_a_disturbance():
+    unknown = make_block(CELLS, 0, foreign_share=None)
+    loud = make_block(CELLS, 1, foreign_share=0.5)
+    both = make_block(CELLS, 2, foreign_share=None, throttled_share=0.5)
+    found = dropped_blocks([unknown, loud, both], 3)["mnist-cnn"]
+    assert set(found.tainted) == {0, 1, 2}
+    assert found.unmeasured == {0}
+    assert found.disturbed
+
+
+def test_what_was_disturbed_is_dropped_before_what_may_have_been():
+    blocks = [make_block(CELLS, block, foreign_share=None) for block in range(4)]
+    blocks.append(make_block(CELLS, 4, foreign_share=0.2))
+    assert dropped_blocks(blocks, 3)["mnist-cnn"].dropped == {4}
 
 
 # ---- which blocks are dropped

@@ -166,6 +166,27 @@ def test_nothing_is_said_of_a_dropped_block_that_changes_nothing():
     assert quiet.with_dropped is None
 
 
+def test_nothing_is_claimed_where_a_check_had_no_value():
+    rates = rates_of([1.10, 1.101, 1.099, 1.10])
+    run = disturbed_run(rates, set())
+    records = [
+        msgspec.structs.replace(
+            record, conditions=msgspec.structs.replace(record.conditions, foreign_share=None)
+        )
+        if isinstance(record, BlockRecord)
+        else record
+        for record in run.records
+    ]
+    (verdict,) = summarise(msgspec.structs.replace(run, records=tuple(records))).verdicts
+    assert verdict.disturbed
+    assert {one.kind for one in verdict.backends} == {"disturbed"}
+    assert verdict.sentences == (
+        "Nothing is claimed about mnist-cnn: this system does not tell how much CPU time other programs "
+        "used, so nothing rules out that they disturbed 4 of its 4 blocks. Run it where /proc/stat can be "
+        "read.",
+    )
+
+
 def test_nothing_is_claimed_of_a_workload_that_was_disturbed():
     rates = {**rates_of([1.10, 1.101, 1.099, 1.10, 1.1]), JAX: [500] * 5, COMPILED: [300] * 5}
     summary = summarise(disturbed_run(rates, {0, 1, 2, 3}, min_blocks=5))

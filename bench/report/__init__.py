@@ -237,6 +237,8 @@ def conditions_text(run: Run) -> str | None:
         )
         if shares
     ]
+    if any(one.foreign_share is None for one in conditions):
+        said.append("the system did not tell what other programs used")
     canaries = [1000 * float(np.median(one.canary_s)) for one in conditions if one.canary_s]
     if canaries:
         said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")

@@ -244,7 +244,8 @@ def _tainted(summary: Summary) -> list[str]:
         "A block is disturbed where something else passed a threshold while its jobs took turns, which is "
         "decided without a look at any rate. The worst are dropped, at most a fifth of a workload's blocks "
         "and never below the number it needs; the others stay, and are named here. Where more than half of "
-        "the blocks that stay are disturbed, nothing is claimed of the workload.",
+        "the blocks that stay are disturbed, nothing is claimed of the workload. A block of which the system "
+        "does not tell what other programs used may have been disturbed, and counts as if it was.",
     ]
     found = taint_lines(summary)
     if not found:
@@ -254,7 +255,9 @@ def _tainted(summary: Summary) -> list[str]:
         ]
     dropped = sum(len(screening.dropped) for screening in summary.screenings.values())
     every = sum(screening.blocks for screening in summary.screenings.values())
-    blocks.append(f"Of {every} blocks {len(found)} were disturbed, and {dropped} of these dropped:")
+    unknown = any(screening.unmeasured for screening in summary.screenings.values())
+    were = "were disturbed, or may have been" if unknown else "were disturbed"
+    blocks.append(f"Of {every} blocks {len(found)} {were}, and {dropped} of these dropped:")
     return [*blocks, bullets_escaped(f"**{escape(name)}**: {escape(what)}" for name, what in found)]
 
 
