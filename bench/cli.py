@@ -36,10 +36,15 @@ from bench.text import clean, clean_lines
 
 _SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
 """Parameters that say nothing of what is measured, and so may stand beside --resume."""
+_OTHERS_VARIABLES = ("MPLBACKEND", "MATPLOTLIBRC")
+"""Variables that Matplotlib reads when it is imported, meant for another program. Jupyter and Colab set the
+first to a module that is not installed here."""
 
 
 def main() -> NoReturn:
     """Run the command and exit; what a user can do wrong is one or two lines, never a traceback."""
+    for name in _OTHERS_VARIABLES:
+        os.environ.pop(name, None)
     # A CI job that is cancelled or out of time gets SIGTERM; what is done is to be kept as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -155,6 +160,7 @@ def run(
     from bench.progress import make_display
     from bench.registry import find_backends
     from bench.report import markdown, terminal
+    from bench.report.rehearsal import rehearse, rehearse_run
     from bench.run import Runner
     from bench.runs import QUARANTINE, find_run, read_run
     from bench.summary import run_warnings, summarise
@@ -172,6 +178,7 @@ def run(
         seed=seed, limit=dataset_limit, sample=sample,
     )  # fmt: skip
     workloads = prepare.chosen_workloads(asked)
+    rehearse(results)
     if resume is None:
         device = prepare.choose_device(asked.device)
         available = prepare.choose_backends(find_backends(), asked, device)
@@ -199,6 +206,7 @@ def run(
         display.say(prepare.plan_in_words(current.header))
         for warning in run_warnings(current.header):
             display.say(f"WARNING: {warning}")
+        rehearse_run(current, console)
         try:
             Runner(
                 run=current, preset=chosen, infos=available.infos, pythons=asked.pythons, splits=splits,
@@ -297,6 +305,7 @@ def selftest(
     from bench.datasets import cache_dir
     from bench.progress import make_display
     from bench.report import selftest as reporting
+    from bench.report.rehearsal import rehearse
     from bench.selftest_records import find_selftest, read_selftest
 
     console = Console()
@@ -306,6 +315,7 @@ def selftest(
         refuse_beside("--again measures nothing", "again", "results")
     if again is None:
         asked = collecting.Asking(**what, pythons=parse_pythons(pythons))
+        rehearse(results)
         with make_display(console) as display:
             measured = collecting.measure(
                 asked, results=results, cache=cache_dir(data), resume=resume, offline=offline, display=display

@@ -299,6 +299,7 @@ def notebooks(
     from bench.progress import make_display
     from bench.recipes import RECIPES, find_recipe
     from bench.report import notebooks as reporting
+    from bench.report.rehearsal import rehearse
 
     console = Console()
     chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())
@@ -306,6 +307,7 @@ def notebooks(
     faults: list[str] = []
     with make_display(console) as display:
         titles: dict[str, str] = {}
+        rehearse(folder)
         if not report_only:
             places = {
                 recipe.name: Place.find(

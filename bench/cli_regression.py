@@ -122,6 +122,7 @@ def ab(
     from bench.datasets import cache_dir
     from bench.plan import parse_budget
     from bench.progress import make_display
+    from bench.report.rehearsal import rehearse
     from bench.sides import parse_side
 
     console = Console()
@@ -134,6 +135,7 @@ def ab(
         pythons=parse_pythons(pythons), **what,
     )  # fmt: skip
     kept = environments or platformdirs.user_cache_path("samework", appauthor=False) / "environments"
+    rehearse(results)
     folders = measuring.Folders(
         results=results, data=cache_dir(data), environments=kept.expanduser().absolute()
     )
