@@ -20,6 +20,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it trains workloads whose images are augmented."""
     devices: tuple[Device, ...] = ("cpu", "gpu")
     """Where it can run."""
+    runner: str | None = None
+    """Where the class is that trains in this mode, as `module:Class`; None: the backend itself does."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,40 @@
+"""From a mode to the class that trains in it: one table, the modes in `backends.catalog`.
+
+A backend holds what all its modes share: the network, its parameters, the optimizer, evaluation. A runner is
+one way to train it, and has nothing but that.
+"""
+
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.info import BackendInfo
+from bench.errors import UnavailableError
+
+
+class Runner(Protocol):
+    """One way to train the network of a backend, which the constructor gets."""
+
+    call_steps: int
+    """As in `Backend`."""
+
+    def __init__(self, backend: Any) -> None:
+        """Build the programs of this mode, and of no other; raise UnavailableError if it cannot run here."""
+
+    def train(
+        self, order: npt.NDArray[np.int32], draws: npt.NDArray[np.float32] | None
+    ) -> npt.NDArray[np.float32]:
+        """Do what `Backend.train_steps` owes."""
+
+
+def load_runner(info: BackendInfo, mode: str) -> type[Runner]:
+    """Import the class that trains in a mode of a backend; raise UnavailableError if there is no such mode."""
+    found = next((one for one in info.modes if one.name == mode), None)
+    if found is None or found.runner is None:
+        known = ", ".join(one.name for one in info.modes)
+        raise UnavailableError(f"{info.title} has no mode {mode!r}; it has {known}")
+    module, _, name = found.runner.partition(":")
+    runner: type[Runner] = getattr(import_module(module), name)
+    return runner
