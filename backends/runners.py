@@ -30,7 +30,7 @@ class Runner(Protocol):
 
 
 def load_runner(info: BackendInfo, mode: str) -> type[Runner]:
-    """Import the class that trains in a mode of a backend; raise UnavailableError if there is no such mode."""
+    """Import the class that trains in a mode; raise UnavailableError if the backend has no such mode."""
     found = next((one for one in info.modes if one.name == mode), None)
     if found is None or found.runner is None:
         known = ", ".join(one.name for one in info.modes)
