@@ -1,0 +1,16 @@
+"""The figures of the reference run stay what they are, however the code is arranged."""
+
+from pathlib import Path
+
+import pytest
+
+from bench.report.export import to_json
+from bench.runs import read_run
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.json")))
+def test_a_published_run_gives_the_same_figures(name: str) -> None:
+    assert to_json(read_run(ROOT / "results" / name)) == (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
