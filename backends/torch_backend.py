@@ -23,15 +23,7 @@ from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
 from backends.torch_toolchain import require_toolchain
 from bench.errors import UnavailableError
 from bench.records import Peak, StepSplit
-from bench.specs import (
-    NORM_DECAY,
-    NORM_EPSILON,
-    Architecture,
-    DatasetInfo,
-    Device,
-    Precision,
-    Workload,
-)
+from bench.specs import NORM_DECAY, NORM_EPSILON, Architecture, DatasetInfo, Device, Precision, Workload
 
 COMPILED = ("compile", "compile-loop", "cuda-graphs")
 EVALUATION_BATCH = 1000

@@ -34,7 +34,8 @@ from bench.specs import Cell
 from bench.statistics import log_throughput
 from bench.summary import CellSummary, Summary, summarise
 from bench.taint import run_canary
-from bench.verdicts import Standing, listed
+from bench.text import listed
+from bench.verdicts import Standing
 
 Outcome: TypeAlias = Literal["fine", "regression", "undecided"]
 

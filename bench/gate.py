@@ -43,7 +43,7 @@ from bench.statistics import (
     paired_difference,
 )
 from bench.taint import find_flags, in_quiet_rounds
-from bench.verdicts import listed
+from bench.text import listed
 
 Standing: TypeAlias = Literal["fine", "regression", "undecided"]
 Next: TypeAlias = Literal["block", "confirm"]

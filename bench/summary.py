@@ -20,7 +20,7 @@ from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
 from bench.statistics import Estimate, estimate, log_rate, log_throughput
 from bench.taint import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
-from bench.verdicts import Standing, Verdict, answer, judge
+from bench.verdicts import Standing, Verdict, judge
 
 FEWEST_FOR_INTERVAL = 3
 """Blocks from which on a row has an interval: that of two would reach 12.7 standard errors to each side."""
@@ -128,8 +128,6 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     screenings: Mapping[str, Screening]
     """By workload, which of its blocks were disturbed and which are dropped."""
-    answer: tuple[str, ...]
-    """The run in a few sentences."""
     titles: Mapping[str, str]
     """A backend's title by its name."""
     warnings: tuple[str, ...]
@@ -173,7 +171,7 @@ def summarise(run: Run) -> Summary:
     )
     standings = [_standing(row, evidence[row.cell]) for row in rows]
     verdicts = tuple(
-        judge(list(group), titles, screenings.get(place[0], UNDISTURBED))
+        judge(list(group), screenings.get(place[0], UNDISTURBED))
         for place, group in groupby(standings, key=_place)
     )
     return Summary(
@@ -182,7 +180,6 @@ def summarise(run: Run) -> Summary:
         standings=tuple(standings),
         verdicts=verdicts,
         screenings=screenings,
-        answer=answer(standings, verdicts, titles),
         titles=titles,
         warnings=run_warnings(header),
     )

@@ -45,15 +45,7 @@ from bench.schedule import evaluation_steps, whole_calls
 from bench.slowed import Slowed
 from bench.specs import Cell, Workload
 from bench.stopwatch import Stopwatch
-from bench.training import (
-    Batches,
-    Trainer,
-    build,
-    check_device,
-    evaluate,
-    load_data,
-    training_data,
-)
+from bench.training import Batches, Trainer, build, check_device, evaluate, load_data, training_data
 
 WARMUP_S = 0.5
 """Training for at least so long comes before the first window, however short a window is."""

@@ -1,6 +1,7 @@
 """Making a text that comes from elsewhere, such as a name in a file, safe to print."""
 
 import unicodedata
+from collections.abc import Sequence
 
 
 def clean(text: str) -> str:
@@ -20,3 +21,8 @@ def clean(text: str) -> str:
 def clean_lines(text: str) -> str:
     """Return a text of several lines, each of them clean."""
     return "\n".join(clean(line) for line in text.splitlines())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

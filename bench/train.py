@@ -20,10 +20,7 @@ from bench.figures import Figure
 from bench.launch import run_worker
 from bench.machine import capture_environment
 from bench.place import Place
-from bench.prepare import (
-    Available,
-    backend_here,
-)
+from bench.prepare import Available, backend_here
 from bench.progress import Teller
 from bench.protocol import AnyEvent, CheckpointSaved, DataSource, FigureMade, Trained, TrainTask
 from bench.recipes import Recipe, figure_steps

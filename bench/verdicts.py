@@ -7,7 +7,7 @@ procedure rejects that it is within `MARGIN`.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, TypeAlias
 
@@ -15,7 +15,6 @@ import msgspec
 
 from bench.specs import Cell, Device, Precision
 from bench.statistics import (
-    EQUIVALENCE,
     Difference,
     block_differences,
     bootstrap_interval,
@@ -28,9 +27,6 @@ from bench.statistics import (
     trimmed_mean,
 )
 from bench.taint import Screening
-
-TIMES = "\N{MULTIPLICATION SIGN}"
-DASH = "\N{EN DASH}"
 
 Kind: TypeAlias = Literal[
     "faster",  # by more than the margin
@@ -124,24 +120,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     accuracy_spread: float | None
     """Largest less smallest test accuracy of the backends after the same epochs, in percentage points."""
     accuracy_epochs: float | None
-    sentences: tuple[str, ...]
+    screening: Screening
+    """Which of the workload's blocks were disturbed."""
 
 
-def cell_name(cell: Cell, titles: Mapping[str, str]) -> str:
-    """Return what a cell is called inside its workload: the backend's title and the mode."""
-    return f"{titles.get(cell.backend, cell.backend)} {cell.mode}"
-
-
-def judge(rows: Sequence[Standing], titles: Mapping[str, str], screening: Screening) -> Verdict:
+def judge(rows: Sequence[Standing], screening: Screening) -> Verdict:
     """Judge the rows of one workload, device and precision, which come ranked first and the fastest first.
 
     `screening` is that of the workload's blocks.
     """
     ranked = [row for row in rows if row.ranked]
-    best_of: dict[str, Cell] = {}
-    for row in ranked:
-        best_of.setdefault(row.cell.backend, row.cell)
-    best = list(best_of.values())
+    best = best_of_each_backend([row.cell for row in ranked])
     disturbed = screening.disturbed and bool(ranked)
     made = _compare(ranked, best, screening.dropped, disturbed=disturbed)
     with_dropped = _compare(ranked, best, frozenset(), disturbed=disturbed) if screening.dropped else None
@@ -150,20 +139,8 @@ def judge(rows: Sequence[Standing], titles: Mapping[str, str], screening: Screen
     spread, epochs = _accuracy_spread(rows)
     first = rows[0]
     asked = dict.fromkeys(row.cell.backend for row in rows if not row.reference)
-    unranked = tuple(name for name in asked if name not in best_of)
-    if not first.matched:
-        sentences = [
-            f"{first.cell.workload} is trained with each framework's own defaults, which is not the same "
-            "work: its speed is not ranked."
-        ]
-    elif disturbed:
-        sentences = [_disturbed_sentence(first.cell.workload, screening)]
-    else:
-        sentences = _sentences(first.cell.workload, best, made, titles)
-        sentences += _changed_sentences(made, with_dropped, titles)
-    if best and unranked:
-        names = listed([titles.get(name, name) for name in unranked])
-        sentences.append(f"Nothing is said of {names} on {first.cell.workload}: no row is ranked.")
+    ranked_backends = {cell.backend for cell in best}
+    unranked = tuple(name for name in asked if name not in ranked_backends)
     return Verdict(
         workload=first.cell.workload,
         device=first.cell.device,
@@ -178,8 +155,16 @@ def judge(rows: Sequence[Standing], titles: Mapping[str, str], screening: Screen
         with_dropped=with_dropped,
         accuracy_spread=spread,
         accuracy_epochs=epochs,
-        sentences=tuple(sentences),
+        screening=screening,
     )
+
+
+def best_of_each_backend(order: Iterable[Cell]) -> list[Cell]:
+    """Return the first cell of every backend, in the order in which they come: the fastest first."""
+    best: dict[str, Cell] = {}
+    for cell in order:
+        best.setdefault(cell.backend, cell)
+    return list(best.values())
 
 
 def _compare(
@@ -267,152 +252,3 @@ def _accuracy_spread(rows: Sequence[Standing]) -> tuple[float | None, float | No
         return None, None
     means = [math.fsum(row.accuracies[seed] for seed in shared) / len(shared) for row in equal]
     return 100 * (max(means) - min(means)), epochs
-
-
-# ---- sentences
-
-
-def ratio_text(low: float, high: float) -> str:
-    """Return an interval of ratios with the digits it takes to keep its ends apart and off 1."""
-    for digits in (2, 3, 4):
-        ends = f"{low:.{digits}f}", f"{high:.{digits}f}"
-        if "1." + "0" * digits not in ends and ends[0] != ends[1]:
-            break
-    return f"{ends[0]}{TIMES}" if ends[0] == ends[1] else f"{ends[0]}{DASH}{ends[1]}{TIMES}"
-
-
-def percent_text(share: float) -> str:
-    """Return a share as a percentage of two digits or so: `0.8 %`, `12 %`."""
-    percent = 100 * share
-    if percent > 1000:
-        return "over 1000 %"
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %"
-
-
-def _sentences(
-    workload: str, best: Sequence[Cell], made: Comparisons, titles: Mapping[str, str]
-) -> list[str]:
-    if not best:
-        return [f"No row is ranked on {workload}, so nothing can be said of its speed."]
-    sentences = [_sentence(comparison, titles) for comparison in [*made.backends, *made.modes]]
-    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in made.backends}
-    for pair in combinations(best, 2):
-        if frozenset(pair) not in compared:
-            first, second = (cell_name(cell, titles) for cell in pair)
-            sentences.append(
-                f"{first} and {second} cannot be compared on {workload}: they share fewer than two blocks."
-            )
-    if len(best) == 1:
-        title = titles.get(best[0].backend, best[0].backend)
-        sentences.append(f"Only {title} is ranked on {workload}: there is no framework to compare it with.")
-    return sentences
-
-
-def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
-    faster, slower = cell_name(comparison.faster, titles), cell_name(comparison.slower, titles)
-    workload = comparison.faster.workload
-    times = ratio_text(comparison.low, comparison.high)
-    seen = f"a difference of {percent_text(comparison.detectable)} would have been seen"
-    bound = f"{100 * EQUIVALENCE:g} %"
-    if comparison.differs:
-        but = f", but by no more than {bound}" if comparison.kind == "slightly faster" else ""
-        return f"{faster} trains {workload} {times} as fast as {slower} here{but} ({seen})."
-    if comparison.kind == "equivalent":
-        what = f"No difference larger than {bound}"
-    else:
-        what = "No detectable difference"
-    return f"{what} between {faster} and {slower} on {workload}: {times} ({seen})."
-
-
-def _disturbed_sentence(workload: str, screening: Screening) -> str:
-    kept = screening.blocks - len(screening.dropped)
-    if screening.unmeasured.issuperset(screening.staying):
-        why = screening.tainted[screening.staying[0]][0]
-        return (
-            f"Nothing is claimed about {workload}: {why}, so nothing rules out that they disturbed "
-            f"{len(screening.staying)} of its {kept} blocks. Run it where /proc/stat can be read."
-        )
-    why = listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
-    return (
-        f"Nothing is claimed about {workload}: something else disturbed {len(screening.staying)} of its "
-        f"{kept} blocks ({why}). Run it again when the machine is quiet."
-    )
-
-
-def _changed_sentences(
-    made: Comparisons, with_dropped: Comparisons | None, titles: Mapping[str, str]
-) -> list[str]:
-    """Say where the blocks that were dropped change what is claimed."""
-    if with_dropped is None:
-        return []
-    before = {
-        frozenset((one.faster, one.slower)): one for one in [*with_dropped.backends, *with_dropped.modes]
-    }
-    sentences = []
-    for one in [*made.backends, *made.modes]:
-        other = before.get(frozenset((one.faster, one.slower)))
-        if other is not None and _claim(one) != _claim(other):
-            names = f"{cell_name(one.faster, titles)} and {cell_name(one.slower, titles)}"
-            sentences.append(
-                f"What is said of {names} on {one.faster.workload} hangs on the blocks that were dropped. "
-                f"With them it would be: {_sentence(other, titles)}"
-            )
-    return sentences
-
-
-def _claim(comparison: Comparison) -> tuple[Kind, Cell | None]:
-    return comparison.kind, comparison.faster if comparison.differs else None
-
-
-def answer(
-    rows: Sequence[Standing], verdicts: Sequence[Verdict], titles: Mapping[str, str]
-) -> tuple[str, ...]:
-    """Return the run in a few sentences: who is fastest on each workload, and whether all learn the same."""
-    several = len({(verdict.device, verdict.precision) for verdict in verdicts}) > 1
-    said = [_fastest(verdict, titles, several=several) for verdict in verdicts]
-    spreads = [(v.accuracy_spread, v.workload) for v in verdicts if v.accuracy_spread is not None]
-    if spreads:
-        spread, name = max(spreads)
-        said.append(
-            f"After equal epochs the frameworks' test accuracy differs by {spread:.2f} percentage points "
-            f"at most ({name})."
-        )
-    checked = [row for row in rows if row.parity_ok is not None]
-    if checked:
-        passed = sum(row.parity_ok is True for row in checked)
-        said.append(
-            f"Of {len(checked)} rows held to the float64 reference, {passed} compute the same "
-            "within tolerance."
-        )
-    return tuple(said) or ("Nothing was measured.",)
-
-
-def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> str:
-    """Return who is fastest on one workload, and by how much over the framework that comes next."""
-    where = f"{verdict.workload} ({verdict.device} {verdict.precision})" if several else verdict.workload
-    backends = [titles.get(name, name) for name in dict.fromkeys(cell.backend for cell in verdict.order)]
-    if not verdict.matched:
-        return f"{where}: not ranked, because each framework trains it with its own defaults."
-    if verdict.disturbed:
-        return f"{where}: nothing is claimed, because the machine was disturbed."
-    if verdict.winner:
-        beaten = [one for one in verdict.backends if one.faster == verdict.winner]
-        next_best = min(beaten, key=lambda one: one.ratio)
-        among = " of those ranked" if verdict.unranked else ""
-        said = (
-            f"{cell_name(verdict.winner, titles)} is fastest{among}, "
-            f"{ratio_text(next_best.low, next_best.high)} as fast as {cell_name(next_best.slower, titles)}"
-        )
-    elif len(backends) > 1:
-        said = "no framework is detectably faster than every other"
-    elif backends:
-        said = f"only {backends[0]} is ranked"
-    else:
-        return f"{where}: nothing is ranked."
-    missing = listed([titles.get(name, name) for name in verdict.unranked]) if verdict.unranked else ""
-    return f"{where}: {said}{f' ({missing} not ranked)' if missing else ''}."
-
-
-def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -12,15 +12,7 @@ from backends.base import Backend, Params, TrainingData
 from backends.info import BackendInfo
 from bench import parity
 from bench.initial import initial_params
-from bench.specs import (
-    Architecture,
-    ConvBlock,
-    DatasetInfo,
-    Device,
-    OptimizerSpec,
-    Precision,
-    Workload,
-)
+from bench.specs import Architecture, ConvBlock, DatasetInfo, Device, OptimizerSpec, Precision, Workload
 
 INFO = DatasetInfo(name="noise", image_shape=(11, 8, 3), classes=7)
 BATCH = 8

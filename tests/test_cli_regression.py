@@ -11,13 +11,7 @@ from commits import ROOT
 from conftest import Call
 from sides_by_side import make_ab, make_block, proven
 from synthetic import make_parity
-from two_runs import (
-    CELL,
-    OTHER,
-    make_jobs,
-    make_side,
-    save,
-)
+from two_runs import CELL, OTHER, make_jobs, make_side, save
 
 from bench.ab_records import append_ab, create_ab
 from bench.runs import RECORDS, Run

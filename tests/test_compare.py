@@ -5,17 +5,7 @@ import math
 import msgspec
 import pytest
 from synthetic import make_cell, make_parity, make_workload
-from two_runs import (
-    BLOCKS,
-    CELL,
-    LEARNED,
-    OTHER,
-    finding,
-    kinds,
-    make_jobs,
-    make_side,
-    only,
-)
+from two_runs import BLOCKS, CELL, LEARNED, OTHER, finding, kinds, make_jobs, make_side, only
 
 from bench.compare import MOST_DRIFT, compare
 from bench.records import BlockRecord, UnmeasuredRecord, Window

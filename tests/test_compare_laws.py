@@ -8,17 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import make_cell
-from two_runs import (
-    BLOCKS,
-    CELL,
-    LEARNED,
-    OTHER,
-    finding,
-    kinds,
-    make_jobs,
-    make_side,
-    only,
-)
+from two_runs import BLOCKS, CELL, LEARNED, OTHER, finding, kinds, make_jobs, make_side, only
 
 from bench.compare import compare
 from bench.measures import FINE, MEMORY, SPEED, in_families, judge

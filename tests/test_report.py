@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.console import Console
 from synthetic import (
+    TITLES,
     make_cell,
     make_header,
     make_job,
@@ -31,16 +32,9 @@ from synthetic import (
 
 from bench.errors import RecordError
 from bench.records import UnmeasuredRecord
-from bench.report import (
-    NOTHING,
-    PLUS_MINUS,
-    export,
-    markdown,
-    markup,
-    plots,
-    terminal,
-)
+from bench.report import NOTHING, PLUS_MINUS, export, markdown, markup, plots, terminal
 from bench.runs import Run
+from bench.sentences import answer, sentences
 from bench.summary import CellSummary, summarise
 from bench.text import clean
 
@@ -51,6 +45,10 @@ HOSTILE = (
     "a|b\n# c <script>alert(1)</script> `d` **e** [f](http://evil) \x1b[31m\u202e$g^2$ &lt; _h_ =1+1 模型"
 )
 RTL = "\u202e"
+
+
+def said(verdict):
+    return tuple(sentences(verdict, TITLES))
 
 
 def hostile_run(folder) -> Run:
@@ -167,7 +165,7 @@ def test_every_row_figure_and_reason_is_there_at_any_width(width):
         if row.why_not:
             assert row.why_not in joined
     for verdict in summary.verdicts:
-        for sentence in verdict.sentences:
+        for sentence in said(verdict):
             assert sentence in joined
     for word in (
         "samples/s",
@@ -453,7 +451,7 @@ def test_the_report_holds_what_a_stranger_needs(tmp_path):
     html = re.sub(r"<[^>]+>", "", render_html(text))
     summary = summarise(run)
     wanted: Sequence[str] = [
-        *summary.answer,
+        *answer(summary),
         "Example CPU @ 2.60GHz, 16 CPUs, 64 GiB, no GPU",
         "commit da23250c0ffe with changes that were not committed",
         "PyTorch: torch 2.13.0",
@@ -462,12 +460,12 @@ def test_the_report_holds_what_a_stranger_needs(tmp_path):
         "OMP_NUM_THREADS=16",
         "4.2e-03 / 1e-04",
         *(row.why_not for row in summary.cells if row.why_not),
-        *(sentence for verdict in summary.verdicts for sentence in verdict.sentences),
+        *(sentence for verdict in summary.verdicts for sentence in said(verdict)),
     ]
     plain = unescape(html)
     for phrase in wanted:
         assert phrase in plain
-    assert text.index(summary.answer[0]) < text.index("## ")
+    assert text.index(answer(summary)[0]) < text.index("## ")
 
 
 def report_text(run: Run) -> str:

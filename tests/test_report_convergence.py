@@ -13,9 +13,9 @@ from trainings import CELLS, learning_run, make_curve, make_finals, make_trainin
 
 from bench.accuracy import ProposedTarget, converge, proposed_targets
 from bench.report import NOTHING, convergence, curves
+from bench.report.words import DASH
 from bench.runs import Run
 from bench.summary import summarise
-from bench.verdicts import DASH
 
 TORCH, TENSORFLOW, JAX = CELLS
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}

@@ -12,10 +12,10 @@ from synthetic import make_cell, make_header, make_job, make_parity, make_points
 
 from bench.records import Peak, StepSplit
 from bench.report import cost_plots, costs
+from bench.report.words import TIMES
 from bench.runs import Run
 from bench.summary import summarise
 from bench.sweep import StepLine, Sweep, SweepPoint
-from bench.verdicts import TIMES
 from bench.workloads import WORKLOADS, swept
 
 MLP = WORKLOADS["mnist-mlp"]

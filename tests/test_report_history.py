@@ -32,7 +32,7 @@ from bench.report.history import (
     text,
     write,
 )
-from bench.verdicts import TIMES
+from bench.report.words import TIMES
 
 HOSTILE = 'a<script>alert(1)</script>,"\n\x1b[31m|`[x](y)` $x$ =1+1'
 FELL = make_history(stepped_rates())

@@ -21,9 +21,9 @@ from synthetic import (
 
 from bench.records import BlockRecord
 from bench.report import conditions_text, markdown, percent, plan_text, terminal
+from bench.report.words import ratio_text
 from bench.runs import Run
 from bench.summary import summarise
-from bench.verdicts import ratio_text
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

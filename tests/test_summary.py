@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import (
+    TITLES,
     WINDOWS,
     make_block,
     make_cell,
@@ -24,11 +25,16 @@ from synthetic import (
 
 from bench.records import BlockRecord, UnmeasuredRecord
 from bench.runs import RECORDS, append_record, create_run, read_run
+from bench.sentences import answer, sentences
 from bench.summary import Summary, summarise
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
 REFERENCE = make_cell(backend="numpy", mode="float64")
+
+
+def said(verdict):
+    return tuple(sentences(verdict, TITLES))
 
 
 def row_of(summary: Summary, cell=TORCH):
@@ -303,7 +309,7 @@ def test_a_workload_of_own_defaults_is_never_ranked_and_needs_no_parity():
     assert (row.matched, row.ranked, row.measured, row.parity_ok) == (False, False, True, None)
     assert row.why_not == "trained with its framework's own defaults: not the same work"
     assert (row.samples_per_s, row.test_accuracy) == (pytest.approx(1000), pytest.approx(0.97))
-    assert "not ranked" in summary.verdicts[0].sentences[0]
+    assert "not ranked" in said(summary.verdicts[0])[0]
 
 
 # ---- other figures
@@ -428,15 +434,15 @@ def test_epochs_are_counted_to_the_nearest_step():
 
 def test_an_empty_run_says_that_nothing_was_measured():
     summary = summarise(make_run(make_header([])))
-    assert (summary.cells, summary.verdicts, summary.answer) == ((), (), ("Nothing was measured.",))
+    assert (summary.cells, summary.verdicts, answer(summary)) == ((), (), ("Nothing was measured.",))
 
 
 def test_a_run_in_which_all_crashed_ranks_nothing():
     jobs = [make_job(cell, block, status="crashed", rates=()) for cell in (TORCH, JAX) for block in range(3)]
     summary = summarise(make_run(make_header([TORCH, JAX]), jobs))
     assert not any(row.ranked for row in summary.cells)
-    assert summary.answer == ("mnist-cnn: nothing is ranked.",)
-    assert "No row is ranked on mnist-cnn" in summary.verdicts[0].sentences[0]
+    assert answer(summary) == ("mnist-cnn: nothing is ranked.",)
+    assert "No row is ranked on mnist-cnn" in said(summary.verdicts[0])[0]
 
 
 def test_no_figure_of_any_row_is_nan():

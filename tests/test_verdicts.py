@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import (
+    TITLES,
     WINDOWS,
     make_block,
     make_cell,
@@ -21,15 +22,20 @@ from synthetic import (
 )
 
 from bench.records import BlockRecord
+from bench.report.words import percent_text, ratio_text
+from bench.sentences import answer, sentences
 from bench.statistics import ALPHA
 from bench.summary import summarise
-from bench.verdicts import percent_text, ratio_text
 
 TORCH = make_cell()
 COMPILED = make_cell(mode="compile")
 TENSORFLOW = make_cell(backend="tensorflow", mode="graph")
 JAX = make_cell(backend="jax", mode="jit")
 REFERENCE = make_cell(backend="numpy", mode="float64")
+
+
+def said(verdict):
+    return tuple(sentences(verdict, TITLES))
 
 
 # ---- who is faster
@@ -45,19 +51,17 @@ def test_a_clear_winner_is_named_with_its_ratio():
     assert comparison.ratio == pytest.approx(1.1113, abs=2e-3)
     assert comparison.bootstrap_low < comparison.ratio < comparison.bootstrap_high
     assert comparison.kind == "faster"
-    assert verdict.sentences[0].startswith("PyTorch eager trains mnist-cnn 1.11")
-    assert "as fast as TensorFlow graph here (a difference of " in verdict.sentences[0]
-    assert "is fastest" in summary.answer[0]
+    assert said(verdict)[0].startswith("PyTorch eager trains mnist-cnn 1.11")
+    assert "as fast as TensorFlow graph here (a difference of " in said(verdict)[0]
+    assert "is fastest" in answer(summary)[0]
 
 
 def test_noise_names_no_winner_but_what_would_have_been_seen():
     (verdict,) = summarise(simple_run({TORCH: [1000, 1100, 950], TENSORFLOW: [1010, 1000, 1020]})).verdicts
     assert verdict.winner is None
     assert verdict.backends[0].kind == "undecided"
-    assert verdict.sentences[0].startswith(
-        "No detectable difference between PyTorch eager and TensorFlow graph"
-    )
-    assert "would have been seen" in verdict.sentences[0]
+    assert said(verdict)[0].startswith("No detectable difference between PyTorch eager and TensorFlow graph")
+    assert "would have been seen" in said(verdict)[0]
 
 
 def rates_of(differences, *, base=1000.0):
@@ -86,8 +90,8 @@ def test_a_comparison_is_of_one_of_four_kinds(differences, kind, words):
     assert comparison.kind == kind
     assert comparison.differs == (kind in ("faster", "slightly faster"))
     assert (verdict.winner is not None) == comparison.differs
-    assert words in verdict.sentences[0]
-    assert "would have been seen)" in verdict.sentences[0]
+    assert words in said(verdict)[0]
+    assert "would have been seen)" in said(verdict)[0]
 
 
 def test_rows_are_compared_round_by_round():
@@ -150,9 +154,9 @@ def test_both_answers_are_given_where_a_dropped_block_changes_one():
     assert (verdict.backends[0].kind, verdict.backends[0].blocks) == ("faster", 4)
     (other,) = verdict.with_dropped.backends
     assert (other.kind, other.blocks) == ("undecided", 5)
-    assert verdict.sentences[1] == (
-        "What is said of PyTorch eager and TensorFlow graph on mnist-cnn hangs on the blocks that were "
-        "dropped. With them it would be: No detectable difference between PyTorch eager and TensorFlow graph "
+    assert said(verdict)[1] == (
+        "The verdict on PyTorch eager and TensorFlow graph on mnist-cnn changes if the dropped blocks are "
+        "included: No detectable difference between PyTorch eager and TensorFlow graph "
         f"on mnist-cnn: {ratio_text(other.low, other.high)} (a difference of "
         f"{percent_text(other.detectable)} would have been seen)."
     )
@@ -161,7 +165,7 @@ def test_both_answers_are_given_where_a_dropped_block_changes_one():
 def test_nothing_is_said_of_a_dropped_block_that_changes_nothing():
     (verdict,) = summarise(disturbed_run(rates_of([1.10, 1.101, 1.099, 1.10, 1.1]), {4})).verdicts
     assert verdict.with_dropped.backends[0].kind == "faster"
-    assert len(verdict.sentences) == 1
+    assert len(said(verdict)) == 1
     (quiet,) = summarise(disturbed_run(rates_of([1.10, 1.101, 1.099, 1.10, 1.1]), set())).verdicts
     assert quiet.with_dropped is None
 
@@ -180,7 +184,7 @@ def test_nothing_is_claimed_where_a_check_had_no_value():
     (verdict,) = summarise(msgspec.structs.replace(run, records=tuple(records))).verdicts
     assert verdict.disturbed
     assert {one.kind for one in verdict.backends} == {"disturbed"}
-    assert verdict.sentences == (
+    assert said(verdict) == (
         "Nothing is claimed about mnist-cnn: this system does not tell how much CPU time other programs "
         "used, so nothing rules out that they disturbed 4 of its 4 blocks. Run it where /proc/stat can be "
         "read.",
@@ -195,11 +199,11 @@ def test_nothing_is_claimed_of_a_workload_that_was_disturbed():
     assert verdict.winner is None
     assert {one.kind for one in (*verdict.backends, *verdict.modes)} == {"disturbed"}
     assert not any(one.differs for one in (*verdict.backends, *verdict.modes))
-    assert verdict.sentences == (
+    assert said(verdict) == (
         "Nothing is claimed about mnist-cnn: something else disturbed 4 of its 5 blocks (the hypervisor gave "
         "more than 10 % of CPU time to others in 20 of 20 rounds). Run it again when the machine is quiet.",
     )
-    assert summary.answer[0] == "mnist-cnn: nothing is claimed, because the machine was disturbed."
+    assert answer(summary)[0] == "mnist-cnn: nothing is claimed, because the machine was disturbed."
 
 
 # ---- who is fastest
@@ -210,7 +214,7 @@ def test_who_beats_only_some_is_no_winner():
     summary = summarise(simple_run(rates))
     assert [one.differs for one in summary.verdicts[0].backends].count(True) == 2
     assert summary.verdicts[0].winner is None
-    assert summary.answer[0] == "mnist-cnn: no framework is detectably faster than every other."
+    assert answer(summary)[0] == "mnist-cnn: no framework is detectably faster than every other."
 
 
 def test_the_faster_side_of_a_pair_is_that_of_the_blocks_both_have():
@@ -244,7 +248,7 @@ def test_every_pair_of_backends_is_compared_by_their_best_modes():
 def test_a_single_backend_has_nothing_to_be_compared_with():
     (verdict,) = summarise(simple_run({TORCH: [1000, 1001, 999]})).verdicts
     assert verdict.winner is None
-    assert verdict.sentences == (
+    assert said(verdict) == (
         "Only PyTorch is ranked on mnist-cnn: there is no framework to compare it with.",
     )
 
@@ -254,8 +258,8 @@ def test_nothing_is_claimed_of_a_backend_that_is_not_ranked():
     summary = summarise(run)
     (verdict,) = summary.verdicts
     assert verdict.unranked == ("jax",)
-    assert "Nothing is said of JAX on mnist-cnn: no row is ranked." in verdict.sentences
-    assert "(JAX not ranked)" in summary.answer[0]
+    assert "Nothing is said of JAX on mnist-cnn: no row is ranked." in said(verdict)
+    assert "(JAX not ranked)" in answer(summary)[0]
 
 
 def test_cells_without_shared_blocks_are_not_compared():
@@ -263,7 +267,7 @@ def test_cells_without_shared_blocks_are_not_compared():
     (verdict,) = summary.verdicts
     assert verdict.winner is None
     assert verdict.backends == ()
-    assert "cannot be compared on mnist-cnn: they share fewer than two blocks" in verdict.sentences[0]
+    assert "cannot be compared on mnist-cnn: they share fewer than two blocks" in said(verdict)[0]
 
 
 def test_devices_and_precisions_are_judged_apart():
@@ -308,10 +312,10 @@ def test_a_workload_of_own_defaults_is_not_ranked_and_says_why():
     summary = summarise(make_run(header, jobs))
     (verdict,) = summary.verdicts
     assert (verdict.order, verdict.winner, verdict.backends) == ((), None, ())
-    assert summary.answer[0] == (
+    assert answer(summary)[0] == (
         "mnist-cnn: not ranked, because each framework trains it with its own defaults."
     )
-    assert verdict.sentences == (
+    assert said(verdict) == (
         "mnist-cnn is trained with each framework's own defaults, which is not the same work: its speed is "
         "not ranked.",
     )
@@ -322,15 +326,15 @@ def test_no_verdict_speaks_of_the_reference():
     summary = summarise(run)
     (verdict,) = summary.verdicts
     assert (verdict.order, verdict.unranked, verdict.backends) == ((TORCH,), (), ())
-    assert verdict.sentences == (
+    assert said(verdict) == (
         "Only PyTorch is ranked on mnist-cnn: there is no framework to compare it with.",
     )
-    assert summary.answer[0] == "mnist-cnn: only PyTorch is ranked."
+    assert answer(summary)[0] == "mnist-cnn: only PyTorch is ranked."
 
 
 def test_a_run_of_the_reference_alone_ranks_nothing():
     (verdict,) = summarise(simple_run({REFERENCE: [1000] * 3})).verdicts
-    assert verdict.sentences == ("No row is ranked on mnist-cnn, so nothing can be said of its speed.",)
+    assert said(verdict) == ("No row is ranked on mnist-cnn, so nothing can be said of its speed.",)
 
 
 # ---- whether all learn the same

@@ -6,15 +6,7 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
-from synthetic import (
-    make_block,
-    make_cell,
-    make_header,
-    make_job,
-    make_parity,
-    make_points,
-    make_run,
-)
+from synthetic import make_block, make_cell, make_header, make_job, make_parity, make_points, make_run
 
 from bench.compare import CellComparison, Compared
 from bench.measures import Finding

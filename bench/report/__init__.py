@@ -15,11 +15,12 @@ import numpy as np
 from bench.costs import framework_share
 from bench.durations import duration
 from bench.records import BlockRecord, RunHeader
+from bench.report.words import DASH, TIMES, cell_name
 from bench.runs import Run
 from bench.specs import Cell
 from bench.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.summary import STATUS_WORDS, CellSummary, Summary
-from bench.verdicts import DASH, TIMES, Kind, cell_name
+from bench.verdicts import Kind
 
 QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"

@@ -9,9 +9,10 @@ from rich.text import Text
 from bench.agreement import Pairing
 from bench.report import KIND_WORDS, NOTHING
 from bench.report.markup import bullets, grid
+from bench.report.words import DASH, TIMES, cell_name
 from bench.runs import Run
 from bench.text import clean
-from bench.verdicts import DASH, TIMES, Comparison, cell_name
+from bench.verdicts import Comparison
 
 _HEADS = ("workload", "pair", "first run", "second run", "agree")
 

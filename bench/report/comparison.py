@@ -16,8 +16,8 @@ from bench.gate import CellGate, Gate, left_out_by
 from bench.measures import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
 from bench.report.markup import bullets, escape, grid
 from bench.report.plain import print_encodable
-from bench.text import clean
-from bench.verdicts import cell_name, listed, percent_text
+from bench.report.words import cell_name, percent_text
+from bench.text import clean, listed
 
 _HEADS = ("figure", "base", "head", "change", "interval", "detectable", "verdict")
 _FEW_ROWS = 3

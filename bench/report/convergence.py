@@ -20,11 +20,11 @@ from bench.accuracy import (
 from bench.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
 from bench.report import NOTHING, PLUS_MINUS, percent, seconds_text
 from bench.report.markup import bullets, escape, grid, plot
+from bench.report.words import DASH, cell_name
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import Summary
 from bench.text import clean
-from bench.verdicts import DASH, cell_name
 
 _HEADS = (
     "framework",

@@ -36,11 +36,11 @@ from bench.report.drawing import (
     style_of,
     svg,
 )
+from bench.report.words import cell_name
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import Summary
 from bench.sweep import Sweep, leave_out_sweep, read_sweeps
-from bench.verdicts import cell_name
 
 NAMES = ("first_result", "step_split", "roofline", "sweep")
 """Every plot there can be."""

@@ -6,11 +6,11 @@ from bench.costs import BreakEven, CellCosts, Costs, PipelineRatio, ProductError
 from bench.products import BOUNDS
 from bench.report import NOTHING, bytes_text, percent, rate_text, row_name, seconds_text
 from bench.report.markup import bullets, grid, plot
+from bench.report.words import TIMES, ratio_text
 from bench.runs import Run
 from bench.statistics import EQUIVALENCE
 from bench.summary import Summary
 from bench.sweep import Sweep, leave_out_sweep, read_sweeps, split_name
-from bench.verdicts import TIMES, ratio_text
 
 ABOUT = "\N{ALMOST EQUAL TO}"
 NOT_AVAILABLE = "not available"

@@ -18,10 +18,10 @@ from bench.accuracy import Convergence, DefaultsAgainstMatched, WorkloadConverge
 from bench.convergence import CellConvergence, CurvePoint
 from bench.report import percent, seconds_text
 from bench.report.drawing import GREY, LINES, MARKERS, Style, label, legend, make_panels, name_rows
+from bench.report.words import cell_name
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import Summary
-from bench.verdicts import cell_name
 
 
 class _Curves(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,8 +21,8 @@ from bench.history import Entry, History, Machine, Measure, Point, Series, serie
 from bench.report import NOTHING, PLUS_MINUS, bytes_text, percent, rate_text, seconds_text, width_text
 from bench.report.markup import PLOTS, bullets, escape, grid
 from bench.report.plain import print_encodable
+from bench.report.words import TIMES, cell_name
 from bench.text import clean
-from bench.verdicts import TIMES, cell_name
 
 REPORT = "HISTORY.md"
 FEWEST = 2 * SEGMENT

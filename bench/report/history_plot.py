@@ -17,7 +17,7 @@ from bench.history import Entry, Measure, Point
 from bench.report import width_text
 from bench.report.drawing import COLOURS, GREY, ON_LINES, RED, label, settings, svg
 from bench.report.history import WORDS, Group, Shown, place_of
-from bench.verdicts import TIMES
+from bench.report.words import TIMES
 
 _WIDTH_IN = 8.0
 _STRIP_IN = 0.85

@@ -27,10 +27,12 @@ from bench.report import (
     versions_text,
 )
 from bench.report.markup import PLOTS, bullets, bullets_escaped, code, escape, grid, plot
+from bench.report.words import TIMES, cell_name, ratio_text
 from bench.runs import Run
+from bench.sentences import answer, sentences
 from bench.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
 from bench.summary import STATUS_WORDS, Summary, summarise
-from bench.verdicts import TIMES, Comparison, cell_name, ratio_text
+from bench.verdicts import Comparison
 
 REPORT = "REPORT.md"
 
@@ -68,7 +70,7 @@ def text(run: Run, summary: Summary, drawn: frozenset[str]) -> str:
         *([f"> **{escape(summary.mark)}**"] if summary.mark else []),
         *(f"> **Warning.** {escape(warning)}" for warning in summary.warnings),
         f"On {escape(run.header.environment.in_words())}:",
-        bullets(summary.answer),
+        bullets(answer(summary)),
         *_machine(run),
         *_speed(summary, drawn),
         *_comparisons(summary),
@@ -164,7 +166,7 @@ def _comparisons(summary: Summary) -> list[str]:
     for verdict in summary.verdicts:
         blocks += [
             f"### {escape(f'{verdict.workload} ({verdict.device} {verdict.precision})')}",
-            bullets(verdict.sentences),
+            bullets(sentences(verdict, summary.titles)),
         ]
         made = [*verdict.backends, *verdict.modes]
         if verdict.with_dropped is not None:

@@ -34,10 +34,10 @@ from bench.report.drawing import (
     style_of,
     svg,
 )
+from bench.report.words import cell_name
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import CellSummary, Summary
-from bench.verdicts import cell_name
 
 
 class _Bars(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,6 +22,7 @@ from bench.report import (
 )
 from bench.report.plain import print_encodable
 from bench.runs import Run
+from bench.sentences import answer, sentences
 from bench.summary import Summary, summarise
 from bench.text import clean
 
@@ -72,11 +73,11 @@ def _render(run: Run, summary: Summary, console: Console) -> None:
         _print(console, "")
         _print(console, _LEGEND, "dim")
     _heading(console, "Verdict")
-    _items(console, summary.answer)
+    _items(console, answer(summary))
     for verdict in summary.verdicts:
         _print(console, "")
         _print(console, f"{verdict.workload} ({verdict.device} {verdict.precision})", "bold")
-        _items(console, verdict.sentences)
+        _items(console, sentences(verdict, summary.titles))
     _list(console, "Disturbed blocks", [f"{name} {what}" for name, what in taint_lines(summary)])
     _list(console, "Not ranked or not measured", [f"{name}: {why}" for name, why in unranked_lines(summary)])
     _list(console, "Remarks", [f"{name}: {remark}" for name, remark in remark_lines(summary)])

@@ -1,0 +1,153 @@
+"""The verdicts of a run in words."""
+
+from collections.abc import Mapping
+from itertools import combinations
+
+from bench.report.words import cell_name, percent_text, ratio_text
+from bench.specs import Cell
+from bench.statistics import EQUIVALENCE
+from bench.summary import Summary
+from bench.taint import Screening
+from bench.text import listed
+from bench.verdicts import Comparison, Kind, Verdict, best_of_each_backend
+
+
+def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
+    """Return what a verdict says of its workload; `titles` gives a backend's title by its name."""
+    workload = verdict.workload
+    if not verdict.matched:
+        found = [
+            f"{workload} is trained with each framework's own defaults, which is not the same "
+            "work: its speed is not ranked."
+        ]
+    elif verdict.disturbed:
+        found = [_disturbed_sentence(workload, verdict.screening)]
+    else:
+        found = _compared(verdict, titles) + _changed_sentences(verdict, titles)
+    if verdict.order and verdict.unranked:
+        names = listed([titles.get(name, name) for name in verdict.unranked])
+        found.append(f"Nothing is said of {names} on {workload}: no row is ranked.")
+    return found
+
+
+def _compared(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
+    """Return a sentence for every comparison, and for every pair that has none."""
+    workload = verdict.workload
+    best = best_of_each_backend(verdict.order)
+    if not best:
+        return [f"No row is ranked on {workload}, so nothing can be said of its speed."]
+    sentences = [_sentence(comparison, titles) for comparison in [*verdict.backends, *verdict.modes]]
+    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in verdict.backends}
+    for pair in combinations(best, 2):
+        if frozenset(pair) not in compared:
+            first, second = (cell_name(cell, titles) for cell in pair)
+            sentences.append(
+                f"{first} and {second} cannot be compared on {workload}: they share fewer than two blocks."
+            )
+    if len(best) == 1:
+        title = titles.get(best[0].backend, best[0].backend)
+        sentences.append(f"Only {title} is ranked on {workload}: there is no framework to compare it with.")
+    return sentences
+
+
+def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
+    faster, slower = cell_name(comparison.faster, titles), cell_name(comparison.slower, titles)
+    workload = comparison.faster.workload
+    times = ratio_text(comparison.low, comparison.high)
+    seen = f"a difference of {percent_text(comparison.detectable)} would have been seen"
+    bound = f"{100 * EQUIVALENCE:g} %"
+    if comparison.differs:
+        but = f", but by no more than {bound}" if comparison.kind == "slightly faster" else ""
+        return f"{faster} trains {workload} {times} as fast as {slower} here{but} ({seen})."
+    if comparison.kind == "equivalent":
+        what = f"No difference larger than {bound}"
+    else:
+        what = "No detectable difference"
+    return f"{what} between {faster} and {slower} on {workload}: {times} ({seen})."
+
+
+def _disturbed_sentence(workload: str, screening: Screening) -> str:
+    kept = screening.blocks - len(screening.dropped)
+    if screening.unmeasured.issuperset(screening.staying):
+        why = screening.tainted[screening.staying[0]][0]
+        return (
+            f"Nothing is claimed about {workload}: {why}, so nothing rules out that they disturbed "
+            f"{len(screening.staying)} of its {kept} blocks. Run it where /proc/stat can be read."
+        )
+    why = listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
+    return (
+        f"Nothing is claimed about {workload}: something else disturbed {len(screening.staying)} of its "
+        f"{kept} blocks ({why}). Run it again when the machine is quiet."
+    )
+
+
+def _changed_sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
+    """Return a sentence for every comparison that the dropped blocks would change."""
+    with_dropped = verdict.with_dropped
+    if with_dropped is None:
+        return []
+    before = {
+        frozenset((one.faster, one.slower)): one for one in [*with_dropped.backends, *with_dropped.modes]
+    }
+    changed = []
+    for one in [*verdict.backends, *verdict.modes]:
+        other = before.get(frozenset((one.faster, one.slower)))
+        if other is not None and _claim(one) != _claim(other):
+            names = f"{cell_name(one.faster, titles)} and {cell_name(one.slower, titles)}"
+            changed.append(
+                f"The verdict on {names} on {one.faster.workload} changes if the dropped blocks are "
+                f"included: {_sentence(other, titles)}"
+            )
+    return changed
+
+
+def _claim(comparison: Comparison) -> tuple[Kind, Cell | None]:
+    return comparison.kind, comparison.faster if comparison.differs else None
+
+
+def answer(summary: Summary) -> tuple[str, ...]:
+    """Return the run in a few sentences: who is fastest on each workload, and whether all learn the same."""
+    rows, verdicts, titles = summary.standings, summary.verdicts, summary.titles
+    several = len({(verdict.device, verdict.precision) for verdict in verdicts}) > 1
+    said = [_fastest(verdict, titles, several=several) for verdict in verdicts]
+    spreads = [(v.accuracy_spread, v.workload) for v in verdicts if v.accuracy_spread is not None]
+    if spreads:
+        spread, name = max(spreads)
+        said.append(
+            f"After equal epochs the frameworks' test accuracy differs by {spread:.2f} percentage points "
+            f"at most ({name})."
+        )
+    checked = [row for row in rows if row.parity_ok is not None]
+    if checked:
+        passed = sum(row.parity_ok is True for row in checked)
+        said.append(
+            f"Of {len(checked)} rows held to the float64 reference, {passed} compute the same "
+            "within tolerance."
+        )
+    return tuple(said) or ("Nothing was measured.",)
+
+
+def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> str:
+    """Return who is fastest on one workload, and by how much over the framework that comes next."""
+    where = f"{verdict.workload} ({verdict.device} {verdict.precision})" if several else verdict.workload
+    backends = [titles.get(name, name) for name in dict.fromkeys(cell.backend for cell in verdict.order)]
+    if not verdict.matched:
+        return f"{where}: not ranked, because each framework trains it with its own defaults."
+    if verdict.disturbed:
+        return f"{where}: nothing is claimed, because the machine was disturbed."
+    if verdict.winner:
+        beaten = [one for one in verdict.backends if one.faster == verdict.winner]
+        next_best = min(beaten, key=lambda one: one.ratio)
+        among = " of those ranked" if verdict.unranked else ""
+        said = (
+            f"{cell_name(verdict.winner, titles)} is fastest{among}, "
+            f"{ratio_text(next_best.low, next_best.high)} as fast as {cell_name(next_best.slower, titles)}"
+        )
+    elif len(backends) > 1:
+        said = "no framework is detectably faster than every other"
+    elif backends:
+        said = f"only {backends[0]} is ranked"
+    else:
+        return f"{where}: nothing is ranked."
+    missing = listed([titles.get(name, name) for name in verdict.unranked]) if verdict.unranked else ""
+    return f"{where}: {said}{f' ({missing} not ranked)' if missing else ''}."
