@@ -38,7 +38,7 @@ from bench.machine import capture_environment, source_state
 from bench.plan import SMALLEST_TRAINING, balanced_order, choose_cells
 from bench.prepare import choose_device, prepare_data
 from bench.progress import Display
-from bench.protocol import VERSION, AnyEvent, Evaluated, MeasureTask, Ready, Timed
+from bench.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec, ParityRecord
 from bench.registry import find_backends, installed_versions, interpreter
 from bench.run import Split
@@ -513,11 +513,11 @@ class Collector:
 
     # Progress
 
-    def _follow(self) -> Callable[[int, AnyEvent], None]:
+    def _follow(self) -> Callable[[int, Event], None]:
         ready, timed = 0, 0
         turns = 2 * self._header.windows
 
-        def follow(_place: int, event: AnyEvent) -> None:
+        def follow(_place: int, event: Event) -> None:
             nonlocal ready, timed
             match event:
                 case Ready():

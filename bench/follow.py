@@ -12,7 +12,8 @@ from bench.augmentation import seen_images
 from bench.datasets import Dataset
 from bench.figures import LATEST, Figure
 from bench.initial import initial_params
-from bench.protocol import CheckpointSaved, Emit, EvaluateTask, FigureMade, Scored, Trained, TrainTask
+from bench.protocol import Emit
+from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
 from bench.specs import Workload
 from bench.training import Batches, Trainer, build, evaluate, load_data, score, training_data
 from bench.trainings import distribution

@@ -12,7 +12,7 @@ from bench.launch import run_worker
 from bench.parity import relative_error
 from bench.place import Place
 from bench.progress import Display
-from bench.protocol import EvaluateTask, Scored
+from bench.recipe_protocol import AnyRecipeEvent, EvaluateTask, Scored
 from bench.registry import interpreter
 from bench.specs import Precision
 from bench.trained import Trained
@@ -60,6 +60,7 @@ def evaluate(model: Model, place: Place, display: Display) -> Iterator[Score]:
                 python=interpreter(info, place.pythons),
                 device=cell.device,
                 time_limit_s=TIME_LIMIT_S,
+                events=AnyRecipeEvent,
             )
             scored = next((event for event in outcome.events if isinstance(event, Scored)), None)
             if outcome.status != "ok" or scored is None:

@@ -12,13 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self, TypeVar
+from typing import IO, Any, Protocol, Self, TypeVar
 
 import msgspec
 
 from backends.info import BackendInfo
 from bench.machine import tuning_variables
-from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started, Task
+from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
 from bench.records import Status
 from bench.specs import Device
 
@@ -35,6 +35,14 @@ time of a convolutional step in JAX (docs/design.md)."""
 
 Heard = TypeVar("Heard", bound=Event)
 
+
+class Task(Protocol):
+    """What every task has: the backend whose worker does it. It is a struct, sent to the worker as JSON."""
+
+    @property
+    def backend(self) -> BackendInfo: ...
+
+
 _TAIL_LINES = 20
 _POLL_S = 0.2
 _EXIT_S = 10.0
@@ -44,7 +52,7 @@ _EXIT_S = 10.0
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """How a worker ended, and all it said before."""
 
-    events: tuple[AnyEvent, ...]
+    events: tuple[Event, ...]
     status: Status
     error: str | None
     exit_signal: str | None
@@ -101,10 +109,16 @@ def run_worker(
     python: Path,
     device: Device,
     time_limit_s: float,
-    on_event: Callable[[AnyEvent], None] = lambda _: None,
+    on_event: Callable[[Event], None] = lambda _: None,
+    events: Any = AnyEvent,
 ) -> Outcome:
-    """Run one task that needs no commands in a fresh process; KeyboardInterrupt leaves nothing running."""
-    with Worker(task, python=python, device=device, time_limit_s=time_limit_s, on_event=on_event) as worker:
+    """Run one task that needs no commands in a fresh process; KeyboardInterrupt leaves nothing running.
+
+    `events` is the union of the events that it may report.
+    """
+    with Worker(
+        task, python=python, device=device, time_limit_s=time_limit_s, on_event=on_event, events=events
+    ) as worker:
         return worker.finish()
 
 
@@ -121,16 +135,20 @@ class Worker:
         python: Path,
         device: Device,
         time_limit_s: float,
-        on_event: Callable[[AnyEvent], None] = lambda _: None,
+        on_event: Callable[[Event], None] = lambda _: None,
         hash_seed: int | None = None,
         compiled: Path | None = None,
         deadline: float = math.inf,
+        events: Any = AnyEvent,
     ) -> None:
-        """`deadline`, a time of the monotonic clock, ends it whatever is left of its time limit."""
-        self._compiled = compiled
+        """`events` is the union of the events that it may report.
+
+        `deadline`, a time of the monotonic clock, ends it whatever is left of its time limit.
+        """
+        self._compiled, self._kinds = compiled, events
         self._task, self._python, self._device, self._hash_seed = task, python, device, hash_seed
         self._time_limit_s, self._deadline, self._on_event = time_limit_s, deadline, on_event
-        self._events: list[AnyEvent] = []
+        self._events: list[Event] = []
         self._buffer = b""
         self._wall_s = 0.0
         self._start_s: float | None = None
@@ -259,7 +277,7 @@ class Worker:
         while not self._over and b"\n" in self._buffer:
             line, self._buffer = self._buffer.split(b"\n", 1)
             try:
-                event = msgspec.json.decode(line, type=AnyEvent)
+                event: Event = msgspec.json.decode(line, type=self._kinds)
             except msgspec.DecodeError as error:
                 event = Failed(status="failed", error=f"it sent a line that is no event: {error}")
                 self._over = True
@@ -321,7 +339,7 @@ def _tail(output: IO[bytes]) -> tuple[str, ...]:
 
 
 def _verdict(
-    returncode: int, timed_out: bool, time_limit_s: float, events: list[AnyEvent], tail: tuple[str, ...]
+    returncode: int, timed_out: bool, time_limit_s: float, events: list[Event], tail: tuple[str, ...]
 ) -> tuple[Status, str | None, str | None]:
     """Return status, error and signal; anything but a last word of `done` is a failure with a name."""
     last = events[-1] if events else None

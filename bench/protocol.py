@@ -6,7 +6,6 @@ from typing import TypeAlias
 import msgspec
 
 from backends.info import BackendInfo
-from bench.figures import Figure
 from bench.records import EpochPoint, JobSpec, ParityCheck, Peak, Status, StepSplit, Window
 from bench.specs import Cell, Workload
 
@@ -57,34 +56,6 @@ class ProbeTask(msgspec.Struct, frozen=True, kw_only=True, tag="probe", tag_fiel
     case: ParityCase
 
 
-class TrainTask(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="task"):
-    """Follow a recipe: train, evaluate, keep checkpoints, and write the model in the end."""
-
-    backend: BackendInfo
-    data: DataSource
-    cell: Cell
-    workload: Workload
-    seed: int
-    steps: int
-    figures: tuple[int, ...]
-    """After how many steps it is evaluated."""
-    checkpoint_every: int
-    folder: str
-    checkpoint: str | None
-    """The file to take training up from; None: from the start."""
-
-
-class EvaluateTask(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate", tag_field="task"):
-    """Load a model and evaluate it on the test images."""
-
-    backend: BackendInfo
-    data: DataSource
-    cell: Cell
-    model: str
-    logits: str
-    """The file to write the logits to: float32 (n, classes), as `numpy.save` writes it."""
-
-
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
     """What the harness asks of a worker that measures, once it is built."""
 
@@ -104,7 +75,13 @@ class Finish(Command, frozen=True, kw_only=True, tag="finish"):
 
 
 AnyCommand: TypeAlias = Begin | Turn | Finish
-Task: TypeAlias = MeasureTask | VerifyTask | ProbeTask | TrainTask | EvaluateTask
+
+
+class AnyTask(msgspec.Struct, frozen=True, kw_only=True):
+    """As much of a task as every worker reads first: its tag, which names its handler, and the backend."""
+
+    task: str
+    backend: BackendInfo
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -195,23 +172,6 @@ class Probed(Event, frozen=True, kw_only=True, tag="probed"):
     """Largest relative error of the logits of a convolutional network against the reference."""
 
 
-class Trained(Event, frozen=True, kw_only=True, tag="trained"):
-    step: int
-
-
-class FigureMade(Event, frozen=True, kw_only=True, tag="figure"):
-    figure: Figure
-
-
-class CheckpointSaved(Event, frozen=True, kw_only=True, tag="checkpoint"):
-    step: int
-
-
-class Scored(Event, frozen=True, kw_only=True, tag="scored"):
-    test_loss: float
-    test_accuracy: float
-
-
 class Failed(Event, frozen=True, kw_only=True, tag="failed"):
     status: Status
     error: str
@@ -224,7 +184,9 @@ class Done(Event, frozen=True, kw_only=True, tag="done"):
 AnyEvent: TypeAlias = (
     Started | Imported | DataLoaded | Built | FirstStep | WarmedUp | Ready | Timed | Evaluated | Learned
     | Memory | DeviceMemory | Described | LookedCloser | Verified | Probed
-    | Trained | FigureMade | CheckpointSaved | Scored | Failed | Done
+    | Failed | Done
 )  # fmt: skip
 
-Emit: TypeAlias = Callable[[AnyEvent], None]
+"""Every event of measuring and proving. A feature with events of its own has a union of its own."""
+
+Emit: TypeAlias = Callable[[Event], None]

@@ -25,10 +25,10 @@ from bench.plan import BLOCKS_ANEW, FEWEST_OF_LONG, TRAINING_SHARE, Preset, plan
 from bench.precision import widest_half_width
 from bench.progress import Display
 from bench.protocol import (
-    AnyEvent,
     Built,
     DataSource,
     Evaluated,
+    Event,
     Imported,
     MeasureTask,
     Timed,
@@ -419,7 +419,7 @@ class Runner:
             for number in range(len(self._blocks_of(name)), self._header.min_blocks)
         ]
 
-    def _show_event(self, cell: Cell, event: AnyEvent, ends: float) -> None:
+    def _show_event(self, cell: Cell, event: Event, ends: float) -> None:
         match event:
             case Imported():
                 self._display.job(f"{cell}: building{_left(ends)}", None)

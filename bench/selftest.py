@@ -24,7 +24,7 @@ from bench.machine import Environment, capture_environment
 from bench.plan import balanced_order
 from bench.prepare import Asked, Available, choose_backends, choose_device, chosen_cells, prepare_data
 from bench.progress import Display
-from bench.protocol import AnyEvent, DataSource, MeasureTask, Ready, Timed
+from bench.protocol import DataSource, Event, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec
 from bench.registry import Registry, find_backends, interpreter
 from bench.selftest_records import (
@@ -243,11 +243,11 @@ class Collector:
 
     # Progress
 
-    def _follow(self, jobs: int) -> Callable[[int, AnyEvent], None]:
+    def _follow(self, jobs: int) -> Callable[[int, Event], None]:
         ready, timed = 0, 0
         turns = jobs * self._header.windows
 
-        def follow(_place: int, event: AnyEvent) -> None:
+        def follow(_place: int, event: Event) -> None:
             nonlocal ready, timed
             match event:
                 case Ready():

@@ -3,18 +3,16 @@
 import math
 import os
 from collections.abc import Iterator
-from pathlib import Path
 from typing import cast
 
 import msgspec
 import numpy as np
 
-from backends.base import Backend, Instrumented, OwnDefaults, TrainingData
-from bench import datasets, parity
+from backends.base import Backend, Instrumented, OwnDefaults
+from bench import datasets
 from bench.augmentation import seen_images
 from bench.energy import Meter
-from bench.errors import NotComparableError, UnavailableError
-from bench.failures import in_a_line, print_if_unforeseen, status_of
+from bench.errors import UnavailableError
 from bench.gpu import GpuMonitor
 from bench.initial import initial_params
 from bench.machine import peak_rss_bytes
@@ -31,21 +29,17 @@ from bench.protocol import (
     LookedCloser,
     MeasureTask,
     Memory,
-    Probed,
-    ProbeTask,
     Ready,
     Timed,
     Turn,
-    Verified,
-    VerifyTask,
     WarmedUp,
 )
-from bench.records import EpochPoint, ParityCheck, Status
+from bench.records import EpochPoint
 from bench.schedule import evaluation_steps, whole_calls
 from bench.slowed import Slowed
-from bench.specs import Cell, Workload
+from bench.specs import Workload
 from bench.stopwatch import Stopwatch
-from bench.training import Batches, Trainer, build, check_device, evaluate, load_data, training_data
+from bench.training import Batches, Trainer, check_device, evaluate, load_data, training_data
 
 WARMUP_S = 0.5
 """Training for at least so long comes before the first window, however short a window is."""
@@ -59,8 +53,9 @@ _CLOSER_STEPS = 20
 def measure(
     task: MeasureTask,
     backend_class: type[Backend],
-    commands: Iterator[AnyCommand],
     emit: Emit,
+    *,
+    commands: Iterator[AnyCommand],
     clock: Stopwatch,
 ) -> None:
     """Build, take the first step, warm up, take turns, then learn; each is timed apart.
@@ -210,40 +205,3 @@ def learn(
             test_accuracy=accuracy,
         )
         emit(Evaluated(point=point, of_epochs=last / per_epoch))
-
-
-def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:
-    """Hold every case against its reference trace; one that fails does not keep the others from a try."""
-    for case in task.cases:
-        cell = case.cell
-        status: Status = "ok"
-        error: str | None = None
-        checks: tuple[ParityCheck, ...] = ()
-        try:
-            data, trace = parity.load_trace(Path(case.trace))
-
-            def make(workload: Workload, data: TrainingData, cell: Cell = cell) -> Backend:
-                return build(backend_class, workload, data, cell)
-
-            checks = parity.check_parity(make, case.workload, data, trace, cell.precision)
-        except Exception as raised:
-            print_if_unforeseen(raised)
-            status, error = status_of(raised), in_a_line(raised)
-        emit(
-            Verified(
-                cell=cell, optimizer=case.workload.optimizer.name, status=status, error=error, checks=checks
-            )
-        )
-
-
-def probe(task: ProbeTask, backend_class: type[Backend], emit: Emit) -> None:
-    """Compute the logits of a convolutional network and compare them with the reference's."""
-    cell, workload = task.case.cell, parity.parity_workload(task.case.workload)
-    data, trace = parity.load_trace(Path(task.case.trace))
-    backend = build(backend_class, workload, data, cell)
-    backend.load_params(parity.start_params(workload, data))
-    error = parity.relative_error(backend.predict(parity.evaluated_images(workload, data)), trace.logits)
-    if not np.isfinite(error):
-        raise NotComparableError("its logits are not finite, or not of the reference's shape")
-    emit(Probed(error=error))
-    emit(Described(facts=backend.describe()))

@@ -22,7 +22,8 @@ from bench.machine import capture_environment
 from bench.place import Place
 from bench.prepare import Available, backend_here
 from bench.progress import Teller
-from bench.protocol import AnyEvent, CheckpointSaved, DataSource, FigureMade, Trained, TrainTask
+from bench.protocol import DataSource, Event
+from bench.recipe_protocol import AnyRecipeEvent, CheckpointSaved, FigureMade, Trained, TrainTask
 from bench.recipes import Recipe, figure_steps
 from bench.registry import interpreter
 from bench.specs import Cell
@@ -81,7 +82,7 @@ def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> 
     shown = Shown(order, display)
     with EventFiles(training, dataset.train_images[order.recipe.workload.held_out :]) as events:
 
-        def note(event: AnyEvent) -> None:
+        def note(event: Event) -> None:
             match event:
                 case FigureMade(figure=figure):
                     folders.append(order.folder / FIGURES, figure)
@@ -102,6 +103,7 @@ def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> 
             device=order.cell.device,
             time_limit_s=time_limit_s,
             on_event=note,
+            events=AnyRecipeEvent,
         )
     if outcome.status != "ok":
         said = f"{order.cell}: {outcome.status}: {outcome.error}"

@@ -16,7 +16,7 @@ import msgspec
 from bench.conditions import Watch
 from bench.launch import Outcome, Worker
 from bench.plan import balanced_order, windows_asked
-from bench.protocol import AnyEvent, Begin, Built, Finish, MeasureTask, Ready, Timed, Turn
+from bench.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import Conditions, Window
 from bench.schedule import whole_calls
 from bench.specs import Cell
@@ -50,7 +50,7 @@ class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
 def run_block(
     jobs: Sequence[BlockJob],
     *,
-    on_event: Callable[[int, AnyEvent], None] = lambda _place, _event: None,
+    on_event: Callable[[int, Event], None] = lambda _place, _event: None,
     on_end: Callable[[int, Outcome, int], None] = lambda _place, _outcome, _windows: None,
     together: bool = False,
     fewest: float = 1.0,

@@ -16,7 +16,7 @@ from bench import datasets, parity
 from bench.dataset_specs import DATASETS
 from bench.launch import Worker
 from bench.progress import Display
-from bench.protocol import AnyEvent, ParityCase, Verified, VerifyTask
+from bench.protocol import Event, ParityCase, Verified, VerifyTask
 from bench.records import ParityRecord
 from bench.registry import interpreter
 from bench.specs import Cell, Workload
@@ -147,7 +147,7 @@ class _Proof:
         )
         return left[1:]
 
-    def _note(self, event: AnyEvent) -> None:
+    def _note(self, event: Event) -> None:
         if isinstance(event, Verified):
             self._done += 1
             self._display.job(f"parity: {event.cell} {event.optimizer}", self._done / self._count)

@@ -11,40 +11,48 @@ importing a framework takes. What the task needs besides comes after.
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from importlib import import_module
+from typing import NamedTuple
 
 import msgspec
 
 from bench.errors import UnavailableError
 from bench.failures import in_a_line, print_if_unforeseen, status_of
-from bench.protocol import (
-    AnyCommand,
-    AnyEvent,
-    Done,
-    Emit,
-    EvaluateTask,
-    Failed,
-    Imported,
-    MeasureTask,
-    ProbeTask,
-    Started,
-    Task,
-    TrainTask,
-    VerifyTask,
-)
+from bench.protocol import AnyCommand, AnyTask, Done, Emit, Event, Failed, Imported, Started
 from bench.registry import load_backend
 from bench.stopwatch import Stopwatch
+
+
+class Handler(NamedTuple):
+    """What does a kind of task: the module, which is imported after the backend, and two names in it."""
+
+    module: str
+    task: str
+    function: str
+    commanded: bool = False
+    """Whether it takes commands while it works."""
+
+
+HANDLERS = {
+    "measure": Handler("bench.tasks", "MeasureTask", "measure", commanded=True),
+    "verify": Handler("bench.prove", "VerifyTask", "verify"),
+    "probe": Handler("bench.prove", "ProbeTask", "probe"),
+    "train": Handler("bench.follow", "TrainTask", "follow"),
+    "evaluate": Handler("bench.follow", "EvaluateTask", "evaluate_model"),
+}
+"""The handler of every task, by its tag. They are named as text, as the worker knows no feature."""
 
 
 def main() -> None:
     """Do the task on standard input; exit 0 whatever happened, as the events say it."""
     events = os.fdopen(int(sys.argv[1]), "wb", buffering=0)
 
-    def emit(event: AnyEvent) -> None:
+    def emit(event: Event) -> None:
         events.write(msgspec.json.encode(event) + b"\n")
 
     emit(Started())
     lines = sys.stdin.buffer
-    task: Task = msgspec.json.decode(lines.readline(), type=Task)
+    task = lines.readline()
     try:
         do(task, read_commands(lines), emit)
         emit(Done())
@@ -53,33 +61,22 @@ def main() -> None:
         emit(Failed(status=status_of(error), error=in_a_line(error)))
 
 
-def do(task: Task, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Import the backend, and do the task with it."""
+def do(line: bytes, commands: Iterator[AnyCommand], emit: Emit) -> None:
+    """Import the backend of a task, which is a line of JSON, and do the task with it."""
+    about = msgspec.json.decode(line, type=AnyTask)
     clock = Stopwatch()
     try:
-        backend_class = load_backend(task.backend)
+        backend_class = load_backend(about.backend)
     except ImportError as error:  # the framework's, or a library's that it needs
         print_if_unforeseen(error)
         raise UnavailableError(f"{type(error).__name__}: {error}") from error
     emit(Imported(import_s=clock.seconds()))
     clock = Stopwatch()
-    from bench import tasks
-
-    match task:
-        case MeasureTask():
-            tasks.measure(task, backend_class, commands, emit, clock)
-        case VerifyTask():
-            tasks.verify(task, backend_class, emit)
-        case ProbeTask():
-            tasks.probe(task, backend_class, emit)
-        case TrainTask():
-            from bench.follow import follow  # with libraries that no measuring needs
-
-            follow(task, backend_class, emit)
-        case EvaluateTask():
-            from bench.follow import evaluate_model
-
-            evaluate_model(task, backend_class, emit)
+    handler = HANDLERS[about.task]
+    module = import_module(handler.module)
+    task = msgspec.json.decode(line, type=getattr(module, handler.task))
+    more = {"commands": commands, "clock": clock} if handler.commanded else {}
+    getattr(module, handler.function)(task, backend_class, emit, **more)
 
 
 def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:

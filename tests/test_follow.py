@@ -23,16 +23,8 @@ from bench.errors import UnavailableError
 from bench.figures import LATEST, Figure
 from bench.follow import STRETCH, evaluate_model, follow, latest_images, stops
 from bench.initial import initial_params
-from bench.protocol import (
-    AnyEvent,
-    CheckpointSaved,
-    DataSource,
-    EvaluateTask,
-    FigureMade,
-    Scored,
-    Trained,
-    TrainTask,
-)
+from bench.protocol import DataSource, Event
+from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
 from bench.recipes import RECIPES, Recipe, figure_steps
 from bench.specs import Architecture, ConvBlock, OptimizerSpec
 from bench.training import Batches, Trainer, evaluate, training_data
@@ -72,13 +64,13 @@ def task_of(recipe: Recipe, folder: Path, **changes: Any) -> TrainTask:
     return TrainTask(**fields | changes)
 
 
-def followed(task: TrainTask, backend: type[Backend] = NumpyBackend) -> list[AnyEvent]:
-    events: list[AnyEvent] = []
+def followed(task: TrainTask, backend: type[Backend] = NumpyBackend) -> list[Event]:
+    events: list[Event] = []
     follow(task, backend, events.append)
     return events
 
 
-def figures_of(events: list[AnyEvent]) -> list[Figure]:
+def figures_of(events: list[Event]) -> list[Figure]:
     return [event.figure for event in events if isinstance(event, FigureMade)]
 
 
@@ -265,11 +257,11 @@ class KilledError(Exception):
     """Stands for a signal that nobody can catch."""
 
 
-def until(task: TrainTask, last: int, backend: type[Backend]) -> list[AnyEvent]:
+def until(task: TrainTask, last: int, backend: type[Backend]) -> list[Event]:
     """Return the events of a worker that is killed when it has sent so many."""
-    events: list[AnyEvent] = []
+    events: list[Event] = []
 
-    def emit(event: AnyEvent) -> None:
+    def emit(event: Event) -> None:
         events.append(event)
         if len(events) == last:
             raise KilledError
@@ -387,7 +379,7 @@ def test_a_model_is_evaluated_on_the_test_images_as_the_network_sees_them(
     path, logits = tmp_path / model_name(recipe.name, recipe.steps), tmp_path / "logits.npy"
     source = DataSource(name=recipe.workload.dataset, cache=None, limit=LIMIT)
     task = EvaluateTask(backend=NUMPY, data=source, cell=cell_of(recipe), model=str(path), logits=str(logits))
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     evaluate_model(task, NumpyBackend, events.append)
     (scored,) = events
     assert isinstance(scored, Scored)

@@ -17,10 +17,10 @@ from backends.info import BackendInfo
 from bench import launch
 from bench.launch import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
 from bench.protocol import (
-    AnyEvent,
     Described,
     Done,
     Evaluated,
+    Event,
     FirstStep,
     Imported,
     MeasureTask,
@@ -54,7 +54,7 @@ def outcome_of(target: str, limit_s: float = 60.0, **changes: object) -> Outcome
     return measure(task_for(fakes.info("fake", target, **changes)), limit_s)
 
 
-def kinds(outcome: Outcome) -> set[type[AnyEvent]]:
+def kinds(outcome: Outcome) -> set[type[Event]]:
     return {type(event) for event in outcome.events}
 
 
@@ -72,7 +72,7 @@ def assert_nothing_left(scratch: Path) -> None:
 
 
 def test_a_good_worker_is_ok(scratch: Path) -> None:
-    seen: list[AnyEvent] = []
+    seen: list[Event] = []
     outcome = run_worker(
         task_for(fakes.STEADY), python=PYTHON, device="cpu", time_limit_s=60, on_event=seen.append
     )
@@ -200,7 +200,7 @@ def test_a_worker_that_cannot_end_is_done_all_the_same(
 def test_an_interrupt_kills_the_worker(scratch: Path) -> None:
     started = time.monotonic()
 
-    def interrupt(event: AnyEvent) -> None:
+    def interrupt(event: Event) -> None:
         raise KeyboardInterrupt
 
     hanging = task_for(fakes.HANGS)
@@ -213,7 +213,7 @@ def test_an_interrupt_kills_the_worker(scratch: Path) -> None:
 def test_an_interrupt_kills_the_helpers_of_the_worker(scratch: Path) -> None:
     helpers: list[int] = []
 
-    def interrupt(event: AnyEvent) -> None:
+    def interrupt(event: Event) -> None:
         if isinstance(event, FirstStep):
             worker = psutil.Process().children()[0]
             helpers.extend(child.pid for child in worker.children())

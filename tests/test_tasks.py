@@ -5,18 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import fakes
+import msgspec
 import pytest
 
 from bench import datasets, parity, tasks, verify, worker
 from bench.errors import NotComparableError
 from bench.protocol import (
     AnyCommand,
-    AnyEvent,
     Begin,
     Built,
     DataLoaded,
     Described,
     Evaluated,
+    Event,
     Finish,
     FirstStep,
     Imported,
@@ -38,12 +39,12 @@ from bench.training import Batches, Trainer
 from bench.workloads import find_workload
 
 
-def measured(target: str = "Steady", **changes: Any) -> list[AnyEvent]:
+def measured(target: str = "Steady", **changes: Any) -> list[Event]:
     """Return the events of a job done in this process."""
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     task = fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes)
     commands: list[AnyCommand] = [Begin(), *[Turn(steps=7)] * task.spec.windows, Finish()]
-    worker.do(task, iter(commands), events.append)
+    worker.do(msgspec.json.encode(task), iter(commands), events.append)
     return events
 
 
@@ -67,7 +68,7 @@ class Clockwork:
 
 def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[Window], float]:
     """Return the windows of a warm-up and the seconds of a step that it ends with."""
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     tasks.warm_up(clock, window_s, events.append)  # type: ignore[arg-type]
     *before, last = events
     assert isinstance(last, Ready)
@@ -75,7 +76,7 @@ def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[Window], float
 
 
 def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[Window]:
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     tasks.take_turns(clock, window_s, iter(commands), events.append)  # type: ignore[arg-type]
     return [event.window for event in events if isinstance(event, Timed)]
 
@@ -108,7 +109,7 @@ def test_a_warm_up_grows_its_windows_and_says_what_a_step_takes() -> None:
 
 def test_a_warm_up_trains_whole_calls() -> None:
     clock = Clockwork([20.0, 0.04, 0.01])
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     tasks.warm_up(clock, 0.35, events.append, call_steps=4)  # type: ignore[arg-type]
     assert clock.calls == [4, 4, 8, 36], "the first of all, which compiles, ends no warm-up"
     assert events[-1] == Ready(step_s=0.01, call_steps=4)
@@ -166,7 +167,7 @@ def test_what_comes_before_a_window_is_not_slowed() -> None:
 
 
 def test_a_window_says_what_the_lead_before_it_took() -> None:
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     tasks.take_turns(Clockwork([0.001]), 0.05, iter([Turn(steps=50)]), events.append)  # type: ignore[arg-type]
     (timed,) = events
     assert isinstance(timed, Timed)
@@ -234,7 +235,7 @@ def learned(
     only_last: bool = False,
     test_samples: int | None = None,
 ) -> list[Any]:
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     tasks.learn(
         backend, order, find_workload(fakes.WORKLOAD), sample,
         epochs=epochs, only_last=only_last, test_samples=test_samples, emit=events.append,
@@ -284,9 +285,9 @@ def case_of(trace: Path, mode: str = "only") -> ParityCase:
 
 
 def verified(target: str, *cases: ParityCase) -> list[Verified]:
-    events: list[AnyEvent] = []
+    events: list[Event] = []
     task = VerifyTask(backend=fakes.info("fake", f"fakes:{target}"), cases=cases)
-    worker.do(task, iter(()), events.append)
+    worker.do(msgspec.json.encode(task), iter(()), events.append)
     return [event for event in events if isinstance(event, Verified)]
 
 
@@ -328,9 +329,9 @@ def test_a_trace_that_is_gone_is_a_failure_and_no_pass(tmp_path: Path) -> None:
 
 def test_the_probe_tells_how_far_off_the_logits_are(trace: Path) -> None:
     def probed(target: str) -> float:
-        events: list[AnyEvent] = []
+        events: list[Event] = []
         task = ProbeTask(backend=fakes.info("fake", f"fakes:{target}"), case=case_of(trace))
-        worker.do(task, iter(()), events.append)
+        worker.do(msgspec.json.encode(task), iter(()), events.append)
         return next(event.error for event in events if isinstance(event, Probed))
 
     assert probed("Steady") < 1e-6
@@ -340,7 +341,7 @@ def test_the_probe_tells_how_far_off_the_logits_are(trace: Path) -> None:
 def test_a_probe_of_logits_that_are_no_numbers_fails(trace: Path) -> None:
     task = ProbeTask(backend=fakes.info("fake", "fakes:NanLogits"), case=case_of(trace))
     with pytest.raises(NotComparableError, match="not finite"):
-        worker.do(task, iter(()), lambda event: None)
+        worker.do(msgspec.json.encode(task), iter(()), lambda event: None)
 
 
 def test_a_network_of_slow_steps_has_a_lead_of_one_step() -> None:

@@ -16,12 +16,12 @@ from bench import turns
 from bench.conditions import Watch
 from bench.launch import Outcome
 from bench.plan import balanced_order
-from bench.protocol import AnyEvent, Evaluated, FirstStep, Ready, Started, Timed
+from bench.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed
 from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
 
 pytestmark = pytest.mark.measures
 
-Heard = list[tuple[int, AnyEvent]]
+Heard = list[tuple[int, Event]]
 
 
 @pytest.fixture(autouse=True)
@@ -177,7 +177,7 @@ def test_two_may_start_at_a_time() -> None:
 
 
 def test_ctrl_c_leaves_nothing_running() -> None:
-    def interrupt(_place: int, event: AnyEvent) -> None:
+    def interrupt(_place: int, event: Event) -> None:
         if isinstance(event, Timed):
             raise KeyboardInterrupt
 

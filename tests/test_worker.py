@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from bench import worker
-from bench.protocol import AnyEvent, Begin, Done, Failed, Finish, MeasureTask, Turn
+from bench.protocol import Begin, Done, Event, Failed, Finish, MeasureTask, Turn
 
 
 def test_commands_are_read_a_line_each() -> None:
@@ -18,7 +18,7 @@ def test_commands_are_read_a_line_each() -> None:
     assert list(worker.read_commands(lines)) == [Turn(steps=3), Turn(steps=4), Finish()]
 
 
-def spoken(task: MeasureTask) -> tuple[int, list[AnyEvent]]:
+def spoken(task: MeasureTask) -> tuple[int, list[Event]]:
     """Run the worker as a program and return its exit status and what it said."""
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as channel:
@@ -30,7 +30,7 @@ def spoken(task: MeasureTask) -> tuple[int, list[AnyEvent]]:
         os.close(write_end)
         said = [msgspec.json.encode(message) + b"\n" for message in (task, Begin(), Turn(steps=5), Finish())]
         process.communicate(b"".join(said), timeout=60)
-        events = [msgspec.json.decode(line, type=AnyEvent) for line in channel]
+        events = [msgspec.json.decode(line, type=Event) for line in channel]
     return process.returncode, events
 
 

@@ -1,0 +1,58 @@
+"""What harness and worker say to each other when a recipe is followed or a model is evaluated."""
+
+from typing import TypeAlias
+
+import msgspec
+
+from backends.info import BackendInfo
+from bench.figures import Figure
+from bench.protocol import AnyEvent, DataSource, Event
+from bench.specs import Cell, Workload
+
+
+class TrainTask(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="task"):
+    """Follow a recipe: train, evaluate, keep checkpoints, and write the model in the end."""
+
+    backend: BackendInfo
+    data: DataSource
+    cell: Cell
+    workload: Workload
+    seed: int
+    steps: int
+    figures: tuple[int, ...]
+    """After how many steps it is evaluated."""
+    checkpoint_every: int
+    folder: str
+    checkpoint: str | None
+    """The file to take training up from; None: from the start."""
+
+
+class EvaluateTask(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate", tag_field="task"):
+    """Load a model and evaluate it on the test images."""
+
+    backend: BackendInfo
+    data: DataSource
+    cell: Cell
+    model: str
+    logits: str
+    """The file to write the logits to: float32 (n, classes), as `numpy.save` writes it."""
+
+
+class Trained(Event, frozen=True, kw_only=True, tag="trained"):
+    step: int
+
+
+class FigureMade(Event, frozen=True, kw_only=True, tag="figure"):
+    figure: Figure
+
+
+class CheckpointSaved(Event, frozen=True, kw_only=True, tag="checkpoint"):
+    step: int
+
+
+class Scored(Event, frozen=True, kw_only=True, tag="scored"):
+    test_loss: float
+    test_accuracy: float
+
+
+AnyRecipeEvent: TypeAlias = AnyEvent | Trained | FigureMade | CheckpointSaved | Scored
