@@ -12,12 +12,10 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bench.records import Peak, StepSplit
+from bench.initial import Params
+from bench.instruments import Peak, StepSplit
 from bench.specs import DatasetInfo, Device, Precision, Workload
 
-Params: TypeAlias = dict[str, npt.NDArray[np.float32]]
-"""Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`; running
-statistics of batch normalisation are among them."""
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 """A snapshot of training, opaque to the harness: parameters, optimizer state and step count."""
 

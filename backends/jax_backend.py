@@ -11,11 +11,12 @@ import numpy as np
 import optax
 from flax import nnx
 
-from backends.base import Params, State, TrainingData
+from backends.base import State, TrainingData
 from backends.jax_augmentation import augment
 from backends.jax_instruments import Laps, counted_flops, measured_peak
 from bench.errors import UnavailableError
-from bench.records import Peak, StepSplit
+from bench.initial import Params
+from bench.instruments import Peak, StepSplit
 from bench.specs import (
     NORM_DECAY,
     NORM_EPSILON,

@@ -9,9 +9,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from backends.base import Params, State, TrainingData
+from backends.base import State, TrainingData
 from backends.keras_parts import build_network, make_optimizer, named_variables
 from bench.errors import UnavailableError
+from bench.initial import Params
 from bench.specs import Device, Precision, Workload
 
 EVALUATION_BATCH = 1000

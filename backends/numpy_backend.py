@@ -12,10 +12,11 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from backends.base import Params, State, TrainingData
+from backends.base import State, TrainingData
 from bench.augmentation import Draws, augment
 from bench.errors import UnavailableError
-from bench.records import Peak, StepSplit
+from bench.initial import Params
+from bench.instruments import Peak, StepSplit
 from bench.specs import (
     NORM_DECAY,
     NORM_EPSILON,

@@ -11,13 +11,14 @@ load_cusolver()  # before TensorFlow is imported
 import keras
 import tensorflow as tf
 
-from backends.base import Params, State, TrainingData
+from backends.base import State, TrainingData
 from backends.keras_parts import build_network, make_default_optimizer, make_optimizer, named_variables
 from backends.tensorflow_augmentation import augment
 from backends.tensorflow_instruments import Laps, graph_flops, measured_peak
 from bench.augmentation import COLUMNS
 from bench.errors import UnavailableError
-from bench.records import Peak, StepSplit
+from bench.initial import Params
+from bench.instruments import Peak, StepSplit
 from bench.specs import Device, Precision, Workload
 
 ALIGNMENT = 64

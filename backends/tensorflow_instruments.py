@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from bench.instruments import Peak
 from bench.products import ROWS, product_error
-from bench.records import Peak
 from bench.specs import Device
 
 MATRIX_SIDE: dict[Device, int] = {"cpu": 2048, "gpu": 8192}

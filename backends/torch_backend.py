@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 from torch.nn import functional
 
-from backends.base import Params, State, TrainingData
+from backends.base import State, TrainingData
 from backends.torch_augmentation import augment
 from backends.torch_graphs import Record, Recorded, Step, record_cuda_graph
 from backends.torch_instruments import StepClock, counted_flops, measure_peak
@@ -22,7 +22,8 @@ from backends.torch_optimizers import Foreach, TorchOptim
 from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
 from backends.torch_toolchain import require_toolchain
 from bench.errors import UnavailableError
-from bench.records import Peak, StepSplit
+from bench.initial import Params
+from bench.instruments import Peak, StepSplit
 from bench.specs import NORM_DECAY, NORM_EPSILON, Architecture, DatasetInfo, Device, Precision, Workload
 
 COMPILED = ("compile", "compile-loop", "cuda-graphs")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import torch
 
+from bench.instruments import Peak, StepSplit
 from bench.products import ROWS, product_error
-from bench.records import Peak, StepSplit
 from bench.specs import Precision
 
 CPU_SIDE, CPU_HALF_SIDE, GPU_SIDE = 2048, 1024, 8192

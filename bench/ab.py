@@ -30,20 +30,20 @@ from bench.ab_records import (
     find_ab,
     read_ab,
 )
+from bench.design import SMALLEST_TRAINING, balanced_order
 from bench.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
 from bench.gate import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
 from bench.jobs import job_record
 from bench.machine import capture_environment, source_state
-from bench.plan import SMALLEST_TRAINING, balanced_order, choose_cells
-from bench.prepare import choose_device, prepare_data
 from bench.progress import Display
 from bench.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec, ParityRecord
 from bench.registry import find_backends, installed_versions, interpreter
-from bench.run import Split
+from bench.selection import choose_cells, choose_device
 from bench.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
 from bench.specs import Cell, Device, Precision
+from bench.split import Split, prepare_data
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells
 

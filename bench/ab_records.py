@@ -10,8 +10,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench import folders
+from bench.conditions import Conditions
 from bench.machine import Environment
-from bench.records import SCHEMA, Conditions, JobRecord, ParityRecord
+from bench.records import SCHEMA, JobRecord, ParityRecord
 from bench.sides import SideHere, SideName
 from bench.specs import Cell
 

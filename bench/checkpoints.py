@@ -16,10 +16,11 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from backends.base import Params, State
+from backends.base import State
 from bench import folders
 from bench.dataset_specs import DATASETS
 from bench.errors import RecordError, UsageError
+from bench.initial import Params
 from bench.specs import Cell, Workload
 from bench.trainings import CHECKPOINTS
 

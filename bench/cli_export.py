@@ -41,6 +41,3 @@ def export(*, name: str | None, form: str, output: Path | None, results: Path) -
         exports.write(chosen, found, output)
         click.echo(clean(f"Export: {output}"))
     return 0
-
-
-COMMANDS = (export,)

@@ -72,10 +72,11 @@ def show(*, where: Path, measure: Any, output: Path | None) -> int:
 
     from bench import history as keeping
     from bench.report import history as reporting
+    from bench.series import groups_of
     from bench.text import clean
 
     found = keeping.read(where)
-    groups = reporting.groups_of(found, measure) if found.entries else []
+    groups = groups_of(found, measure) if found.entries else []
     if not groups:
         for line in found.rejected:
             click.echo(f"bench: left out, as it cannot be read: {clean(line)}", err=True)
@@ -94,6 +95,3 @@ def show(*, where: Path, measure: Any, output: Path | None) -> int:
         path = reporting.write(output, found, measure, groups)
         console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return 0
-
-
-COMMANDS = (history,)

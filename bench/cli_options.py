@@ -1,6 +1,8 @@
 """What the commands share: exit status, options, and how their values are read."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -58,3 +60,76 @@ def refuse_beside(why: str, *free: str) -> None:
         given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
         if given and parameter.name not in free:
             raise UsageError(f"{why}: leave out {parameter.opts[0]}.")
+
+
+def parse_budget(text: str) -> float:
+    """Return the seconds of a budget such as `90s`, `15m` or `2h`; raise UsageError if it makes no sense."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
+    try:
+        seconds = float(number) * units[unit]
+    except ValueError:
+        seconds = float("nan")
+    if not 10.0 <= seconds <= 7 * 24 * 3600.0:  # also false for NaN
+        raise UsageError(f"budget {text!r} is not a time from 10s to 168h; write 90s, 15m or 2h.")
+    return seconds
+
+
+def parse_precision(text: str) -> float:
+    """Return the relative half-width in `1.5%` or `0.015`; raise UsageError if it makes no sense."""
+    number, scale = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
+    try:
+        width = float(number) * scale
+    except ValueError:
+        width = float("nan")
+    if not 0.0005 <= width <= 0.5:  # also false for NaN
+        raise UsageError(f"precision {text!r} is not a share from 0.05% to 50%; write 1.5% or 0.015.")
+    return width
+
+
+def parse_sweep(text: str) -> tuple[int, ...]:
+    """Return the batch sizes in `batch=16..1024`, doubling, or `batch=16,100`; raise UsageError if none."""
+    what, equals, sizes = text.partition("=")
+    first, dots, last = sizes.partition("..")
+    words = [first, last] if dots else sizes.split(",")
+    if (
+        what != "batch"
+        or not equals
+        or not all(word.isdecimal() and 1 <= int(word) <= 65536 for word in words)
+    ):
+        raise UsageError(
+            f"sweep {text!r} is not batch=FIRST..LAST or batch=A,B,C with sizes from 1 to 65536."
+        )
+    if not dots:
+        return tuple(sorted({int(word) for word in words}))
+    found = [int(first)]
+    while found[-1] * 2 <= int(last):
+        found.append(found[-1] * 2)
+    if int(last) < int(first):
+        raise UsageError(f"sweep {text!r} ends before it begins.")
+    return tuple(found)
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+what_to_run = _options(
+    click.option(
+        "--workload", "workloads", multiple=True, metavar="NAME",
+        help="Workload; repeat for several. [default: six]",
+    ),
+    click.option(
+        "--backend", "backends", multiple=True, metavar="NAME",
+        help="Backend; repeat for several. [default: all]",
+    ),
+    click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or taught, pipeline, all."),
+    device,
+    precision,
+    own_python,
+)  # fmt: skip

@@ -73,10 +73,10 @@ def train(
     """
     from rich.console import Console
 
-    from bench.durations import duration
     from bench.place import Place
     from bench.progress import make_display
     from bench.recipes import find_recipe, on_dataset
+    from bench.text import duration
     from bench.train import Order, folder_name, model_path
     from bench.train import train as follow
 
@@ -293,9 +293,9 @@ def notebooks(
     from rich.console import Console
 
     from bench import notebooks as table
+    from bench.cli_options import parse_budget
     from bench.errors import UsageError
     from bench.place import Place
-    from bench.plan import parse_budget
     from bench.progress import make_display
     from bench.recipes import RECIPES, find_recipe
     from bench.report import notebooks as reporting
@@ -380,6 +380,3 @@ def _load(
 
 def _read(where: dict[str, Any]) -> dict[str, Any]:
     return {**where, "pythons": parse_pythons(where["pythons"])}
-
-
-COMMANDS = (train, evaluate, predict, show, notebooks)

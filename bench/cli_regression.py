@@ -119,8 +119,8 @@ def ab(
 
     from bench import ab as measuring
     from bench.ab_records import find_ab, read_ab
+    from bench.cli_options import parse_budget
     from bench.datasets import cache_dir
-    from bench.plan import parse_budget
     from bench.progress import make_display
     from bench.report.rehearsal import rehearse
     from bench.sides import parse_side
@@ -165,6 +165,3 @@ def _write(path: Path, text: str, option: str) -> None:
         raise RecordError(
             f"cannot write {path}: {error.strerror}. Name another place with {option}."
         ) from error
-
-
-COMMANDS = (compare, ab)

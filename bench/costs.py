@@ -13,8 +13,9 @@ import msgspec
 
 from bench.dataset_specs import DATASETS
 from bench.flops import StepWork, step_work
+from bench.instruments import Peak, StepSplit
 from bench.products import fits
-from bench.records import JobRecord, Peak, RunHeader, StepSplit
+from bench.records import JobRecord, RunHeader
 from bench.runs import Run
 from bench.specs import Cell, Device, Precision, Workload
 from bench.summary import CellSummary, Summary, largest_of, median_of

@@ -3,7 +3,6 @@
 Run as a program, it tells of the interpreter it runs in: `python -m bench.footprint '["NAME", "ONE|OTHER"]'`.
 """
 
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
@@ -14,11 +13,6 @@ from packaging.markers import UndefinedComparison
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from backends.info import BackendInfo
-
-_LIMIT_S = 120.0
-"""A framework has tens of thousands of files, and each is looked at."""
-
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     """The distributions a framework needs, itself included, and all that these need."""
@@ -26,20 +20,6 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     packages: int
     bytes: int | None
     """Of all their files; None where one of them has no list of files."""
-
-
-def footprints(infos: Sequence[BackendInfo], pythons: Mapping[str, Path]) -> dict[str, Footprint]:
-    """Return the footprint of each backend's distributions in its own interpreter, by the backend's name.
-
-    A backend is left out where none of its distributions is installed, or its interpreter does not answer.
-    """
-    found = {}
-    for info in infos:
-        python = pythons.get(info.name)
-        own = footprint(info.distributions) if python is None else _ask(python, info.distributions)
-        if own is not None and own.packages:
-            found[info.name] = own
-    return found
 
 
 def footprint(distributions: Sequence[str]) -> Footprint:
@@ -130,18 +110,6 @@ def _is_installed(name: str) -> bool:
 
 def _first_installed(names: Sequence[str]) -> str | None:
     return next((name for name in names if _is_installed(name)), None)
-
-
-def _ask(python: Path, distributions: Sequence[str]) -> Footprint | None:
-    names = msgspec.json.encode(distributions).decode()
-    try:
-        done = subprocess.run(
-            [str(python), "-m", "bench.footprint", names],
-            capture_output=True, timeout=_LIMIT_S, check=True,
-        )  # fmt: skip
-        return msgspec.json.decode(done.stdout, type=Footprint)
-    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
-        return None
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench.ab_records import ONLY_IN_HEAD, Ab, AbBlock, Series
+from bench.design import BLOCKS_ANEW
 from bench.differences import work_changes
 from bench.measures import (
     ACCURACY,
@@ -30,7 +31,6 @@ from bench.measures import (
     judge,
     judge_difference,
 )
-from bench.plan import BLOCKS_ANEW
 from bench.records import JobRecord, ParityRecord, Status
 from bench.sides import SIDES, SideName
 from bench.specs import Cell

@@ -9,7 +9,20 @@ from collections.abc import Callable, Collection, Mapping
 from types import TracebackType
 from typing import Any, TypeVar
 
-from bench.records import GpuReading
+import msgspec
+
+
+class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What the driver says of the GPU at one moment; None where it does not tell."""
+
+    sm_clock_mhz: int | None
+    temperature_c: int | None
+    power_w: float | None
+    clock_events: tuple[str, ...]
+    """Reasons for which it holds its clocks down."""
+    foreign_processes: int | None
+    """Processes that compute on it and are none of ours."""
+
 
 _T = TypeVar("_T")
 

@@ -5,18 +5,14 @@ run itself: each can be derived again from the run it names. The file has no hea
 know nothing but its name.
 """
 
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
-import numpy as np
 
 from bench import folders
-from bench.change_points import ChangePoint, change_points
 from bench.errors import BenchError, RecordError, UsageError
 from bench.records import RunHeader
 from bench.runs import HEADER, Run, read_run
@@ -100,42 +96,6 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...]
     rejected: tuple[str, ...] = ()
     """Every line or run that is left out, and why."""
-
-
-class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """A value of a series."""
-
-    entry: Entry
-    figures: Figures
-    value: float
-    low: float | None = None
-    """Where its 95 % interval begins; None where it has none."""
-    high: float | None = None
-
-
-class Series(msgspec.Struct, frozen=True, kw_only=True):
-    """The values of one cell on one machine, in order of time."""
-
-    machine: Machine
-    cell: Cell
-    mark: str | None
-    epochs: float | None
-    """Of an accuracy: the epochs after which it was taken; None for every other measure."""
-    points: tuple[Point, ...]
-    """Those that count."""
-    apart: tuple[Point, ...]
-    """Those of rows that lack what a ranking needs: shown, and no more."""
-
-    @property
-    def change(self) -> float | None:
-        """Return the latest value over the median of all before it; None where there is none before it."""
-        if len(self.points) < 2:
-            return None
-        *earlier, latest = (math.log(point.value) for point in self.points)
-        return math.exp(latest - float(np.median(earlier)))
-
-    def change_points(self) -> tuple[ChangePoint, ...]:
-        return change_points([math.log(point.value) for point in self.points])
 
 
 # ---- one run
@@ -292,71 +252,3 @@ def _in_order(entries: Iterable[Entry], rejected: Sequence[str]) -> History:
 
 
 # ---- series
-
-
-def series(history: History, measure: Measure) -> tuple[Series, ...]:
-    """Return every series of a measure that has a value: machine by machine, and workload by workload.
-
-    Machines and workloads stand in the order in which they first came, cells in that of their first run's
-    report. Runs on limited data make series of their own, and so do accuracies after other epochs.
-    """
-    found: dict[tuple[str, str | None, float | None, Cell], list[Point]] = {}
-    machines: dict[str, Machine] = {}
-    workloads: dict[str, int] = {}
-    for entry in history.entries:
-        machines.setdefault(entry.machine.key, entry.machine)
-        for figures in entry.cells:
-            workloads.setdefault(figures.cell.workload, len(workloads))
-            point = _point(entry, figures, measure)
-            if point is not None:
-                epochs = figures.epochs if measure == "accuracy" else None
-                key = (entry.machine.key, entry.mark, epochs, figures.cell)
-                found.setdefault(key, []).append(point)
-    places = {key: place for place, key in enumerate(machines)}
-    made = [
-        Series(
-            machine=machines[machine],
-            cell=cell,
-            mark=mark,
-            epochs=epochs,
-            points=tuple(point for point in points if point.figures.counts),
-            apart=tuple(point for point in points if not point.figures.counts),
-        )
-        for (machine, mark, epochs, cell), points in found.items()
-    ]
-    # The sort is stable: what stands in one place stays in the order in which it came.
-    made.sort(
-        key=lambda one: (
-            places[one.machine.key],
-            one.mark or "",
-            workloads[one.cell.workload],
-            one.cell.device,
-            one.cell.precision,
-            one.epochs or 0.0,
-        )
-    )
-    return tuple(made)
-
-
-def titles_of(history: History) -> Mapping[str, str]:
-    """Return a backend's title by its name, as the latest run has it."""
-    return MappingProxyType({one.name: one.title for entry in history.entries for one in entry.frameworks})
-
-
-def _point(entry: Entry, figures: Figures, measure: Measure) -> Point | None:
-    """Return the value that a run has of a measure, None where it has none or one without a logarithm."""
-    low = high = None
-    value: float | None
-    match measure:
-        case "speed":
-            value, low, high = figures.samples_per_s, figures.samples_per_s_low, figures.samples_per_s_high
-        case "first-step":
-            value = figures.first_step_s
-        case "accuracy":
-            value = figures.test_accuracy
-        case "memory":
-            on_gpu = figures.cell.device == "gpu"
-            value = figures.peak_device_bytes if on_gpu else figures.peak_rss_bytes
-    if not value:
-        return None
-    return Point(entry=entry, figures=figures, value=float(value), low=low, high=high)

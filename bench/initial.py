@@ -1,10 +1,16 @@
 """Initial weights: drawn once in NumPy, the same bytes for every backend."""
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
-from backends.base import Params
 from bench.specs import Architecture, DatasetInfo, Initialiser, Shape
+
+Params: TypeAlias = dict[str, npt.NDArray[np.float32]]
+"""Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`; running
+statistics of batch normalisation are among them."""
+
 
 GLOROT = Initialiser()
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 
-from bench.durations import duration
 from bench.launch import Outcome
 from bench.protocol import (
     Built,
@@ -21,6 +20,7 @@ from bench.protocol import (
     WarmedUp,
 )  # fmt: skip
 from bench.records import JobRecord, JobSpec
+from bench.text import duration
 
 
 def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord:

@@ -8,7 +8,6 @@ import msgspec
 
 from bench.bands import Band, Verdict, band, judge
 from bench.dataset_specs import DATASETS
-from bench.durations import duration
 from bench.errors import BenchError
 from bench.figures import Figure
 from bench.flops import training_flops
@@ -16,6 +15,7 @@ from bench.place import Place
 from bench.progress import Display
 from bench.recipes import Measure, Published, Recipe
 from bench.specs import Cell
+from bench.text import duration
 from bench.train import Order, folder_name, train
 from bench.trainings import FIELDS, HEADER, Training, read_training, steps_reached
 

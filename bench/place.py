@@ -9,11 +9,12 @@ import msgspec
 from backends.info import BackendInfo
 from bench.datasets import cache_dir
 from bench.errors import UsageError, unknown
-from bench.prepare import Asked, Available, choose_backends, choose_device, prepare_data
 from bench.progress import Display
 from bench.protocol import DataSource
 from bench.registry import find_backends
+from bench.selection import Asked, Available, choose_backends, choose_device
 from bench.specs import Cell, Device, Precision, Workload
+from bench.split import prepare_data
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

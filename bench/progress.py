@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
-from bench.durations import duration
+from bench.text import duration
 
 
 class Teller(Protocol):

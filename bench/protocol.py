@@ -6,7 +6,8 @@ from typing import TypeAlias
 import msgspec
 
 from backends.info import BackendInfo
-from bench.records import EpochPoint, JobSpec, ParityCheck, Peak, Status, StepSplit, Window
+from bench.instruments import Peak, StepSplit
+from bench.records import EpochPoint, JobSpec, ParityCheck, Status, Window
 from bench.specs import Cell, Workload
 
 VERSION = 3

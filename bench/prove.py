@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 
 from backends.base import Backend, TrainingData
-from bench import parity
 from bench.errors import NotComparableError
 from bench.failures import in_a_line, print_if_unforeseen, status_of
+from bench.parity import check_parity, relative_error
 from bench.protocol import Described, Emit, Probed, ProbeTask, Verified, VerifyTask
 from bench.records import ParityCheck, Status
+from bench.reference import evaluated_images, load_trace, parity_workload, start_params
 from bench.specs import Cell, Workload
 from bench.training import build
 
@@ -22,12 +23,12 @@ def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:
         error: str | None = None
         checks: tuple[ParityCheck, ...] = ()
         try:
-            data, trace = parity.load_trace(Path(case.trace))
+            data, trace = load_trace(Path(case.trace))
 
             def make(workload: Workload, data: TrainingData, cell: Cell = cell) -> Backend:
                 return build(backend_class, workload, data, cell)
 
-            checks = parity.check_parity(make, case.workload, data, trace, cell.precision)
+            checks = check_parity(make, case.workload, data, trace, cell.precision)
         except Exception as raised:
             print_if_unforeseen(raised)
             status, error = status_of(raised), in_a_line(raised)
@@ -40,11 +41,11 @@ def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:
 
 def probe(task: ProbeTask, backend_class: type[Backend], emit: Emit) -> None:
     """Compute the logits of a convolutional network and compare them with the reference's."""
-    cell, workload = task.case.cell, parity.parity_workload(task.case.workload)
-    data, trace = parity.load_trace(Path(task.case.trace))
+    cell, workload = task.case.cell, parity_workload(task.case.workload)
+    data, trace = load_trace(Path(task.case.trace))
     backend = build(backend_class, workload, data, cell)
-    backend.load_params(parity.start_params(workload, data))
-    error = parity.relative_error(backend.predict(parity.evaluated_images(workload, data)), trace.logits)
+    backend.load_params(start_params(workload, data))
+    error = relative_error(backend.predict(evaluated_images(workload, data)), trace.logits)
     if not np.isfinite(error):
         raise NotComparableError("its logits are not finite, or not of the reference's shape")
     emit(Probed(error=error))

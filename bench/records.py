@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from bench.conditions import Conditions
+from bench.instruments import Peak, StepSplit
 from bench.machine import Environment
 from bench.specs import Cell, Workload
 
@@ -121,81 +123,14 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     """Peak of the framework's own allocator on the GPU."""
     process_device_bytes: int | None = None
     """What the driver says the whole process held on the GPU when its windows were done."""
-    split: "StepSplit | None" = None
+    split: StepSplit | None = None
     """Where a step's time goes; None where the backend does not tell, or it was not asked."""
     counted_flops: float | None = None
     """Floating-point operations of one training step as the framework itself counts them."""
-    peak: "Peak | None" = None
+    peak: Peak | None = None
     """The machine's peak as this framework reaches it."""
     described: dict[str, str | int | float | bool | None] = {}
     """What the backend said of itself: versions, the actual device, threads."""
-
-
-class StepSplit(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the time of a training step goes, in seconds a step, each part waited for before the next begins.
-
-    So the sum is more than a step takes when the parts overlap, as they do between the clocks.
-    """
-
-    steps: int
-    """Steps that were looked at; the figures are means over them."""
-    data_s: float
-    """Getting the batch: gathering it on the device, or waiting for the input pipeline."""
-    transfer_s: float
-    """Bringing what the step needs from the host to the device."""
-    dispatch_s: float
-    """The call of the step until it returns. Where calls are synchronous, as on CPUs, it holds the work."""
-    device_s: float
-    """From there until the device has finished."""
-
-
-class Peak(msgspec.Struct, frozen=True, kw_only=True):
-    """What this machine reaches at best: the best of several tries of a product and of a copy."""
-
-    flops_per_s: float
-    """Of a square matrix product in the job's precision."""
-    bytes_per_s: float
-    """Read and written by copying an array far larger than the caches."""
-    product_error: float | None = None
-    """Of that product against float64, relative to its largest element: see `bench.products`."""
-
-
-class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver says of the GPU at one moment; None where it does not tell."""
-
-    sm_clock_mhz: int | None
-    temperature_c: int | None
-    power_w: float | None
-    clock_events: tuple[str, ...]
-    """Reasons for which it holds its clocks down."""
-    foreign_processes: int | None
-    """Processes that compute on it and are none of ours."""
-
-
-class Conditions(msgspec.Struct, frozen=True, kw_only=True):
-    """What else the machine did while the jobs of a block took their turns.
-
-    Shares are of all usable CPUs' time, but for `pressure_share`, which is of the time; a field is None
-    where the system does not tell.
-    """
-
-    seconds: float
-    steal_share: float | None
-    """What the hypervisor gave to somebody else, over all rounds."""
-    round_steal: tuple[float | None, ...] = ()
-    """The same in each round."""
-    throttled_share: float | None
-    """Of the time, that the control group was kept from running for having used up its quota."""
-    pressure_share: float | None
-    """Of the time, that some task waited for a CPU (pressure stall information)."""
-    foreign_share: float | None
-    """CPU time used by processes that are not of this run; under a quota, beyond what it leaves to them."""
-    load_average: float
-    """Of the last minute, when the turns began."""
-    canary_s: tuple[float, ...]
-    """Seconds of a fixed NumPy matrix product before every round of turns and after the last."""
-    gpu_before: GpuReading | None = None
-    gpu_after: GpuReading | None = None
 
 
 class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="record"):
@@ -306,7 +241,7 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Relative half-width of an interval at which a row counts as precise, 0.015 for 1.5 %."""
     seeds: int
     """Seeds a cell trains with for accuracy, at most: 0 where nothing is trained."""
-    planned: "Plan"
+    planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int
     dataset_limit: int | None

@@ -3,8 +3,8 @@
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
-from importlib import import_module
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,20 +12,12 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.errors import ContractError, UsageError, unknown
+from bench.footprint import Footprint, footprint
 
 if TYPE_CHECKING:  # for it brings NumPy, which takes a third of the time of `bench list`
-    from backends.base import Backend
+    pass
 
 GROUP = "bench.backends"
-_METHODS = (
-    "load_params",
-    "train_steps",
-    "predict",
-    "export_params",
-    "save_state",
-    "restore_state",
-    "describe",
-)
 _VERSIONS_LIMIT_S = 30.0
 _VERSIONS_SCRIPT = """
 import json, sys
@@ -64,8 +56,6 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
 
 def find_backends() -> Registry:
     """Read the entry points of the group `bench.backends`; none of them imports a framework."""
-    from importlib import metadata
-
     backends: dict[str, BackendInfo] = {}
     broken: dict[str, str] = {}
     for entry in metadata.entry_points(group=GROUP):
@@ -85,21 +75,6 @@ def _check_info(name: str, info: object) -> None:
         raise ContractError(f"its BackendInfo is called {info.name!r}; it must have the entry point's name.")
     if (taught := sum(mode.taught for mode in info.modes)) != 1:
         raise ContractError(f"{taught} of its modes are marked as taught; it must be exactly one.")
-
-
-def load_backend(info: BackendInfo) -> "type[Backend]":
-    """Import the class of a backend, and with it its framework; raise ContractError where it falls short."""
-    module, _, name = info.target.partition(":")
-    found = getattr(import_module(module), name, None)
-    if not isinstance(found, type):
-        raise ContractError(f"backend {info.name!r}: {info.target} is no class.")
-    missing = [method for method in _METHODS if not callable(getattr(found, method, None))]
-    if missing:
-        raise ContractError(
-            f"backend {info.name!r}: {info.target} lacks {', '.join(missing)}. "
-            "(backends/base.py is the contract)"
-        )
-    return found
 
 
 def installed_versions(
@@ -145,3 +120,33 @@ def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
 def interpreter(info: BackendInfo, pythons: Mapping[str, Path]) -> Path:
     """Return the interpreter that a backend's workers run in."""
     return pythons.get(info.name, Path(sys.executable))
+
+
+_LIMIT_S = 120.0
+"""A framework has tens of thousands of files, and each is looked at."""
+
+
+def footprints(infos: Sequence[BackendInfo], pythons: Mapping[str, Path]) -> dict[str, Footprint]:
+    """Return the footprint of each backend's distributions in its own interpreter, by the backend's name.
+
+    A backend is left out where none of its distributions is installed, or its interpreter does not answer.
+    """
+    found = {}
+    for info in infos:
+        python = pythons.get(info.name)
+        own = footprint(info.distributions) if python is None else _ask(python, info.distributions)
+        if own is not None and own.packages:
+            found[info.name] = own
+    return found
+
+
+def _ask(python: Path, distributions: Sequence[str]) -> Footprint | None:
+    names = msgspec.json.encode(distributions).decode()
+    try:
+        done = subprocess.run(
+            [str(python), "-m", "bench.footprint", names],
+            capture_output=True, timeout=_LIMIT_S, check=True,
+        )  # fmt: skip
+        return msgspec.json.decode(done.stdout, type=Footprint)
+    except (OSError, subprocess.SubprocessError, msgspec.MsgspecError):
+        return None

@@ -18,22 +18,13 @@ from statistics import fmean
 import msgspec
 
 from backends.info import BackendInfo
-from bench.durations import duration
+from bench.design import BLOCKS_ANEW, FEWEST_OF_LONG
 from bench.jobs import in_a_line, job_record
 from bench.launch import Outcome
-from bench.plan import BLOCKS_ANEW, FEWEST_OF_LONG, TRAINING_SHARE, Preset, plan_epochs
+from bench.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.precision import widest_half_width
 from bench.progress import Display
-from bench.protocol import (
-    Built,
-    DataSource,
-    Evaluated,
-    Event,
-    Imported,
-    MeasureTask,
-    Timed,
-    WarmedUp,
-)  # fmt: skip
+from bench.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
 from bench.records import (
     BlockRecord,
     JobRecord,
@@ -47,7 +38,9 @@ from bench.registry import interpreter
 from bench.runs import Run, append_record
 from bench.schedule import evaluation_steps
 from bench.specs import Cell, Workload
+from bench.split import Split
 from bench.taint import dropped_blocks
+from bench.text import duration
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells
 from bench.workloads import SWEPT, base_name
@@ -67,14 +60,6 @@ GIVE_UP: tuple[Status, ...] = (
     "failed", "crashed", "timeout", "out_of_memory", "nan_loss", "wrong_device", "unavailable",
 )  # fmt: skip
 """A cell that ended so would end so again: it is not tried in later blocks."""
-
-
-class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """How many images a workload trains and is tested on, and where its workers find them."""
-
-    source: DataSource
-    train: int
-    test: int
 
 
 class Runner:

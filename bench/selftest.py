@@ -17,16 +17,15 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench import turns
-from bench.durations import duration
+from bench.design import balanced_order
 from bench.errors import RecordError
 from bench.launch import Outcome
 from bench.machine import Environment, capture_environment
-from bench.plan import balanced_order
-from bench.prepare import Asked, Available, choose_backends, choose_device, chosen_cells, prepare_data
 from bench.progress import Display
 from bench.protocol import DataSource, Event, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec
 from bench.registry import Registry, find_backends, interpreter
+from bench.selection import Asked, Available, choose_backends, choose_device, chosen_cells
 from bench.selftest_records import (
     SIDES,
     SelfTest,
@@ -41,6 +40,8 @@ from bench.selftest_records import (
     read_selftest,
 )
 from bench.specs import Cell
+from bench.split import prepare_data
+from bench.text import duration
 from bench.turns import BlockJob
 from bench.workloads import find_workload
 

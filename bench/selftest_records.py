@@ -9,8 +9,9 @@ from pathlib import Path
 import msgspec
 
 from bench import folders
+from bench.conditions import Conditions
 from bench.machine import Environment
-from bench.records import SCHEMA, BackendHere, Conditions, Status
+from bench.records import SCHEMA, BackendHere, Status
 from bench.specs import Cell, Workload
 
 HEADER = "selftest.json"

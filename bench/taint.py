@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from bench.records import BlockRecord, Conditions
+from bench.conditions import Conditions
+from bench.records import BlockRecord
 
 MOST_STEAL = 0.10
 """Of CPU time in a round: a shared machine loses a few percent all the time, and turns spread them over all

@@ -13,20 +13,20 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench import checkpoints, folders
-from bench.durations import duration
 from bench.errors import RecordError, UsageError
 from bench.events import EventFiles
 from bench.figures import Figure
 from bench.launch import run_worker
 from bench.machine import capture_environment
 from bench.place import Place
-from bench.prepare import Available, backend_here
 from bench.progress import Teller
 from bench.protocol import DataSource, Event
 from bench.recipe_protocol import AnyRecipeEvent, CheckpointSaved, FigureMade, Trained, TrainTask
 from bench.recipes import Recipe, figure_steps
 from bench.registry import interpreter
+from bench.selection import Available, backend_here
 from bench.specs import Cell
+from bench.text import duration
 from bench.training import load_data
 from bench.trainings import FIGURES, HEADER, TakenUp, Training, TrainingHeader, keep_figures, read_training
 

@@ -13,14 +13,14 @@ from pathlib import Path
 
 import msgspec
 
-from bench.conditions import Watch
+from bench.conditions import Conditions, Watch
+from bench.design import balanced_order, windows_asked
 from bench.launch import Outcome, Worker
-from bench.plan import balanced_order, windows_asked
 from bench.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
-from bench.records import Conditions, Window
+from bench.records import Window
 from bench.schedule import whole_calls
 from bench.specs import Cell
-from bench.statistics import settled
+from bench.steady_state import settled
 from bench.taint import FEWEST_QUIET, in_quiet_rounds, is_quiet
 
 PAUSE_S = 0.5

@@ -12,12 +12,13 @@ import msgspec
 
 from backends.base import TrainingData
 from backends.info import BackendInfo
-from bench import datasets, parity
+from bench import datasets
 from bench.dataset_specs import DATASETS
 from bench.launch import Worker
 from bench.progress import Display
 from bench.protocol import Event, ParityCase, Verified, VerifyTask
 from bench.records import ParityRecord
+from bench.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
 from bench.registry import interpreter
 from bench.specs import Cell, Workload
 
@@ -39,14 +40,14 @@ def plan_parity(
     cells: Sequence[Cell], workloads: Mapping[str, Workload], *, optimizers: bool
 ) -> list[ParityJob]:
     """Return a job a cell, and with `optimizers` those that check all four optimizers in every mode."""
-    jobs = [ParityJob(cell=cell, workload=parity.gentle(workloads[cell.workload])) for cell in cells]
+    jobs = [ParityJob(cell=cell, workload=gentle(workloads[cell.workload])) for cell in cells]
     if optimizers:
         network = workloads[OPTIMIZER_WORKLOAD]
         rows = {msgspec.structs.replace(cell, workload=OPTIMIZER_WORKLOAD) for cell in cells}
         jobs += [
             ParityJob(cell=row, workload=msgspec.structs.replace(network, optimizer=spec))
             for row in sorted(rows)
-            for spec in parity.OPTIMIZER_CASES
+            for spec in OPTIMIZER_CASES
         ]
     return sorted(jobs, key=lambda job: job.cell.backend)  # stable: one process a backend
 
@@ -142,7 +143,7 @@ class _Proof:
                 optimizer=left[0].workload.optimizer.name,
                 status="crashed" if outcome.status == "ok" else outcome.status,
                 error=outcome.error,
-                steps=parity.STEPS,
+                steps=STEPS,
             )
         )
         return left[1:]
@@ -157,7 +158,7 @@ class _Proof:
 def write_reference(workload: Workload, path: Path) -> Path:
     """Compute the reference trace of a workload on shipped images and write it to `path`."""
     data = parity_data(workload)
-    parity.save_trace(path, data, parity.reference_trace(workload, data))
+    save_trace(path, data, reference_trace(workload, data))
     return path
 
 
@@ -182,6 +183,6 @@ def _record(event: Verified) -> ParityRecord:
         optimizer=event.optimizer,
         status=event.status,
         error=event.error,
-        steps=parity.STEPS,
+        steps=STEPS,
         checks=event.checks,
     )

@@ -18,8 +18,8 @@ import msgspec
 
 from bench.errors import UnavailableError
 from bench.failures import in_a_line, print_if_unforeseen, status_of
+from bench.loading import load_backend
 from bench.protocol import AnyCommand, AnyTask, Done, Emit, Event, Failed, Imported, Started
-from bench.registry import load_backend
 from bench.stopwatch import Stopwatch
 
 

@@ -7,7 +7,7 @@ from backends.base import TrainingData
 from backends.numpy_backend import NumpyBackend
 from bench.flops import training_flops
 from bench.initial import initial_params
-from bench.records import Peak, StepSplit
+from bench.instruments import Peak, StepSplit
 from bench.specs import OptimizerSpec
 
 

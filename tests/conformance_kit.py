@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from backends.base import Backend, Params, TrainingData
+from backends.base import Backend, TrainingData
 from backends.info import BackendInfo
 from bench import parity
-from bench.initial import initial_params
+from bench.initial import Params, initial_params
 from bench.specs import Architecture, ConvBlock, DatasetInfo, Device, OptimizerSpec, Precision, Workload
 
 INFO = DatasetInfo(name="noise", image_shape=(11, 8, 3), classes=7)

@@ -16,9 +16,8 @@ from hypothesis import settings
 from backends import catalog
 from backends.info import BackendInfo
 from bench import cli
-from bench.conditions import Watch
+from bench.conditions import Conditions, Watch
 from bench.launch import worker_environment
-from bench.records import Conditions
 from bench.registry import installed_versions
 
 TESTS = Path(__file__).parent

@@ -23,9 +23,10 @@ from backends.numpy_backend import NumpyBackend
 from bench import datasets
 from bench.errors import UnavailableError
 from bench.initial import initial_params
+from bench.instruments import Peak
 from bench.plan import Preset
 from bench.protocol import DataSource, MeasureTask
-from bench.records import JobSpec, Peak
+from bench.records import JobSpec
 from bench.specs import Cell
 from bench.training import Batches
 from bench.workloads import find_workload

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import synthetic
 
-from backends.base import Params
 from bench import folders
 from bench.checkpoints import model_name, save_model
 from bench.dataset_specs import DATASETS
 from bench.figures import Figure
+from bench.initial import Params
 from bench.recipes import RECIPES, Recipe, figure_steps, find_recipe
 from bench.specs import Workload
 from bench.trainings import FIGURES, HEADER, Training, TrainingHeader, distribution, read_training

@@ -8,16 +8,16 @@ import fakes
 import msgspec
 import numpy as np
 
-from backends.base import Params
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench.checkpoints import find_model, load_model
 from bench.figures import Figure
+from bench.initial import Params
 from bench.place import Place
-from bench.prepare import Asked, Available, choose_backends
 from bench.protocol import DataSource
 from bench.recipes import RECIPES, Recipe
 from bench.registry import Registry
+from bench.selection import Asked, Available, choose_backends
 from bench.specs import Cell, OptimizerSpec
 from bench.train import Order, train
 from bench.trainings import Training

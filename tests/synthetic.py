@@ -6,11 +6,11 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bench.conditions import Conditions
 from bench.machine import Environment, Gpu
 from bench.records import (
     BackendHere,
     BlockRecord,
-    Conditions,
     EpochPoint,
     JobRecord,
     JobSpec,

@@ -230,7 +230,7 @@ def proving(tmp_path, monkeypatch, records):
 
 def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_path):
     from bench.protocol import DataSource
-    from bench.run import Split
+    from bench.split import Split
 
     split = Split(source=DataSource(name="mnist", cache=None, limit=None), train=60_000, test=10_000)
     made, _, _ = collector(tmp_path / "a", [make_block(0, trained=False)])

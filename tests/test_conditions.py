@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench import conditions
 from bench.conditions import Canary, CpuTimes, ProcessTimes, Watch
-from bench.records import GpuReading
+from bench.gpu import GpuReading
 
 # A virtual machine with two CPUs, Linux 6.18.
 STAT = """\

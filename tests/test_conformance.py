@@ -48,7 +48,7 @@ from backends.info import BackendInfo
 from backends.numpy_backend import NumpyBackend
 from bench import parity
 from bench.errors import UnavailableError
-from bench.registry import load_backend
+from bench.loading import load_backend
 from bench.specs import OptimizerSpec, Workload
 from bench.verify import parity_data
 from bench.workloads import NOTEBOOKS, WORKLOADS

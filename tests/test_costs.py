@@ -21,7 +21,8 @@ from bench.costs import (
 )
 from bench.dataset_specs import DATASETS
 from bench.flops import step_work
-from bench.records import JobRecord, Peak, StepSplit
+from bench.instruments import Peak, StepSplit
+from bench.records import JobRecord
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import summarise

@@ -11,7 +11,8 @@ import pytest
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench import footprint as module
-from bench.footprint import Footprint, footprint, footprints
+from bench.footprint import Footprint, footprint
+from bench.registry import footprints
 
 
 @pytest.fixture

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench import gpu
-from bench.gpu import GpuMonitor
-from bench.records import GpuReading
+from bench.gpu import GpuMonitor, GpuReading
 
 EVENTS, THROTTLE = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
 

@@ -19,11 +19,11 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from backends.base import Params
 from bench.augmentation import augment, draw
 from bench.checkpoints import load_model
 from bench.datasets import load_sample
 from bench.errors import UsageError
+from bench.initial import Params
 from bench.pictures import confusion, data, network, tiles, training
 from bench.recipes import Published, find_recipe
 from bench.report.drawing import settings

@@ -10,11 +10,11 @@ from fakes import ABSENT, QUICK, STEADY
 
 from backends.info import BackendInfo
 from bench import prepare
+from bench.cli_options import parse_budget
 from bench.errors import DataError, UnavailableError, UsageError
-from bench.plan import parse_budget
-from bench.prepare import Asked, Available
 from bench.registry import Registry
 from bench.runs import HEADER, read_run
+from bench.selection import Asked, Available
 from bench.workloads import MAIN_WORKLOADS, find_workload
 
 REFERENCE = fakes.info("numpy", "fakes:Steady", reference=True)

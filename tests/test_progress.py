@@ -6,8 +6,8 @@ import re
 import pytest
 from rich.console import Console
 
-from bench.durations import duration
 from bench.progress import Display, DownloadProgress, make_display
+from bench.text import duration
 
 HOSTILE = "mnist [bold]torch[/bold] \x1b[31mred\x1b[0m \x07bell :fire: [/nothing] \\[x] C:\\"
 SAID = "mnist [bold]torch[/bold] �[31mred�[0m �bell :fire: [/nothing] \\[x] C:\\"

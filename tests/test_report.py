@@ -32,7 +32,8 @@ from synthetic import (
 
 from bench.errors import RecordError
 from bench.records import UnmeasuredRecord
-from bench.report import NOTHING, PLUS_MINUS, export, markdown, markup, plots, terminal
+from bench.report import export, markdown, markup, plots, terminal
+from bench.report.words import NOTHING, PLUS_MINUS
 from bench.runs import Run
 from bench.sentences import answer, sentences
 from bench.summary import CellSummary, summarise

@@ -12,8 +12,8 @@ from synthetic import make_header, make_run, make_workload
 from trainings import CELLS, learning_run, make_curve, make_finals, make_training
 
 from bench.accuracy import ProposedTarget, converge, proposed_targets
-from bench.report import NOTHING, convergence, curves
-from bench.report.words import DASH
+from bench.report import convergence, curves
+from bench.report.words import DASH, NOTHING
 from bench.runs import Run
 from bench.summary import summarise
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run
 
-from bench.records import Peak, StepSplit
+from bench.instruments import Peak, StepSplit
 from bench.report import cost_plots, costs
 from bench.report.words import TIMES
 from bench.runs import Run

@@ -20,8 +20,8 @@ from synthetic import (
 )
 
 from bench.records import BlockRecord
-from bench.report import conditions_text, markdown, percent, plan_text, terminal
-from bench.report.words import ratio_text
+from bench.report import conditions_text, markdown, plan_text, terminal
+from bench.report.words import percent, ratio_text
 from bench.runs import Run
 from bench.summary import summarise
 

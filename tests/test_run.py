@@ -23,11 +23,11 @@ from backends.info import BackendInfo, Mode
 from bench import prepare, turns
 from bench.errors import RecordError
 from bench.plan import Preset
-from bench.prepare import Asked, Available
 from bench.records import JobRecord, ParityCheck, ParityRecord, Record
 from bench.registry import Registry
 from bench.run import OVERRUN, PIPELINE_STRETCH, Runner
 from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
+from bench.selection import Asked, Available
 from bench.specs import Cell
 from bench.workloads import find_workload
 

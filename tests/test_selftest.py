@@ -21,7 +21,6 @@ from bench.progress import make_display
 from bench.protocol import DataSource, Ready, Timed
 from bench.records import Window
 from bench.registry import Registry
-from bench.run import Split
 from bench.selftest import Asking, Collector
 from bench.selftest_records import (
     BLOCKS,
@@ -34,6 +33,7 @@ from bench.selftest_records import (
     read_selftest,
 )
 from bench.specs import Cell
+from bench.split import Split
 from bench.turns import BlockJob, BlockOutcome
 from bench.workloads import find_workload
 

@@ -29,10 +29,10 @@ from bench.statistics import (
     p_value,
     paired_difference,
     ratio_interval,
-    settled,
     success_interval,
     trimmed_mean,
 )
+from bench.steady_state import settled
 
 LOGS = st.floats(min_value=-5, max_value=15)
 P_VALUES = st.lists(st.floats(min_value=0, max_value=1), max_size=12)

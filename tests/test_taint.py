@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from synthetic import make_block, make_cell, make_conditions
 
 from bench import taint
-from bench.records import Conditions, GpuReading, Window
+from bench.conditions import Conditions
+from bench.gpu import GpuReading
+from bench.records import Window
 from bench.taint import dropped_blocks, find_flags, in_quiet_rounds, run_canary
 
 CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))

@@ -9,11 +9,12 @@ from fakes import Screen
 from followed import make_model, make_params
 from scipy.signal import correlate
 
-from backends.base import Params, TrainingData
+from backends.base import TrainingData
 from backends.numpy_backend import NumpyBackend
 from bench.augmentation import central_crop
 from bench.checkpoints import load_model
 from bench.datasets import Dataset, load_sample
+from bench.initial import Params
 from bench.specs import NORM_EPSILON, Architecture, ConvBlock, Workload
 from bench.trained import Trained
 from bench.workloads import find_workload

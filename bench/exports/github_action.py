@@ -18,7 +18,7 @@ from bench.convergence import CellConvergence, cell_convergence
 from bench.exports.text import data_words, dump, nothing, part
 from bench.exports.timed import comparable
 from bench.records import JobRecord
-from bench.report import PLUS_MINUS, commit_text
+from bench.report.words import PLUS_MINUS, commit_text
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import CellSummary, summarise

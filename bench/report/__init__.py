@@ -13,19 +13,26 @@ import msgspec
 import numpy as np
 
 from bench.costs import framework_share
-from bench.durations import duration
-from bench.records import BlockRecord, RunHeader
-from bench.report.words import DASH, TIMES, cell_name
+from bench.records import BlockRecord
+from bench.report.words import (
+    NOTHING,
+    PLUS_MINUS,
+    TIMES,
+    bytes_text,
+    cell_name,
+    percent,
+    rate_text,
+    seconds_text,
+    width_text,
+)
 from bench.runs import Run
 from bench.specs import Cell
 from bench.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.summary import STATUS_WORDS, CellSummary, Summary
+from bench.text import duration
 from bench.verdicts import Kind
 
 QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
-PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
-NOTHING = DASH
-"""What a table shows where there is no figure."""
 
 LABELS = (
     ("framework", "the framework and the mode it ran in, under the framework's own name"),
@@ -205,24 +212,6 @@ def remark_lines(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def versions_text(header: RunHeader) -> str:
-    """Return the version of every distribution, in the backends' order."""
-    return "; ".join(
-        f"{backend.title}: " + ", ".join(f"{name} {version}" for name, version in backend.versions.items())
-        for backend in header.backends
-        if backend.versions
-    )
-
-
-def commit_text(run: Run) -> str:
-    """Return the version and the commit of this program, and whether it was changed since."""
-    environment = run.header.environment
-    if environment.commit is None:
-        return f"{environment.version}, commit not known"
-    changed = " with changes that were not committed" if environment.dirty else ""
-    return f"{environment.version}, commit {environment.commit[:12]}{changed}"
-
-
 def conditions_text(run: Run) -> str | None:
     """Return what else the machine did during the blocks; None where no block says."""
     conditions = [record.conditions for record in run.records if isinstance(record, BlockRecord)]
@@ -280,33 +269,6 @@ def plan_text(run: Run) -> str:
         f"planned: {planned.jobs} jobs, {', '.join(parts)}; took: {len(run.jobs)} jobs, "
         f"{duration(took)}, {duration(training)} of it training{inside}"
     )
-
-
-def rate_text(rate: float | None) -> str:
-    if rate is None:
-        return NOTHING
-    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
-
-
-def seconds_text(seconds: float | None) -> str:
-    if seconds is None:
-        return NOTHING
-    return (
-        f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
-    )
-
-
-def bytes_text(count: int | None) -> str:
-    return NOTHING if count is None else f"{count / 2**20:,.0f} MiB"
-
-
-def width_text(half_width: float | None) -> str:
-    """Return an interval's half-width as a share of its middle: `1.2 %`, `12 %`."""
-    return percent(half_width, 0 if half_width is not None and half_width >= 0.0995 else 1)
-
-
-def percent(share: float | None, digits: int) -> str:
-    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
 
 
 def _relative(row: CellSummary, best: float | None) -> str:

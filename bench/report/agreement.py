@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.agreement import Pairing
-from bench.report import KIND_WORDS, NOTHING
+from bench.report import KIND_WORDS
 from bench.report.markup import bullets, grid
-from bench.report.words import DASH, TIMES, cell_name
+from bench.report.words import DASH, NOTHING, TIMES, cell_name
 from bench.runs import Run
 from bench.text import clean
 from bench.verdicts import Comparison

@@ -18,9 +18,8 @@ from bench.accuracy import (
     converge,
 )
 from bench.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
-from bench.report import NOTHING, PLUS_MINUS, percent, seconds_text
 from bench.report.markup import bullets, escape, grid, plot
-from bench.report.words import DASH, cell_name
+from bench.report.words import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import Summary

@@ -17,26 +17,22 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.costs import CellCosts, Costs, Place, read_costs, roof
-from bench.records import Peak
-from bench.report import seconds_text
-from bench.report.costs import ABOUT, scaled, short_time
+from bench.instruments import Peak
+from bench.report.costs import ABOUT
 from bench.report.drawing import (
     COLOURS,
     GREY,
     LINES,
     MARKERS,
-    Group,
-    Style,
-    groups_of,
     label,
     legend,
     make_panels,
     name_rows,
     settings,
-    style_of,
     svg,
 )
-from bench.report.words import cell_name
+from bench.report.style import Group, Style, groups_of, style_of
+from bench.report.words import cell_name, scaled, seconds_text, short_time
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import Summary

@@ -4,9 +4,19 @@ from collections.abc import Sequence
 
 from bench.costs import BreakEven, CellCosts, Costs, PipelineRatio, ProductError, read_costs
 from bench.products import BOUNDS
-from bench.report import NOTHING, bytes_text, percent, rate_text, row_name, seconds_text
+from bench.report import row_name
 from bench.report.markup import bullets, grid, plot
-from bench.report.words import TIMES, ratio_text
+from bench.report.words import (
+    NOTHING,
+    TIMES,
+    bytes_text,
+    percent,
+    rate_text,
+    ratio_text,
+    scaled,
+    seconds_text,
+    short_time,
+)
 from bench.runs import Run
 from bench.statistics import EQUIVALENCE
 from bench.summary import Summary
@@ -48,26 +58,6 @@ def blocks(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
         *(block for found, _ in sections for block in found),
         *(["Not in this run:", bullets(missing)] if missing else []),
     ]
-
-
-def short_time(seconds: float | None) -> str:
-    """Return a time of any size to three digits with its unit: `12.3 µs`, `4.56 ms`, `1.23 s`."""
-    if seconds is None:
-        return NOTHING
-    for scale, unit in ((1.0, "s"), (1e-3, "ms")):
-        if seconds >= scale:
-            return f"{seconds / scale:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} \N{MICRO SIGN}s"
-
-
-def scaled(value: float | None, unit: str) -> str:
-    """Return a figure to three digits with a decimal prefix: `12.3 GFLOP/s`."""
-    if value is None:
-        return NOTHING
-    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
-        if value >= scale:
-            return f"{value / scale:.3g} {prefix}{unit}"
-    return f"{value:.3g} {unit}"
 
 
 def _first_result(

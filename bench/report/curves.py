@@ -16,9 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from bench.accuracy import Convergence, DefaultsAgainstMatched, WorkloadConvergence, converge
 from bench.convergence import CellConvergence, CurvePoint
-from bench.report import percent, seconds_text
-from bench.report.drawing import GREY, LINES, MARKERS, Style, label, legend, make_panels, name_rows
-from bench.report.words import cell_name
+from bench.report.drawing import GREY, LINES, MARKERS, label, legend, make_panels, name_rows
+from bench.report.style import Style
+from bench.report.words import cell_name, percent, seconds_text
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import Summary

@@ -4,12 +4,10 @@ Change points are advice: they say where to look, and decide nothing.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from types import MappingProxyType
 
-import msgspec
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,105 +15,16 @@ from rich.text import Text
 from bench.change_points import RECENT, SEGMENT, ChangePoint
 from bench.errors import RecordError
 from bench.folders import write_durably
-from bench.history import Entry, History, Machine, Measure, Point, Series, series, titles_of
-from bench.report import NOTHING, PLUS_MINUS, bytes_text, percent, rate_text, seconds_text, width_text
+from bench.history import Entry, History, Measure
 from bench.report.markup import PLOTS, bullets, escape, grid
 from bench.report.plain import print_encodable
-from bench.report.words import TIMES, cell_name
+from bench.report.words import NOTHING, PLUS_MINUS, TIMES, width_text
+from bench.series import WORDS, Group, Point, Series, Shown, place_of
 from bench.text import clean
 
 REPORT = "HISTORY.md"
 FEWEST = 2 * SEGMENT
 """Runs from which on a series can have a change point."""
-
-
-class Words(msgspec.Struct, frozen=True, kw_only=True):
-    """What a measure is called, and how its figures are written."""
-
-    title: str
-    figure: str
-    """As in `FIGURE fell by 6 %`."""
-    meaning: str
-    text: Callable[[float], str]
-    unit: str = ""
-    """What stands behind the text; in the table it stands in the heading."""
-
-    def full(self, value: float) -> str:
-        return f"{self.text(value)} {self.unit}".strip()
-
-
-WORDS: Mapping[Measure, Words] = MappingProxyType(
-    {
-        "speed": Words(
-            title="Speed",
-            figure="speed",
-            meaning="training images a second in steady state, the mean of the run's blocks",
-            text=rate_text,
-            unit="samples/s",
-        ),
-        "first-step": Words(
-            title="First step",
-            figure="the first step",
-            meaning="the first call of a training step, the median of the run's processes: tracing and "
-            "compilation, then one step",
-            text=lambda value: seconds_text(value) if value >= 1 else f"{1000 * value:.3g} ms",
-        ),
-        "accuracy": Words(
-            title="Accuracy",
-            figure="accuracy",
-            meaning="test accuracy after the epochs named beside the workload, the mean over the run's seeds",
-            text=lambda value: percent(value, 2),
-        ),
-        "memory": Words(
-            title="Memory",
-            figure="peak memory",
-            meaning="largest resident memory of the run's processes; on a GPU, what the framework's own "
-            "allocator held there",
-            text=lambda value: bytes_text(round(value)),
-        ),
-    }
-)
-
-
-class Shown(msgspec.Struct, frozen=True, kw_only=True):
-    """A series with its change points."""
-
-    series: Series
-    name: str
-    """What its cell is called inside its workload."""
-    changes: tuple[ChangePoint, ...]
-
-
-class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """The series of one machine and one mark."""
-
-    machine: Machine
-    mark: str | None
-    shown: tuple[Shown, ...]
-
-    @property
-    def one_kind(self) -> bool:
-        """Whether all ran on one kind of device in one precision, which then need not stand in every row."""
-        return len({(one.series.cell.device, one.series.cell.precision) for one in self.shown}) == 1
-
-
-def groups_of(history: History, measure: Measure) -> list[Group]:
-    """Return every series of a measure with its change points, by machine and mark."""
-    titles = titles_of(history)
-    return [
-        Group(
-            machine=found[0].machine,
-            mark=mark,
-            shown=tuple(
-                Shown(series=one, name=cell_name(one.cell, titles), changes=one.change_points())
-                for one in found
-            ),
-        )
-        for (_, mark), members in groupby(
-            series(history, measure), key=lambda one: (one.machine.key, one.mark)
-        )
-        if (found := list(members))
-    ]
 
 
 # ---- on the terminal
@@ -234,14 +143,6 @@ def span(history: History) -> str:
     if len(history.entries) == 1:
         return f"one run, of {first:%Y-%m-%d}"
     return f"{len(history.entries)} runs, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
-
-
-def place_of(one: Series, *, kind: bool = True) -> str:
-    """Return the workload of a series with all else that sets its rows apart; without `kind`, no device."""
-    said = [f"{one.cell.device} {one.cell.precision}"] if kind else []
-    if one.epochs is not None:
-        said.append(f"after {one.epochs:g} epoch{'' if one.epochs == 1 else 's'}")
-    return f"{one.cell.workload} ({', '.join(said)})" if said else one.cell.workload
 
 
 def advice(groups: Sequence[Group], measure: Measure) -> list[str]:

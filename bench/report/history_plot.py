@@ -13,11 +13,10 @@ import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.history import Entry, Measure, Point
-from bench.report import width_text
+from bench.history import Entry, Measure
 from bench.report.drawing import COLOURS, GREY, ON_LINES, RED, label, settings, svg
-from bench.report.history import WORDS, Group, Shown, place_of
-from bench.report.words import TIMES
+from bench.report.words import TIMES, width_text
+from bench.series import WORDS, Group, Point, Shown, place_of
 
 _WIDTH_IN = 8.0
 _STRIP_IN = 0.85

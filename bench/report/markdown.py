@@ -3,35 +3,39 @@
 import shlex
 from pathlib import Path
 
-from bench.durations import duration
 from bench.errors import RecordError
 from bench.records import ParityCheck, ParityRecord
 from bench.report import (
     KIND_WORDS,
     LABELS,
-    NOTHING,
-    PLUS_MINUS,
     QUESTION,
     Table,
-    commit_text,
     conditions_text,
     convergence,
     costs,
-    percent,
     plan_text,
     remark_lines,
     row_name,
     tables,
     taint_lines,
     unranked_lines,
-    versions_text,
 )
 from bench.report.markup import PLOTS, bullets, bullets_escaped, code, escape, grid, plot
-from bench.report.words import TIMES, cell_name, ratio_text
+from bench.report.words import (
+    NOTHING,
+    PLUS_MINUS,
+    TIMES,
+    cell_name,
+    commit_text,
+    percent,
+    ratio_text,
+    versions_text,
+)
 from bench.runs import Run
 from bench.sentences import answer, sentences
 from bench.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
 from bench.summary import STATUS_WORDS, Summary, summarise
+from bench.text import duration
 from bench.verdicts import Comparison
 
 REPORT = "REPORT.md"

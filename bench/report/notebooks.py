@@ -11,7 +11,6 @@ from rich.console import Console
 from bench.bands import CONFIDENCE, Band
 from bench.checkpoints import find_model, load_model
 from bench.datasets import Dataset
-from bench.durations import duration
 from bench.errors import BenchError, RecordError
 from bench.folders import write_durably
 from bench.notebooks import Answer, Line, lines, of_recipe
@@ -20,7 +19,7 @@ from bench.progress import Display
 from bench.recipes import Recipe
 from bench.report.drawing import settings, svg
 from bench.report.markup import PLOTS, bullets, escape, grid
-from bench.text import clean
+from bench.text import clean, duration
 from bench.trained import Trained
 from bench.trainings import Training
 

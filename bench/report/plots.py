@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from bench.records import ParityRecord
-from bench.report import PLUS_MINUS, bytes_text, rate_text, state, width_text
 from bench.report import curves as learning
+from bench.report import state
 from bench.report.drawing import (
     GREY,
     HATCHES,
@@ -23,18 +23,15 @@ from bench.report.drawing import (
     ON_LINES,
     RED,
     UNRANKED_HATCH,
-    Group,
-    Style,
-    groups_of,
     label,
     legend,
     make_panels,
     name_rows,
     settings,
-    style_of,
     svg,
 )
-from bench.report.words import cell_name
+from bench.report.style import Group, Style, groups_of, style_of
+from bench.report.words import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
 from bench.runs import Run
 from bench.specs import Cell
 from bench.summary import CellSummary, Summary

@@ -8,14 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
-from bench.durations import duration
 from bench.errors import RecordError
-from bench.report import NOTHING, percent
 from bench.report.markup import PLOTS, bullets, code, escape, grid, plot
 from bench.report.plain import print_encodable
+from bench.report.words import NOTHING, percent
 from bench.selftest_records import SIDES, TRIALS, SelfTest
 from bench.statistics import ALPHA, MARGIN
-from bench.text import clean
+from bench.text import clean, duration
 
 REPORT = "SELFTEST.md"
 TITLE = "Self-test: how often does the comparison of two rows tell the truth?"

@@ -8,23 +8,13 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.durations import duration
-from bench.report import (
-    NOTHING,
-    PLUS_MINUS,
-    QUESTION,
-    Table,
-    conditions_text,
-    remark_lines,
-    tables,
-    taint_lines,
-    unranked_lines,
-)
+from bench.report import QUESTION, Table, conditions_text, remark_lines, tables, taint_lines, unranked_lines
 from bench.report.plain import print_encodable
+from bench.report.words import NOTHING, PLUS_MINUS
 from bench.runs import Run
 from bench.sentences import answer, sentences
 from bench.summary import Summary, summarise
-from bench.text import clean
+from bench.text import clean, duration
 
 _NAME_WRAPPED, _WRAPPED = 17, 15
 """A row's name, and any other text, is wrapped beyond this width. With these the figures that matter most fit

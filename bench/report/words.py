@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 
+from bench.records import RunHeader
+from bench.runs import Run
 from bench.specs import Cell
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -29,3 +31,74 @@ def percent_text(share: float) -> str:
     if percent > 1000:
         return "over 1000 %"
     return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %"
+
+
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+NOTHING = DASH
+"""What a table shows where there is no figure."""
+
+
+def versions_text(header: RunHeader) -> str:
+    """Return the version of every distribution, in the backends' order."""
+    return "; ".join(
+        f"{backend.title}: " + ", ".join(f"{name} {version}" for name, version in backend.versions.items())
+        for backend in header.backends
+        if backend.versions
+    )
+
+
+def commit_text(run: Run) -> str:
+    """Return the version and the commit of this program, and whether it was changed since."""
+    environment = run.header.environment
+    if environment.commit is None:
+        return f"{environment.version}, commit not known"
+    changed = " with changes that were not committed" if environment.dirty else ""
+    return f"{environment.version}, commit {environment.commit[:12]}{changed}"
+
+
+def rate_text(rate: float | None) -> str:
+    if rate is None:
+        return NOTHING
+    return f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+
+
+def seconds_text(seconds: float | None) -> str:
+    if seconds is None:
+        return NOTHING
+    return (
+        f"{seconds:.2f} s" if seconds < 10 else f"{seconds:.1f} s" if seconds < 100 else f"{seconds:,.0f} s"
+    )
+
+
+def bytes_text(count: int | None) -> str:
+    return NOTHING if count is None else f"{count / 2**20:,.0f} MiB"
+
+
+def width_text(half_width: float | None) -> str:
+    """Return an interval's half-width as a share of its middle: `1.2 %`, `12 %`."""
+    return percent(half_width, 0 if half_width is not None and half_width >= 0.0995 else 1)
+
+
+def percent(share: float | None, digits: int) -> str:
+    return NOTHING if share is None else f"{100 * share:.{digits}f} %"
+
+
+def short_time(seconds: float | None) -> str:
+    """Return a time of any size to three digits with its unit: `12.3 µs`, `4.56 ms`, `1.23 s`."""
+    if seconds is None:
+        return NOTHING
+    for scale, unit in ((1.0, "s"), (1e-3, "ms")):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} \N{MICRO SIGN}s"
+
+
+def scaled(value: float | None, unit: str) -> str:
+    """Return a figure to three digits with a decimal prefix: `12.3 GFLOP/s`."""
+    if value is None:
+        return NOTHING
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M")):
+        if value >= scale:
+            return f"{value / scale:.3g} {prefix}{unit}"
+    return f"{value:.3g} {unit}"

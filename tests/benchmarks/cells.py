@@ -24,13 +24,14 @@ from bench import datasets
 from bench.jobs import job_record
 from bench.launch import Worker
 from bench.plan import PRESETS
-from bench.prepare import Asked, choose_backends, choose_device, chosen_cells
 from bench.protocol import Begin, Built, DataSource, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import JobRecord, JobSpec
 from bench.registry import find_backends, interpreter
 from bench.run import PIPELINE_STRETCH
+from bench.selection import Asked, choose_backends, choose_device, chosen_cells
 from bench.specs import Cell
-from bench.statistics import log_rate, log_throughput, settled
+from bench.statistics import log_rate, log_throughput
+from bench.steady_state import settled
 from bench.turns import BlockJob, window_steps
 from bench.workloads import find_workload
 

@@ -20,7 +20,8 @@ import numpy as np
 from backends.base import TrainingData
 from bench import datasets
 from bench.initial import initial_params
-from bench.registry import find_backends, load_backend
+from bench.loading import load_backend
+from bench.registry import find_backends
 from bench.schedule import whole_calls
 from bench.stopwatch import Stopwatch
 from bench.tasks import LEAD_S

@@ -53,7 +53,8 @@ TIME_LIMIT_S = 300.0
 BARE = """
 import json, sys
 from pathlib import Path
-from bench.registry import find_backends, load_backend
+from bench.registry import find_backends
+from bench.loading import load_backend
 
 name, workload_name, cache, steps = json.loads(sys.argv[1])
 info = find_backends().find(name)

@@ -1,0 +1,47 @@
+"""The command `data`: fetch data sets, or check them."""
+
+from pathlib import Path
+
+import click
+
+from bench.cli_options import offline, where_data
+
+
+@click.group(no_args_is_help=False)
+def data() -> None:
+    """Fetch the data sets, or check them against their digests."""
+
+
+@data.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@where_data
+@click.option(
+    "--from", "source", metavar="WHERE", help="Folder or address with the original files, tried first."
+)
+@offline
+def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline: bool) -> None:
+    """Fetch data sets into the cache; mnist and cifar10 where none is named."""
+    from rich.console import Console
+
+    from bench import datasets
+    from bench.progress import DownloadProgress, make_display
+
+    cache = datasets.cache_dir(data)
+    with make_display(Console()) as display:
+        for name in names or ("mnist", "cifar10"):
+            folder = datasets.fetch(
+                name, cache=cache, source=source, offline=offline, progress=DownloadProgress(display)
+            )
+            display.say(f"{name}: {folder}, digests hold")
+
+
+@data.command("verify")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@where_data
+def verify_data(names: tuple[str, ...], data: Path | None) -> None:
+    """Compute the digests of data sets in the cache again; mnist and cifar10 where none is named."""
+    from bench import datasets
+
+    for name in names or ("mnist", "cifar10"):
+        datasets.verify(name, datasets.cache_dir(data))
+        click.echo(f"{name}: digests hold")

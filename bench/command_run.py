@@ -1,0 +1,286 @@
+"""The commands of a run: `run`, `verify`, `targets`, `agree` and `report`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli_options import (
+    EXIT_INTERRUPTED,
+    EXIT_MEASURED_FAILURE,
+    EXIT_NOT_MEASURED,
+    offline,
+    parse_pythons,
+    refuse_beside,
+    sample,
+    what_to_run,
+    where_data,
+    where_results,
+)
+from bench.errors import RecordError, UsageError
+from bench.prepare import Wish, new_run, plan_in_words, resumed_run
+from bench.selection import backends_of_run, choose_backends, choose_device, chosen_cells, chosen_workloads
+from bench.split import prepare_data
+from bench.text import clean
+
+_SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
+"""Parameters that say nothing of what is measured, and so may stand beside --resume."""
+
+
+@click.command()
+@what_to_run
+@click.option("--preset", default="quick", show_default=True, metavar="NAME", help="quick, standard or full.")
+@click.option(
+    "--budget", metavar="TIME", help="Time to spend, such as 90s, 15m or 2h. [default: the preset's]"
+)
+@click.option(
+    "--target-precision", "precision_aim", metavar="SHARE",
+    help="Half-width of the ratios' intervals at which to stop, such as 1.5%. [default: 1.5%]",
+)  # fmt: skip
+@click.option(
+    "--seeds", type=click.IntRange(min=0), metavar="N",
+    help="Seeds each cell trains with for accuracy. [default: the preset's]",
+)  # fmt: skip
+@click.option("--sweep", metavar="batch=A..B", help="Time every workload at batch sizes A, 2A, … B instead.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."
+)
+@click.option("--dataset-limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images.")
+@sample
+@click.option("--require-target", is_flag=True, help="Exit 1 where a workload misses its target accuracy.")
+@where_results
+@where_data
+@offline
+@click.option("--resume", metavar="RUN", help="Go on with a run that was interrupted.")
+def run(
+    *,
+    preset: str,
+    budget: str | None,
+    precision_aim: str | None,
+    seeds: int | None,
+    sweep: str | None,
+    seed: int,
+    dataset_limit: int | None,
+    sample: bool,
+    require_target: bool,
+    results: Path,
+    data: Path | None,
+    offline: bool,
+    resume: str | None,
+    **what: Any,
+) -> int:
+    """Prove parity, measure every cell, and report."""
+    from rich.console import Console
+
+    from bench.cli_options import parse_budget, parse_precision, parse_sweep
+    from bench.datasets import cache_dir
+    from bench.plan import find_preset
+    from bench.progress import make_display
+    from bench.registry import find_backends
+    from bench.report import markdown, terminal
+    from bench.report.rehearsal import rehearse, rehearse_run
+    from bench.run import Runner
+    from bench.runs import QUARANTINE, find_run, read_run
+    from bench.summary import run_warnings, summarise
+
+    console = Console()
+    asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
+    if resume is not None:
+        refuse_beside("--resume goes on with a run as it was begun", *_SETTLED_LATER, "require_target")
+    chosen = find_preset(preset)
+    wish = Wish(
+        preset=chosen,
+        budget_s=chosen.budget_s if budget is None else parse_budget(budget),
+        target_half_width=parse_precision(precision_aim) if precision_aim else chosen.target_half_width,
+        seeds=(0 if sweep else chosen.seeds) if seeds is None else seeds,
+        seed=seed, limit=dataset_limit, sample=sample,
+    )  # fmt: skip
+    workloads = chosen_workloads(asked)
+    rehearse(results)
+    if resume is None:
+        device = choose_device(asked.device)
+        available = choose_backends(find_backends(), asked, device)
+        cells = chosen_cells(asked, available, device, chosen.modes)
+        begun = None
+    else:
+        folder = find_run(results, resume)
+        header = read_run(folder).header
+        chosen, sample, dataset_limit = find_preset(header.preset), header.sample, header.dataset_limit
+        cells, workloads = header.cells, header.workloads
+        available = backends_of_run(find_backends(), header, asked.pythons)
+        begun = resumed_run(folder, available)
+        for line in begun.rejected:
+            said = f"{folder}: moved to {QUARANTINE}, as it cannot be read: {line}"
+            click.echo(f"bench: {clean(said)}", err=True)
+    with make_display(console) as display:
+        splits = prepare_data(
+            workloads, cache=cache_dir(data), sample=sample, limit=dataset_limit, offline=offline,
+            display=display,
+        )  # fmt: skip
+        current = begun or new_run(
+            results, cells=cells, workloads=workloads, available=available, wish=wish, pythons=asked.pythons,
+        )  # fmt: skip
+        display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
+        display.say(plan_in_words(current.header))
+        for warning in run_warnings(current.header):
+            display.say(f"WARNING: {warning}")
+        rehearse_run(current, console)
+        try:
+            Runner(
+                run=current, preset=chosen, infos=available.infos, pythons=asked.pythons, splits=splits,
+                unavailable=available.unavailable, display=display,
+            ).run()  # fmt: skip
+        except KeyboardInterrupt:
+            display.say("Interrupted; all finished jobs are kept.")
+            display.say(f"Go on with: bench run --resume {current.header.run_id}")
+            return EXIT_INTERRUPTED
+    finished = read_run(current.folder)
+    terminal.render(finished, console)
+    console.print(f"Report: {markdown.write(finished)}", soft_wrap=True, highlight=False, markup=False)
+    return _status(summarise(finished), require_target=require_target)
+
+
+def _status(summary: Any, *, require_target: bool) -> int:
+    """Return the exit status that a finished run deserves."""
+    # What was set aside before the run, not being installed, was named; a job that found no device failed.
+    cells = [cell for cell in summary.cells if cell.status != "unavailable" or cell.failed_jobs]
+    if any(cell.parity_ok is False for cell in cells):
+        return EXIT_MEASURED_FAILURE
+    if require_target and any(
+        cell.target_accuracy is not None and cell.seconds_to_target is None for cell in cells
+    ):
+        return EXIT_MEASURED_FAILURE
+    # The reference and the frameworks' own defaults are measured, and by design never ranked.
+    done = [cell.ranked or (cell.measured and (cell.reference or not cell.matched)) for cell in cells]
+    return 0 if done and all(done) else EXIT_NOT_MEASURED
+
+
+@click.command()
+@what_to_run
+@click.option("--json", "as_json", is_flag=True, help="Print every record as a line of JSON.")
+def verify(*, as_json: bool, **what: Any) -> int:
+    """Hold every backend and mode against the float64 reference, and print the errors."""
+    import msgspec
+    from rich.console import Console
+
+    from bench.progress import make_display
+    from bench.records import ParityRecord
+    from bench.registry import find_backends
+    from bench.report.parity import render_parity
+    from bench.verify import plan_parity, verify_cells
+    from bench.workloads import WORKLOADS
+
+    console = Console(stderr=as_json)
+    asked = _asked(**what)
+    device = choose_device(asked.device)
+    available = choose_backends(find_backends(), asked, device, reference=True)
+    cells = chosen_cells(asked, available, device, "all")
+    usable = [cell for cell in cells if cell.backend not in available.unavailable]
+    records: list[ParityRecord] = []
+    with make_display(console) as display:
+        for name, reason in available.unavailable.items():
+            display.say(f"{name}: not verified: {reason}")
+        jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)
+        verify_cells(jobs, available.infos, asked.pythons, display, records.append)
+    if as_json:
+        for record in records:
+            click.echo(msgspec.json.encode(record))
+    else:
+        render_parity(records, console)
+    if any(record.lost for record in records):
+        return EXIT_MEASURED_FAILURE
+    return EXIT_NOT_MEASURED if any(not record.ok for record in records) or available.unavailable else 0
+
+
+@click.command()
+@click.argument("name", metavar="RUN")
+@where_results
+def targets(name: str, results: Path) -> None:
+    """Propose a target accuracy for every workload of a run: the mean less three standard deviations."""
+    from rich.console import Console
+
+    from bench.accuracy import proposed_targets
+    from bench.report.convergence import render_targets
+    from bench.runs import find_run, read_run
+
+    render_targets(proposed_targets(read_run(find_run(results, name))), Console())
+
+
+@click.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
+@where_results
+def agree(*, first: str, second: str, output: Path | None, results: Path) -> int:
+    """Hold two runs of one machine against each other, and say whether their verdicts agree."""
+    from rich.console import Console
+
+    from bench.agreement import compare
+    from bench.report import agreement
+    from bench.runs import find_run, read_run
+    from bench.summary import summarise
+
+    runs = [read_run(find_run(results, name)) for name in (first, second)]
+    if not runs[0].header.environment.same_machine(runs[1].header.environment):
+        machines = " and ".join(run.header.environment.in_words() for run in runs)
+        raise UsageError(f"{first} and {second} were made on different machines: {machines}.")
+    summaries = [summarise(run) for run in runs]
+    titles = {name: title for summary in summaries for name, title in summary.titles.items()}
+    pairings = compare(*summaries)
+    agreement.render(pairings, titles, Console())
+    if output is not None:
+        try:
+            output.write_text(agreement.text(runs, pairings, titles), encoding="utf-8")
+        except OSError as error:
+            raise RecordError(
+                f"cannot write {output}: {error.strerror}. Name another file with --output."
+            ) from error
+    if any(pairing.agree is False for pairing in pairings):
+        return EXIT_MEASURED_FAILURE
+    return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED
+
+
+@click.command()
+@click.argument("name", metavar="[RUN]", required=False)
+@click.option(
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal",
+    show_default=True, help="What to print; markdown writes REPORT.md.",
+)  # fmt: skip
+@where_results
+def report(name: str | None, form: str, results: Path) -> int:
+    """Report a run, the newest if none is named."""
+    from rich.console import Console
+
+    from bench.report import export, markdown, terminal
+    from bench.runs import find_run, read_run
+    from bench.text import clean
+
+    found = read_run(find_run(results, name))
+    for line in found.rejected:
+        click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
+    match form:
+        case "terminal":
+            terminal.render(found, Console())
+        case "markdown":
+            click.echo(f"Report: {markdown.write(found)}")
+        case "json":
+            click.echo(export.to_json(found))
+    return 0
+
+
+def _asked(
+    *,
+    workloads: tuple[str, ...],
+    backends: tuple[str, ...],
+    modes: tuple[str, ...],
+    device: str,
+    precision: Any,
+    pythons: tuple[str, ...],
+    sweep: tuple[int, ...] = (),
+) -> Any:
+    from bench.selection import Asked
+
+    return Asked(
+        workloads=workloads, backends=backends, modes=modes, device=device, precision=precision,
+        pythons=parse_pythons(pythons), sweep=sweep,
+    )  # fmt: skip

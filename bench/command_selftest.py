@@ -1,0 +1,73 @@
+"""The command `selftest`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli_options import (
+    EXIT_MEASURED_FAILURE,
+    EXIT_NOT_MEASURED,
+    offline,
+    own_python,
+    parse_pythons,
+    refuse_beside,
+    where_data,
+    where_results,
+)
+from bench.command_run import _SETTLED_LATER
+
+
+@click.command()
+@click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend. [default: all]")
+@click.option(
+    "--workload", "workloads", multiple=True, metavar="NAME",
+    help="Workload. [default: MNIST's three]",
+)  # fmt: skip
+@click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True,
+              help="Of each slowdown; there are twice as many of equals.")  # fmt: skip
+@click.option("--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="In a comparison.")
+@click.option("--windows", type=click.IntRange(min=5), default=60, show_default=True, help="In a block.")
+@click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.05, show_default=True,
+              help="Seconds of a window.")  # fmt: skip
+@own_python
+@where_results
+@where_data
+@offline
+@click.option("--resume", metavar="RUN", help="Go on with a self-test that was interrupted.")
+@click.option("--again", metavar="RUN", help="Measure nothing: judge the windows of a self-test again.")
+def selftest(
+    *, results: Path, data: Path | None, offline: bool, resume: str | None, again: str | None,
+    pythons: tuple[str, ...], **what: Any,
+) -> int:  # fmt: skip
+    """Measure the measurer: compare equals, and sides slowed by a known share, and count what is found."""
+    from rich.console import Console
+
+    from bench import selftest as collecting
+    from bench.calibration import calibrate
+    from bench.datasets import cache_dir
+    from bench.progress import make_display
+    from bench.report import selftest as reporting
+    from bench.report.rehearsal import rehearse
+    from bench.selftest_records import find_selftest, read_selftest
+
+    console = Console()
+    if resume is not None:
+        refuse_beside("--resume goes on with a self-test as it was begun", *_SETTLED_LATER)
+    if again is not None:
+        refuse_beside("--again measures nothing", "again", "results")
+    if again is None:
+        asked = collecting.Asking(**what, pythons=parse_pythons(pythons))
+        rehearse(results)
+        with make_display(console) as display:
+            measured = collecting.measure(
+                asked, results=results, cache=cache_dir(data), resume=resume, offline=offline, display=display
+            )
+    else:
+        measured = read_selftest(find_selftest(results, again))
+    found = calibrate(measured)
+    reporting.render(measured, found, console)
+    console.print(
+        f"Report: {reporting.write(measured, found)}", soft_wrap=True, highlight=False, markup=False
+    )
+    return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.standing]

@@ -1,0 +1,176 @@
+"""The float64 reference: where parity starts, what is trained, and the trace of it."""
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from backends.base import TrainingData
+from backends.numpy_backend import Array, Arrays, NumpyBackend
+from bench.augmentation import Draws, draws_of, seen_images
+from bench.initial import Params, initial_params
+from bench.order import BatchOrder
+from bench.specs import DatasetInfo, OptimizerSpec, Workload
+from bench.tolerances import has_kinks
+
+STEPS = 20
+
+BATCH = 8
+
+TEST_IMAGES = 64
+
+SEED = 3
+"""A start in which no unit of a dense layer of any named workload comes nearer to its kink, in all steps,
+than 2e-5 of its typical size, a hundred times what float32 rounds off. A test disturbs the weights of the
+reference before every step, and holds it to ending where the undisturbed one does."""
+
+BIAS = 1.0
+"""Size of the biases that parity starts from; half of them are negative. Zeros would hide a backend that
+forgets to load them, and these keep most units clearly on or clearly off, far from the kink of their ReLU."""
+
+GRADIENT_RATE = 1024.0
+
+SMALLEST_STEP = 1e-4
+"""A smaller change of a parameter near one would be lost in the rounding of float32."""
+
+ADAM_EPSILON = 1e-3
+"""At least so large is epsilon: see `gentle`."""
+
+OPTIMIZER_CASES = (
+    # Rates decay and epsilon is large, so that where each of them stands in the formula shows.
+    OptimizerSpec(name="sgd", learning_rate=0.1, decay_rate=0.5, decay_steps=10),
+    OptimizerSpec(name="momentum", learning_rate=0.02, momentum=0.9, decay_rate=0.5, decay_steps=10),
+    OptimizerSpec(name="adam", learning_rate=0.002, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
+    OptimizerSpec(name="rmsprop", learning_rate=0.002, rho=0.9, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
+    # As TensorFlow 1 had them.
+    OptimizerSpec(name="adam", learning_rate=0.002, epsilon=1e-3, epsilon_hat=True),
+    OptimizerSpec(name="rmsprop", learning_rate=0.002, rho=0.9, epsilon=1e-10, initial_square=1.0),
+)
+"""Optimizers checked beside those that the workloads use, each on the MNIST softmax regression."""
+
+
+class Trace(msgspec.Struct, frozen=True, kw_only=True):
+    """What the reference computes for one workload, all in float64."""
+
+    pixels: Array | None
+    """The first batch, augmented; None where the workload augments nothing."""
+    logits: Array
+    gradients: Arrays
+    losses: Array
+    """The loss of every step."""
+    after_one: Arrays
+    after_all: Arrays
+
+
+_PARAMETER_FIELDS = ("gradients", "after_one", "after_all")
+
+
+def parity_workload(workload: Workload) -> Workload:
+    """Return the workload as parity trains it: at a small batch, which keeps the float64 reference quick."""
+    return msgspec.structs.replace(workload, batch_size=BATCH)
+
+
+def gentle(workload: Workload) -> Workload:
+    """Return the workload at a tenth of its learning rate, where its network has kinks.
+
+    At their full rate the first steps of the convolutional networks are chaotic: disturbances of 1e-7 grow to
+    several percent within 20 steps in the float64 reference itself. Adam divides every gradient by its own
+    size, so that the rounding of one near zero would decide a whole step: its epsilon is raised.
+    """
+    optimizer = workload.optimizer
+    if not has_kinks(workload):
+        return workload
+    slower = msgspec.structs.replace(optimizer, learning_rate=optimizer.learning_rate / 10)
+    if optimizer.name == "adam":
+        slower = msgspec.structs.replace(
+            slower,
+            learning_rate=max(slower.learning_rate, SMALLEST_STEP),
+            epsilon=max(slower.epsilon, ADAM_EPSILON),
+        )
+    return msgspec.structs.replace(workload, optimizer=slower)
+
+
+def save_trace(path: Path, data: TrainingData, trace: Trace) -> None:
+    """Write the images and what the reference computed on them to one file of plain arrays."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "images": data.images,
+        "labels": data.labels,
+        "info": np.array(msgspec.json.encode(data.info).decode()),
+        "logits": trace.logits,
+        "losses": trace.losses,
+        **({} if trace.pixels is None else {"pixels": trace.pixels}),
+    }
+    for field in _PARAMETER_FIELDS:
+        arrays |= {f"{field}:{name}": value for name, value in getattr(trace, field).items()}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_trace(path: Path) -> tuple[TrainingData, Trace]:
+    """Read what `save_trace` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        info = msgspec.json.decode(str(file["info"]), type=DatasetInfo)
+        fields = {
+            field: {key.partition(":")[2]: file[key] for key in file.files if key.startswith(f"{field}:")}
+            for field in _PARAMETER_FIELDS
+        }
+        pixels = file["pixels"] if "pixels" in file.files else None
+        trace = Trace(pixels=pixels, logits=file["logits"], losses=file["losses"], **fields)
+        return TrainingData(info=info, images=file["images"], labels=file["labels"]), trace
+
+
+def start_params(workload: Workload, data: TrainingData) -> Params:
+    """Return the initial parameters that parity starts from: kernels as if Glorot-uniform in every workload.
+
+    Statistics and scales are drawn too, as no backend may take them for what they are at the beginning.
+    """
+    params = initial_params(workload.architecture, workload.seen(data.info), seed=SEED)
+    generator = np.random.Generator(np.random.PCG64([SEED, len(params)]))
+    for name, value in params.items():
+        kind = name.partition("/")[2]
+        if kind in ("bias", "offset", "mean"):
+            params[name] = (BIAS * generator.choice((-1.0, 1.0), value.shape)).astype(np.float32)
+        elif kind in ("scale", "variance"):  # below one, where a small change is rounded less
+            params[name] = generator.uniform(0.5, 1.0, value.shape).astype(np.float32)
+    return params
+
+
+def evaluated_images(workload: Workload, data: TrainingData) -> npt.NDArray[np.uint8]:
+    """Return the images whose logits are compared, as the network sees them."""
+    return seen_images(workload, data.images[:TEST_IMAGES])
+
+
+def _order(data: TrainingData) -> npt.NDArray[np.int32]:
+    return BatchOrder(images=len(data.images), batch_size=BATCH, seed=SEED).steps(0, STEPS)
+
+
+def _draws(workload: Workload, data: TrainingData) -> tuple[tuple[Draws, ...], tuple[Draws, ...]]:
+    """Return what `train_steps` is given beside the order in the first step, and in the others."""
+    small = parity_workload(workload)
+    return (
+        draws_of(small, data.info, seed=SEED, start=0, steps=1),
+        draws_of(small, data.info, seed=SEED, start=1, steps=STEPS - 1),
+    )
+
+
+def reference_trace(workload: Workload, data: TrainingData) -> Trace:
+    """Train the reference for STEPS steps of `parity_workload(workload)` and return what it computed."""
+    reference = NumpyBackend(parity_workload(workload), data, mode="float64", device="cpu", precision="fp32")
+    reference.load_params(start_params(workload, data))
+    order = _order(data)
+    drawn, later = _draws(workload, data)
+    logits = reference.logits(evaluated_images(workload, data))
+    pixels = reference.pixels(order[0], *(step[0] for step in drawn))
+    _, gradients = reference.loss_and_gradients(pixels, data.labels[order[0]])
+    first = reference.train_steps_float64(order[:1], *drawn)
+    after_one = dict(reference.params)
+    rest = reference.train_steps_float64(order[1:], *later)
+    return Trace(
+        pixels=pixels if drawn else None,
+        logits=logits,
+        gradients=gradients,
+        losses=np.concatenate([first, rest]),
+        after_one=after_one,
+        after_all=dict(reference.params),
+    )

@@ -1,0 +1,213 @@
+"""From what the user asked to what can run here: device, backends, workloads, cells."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from backends.info import BackendInfo
+from bench.errors import UnavailableError, UsageError, unknown
+from bench.footprint import Footprint
+from bench.machine import nvidia_driver_present
+from bench.records import BackendHere, RunHeader
+from bench.registry import Registry, installed_versions
+from bench.specs import Cell, Device, Precision, Workload
+from bench.workloads import MAIN_WORKLOADS, find_workload, swept
+
+
+def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, device: Device) -> list[str]:
+    """Return the modes of one backend that are to run there: those asked for, else those of the preset.
+
+    `all`, `taught` and `pipeline` may be asked for in place of names.
+    """
+    wanted = set(asked) or {preset_modes}
+    return [
+        mode.name
+        for mode in info.modes
+        if device in mode.devices
+        and (
+            mode.name in wanted
+            or "all" in wanted
+            or (mode.taught and "taught" in wanted)
+            or (mode.pipeline and "pipeline" in wanted)
+        )
+    ]
+
+
+def choose_cells(
+    *,
+    workloads: Sequence[str],
+    backends: Sequence[BackendInfo],
+    modes: Sequence[str],
+    preset_modes: str,
+    device: Device,
+    precision: Precision,
+    named: bool,
+) -> tuple[Cell, ...]:
+    """Return the cells to run; raise UsageError where a mode is nobody's, or not that of a backend named.
+
+    `named` says whether the backends were named by the user, rather than being all there are.
+    """
+    here = {mode.name for info in backends for mode in info.modes if device in mode.devices}
+    known = sorted(here | {"all", "taught", "pipeline"})
+    for mode in modes:
+        if mode not in known:
+            whose = f"modes of {', '.join(info.name for info in backends)} on the {device.upper()}"
+            raise unknown("mode", mode, known, whose)
+    chosen = {info.name: choose_modes(info, modes, preset_modes, device) for info in backends}
+    for info in backends:
+        if named and not chosen[info.name]:
+            own = ", ".join(choose_modes(info, ["all"], preset_modes, device))
+            raise UsageError(f"backend {info.name!r} has no mode {', '.join(modes)}; it has: {own}.")
+    return tuple(
+        Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision)
+        for workload in workloads
+        for backend, names in chosen.items()
+        for mode in names
+    )
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the command line asks for, checked only where a value alone can be wrong."""
+
+    workloads: tuple[str, ...] = ()
+    backends: tuple[str, ...] = ()
+    modes: tuple[str, ...] = ()
+    device: str = "auto"
+    precision: Precision = "fp32"
+    pythons: Mapping[str, Path] = {}
+    sweep: tuple[int, ...] = ()
+    """Batch sizes at which every workload is timed, in place of its own; none: its own."""
+
+
+class Available(msgspec.Struct, frozen=True, kw_only=True):
+    """The backends that were asked for, and of those that cannot run here, why not."""
+
+    infos: dict[str, BackendInfo]
+    versions: dict[str, dict[str, str]]
+    unavailable: dict[str, str]
+
+
+def choose_device(asked: str) -> Device:
+    """Return the device to run on; `auto` is the GPU where there is an NVIDIA driver."""
+    if asked == "cpu":
+        return "cpu"
+    present = nvidia_driver_present()
+    if asked == "gpu" and not present:
+        raise UnavailableError(
+            "device gpu: no NVIDIA driver is loaded here. Use --device cpu, or see bench doctor."
+        )
+    return "gpu" if present else "cpu"
+
+
+def choose_backends(
+    registry: Registry, asked: Asked, device: Device, *, reference: bool = False
+) -> Available:
+    """Return the backends to run: those named, all of which must be usable, or all, of which some may not be.
+
+    With `reference`, the reference backend belongs to all.
+    """
+    for name in asked.pythons:
+        registry.find(name)
+    if asked.backends:
+        infos = {name: registry.find(name) for name in dict.fromkeys(asked.backends)}
+    else:
+        infos = {info.name: info for info in registry.frameworks()}
+        if reference:
+            infos = dict(registry.backends)
+    found = installed_versions(list(infos.values()), asked.pythons)
+    unavailable: dict[str, str] = {} if asked.backends else dict(registry.broken)
+    for name, info in infos.items():
+        missing = found[name][1]
+        precisions = info.cpu_precisions if device == "cpu" else info.gpu_precisions
+        if missing:
+            what = ", ".join(needed.replace("|", " or ") for needed in missing)
+            unavailable[name] = (
+                f"not installed: {what}. Install it, or name an interpreter that has it: --python {name}=PATH"
+            )
+        elif asked.precision not in precisions:
+            known = ", ".join(precisions) or "none"
+            unavailable[name] = f"precision {asked.precision} is not to be had on {device}; it has: {known}."
+        if asked.backends and name in unavailable:
+            raise UnavailableError(f"backend {name!r}: {unavailable[name]}")
+    if not infos.keys() - unavailable.keys():
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in unavailable.items())
+        raise UnavailableError(f"no backend can run here. {reasons}")
+    return Available(
+        infos=infos,
+        versions={name: versions for name, (versions, _) in found.items()},
+        unavailable=unavailable,
+    )
+
+
+def backends_of_run(registry: Registry, header: RunHeader, pythons: Mapping[str, Path]) -> Available:
+    """Return the backends a run was begun with; one that could not run then may still be missing now."""
+    names = {backend.name for backend in header.backends}
+    known = Registry(
+        backends={name: info for name, info in registry.backends.items() if name in names},
+        broken={name: reason for name, reason in registry.broken.items() if name in names},
+    )
+    cell = header.cells[0]
+    available = choose_backends(
+        known, Asked(precision=cell.precision, pythons=pythons), cell.device, reference=True
+    )
+    gone = {name: f"backend {name!r} is not registered here any more." for name in names - known.names()}
+    return Available(
+        infos=available.infos,
+        versions={name: {} for name in names} | available.versions,
+        unavailable=available.unavailable | gone,
+    )
+
+
+def chosen_workloads(asked: Asked) -> tuple[Workload, ...]:
+    """Return the workloads that were asked for, or the main ones, at every batch size of a sweep."""
+    workloads = [find_workload(name) for name in dict.fromkeys(asked.workloads or MAIN_WORKLOADS)]
+    if asked.sweep:
+        workloads = [swept(workload, size) for workload in workloads for size in asked.sweep]
+    return tuple(workloads)
+
+
+def chosen_cells(asked: Asked, available: Available, device: Device, preset_modes: str) -> tuple[Cell, ...]:
+    """Return the cells that were asked for, those of backends that cannot run included.
+
+    Of a workload that augments its images these are only the modes that can; raise UsageError where that
+    leaves none.
+    """
+    workloads = {workload.name: workload for workload in chosen_workloads(asked)}
+    infos = available.infos.values()
+    augmenting = {(info.name, mode.name) for info in infos for mode in info.modes if mode.augments}
+    cells = choose_cells(
+        workloads=list(workloads),
+        backends=list(available.infos.values()),
+        modes=asked.modes,
+        preset_modes=preset_modes,
+        device=device,
+        precision=asked.precision,
+        named=bool(asked.backends),
+    )
+    found = tuple(
+        cell
+        for cell in cells
+        if workloads[cell.workload].augmentation is None or (cell.backend, cell.mode) in augmenting
+    )
+    if cells and not found:
+        able = ", ".join(sorted(f"{backend} {mode}" for backend, mode in augmenting)) or "none"
+        raise UsageError(
+            f"{', '.join(workloads)}: its images are augmented, which no mode that was asked for does; "
+            f"these do: {able}."
+        )
+    return found
+
+
+def backend_here(info: BackendInfo, available: Available, size: Footprint | None) -> BackendHere:
+    return BackendHere(
+        name=info.name,
+        title=info.title,
+        taught_mode=info.taught_mode,
+        modes={mode.name: mode.summary for mode in info.modes},
+        pipeline_modes=tuple(mode.name for mode in info.modes if mode.pipeline),
+        reference=info.reference,
+        versions=available.versions[info.name],
+        packages=size.packages if size else None,
+        installed_bytes=size.bytes if size else None,
+    )

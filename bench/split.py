@@ -1,0 +1,50 @@
+"""The data of a run: fetched, proven by digest, and where workers find it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from bench import datasets
+from bench.errors import UsageError
+from bench.progress import Display, DownloadProgress
+from bench.protocol import DataSource
+from bench.specs import Workload
+
+
+class Split(msgspec.Struct, frozen=True, kw_only=True):
+    """How many images a workload trains and is tested on, and where its workers find them."""
+
+    source: DataSource
+    train: int
+    test: int
+
+
+def prepare_data(
+    workloads: Sequence[Workload],
+    *,
+    cache: Path,
+    sample: bool,
+    limit: int | None,
+    offline: bool,
+    display: Display,
+) -> dict[str, Split]:
+    """Return for each workload what it trains on, fetched and proven by its digests."""
+    splits: dict[str, Split] = {}
+    for name in dict.fromkeys(workload.dataset for workload in workloads):
+        if sample:
+            data = datasets.load_sample(name, limit)
+        else:
+            datasets.fetch(name, cache=cache, offline=offline, progress=DownloadProgress(display))
+            data = datasets.load(name, cache=cache, limit=limit)
+        source = DataSource(name=name, cache=None if sample else str(cache), limit=limit)
+        splits[name] = Split(source=source, train=len(data.train_labels), test=len(data.test_labels))
+    for workload in workloads:
+        images = splits[workload.dataset].train
+        if images - workload.held_out < workload.batch_size:
+            held = f" beside the {workload.held_out} that it holds out" if workload.held_out else ""
+            raise UsageError(
+                f"{images} training images are less than one batch of {workload.name}, "
+                f"{workload.batch_size} images{held}."
+            )
+    return {workload.name: splits[workload.dataset] for workload in workloads}
