@@ -12,9 +12,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bench.initial import Params
-from bench.instruments import Peak, StepSplit
-from bench.specs import DatasetInfo, Device, Precision, Workload
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.parameters import Params
+from bench.workloads.specs import DatasetInfo, Device, Precision, Workload
 
 State: TypeAlias = dict[str, npt.NDArray[Any]]
 """A snapshot of training, opaque to the harness: parameters, optimizer state and step count."""
@@ -119,7 +119,7 @@ class Augmenting(Protocol):
         """Return what enters the network of a batch: float32 (batch, crop, crop, c).
 
         `batch` is int32 (batch,), `draws` float32 (batch, `augmentation.COLUMNS`); the formulas are those of
-        `bench.augmentation`.
+        `bench.workloads.augmentation`.
         """
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bench.specs import Device, Precision
+from bench.workloads.specs import Device, Precision
 
 
 class Mode(msgspec.Struct, frozen=True, kw_only=True):

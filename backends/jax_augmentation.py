@@ -1,11 +1,11 @@
-"""Augmentation in JAX, written for one image and mapped over a batch; `bench.augmentation` defines it."""
+"""Augmentation in JAX, written for one image and mapped over a batch; `bench.workloads.augmentation` defines it."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
-from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
+from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
 
 
 def augment(images: jax.Array, draws: jax.Array, crop: int) -> jax.Array:

@@ -15,9 +15,9 @@ from backends.base import State, TrainingData
 from backends.jax_augmentation import augment
 from backends.jax_instruments import Laps, counted_flops, measured_peak
 from bench.errors import UnavailableError
-from bench.initial import Params
-from bench.instruments import Peak, StepSplit
-from bench.specs import (
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.parameters import Params
+from bench.workloads.specs import (
     NORM_DECAY,
     NORM_EPSILON,
     Architecture,

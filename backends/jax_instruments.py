@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.instruments import Peak, StepSplit
-from bench.products import ROWS, product_error
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.precision import ROWS, product_error
 
 TRIES = 5
 PRODUCT_SIDE = {"cpu": 1536, "gpu": 8192}

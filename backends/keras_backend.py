@@ -12,8 +12,8 @@ import numpy as np
 from backends.base import State, TrainingData
 from backends.keras_parts import build_network, make_optimizer, named_variables
 from bench.errors import UnavailableError
-from bench.initial import Params
-from bench.specs import Device, Precision, Workload
+from bench.workloads.parameters import Params
+from bench.workloads.specs import Device, Precision, Workload
 
 EVALUATION_BATCH = 1000
 

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from bench.specs import NORM_DECAY, NORM_EPSILON, Architecture, DatasetInfo, OptimizerSpec
+from bench.workloads.specs import NORM_DECAY, NORM_EPSILON, Architecture, DatasetInfo, OptimizerSpec
 
 NORM_NAMES = {"gamma": "scale", "beta": "offset", "moving_mean": "mean", "moving_variance": "variance"}
 

@@ -13,11 +13,11 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from backends.base import State, TrainingData
-from bench.augmentation import Draws, augment
 from bench.errors import UnavailableError
-from bench.initial import Params
-from bench.instruments import Peak, StepSplit
-from bench.specs import (
+from bench.workloads.augmentation import Draws, augment
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.parameters import Params
+from bench.workloads.specs import (
     NORM_DECAY,
     NORM_EPSILON,
     Architecture,

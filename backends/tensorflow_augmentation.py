@@ -1,11 +1,11 @@
-"""Augmentation in TensorFlow, a batch at a time on its device; `bench.augmentation` defines each part.
+"""Augmentation in TensorFlow, a batch at a time on its device; `bench.workloads.augmentation` defines each part.
 
 The functions of `tf.image` change all images of a batch by one factor; these take one for every image.
 """
 
 import tensorflow as tf
 
-from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
+from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
 
 
 def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:

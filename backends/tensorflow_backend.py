@@ -15,11 +15,11 @@ from backends.base import State, TrainingData
 from backends.keras_parts import build_network, make_default_optimizer, make_optimizer, named_variables
 from backends.tensorflow_augmentation import augment
 from backends.tensorflow_instruments import Laps, graph_flops, measured_peak
-from bench.augmentation import COLUMNS
 from bench.errors import UnavailableError
-from bench.initial import Params
-from bench.instruments import Peak, StepSplit
-from bench.specs import Device, Precision, Workload
+from bench.workloads.augmentation import COLUMNS
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.parameters import Params
+from bench.workloads.specs import Device, Precision, Workload
 
 ALIGNMENT = 64
 """Bytes; a mapped data set begins at a multiple."""

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from bench.instruments import Peak
-from bench.products import ROWS, product_error
-from bench.specs import Device
+from bench.workloads.instruments import Peak
+from bench.workloads.precision import ROWS, product_error
+from bench.workloads.specs import Device
 
 MATRIX_SIDE: dict[Device, int] = {"cpu": 2048, "gpu": 8192}
 COPIED_BYTES: dict[Device, int] = {"cpu": 2**28, "gpu": 2**30}

@@ -1,4 +1,4 @@
-"""Augmentation in PyTorch, a batch at a time on its device; `bench.augmentation` defines each part.
+"""Augmentation in PyTorch, a batch at a time on its device; `bench.workloads.augmentation` defines each part.
 
 torchvision's functions change all images of a batch by one factor, or by a random one of their own.
 """
@@ -6,7 +6,7 @@ torchvision's functions change all images of a batch by one factor, or by a rand
 import torch
 from torch import Tensor
 
-from bench.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
+from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
 
 
 def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:

@@ -22,9 +22,17 @@ from backends.torch_optimizers import Foreach, TorchOptim
 from backends.torch_pipeline import WORKERS, ImageDataset, make_loader
 from backends.torch_toolchain import require_toolchain
 from bench.errors import UnavailableError
-from bench.initial import Params
-from bench.instruments import Peak, StepSplit
-from bench.specs import NORM_DECAY, NORM_EPSILON, Architecture, DatasetInfo, Device, Precision, Workload
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.parameters import Params
+from bench.workloads.specs import (
+    NORM_DECAY,
+    NORM_EPSILON,
+    Architecture,
+    DatasetInfo,
+    Device,
+    Precision,
+    Workload,
+)
 
 COMPILED = ("compile", "compile-loop", "cuda-graphs")
 EVALUATION_BATCH = 1000

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import torch
 
-from bench.instruments import Peak, StepSplit
-from bench.products import ROWS, product_error
-from bench.specs import Precision
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.precision import ROWS, product_error
+from bench.workloads.specs import Precision
 
 CPU_SIDE, CPU_HALF_SIDE, GPU_SIDE = 2048, 1024, 8192
 """Rows of the square matrices whose product is timed. A CPU without instructions for bfloat16 takes a minute

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from backends.base import State
-from bench.specs import OptimizerSpec
+from bench.workloads.specs import OptimizerSpec
 
 
 class TorchOptim:

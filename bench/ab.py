@@ -42,10 +42,10 @@ from bench.records import BackendHere, JobSpec, ParityRecord
 from bench.registry import find_backends, installed_versions, interpreter
 from bench.selection import choose_cells, choose_device
 from bench.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
-from bench.specs import Cell, Device, Precision
 from bench.split import Split, prepare_data
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells
+from bench.workloads.specs import Cell, Device, Precision
 
 WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
 """What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""

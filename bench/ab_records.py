@@ -14,7 +14,7 @@ from bench.conditions import Conditions
 from bench.machine import Environment
 from bench.records import SCHEMA, JobRecord, ParityRecord
 from bench.sides import SideHere, SideName
-from bench.specs import Cell
+from bench.workloads.specs import Cell
 
 HEADER = "ab.json"
 BLOCKS = "blocks.jsonl"

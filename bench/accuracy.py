@@ -20,7 +20,6 @@ from bench.convergence import (
 )
 from bench.records import JobRecord
 from bench.runs import Run
-from bench.specs import Cell, Device, Precision, Workload
 from bench.statistics import (
     Difference,
     detectable_difference,
@@ -29,6 +28,7 @@ from bench.statistics import (
     paired_difference,
     ratio_interval,
 )
+from bench.workloads.specs import Cell, Device, Precision, Workload
 
 ALPHA = 0.05
 """Level at which the family of a workload is decided: seeds are few, and no margin is asked for besides."""

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bench.specs import Cell
 from bench.summary import Summary
 from bench.verdicts import Comparison
+from bench.workloads.specs import Cell
 
 CALLED = ("faster", "slightly faster", "equivalent")
 """Kinds of verdict that say something; the others say that nothing could be said."""

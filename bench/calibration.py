@@ -14,7 +14,6 @@ import msgspec
 from bench import rules
 from bench.rules import Processes
 from bench.selftest_records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
-from bench.specs import Cell
 from bench.statistics import (
     PairJudgement,
     block_difference,
@@ -24,6 +23,7 @@ from bench.statistics import (
     success_interval,
 )
 from bench.taint import in_quiet_rounds
+from bench.workloads.specs import Cell
 
 FEWEST_BLOCKS = 3
 """A trial with fewer blocks in which both sides did all they were asked is lost: an interval needs them."""

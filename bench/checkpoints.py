@@ -20,9 +20,9 @@ from backends.base import State
 from bench import folders
 from bench.dataset_specs import DATASETS
 from bench.errors import RecordError, UsageError
-from bench.initial import Params
-from bench.specs import Cell, Workload
 from bench.trainings import CHECKPOINTS
+from bench.workloads.parameters import Params
+from bench.workloads.specs import Cell, Workload
 
 KEPT = 2
 _ABOUT, _DIGEST = "samework", "sha256"

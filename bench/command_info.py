@@ -12,7 +12,7 @@ def list_(pythons: tuple[str, ...]) -> None:
     from bench.plan import PRESETS
     from bench.recipes import RECIPES
     from bench.registry import find_backends, installed_versions
-    from bench.workloads import WORKLOADS
+    from bench.workloads.catalog import WORKLOADS
 
     registry = find_backends()
     found = installed_versions(list(registry.backends.values()), parse_pythons(pythons))
@@ -52,7 +52,7 @@ def doctor(pythons: tuple[str, ...]) -> int:
     from bench.known_faults import known_faults
     from bench.machine import capture_environment, nvidia_driver_present
     from bench.registry import find_backends, installed_versions
-    from bench.specs import Device
+    from bench.workloads.specs import Device
 
     environment = capture_environment()
     click.echo(f"Machine   {environment.in_words()}")

@@ -168,7 +168,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
     from bench.registry import find_backends
     from bench.report.parity import render_parity
     from bench.verify import plan_parity, verify_cells
-    from bench.workloads import WORKLOADS
+    from bench.workloads.catalog import WORKLOADS
 
     console = Console(stderr=as_json)
     asked = _asked(**what)

@@ -30,12 +30,12 @@ from bench.measures import (
 )
 from bench.records import JobRecord
 from bench.runs import Run
-from bench.specs import Cell
 from bench.statistics import log_throughput
 from bench.summary import CellSummary, Summary, summarise
 from bench.taint import run_canary
 from bench.text import listed
 from bench.verdicts import Standing
+from bench.workloads.specs import Cell
 
 Outcome: TypeAlias = Literal["fine", "regression", "undecided"]
 

@@ -12,14 +12,14 @@ from typing import TypeAlias
 import msgspec
 
 from bench.dataset_specs import DATASETS
-from bench.flops import StepWork, step_work
-from bench.instruments import Peak, StepSplit
-from bench.products import fits
 from bench.records import JobRecord, RunHeader
 from bench.runs import Run
-from bench.specs import Cell, Device, Precision, Workload
 from bench.summary import CellSummary, Summary, largest_of, median_of
 from bench.verdicts import Comparison
+from bench.workloads.flops import StepWork, step_work
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.precision import fits
+from bench.workloads.specs import Cell, Device, Precision, Workload
 
 Place: TypeAlias = tuple[Device, Precision]
 

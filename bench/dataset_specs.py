@@ -13,7 +13,7 @@ import msgspec
 from bench import decode
 from bench.decode import Arrays, Sizes
 from bench.mirrors import File, LocalFolder, NpmPackage, WebFolder
-from bench.specs import DatasetInfo
+from bench.workloads.specs import DatasetInfo
 
 _MIB = 1 << 20
 

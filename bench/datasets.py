@@ -24,7 +24,7 @@ from bench.dataset_specs import DATASETS, DatasetSpec, Form
 from bench.decode import Array, Arrays, Sizes
 from bench.errors import DataError, UsageError, unknown
 from bench.mirrors import LocalFolder, Mirror, Progress, WebFolder
-from bench.specs import DatasetInfo
+from bench.workloads.specs import DatasetInfo
 
 __all__ = [
     "Dataset",

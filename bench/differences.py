@@ -9,8 +9,8 @@ from bench.machine import Environment
 from bench.records import BackendHere, JobRecord
 from bench.runs import Run
 from bench.sides import SideName
-from bench.specs import Workload
 from bench.summary import run_mark
+from bench.workloads.specs import Workload
 
 Facts = Mapping[str, str]
 """By name, in words."""

@@ -10,9 +10,9 @@ from backends.info import BackendInfo
 from bench.launch import run_worker
 from bench.protocol import Described, ParityCase, Probed, ProbeTask
 from bench.registry import interpreter
-from bench.specs import Cell, Device
 from bench.verify import write_reference
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell, Device
 
 WORKLOAD = "mnist-cnn"
 """Its logits take convolutions and matrix products, on real images."""

@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from bench.gpu import GpuMonitor
 from bench.machine import read_text
-from bench.specs import Device
+from bench.workloads.specs import Device
 
 Method: TypeAlias = Literal["NVML total energy", "powercap package energy"]
 

@@ -18,7 +18,7 @@ from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
 from bench.progress import Display
 from bench.sides import SideSpec
-from bench.specs import Device
+from bench.workloads.specs import Device
 
 PROJECT = Path(__file__).resolve().parent.parent
 """The root of the checkout, where this is one."""

@@ -8,15 +8,15 @@ import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
 from bench import checkpoints
-from bench.augmentation import seen_images
 from bench.datasets import Dataset
 from bench.figures import LATEST, Figure
-from bench.initial import initial_params
 from bench.protocol import Emit
 from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
-from bench.specs import Workload
 from bench.training import Batches, Trainer, build, evaluate, load_data, score, training_data
 from bench.trainings import distribution
+from bench.workloads.augmentation import seen_images
+from bench.workloads.parameters import initial_params
+from bench.workloads.specs import Workload
 
 STRETCH = 50
 """Steps to a call of `train_steps` at most, counted from 0: how often progress can be told. It does not hang

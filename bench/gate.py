@@ -33,7 +33,6 @@ from bench.measures import (
 )
 from bench.records import JobRecord, ParityRecord, Status
 from bench.sides import SIDES, SideName
-from bench.specs import Cell
 from bench.statistics import (
     EQUIVALENCE_ALPHA,
     block_difference,
@@ -44,6 +43,7 @@ from bench.statistics import (
 )
 from bench.taint import find_flags, in_quiet_rounds
 from bench.text import listed
+from bench.workloads.specs import Cell
 
 Standing: TypeAlias = Literal["fine", "regression", "undecided"]
 Next: TypeAlias = Literal["block", "confirm"]

@@ -14,9 +14,9 @@ from bench.place import Place
 from bench.progress import Display
 from bench.recipe_protocol import AnyRecipeEvent, EvaluateTask, Scored
 from bench.registry import interpreter
-from bench.specs import Precision
 from bench.trained import Trained
 from bench.training import load_data
+from bench.workloads.specs import Precision
 
 COMPARED = 500
 """Test images whose logits are held to the reference's."""

@@ -16,8 +16,8 @@ from bench import folders
 from bench.errors import BenchError, RecordError, UsageError
 from bench.records import RunHeader
 from bench.runs import HEADER, Run, read_run
-from bench.specs import Cell
 from bench.summary import CellSummary, summarise
+from bench.workloads.specs import Cell
 
 SCHEMA = 1
 

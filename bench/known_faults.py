@@ -6,7 +6,7 @@ import msgspec
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from bench.specs import Device
+from bench.workloads.specs import Device
 
 
 class KnownFault(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,7 +20,7 @@ from backends.info import BackendInfo
 from bench.machine import tuning_variables
 from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
 from bench.records import Status
-from bench.specs import Device
+from bench.workloads.specs import Device
 
 PASSED_VARIABLES = (
     "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "XDG_CACHE_HOME", "CC", "CXX",

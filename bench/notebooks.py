@@ -10,14 +10,14 @@ from bench.bands import Band, Verdict, band, judge
 from bench.dataset_specs import DATASETS
 from bench.errors import BenchError
 from bench.figures import Figure
-from bench.flops import training_flops
 from bench.place import Place
 from bench.progress import Display
 from bench.recipes import Measure, Published, Recipe
-from bench.specs import Cell
 from bench.text import duration
 from bench.train import Order, folder_name, train
 from bench.trainings import FIELDS, HEADER, Training, read_training, steps_reached
+from bench.workloads.flops import training_flops
+from bench.workloads.specs import Cell
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -21,7 +21,6 @@ import numpy.typing as npt
 from backends.base import Augmenting, Backend, TrainingData
 from backends.numpy_backend import Arrays
 from bench.errors import NotComparableError
-from bench.initial import Params
 from bench.records import ParityCheck
 from bench.reference import (
     GRADIENT_RATE,
@@ -32,8 +31,9 @@ from bench.reference import (
     parity_workload,
     start_params,
 )
-from bench.specs import OptimizerSpec, Precision, Workload
 from bench.tolerances import Kind, tolerances
+from bench.workloads.parameters import Params
+from bench.workloads.specs import OptimizerSpec, Precision, Workload
 
 BackendFactory = Callable[[Workload, TrainingData], Backend]
 

@@ -13,8 +13,8 @@ from bench.progress import Display
 from bench.protocol import DataSource
 from bench.registry import find_backends
 from bench.selection import Asked, Available, choose_backends, choose_device
-from bench.specs import Cell, Device, Precision, Workload
 from bench.split import prepare_data
+from bench.workloads.specs import Cell, Device, Precision, Workload
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):

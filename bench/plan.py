@@ -8,8 +8,8 @@ import msgspec
 from bench.design import FEWEST_OF_LONG, SMALLEST_TRAINING, windows_asked
 from bench.errors import unknown
 from bench.records import Plan
-from bench.specs import Cell, Device
-from bench.workloads import SWEPT, base_name
+from bench.workloads.catalog import SWEPT, base_name
+from bench.workloads.specs import Cell, Device
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):

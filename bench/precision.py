@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from bench.records import JobRecord
-from bench.specs import Cell
 from bench.statistics import (
     block_difference,
     estimate,
@@ -15,6 +14,7 @@ from bench.statistics import (
     ratio_interval,
 )
 from bench.taint import in_quiet_rounds
+from bench.workloads.specs import Cell
 
 
 def widest_half_width(jobs: Sequence[JobRecord]) -> float:

@@ -11,15 +11,15 @@ import msgspec
 
 from bench.dataset_specs import DATASETS
 from bench.errors import RecordError
-from bench.flops import training_flops
 from bench.machine import capture_environment
 from bench.plan import Preset, make_plan
 from bench.records import RunHeader
 from bench.registry import footprints
 from bench.runs import Run, create_run, quarantine_rejected, read_run
 from bench.selection import Available, backend_here
-from bench.specs import Cell, Workload
 from bench.text import duration
+from bench.workloads.flops import training_flops
+from bench.workloads.specs import Cell, Workload
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):

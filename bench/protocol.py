@@ -6,9 +6,9 @@ from typing import TypeAlias
 import msgspec
 
 from backends.info import BackendInfo
-from bench.instruments import Peak, StepSplit
 from bench.records import EpochPoint, JobSpec, ParityCheck, Status, Window
-from bench.specs import Cell, Workload
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.specs import Cell, Workload
 
 VERSION = 3
 """Of what a worker does when it is asked to measure. It grows where a figure of a worker of before can no

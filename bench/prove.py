@@ -11,8 +11,8 @@ from bench.parity import check_parity, relative_error
 from bench.protocol import Described, Emit, Probed, ProbeTask, Verified, VerifyTask
 from bench.records import ParityCheck, Status
 from bench.reference import evaluated_images, load_trace, parity_workload, start_params
-from bench.specs import Cell, Workload
 from bench.training import build
+from bench.workloads.specs import Cell, Workload
 
 
 def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:

@@ -7,7 +7,7 @@ import msgspec
 from backends.info import BackendInfo
 from bench.figures import Figure
 from bench.protocol import AnyEvent, DataSource, Event
-from bench.specs import Cell, Workload
+from bench.workloads.specs import Cell, Workload
 
 
 class TrainTask(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="task"):

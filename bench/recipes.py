@@ -12,8 +12,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench.errors import UsageError, unknown
-from bench.specs import Workload
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Workload
 
 Measure: TypeAlias = Literal["test accuracy", "test loss", "train accuracy"]
 

@@ -9,9 +9,9 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench.conditions import Conditions
-from bench.instruments import Peak, StepSplit
 from bench.machine import Environment
-from bench.specs import Cell, Workload
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.specs import Cell, Workload
 
 SCHEMA = 2
 

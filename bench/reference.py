@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from backends.base import TrainingData
 from backends.numpy_backend import Array, Arrays, NumpyBackend
-from bench.augmentation import Draws, draws_of, seen_images
-from bench.initial import Params, initial_params
-from bench.order import BatchOrder
-from bench.specs import DatasetInfo, OptimizerSpec, Workload
 from bench.tolerances import has_kinks
+from bench.workloads.augmentation import Draws, draws_of, seen_images
+from bench.workloads.batches import BatchOrder
+from bench.workloads.parameters import Params, initial_params
+from bench.workloads.specs import DatasetInfo, OptimizerSpec, Workload
 
 STEPS = 20
 

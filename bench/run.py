@@ -36,14 +36,14 @@ from bench.records import (
 )  # fmt: skip
 from bench.registry import interpreter
 from bench.runs import Run, append_record
-from bench.schedule import evaluation_steps
-from bench.specs import Cell, Workload
 from bench.split import Split
 from bench.taint import dropped_blocks
 from bench.text import duration
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells
-from bench.workloads import SWEPT, base_name
+from bench.workloads.catalog import SWEPT, base_name
+from bench.workloads.schedule import evaluation_steps
+from bench.workloads.specs import Cell, Workload
 
 FIRST_GUESS_S = 20.0
 """What a job is thought to take before any has run. Told on the screen, and never a reason not to try."""

@@ -11,8 +11,8 @@ from bench.footprint import Footprint
 from bench.machine import nvidia_driver_present
 from bench.records import BackendHere, RunHeader
 from bench.registry import Registry, installed_versions
-from bench.specs import Cell, Device, Precision, Workload
-from bench.workloads import MAIN_WORKLOADS, find_workload, swept
+from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept
+from bench.workloads.specs import Cell, Device, Precision, Workload
 
 
 def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, device: Device) -> list[str]:

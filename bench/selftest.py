@@ -39,11 +39,11 @@ from bench.selftest_records import (
     find_selftest,
     read_selftest,
 )
-from bench.specs import Cell
 from bench.split import prepare_data
 from bench.text import duration
 from bench.turns import BlockJob
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
 """What is measured when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""

@@ -12,7 +12,7 @@ from bench import folders
 from bench.conditions import Conditions
 from bench.machine import Environment
 from bench.records import SCHEMA, BackendHere, Status
-from bench.specs import Cell, Workload
+from bench.workloads.specs import Cell, Workload
 
 HEADER = "selftest.json"
 BLOCKS = "blocks.jsonl"

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from itertools import combinations
 
 from bench.report.words import cell_name, percent_text, ratio_text
-from bench.specs import Cell
 from bench.statistics import EQUIVALENCE
 from bench.summary import Summary
 from bench.taint import Screening
 from bench.text import listed
 from bench.verdicts import Comparison, Kind, Verdict, best_of_each_backend
+from bench.workloads.specs import Cell
 
 
 def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:

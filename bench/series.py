@@ -11,7 +11,7 @@ import numpy as np
 from bench.change_points import ChangePoint, change_points
 from bench.history import Entry, Figures, History, Machine, Measure
 from bench.report.words import bytes_text, cell_name, percent, rate_text, seconds_text
-from bench.specs import Cell
+from bench.workloads.specs import Cell
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):

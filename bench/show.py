@@ -16,9 +16,9 @@ from bench.pictures import confusion, data, network, training
 from bench.progress import Display
 from bench.recipes import IMAGE_LOSS, RECIPES, find_recipe
 from bench.report.drawing import settings, svg
-from bench.specs import Workload
 from bench.trained import Trained
 from bench.trainings import HEADER, Training, read_training
+from bench.workloads.specs import Workload
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,7 +19,7 @@ import msgspec
 from backends.info import BackendInfo
 from bench.errors import RecordError, UsageError
 from bench.records import BackendHere
-from bench.specs import Workload
+from bench.workloads.specs import Workload
 
 SideName: TypeAlias = Literal["base", "head"]
 SIDES: tuple[SideName, SideName] = ("base", "head")
@@ -30,7 +30,7 @@ _DESCRIBE_LIMIT_S = 60.0
 _DESCRIBE = """
 import sys, msgspec
 from bench.registry import find_backends
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
 from bench import protocol
 registry = find_backends()
 told = {"backends": registry.backends, "broken": registry.broken, "workloads": dict(WORKLOADS)}

@@ -9,7 +9,7 @@ from bench import datasets
 from bench.errors import UsageError
 from bench.progress import Display, DownloadProgress
 from bench.protocol import DataSource
-from bench.specs import Workload
+from bench.workloads.specs import Workload
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):

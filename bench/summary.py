@@ -17,10 +17,10 @@ from bench.convergence import cell_convergence, finished
 from bench.known_faults import known_faults
 from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.runs import Run
-from bench.specs import Cell, Device, Precision, Workload
 from bench.statistics import Estimate, estimate, log_rate, log_throughput
 from bench.taint import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
 from bench.verdicts import Standing, Verdict, judge
+from bench.workloads.specs import Cell, Device, Precision, Workload
 
 FEWEST_FOR_INTERVAL = 3
 """Blocks from which on a row has an interval: that of two would reach 12.7 standard errors to each side."""

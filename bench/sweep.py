@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from bench.specs import Cell
 from bench.summary import Summary
-from bench.workloads import SWEPT
+from bench.workloads.catalog import SWEPT
+from bench.workloads.specs import Cell
 
 FEWEST_BATCHES = 3
 """With two points every line fits, and says nothing of whether a line is right."""

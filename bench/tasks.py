@@ -10,11 +10,9 @@ import numpy as np
 
 from backends.base import Backend, Instrumented, OwnDefaults
 from bench import datasets
-from bench.augmentation import seen_images
 from bench.energy import Meter
 from bench.errors import UnavailableError
 from bench.gpu import GpuMonitor
-from bench.initial import initial_params
 from bench.machine import peak_rss_bytes
 from bench.protocol import (
     AnyCommand,
@@ -35,11 +33,13 @@ from bench.protocol import (
     WarmedUp,
 )
 from bench.records import EpochPoint
-from bench.schedule import evaluation_steps, whole_calls
 from bench.slowed import Slowed
-from bench.specs import Workload
 from bench.stopwatch import Stopwatch
 from bench.training import Batches, Trainer, check_device, evaluate, load_data, training_data
+from bench.workloads.augmentation import seen_images
+from bench.workloads.parameters import initial_params
+from bench.workloads.schedule import evaluation_steps, whole_calls
+from bench.workloads.specs import Workload
 
 WARMUP_S = 0.5
 """Training for at least so long comes before the first window, however short a window is."""

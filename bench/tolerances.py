@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from bench.specs import Precision, Workload
+from bench.workloads.specs import Precision, Workload
 
 Kind = Literal["pixels", "logits", "loss", "gradient", "step", "steps", "losses"]
 

@@ -25,10 +25,10 @@ from bench.recipe_protocol import AnyRecipeEvent, CheckpointSaved, FigureMade, T
 from bench.recipes import Recipe, figure_steps
 from bench.registry import interpreter
 from bench.selection import Available, backend_here
-from bench.specs import Cell
 from bench.text import duration
 from bench.training import load_data
 from bench.trainings import FIGURES, HEADER, TakenUp, Training, TrainingHeader, keep_figures, read_training
+from bench.workloads.specs import Cell
 
 TIME_LIMIT_S = 7 * 24 * 3600.0
 LOG = "worker.log"

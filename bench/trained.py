@@ -4,10 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.numpy_backend import forward, layer_outputs
-from bench.augmentation import seen_images
 from bench.checkpoints import Model
 from bench.dataset_specs import DATASETS
 from bench.progress import Display
+from bench.workloads.augmentation import seen_images
 
 _PART = 250
 

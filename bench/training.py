@@ -7,14 +7,14 @@ import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
 from bench import datasets
-from bench.augmentation import Draws, draws_of
 from bench.energy import Meter
 from bench.errors import NanLossError, UnavailableError, WrongDeviceError
-from bench.order import BatchOrder, Permutation, StepOrder
 from bench.protocol import DataSource
 from bench.records import Window
-from bench.specs import Cell, Workload
 from bench.stopwatch import Stopwatch
+from bench.workloads.augmentation import Draws, draws_of
+from bench.workloads.batches import BatchOrder, Permutation, StepOrder
+from bench.workloads.specs import Cell, Workload
 
 
 def build(backend_class: type[Backend], workload: Workload, data: TrainingData, cell: Cell) -> Backend:

@@ -18,7 +18,7 @@ from bench.figures import BINS, QUANTILES, Distribution, Figure
 from bench.machine import Environment
 from bench.recipes import Measure
 from bench.records import BackendHere
-from bench.specs import Cell, Workload
+from bench.workloads.specs import Cell, Workload
 
 SCHEMA = 1
 HEADER = "train.json"

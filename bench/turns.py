@@ -18,10 +18,10 @@ from bench.design import balanced_order, windows_asked
 from bench.launch import Outcome, Worker
 from bench.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import Window
-from bench.schedule import whole_calls
-from bench.specs import Cell
 from bench.steady_state import settled
 from bench.taint import FEWEST_QUIET, in_quiet_rounds, is_quiet
+from bench.workloads.schedule import whole_calls
+from bench.workloads.specs import Cell
 
 PAUSE_S = 0.5
 """After a disturbed round, once those that were asked for are taken: such spells pass. Not before, since a

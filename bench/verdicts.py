@@ -13,7 +13,6 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench.specs import Cell, Device, Precision
 from bench.statistics import (
     Difference,
     block_differences,
@@ -27,6 +26,7 @@ from bench.statistics import (
     trimmed_mean,
 )
 from bench.taint import Screening
+from bench.workloads.specs import Cell, Device, Precision
 
 Kind: TypeAlias = Literal[
     "faster",  # by more than the margin

@@ -20,7 +20,7 @@ from bench.protocol import Event, ParityCase, Verified, VerifyTask
 from bench.records import ParityRecord
 from bench.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
 from bench.registry import interpreter
-from bench.specs import Cell, Workload
+from bench.workloads.specs import Cell, Workload
 
 START_LIMIT_S = 210.0
 CASE_LIMIT_S = 30.0

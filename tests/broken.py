@@ -26,8 +26,8 @@ from backends.numpy_backend import (
     learning_rate,
     softmax_cross_entropy,
 )
-from bench.augmentation import BRIGHTNESS, FLIP, SATURATION
-from bench.specs import Architecture, OptimizerSpec
+from bench.workloads.augmentation import BRIGHTNESS, FLIP, SATURATION
+from bench.workloads.specs import Architecture, OptimizerSpec
 
 # ---- another network
 

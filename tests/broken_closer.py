@@ -5,10 +5,10 @@ import numpy as np
 
 from backends.base import TrainingData
 from backends.numpy_backend import NumpyBackend
-from bench.flops import training_flops
-from bench.initial import initial_params
-from bench.instruments import Peak, StepSplit
-from bench.specs import OptimizerSpec
+from bench.workloads.flops import training_flops
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.parameters import initial_params
+from bench.workloads.specs import OptimizerSpec
 
 
 class Sound(NumpyBackend):

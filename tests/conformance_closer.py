@@ -16,11 +16,11 @@ from conformance_kit import (
 
 from backends.base import State, TrainingData
 from bench.errors import UnavailableError
-from bench.flops import training_flops
-from bench.initial import initial_params
-from bench.products import fits
-from bench.specs import DatasetInfo
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.flops import training_flops
+from bench.workloads.parameters import initial_params
+from bench.workloads.precision import fits
+from bench.workloads.specs import DatasetInfo
 
 MNIST = DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10)
 COUNTED_ALIKE = 0.15

@@ -6,11 +6,11 @@ from conformance_kit import BATCH, INFO, SAME, Kit, assert_close, cross_entropy,
 
 from backends.base import TrainingData
 from bench import parity
-from bench.augmentation import augment, draw
 from bench.errors import UnavailableError
 from bench.recipes import find_recipe, on_dataset
 from bench.verify import parity_data
-from bench.workloads import WORKLOADS
+from bench.workloads.augmentation import augment, draw
+from bench.workloads.catalog import WORKLOADS
 
 
 def images_are_neither_copied_nor_changed(kit: Kit) -> None:

@@ -11,8 +11,16 @@ import numpy as np
 from backends.base import Backend, TrainingData
 from backends.info import BackendInfo
 from bench import parity
-from bench.initial import Params, initial_params
-from bench.specs import Architecture, ConvBlock, DatasetInfo, Device, OptimizerSpec, Precision, Workload
+from bench.workloads.parameters import Params, initial_params
+from bench.workloads.specs import (
+    Architecture,
+    ConvBlock,
+    DatasetInfo,
+    Device,
+    OptimizerSpec,
+    Precision,
+    Workload,
+)
 
 INFO = DatasetInfo(name="noise", image_shape=(11, 8, 3), classes=7)
 BATCH = 8

@@ -22,14 +22,14 @@ from backends.info import BackendInfo, Mode
 from backends.numpy_backend import NumpyBackend
 from bench import datasets
 from bench.errors import UnavailableError
-from bench.initial import initial_params
-from bench.instruments import Peak
 from bench.plan import Preset
 from bench.protocol import DataSource, MeasureTask
 from bench.records import JobSpec
-from bench.specs import Cell
 from bench.training import Batches
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.instruments import Peak
+from bench.workloads.parameters import initial_params
+from bench.workloads.specs import Cell
 
 TESTS = Path(__file__).parent
 WORKLOAD = "mnist-softmax"

@@ -12,10 +12,10 @@ from bench import folders
 from bench.checkpoints import model_name, save_model
 from bench.dataset_specs import DATASETS
 from bench.figures import Figure
-from bench.initial import Params
 from bench.recipes import RECIPES, Recipe, figure_steps, find_recipe
-from bench.specs import Workload
 from bench.trainings import FIGURES, HEADER, Training, TrainingHeader, distribution, read_training
+from bench.workloads.parameters import Params
+from bench.workloads.specs import Workload
 
 RECIPE = "notebook-one-layer"
 STEPS_PER_S = 100

@@ -12,15 +12,15 @@ from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench.checkpoints import find_model, load_model
 from bench.figures import Figure
-from bench.initial import Params
 from bench.place import Place
 from bench.protocol import DataSource
 from bench.recipes import RECIPES, Recipe
 from bench.registry import Registry
 from bench.selection import Asked, Available, choose_backends
-from bench.specs import Cell, OptimizerSpec
 from bench.train import Order, train
 from bench.trainings import Training
+from bench.workloads.parameters import Params
+from bench.workloads.specs import Cell, OptimizerSpec
 
 LIMIT = 200
 """Images of each split, of which a softmax regression sees batches of 20."""

@@ -13,7 +13,7 @@ from bench import folders
 from bench.history import Entry, Figures, Framework, History, Machine, entry_of
 from bench.records import RunHeader
 from bench.runs import RECORDS, Run, create_run
-from bench.specs import Cell
+from bench.workloads.specs import Cell
 
 BEGUN = datetime(2026, 5, 1, 10, tzinfo=UTC)
 CELL = make_cell()

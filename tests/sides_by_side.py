@@ -10,8 +10,8 @@ from synthetic import make_cell, make_conditions, make_header, make_job, make_pa
 from bench.ab_records import Ab, AbBlock, AbHeader, AbParity, AbRecord, Series
 from bench.records import BackendHere, JobRecord, ParityCheck, Status, Window
 from bench.sides import SideHere, SideName
-from bench.specs import Cell
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 CELL = make_cell("mnist-softmax")
 OTHER = make_cell("mnist-softmax", "jax", "jit")

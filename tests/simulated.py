@@ -10,8 +10,8 @@ from synthetic import make_conditions, make_header
 
 from bench.records import Status
 from bench.selftest_records import SIDES, SelfTest, SelfTestBlock, SelfTestHeader, SideRecord, Timing
-from bench.specs import Cell
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 CELL = Cell(workload="mnist-softmax", backend="even", mode="only", device="cpu", precision="fp32")
 TRUTHS = {side.name: side.injected or 0.0 for side in SIDES}

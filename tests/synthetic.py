@@ -24,7 +24,7 @@ from bench.records import (
     Window,
 )
 from bench.runs import Run
-from bench.specs import Architecture, Cell, Device, OptimizerSpec, Precision, Workload
+from bench.workloads.specs import Architecture, Cell, Device, OptimizerSpec, Precision, Workload
 
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "numpy": "NumPy"}
 MODES = {"torch": ("eager", "compile"), "tensorflow": ("graph",), "jax": ("jit",)}

@@ -23,7 +23,7 @@ from bench.protocol import VERSION
 from bench.records import ParityCheck
 from bench.registry import Registry, find_backends
 from bench.sides import Description, Side, SideSpec, code_digest, parse_side
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
 
 pytestmark = pytest.mark.measures
 

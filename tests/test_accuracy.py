@@ -11,7 +11,7 @@ from trainings import CELLS, learning_run, make_finals, twins
 
 from bench.accuracy import EQUIVALENT, Convergence, converge, proposed_targets
 from bench.runs import Run
-from bench.specs import OptimizerSpec
+from bench.workloads.specs import OptimizerSpec
 
 TORCH, TENSORFLOW, JAX = CELLS
 accuracies = st.lists(st.floats(0.2, 1), min_size=3, max_size=6)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bench import augmentation
-from bench.augmentation import BRIGHTNESS, COLUMN, COLUMNS, CONTRAST, FLIP, HUE, ROW, SATURATION
-from bench.specs import Augmentation, DatasetInfo
+from bench.workloads import augmentation
+from bench.workloads.augmentation import BRIGHTNESS, COLUMN, COLUMNS, CONTRAST, FLIP, HUE, ROW, SATURATION
+from bench.workloads.specs import Augmentation, DatasetInfo
 
 INFO = DatasetInfo(name="noise", image_shape=(9, 11, 3), classes=10)
 SPEC = Augmentation(crop=6, hue=0.05, contrast=(0.3, 1.0), brightness=0.2, saturation=(0.0, 2.0))

@@ -25,7 +25,7 @@ from bench.checkpoints import (
 )
 from bench.errors import RecordError, UsageError
 from bench.trainings import CHECKPOINTS
-from bench.workloads import NOTEBOOKS, find_workload
+from bench.workloads.catalog import NOTEBOOKS, find_workload
 
 ARRAYS = st.sampled_from(["<f4", "<f8", "<i4", "<i8", "<u4"]).flatmap(
     lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4))

@@ -10,7 +10,7 @@ from two_runs import BLOCKS, CELL, LEARNED, OTHER, finding, kinds, make_jobs, ma
 from bench.compare import MOST_DRIFT, compare
 from bench.records import BlockRecord, UnmeasuredRecord, Window
 from bench.runs import Run
-from bench.specs import Architecture, OptimizerSpec
+from bench.workloads.specs import Architecture, OptimizerSpec
 
 LOUD = {"foreign_share": 0.5}
 BASE = make_side(make_jobs())

@@ -49,9 +49,9 @@ from backends.numpy_backend import NumpyBackend
 from bench import parity
 from bench.errors import UnavailableError
 from bench.loading import load_backend
-from bench.specs import OptimizerSpec, Workload
 from bench.verify import parity_data
-from bench.workloads import NOTEBOOKS, WORKLOADS
+from bench.workloads.catalog import NOTEBOOKS, WORKLOADS
+from bench.workloads.specs import OptimizerSpec, Workload
 
 pytestmark = pytest.mark.alone  # it fills the cores by itself
 

@@ -20,13 +20,13 @@ from bench.costs import (
     roof,
 )
 from bench.dataset_specs import DATASETS
-from bench.flops import step_work
-from bench.instruments import Peak, StepSplit
 from bench.records import JobRecord
 from bench.runs import Run
-from bench.specs import Cell
 from bench.summary import summarise
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.flops import step_work
+from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.specs import Cell
 
 MLP = WORKLOADS["mnist-mlp"]
 EAGER = make_cell("mnist-mlp", "torch", "eager")

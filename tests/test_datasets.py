@@ -28,7 +28,7 @@ from bench.dataset_specs import DATASETS, DatasetSpec, Form
 from bench.datasets import ARRAYS
 from bench.errors import DataError, UsageError
 from bench.mirrors import File, NpmPackage, WebFolder
-from bench.specs import DatasetInfo
+from bench.workloads.specs import DatasetInfo
 
 STEMS = ("train-images", "train-labels", "test-images", "test-labels")
 ROOT = Path(__file__).parents[1]

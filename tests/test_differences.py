@@ -17,7 +17,7 @@ from bench.differences import (
     machine_changes,
     work_changes,
 )
-from bench.specs import Architecture, ConvBlock, Initialiser, OptimizerSpec
+from bench.workloads.specs import Architecture, ConvBlock, Initialiser, OptimizerSpec
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 HERE = "Example CPU @ 2.60GHz, 16 CPUs, 64 GiB, no GPU"

@@ -9,7 +9,7 @@ from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench import cli, doctor
 from bench.registry import Registry
-from bench.specs import Device
+from bench.workloads.specs import Device
 
 REAL_WORKLOAD = doctor.WORKLOAD
 LYING = {

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from bench.dataset_specs import DATASETS
-from bench.flops import step_work, training_flops
-from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.flops import step_work, training_flops
+from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic
 
 SOFTMAX = Architecture()
 TINY = DatasetInfo(name="tiny", image_shape=(4, 4, 1), classes=3)

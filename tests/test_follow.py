@@ -17,18 +17,18 @@ from backends.base import Backend
 from backends.catalog import NUMPY
 from backends.numpy_backend import NumpyBackend
 from bench import datasets
-from bench.augmentation import central_crop
 from bench.checkpoints import checkpoint_files, load_checkpoint, load_model, model_name, newest_checkpoint
 from bench.errors import UnavailableError
 from bench.figures import LATEST, Figure
 from bench.follow import STRETCH, evaluate_model, follow, latest_images, stops
-from bench.initial import initial_params
 from bench.protocol import DataSource, Event
 from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
 from bench.recipes import RECIPES, Recipe, figure_steps
-from bench.specs import Architecture, ConvBlock, OptimizerSpec
 from bench.training import Batches, Trainer, evaluate, training_data
 from bench.trainings import distribution
+from bench.workloads.augmentation import central_crop
+from bench.workloads.parameters import initial_params
+from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec
 
 LIMIT = 60
 SEED = 3

@@ -12,8 +12,8 @@ from following import assert_same, place, small, trained
 from bench import hand_over
 from bench.checkpoints import checkpoint_files, find_model, load_model
 from bench.recipes import Recipe
-from bench.specs import Architecture, ConvBlock
 from bench.trainings import Training, keep_figures
+from bench.workloads.specs import Architecture, ConvBlock
 
 pytestmark = pytest.mark.long
 

@@ -12,7 +12,7 @@ from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven, u
 
 from bench.gate import compiles_anew, judge_all, judge_cell, next_step, trains
 from bench.records import ParityCheck
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
 
 
 def series(change: float, *, name="first", blocks=6, scatter=0.004, seed=1, **more):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.initial import initial_params
-from bench.specs import Architecture, ConvBlock, DatasetInfo, Initialiser
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.parameters import initial_params
+from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, Initialiser
 
 GREY = DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10)
 CNN = WORKLOADS["mnist-cnn"].architecture

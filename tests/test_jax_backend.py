@@ -14,7 +14,7 @@ from conftest import INFOS, in_process
 
 from backends.base import TrainingData
 from bench.errors import UnavailableError
-from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
 
 INFO = DatasetInfo(name="noise", image_shape=(12, 8, 1), classes=7)
 BATCH = 8

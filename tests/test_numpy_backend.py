@@ -26,12 +26,12 @@ from backends.numpy_backend import (
     softmax_cross_entropy,
 )
 from bench import parity
-from bench.augmentation import draw
 from bench.errors import UnavailableError
-from bench.initial import initial_params
-from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic
 from bench.verify import parity_data
-from bench.workloads import WORKLOADS
+from bench.workloads.augmentation import draw
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.parameters import initial_params
+from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic
 
 INFO = DatasetInfo(name="noise", image_shape=(11, 8, 2), classes=5)
 ARCHITECTURES = {

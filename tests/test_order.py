@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.order import BatchOrder, StepOrder
+from bench.workloads.batches import BatchOrder, StepOrder
 
 SIZES = st.tuples(st.integers(1, 60), st.integers(1, 60), st.integers(0, 2**40)).map(
     lambda drawn: {"images": max(drawn[:2]), "batch_size": min(drawn[:2]), "seed": drawn[2]}

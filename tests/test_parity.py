@@ -14,9 +14,9 @@ from backends.numpy_backend import NumpyBackend
 from bench import datasets, parity
 from bench.errors import NotComparableError
 from bench.parity import relative_error
-from bench.specs import Architecture, ConvBlock, OptimizerSpec
 from bench.verify import parity_data
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec
 
 SMALL_CNN = msgspec.structs.replace(
     WORKLOADS["mnist-cnn"],

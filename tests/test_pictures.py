@@ -19,17 +19,17 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.augmentation import augment, draw
 from bench.checkpoints import load_model
 from bench.datasets import load_sample
 from bench.errors import UsageError
-from bench.initial import Params
 from bench.pictures import confusion, data, network, tiles, training
 from bench.recipes import Published, find_recipe
 from bench.report.drawing import settings
-from bench.specs import Architecture, ConvBlock, Workload
 from bench.trained import Trained
-from bench.workloads import find_workload
+from bench.workloads.augmentation import augment, draw
+from bench.workloads.catalog import find_workload
+from bench.workloads.parameters import Params
+from bench.workloads.specs import Architecture, ConvBlock, Workload
 
 SOFTMAX = find_workload("notebook-one-layer")
 CNN = msgspec.structs.replace(

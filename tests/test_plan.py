@@ -15,7 +15,7 @@ from bench.design import SMALLEST_TRAINING, balanced_order, windows_asked
 from bench.errors import UsageError
 from bench.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
 from bench.selection import choose_cells, choose_modes
-from bench.specs import Cell
+from bench.workloads.specs import Cell
 
 # ---- presets and budgets
 

@@ -15,7 +15,7 @@ from bench.errors import DataError, UnavailableError, UsageError
 from bench.registry import Registry
 from bench.runs import HEADER, read_run
 from bench.selection import Asked, Available
-from bench.workloads import MAIN_WORKLOADS, find_workload
+from bench.workloads.catalog import MAIN_WORKLOADS, find_workload
 
 REFERENCE = fakes.info("numpy", "fakes:Steady", reference=True)
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.products import BOUNDS, fits, product_error
+from bench.workloads.precision import BOUNDS, fits, product_error
 
 MANTISSA = {"fp32": 23, "tf32": 10, "bf16": 7}
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from bench.dataset_specs import DATASETS
 from bench.errors import UsageError
 from bench.recipes import RECIPES, figure_steps, find_recipe, on_dataset
-from bench.specs import Augmentation
-from bench.workloads import NOTEBOOKS, WORKLOADS
+from bench.workloads.catalog import NOTEBOOKS, WORKLOADS
+from bench.workloads.specs import Augmentation
 
 every_recipe = pytest.mark.parametrize("name", list(RECIPES))
 

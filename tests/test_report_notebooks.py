@@ -25,8 +25,8 @@ from bench.recipes import RECIPES, Recipe, figure_steps
 from bench.report.markup import PLOTS
 from bench.report.models import render_probabilities, render_scores
 from bench.report.notebooks import REPORT, legend, render, write
-from bench.specs import Architecture, ConvBlock
 from bench.trainings import Training
+from bench.workloads.specs import Architecture, ConvBlock
 
 SOFTMAX = RECIPES["notebook-one-layer"]
 HOSTILE = "[red]Py|Torch[/] <b>*x* \x1b[31m\u202e"

@@ -28,8 +28,8 @@ from bench.registry import Registry
 from bench.run import OVERRUN, PIPELINE_STRETCH, Runner
 from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.selection import Asked, Available
-from bench.specs import Cell
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 

@@ -33,7 +33,7 @@ from bench.runs import (
     quarantine_rejected,
     read_run,
 )
-from bench.specs import Cell
+from bench.workloads.specs import Cell
 
 ENVIRONMENT = Environment(
     hostname="box", system="Linux", python="CPython 3.11.9", cpu_model="Example CPU", cpu_flags=("avx2",),

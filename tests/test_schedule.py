@@ -5,7 +5,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.schedule import evaluation_steps
+from bench.workloads.schedule import evaluation_steps
 
 
 def test_often_at_first_and_every_epoch_later() -> None:

@@ -32,10 +32,10 @@ from bench.selftest_records import (
     find_selftest,
     read_selftest,
 )
-from bench.specs import Cell
 from bench.split import Split
 from bench.turns import BlockJob, BlockOutcome
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 pytestmark = pytest.mark.measures
 

@@ -16,8 +16,8 @@ from bench.datasets import load_sample
 from bench.errors import RecordError, UsageError
 from bench.recipes import find_recipe, on_dataset
 from bench.show import PICTURES, Choice, Scene, Source, find_source
-from bench.specs import Architecture, ConvBlock
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Architecture, ConvBlock
 
 SOFTMAX = find_workload("notebook-one-layer")
 CNN = msgspec.structs.replace(

@@ -11,7 +11,7 @@ from bench.environments import PROJECT
 from bench.errors import RecordError, UsageError
 from bench.protocol import VERSION
 from bench.sides import Side, SideSpec, code_variables, describe, parse_side
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
 
 
 def test_a_side_is_a_revision_versions_and_variables_in_any_order():

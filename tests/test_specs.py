@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from bench.specs import Architecture, Cell, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.workloads.specs import Architecture, Cell, ConvBlock, DatasetInfo, OptimizerSpec, Workload
 
 GREY = DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10)
 OBLONG = DatasetInfo(name="noise", image_shape=(11, 8, 3), classes=7)

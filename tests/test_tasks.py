@@ -34,9 +34,9 @@ from bench.protocol import (
     WarmedUp,
 )  # fmt: skip
 from bench.records import Window
-from bench.specs import Cell
 from bench.training import Batches, Trainer
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 
 def measured(target: str = "Steady", **changes: Any) -> list[Event]:

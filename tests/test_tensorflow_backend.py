@@ -10,8 +10,8 @@ import pytest
 from conftest import INFOS, in_process
 
 from backends.base import TrainingData
-from bench.specs import DatasetInfo, OptimizerSpec
-from bench.workloads import WORKLOADS
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.specs import DatasetInfo, OptimizerSpec
 
 pytestmark = [pytest.mark.framework("tensorflow"), pytest.mark.long]
 

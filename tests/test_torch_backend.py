@@ -19,8 +19,8 @@ import pytest
 from conftest import INFOS, in_process
 
 from backends.base import TrainingData
-from bench.initial import initial_params
-from bench.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.workloads.parameters import initial_params
+from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
 
 pytestmark = [pytest.mark.framework("torch"), pytest.mark.long]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from conftest import INFOS, in_process
 
-from bench.specs import Architecture, ConvBlock, OptimizerSpec, Workload
+from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec, Workload
 
 pytestmark = pytest.mark.framework("torch")
 
@@ -43,7 +43,7 @@ def trained(*, recorded: bool) -> dict[str, Any]:
     from test_torch_backend import INFO, data, order
 
     from backends.torch_backend import TorchBackend
-    from bench.initial import initial_params
+    from bench.workloads.parameters import initial_params
 
     spec = OptimizerSpec(name="adam", learning_rate=0.01, decay_rate=0.5, decay_steps=4)
     workload = Workload(

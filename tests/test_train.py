@@ -34,9 +34,9 @@ from bench.errors import RecordError, UnavailableError, UsageError
 from bench.place import Place
 from bench.recipes import RECIPES
 from bench.registry import Registry
-from bench.specs import OptimizerSpec
 from bench.train import LOG, Shown, TrainingFailedError, train
 from bench.trainings import EVENTS, FIGURES, HEADER, Training, read_training
+from bench.workloads.specs import OptimizerSpec
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 ENDS = fakes.info("ends", "fakes:EndsAt")

@@ -11,13 +11,13 @@ from scipy.signal import correlate
 
 from backends.base import TrainingData
 from backends.numpy_backend import NumpyBackend
-from bench.augmentation import central_crop
 from bench.checkpoints import load_model
 from bench.datasets import Dataset, load_sample
-from bench.initial import Params
-from bench.specs import NORM_EPSILON, Architecture, ConvBlock, Workload
 from bench.trained import Trained
-from bench.workloads import find_workload
+from bench.workloads.augmentation import central_crop
+from bench.workloads.catalog import find_workload
+from bench.workloads.parameters import Params
+from bench.workloads.specs import NORM_EPSILON, Architecture, ConvBlock, Workload
 
 SOFTMAX = find_workload("notebook-one-layer")
 MLP = msgspec.structs.replace(SOFTMAX, name="mlp", architecture=Architecture(hidden=(7, 5)))

@@ -9,10 +9,8 @@ import pytest
 
 from backends.base import TrainingData
 from bench import datasets
-from bench.augmentation import draw
 from bench.errors import UnavailableError
 from bench.protocol import DataSource
-from bench.specs import Cell
 from bench.training import (
     Batches,
     NanLossError,
@@ -23,7 +21,9 @@ from bench.training import (
     load_data,
     training_data,
 )
-from bench.workloads import find_workload
+from bench.workloads.augmentation import draw
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 
 def batches_of(name: str, *, seed: int = 5) -> tuple[Batches, TrainingData]:

@@ -17,9 +17,9 @@ from bench import parity, verify
 from bench.dataset_specs import DATASETS
 from bench.launch import Worker
 from bench.progress import make_display
-from bench.specs import Cell
 from bench.verify import ParityJob, parity_data, plan_parity, verify_cells, write_reference
-from bench.workloads import MAIN_WORKLOADS, WORKLOADS
+from bench.workloads.catalog import MAIN_WORKLOADS, WORKLOADS
+from bench.workloads.specs import Cell
 
 
 def make_cell(workload="mnist-softmax", backend="numpy", mode="float64", device="cpu", precision="fp32"):

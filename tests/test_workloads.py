@@ -7,7 +7,7 @@ import pytest
 
 from bench.dataset_specs import DATASETS
 from bench.errors import UsageError
-from bench.workloads import MAIN_WORKLOADS, NOTEBOOKS, WORKLOADS, base_name, find_workload, swept
+from bench.workloads.catalog import MAIN_WORKLOADS, NOTEBOOKS, WORKLOADS, base_name, find_workload, swept
 
 PARAMETERS = {  # weights and biases, counted by hand
     "mnist-softmax": 784 * 10 + 10,

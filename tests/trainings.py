@@ -8,7 +8,7 @@ from synthetic import make_cell, make_header, make_job, make_parity, make_run, m
 
 from bench.records import EpochPoint, JobRecord, Status
 from bench.runs import Run
-from bench.specs import Cell, OptimizerSpec, Workload
+from bench.workloads.specs import Cell, OptimizerSpec, Workload
 
 CELLS = (make_cell(), make_cell(backend="tensorflow", mode="graph"), make_cell(backend="jax", mode="jit"))
 STEPS = 600

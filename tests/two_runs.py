@@ -12,7 +12,7 @@ from bench.compare import CellComparison, Compared
 from bench.measures import Finding
 from bench.records import JobRecord, Record, RunHeader
 from bench.runs import HEADER, RECORDS, Run
-from bench.specs import Cell
+from bench.workloads.specs import Cell
 
 CELL = make_cell()
 OTHER = make_cell(backend="jax", mode="jit")

@@ -41,10 +41,10 @@ from bench.exports.timed import TimedCell, comparable, timed_cells
 from bench.machine import Environment
 from bench.records import RunHeader
 from bench.runs import Run
-from bench.specs import Workload
 from bench.statistics import estimate
 from bench.summary import CellSummary, summarise
 from bench.text import clean
+from bench.workloads.specs import Workload
 
 _COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _RESULTS, _BENCHMARKS, _MACHINE = 2, 2, 1

@@ -20,9 +20,9 @@ from bench.exports.timed import comparable
 from bench.records import JobRecord
 from bench.report.words import PLUS_MINUS, commit_text
 from bench.runs import Run
-from bench.specs import Cell
 from bench.summary import CellSummary, summarise
 from bench.text import clean
+from bench.workloads.specs import Cell
 
 
 class _Figure(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,8 +32,8 @@ from bench.errors import RecordError
 from bench.exports.text import dump, nothing, part
 from bench.records import JobRecord, RunHeader
 from bench.runs import HEADER, Run
-from bench.specs import Precision, Workload
 from bench.text import clean
+from bench.workloads.specs import Precision, Workload
 
 _BEGIN = ":::MLLOG"
 _ESCAPED = "\\u003a" + _BEGIN[1:]

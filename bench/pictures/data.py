@@ -3,10 +3,10 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.augmentation import augment, draw
 from bench.datasets import Dataset
 from bench.pictures.tiles import grid, show_image
-from bench.specs import Workload
+from bench.workloads.augmentation import augment, draw
+from bench.workloads.specs import Workload
 
 SAMPLES = 30
 DRAWINGS = 14

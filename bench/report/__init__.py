@@ -26,11 +26,11 @@ from bench.report.words import (
     width_text,
 )
 from bench.runs import Run
-from bench.specs import Cell
 from bench.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.summary import STATUS_WORDS, CellSummary, Summary
 from bench.text import duration
 from bench.verdicts import Kind
+from bench.workloads.specs import Cell
 
 QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
 

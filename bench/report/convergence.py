@@ -21,9 +21,9 @@ from bench.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
 from bench.report.markup import bullets, escape, grid, plot
 from bench.report.words import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
 from bench.runs import Run
-from bench.specs import Cell
 from bench.summary import Summary
 from bench.text import clean
+from bench.workloads.specs import Cell
 
 _HEADS = (
     "framework",

@@ -17,7 +17,6 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from bench.costs import CellCosts, Costs, Place, read_costs, roof
-from bench.instruments import Peak
 from bench.report.costs import ABOUT
 from bench.report.drawing import (
     COLOURS,
@@ -34,9 +33,10 @@ from bench.report.drawing import (
 from bench.report.style import Group, Style, groups_of, style_of
 from bench.report.words import cell_name, scaled, seconds_text, short_time
 from bench.runs import Run
-from bench.specs import Cell
 from bench.summary import Summary
 from bench.sweep import Sweep, leave_out_sweep, read_sweeps
+from bench.workloads.instruments import Peak
+from bench.workloads.specs import Cell
 
 NAMES = ("first_result", "step_split", "roofline", "sweep")
 """Every plot there can be."""

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from bench.costs import BreakEven, CellCosts, Costs, PipelineRatio, ProductError, read_costs
-from bench.products import BOUNDS
 from bench.report import row_name
 from bench.report.markup import bullets, grid, plot
 from bench.report.words import (
@@ -21,6 +20,7 @@ from bench.runs import Run
 from bench.statistics import EQUIVALENCE
 from bench.summary import Summary
 from bench.sweep import Sweep, leave_out_sweep, read_sweeps, split_name
+from bench.workloads.precision import BOUNDS
 
 ABOUT = "\N{ALMOST EQUAL TO}"
 NOT_AVAILABLE = "not available"

@@ -20,8 +20,8 @@ from bench.report.drawing import GREY, LINES, MARKERS, label, legend, make_panel
 from bench.report.style import Style
 from bench.report.words import cell_name, percent, seconds_text
 from bench.runs import Run
-from bench.specs import Cell
 from bench.summary import Summary
+from bench.workloads.specs import Cell
 
 
 class _Curves(msgspec.Struct, frozen=True, kw_only=True):

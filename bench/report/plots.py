@@ -33,8 +33,8 @@ from bench.report.drawing import (
 from bench.report.style import Group, Style, groups_of, style_of
 from bench.report.words import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
 from bench.runs import Run
-from bench.specs import Cell
 from bench.summary import CellSummary, Summary
+from bench.workloads.specs import Cell
 
 
 class _Bars(msgspec.Struct, frozen=True, kw_only=True):

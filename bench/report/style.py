@@ -8,8 +8,8 @@ import msgspec
 
 from bench.report.drawing import COLOURS
 from bench.runs import Run
-from bench.specs import Cell
 from bench.summary import CellSummary, Summary
+from bench.workloads.specs import Cell
 
 Group: TypeAlias = tuple[str, list[CellSummary]]
 """A panel's title and its rows."""

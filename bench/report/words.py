@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from bench.records import RunHeader
 from bench.runs import Run
-from bench.specs import Cell
+from bench.workloads.specs import Cell
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 

@@ -29,11 +29,11 @@ from bench.records import JobRecord, JobSpec
 from bench.registry import find_backends, interpreter
 from bench.run import PIPELINE_STRETCH
 from bench.selection import Asked, choose_backends, choose_device, chosen_cells
-from bench.specs import Cell
 from bench.statistics import log_rate, log_throughput
 from bench.steady_state import settled
 from bench.turns import BlockJob, window_steps
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 DEVICE = choose_device("gpu" if os.environ.get("BENCH_GPU") == "1" else "cpu")
 AVAILABLE = choose_backends(find_backends(), Asked(), DEVICE, reference=True)

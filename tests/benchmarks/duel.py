@@ -19,14 +19,14 @@ import numpy as np
 
 from backends.base import TrainingData
 from bench import datasets
-from bench.initial import initial_params
 from bench.loading import load_backend
 from bench.registry import find_backends
-from bench.schedule import whole_calls
 from bench.stopwatch import Stopwatch
 from bench.tasks import LEAD_S
 from bench.training import Batches, Trainer
-from bench.workloads import find_workload, swept
+from bench.workloads.catalog import find_workload, swept
+from bench.workloads.parameters import initial_params
+from bench.workloads.schedule import whole_calls
 
 TURN_S = 0.05
 WARMUP_S = 1.0

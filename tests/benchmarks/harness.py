@@ -37,8 +37,8 @@ from bench.protocol import (
 from bench.records import JobSpec
 from bench.runs import RECORDS as RECORDS_FILE
 from bench.runs import create_run, find_run, read_run
-from bench.specs import Cell
-from bench.workloads import find_workload
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Cell
 
 HERE = Path(__file__).parent
 FRAMEWORKS = ("tensorflow", "torch", "jax")
@@ -62,8 +62,8 @@ backend_class = load_backend(info)
 import numpy as np
 from backends.base import TrainingData
 from bench import datasets
-from bench.initial import initial_params
-from bench.workloads import find_workload
+from bench.workloads.parameters import initial_params
+from bench.workloads.catalog import find_workload
 
 workload = find_workload(workload_name)
 data = datasets.load(workload.dataset, cache=Path(cache))

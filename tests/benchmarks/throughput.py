@@ -27,8 +27,8 @@ from scipy.stats import bootstrap, trim_mean
 from backends.info import BackendInfo
 from bench import datasets
 from bench.launch import worker_environment
-from bench.schedule import whole_calls
 from bench.statistics import TRIMMED
+from bench.workloads.schedule import whole_calls
 
 HERE = Path(__file__).parent
 FRAMEWORKS = ("tensorflow", "torch", "jax")

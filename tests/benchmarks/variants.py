@@ -17,10 +17,10 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from bench import datasets
-from bench.initial import initial_params
-from bench.order import BatchOrder
 from bench.stopwatch import Stopwatch
-from bench.workloads import find_workload, swept
+from bench.workloads.batches import BatchOrder
+from bench.workloads.catalog import find_workload, swept
+from bench.workloads.parameters import initial_params
 
 TURN_S = 0.1
 WARMUP_S = 1.0

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from bench.specs import Architecture, DatasetInfo, Initialiser, Shape
+from bench.workloads.specs import Architecture, DatasetInfo, Initialiser, Shape
 
 Params: TypeAlias = dict[str, npt.NDArray[np.float32]]
 """Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`; running

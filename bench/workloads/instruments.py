@@ -29,4 +29,4 @@ class Peak(msgspec.Struct, frozen=True, kw_only=True):
     bytes_per_s: float
     """Read and written by copying an array far larger than the caches."""
     product_error: float | None = None
-    """Of that product against float64, relative to its largest element: see `bench.products`."""
+    """Of that product against float64, relative to its largest element: see `bench.workloads.precision`."""

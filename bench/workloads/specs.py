@@ -117,7 +117,7 @@ class Initialiser(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
-    """Random changes of training images, in this order; `bench.augmentation` defines each.
+    """Random changes of training images, in this order; `bench.workloads.augmentation` defines each.
 
     Crop to `crop` rows and columns, flip, turn the hue, and change contrast, brightness and saturation; then
     clip to [0, 1]. For evaluation images are cropped around their centre.

@@ -8,7 +8,7 @@ adjust_hue_op.cc and adjust_saturation_op.cc), which a test holds this module to
 import numpy as np
 import numpy.typing as npt
 
-from bench.specs import Augmentation, DatasetInfo, Workload
+from bench.workloads.specs import Augmentation, DatasetInfo, Workload
 
 COLUMNS = ("row", "column", "flip", "hue", "contrast", "brightness", "saturation")
 """What is drawn for every image: the corner of the crop, in pixels; 1 to flip and else 0; how far the hue is

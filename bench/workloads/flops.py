@@ -28,7 +28,7 @@ from types import MappingProxyType
 
 import msgspec
 
-from bench.specs import Architecture, DatasetInfo, Workload
+from bench.workloads.specs import Architecture, DatasetInfo, Workload
 
 _UPDATE: Mapping[str, int] = MappingProxyType({"sgd": 2, "momentum": 4, "rmsprop": 9, "adam": 14})
 """Operations for each parameter of the formulas in `backends.numpy_backend`.

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import msgspec
 
 from bench.errors import unknown
-from bench.specs import Architecture, Augmentation, ConvBlock, Initialiser, OptimizerSpec, Workload
+from bench.workloads.specs import Architecture, Augmentation, ConvBlock, Initialiser, OptimizerSpec, Workload
 
 SWEPT = "@"
 """Stands between the name of a workload and the batch size that a sweep gives it."""

@@ -6,7 +6,7 @@ from types import MappingProxyType
 import numpy as np
 import numpy.typing as npt
 
-from bench.specs import Precision
+from bench.workloads.specs import Precision
 
 ROWS = 8
 """Rows of a large product that are computed again: enough to see its rounding, and soon done in float64."""

@@ -1,0 +1,1 @@
+"""What is trained: records, catalogue, initial parameters, batch order, augmentation, FLOP counts."""
