@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from backends.base import State
 from bench import folders
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError, UsageError
 from bench.trainings import CHECKPOINTS
 from bench.workloads.parameters import Params

@@ -81,7 +81,7 @@ COMMANDS = {
         "bench.cli_recipes:notebooks",
         "Follow all recipes in all frameworks over several seeds, and hold the notebooks' figures to ours.",
     ),
-    "data": Lazy("bench.command_datasets:data", "Fetch the data sets, or check them against their digests."),
+    "data": Lazy("bench.datasets.command:data", "Fetch the data sets, or check them against their digests."),
     "list": Lazy(
         "bench.command_info:list_",
         "Show workloads, recipes, backends with their modes, presets, and what is installed.",

@@ -368,7 +368,7 @@ def _load(
     what: Any, display: Any, *, limit: int | None, sample: bool, data: Path | None, offline: bool
 ) -> Any:
     """Return the data set that a workload or a source names, fetched where it is not there."""
-    from bench import datasets
+    from bench.datasets import cache as datasets
     from bench.progress import DownloadProgress
 
     if sample:

@@ -120,7 +120,7 @@ def ab(
     from bench import ab as measuring
     from bench.ab_records import find_ab, read_ab
     from bench.cli_options import parse_budget
-    from bench.datasets import cache_dir
+    from bench.datasets.cache import cache_dir
     from bench.progress import make_display
     from bench.report.rehearsal import rehearse
     from bench.sides import parse_side

@@ -73,7 +73,7 @@ def run(
     from rich.console import Console
 
     from bench.cli_options import parse_budget, parse_precision, parse_sweep
-    from bench.datasets import cache_dir
+    from bench.datasets.cache import cache_dir
     from bench.plan import find_preset
     from bench.progress import make_display
     from bench.registry import find_backends

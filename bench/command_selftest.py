@@ -45,7 +45,7 @@ def selftest(
 
     from bench import selftest as collecting
     from bench.calibration import calibrate
-    from bench.datasets import cache_dir
+    from bench.datasets.cache import cache_dir
     from bench.progress import make_display
     from bench.report import selftest as reporting
     from bench.report.rehearsal import rehearse

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.records import JobRecord, RunHeader
 from bench.runs import Run
 from bench.summary import CellSummary, Summary, largest_of, median_of

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
 from bench import checkpoints
-from bench.datasets import Dataset
+from bench.datasets.cache import Dataset
 from bench.figures import LATEST, Figure
 from bench.protocol import Emit
 from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask

@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 
 from bench.bands import Band, Verdict, band, judge
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.errors import BenchError
 from bench.figures import Figure
 from bench.place import Place

@@ -7,7 +7,7 @@ from typing import Self
 import msgspec
 
 from backends.info import BackendInfo
-from bench.datasets import cache_dir
+from bench.datasets.cache import cache_dir
 from bench.errors import UsageError, unknown
 from bench.progress import Display
 from bench.protocol import DataSource

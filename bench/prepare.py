@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError
 from bench.machine import capture_environment
 from bench.plan import Preset, make_plan

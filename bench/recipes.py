@@ -200,7 +200,7 @@ def on_dataset(recipe: Recipe, dataset: str) -> Recipe:
 
     Raises UsageError where the data set has fewer rows or columns than the recipe crops to.
     """
-    from bench.dataset_specs import DATASETS
+    from bench.datasets.catalog import DATASETS
 
     if dataset == recipe.workload.dataset:
         return recipe

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.checkpoints import find_model, load_model
-from bench.dataset_specs import DATASETS
-from bench.datasets import Dataset
+from bench.datasets.cache import Dataset
+from bench.datasets.catalog import DATASETS
 from bench.errors import UsageError, unknown
 from bench.pictures import confusion, data, network, training
 from bench.progress import Display

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.errors import UsageError
 from bench.progress import Display, DownloadProgress
 from bench.protocol import DataSource

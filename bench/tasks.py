@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from backends.base import Backend, Instrumented, OwnDefaults
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.energy import Meter
 from bench.errors import UnavailableError
 from bench.gpu import GpuMonitor

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 from backends.numpy_backend import forward, layer_outputs
 from bench.checkpoints import Model
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.progress import Display
 from bench.workloads.augmentation import seen_images
 

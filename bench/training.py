@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.energy import Meter
 from bench.errors import NanLossError, UnavailableError, WrongDeviceError
 from bench.protocol import DataSource

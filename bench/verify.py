@@ -12,8 +12,8 @@ import msgspec
 
 from backends.base import TrainingData
 from backends.info import BackendInfo
-from bench import datasets
-from bench.dataset_specs import DATASETS
+from bench.datasets import cache as datasets
+from bench.datasets.catalog import DATASETS
 from bench.launch import Worker
 from bench.progress import Display
 from bench.protocol import Event, ParityCase, Verified, VerifyTask

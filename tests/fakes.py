@@ -20,7 +20,7 @@ import numpy.typing as npt
 from backends.base import State, TrainingData
 from backends.info import BackendInfo, Mode
 from backends.numpy_backend import NumpyBackend
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.plan import Preset
 from bench.protocol import DataSource, MeasureTask

@@ -10,7 +10,7 @@ import synthetic
 
 from bench import folders
 from bench.checkpoints import model_name, save_model
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.figures import Figure
 from bench.recipes import RECIPES, Recipe, figure_steps, find_recipe
 from bench.trainings import FIGURES, HEADER, Training, TrainingHeader, distribution, read_training

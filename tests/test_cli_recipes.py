@@ -276,12 +276,12 @@ def one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small(workload=workload, seeds=2, published=RECIPES["notebook-softmax-plot"].published)
     monkeypatch.setattr(recipes, "RECIPES", {recipe.name: recipe})
     monkeypatch.setattr("bench.report.notebooks._pictures", lambda *arguments: [])
-    monkeypatch.setattr("bench.datasets.fetch", lambda *arguments, **options: None)
-    monkeypatch.setattr("bench.datasets.load", lambda name, cache, limit=None: _sample(name, limit))
+    monkeypatch.setattr("bench.datasets.cache.fetch", lambda *arguments, **options: None)
+    monkeypatch.setattr("bench.datasets.cache.load", lambda name, cache, limit=None: _sample(name, limit))
 
 
 def _sample(name: str, limit: int | None) -> object:
-    from bench.datasets import load_sample
+    from bench.datasets.cache import load_sample
 
     return load_sample(name, limit)
 

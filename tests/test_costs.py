@@ -19,7 +19,7 @@ from bench.costs import (
     read_costs,
     roof,
 )
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.records import JobRecord
 from bench.runs import Run
 from bench.summary import summarise

@@ -2,8 +2,8 @@
 
 import re
 
-from bench.dataset_specs import DATASETS
-from bench.datasets import ARRAYS
+from bench.datasets.cache import ARRAYS
+from bench.datasets.catalog import DATASETS
 
 
 def test_the_table_of_data_sets_is_consistent():

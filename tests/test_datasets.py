@@ -23,11 +23,12 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench import datasets, decode
-from bench.dataset_specs import DATASETS, DatasetSpec, Form
-from bench.datasets import ARRAYS
+from bench.datasets import cache as datasets
+from bench.datasets import decode
+from bench.datasets.cache import ARRAYS
+from bench.datasets.catalog import DATASETS, DatasetSpec, Form
+from bench.datasets.sources import File, NpmPackage, WebFolder
 from bench.errors import DataError, UsageError
-from bench.mirrors import File, NpmPackage, WebFolder
 from bench.workloads.specs import DatasetInfo
 
 STEMS = ("train-images", "train-labels", "test-images", "test-labels")
@@ -483,7 +484,7 @@ CHILD = """
     import signal, sys, time
     from pathlib import Path
     from types import MappingProxyType
-    from bench import datasets
+    from bench.datasets import cache as datasets
     from test_datasets import tiny_spec
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored

@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from bench import decode
-from bench.decode import Sizes
+from bench.datasets import decode
+from bench.datasets.decode import Sizes
 from bench.errors import DataError
 
 MIB = 1 << 20

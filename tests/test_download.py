@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from bench import download
+from bench.datasets.sources import File, WebFolder
 from bench.errors import DataError
-from bench.mirrors import File, WebFolder
 
 CONTENT = bytes(range(256)) * 40
 

@@ -12,7 +12,7 @@ from followed import make_figure, make_figures, make_header, write_training
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from bench.datasets import load_sample
+from bench.datasets.cache import load_sample
 from bench.events import IMAGES, EventFiles
 from bench.trainings import EVENTS, Training
 

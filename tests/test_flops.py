@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.flops import step_work, training_flops
 from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload, is_statistic

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from backends.base import Backend
 from backends.catalog import NUMPY
 from backends.numpy_backend import NumpyBackend
-from bench import datasets
 from bench.checkpoints import checkpoint_files, load_checkpoint, load_model, model_name, newest_checkpoint
+from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.figures import LATEST, Figure
 from bench.follow import STRETCH, evaluate_model, follow, latest_images, stops

@@ -10,8 +10,8 @@ from following import place, small
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench import datasets
 from bench.checkpoints import Model, load_model
+from bench.datasets import cache as datasets
 from bench.hand_over import TOLERANCES, Score, evaluate
 from bench.trained import Trained
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from bench import mirrors
+from bench.datasets import sources as mirrors
+from bench.datasets.sources import File, LocalFolder, NpmPackage
 from bench.errors import DataError
-from bench.mirrors import File, LocalFolder, NpmPackage
 
 CONTENT = bytes(range(256)) * 40
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from backends.numpy_backend import NumpyBackend
-from bench import datasets, parity
+from bench import parity
+from bench.datasets import cache as datasets
 from bench.errors import NotComparableError
 from bench.parity import relative_error
 from bench.verify import parity_data

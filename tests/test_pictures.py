@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.checkpoints import load_model
-from bench.datasets import load_sample
+from bench.datasets.cache import load_sample
 from bench.errors import UsageError
 from bench.pictures import confusion, data, network, tiles, training
 from bench.recipes import Published, find_recipe

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.errors import UsageError
 from bench.recipes import RECIPES, figure_steps, find_recipe, on_dataset
 from bench.workloads.catalog import NOTEBOOKS, WORKLOADS

@@ -15,9 +15,9 @@ import pytest
 from followed import make_figure, make_figures, make_header, make_model, write_training
 from rich.console import Console
 
-from bench import datasets
 from bench.checkpoints import Model, load_model
-from bench.datasets import Dataset
+from bench.datasets import cache as datasets
+from bench.datasets.cache import Dataset
 from bench.errors import RecordError
 from bench.hand_over import Score
 from bench.notebooks import read_trainings

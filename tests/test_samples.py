@@ -7,9 +7,9 @@ import msgspec
 import numpy as np
 import pytest
 
-from bench import datasets
-from bench.dataset_specs import DATASETS
-from bench.datasets import ARRAYS
+from bench.datasets import cache as datasets
+from bench.datasets.cache import ARRAYS
+from bench.datasets.catalog import DATASETS
 from bench.errors import DataError
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from bench import show
 from bench.checkpoints import model_name
-from bench.datasets import load_sample
+from bench.datasets.cache import load_sample
 from bench.errors import RecordError, UsageError
 from bench.recipes import find_recipe, on_dataset
 from bench.show import PICTURES, Choice, Scene, Source, find_source

@@ -8,7 +8,8 @@ import fakes
 import msgspec
 import pytest
 
-from bench import datasets, parity, tasks, verify, worker
+from bench import parity, tasks, verify, worker
+from bench.datasets import cache as datasets
 from bench.errors import NotComparableError
 from bench.protocol import (
     AnyCommand,

@@ -12,7 +12,7 @@ from scipy.signal import correlate
 from backends.base import TrainingData
 from backends.numpy_backend import NumpyBackend
 from bench.checkpoints import load_model
-from bench.datasets import Dataset, load_sample
+from bench.datasets.cache import Dataset, load_sample
 from bench.trained import Trained
 from bench.workloads.augmentation import central_crop
 from bench.workloads.catalog import find_workload

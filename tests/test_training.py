@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from backends.base import TrainingData
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.protocol import DataSource
 from bench.training import (

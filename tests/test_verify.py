@@ -14,7 +14,7 @@ from rich.console import Console
 
 from backends import catalog
 from bench import parity, verify
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.launch import Worker
 from bench.progress import make_display
 from bench.verify import ParityJob, parity_data, plan_parity, verify_cells, write_reference

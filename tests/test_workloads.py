@@ -5,7 +5,7 @@ import math
 import msgspec
 import pytest
 
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.errors import UsageError
 from bench.workloads.catalog import MAIN_WORKLOADS, NOTEBOOKS, WORKLOADS, base_name, find_workload, swept
 

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from bench.dataset_specs import DATASETS
+from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError
 from bench.exports.text import dump, nothing, part
 from bench.records import JobRecord, RunHeader

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from bench.checkpoints import Model
-from bench.datasets import Dataset
+from bench.datasets.cache import Dataset
 from bench.hand_over import COMPARED, Score
 from bench.text import clean
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.bands import CONFIDENCE, Band
 from bench.checkpoints import find_model, load_model
-from bench.datasets import Dataset
+from bench.datasets.cache import Dataset
 from bench.errors import BenchError, RecordError
 from bench.folders import write_durably
 from bench.notebooks import Answer, Line, lines, of_recipe

@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.jobs import job_record
 from bench.launch import Worker
 from bench.plan import PRESETS

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from backends.base import TrainingData
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.loading import load_backend
 from bench.registry import find_backends
 from bench.stopwatch import Stopwatch

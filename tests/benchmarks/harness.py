@@ -19,8 +19,8 @@ import pytest
 from conftest import INFOS
 from synthetic import realistic_run
 
-from bench import datasets
 from bench.costs import framework_share
+from bench.datasets import cache as datasets
 from bench.launch import Worker, worker_environment
 from bench.protocol import (
     Begin,
@@ -61,7 +61,7 @@ info = find_backends().find(name)
 backend_class = load_backend(info)
 import numpy as np
 from backends.base import TrainingData
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.workloads.parameters import initial_params
 from bench.workloads.catalog import find_workload
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import bootstrap
 
-from bench import datasets
+from bench.datasets import cache as datasets
 from bench.stopwatch import Stopwatch
 from bench.workloads.batches import BatchOrder
 from bench.workloads.catalog import find_workload, swept

@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 import msgspec
 
-from bench import decode
-from bench.decode import Arrays, Sizes
-from bench.mirrors import File, LocalFolder, NpmPackage, WebFolder
+from bench.datasets import decode
+from bench.datasets.decode import Arrays, Sizes
+from bench.datasets.sources import File, LocalFolder, NpmPackage, WebFolder
 from bench.workloads.specs import DatasetInfo
 
 _MIB = 1 << 20

@@ -19,11 +19,11 @@ import msgspec
 import numpy as np
 import platformdirs
 
-from bench import decode
-from bench.dataset_specs import DATASETS, DatasetSpec, Form
-from bench.decode import Array, Arrays, Sizes
+from bench.datasets import decode
+from bench.datasets.catalog import DATASETS, DatasetSpec, Form
+from bench.datasets.decode import Array, Arrays, Sizes
+from bench.datasets.sources import LocalFolder, Mirror, Progress, WebFolder
 from bench.errors import DataError, UsageError, unknown
-from bench.mirrors import LocalFolder, Mirror, Progress, WebFolder
 from bench.workloads.specs import DatasetInfo
 
 __all__ = [

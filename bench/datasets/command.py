@@ -23,7 +23,7 @@ def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline
     """Fetch data sets into the cache; mnist and cifar10 where none is named."""
     from rich.console import Console
 
-    from bench import datasets
+    from bench.datasets import cache as datasets
     from bench.progress import DownloadProgress, make_display
 
     cache = datasets.cache_dir(data)
@@ -40,7 +40,7 @@ def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline
 @where_data
 def verify_data(names: tuple[str, ...], data: Path | None) -> None:
     """Compute the digests of data sets in the cache again; mnist and cifar10 where none is named."""
-    from bench import datasets
+    from bench.datasets import cache as datasets
 
     for name in names or ("mnist", "cifar10"):
         datasets.verify(name, datasets.cache_dir(data))

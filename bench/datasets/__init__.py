@@ -1,0 +1,1 @@
+"""What is trained on: the catalogue of data sets, their cache, sources and decoding."""
