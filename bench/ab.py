@@ -35,7 +35,7 @@ from bench.environments import PROJECT, concerned, fetch_code, make_environment,
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
 from bench.gate import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
 from bench.jobs import job_record
-from bench.machine import capture_environment, source_state
+from bench.machine.environment import capture_environment, source_state
 from bench.progress import Display
 from bench.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec, ParityRecord

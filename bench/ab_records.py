@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench import folders
-from bench.conditions import Conditions
-from bench.machine import Environment
+from bench.machine.environment import Environment
+from bench.machine.monitor import Conditions
 from bench.records import SCHEMA, JobRecord, ParityRecord
 from bench.sides import SideHere, SideName
 from bench.workloads.specs import Cell

@@ -49,8 +49,8 @@ def list_(pythons: tuple[str, ...]) -> None:
 def doctor(pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to see which are really usable."""
     from bench.doctor import examine
-    from bench.known_faults import known_faults
-    from bench.machine import capture_environment, nvidia_driver_present
+    from bench.machine.environment import capture_environment, nvidia_driver_present
+    from bench.machine.known_faults import known_faults
     from bench.registry import find_backends, installed_versions
     from bench.workloads.specs import Device
 

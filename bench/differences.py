@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from bench.ab_records import Ab
-from bench.machine import Environment
+from bench.machine.environment import Environment
 from bench.records import BackendHere, JobRecord
 from bench.runs import Run
 from bench.sides import SideName

@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol, Self, TypeVar
 import msgspec
 
 from backends.info import BackendInfo
-from bench.machine import tuning_variables
+from bench.machine.environment import tuning_variables
 from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
 from bench.records import Status
 from bench.workloads.specs import Device

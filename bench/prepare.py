@@ -11,7 +11,7 @@ import msgspec
 
 from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError
-from bench.machine import capture_environment
+from bench.machine.environment import capture_environment
 from bench.plan import Preset, make_plan
 from bench.records import RunHeader
 from bench.registry import footprints

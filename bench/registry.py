@@ -12,7 +12,7 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.errors import ContractError, UsageError, unknown
-from bench.footprint import Footprint, footprint
+from bench.machine.footprint import Footprint, footprint
 
 if TYPE_CHECKING:  # for it brings NumPy, which takes a third of the time of `bench list`
     pass
@@ -144,7 +144,7 @@ def _ask(python: Path, distributions: Sequence[str]) -> Footprint | None:
     names = msgspec.json.encode(distributions).decode()
     try:
         done = subprocess.run(
-            [str(python), "-m", "bench.footprint", names],
+            [str(python), "-m", "bench.machine.footprint", names],
             capture_output=True, timeout=_LIMIT_S, check=True,
         )  # fmt: skip
         return msgspec.json.decode(done.stdout, type=Footprint)

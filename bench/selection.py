@@ -7,8 +7,8 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError, unknown
-from bench.footprint import Footprint
-from bench.machine import nvidia_driver_present
+from bench.machine.environment import nvidia_driver_present
+from bench.machine.footprint import Footprint
 from bench.records import BackendHere, RunHeader
 from bench.registry import Registry, installed_versions
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept

@@ -20,7 +20,7 @@ from bench import turns
 from bench.design import balanced_order
 from bench.errors import RecordError
 from bench.launch import Outcome
-from bench.machine import Environment, capture_environment
+from bench.machine.environment import Environment, capture_environment
 from bench.progress import Display
 from bench.protocol import DataSource, Event, MeasureTask, Ready, Timed
 from bench.records import BackendHere, JobSpec

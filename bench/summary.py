@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bench.convergence import cell_convergence, finished
-from bench.known_faults import known_faults
+from bench.machine.known_faults import known_faults
 from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.runs import Run
 from bench.statistics import Estimate, estimate, log_rate, log_throughput

@@ -10,10 +10,10 @@ import numpy as np
 
 from backends.base import Backend, Instrumented, OwnDefaults
 from bench.datasets import cache as datasets
-from bench.energy import Meter
 from bench.errors import UnavailableError
-from bench.gpu import GpuMonitor
-from bench.machine import peak_rss_bytes
+from bench.machine.energy import Meter
+from bench.machine.environment import peak_rss_bytes
+from bench.machine.gpu import GpuMonitor
 from bench.protocol import (
     AnyCommand,
     Built,

@@ -17,7 +17,7 @@ from bench.errors import RecordError, UsageError
 from bench.events import EventFiles
 from bench.figures import Figure
 from bench.launch import run_worker
-from bench.machine import capture_environment
+from bench.machine.environment import capture_environment
 from bench.place import Place
 from bench.progress import Teller
 from bench.protocol import DataSource, Event

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
 from bench.datasets import cache as datasets
-from bench.energy import Meter
 from bench.errors import NanLossError, UnavailableError, WrongDeviceError
+from bench.machine.energy import Meter
 from bench.protocol import DataSource
 from bench.records import Window
 from bench.stopwatch import Stopwatch

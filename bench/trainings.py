@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bench import folders
 from bench.errors import RecordError, UsageError
 from bench.figures import BINS, QUANTILES, Distribution, Figure
-from bench.machine import Environment
+from bench.machine.environment import Environment
 from bench.recipes import Measure
 from bench.records import BackendHere
 from bench.workloads.specs import Cell, Workload

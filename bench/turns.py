@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
-from bench.conditions import Conditions, Watch
 from bench.design import balanced_order, windows_asked
 from bench.launch import Outcome, Worker
+from bench.machine.monitor import Conditions, Watch
 from bench.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import Window
 from bench.steady_state import settled

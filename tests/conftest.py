@@ -16,8 +16,8 @@ from hypothesis import settings
 from backends import catalog
 from backends.info import BackendInfo
 from bench import cli
-from bench.conditions import Conditions, Watch
 from bench.launch import worker_environment
+from bench.machine.monitor import Conditions, Watch
 from bench.registry import installed_versions
 
 TESTS = Path(__file__).parent

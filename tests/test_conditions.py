@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import conditions
-from bench.conditions import Canary, CpuTimes, ProcessTimes, Watch
-from bench.gpu import GpuReading
+from bench.machine import monitor as conditions
+from bench.machine.gpu import GpuReading
+from bench.machine.monitor import Canary, CpuTimes, ProcessTimes, Watch
 
 # A virtual machine with two CPUs, Linux 6.18.
 STAT = """\

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import energy
-from bench.energy import Meter
-from bench.gpu import GpuMonitor
+from bench.machine import energy
+from bench.machine.energy import Meter
+from bench.machine.gpu import GpuMonitor
 
 RANGE_UJ = 262_143_328_850
 

@@ -10,8 +10,8 @@ import pytest
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench import footprint as module
-from bench.footprint import Footprint, footprint
+from bench.machine import footprint as module
+from bench.machine.footprint import Footprint, footprint
 from bench.registry import footprints
 
 
@@ -130,6 +130,6 @@ def test_an_interpreter_may_do_anything(script: str, tmp_path: Path, monkeypatch
 
 def test_as_a_program() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench.footprint", '["numpy"]'], capture_output=True, check=True
+        [sys.executable, "-m", "bench.machine.footprint", '["numpy"]'], capture_output=True, check=True
     )
     assert msgspec.json.decode(done.stdout, type=Footprint) == footprint(["numpy"])

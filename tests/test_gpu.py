@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import gpu
-from bench.gpu import GpuMonitor, GpuReading
+from bench.machine import gpu
+from bench.machine.gpu import GpuMonitor, GpuReading
 
 EVENTS, THROTTLE = "nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"
 

@@ -36,7 +36,7 @@ from synthetic import (
 
 from bench.errors import RecordError, UsageError
 from bench.history import Entry, History, add, entry_of, read, read_file
-from bench.machine import Environment, Gpu
+from bench.machine.environment import Environment, Gpu
 from bench.records import RunHeader
 from bench.runs import Run
 from bench.series import series

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import machine
-from bench.machine import Environment, Gpu
+from bench.machine import environment as machine
+from bench.machine.environment import Environment, Gpu
 
 ROOT = Path(__file__).parent.parent
 
@@ -183,7 +183,7 @@ def test_a_file_that_is_read_through_memory_is_no_memory_of_the_process(tmp_path
     (tmp_path / "file").write_bytes(bytes(64 * 2**20))
     program = (
         "import mmap, sys\n"
-        "from bench.machine import peak_rss_bytes\n"
+        "from bench.machine.environment import peak_rss_bytes\n"
         "before = peak_rss_bytes()[0]\n"
         "with open(sys.argv[1], 'rb') as file:\n"
         "    held = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\n"
@@ -216,7 +216,7 @@ def test_peak_memory_without_proc_is_in_bytes_too(monkeypatch: pytest.MonkeyPatc
 def test_a_large_parent_does_not_count_as_its_child() -> None:
     ballast = bytearray(256 * 2**20)
     ballast[::4096] = b"\1" * len(ballast[::4096])  # touched, so that it is resident
-    program = "from bench.machine import peak_rss_bytes; print(*peak_rss_bytes())"
+    program = "from bench.machine.environment import peak_rss_bytes; print(*peak_rss_bytes())"
     said = subprocess.run(
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
     )

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench.errors import RecordError, UsageError
-from bench.machine import Environment
+from bench.machine.environment import Environment
 from bench.records import (
     SCHEMA,
     EpochPoint,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from synthetic import make_block, make_cell, make_conditions
 
 from bench import taint
-from bench.conditions import Conditions
-from bench.gpu import GpuReading
+from bench.machine.gpu import GpuReading
+from bench.machine.monitor import Conditions
 from bench.records import Window
 from bench.taint import dropped_blocks, find_flags, in_quiet_rounds, run_canary
 

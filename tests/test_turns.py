@@ -13,9 +13,9 @@ import pytest
 
 from backends.info import BackendInfo
 from bench import turns
-from bench.conditions import Watch
 from bench.design import balanced_order
 from bench.launch import Outcome
+from bench.machine.monitor import Watch
 from bench.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed
 from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
 

@@ -38,7 +38,7 @@ import numpy as np
 from bench.errors import RecordError, UsageError
 from bench.exports.text import data_words, dump, nothing, part, plain
 from bench.exports.timed import TimedCell, comparable, timed_cells
-from bench.machine import Environment
+from bench.machine.environment import Environment
 from bench.records import RunHeader
 from bench.runs import Run
 from bench.statistics import estimate

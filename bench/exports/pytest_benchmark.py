@@ -15,7 +15,7 @@ from typing import Any
 
 from bench.exports.text import data_words, dump, nothing, shown
 from bench.exports.timed import TimedCell, timed_cells
-from bench.machine import Environment
+from bench.machine.environment import Environment
 from bench.runs import Run
 from bench.summary import summarise
 from bench.text import clean

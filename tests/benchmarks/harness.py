@@ -72,7 +72,7 @@ backend = backend_class(workload, training, mode=info.taught_mode, device="cpu",
 backend.load_params(initial_params(workload.architecture, data.info, seed=0))
 order = np.random.default_rng(0).integers(0, len(data.train_images), (steps, workload.batch_size))
 backend.train_steps(order.astype(np.int32))
-from bench.machine import peak_rss_bytes
+from bench.machine.environment import peak_rss_bytes
 
 print(peak_rss_bytes()[0])
 """

@@ -5,8 +5,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
 
-from bench.gpu import GpuMonitor
-from bench.machine import read_text
+from bench.machine.environment import read_text
+from bench.machine.gpu import GpuMonitor
 from bench.workloads.specs import Device
 
 Method: TypeAlias = Literal["NVML total energy", "powercap package energy"]

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from bench.gpu import GpuReading, read_gpu
-from bench.machine import cpu_groups, granted_cpus, read_text, usable_cpus
+from bench.machine.environment import cpu_groups, granted_cpus, read_text, usable_cpus
+from bench.machine.gpu import GpuReading, read_gpu
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):

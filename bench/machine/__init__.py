@@ -1,0 +1,1 @@
+"""What the machine is and does: environment, monitor, GPU, energy, installed size, known faults."""
