@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from bench.summary import Summary
-from bench.verdicts import Comparison
+from bench.analysis.comparison import Comparison
+from bench.analysis.summary import Summary
 from bench.workloads.specs import Cell
 
 CALLED = ("faster", "slightly faster", "equivalent")

@@ -12,9 +12,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench import rules
-from bench.rules import Processes
-from bench.selftest_records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
-from bench.statistics import (
+from bench.analysis.disturbance import in_quiet_rounds
+from bench.analysis.statistics import (
     PairJudgement,
     block_difference,
     judge_pair,
@@ -22,7 +21,8 @@ from bench.statistics import (
     log_throughput,
     success_interval,
 )
-from bench.taint import in_quiet_rounds
+from bench.rules import Processes
+from bench.selftest_records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
 from bench.workloads.specs import Cell
 
 FEWEST_BLOCKS = 3

@@ -72,6 +72,7 @@ def run(
     """Prove parity, measure every cell, and report."""
     from rich.console import Console
 
+    from bench.analysis.summary import run_warnings, summarise
     from bench.cli_options import parse_budget, parse_precision, parse_sweep
     from bench.datasets.cache import cache_dir
     from bench.plan import find_preset
@@ -81,7 +82,6 @@ def run(
     from bench.report.rehearsal import rehearse, rehearse_run
     from bench.run import Runner
     from bench.runs import QUARANTINE, find_run, read_run
-    from bench.summary import run_warnings, summarise
 
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
@@ -199,7 +199,7 @@ def targets(name: str, results: Path) -> None:
     """Propose a target accuracy for every workload of a run: the mean less three standard deviations."""
     from rich.console import Console
 
-    from bench.accuracy import proposed_targets
+    from bench.analysis.accuracy import proposed_targets
     from bench.report.convergence import render_targets
     from bench.runs import find_run, read_run
 
@@ -216,9 +216,9 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
     from rich.console import Console
 
     from bench.agreement import compare
+    from bench.analysis.summary import summarise
     from bench.report import agreement
     from bench.runs import find_run, read_run
-    from bench.summary import summarise
 
     runs = [read_run(find_run(results, name)) for name in (first, second)]
     if not runs[0].header.environment.same_machine(runs[1].header.environment):

@@ -11,7 +11,11 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench.convergence import CellConvergence, cell_convergence
+from bench.analysis.comparison import Standing
+from bench.analysis.convergence import CellConvergence, cell_convergence
+from bench.analysis.disturbance import run_canary
+from bench.analysis.statistics import log_throughput
+from bench.analysis.summary import CellSummary, Summary, summarise
 from bench.differences import Changed, data_change, environment_changes, work_changes
 from bench.measures import (
     ACCURACY,
@@ -30,11 +34,7 @@ from bench.measures import (
 )
 from bench.records import JobRecord
 from bench.runs import Run
-from bench.statistics import log_throughput
-from bench.summary import CellSummary, Summary, summarise
-from bench.taint import run_canary
 from bench.text import listed
-from bench.verdicts import Standing
 from bench.workloads.specs import Cell
 
 Outcome: TypeAlias = Literal["fine", "regression", "undecided"]

@@ -5,11 +5,11 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from bench.ab_records import Ab
+from bench.analysis.summary import run_mark
 from bench.machine.environment import Environment
 from bench.records import BackendHere, JobRecord
 from bench.runs import Run
 from bench.sides import SideName
-from bench.summary import run_mark
 from bench.workloads.specs import Workload
 
 Facts = Mapping[str, str]

@@ -15,6 +15,15 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench.ab_records import ONLY_IN_HEAD, Ab, AbBlock, Series
+from bench.analysis.disturbance import find_flags, in_quiet_rounds
+from bench.analysis.statistics import (
+    EQUIVALENCE_ALPHA,
+    block_difference,
+    level_of_looks,
+    log_rate,
+    log_throughput,
+    paired_difference,
+)
 from bench.design import BLOCKS_ANEW
 from bench.differences import work_changes
 from bench.measures import (
@@ -33,15 +42,6 @@ from bench.measures import (
 )
 from bench.records import JobRecord, ParityRecord, Status
 from bench.sides import SIDES, SideName
-from bench.statistics import (
-    EQUIVALENCE_ALPHA,
-    block_difference,
-    level_of_looks,
-    log_rate,
-    log_throughput,
-    paired_difference,
-)
-from bench.taint import find_flags, in_quiet_rounds
 from bench.text import listed
 from bench.workloads.specs import Cell
 

@@ -1,6 +1,6 @@
 """Runs over time: a file with a line a run, which a CI job carries along, and the series that it holds.
 
-A line holds the figures that `bench.summary` derives from a run, because whoever carries the file has not the
+A line holds the figures that `bench.analysis.summary` derives from a run, because whoever carries the file has not the
 run itself: each can be derived again from the run it names. The file has no header; whoever appends needs to
 know nothing but its name.
 """
@@ -13,10 +13,10 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from bench import folders
+from bench.analysis.summary import CellSummary, summarise
 from bench.errors import BenchError, RecordError, UsageError
 from bench.records import RunHeader
 from bench.runs import HEADER, Run, read_run
-from bench.summary import CellSummary, summarise
 from bench.workloads.specs import Cell
 
 SCHEMA = 1

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench.statistics import (
+from bench.analysis.statistics import (
     ALPHA,
     Difference,
     HolmStep,

@@ -18,11 +18,12 @@ from statistics import fmean
 import msgspec
 
 from backends.info import BackendInfo
+from bench.analysis.disturbance import dropped_blocks
+from bench.analysis.stopping import widest_half_width
 from bench.design import BLOCKS_ANEW, FEWEST_OF_LONG
 from bench.jobs import in_a_line, job_record
 from bench.launch import Outcome
 from bench.plan import TRAINING_SHARE, Preset, plan_epochs
-from bench.precision import widest_half_width
 from bench.progress import Display
 from bench.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
 from bench.records import (
@@ -37,7 +38,6 @@ from bench.records import (
 from bench.registry import interpreter
 from bench.runs import Run, append_record
 from bench.split import Split
-from bench.taint import dropped_blocks
 from bench.text import duration
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from itertools import combinations
 
+from bench.analysis.comparison import Comparison, Kind, Verdict, best_of_each_backend
+from bench.analysis.disturbance import Screening
+from bench.analysis.statistics import EQUIVALENCE
+from bench.analysis.summary import Summary
 from bench.report.words import cell_name, percent_text, ratio_text
-from bench.statistics import EQUIVALENCE
-from bench.summary import Summary
-from bench.taint import Screening
 from bench.text import listed
-from bench.verdicts import Comparison, Kind, Verdict, best_of_each_backend
 from bench.workloads.specs import Cell
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 
 import msgspec
 
+from bench.analysis.disturbance import FEWEST_QUIET, in_quiet_rounds, is_quiet
+from bench.analysis.steady_state import settled
 from bench.design import balanced_order, windows_asked
 from bench.launch import Outcome, Worker
 from bench.machine.monitor import Conditions, Watch
 from bench.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records import Window
-from bench.steady_state import settled
-from bench.taint import FEWEST_QUIET, in_quiet_rounds, is_quiet
 from bench.workloads.schedule import whole_calls
 from bench.workloads.specs import Cell
 

@@ -9,7 +9,7 @@ from scipy import stats
 from synthetic import make_cell, make_header, make_parity, make_run, make_workload
 from trainings import CELLS, learning_run, make_finals, twins
 
-from bench.accuracy import EQUIVALENT, Convergence, converge, proposed_targets
+from bench.analysis.accuracy import EQUIVALENT, Convergence, converge, proposed_targets
 from bench.runs import Run
 from bench.workloads.specs import OptimizerSpec
 

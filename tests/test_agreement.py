@@ -5,8 +5,8 @@ import pytest
 from synthetic import make_cell, simple_run
 
 from bench.agreement import compare
+from bench.analysis.summary import summarise
 from bench.report.agreement import in_words, text
-from bench.summary import summarise
 
 TORCH, JAX = make_cell(backend="torch"), make_cell(backend="jax", mode="jit")
 EVEN = [1000, 1003, 998, 1001, 1002]

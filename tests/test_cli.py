@@ -17,9 +17,9 @@ from synthetic import make_cell, make_header, make_job, make_run, make_workload
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
 from bench import cli, plan
+from bench.analysis.summary import summarise
 from bench.registry import Registry
 from bench.runs import HEADER, QUARANTINE, RECORDS, read_run
-from bench.summary import summarise
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 

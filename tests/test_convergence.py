@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from trainings import CELLS, evaluated, make_curve, make_finals, make_training
 
-from bench.convergence import cell_convergence, crossing
+from bench.analysis.convergence import cell_convergence, crossing
 
 TORCH = CELLS[0]
 

@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run, make_windows
 
-from bench.costs import (
+from bench.analysis.costs import (
     CellCosts,
     Costs,
     break_even,
@@ -19,10 +19,10 @@ from bench.costs import (
     read_costs,
     roof,
 )
+from bench.analysis.summary import summarise
 from bench.datasets.catalog import DATASETS
 from bench.records import JobRecord
 from bench.runs import Run
-from bench.summary import summarise
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.flops import step_work
 from bench.workloads.instruments import Peak, StepSplit

@@ -11,11 +11,11 @@ import pytest
 from exported import COMMIT, HOSTILE, full_run, hostile_run, plain_file_names, tool, with_commit
 from synthetic import make_cell, make_header, make_job, make_parity, make_run, simple_run
 
+from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
 from bench.exports import find_export, write
 from bench.exports.asv import to_files
 from bench.runs import Run
-from bench.summary import summarise
 
 ASV = find_export("asv")
 TORCH = make_cell()

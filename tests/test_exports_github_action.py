@@ -22,10 +22,10 @@ from synthetic import (
     simple_run,
 )
 
-from bench.convergence import cell_convergence
+from bench.analysis.convergence import cell_convergence
+from bench.analysis.summary import summarise
 from bench.exports.github_action import to_bigger, to_smaller
 from bench.runs import Run
-from bench.summary import summarise
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from pytest_benchmark.stats import Stats
 from synthetic import make_block, make_cell, make_header, make_job, make_parity, make_run, simple_run
 
+from bench.analysis.summary import summarise
 from bench.exports.pytest_benchmark import describe, to_json
 from bench.runs import Run
-from bench.summary import summarise
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

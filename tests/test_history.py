@@ -34,13 +34,13 @@ from synthetic import (
     make_workload,
 )
 
+from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
 from bench.history import Entry, History, add, entry_of, read, read_file
 from bench.machine.environment import Environment, Gpu
 from bench.records import RunHeader
 from bench.runs import Run
 from bench.series import series
-from bench.summary import summarise
 
 HOSTILE = 'a<script>alert(1)</script>,"\n\x1b[31m|`[x](y)` =1+1'
 

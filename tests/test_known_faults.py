@@ -14,10 +14,10 @@ from rich.console import Console
 from synthetic import make_cell, make_header, make_run
 from test_doctor import diagnose
 
+from bench.analysis.summary import run_warnings, summarise
 from bench.machine import known_faults as catalogue
 from bench.machine.known_faults import KNOWN_FAULTS, KnownFault, known_faults
 from bench.report import markdown, terminal
-from bench.summary import run_warnings, summarise
 
 ROOT = Path(__file__).parent.parent
 REPRODUCER = ROOT / "tests" / "reproducers" / "jax_39103.py"

@@ -8,11 +8,11 @@ from matplotlib.colors import to_hex
 from synthetic import make_header, make_parity, make_run
 from trainings import CELLS, learning_run, make_curve, make_finals, make_training
 
-from bench.accuracy import converge
+from bench.analysis.accuracy import converge
+from bench.analysis.summary import summarise
 from bench.report import curves, plots
 from bench.report.drawing import make_panels, name_rows, svg
 from bench.runs import Run
-from bench.summary import summarise
 
 TORCH, TENSORFLOW, JAX = CELLS
 

@@ -30,13 +30,13 @@ from synthetic import (
     simple_run,
 )
 
+from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError
 from bench.records import UnmeasuredRecord
 from bench.report import export, markdown, markup, plots, terminal
 from bench.report.words import NOTHING, PLUS_MINUS
 from bench.runs import Run
 from bench.sentences import answer, sentences
-from bench.summary import CellSummary, summarise
 from bench.text import clean
 
 TORCH = make_cell()
@@ -534,7 +534,7 @@ def test_a_folder_that_cannot_be_written_is_a_record_error(tmp_path):
 
 def test_summary_and_json_load_neither_matplotlib_nor_rich():
     code = (
-        "import sys; import bench.summary, bench.report.export;"
+        "import sys; import bench.analysis.summary, bench.report.export;"
         "sys.exit(bool({'matplotlib', 'rich', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -11,11 +11,11 @@ from rich.console import Console
 from synthetic import make_header, make_run, make_workload
 from trainings import CELLS, learning_run, make_curve, make_finals, make_training
 
-from bench.accuracy import ProposedTarget, converge, proposed_targets
+from bench.analysis.accuracy import ProposedTarget, converge, proposed_targets
+from bench.analysis.summary import summarise
 from bench.report import convergence, curves
 from bench.report.words import DASH, NOTHING
 from bench.runs import Run
-from bench.summary import summarise
 
 TORCH, TENSORFLOW, JAX = CELLS
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run
 
+from bench.analysis.summary import summarise
+from bench.analysis.sweep import StepLine, Sweep, SweepPoint
 from bench.report import cost_plots, costs
 from bench.report.words import TIMES
 from bench.runs import Run
-from bench.summary import summarise
-from bench.sweep import StepLine, Sweep, SweepPoint
 from bench.workloads.catalog import WORKLOADS, swept
 from bench.workloads.instruments import Peak, StepSplit
 

@@ -19,11 +19,11 @@ from synthetic import (
     simple_run,
 )
 
+from bench.analysis.summary import summarise
 from bench.records import BlockRecord
 from bench.report import conditions_text, markdown, plan_text, terminal
 from bench.report.words import percent, ratio_text
 from bench.runs import Run
-from bench.summary import summarise
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

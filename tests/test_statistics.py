@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.statistics import (
+from bench.analysis.statistics import (
     ALPHA,
     MARGIN,
     Difference,
@@ -32,7 +32,7 @@ from bench.statistics import (
     success_interval,
     trimmed_mean,
 )
-from bench.steady_state import settled
+from bench.analysis.steady_state import settled
 
 LOGS = st.floats(min_value=-5, max_value=15)
 P_VALUES = st.lists(st.floats(min_value=0, max_value=1), max_size=12)
@@ -510,7 +510,5 @@ def test_the_unit_of_the_rates_does_not_matter(logs, shift):
 
 
 def test_asking_for_the_steady_state_loads_no_scipy():
-    code = (
-        "import sys; from bench.statistics import settled; settled([1] * 6); sys.exit('scipy' in sys.modules)"
-    )
+    code = "import sys; from bench.analysis.statistics import settled; settled([1] * 6); sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

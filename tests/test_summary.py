@@ -23,10 +23,10 @@ from synthetic import (
     simple_run,
 )
 
+from bench.analysis.summary import Summary, summarise
 from bench.records import BlockRecord, UnmeasuredRecord
 from bench.runs import RECORDS, append_record, create_run, read_run
 from bench.sentences import answer, sentences
-from bench.summary import Summary, summarise
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_cell, make_header, make_job, make_parity, make_run
 
-from bench.summary import Summary, summarise
-from bench.sweep import SweepPoint, fit, leave_out_sweep, read_sweeps, split_name
+from bench.analysis.summary import Summary, summarise
+from bench.analysis.sweep import SweepPoint, fit, leave_out_sweep, read_sweeps, split_name
 from bench.workloads.catalog import WORKLOADS, swept
 from bench.workloads.specs import Cell
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_block, make_cell, make_conditions
 
-from bench import taint
+from bench.analysis import disturbance as taint
+from bench.analysis.disturbance import dropped_blocks, find_flags, in_quiet_rounds, run_canary
 from bench.machine.gpu import GpuReading
 from bench.machine.monitor import Conditions
 from bench.records import Window
-from bench.taint import dropped_blocks, find_flags, in_quiet_rounds, run_canary
 
 CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))
 SHARES = st.one_of(st.none(), st.floats(0, 1))

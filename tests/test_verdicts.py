@@ -21,11 +21,11 @@ from synthetic import (
     simple_run,
 )
 
+from bench.analysis.statistics import ALPHA
+from bench.analysis.summary import summarise
 from bench.records import BlockRecord
 from bench.report.words import percent_text, ratio_text
 from bench.sentences import answer, sentences
-from bench.statistics import ALPHA
-from bench.summary import summarise
 
 TORCH = make_cell()
 COMPILED = make_cell(mode="compile")

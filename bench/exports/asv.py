@@ -35,14 +35,14 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.analysis.statistics import estimate
+from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UsageError
 from bench.exports.text import data_words, dump, nothing, part, plain
 from bench.exports.timed import TimedCell, comparable, timed_cells
 from bench.machine.environment import Environment
 from bench.records import RunHeader
 from bench.runs import Run
-from bench.statistics import estimate
-from bench.summary import CellSummary, summarise
 from bench.text import clean
 from bench.workloads.specs import Workload
 

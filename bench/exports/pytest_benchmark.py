@@ -13,11 +13,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import Any
 
+from bench.analysis.summary import summarise
 from bench.exports.text import data_words, dump, nothing, shown
 from bench.exports.timed import TimedCell, timed_cells
 from bench.machine.environment import Environment
 from bench.runs import Run
-from bench.summary import summarise
 from bench.text import clean
 
 LAYOUT = "5.3.1"

@@ -13,9 +13,9 @@ from typing import Any
 
 import msgspec
 
+from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UnavailableError
 from bench.runs import Run
-from bench.summary import CellSummary, summarise
 from bench.text import clean
 
 _FORMULA = ("=", "+", "-", "@")

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 import msgspec
 import numpy as np
 
+from bench.analysis.disturbance import UNDISTURBED
+from bench.analysis.statistics import log_throughput
+from bench.analysis.summary import CellSummary, Summary
 from bench.runs import Run
-from bench.statistics import log_throughput
-from bench.summary import CellSummary, Summary
-from bench.taint import UNDISTURBED
 
 
 class TimedCell(msgspec.Struct, frozen=True, kw_only=True):

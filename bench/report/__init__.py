@@ -12,7 +12,10 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from bench.costs import framework_share
+from bench.analysis.comparison import Kind
+from bench.analysis.costs import framework_share
+from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
+from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
 from bench.records import BlockRecord
 from bench.report.words import (
     NOTHING,
@@ -26,10 +29,7 @@ from bench.report.words import (
     width_text,
 )
 from bench.runs import Run
-from bench.statistics import ALPHA, EQUIVALENCE, MARGIN
-from bench.summary import STATUS_WORDS, CellSummary, Summary
 from bench.text import duration
-from bench.verdicts import Kind
 from bench.workloads.specs import Cell
 
 QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"

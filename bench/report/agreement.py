@@ -7,12 +7,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.agreement import Pairing
+from bench.analysis.comparison import Comparison
 from bench.report import KIND_WORDS
 from bench.report.markup import bullets, grid
 from bench.report.words import DASH, NOTHING, TIMES, cell_name
 from bench.runs import Run
 from bench.text import clean
-from bench.verdicts import Comparison
 
 _HEADS = ("workload", "pair", "first run", "second run", "agree")
 

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.accuracy import (
+from bench.analysis.accuracy import (
     EQUIVALENT,
     TARGET_SDS,
     AccuracyComparison,
@@ -17,11 +17,11 @@ from bench.accuracy import (
     WorkloadConvergence,
     converge,
 )
-from bench.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
+from bench.analysis.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
+from bench.analysis.summary import Summary
 from bench.report.markup import bullets, escape, grid, plot
 from bench.report.words import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
 from bench.runs import Run
-from bench.summary import Summary
 from bench.text import clean
 from bench.workloads.specs import Cell
 

@@ -16,7 +16,9 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from bench.costs import CellCosts, Costs, Place, read_costs, roof
+from bench.analysis.costs import CellCosts, Costs, Place, read_costs, roof
+from bench.analysis.summary import Summary
+from bench.analysis.sweep import Sweep, leave_out_sweep, read_sweeps
 from bench.report.costs import ABOUT
 from bench.report.drawing import (
     COLOURS,
@@ -33,8 +35,6 @@ from bench.report.drawing import (
 from bench.report.style import Group, Style, groups_of, style_of
 from bench.report.words import cell_name, scaled, seconds_text, short_time
 from bench.runs import Run
-from bench.summary import Summary
-from bench.sweep import Sweep, leave_out_sweep, read_sweeps
 from bench.workloads.instruments import Peak
 from bench.workloads.specs import Cell
 

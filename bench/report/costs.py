@@ -2,7 +2,10 @@
 
 from collections.abc import Sequence
 
-from bench.costs import BreakEven, CellCosts, Costs, PipelineRatio, ProductError, read_costs
+from bench.analysis.costs import BreakEven, CellCosts, Costs, PipelineRatio, ProductError, read_costs
+from bench.analysis.statistics import EQUIVALENCE
+from bench.analysis.summary import Summary
+from bench.analysis.sweep import Sweep, leave_out_sweep, read_sweeps, split_name
 from bench.report import row_name
 from bench.report.markup import bullets, grid, plot
 from bench.report.words import (
@@ -17,9 +20,6 @@ from bench.report.words import (
     short_time,
 )
 from bench.runs import Run
-from bench.statistics import EQUIVALENCE
-from bench.summary import Summary
-from bench.sweep import Sweep, leave_out_sweep, read_sweeps, split_name
 from bench.workloads.precision import BOUNDS
 
 ABOUT = "\N{ALMOST EQUAL TO}"

@@ -4,8 +4,8 @@ import json
 
 import msgspec
 
+from bench.analysis.summary import summarise
 from bench.runs import Run
-from bench.summary import summarise
 
 
 def to_json(run: Run) -> str:

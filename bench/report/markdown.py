@@ -3,6 +3,9 @@
 import shlex
 from pathlib import Path
 
+from bench.analysis.comparison import Comparison
+from bench.analysis.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
+from bench.analysis.summary import STATUS_WORDS, Summary, summarise
 from bench.errors import RecordError
 from bench.records import ParityCheck, ParityRecord
 from bench.report import (
@@ -33,10 +36,7 @@ from bench.report.words import (
 )
 from bench.runs import Run
 from bench.sentences import answer, sentences
-from bench.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
-from bench.summary import STATUS_WORDS, Summary, summarise
 from bench.text import duration
-from bench.verdicts import Comparison
 
 REPORT = "REPORT.md"
 

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
+from bench.analysis.summary import CellSummary, Summary
 from bench.records import ParityRecord
 from bench.report import curves as learning
 from bench.report import state
@@ -33,7 +34,6 @@ from bench.report.drawing import (
 from bench.report.style import Group, Style, groups_of, style_of
 from bench.report.words import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
 from bench.runs import Run
-from bench.summary import CellSummary, Summary
 from bench.workloads.specs import Cell
 
 

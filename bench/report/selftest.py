@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from bench.analysis.statistics import ALPHA, MARGIN
 from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.errors import RecordError
 from bench.report.markup import PLOTS, bullets, code, escape, grid, plot
 from bench.report.plain import print_encodable
 from bench.report.words import NOTHING, percent
 from bench.selftest_records import SIDES, TRIALS, SelfTest
-from bench.statistics import ALPHA, MARGIN
 from bench.text import clean, duration
 
 REPORT = "SELFTEST.md"

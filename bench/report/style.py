@@ -6,9 +6,9 @@ from typing import Any, TypeAlias
 
 import msgspec
 
+from bench.analysis.summary import CellSummary, Summary
 from bench.report.drawing import COLOURS
 from bench.runs import Run
-from bench.summary import CellSummary, Summary
 from bench.workloads.specs import Cell
 
 Group: TypeAlias = tuple[str, list[CellSummary]]

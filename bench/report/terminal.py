@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from bench.analysis.summary import Summary, summarise
 from bench.report import QUESTION, Table, conditions_text, remark_lines, tables, taint_lines, unranked_lines
 from bench.report.plain import print_encodable
 from bench.report.words import NOTHING, PLUS_MINUS
 from bench.runs import Run
 from bench.sentences import answer, sentences
-from bench.summary import Summary, summarise
 from bench.text import clean, duration
 
 _NAME_WRAPPED, _WRAPPED = 17, 15

@@ -20,6 +20,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from bench.analysis.statistics import log_rate, log_throughput
+from bench.analysis.steady_state import settled
 from bench.datasets import cache as datasets
 from bench.jobs import job_record
 from bench.launch import Worker
@@ -29,8 +31,6 @@ from bench.records import JobRecord, JobSpec
 from bench.registry import find_backends, interpreter
 from bench.run import PIPELINE_STRETCH
 from bench.selection import Asked, choose_backends, choose_device, chosen_cells
-from bench.statistics import log_rate, log_throughput
-from bench.steady_state import settled
 from bench.turns import BlockJob, window_steps
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell

@@ -19,7 +19,7 @@ import pytest
 from conftest import INFOS
 from synthetic import realistic_run
 
-from bench.costs import framework_share
+from bench.analysis.costs import framework_share
 from bench.datasets import cache as datasets
 from bench.launch import Worker, worker_environment
 from bench.protocol import (

@@ -25,9 +25,9 @@ from conftest import INFOS
 from scipy.stats import bootstrap, trim_mean
 
 from backends.info import BackendInfo
+from bench.analysis.statistics import TRIMMED
 from bench.datasets import cache as datasets
 from bench.launch import worker_environment
-from bench.statistics import TRIMMED
 from bench.workloads.schedule import whole_calls
 
 HERE = Path(__file__).parent

@@ -13,13 +13,13 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from bench.convergence import cell_convergence, finished
+from bench.analysis.comparison import Standing, Verdict, judge
+from bench.analysis.convergence import cell_convergence, finished
+from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
+from bench.analysis.statistics import Estimate, estimate, log_rate, log_throughput
 from bench.machine.known_faults import known_faults
 from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.runs import Run
-from bench.statistics import Estimate, estimate, log_rate, log_throughput
-from bench.taint import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
-from bench.verdicts import Standing, Verdict, judge
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 FEWEST_FOR_INTERVAL = 3

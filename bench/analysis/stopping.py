@@ -4,8 +4,8 @@ import math
 from collections import defaultdict
 from collections.abc import Sequence
 
-from bench.records import JobRecord
-from bench.statistics import (
+from bench.analysis.disturbance import in_quiet_rounds
+from bench.analysis.statistics import (
     block_difference,
     estimate,
     log_rate,
@@ -13,7 +13,7 @@ from bench.statistics import (
     paired_difference,
     ratio_interval,
 )
-from bench.taint import in_quiet_rounds
+from bench.records import JobRecord
 from bench.workloads.specs import Cell
 
 

@@ -10,7 +10,7 @@ from itertools import combinations
 
 import msgspec
 
-from bench.convergence import (
+from bench.analysis.convergence import (
     FEWEST_SEEDS,
     CellConvergence,
     CurvePoint,
@@ -18,9 +18,7 @@ from bench.convergence import (
     mean,
     standard_deviation,
 )
-from bench.records import JobRecord
-from bench.runs import Run
-from bench.statistics import (
+from bench.analysis.statistics import (
     Difference,
     detectable_difference,
     holm,
@@ -28,6 +26,8 @@ from bench.statistics import (
     paired_difference,
     ratio_interval,
 )
+from bench.records import JobRecord
+from bench.runs import Run
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 ALPHA = 0.05

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bench.statistics import _finite, _Values
+from bench.analysis.statistics import _finite, _Values
 
 FEWEST_WINDOWS = 5
 

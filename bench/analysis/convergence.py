@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 import numpy as np
 
+from bench.analysis.statistics import CONFIDENCE, success_interval
 from bench.records import EpochPoint, JobRecord
-from bench.statistics import CONFIDENCE, success_interval
 
 FEWEST_SEEDS = 3
 """Seeds from which on a mean has an interval and two cells are tested."""

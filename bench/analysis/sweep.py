@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from bench.summary import Summary
+from bench.analysis.summary import Summary
 from bench.workloads.catalog import SWEPT
 from bench.workloads.specs import Cell
 

@@ -13,7 +13,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench.statistics import (
+from bench.analysis.disturbance import Screening
+from bench.analysis.statistics import (
     Difference,
     block_differences,
     bootstrap_interval,
@@ -25,7 +26,6 @@ from bench.statistics import (
     ratio_interval,
     trimmed_mean,
 )
-from bench.taint import Screening
 from bench.workloads.specs import Cell, Device, Precision
 
 Kind: TypeAlias = Literal[
