@@ -38,7 +38,7 @@ from bench.jobs import job_record
 from bench.machine.environment import capture_environment, source_state
 from bench.progress import Display
 from bench.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
-from bench.records import BackendHere, JobSpec, ParityRecord
+from bench.records.schema import BackendHere, JobSpec, ParityRecord
 from bench.registry import find_backends, installed_versions, interpreter
 from bench.selection import choose_cells, choose_device
 from bench.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe

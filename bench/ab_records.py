@@ -9,10 +9,10 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench import folders
+from bench import store as folders
 from bench.machine.environment import Environment
 from bench.machine.monitor import Conditions
-from bench.records import SCHEMA, JobRecord, ParityRecord
+from bench.records.schema import SCHEMA, JobRecord, ParityRecord
 from bench.sides import SideHere, SideName
 from bench.workloads.specs import Cell
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from backends.base import State
-from bench import folders
+from bench import store as folders
 from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError, UsageError
 from bench.trainings import CHECKPOINTS

@@ -15,8 +15,8 @@ from typing import NamedTuple, NoReturn
 import click
 
 from bench import __version__
-from bench.cli_options import EXIT_FAULT, EXIT_INTERRUPTED
 from bench.errors import BenchError
+from bench.options import EXIT_FAULT, EXIT_INTERRUPTED
 from bench.text import clean_lines
 
 _OTHERS_VARIABLES = ("MPLBACKEND", "MATPLOTLIBRC")

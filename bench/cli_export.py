@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli_options import where_results
+from bench.options import where_results
 
 
 class _WithFormats(click.Command):
@@ -28,7 +28,7 @@ class _WithFormats(click.Command):
 def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
     """Write a run, the newest if none is named, in the format of another tool."""
     from bench import exports
-    from bench.runs import find_run, read_run
+    from bench.records.runs import find_run, read_run
     from bench.text import clean
 
     chosen = exports.find_export(form)

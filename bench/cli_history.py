@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from bench.cli_options import EXIT_NOT_MEASURED, where_results
+from bench.options import EXIT_NOT_MEASURED, where_results
 
 
 @click.group(no_args_is_help=False)
@@ -28,7 +28,7 @@ def add(*, name: str, path: Path, host: str | None, results: Path) -> int:
     """Append the figures of a run to a file, once; 3 where it has none."""
     from bench.history import add as append
     from bench.history import entry_of, read_file
-    from bench.runs import find_run, read_run
+    from bench.records.runs import find_run, read_run
     from bench.text import clean
 
     found = read_run(find_run(results, name))

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from bench.cli_options import (
+from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -233,8 +233,8 @@ def show(
 
     from bench import show as showing
     from bench.errors import RecordError
-    from bench.folders import write_durably
     from bench.progress import make_display
+    from bench.store import write_durably
 
     found = showing.find_source(source)
     folder = output or (found.folder or Path()) / "pictures"
@@ -293,8 +293,8 @@ def notebooks(
     from rich.console import Console
 
     from bench import notebooks as table
-    from bench.cli_options import parse_budget
     from bench.errors import UsageError
+    from bench.options import parse_budget
     from bench.place import Place
     from bench.progress import make_display
     from bench.recipes import RECIPES, find_recipe

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from bench.cli_options import (
+from bench.errors import RecordError, UsageError
+from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
     device,
@@ -18,7 +19,6 @@ from bench.cli_options import (
     where_data,
     where_results,
 )
-from bench.errors import RecordError, UsageError
 
 _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT_MEASURED}
 
@@ -35,8 +35,8 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
 
     from bench.compare import compare as compare_runs
     from bench.differences import machine_changes
+    from bench.records.runs import find_run, read_run
     from bench.report import comparison
-    from bench.runs import find_run, read_run
     from bench.text import clean
 
     places = [find_run(results, name) for name in (base, head)]
@@ -119,8 +119,8 @@ def ab(
 
     from bench import ab as measuring
     from bench.ab_records import find_ab, read_ab
-    from bench.cli_options import parse_budget
     from bench.datasets.cache import cache_dir
+    from bench.options import parse_budget
     from bench.progress import make_display
     from bench.report.rehearsal import rehearse
     from bench.sides import parse_side

@@ -2,7 +2,7 @@
 
 import click
 
-from bench.cli_options import EXIT_NOT_MEASURED, own_python, parse_pythons
+from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
 
 
 @click.command("list")

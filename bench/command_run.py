@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from bench.cli_options import (
+from bench.errors import RecordError, UsageError
+from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -17,7 +18,6 @@ from bench.cli_options import (
     where_data,
     where_results,
 )
-from bench.errors import RecordError, UsageError
 from bench.prepare import Wish, new_run, plan_in_words, resumed_run
 from bench.selection import backends_of_run, choose_backends, choose_device, chosen_cells, chosen_workloads
 from bench.split import prepare_data
@@ -73,15 +73,15 @@ def run(
     from rich.console import Console
 
     from bench.analysis.summary import run_warnings, summarise
-    from bench.cli_options import parse_budget, parse_precision, parse_sweep
     from bench.datasets.cache import cache_dir
+    from bench.options import parse_budget, parse_precision, parse_sweep
     from bench.plan import find_preset
     from bench.progress import make_display
+    from bench.records.runs import QUARANTINE, find_run, read_run
     from bench.registry import find_backends
     from bench.report import markdown, terminal
     from bench.report.rehearsal import rehearse, rehearse_run
     from bench.run import Runner
-    from bench.runs import QUARANTINE, find_run, read_run
 
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
@@ -164,7 +164,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
     from rich.console import Console
 
     from bench.progress import make_display
-    from bench.records import ParityRecord
+    from bench.records.schema import ParityRecord
     from bench.registry import find_backends
     from bench.report.parity import render_parity
     from bench.verify import plan_parity, verify_cells
@@ -200,8 +200,8 @@ def targets(name: str, results: Path) -> None:
     from rich.console import Console
 
     from bench.analysis.accuracy import proposed_targets
+    from bench.records.runs import find_run, read_run
     from bench.report.convergence import render_targets
-    from bench.runs import find_run, read_run
 
     render_targets(proposed_targets(read_run(find_run(results, name))), Console())
 
@@ -217,8 +217,8 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
 
     from bench.agreement import compare
     from bench.analysis.summary import summarise
+    from bench.records.runs import find_run, read_run
     from bench.report import agreement
-    from bench.runs import find_run, read_run
 
     runs = [read_run(find_run(results, name)) for name in (first, second)]
     if not runs[0].header.environment.same_machine(runs[1].header.environment):
@@ -251,8 +251,8 @@ def report(name: str | None, form: str, results: Path) -> int:
     """Report a run, the newest if none is named."""
     from rich.console import Console
 
+    from bench.records.runs import find_run, read_run
     from bench.report import export, markdown, terminal
-    from bench.runs import find_run, read_run
     from bench.text import clean
 
     found = read_run(find_run(results, name))

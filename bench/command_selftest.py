@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from bench.cli_options import (
+from bench.command_run import _SETTLED_LATER
+from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
     offline,
@@ -15,7 +16,6 @@ from bench.cli_options import (
     where_data,
     where_results,
 )
-from bench.command_run import _SETTLED_LATER
 
 
 @click.command()

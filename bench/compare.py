@@ -32,8 +32,8 @@ from bench.measures import (
     in_families,
     judge,
 )
-from bench.records import JobRecord
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import JobRecord
 from bench.text import listed
 from bench.workloads.specs import Cell
 

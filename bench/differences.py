@@ -7,8 +7,8 @@ import msgspec
 from bench.ab_records import Ab
 from bench.analysis.summary import run_mark
 from bench.machine.environment import Environment
-from bench.records import BackendHere, JobRecord
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import BackendHere, JobRecord
 from bench.sides import SideName
 from bench.workloads.specs import Workload
 

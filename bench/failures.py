@@ -3,7 +3,7 @@
 import traceback
 
 from bench.errors import BenchError, NanLossError, NotComparableError, UnavailableError, WrongDeviceError
-from bench.records import Status
+from bench.records.schema import Status
 
 _OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate memory")
 

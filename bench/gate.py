@@ -40,7 +40,7 @@ from bench.measures import (
     judge,
     judge_difference,
 )
-from bench.records import JobRecord, ParityRecord, Status
+from bench.records.schema import JobRecord, ParityRecord, Status
 from bench.sides import SIDES, SideName
 from bench.text import listed
 from bench.workloads.specs import Cell

@@ -12,11 +12,11 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from bench import folders
+from bench import store as folders
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import BenchError, RecordError, UsageError
-from bench.records import RunHeader
-from bench.runs import HEADER, Run, read_run
+from bench.records.runs import HEADER, Run, read_run
+from bench.records.schema import RunHeader
 from bench.workloads.specs import Cell
 
 SCHEMA = 1

@@ -19,7 +19,7 @@ from bench.protocol import (
     Timed,
     WarmedUp,
 )  # fmt: skip
-from bench.records import JobRecord, JobSpec
+from bench.records.schema import JobRecord, JobSpec
 from bench.text import duration
 
 

@@ -19,7 +19,7 @@ import msgspec
 from backends.info import BackendInfo
 from bench.machine.environment import tuning_variables
 from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
-from bench.records import Status
+from bench.records.schema import Status
 from bench.workloads.specs import Device
 
 PASSED_VARIABLES = (

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from backends.base import Augmenting, Backend, TrainingData
 from backends.numpy_backend import Arrays
 from bench.errors import NotComparableError
-from bench.records import ParityCheck
+from bench.records.schema import ParityCheck
 from bench.reference import (
     GRADIENT_RATE,
     Trace,

@@ -6,7 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from backends.info import BackendInfo
-from bench.records import EpochPoint, JobSpec, ParityCheck, Status, Window
+from bench.records.schema import EpochPoint, JobSpec, ParityCheck, Status, Window
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.specs import Cell, Workload
 

@@ -26,7 +26,8 @@ from bench.launch import Outcome
 from bench.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.progress import Display
 from bench.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
-from bench.records import (
+from bench.records.runs import Run, append_record
+from bench.records.schema import (
     BlockRecord,
     JobRecord,
     JobSpec,
@@ -36,7 +37,6 @@ from bench.records import (
     UnmeasuredRecord,
 )  # fmt: skip
 from bench.registry import interpreter
-from bench.runs import Run, append_record
 from bench.split import Split
 from bench.text import duration
 from bench.turns import BlockJob, run_block

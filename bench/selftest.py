@@ -23,7 +23,7 @@ from bench.launch import Outcome
 from bench.machine.environment import Environment, capture_environment
 from bench.progress import Display
 from bench.protocol import DataSource, Event, MeasureTask, Ready, Timed
-from bench.records import BackendHere, JobSpec
+from bench.records.schema import BackendHere, JobSpec
 from bench.registry import Registry, find_backends, interpreter
 from bench.selection import Asked, Available, choose_backends, choose_device, chosen_cells
 from bench.selftest_records import (

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import msgspec
 
-from bench import folders
+from bench import store as folders
 from bench.machine.environment import Environment
 from bench.machine.monitor import Conditions
-from bench.records import SCHEMA, BackendHere, Status
+from bench.records.schema import SCHEMA, BackendHere, Status
 from bench.workloads.specs import Cell, Workload
 
 HEADER = "selftest.json"
@@ -39,7 +39,7 @@ TRIALS = (("A", "B"), ("A", "C"), ("B", "slower by 3 %"), ("C", "slower by 5 %")
 
 
 class Timing(msgspec.Struct, frozen=True, array_like=True):
-    """A window, as a row of four numbers; the last is that of `bench.records.Window`."""
+    """A window, as a row of four numbers; the last is that of `bench.records.schema.Window`."""
 
     steps: int
     samples: int

@@ -18,7 +18,7 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.errors import RecordError, UsageError
-from bench.records import BackendHere
+from bench.records.schema import BackendHere
 from bench.workloads.specs import Workload
 
 SideName: TypeAlias = Literal["base", "head"]

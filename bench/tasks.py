@@ -32,7 +32,7 @@ from bench.protocol import (
     Turn,
     WarmedUp,
 )
-from bench.records import EpochPoint
+from bench.records.schema import EpochPoint
 from bench.slowed import Slowed
 from bench.stopwatch import Stopwatch
 from bench.training import Batches, Trainer, check_device, evaluate, load_data, training_data

@@ -12,7 +12,8 @@ from pathlib import Path
 import msgspec
 
 from backends.info import BackendInfo
-from bench import checkpoints, folders
+from bench import checkpoints
+from bench import store as folders
 from bench.errors import RecordError, UsageError
 from bench.events import EventFiles
 from bench.figures import Figure

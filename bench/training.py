@@ -10,7 +10,7 @@ from bench.datasets import cache as datasets
 from bench.errors import NanLossError, UnavailableError, WrongDeviceError
 from bench.machine.energy import Meter
 from bench.protocol import DataSource
-from bench.records import Window
+from bench.records.schema import Window
 from bench.stopwatch import Stopwatch
 from bench.workloads.augmentation import Draws, draws_of
 from bench.workloads.batches import BatchOrder, Permutation, StepOrder

@@ -12,12 +12,12 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bench import folders
+from bench import store as folders
 from bench.errors import RecordError, UsageError
 from bench.figures import BINS, QUANTILES, Distribution, Figure
 from bench.machine.environment import Environment
 from bench.recipes import Measure
-from bench.records import BackendHere
+from bench.records.schema import BackendHere
 from bench.workloads.specs import Cell, Workload
 
 SCHEMA = 1

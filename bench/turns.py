@@ -19,7 +19,7 @@ from bench.design import balanced_order, windows_asked
 from bench.launch import Outcome, Worker
 from bench.machine.monitor import Conditions, Watch
 from bench.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
-from bench.records import Window
+from bench.records.schema import Window
 from bench.workloads.schedule import whole_calls
 from bench.workloads.specs import Cell
 

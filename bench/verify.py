@@ -17,7 +17,7 @@ from bench.datasets.catalog import DATASETS
 from bench.launch import Worker
 from bench.progress import Display
 from bench.protocol import Event, ParityCase, Verified, VerifyTask
-from bench.records import ParityRecord
+from bench.records.schema import ParityRecord
 from bench.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
 from bench.registry import interpreter
 from bench.workloads.specs import Cell, Workload

@@ -19,8 +19,8 @@ from synthetic import (
     realistic_run,
 )
 
-from bench.records import Record
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import Record
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HOSTILE = '../../<script>alert("1")</script>, a|b`c`\n\x1b[31m\x9b\u202e=1+1 \\ :::MLLOG {"key": 1} @x 模型'

@@ -24,7 +24,7 @@ from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.plan import Preset
 from bench.protocol import DataSource, MeasureTask
-from bench.records import JobSpec
+from bench.records.schema import JobSpec
 from bench.training import Batches
 from bench.workloads.catalog import find_workload
 from bench.workloads.instruments import Peak

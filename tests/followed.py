@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import synthetic
 
-from bench import folders
+from bench import store as folders
 from bench.checkpoints import model_name, save_model
 from bench.datasets.catalog import DATASETS
 from bench.figures import Figure

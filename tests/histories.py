@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 from synthetic import make_cell, simple_run
 
-from bench import folders
+from bench import store as folders
 from bench.history import Entry, Figures, Framework, History, Machine, entry_of
-from bench.records import RunHeader
-from bench.runs import RECORDS, Run, create_run
+from bench.records.runs import RECORDS, Run, create_run
+from bench.records.schema import RunHeader
 from bench.workloads.specs import Cell
 
 BEGUN = datetime(2026, 5, 1, 10, tzinfo=UTC)

@@ -8,7 +8,8 @@ import numpy as np
 
 from bench.machine.environment import Environment, Gpu
 from bench.machine.monitor import Conditions
-from bench.records import (
+from bench.records.runs import Run
+from bench.records.schema import (
     BackendHere,
     BlockRecord,
     EpochPoint,
@@ -23,7 +24,6 @@ from bench.records import (
     UnmeasuredRecord,
     Window,
 )
-from bench.runs import Run
 from bench.workloads.specs import Architecture, Cell, Device, OptimizerSpec, Precision, Workload
 
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "numpy": "NumPy"}

@@ -20,7 +20,7 @@ from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import judge_all
 from bench.progress import make_display
 from bench.protocol import VERSION
-from bench.records import ParityCheck
+from bench.records.schema import ParityCheck
 from bench.registry import Registry, find_backends
 from bench.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.workloads.catalog import find_workload

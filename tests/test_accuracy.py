@@ -10,7 +10,7 @@ from synthetic import make_cell, make_header, make_parity, make_run, make_worklo
 from trainings import CELLS, learning_run, make_finals, twins
 
 from bench.analysis.accuracy import EQUIVALENT, Convergence, converge, proposed_targets
-from bench.runs import Run
+from bench.records.runs import Run
 from bench.workloads.specs import OptimizerSpec
 
 TORCH, TENSORFLOW, JAX = CELLS

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
-from bench import folders
+from bench import store as folders
 from bench.checkpoints import (
     checkpoint_files,
     find_model,

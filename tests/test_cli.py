@@ -18,8 +18,8 @@ from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
 from bench import cli, plan
 from bench.analysis.summary import summarise
+from bench.records.runs import HEADER, QUARANTINE, RECORDS, read_run
 from bench.registry import Registry
-from bench.runs import HEADER, QUARANTINE, RECORDS, read_run
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 

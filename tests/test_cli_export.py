@@ -13,8 +13,8 @@ from exported import HOSTILE, acts_on_a_terminal, full_run, hostile_run, with_co
 from synthetic import make_cell, make_header, make_run
 
 from bench.exports import EXPORTS
+from bench.records.runs import HEADER, RECORDS, Run, append_record, create_run
 from bench.report import export
-from bench.runs import HEADER, RECORDS, Run, append_record, create_run
 from bench.text import clean
 
 NAME = "2026-05-01-quick"

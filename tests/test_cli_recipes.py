@@ -16,8 +16,8 @@ from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench import recipes
 from bench.checkpoints import checkpoint_files
-from bench.cli_options import parse_pythons
 from bench.errors import UsageError
+from bench.options import parse_pythons
 from bench.recipes import RECIPES
 from bench.registry import Registry
 from bench.trainings import read_training
@@ -294,7 +294,7 @@ def test_a_budget_that_is_spent_still_ends_with_a_report(
     (recipe,) = recipes.RECIPES.values()
     header = make_header(recipe, "torch", sample=False)
     write_training(tmp_path / "table/torch", header, make_figures([0, 24]))
-    monkeypatch.setattr("bench.cli_options.parse_budget", lambda text: 0.0)
+    monkeypatch.setattr("bench.options.parse_budget", lambda text: 0.0)
     said = call("notebooks", "--budget", "10s", "--folder", "table")
     assert said.status == 3, said
     assert said.err.splitlines() == [

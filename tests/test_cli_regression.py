@@ -14,7 +14,7 @@ from synthetic import make_parity
 from two_runs import CELL, OTHER, make_jobs, make_side, save
 
 from bench.ab_records import append_ab, create_ab
-from bench.runs import RECORDS, Run
+from bench.records.runs import RECORDS, Run
 
 BASE = make_side(make_jobs())
 BROKEN = make_parity(CELL, error=1.0)

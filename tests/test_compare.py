@@ -8,8 +8,8 @@ from synthetic import make_cell, make_parity, make_workload
 from two_runs import BLOCKS, CELL, LEARNED, OTHER, finding, kinds, make_jobs, make_side, only
 
 from bench.compare import MOST_DRIFT, compare
-from bench.records import BlockRecord, UnmeasuredRecord, Window
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import BlockRecord, UnmeasuredRecord, Window
 from bench.workloads.specs import Architecture, OptimizerSpec
 
 LOUD = {"foreign_share": 0.5}

@@ -21,8 +21,8 @@ from bench.analysis.costs import (
 )
 from bench.analysis.summary import summarise
 from bench.datasets.catalog import DATASETS
-from bench.records import JobRecord
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import JobRecord
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.flops import step_work
 from bench.workloads.instruments import Peak, StepSplit

@@ -15,7 +15,7 @@ from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
 from bench.exports import find_export, write
 from bench.exports.asv import to_files
-from bench.runs import Run
+from bench.records.runs import Run
 
 ASV = find_export("asv")
 TORCH = make_cell()

@@ -25,7 +25,7 @@ from synthetic import (
 from bench.analysis.convergence import cell_convergence
 from bench.analysis.summary import summarise
 from bench.exports.github_action import to_bigger, to_smaller
-from bench.runs import Run
+from bench.records.runs import Run
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

@@ -17,8 +17,8 @@ from synthetic import make_cell, make_header, make_job, make_points, make_run, m
 from bench.errors import RecordError
 from bench.exports import find_export, write
 from bench.exports.mlperf import to_files
-from bench.records import JobRecord
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import JobRecord
 
 RULESET = "6.1.0"
 TORCH = make_cell()

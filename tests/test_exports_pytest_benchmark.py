@@ -16,7 +16,7 @@ from synthetic import make_block, make_cell, make_header, make_job, make_parity,
 
 from bench.analysis.summary import summarise
 from bench.exports.pytest_benchmark import describe, to_json
-from bench.runs import Run
+from bench.records.runs import Run
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

@@ -20,8 +20,8 @@ from synthetic import make_cell, make_header, make_job, make_parity, make_run
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UnavailableError
 from bench.exports.tables import to_csv, to_parquet
+from bench.records.runs import Run
 from bench.report import export
-from bench.runs import Run
 from bench.text import clean
 
 TORCH = make_cell()

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven, unproven
 
 from bench.gate import compiles_anew, judge_all, judge_cell, next_step, trains
-from bench.records import ParityCheck
+from bench.records.schema import ParityCheck
 from bench.workloads.catalog import find_workload
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.records.runs import read_run
 from bench.report.export import to_json
-from bench.runs import read_run
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

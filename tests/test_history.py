@@ -38,8 +38,8 @@ from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
 from bench.history import Entry, History, add, entry_of, read, read_file
 from bench.machine.environment import Environment, Gpu
-from bench.records import RunHeader
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import RunHeader
 from bench.series import series
 
 HOSTILE = 'a<script>alert(1)</script>,"\n\x1b[31m|`[x](y)` =1+1'

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.info import BackendInfo, Mode
-from bench.cli_options import parse_budget, parse_precision, parse_sweep
 from bench.design import SMALLEST_TRAINING, balanced_order, windows_asked
 from bench.errors import UsageError
+from bench.options import parse_budget, parse_precision, parse_sweep
 from bench.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
 from bench.selection import choose_cells, choose_modes
 from bench.workloads.specs import Cell

@@ -10,9 +10,9 @@ from trainings import CELLS, learning_run, make_curve, make_finals, make_trainin
 
 from bench.analysis.accuracy import converge
 from bench.analysis.summary import summarise
+from bench.records.runs import Run
 from bench.report import curves, plots
 from bench.report.drawing import make_panels, name_rows, svg
-from bench.runs import Run
 
 TORCH, TENSORFLOW, JAX = CELLS
 

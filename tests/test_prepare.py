@@ -10,10 +10,10 @@ from fakes import ABSENT, QUICK, STEADY
 
 from backends.info import BackendInfo
 from bench import prepare
-from bench.cli_options import parse_budget
 from bench.errors import DataError, UnavailableError, UsageError
+from bench.options import parse_budget
+from bench.records.runs import HEADER, read_run
 from bench.registry import Registry
-from bench.runs import HEADER, read_run
 from bench.selection import Asked, Available
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload
 

@@ -32,10 +32,10 @@ from synthetic import (
 
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError
-from bench.records import UnmeasuredRecord
+from bench.records.runs import Run
+from bench.records.schema import UnmeasuredRecord
 from bench.report import export, markdown, markup, plots, terminal
 from bench.report.words import NOTHING, PLUS_MINUS
-from bench.runs import Run
 from bench.sentences import answer, sentences
 from bench.text import clean
 

@@ -19,9 +19,9 @@ from two_runs import CELL, LEARNED, OTHER, changed_header, make_jobs, make_side,
 
 from bench.compare import compare
 from bench.gate import judge_all
-from bench.records import BackendHere, ParityCheck
+from bench.records.runs import Run
+from bench.records.schema import BackendHere, ParityCheck
 from bench.report.comparison import View, render, text, view_of_ab, view_of_runs
-from bench.runs import Run
 
 MINUS = "\N{MINUS SIGN}"
 HOSTILE = "<script>alert(1)</script>\x1b[31m|a\n# b\r\x9b2J\u202e`c`![d](http://e)*_~"

@@ -12,9 +12,9 @@ from synthetic import make_cell, make_header, make_job, make_parity, make_points
 
 from bench.analysis.summary import summarise
 from bench.analysis.sweep import StepLine, Sweep, SweepPoint
+from bench.records.runs import Run
 from bench.report import cost_plots, costs
 from bench.report.words import TIMES
-from bench.runs import Run
 from bench.workloads.catalog import WORKLOADS, swept
 from bench.workloads.instruments import Peak, StepSplit
 

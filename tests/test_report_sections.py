@@ -20,10 +20,10 @@ from synthetic import (
 )
 
 from bench.analysis.summary import summarise
-from bench.records import BlockRecord
+from bench.records.runs import Run
+from bench.records.schema import BlockRecord
 from bench.report import conditions_text, markdown, plan_text, terminal
 from bench.report.words import percent, ratio_text
-from bench.runs import Run
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

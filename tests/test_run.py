@@ -23,10 +23,10 @@ from backends.info import BackendInfo, Mode
 from bench import prepare, turns
 from bench.errors import RecordError
 from bench.plan import Preset
-from bench.records import JobRecord, ParityCheck, ParityRecord, Record
+from bench.records.runs import QUARANTINE, RECORDS, Run, create_run, read_run
+from bench.records.schema import JobRecord, ParityCheck, ParityRecord, Record
 from bench.registry import Registry
 from bench.run import OVERRUN, PIPELINE_STRETCH, Runner
-from bench.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.selection import Asked, Available
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import Environment
-from bench.records import (
+from bench.records.runs import (
+    HEADER,
+    QUARANTINE,
+    RECORDS,
+    append_record,
+    create_run,
+    find_run,
+    quarantine_rejected,
+    read_run,
+)
+from bench.records.schema import (
     SCHEMA,
     EpochPoint,
     JobRecord,
@@ -22,16 +32,6 @@ from bench.records import (
     RunHeader,
     UnmeasuredRecord,
     Window,
-)
-from bench.runs import (
-    HEADER,
-    QUARANTINE,
-    RECORDS,
-    append_record,
-    create_run,
-    find_run,
-    quarantine_rejected,
-    read_run,
 )
 from bench.workloads.specs import Cell
 

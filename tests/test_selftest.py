@@ -19,7 +19,7 @@ from bench.errors import RecordError, UsageError
 from bench.launch import Outcome
 from bench.progress import make_display
 from bench.protocol import DataSource, Ready, Timed
-from bench.records import Window
+from bench.records.schema import Window
 from bench.registry import Registry
 from bench.selftest import Asking, Collector
 from bench.selftest_records import (

@@ -24,8 +24,8 @@ from synthetic import (
 )
 
 from bench.analysis.summary import Summary, summarise
-from bench.records import BlockRecord, UnmeasuredRecord
-from bench.runs import RECORDS, append_record, create_run, read_run
+from bench.records.runs import RECORDS, append_record, create_run, read_run
+from bench.records.schema import BlockRecord, UnmeasuredRecord
 from bench.sentences import answer, sentences
 
 TORCH = make_cell()

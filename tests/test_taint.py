@@ -12,7 +12,7 @@ from bench.analysis import disturbance as taint
 from bench.analysis.disturbance import dropped_blocks, find_flags, in_quiet_rounds, run_canary
 from bench.machine.gpu import GpuReading
 from bench.machine.monitor import Conditions
-from bench.records import Window
+from bench.records.schema import Window
 
 CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))
 SHARES = st.one_of(st.none(), st.floats(0, 1))

@@ -34,7 +34,7 @@ from bench.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
-from bench.records import Window
+from bench.records.schema import Window
 from bench.training import Batches, Trainer
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell

@@ -23,7 +23,7 @@ from synthetic import (
 
 from bench.analysis.statistics import ALPHA
 from bench.analysis.summary import summarise
-from bench.records import BlockRecord
+from bench.records.schema import BlockRecord
 from bench.report.words import percent_text, ratio_text
 from bench.sentences import answer, sentences
 

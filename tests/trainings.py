@@ -6,8 +6,8 @@ import msgspec
 import numpy as np
 from synthetic import make_cell, make_header, make_job, make_parity, make_run, make_workload
 
-from bench.records import EpochPoint, JobRecord, Status
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import EpochPoint, JobRecord, Status
 from bench.workloads.specs import Cell, OptimizerSpec, Workload
 
 CELLS = (make_cell(), make_cell(backend="tensorflow", mode="graph"), make_cell(backend="jax", mode="jit"))

@@ -10,8 +10,8 @@ from synthetic import make_block, make_cell, make_header, make_job, make_parity,
 
 from bench.compare import CellComparison, Compared
 from bench.measures import Finding
-from bench.records import JobRecord, Record, RunHeader
-from bench.runs import HEADER, RECORDS, Run
+from bench.records.runs import HEADER, RECORDS, Run
+from bench.records.schema import JobRecord, Record, RunHeader
 from bench.workloads.specs import Cell
 
 CELL = make_cell()

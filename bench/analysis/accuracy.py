@@ -26,8 +26,8 @@ from bench.analysis.statistics import (
     paired_difference,
     ratio_interval,
 )
-from bench.records import JobRecord
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import JobRecord
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 ALPHA = 0.05

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from bench.analysis.statistics import CONFIDENCE, success_interval
-from bench.records import EpochPoint, JobRecord
+from bench.records.schema import EpochPoint, JobRecord
 
 FEWEST_SEEDS = 3
 """Seeds from which on a mean has an interval and two cells are tested."""

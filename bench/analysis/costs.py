@@ -14,8 +14,8 @@ import msgspec
 from bench.analysis.comparison import Comparison
 from bench.analysis.summary import CellSummary, Summary, largest_of, median_of
 from bench.datasets.catalog import DATASETS
-from bench.records import JobRecord, RunHeader
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import JobRecord, RunHeader
 from bench.workloads.flops import StepWork, step_work
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.precision import fits

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from bench.machine.monitor import Conditions
-from bench.records import BlockRecord
+from bench.records.schema import BlockRecord
 
 MOST_STEAL = 0.10
 """Of CPU time in a round: a shared machine loses a few percent all the time, and turns spread them over all

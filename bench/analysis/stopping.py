@@ -13,7 +13,7 @@ from bench.analysis.statistics import (
     paired_difference,
     ratio_interval,
 )
-from bench.records import JobRecord
+from bench.records.schema import JobRecord
 from bench.workloads.specs import Cell
 
 

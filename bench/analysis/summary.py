@@ -18,8 +18,8 @@ from bench.analysis.convergence import cell_convergence, finished
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
 from bench.analysis.statistics import Estimate, estimate, log_rate, log_throughput
 from bench.machine.known_faults import known_faults
-from bench.records import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 FEWEST_FOR_INTERVAL = 3

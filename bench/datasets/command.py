@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli_options import offline, where_data
+from bench.options import offline, where_data
 
 
 @click.group(no_args_is_help=False)

@@ -13,9 +13,9 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from bench import folders
+from bench import store as folders
 from bench.errors import RecordError, UsageError, unknown
-from bench.runs import Run
+from bench.records.runs import Run
 
 Kind: TypeAlias = Literal["text", "binary", "folder"]
 

@@ -41,8 +41,8 @@ from bench.errors import RecordError, UsageError
 from bench.exports.text import data_words, dump, nothing, part, plain
 from bench.exports.timed import TimedCell, comparable, timed_cells
 from bench.machine.environment import Environment
-from bench.records import RunHeader
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import RunHeader
 from bench.text import clean
 from bench.workloads.specs import Workload
 

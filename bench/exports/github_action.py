@@ -18,9 +18,9 @@ from bench.analysis.convergence import CellConvergence, cell_convergence
 from bench.analysis.summary import CellSummary, summarise
 from bench.exports.text import data_words, dump, nothing, part
 from bench.exports.timed import comparable
-from bench.records import JobRecord
+from bench.records.runs import Run
+from bench.records.schema import JobRecord
 from bench.report.words import PLUS_MINUS, commit_text
-from bench.runs import Run
 from bench.text import clean
 from bench.workloads.specs import Cell
 

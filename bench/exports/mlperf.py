@@ -30,8 +30,8 @@ import msgspec
 from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError
 from bench.exports.text import dump, nothing, part
-from bench.records import JobRecord, RunHeader
-from bench.runs import HEADER, Run
+from bench.records.runs import HEADER, Run
+from bench.records.schema import JobRecord, RunHeader
 from bench.text import clean
 from bench.workloads.specs import Precision, Workload
 

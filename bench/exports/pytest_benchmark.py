@@ -17,7 +17,7 @@ from bench.analysis.summary import summarise
 from bench.exports.text import data_words, dump, nothing, shown
 from bench.exports.timed import TimedCell, timed_cells
 from bench.machine.environment import Environment
-from bench.runs import Run
+from bench.records.runs import Run
 from bench.text import clean
 
 LAYOUT = "5.3.1"

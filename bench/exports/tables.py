@@ -15,7 +15,7 @@ import msgspec
 
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UnavailableError
-from bench.runs import Run
+from bench.records.runs import Run
 from bench.text import clean
 
 _FORMULA = ("=", "+", "-", "@")

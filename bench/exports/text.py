@@ -10,8 +10,8 @@ import re
 from typing import Any
 
 from bench.errors import RecordError, UsageError
-from bench.records import RunHeader
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import RunHeader
 from bench.text import clean
 
 LONGEST = 80

@@ -9,7 +9,7 @@ import numpy as np
 from bench.analysis.disturbance import UNDISTURBED
 from bench.analysis.statistics import log_throughput
 from bench.analysis.summary import CellSummary, Summary
-from bench.runs import Run
+from bench.records.runs import Run
 
 
 class TimedCell(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,8 @@ from bench.analysis.comparison import Kind
 from bench.analysis.costs import framework_share
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
-from bench.records import BlockRecord
+from bench.records.runs import Run
+from bench.records.schema import BlockRecord
 from bench.report.words import (
     NOTHING,
     PLUS_MINUS,
@@ -28,7 +29,6 @@ from bench.report.words import (
     seconds_text,
     width_text,
 )
-from bench.runs import Run
 from bench.text import duration
 from bench.workloads.specs import Cell
 

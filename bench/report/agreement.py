@@ -8,10 +8,10 @@ from rich.text import Text
 
 from bench.agreement import Pairing
 from bench.analysis.comparison import Comparison
+from bench.records.runs import Run
 from bench.report import KIND_WORDS
 from bench.report.markup import bullets, grid
 from bench.report.words import DASH, NOTHING, TIMES, cell_name
-from bench.runs import Run
 from bench.text import clean
 
 _HEADS = ("workload", "pair", "first run", "second run", "agree")

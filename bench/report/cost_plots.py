@@ -19,6 +19,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 from bench.analysis.costs import CellCosts, Costs, Place, read_costs, roof
 from bench.analysis.summary import Summary
 from bench.analysis.sweep import Sweep, leave_out_sweep, read_sweeps
+from bench.records.runs import Run
 from bench.report.costs import ABOUT
 from bench.report.drawing import (
     COLOURS,
@@ -34,7 +35,6 @@ from bench.report.drawing import (
 )
 from bench.report.style import Group, Style, groups_of, style_of
 from bench.report.words import cell_name, scaled, seconds_text, short_time
-from bench.runs import Run
 from bench.workloads.instruments import Peak
 from bench.workloads.specs import Cell
 

@@ -6,6 +6,7 @@ from bench.analysis.costs import BreakEven, CellCosts, Costs, PipelineRatio, Pro
 from bench.analysis.statistics import EQUIVALENCE
 from bench.analysis.summary import Summary
 from bench.analysis.sweep import Sweep, leave_out_sweep, read_sweeps, split_name
+from bench.records.runs import Run
 from bench.report import row_name
 from bench.report.markup import bullets, grid, plot
 from bench.report.words import (
@@ -19,7 +20,6 @@ from bench.report.words import (
     seconds_text,
     short_time,
 )
-from bench.runs import Run
 from bench.workloads.precision import BOUNDS
 
 ABOUT = "\N{ALMOST EQUAL TO}"

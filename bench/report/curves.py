@@ -17,10 +17,10 @@ from matplotlib.ticker import MaxNLocator
 from bench.analysis.accuracy import Convergence, DefaultsAgainstMatched, WorkloadConvergence, converge
 from bench.analysis.convergence import CellConvergence, CurvePoint
 from bench.analysis.summary import Summary
+from bench.records.runs import Run
 from bench.report.drawing import GREY, LINES, MARKERS, label, legend, make_panels, name_rows
 from bench.report.style import Style
 from bench.report.words import cell_name, percent, seconds_text
-from bench.runs import Run
 from bench.workloads.specs import Cell
 
 

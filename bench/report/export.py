@@ -5,7 +5,7 @@ import json
 import msgspec
 
 from bench.analysis.summary import summarise
-from bench.runs import Run
+from bench.records.runs import Run
 
 
 def to_json(run: Run) -> str:

@@ -14,12 +14,12 @@ from rich.text import Text
 
 from bench.change_points import RECENT, SEGMENT, ChangePoint
 from bench.errors import RecordError
-from bench.folders import write_durably
 from bench.history import Entry, History, Measure
 from bench.report.markup import PLOTS, bullets, escape, grid
 from bench.report.plain import print_encodable
 from bench.report.words import NOTHING, PLUS_MINUS, TIMES, width_text
 from bench.series import WORDS, Group, Point, Series, Shown, place_of
+from bench.store import write_durably
 from bench.text import clean
 
 REPORT = "HISTORY.md"

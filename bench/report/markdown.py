@@ -7,7 +7,8 @@ from bench.analysis.comparison import Comparison
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
 from bench.analysis.summary import STATUS_WORDS, Summary, summarise
 from bench.errors import RecordError
-from bench.records import ParityCheck, ParityRecord
+from bench.records.runs import Run
+from bench.records.schema import ParityCheck, ParityRecord
 from bench.report import (
     KIND_WORDS,
     LABELS,
@@ -34,7 +35,6 @@ from bench.report.words import (
     ratio_text,
     versions_text,
 )
-from bench.runs import Run
 from bench.sentences import answer, sentences
 from bench.text import duration
 

@@ -12,13 +12,13 @@ from bench.bands import CONFIDENCE, Band
 from bench.checkpoints import find_model, load_model
 from bench.datasets.cache import Dataset
 from bench.errors import BenchError, RecordError
-from bench.folders import write_durably
 from bench.notebooks import Answer, Line, lines, of_recipe
 from bench.pictures import confusion, data, network, training
 from bench.progress import Display
 from bench.recipes import Recipe
 from bench.report.drawing import settings, svg
 from bench.report.markup import PLOTS, bullets, escape, grid
+from bench.store import write_durably
 from bench.text import clean, duration
 from bench.trained import Trained
 from bench.trainings import Training

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.records import ParityCheck, ParityRecord
+from bench.records.schema import ParityCheck, ParityRecord
 from bench.text import clean
 
 _KINDS: Mapping[str, str] = {

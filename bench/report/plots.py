@@ -14,7 +14,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from bench.analysis.summary import CellSummary, Summary
-from bench.records import ParityRecord
+from bench.records.runs import Run
+from bench.records.schema import ParityRecord
 from bench.report import curves as learning
 from bench.report import state
 from bench.report.drawing import (
@@ -33,7 +34,6 @@ from bench.report.drawing import (
 )
 from bench.report.style import Group, Style, groups_of, style_of
 from bench.report.words import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
-from bench.runs import Run
 from bench.workloads.specs import Cell
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.errors import RecordError
-from bench.runs import Run
+from bench.records.runs import Run
 
 
 def rehearse(results: Path) -> None:

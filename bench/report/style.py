@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 import msgspec
 
 from bench.analysis.summary import CellSummary, Summary
+from bench.records.runs import Run
 from bench.report.drawing import COLOURS
-from bench.runs import Run
 from bench.workloads.specs import Cell
 
 Group: TypeAlias = tuple[str, list[CellSummary]]

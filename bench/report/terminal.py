@@ -9,10 +9,10 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from bench.analysis.summary import Summary, summarise
+from bench.records.runs import Run
 from bench.report import QUESTION, Table, conditions_text, remark_lines, tables, taint_lines, unranked_lines
 from bench.report.plain import print_encodable
 from bench.report.words import NOTHING, PLUS_MINUS
-from bench.runs import Run
 from bench.sentences import answer, sentences
 from bench.text import clean, duration
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping
 
-from bench.records import RunHeader
-from bench.runs import Run
+from bench.records.runs import Run
+from bench.records.schema import RunHeader
 from bench.workloads.specs import Cell
 
 TIMES = "\N{MULTIPLICATION SIGN}"

@@ -34,9 +34,9 @@ from bench.protocol import (
     Ready,
     WarmedUp,
 )
-from bench.records import JobSpec
-from bench.runs import RECORDS as RECORDS_FILE
-from bench.runs import create_run, find_run, read_run
+from bench.records.runs import RECORDS as RECORDS_FILE
+from bench.records.runs import create_run, find_run, read_run
+from bench.records.schema import JobSpec
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 

@@ -5,9 +5,17 @@ from pathlib import Path
 
 import msgspec
 
-from bench import folders
+from bench import store as folders
 from bench.errors import UsageError, unknown
-from bench.records import SCHEMA, BlockRecord, JobRecord, ParityRecord, Record, RunHeader, UnmeasuredRecord
+from bench.records.schema import (
+    SCHEMA,
+    BlockRecord,
+    JobRecord,
+    ParityRecord,
+    Record,
+    RunHeader,
+    UnmeasuredRecord,
+)
 
 HEADER = "run.json"
 RECORDS = "records.jsonl"
