@@ -9,7 +9,7 @@ import numpy as np
 
 from bench.checkpoints import Model
 from bench.launch import run_worker
-from bench.parity import relative_error
+from bench.parity.checks import relative_error
 from bench.place import Place
 from bench.progress import Display
 from bench.recipe_protocol import AnyRecipeEvent, EvaluateTask, Scored

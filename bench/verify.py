@@ -15,10 +15,10 @@ from backends.info import BackendInfo
 from bench.datasets import cache as datasets
 from bench.datasets.catalog import DATASETS
 from bench.launch import Worker
+from bench.parity.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
 from bench.progress import Display
 from bench.protocol import Event, ParityCase, Verified, VerifyTask
 from bench.records.schema import ParityRecord
-from bench.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
 from bench.registry import interpreter
 from bench.workloads.specs import Cell, Workload
 

@@ -5,8 +5,8 @@ import numpy as np
 from conformance_kit import BATCH, INFO, SAME, Kit, assert_close, cross_entropy, order
 
 from backends.base import TrainingData
-from bench import parity
 from bench.errors import UnavailableError
+from bench.parity import checks as parity
 from bench.recipes import find_recipe, on_dataset
 from bench.verify import parity_data
 from bench.workloads.augmentation import augment, draw

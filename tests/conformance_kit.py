@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.base import Backend, TrainingData
 from backends.info import BackendInfo
-from bench import parity
+from bench.parity import checks as parity
 from bench.workloads.parameters import Params, initial_params
 from bench.workloads.specs import (
     Architecture,

@@ -25,8 +25,8 @@ from backends.numpy_backend import (
     max_pool_backward,
     softmax_cross_entropy,
 )
-from bench import parity
 from bench.errors import UnavailableError
+from bench.parity import checks as parity
 from bench.verify import parity_data
 from bench.workloads.augmentation import draw
 from bench.workloads.catalog import WORKLOADS

@@ -8,9 +8,10 @@ import fakes
 import msgspec
 import pytest
 
-from bench import parity, tasks, verify, worker
+from bench import tasks, verify, worker
 from bench.datasets import cache as datasets
 from bench.errors import NotComparableError
+from bench.parity import checks as parity
 from bench.protocol import (
     AnyCommand,
     Begin,

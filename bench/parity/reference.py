@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from backends.base import TrainingData
 from backends.numpy_backend import Array, Arrays, NumpyBackend
-from bench.tolerances import has_kinks
+from bench.parity.tolerances import has_kinks
 from bench.workloads.augmentation import Draws, draws_of, seen_images
 from bench.workloads.batches import BatchOrder
 from bench.workloads.parameters import Params, initial_params

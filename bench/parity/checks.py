@@ -21,8 +21,7 @@ import numpy.typing as npt
 from backends.base import Augmenting, Backend, TrainingData
 from backends.numpy_backend import Arrays
 from bench.errors import NotComparableError
-from bench.records.schema import ParityCheck
-from bench.reference import (
+from bench.parity.reference import (
     GRADIENT_RATE,
     Trace,
     _draws,
@@ -31,7 +30,8 @@ from bench.reference import (
     parity_workload,
     start_params,
 )
-from bench.tolerances import Kind, tolerances
+from bench.parity.tolerances import Kind, tolerances
+from bench.records.schema import ParityCheck
 from bench.workloads.parameters import Params
 from bench.workloads.specs import OptimizerSpec, Precision, Workload
 

@@ -1,0 +1,1 @@
+"""The proof that a backend does the same work: reference, checks, tolerances."""
