@@ -37,7 +37,6 @@ from bench.gate import Next, compiles_anew, judge_cell, last_parity, looks, next
 from bench.jobs import job_record
 from bench.machine.environment import capture_environment, source_state
 from bench.progress import Display
-from bench.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.records.schema import BackendHere, JobSpec, ParityRecord
 from bench.registry import find_backends, installed_versions, interpreter
 from bench.selection import choose_cells, choose_device
@@ -45,6 +44,7 @@ from bench.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, 
 from bench.split import Split, prepare_data
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells
+from bench.worker.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.workloads.specs import Cell, Device, Precision
 
 WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")

@@ -8,9 +8,9 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.launch import run_worker
-from bench.protocol import Described, ParityCase, Probed, ProbeTask
 from bench.registry import interpreter
 from bench.verify import write_reference
+from bench.worker.protocol import Described, ParityCase, Probed, ProbeTask
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell, Device
 

@@ -10,10 +10,10 @@ from backends.base import Backend, TrainingData
 from bench import checkpoints
 from bench.datasets.cache import Dataset
 from bench.figures import LATEST, Figure
-from bench.protocol import Emit
 from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
-from bench.training import Batches, Trainer, build, evaluate, load_data, score, training_data
 from bench.trainings import distribution
+from bench.worker.protocol import Emit
+from bench.worker.training import Batches, Trainer, build, evaluate, load_data, score, training_data
 from bench.workloads.augmentation import seen_images
 from bench.workloads.parameters import initial_params
 from bench.workloads.specs import Workload

@@ -15,7 +15,7 @@ from bench.progress import Display
 from bench.recipe_protocol import AnyRecipeEvent, EvaluateTask, Scored
 from bench.registry import interpreter
 from bench.trained import Trained
-from bench.training import load_data
+from bench.worker.training import load_data
 from bench.workloads.specs import Precision
 
 COMPARED = 500

@@ -5,7 +5,9 @@ from typing import Any
 import msgspec
 
 from bench.launch import Outcome
-from bench.protocol import (
+from bench.records.schema import JobRecord, JobSpec
+from bench.text import duration
+from bench.worker.protocol import (
     Built,
     DataLoaded,
     Described,
@@ -19,8 +21,6 @@ from bench.protocol import (
     Timed,
     WarmedUp,
 )  # fmt: skip
-from bench.records.schema import JobRecord, JobSpec
-from bench.text import duration
 
 
 def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord:

@@ -18,8 +18,8 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.machine.environment import tuning_variables
-from bench.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
 from bench.records.schema import Status
+from bench.worker.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
 from bench.workloads.specs import Device
 
 PASSED_VARIABLES = (
@@ -296,7 +296,13 @@ def _start(
     read_end, write_end = os.pipe()
     try:
         process = subprocess.Popen(
-            [str(python), "-P", "-m", "bench.worker", str(write_end)],  # -P: not what lies in this folder
+            [
+                str(python),
+                "-P",
+                "-m",
+                "bench.worker.__main__",
+                str(write_end),
+            ],  # -P: not what lies in this folder
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,

@@ -10,10 +10,10 @@ from backends.info import BackendInfo
 from bench.datasets.cache import cache_dir
 from bench.errors import UsageError, unknown
 from bench.progress import Display
-from bench.protocol import DataSource
 from bench.registry import find_backends
 from bench.selection import Asked, Available, choose_backends, choose_device
 from bench.split import prepare_data
+from bench.worker.protocol import DataSource
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 

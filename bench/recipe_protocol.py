@@ -6,7 +6,7 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.figures import Figure
-from bench.protocol import AnyEvent, DataSource, Event
+from bench.worker.protocol import AnyEvent, DataSource, Event
 from bench.workloads.specs import Cell, Workload
 
 

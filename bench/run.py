@@ -25,7 +25,6 @@ from bench.jobs import in_a_line, job_record
 from bench.launch import Outcome
 from bench.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.progress import Display
-from bench.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
 from bench.records.runs import Run, append_record
 from bench.records.schema import (
     BlockRecord,
@@ -41,6 +40,7 @@ from bench.split import Split
 from bench.text import duration
 from bench.turns import BlockJob, run_block
 from bench.verify import plan_parity, verify_cells
+from bench.worker.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
 from bench.workloads.catalog import SWEPT, base_name
 from bench.workloads.schedule import evaluation_steps
 from bench.workloads.specs import Cell, Workload

@@ -22,7 +22,6 @@ from bench.errors import RecordError
 from bench.launch import Outcome
 from bench.machine.environment import Environment, capture_environment
 from bench.progress import Display
-from bench.protocol import DataSource, Event, MeasureTask, Ready, Timed
 from bench.records.schema import BackendHere, JobSpec
 from bench.registry import Registry, find_backends, interpreter
 from bench.selection import Asked, Available, choose_backends, choose_device, chosen_cells
@@ -42,6 +41,7 @@ from bench.selftest_records import (
 from bench.split import prepare_data
 from bench.text import duration
 from bench.turns import BlockJob
+from bench.worker.protocol import DataSource, Event, MeasureTask, Ready, Timed
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 

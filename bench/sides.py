@@ -31,7 +31,7 @@ _DESCRIBE = """
 import sys, msgspec
 from bench.registry import find_backends
 from bench.workloads.catalog import WORKLOADS
-from bench import protocol
+from bench.worker import protocol
 registry = find_backends()
 told = {"backends": registry.backends, "broken": registry.broken, "workloads": dict(WORKLOADS)}
 told["protocol"] = getattr(protocol, "VERSION", 1)
@@ -59,7 +59,7 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     broken: dict[str, str]
     workloads: dict[str, Workload]
     protocol: int
-    """That its workers follow (`bench/protocol.py`)."""
+    """That its workers follow (`bench/worker/protocol.py`)."""
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):

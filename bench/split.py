@@ -8,7 +8,7 @@ import msgspec
 from bench.datasets import cache as datasets
 from bench.errors import UsageError
 from bench.progress import Display, DownloadProgress
-from bench.protocol import DataSource
+from bench.worker.protocol import DataSource
 from bench.workloads.specs import Workload
 
 

@@ -21,14 +21,14 @@ from bench.launch import run_worker
 from bench.machine.environment import capture_environment
 from bench.place import Place
 from bench.progress import Teller
-from bench.protocol import DataSource, Event
 from bench.recipe_protocol import AnyRecipeEvent, CheckpointSaved, FigureMade, Trained, TrainTask
 from bench.recipes import Recipe, figure_steps
 from bench.registry import interpreter
 from bench.selection import Available, backend_here
 from bench.text import duration
-from bench.training import load_data
 from bench.trainings import FIGURES, HEADER, TakenUp, Training, TrainingHeader, keep_figures, read_training
+from bench.worker.protocol import DataSource, Event
+from bench.worker.training import load_data
 from bench.workloads.specs import Cell
 
 TIME_LIMIT_S = 7 * 24 * 3600.0

@@ -18,8 +18,8 @@ from bench.analysis.steady_state import settled
 from bench.design import balanced_order, windows_asked
 from bench.launch import Outcome, Worker
 from bench.machine.monitor import Conditions, Watch
-from bench.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.records.schema import Window
+from bench.worker.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.workloads.schedule import whole_calls
 from bench.workloads.specs import Cell
 

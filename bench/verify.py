@@ -17,9 +17,9 @@ from bench.datasets.catalog import DATASETS
 from bench.launch import Worker
 from bench.parity.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
 from bench.progress import Display
-from bench.protocol import Event, ParityCase, Verified, VerifyTask
 from bench.records.schema import ParityRecord
 from bench.registry import interpreter
+from bench.worker.protocol import Event, ParityCase, Verified, VerifyTask
 from bench.workloads.specs import Cell, Workload
 
 START_LIMIT_S = 210.0

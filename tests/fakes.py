@@ -23,9 +23,9 @@ from backends.numpy_backend import NumpyBackend
 from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.plan import Preset
-from bench.protocol import DataSource, MeasureTask
 from bench.records.schema import JobSpec
-from bench.training import Batches
+from bench.worker.protocol import DataSource, MeasureTask
+from bench.worker.training import Batches
 from bench.workloads.catalog import find_workload
 from bench.workloads.instruments import Peak
 from bench.workloads.parameters import initial_params

@@ -13,12 +13,12 @@ from backends.info import BackendInfo
 from bench.checkpoints import find_model, load_model
 from bench.figures import Figure
 from bench.place import Place
-from bench.protocol import DataSource
 from bench.recipes import RECIPES, Recipe
 from bench.registry import Registry
 from bench.selection import Asked, Available, choose_backends
 from bench.train import Order, train
 from bench.trainings import Training
+from bench.worker.protocol import DataSource
 from bench.workloads.parameters import Params
 from bench.workloads.specs import Cell, OptimizerSpec
 

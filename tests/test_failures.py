@@ -3,7 +3,7 @@
 import pytest
 
 from bench.errors import ContractError, DataError, NanLossError, UnavailableError, WrongDeviceError
-from bench.failures import in_a_line, status_of
+from bench.worker.failures import in_a_line, status_of
 
 
 @pytest.mark.parametrize(

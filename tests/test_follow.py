@@ -21,11 +21,11 @@ from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.figures import LATEST, Figure
 from bench.follow import STRETCH, evaluate_model, follow, latest_images, stops
-from bench.protocol import DataSource, Event
 from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
 from bench.recipes import RECIPES, Recipe, figure_steps
-from bench.training import Batches, Trainer, evaluate, training_data
 from bench.trainings import distribution
+from bench.worker.protocol import DataSource, Event
+from bench.worker.training import Batches, Trainer, evaluate, training_data
 from bench.workloads.augmentation import central_crop
 from bench.workloads.parameters import initial_params
 from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec

@@ -16,7 +16,7 @@ from fakes import task_for
 from backends.info import BackendInfo
 from bench import launch
 from bench.launch import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
-from bench.protocol import (
+from bench.worker.protocol import (
     Described,
     Done,
     Evaluated,

@@ -10,8 +10,8 @@ from conftest import INFOS
 
 from bench import registry
 from bench.errors import ContractError, UsageError
-from bench.loading import load_backend
 from bench.registry import Registry, find_backends, installed_versions, interpreter
+from bench.worker.loading import load_backend
 
 BROKEN_MODULE = """
 from backends.info import BackendInfo, Mode

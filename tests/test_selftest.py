@@ -18,7 +18,6 @@ from bench import selftest, turns
 from bench.errors import RecordError, UsageError
 from bench.launch import Outcome
 from bench.progress import make_display
-from bench.protocol import DataSource, Ready, Timed
 from bench.records.schema import Window
 from bench.registry import Registry
 from bench.selftest import Asking, Collector
@@ -34,6 +33,7 @@ from bench.selftest_records import (
 )
 from bench.split import Split
 from bench.turns import BlockJob, BlockOutcome
+from bench.worker.protocol import DataSource, Ready, Timed
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 

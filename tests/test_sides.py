@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from bench.environments import PROJECT
 from bench.errors import RecordError, UsageError
-from bench.protocol import VERSION
 from bench.sides import Side, SideSpec, code_variables, describe, parse_side
+from bench.worker.protocol import VERSION
 from bench.workloads.catalog import WORKLOADS
 
 

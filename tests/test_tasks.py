@@ -8,11 +8,14 @@ import fakes
 import msgspec
 import pytest
 
-from bench import tasks, verify, worker
+from bench import verify
 from bench.datasets import cache as datasets
 from bench.errors import NotComparableError
 from bench.parity import checks as parity
-from bench.protocol import (
+from bench.records.schema import Window
+from bench.worker import __main__ as worker
+from bench.worker import measure as tasks
+from bench.worker.protocol import (
     AnyCommand,
     Begin,
     Built,
@@ -35,8 +38,7 @@ from bench.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
-from bench.records.schema import Window
-from bench.training import Batches, Trainer
+from bench.worker.training import Batches, Trainer
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 

@@ -10,8 +10,8 @@ import pytest
 from backends.base import TrainingData
 from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
-from bench.protocol import DataSource
-from bench.training import (
+from bench.worker.protocol import DataSource
+from bench.worker.training import (
     Batches,
     NanLossError,
     Trainer,

@@ -16,8 +16,8 @@ from bench import turns
 from bench.design import balanced_order
 from bench.launch import Outcome
 from bench.machine.monitor import Watch
-from bench.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed
 from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
+from bench.worker.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed
 
 pytestmark = pytest.mark.measures
 

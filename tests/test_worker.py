@@ -9,8 +9,8 @@ import fakes
 import msgspec
 import pytest
 
-from bench import worker
-from bench.protocol import Begin, Done, Event, Failed, Finish, MeasureTask, Turn
+from bench.worker import __main__ as worker
+from bench.worker.protocol import Begin, Done, Event, Failed, Finish, MeasureTask, Turn
 
 
 def test_commands_are_read_a_line_each() -> None:
@@ -23,7 +23,7 @@ def spoken(task: MeasureTask) -> tuple[int, list[Event]]:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as channel:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker", str(write_end)],
+            [sys.executable, "-m", "bench.worker.__main__", str(write_end)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             pass_fds=(write_end,), env={**os.environ, "PYTHONPATH": fakes.python_path()},
         )  # fmt: skip
@@ -68,14 +68,12 @@ def test_a_worker_loads_no_library_of_the_report() -> None:
 
     NumPy is to come with the framework, of whose import it is a part.
     """
-    script = (
-        "import sys, bench.worker; print(*sorted(sys.modules)); import bench.tasks; print('|', *sys.modules)"
-    )
+    script = "import sys, bench.worker.__main__; print(*sorted(sys.modules)); import bench.worker.measure; print('|', *sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )
     first, later = (set(part.split()) for part in done.stdout.split("|"))
     heavy = {"scipy", "matplotlib", "rich", "click", "tensorflow", "torch", "jax", "keras"}
     assert heavy & later == set()
-    assert "bench.worker" in first
+    assert "bench.worker.__main__" in first
     assert "numpy" not in first

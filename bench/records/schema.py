@@ -110,7 +110,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     warmup: tuple[Window, ...] = ()
     windows: tuple[Window, ...] = ()
     lead_s: float | None = None
-    """Training before all the windows that does not count: see `bench.tasks.LEAD_S`."""
+    """Training before all the windows that does not count: see `bench.worker.measure.LEAD_S`."""
     closer_s: float | None = None
     """Looking closer, for `split`, `counted_flops` and `peak`."""
     learn_s: float | None = None

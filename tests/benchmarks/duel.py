@@ -19,11 +19,11 @@ import numpy as np
 
 from backends.base import TrainingData
 from bench.datasets import cache as datasets
-from bench.loading import load_backend
 from bench.registry import find_backends
-from bench.stopwatch import Stopwatch
-from bench.tasks import LEAD_S
-from bench.training import Batches, Trainer
+from bench.worker.loading import load_backend
+from bench.worker.measure import LEAD_S
+from bench.worker.stopwatch import Stopwatch
+from bench.worker.training import Batches, Trainer
 from bench.workloads.catalog import find_workload, swept
 from bench.workloads.parameters import initial_params
 from bench.workloads.schedule import whole_calls

@@ -22,7 +22,10 @@ from synthetic import realistic_run
 from bench.analysis.costs import framework_share
 from bench.datasets import cache as datasets
 from bench.launch import Worker, worker_environment
-from bench.protocol import (
+from bench.records.runs import RECORDS as RECORDS_FILE
+from bench.records.runs import create_run, find_run, read_run
+from bench.records.schema import JobSpec
+from bench.worker.protocol import (
     Begin,
     Built,
     DataSource,
@@ -34,9 +37,6 @@ from bench.protocol import (
     Ready,
     WarmedUp,
 )
-from bench.records.runs import RECORDS as RECORDS_FILE
-from bench.records.runs import create_run, find_run, read_run
-from bench.records.schema import JobSpec
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 
@@ -54,7 +54,7 @@ BARE = """
 import json, sys
 from pathlib import Path
 from bench.registry import find_backends
-from bench.loading import load_backend
+from bench.worker.loading import load_backend
 
 name, workload_name, cache, steps = json.loads(sys.argv[1])
 info = find_backends().find(name)

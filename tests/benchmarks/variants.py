@@ -17,7 +17,7 @@ import numpy as np
 from scipy.stats import bootstrap
 
 from bench.datasets import cache as datasets
-from bench.stopwatch import Stopwatch
+from bench.worker.stopwatch import Stopwatch
 from bench.workloads.batches import BatchOrder
 from bench.workloads.catalog import find_workload, swept
 from bench.workloads.parameters import initial_params

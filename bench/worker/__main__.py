@@ -1,6 +1,6 @@
 """The worker: one fresh process that does one task with one framework and reports events.
 
-Started as `python -m bench.worker FD`, with the task as a line of JSON on standard input, and after it, where
+Started as `python -m bench.worker.__main__ FD`, with the task as a line of JSON on standard input, and after it, where
 the task is to measure, a line for every command; events are JSON lines on the file descriptor FD, because
 frameworks print to standard output and standard error as they please.
 
@@ -17,10 +17,10 @@ from typing import NamedTuple
 import msgspec
 
 from bench.errors import UnavailableError
-from bench.failures import in_a_line, print_if_unforeseen, status_of
-from bench.loading import load_backend
-from bench.protocol import AnyCommand, AnyTask, Done, Emit, Event, Failed, Imported, Started
-from bench.stopwatch import Stopwatch
+from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
+from bench.worker.loading import load_backend
+from bench.worker.protocol import AnyCommand, AnyTask, Done, Emit, Event, Failed, Imported, Started
+from bench.worker.stopwatch import Stopwatch
 
 
 class Handler(NamedTuple):
@@ -34,9 +34,9 @@ class Handler(NamedTuple):
 
 
 HANDLERS = {
-    "measure": Handler("bench.tasks", "MeasureTask", "measure", commanded=True),
-    "verify": Handler("bench.prove", "VerifyTask", "verify"),
-    "probe": Handler("bench.prove", "ProbeTask", "probe"),
+    "measure": Handler("bench.worker.measure", "MeasureTask", "measure", commanded=True),
+    "verify": Handler("bench.worker.prove", "VerifyTask", "verify"),
+    "probe": Handler("bench.worker.prove", "ProbeTask", "probe"),
     "train": Handler("bench.follow", "TrainTask", "follow"),
     "evaluate": Handler("bench.follow", "EvaluateTask", "evaluate_model"),
 }

@@ -9,9 +9,9 @@ from backends.base import Backend, TrainingData
 from bench.datasets import cache as datasets
 from bench.errors import NanLossError, UnavailableError, WrongDeviceError
 from bench.machine.energy import Meter
-from bench.protocol import DataSource
 from bench.records.schema import Window
-from bench.stopwatch import Stopwatch
+from bench.worker.protocol import DataSource
+from bench.worker.stopwatch import Stopwatch
 from bench.workloads.augmentation import Draws, draws_of
 from bench.workloads.batches import BatchOrder, Permutation, StepOrder
 from bench.workloads.specs import Cell, Workload

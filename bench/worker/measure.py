@@ -14,7 +14,8 @@ from bench.errors import UnavailableError
 from bench.machine.energy import Meter
 from bench.machine.environment import peak_rss_bytes
 from bench.machine.gpu import GpuMonitor
-from bench.protocol import (
+from bench.records.schema import EpochPoint
+from bench.worker.protocol import (
     AnyCommand,
     Built,
     DataLoaded,
@@ -32,10 +33,9 @@ from bench.protocol import (
     Turn,
     WarmedUp,
 )
-from bench.records.schema import EpochPoint
-from bench.slowed import Slowed
-from bench.stopwatch import Stopwatch
-from bench.training import Batches, Trainer, check_device, evaluate, load_data, training_data
+from bench.worker.slowed import Slowed
+from bench.worker.stopwatch import Stopwatch
+from bench.worker.training import Batches, Trainer, check_device, evaluate, load_data, training_data
 from bench.workloads.augmentation import seen_images
 from bench.workloads.parameters import initial_params
 from bench.workloads.schedule import evaluation_steps, whole_calls

@@ -6,12 +6,12 @@ import numpy as np
 
 from backends.base import Backend, TrainingData
 from bench.errors import NotComparableError
-from bench.failures import in_a_line, print_if_unforeseen, status_of
 from bench.parity.checks import check_parity, relative_error
 from bench.parity.reference import evaluated_images, load_trace, parity_workload, start_params
-from bench.protocol import Described, Emit, Probed, ProbeTask, Verified, VerifyTask
 from bench.records.schema import ParityCheck, Status
-from bench.training import build
+from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
+from bench.worker.protocol import Described, Emit, Probed, ProbeTask, Verified, VerifyTask
+from bench.worker.training import build
 from bench.workloads.specs import Cell, Workload
 
 
