@@ -30,20 +30,20 @@ from bench.ab_records import (
     find_ab,
     read_ab,
 )
-from bench.design import SMALLEST_TRAINING, balanced_order
 from bench.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
 from bench.gate import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
-from bench.jobs import job_record
 from bench.machine.environment import capture_environment, source_state
+from bench.measuring.backends import find_backends, installed_versions, interpreter
+from bench.measuring.block import BlockJob, run_block
+from bench.measuring.data import Split, prepare_data
+from bench.measuring.design import SMALLEST_TRAINING, balanced_order
+from bench.measuring.job import job_record
+from bench.measuring.parity import plan_parity, verify_cells
+from bench.measuring.selection import choose_cells, choose_device
 from bench.progress import Display
 from bench.records.schema import BackendHere, JobSpec, ParityRecord
-from bench.registry import find_backends, installed_versions, interpreter
-from bench.selection import choose_cells, choose_device
 from bench.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
-from bench.split import Split, prepare_data
-from bench.turns import BlockJob, run_block
-from bench.verify import plan_parity, verify_cells
 from bench.worker.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.workloads.specs import Cell, Device, Precision
 

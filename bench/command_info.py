@@ -9,9 +9,9 @@ from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
 @own_python
 def list_(pythons: tuple[str, ...]) -> None:
     """Show workloads, recipes, backends with their modes, presets, and what is installed."""
+    from bench.measuring.backends import find_backends, installed_versions
     from bench.plan import PRESETS
     from bench.recipes import RECIPES
-    from bench.registry import find_backends, installed_versions
     from bench.workloads.catalog import WORKLOADS
 
     registry = find_backends()
@@ -48,10 +48,10 @@ def list_(pythons: tuple[str, ...]) -> None:
 @own_python
 def doctor(pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to see which are really usable."""
-    from bench.doctor import examine
     from bench.machine.environment import capture_environment, nvidia_driver_present
     from bench.machine.known_faults import known_faults
-    from bench.registry import find_backends, installed_versions
+    from bench.measuring.backends import find_backends, installed_versions
+    from bench.measuring.doctor import examine
     from bench.workloads.specs import Device
 
     environment = capture_environment()

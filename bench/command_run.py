@@ -6,6 +6,14 @@ from typing import Any
 import click
 
 from bench.errors import RecordError, UsageError
+from bench.measuring.data import prepare_data
+from bench.measuring.selection import (
+    backends_of_run,
+    choose_backends,
+    choose_device,
+    chosen_cells,
+    chosen_workloads,
+)
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -19,8 +27,6 @@ from bench.options import (
     where_results,
 )
 from bench.prepare import Wish, new_run, plan_in_words, resumed_run
-from bench.selection import backends_of_run, choose_backends, choose_device, chosen_cells, chosen_workloads
-from bench.split import prepare_data
 from bench.text import clean
 
 _SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
@@ -74,11 +80,11 @@ def run(
 
     from bench.analysis.summary import run_warnings, summarise
     from bench.datasets.cache import cache_dir
+    from bench.measuring.backends import find_backends
     from bench.options import parse_budget, parse_precision, parse_sweep
     from bench.plan import find_preset
     from bench.progress import make_display
     from bench.records.runs import QUARANTINE, find_run, read_run
-    from bench.registry import find_backends
     from bench.report import markdown, terminal
     from bench.report.rehearsal import rehearse, rehearse_run
     from bench.run import Runner
@@ -163,11 +169,11 @@ def verify(*, as_json: bool, **what: Any) -> int:
     import msgspec
     from rich.console import Console
 
+    from bench.measuring.backends import find_backends
+    from bench.measuring.parity import plan_parity, verify_cells
     from bench.progress import make_display
     from bench.records.schema import ParityRecord
-    from bench.registry import find_backends
     from bench.report.parity import render_parity
-    from bench.verify import plan_parity, verify_cells
     from bench.workloads.catalog import WORKLOADS
 
     console = Console(stderr=as_json)
@@ -278,7 +284,7 @@ def _asked(
     pythons: tuple[str, ...],
     sweep: tuple[int, ...] = (),
 ) -> Any:
-    from bench.selection import Asked
+    from bench.measuring.selection import Asked
 
     return Asked(
         workloads=workloads, backends=backends, modes=modes, device=device, precision=precision,

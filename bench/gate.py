@@ -24,7 +24,6 @@ from bench.analysis.statistics import (
     log_throughput,
     paired_difference,
 )
-from bench.design import BLOCKS_ANEW
 from bench.differences import work_changes
 from bench.measures import (
     ACCURACY,
@@ -40,6 +39,7 @@ from bench.measures import (
     judge,
     judge_difference,
 )
+from bench.measuring.design import BLOCKS_ANEW
 from bench.records.schema import JobRecord, ParityRecord, Status
 from bench.sides import SIDES, SideName
 from bench.text import listed

@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 
 from bench.checkpoints import Model
-from bench.launch import run_worker
+from bench.measuring.backends import interpreter
+from bench.measuring.process import run_worker
 from bench.parity.checks import relative_error
 from bench.place import Place
 from bench.progress import Display
 from bench.recipe_protocol import AnyRecipeEvent, EvaluateTask, Scored
-from bench.registry import interpreter
 from bench.trained import Trained
 from bench.worker.training import load_data
 from bench.workloads.specs import Precision

@@ -9,10 +9,10 @@ import msgspec
 from backends.info import BackendInfo
 from bench.datasets.cache import cache_dir
 from bench.errors import UsageError, unknown
+from bench.measuring.backends import find_backends
+from bench.measuring.data import prepare_data
+from bench.measuring.selection import Asked, Available, choose_backends, choose_device
 from bench.progress import Display
-from bench.registry import find_backends
-from bench.selection import Asked, Available, choose_backends, choose_device
-from bench.split import prepare_data
 from bench.worker.protocol import DataSource
 from bench.workloads.specs import Cell, Device, Precision, Workload
 

@@ -5,8 +5,8 @@ from types import MappingProxyType
 
 import msgspec
 
-from bench.design import FEWEST_OF_LONG, SMALLEST_TRAINING, windows_asked
 from bench.errors import unknown
+from bench.measuring.design import FEWEST_OF_LONG, SMALLEST_TRAINING, windows_asked
 from bench.records.schema import Plan
 from bench.workloads.catalog import SWEPT, base_name
 from bench.workloads.specs import Cell, Device

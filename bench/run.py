@@ -20,9 +20,13 @@ import msgspec
 from backends.info import BackendInfo
 from bench.analysis.disturbance import dropped_blocks
 from bench.analysis.stopping import widest_half_width
-from bench.design import BLOCKS_ANEW, FEWEST_OF_LONG
-from bench.jobs import in_a_line, job_record
-from bench.launch import Outcome
+from bench.measuring.backends import interpreter
+from bench.measuring.block import BlockJob, run_block
+from bench.measuring.data import Split
+from bench.measuring.design import BLOCKS_ANEW, FEWEST_OF_LONG
+from bench.measuring.job import in_a_line, job_record
+from bench.measuring.parity import plan_parity, verify_cells
+from bench.measuring.process import Outcome
 from bench.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.progress import Display
 from bench.records.runs import Run, append_record
@@ -35,11 +39,7 @@ from bench.records.schema import (
     Status,
     UnmeasuredRecord,
 )  # fmt: skip
-from bench.registry import interpreter
-from bench.split import Split
 from bench.text import duration
-from bench.turns import BlockJob, run_block
-from bench.verify import plan_parity, verify_cells
 from bench.worker.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
 from bench.workloads.catalog import SWEPT, base_name
 from bench.workloads.schedule import evaluation_steps

@@ -16,15 +16,17 @@ from statistics import fmean
 import msgspec
 
 from backends.info import BackendInfo
-from bench import turns
-from bench.design import balanced_order
 from bench.errors import RecordError
-from bench.launch import Outcome
 from bench.machine.environment import Environment, capture_environment
+from bench.measuring import block as turns
+from bench.measuring.backends import Registry, find_backends, interpreter
+from bench.measuring.block import BlockJob
+from bench.measuring.data import prepare_data
+from bench.measuring.design import balanced_order
+from bench.measuring.process import Outcome
+from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells
 from bench.progress import Display
 from bench.records.schema import BackendHere, JobSpec
-from bench.registry import Registry, find_backends, interpreter
-from bench.selection import Asked, Available, choose_backends, choose_device, chosen_cells
 from bench.selftest_records import (
     SIDES,
     SelfTest,
@@ -38,9 +40,7 @@ from bench.selftest_records import (
     find_selftest,
     read_selftest,
 )
-from bench.split import prepare_data
 from bench.text import duration
-from bench.turns import BlockJob
 from bench.worker.protocol import DataSource, Event, MeasureTask, Ready, Timed
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell

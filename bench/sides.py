@@ -29,7 +29,7 @@ _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _DESCRIBE_LIMIT_S = 60.0
 _DESCRIBE = """
 import sys, msgspec
-from bench.registry import find_backends
+from bench.measuring.backends import find_backends
 from bench.workloads.catalog import WORKLOADS
 from bench.worker import protocol
 registry = find_backends()

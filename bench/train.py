@@ -17,14 +17,14 @@ from bench import store as folders
 from bench.errors import RecordError, UsageError
 from bench.events import EventFiles
 from bench.figures import Figure
-from bench.launch import run_worker
 from bench.machine.environment import capture_environment
+from bench.measuring.backends import interpreter
+from bench.measuring.process import run_worker
+from bench.measuring.selection import Available, backend_here
 from bench.place import Place
 from bench.progress import Teller
 from bench.recipe_protocol import AnyRecipeEvent, CheckpointSaved, FigureMade, Trained, TrainTask
 from bench.recipes import Recipe, figure_steps
-from bench.registry import interpreter
-from bench.selection import Available, backend_here
 from bench.text import duration
 from bench.trainings import FIGURES, HEADER, TakenUp, Training, TrainingHeader, keep_figures, read_training
 from bench.worker.protocol import DataSource, Event

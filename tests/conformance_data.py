@@ -6,9 +6,9 @@ from conformance_kit import BATCH, INFO, SAME, Kit, assert_close, cross_entropy,
 
 from backends.base import TrainingData
 from bench.errors import UnavailableError
+from bench.measuring.parity import parity_data
 from bench.parity import checks as parity
 from bench.recipes import find_recipe, on_dataset
-from bench.verify import parity_data
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.catalog import WORKLOADS
 

@@ -16,9 +16,9 @@ from hypothesis import settings
 from backends import catalog
 from backends.info import BackendInfo
 from bench import cli
-from bench.launch import worker_environment
 from bench.machine.monitor import Conditions, Watch
-from bench.registry import installed_versions
+from bench.measuring.backends import installed_versions
+from bench.measuring.process import worker_environment
 
 TESTS = Path(__file__).parent
 KERAS = (catalog.KERAS_TENSORFLOW, catalog.KERAS_TORCH, catalog.KERAS_JAX)
@@ -130,8 +130,8 @@ class QuietWatch(Watch):
 
 def undisturbed(patch: pytest.MonkeyPatch) -> None:
     """Let every rate be steady and the machine disturb no block: what tests count must not hang on it."""
-    patch.setattr("bench.turns.Watch", QuietWatch)
-    patch.setattr("bench.turns.settled", lambda *_, **__: True)
+    patch.setattr("bench.measuring.block.Watch", QuietWatch)
+    patch.setattr("bench.measuring.block.settled", lambda *_, **__: True)
 
 
 # The command line

@@ -12,10 +12,10 @@ from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench.checkpoints import find_model, load_model
 from bench.figures import Figure
+from bench.measuring.backends import Registry
+from bench.measuring.selection import Asked, Available, choose_backends
 from bench.place import Place
 from bench.recipes import RECIPES, Recipe
-from bench.registry import Registry
-from bench.selection import Asked, Available, choose_backends
 from bench.train import Order, train
 from bench.trainings import Training
 from bench.worker.protocol import DataSource

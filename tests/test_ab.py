@@ -18,9 +18,9 @@ from bench.ab import Asking, Collector, Folders
 from bench.ab_records import create_ab, read_ab
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import judge_all
+from bench.measuring.backends import Registry, find_backends
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
-from bench.registry import Registry, find_backends
 from bench.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.worker.protocol import VERSION
 from bench.workloads.catalog import find_workload
@@ -229,7 +229,7 @@ def proving(tmp_path, monkeypatch, records):
 
 
 def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_path):
-    from bench.split import Split
+    from bench.measuring.data import Split
     from bench.worker.protocol import DataSource
 
     split = Split(source=DataSource(name="mnist", cache=None, limit=None), train=60_000, test=10_000)

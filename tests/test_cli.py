@@ -18,8 +18,8 @@ from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
 from bench import cli, plan
 from bench.analysis.summary import summarise
+from bench.measuring.backends import Registry
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, read_run
-from bench.registry import Registry
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
@@ -36,7 +36,7 @@ def known(
 ) -> None:
     """Let there be these backends and no others, and a preset that takes seconds."""
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
-    monkeypatch.setattr("bench.registry.find_backends", lambda: found)
+    monkeypatch.setattr("bench.measuring.backends.find_backends", lambda: found)
     monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
 
 
@@ -440,7 +440,7 @@ def test_ctrl_c_anywhere_is_130(
     def interrupt() -> Registry:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.registry.find_backends", interrupt)
+    monkeypatch.setattr("bench.measuring.backends.find_backends", interrupt)
     said = call(*arguments)
     assert said.status == 130
     assert "Traceback" not in said.err
@@ -450,7 +450,7 @@ def test_a_fault_of_the_program_is_shown_and_has_a_status_of_its_own(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's own is 1, which would say that something measured got worse."""
-    monkeypatch.setattr("bench.registry.find_backends", lambda: 1 // 0)
+    monkeypatch.setattr("bench.measuring.backends.find_backends", lambda: 1 // 0)
     said = call("list")
     assert said.status == 70
     assert "ZeroDivisionError" in said.err
@@ -470,7 +470,7 @@ def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
     def end() -> Registry:
         sys.exit(1)
 
-    monkeypatch.setattr("bench.registry.find_backends", end)
+    monkeypatch.setattr("bench.measuring.backends.find_backends", end)
     assert call("list").status == 1
 
 

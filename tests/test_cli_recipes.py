@@ -17,9 +17,9 @@ from backends.info import BackendInfo
 from bench import recipes
 from bench.checkpoints import checkpoint_files
 from bench.errors import UsageError
+from bench.measuring.backends import Registry
 from bench.options import parse_pythons
 from bench.recipes import RECIPES
-from bench.registry import Registry
 from bench.trainings import read_training
 
 SAMPLE = ("--sample", "--device", "cpu")

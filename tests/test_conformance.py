@@ -47,8 +47,8 @@ from backends.base import Backend, TrainingData
 from backends.info import BackendInfo
 from backends.numpy_backend import NumpyBackend
 from bench.errors import UnavailableError
+from bench.measuring.parity import parity_data
 from bench.parity import checks as parity
-from bench.verify import parity_data
 from bench.worker.loading import load_backend
 from bench.workloads.catalog import NOTEBOOKS, WORKLOADS
 from bench.workloads.specs import OptimizerSpec, Workload

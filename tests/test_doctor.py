@@ -7,8 +7,9 @@ import pytest
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench import cli, doctor
-from bench.registry import Registry
+from bench import cli
+from bench.measuring import doctor
+from bench.measuring.backends import Registry
 from bench.workloads.specs import Device
 
 REAL_WORKLOAD = doctor.WORKLOAD
@@ -52,7 +53,7 @@ def examined(infos: list[BackendInfo], devices: Sequence[Device] = ("cpu",)) -> 
 
 def diagnose(infos: Sequence[BackendInfo], monkeypatch: pytest.MonkeyPatch, broken: dict[str, str]) -> int:
     known = Registry(backends={info.name: info for info in infos}, broken=broken)
-    monkeypatch.setattr("bench.registry.find_backends", lambda: known)
+    monkeypatch.setattr("bench.measuring.backends.find_backends", lambda: known)
     monkeypatch.setattr("bench.machine.environment.nvidia_driver_present", lambda: False)
     monkeypatch.setattr("sys.argv", ["bench", "doctor"])
     with pytest.raises(SystemExit) as ended:

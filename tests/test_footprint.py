@@ -12,7 +12,7 @@ from backends.catalog import NUMPY
 from backends.info import BackendInfo
 from bench.machine import footprint as module
 from bench.machine.footprint import Footprint, footprint
-from bench.registry import footprints
+from bench.measuring.backends import footprints
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_the_doctor_warns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         distribution="numpy", versions=">=1", device="cpu", what="all is wrong",
         link="https://github.com/numpy/numpy/issues/1", remedy="install none",
     )  # fmt: skip
-    monkeypatch.setattr("bench.doctor.WORKLOAD", fakes.WORKLOAD)
+    monkeypatch.setattr("bench.measuring.doctor.WORKLOAD", fakes.WORKLOAD)
     monkeypatch.setattr(catalogue, "KNOWN_FAULTS", (fault,))
     assert diagnose([NUMPY], monkeypatch, {}) == 0
     out = capsys.readouterr().out

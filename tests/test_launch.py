@@ -14,8 +14,8 @@ import pytest
 from fakes import task_for
 
 from backends.info import BackendInfo
-from bench import launch
-from bench.launch import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
+from bench.measuring import process as launch
+from bench.measuring.process import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
 from bench.worker.protocol import (
     Described,
     Done,

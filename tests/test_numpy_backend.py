@@ -26,8 +26,8 @@ from backends.numpy_backend import (
     softmax_cross_entropy,
 )
 from bench.errors import UnavailableError
+from bench.measuring.parity import parity_data
 from bench.parity import checks as parity
-from bench.verify import parity_data
 from bench.workloads.augmentation import draw
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.parameters import initial_params

@@ -13,9 +13,9 @@ from hypothesis.extra import numpy as arrays
 from backends.numpy_backend import NumpyBackend
 from bench.datasets import cache as datasets
 from bench.errors import NotComparableError
+from bench.measuring.parity import parity_data
 from bench.parity import checks as parity
 from bench.parity.checks import relative_error
-from bench.verify import parity_data
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec
 

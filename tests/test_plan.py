@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.info import BackendInfo, Mode
-from bench.design import SMALLEST_TRAINING, balanced_order, windows_asked
 from bench.errors import UsageError
+from bench.measuring.design import SMALLEST_TRAINING, balanced_order, windows_asked
+from bench.measuring.selection import choose_cells, choose_modes
 from bench.options import parse_budget, parse_precision, parse_sweep
 from bench.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
-from bench.selection import choose_cells, choose_modes
 from bench.workloads.specs import Cell
 
 # ---- presets and budgets

@@ -8,9 +8,9 @@ import fakes
 import pytest
 from conftest import INFOS
 
-from bench import registry
 from bench.errors import ContractError, UsageError
-from bench.registry import Registry, find_backends, installed_versions, interpreter
+from bench.measuring import backends as registry
+from bench.measuring.backends import Registry, find_backends, installed_versions, interpreter
 from bench.worker.loading import load_backend
 
 BROKEN_MODULE = """

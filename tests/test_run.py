@@ -20,14 +20,15 @@ from conftest import undisturbed
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
 
 from backends.info import BackendInfo, Mode
-from bench import prepare, turns
+from bench import prepare
 from bench.errors import RecordError
+from bench.measuring import block as turns
+from bench.measuring.backends import Registry
+from bench.measuring.selection import Asked, Available
 from bench.plan import Preset
 from bench.records.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.records.schema import JobRecord, ParityCheck, ParityRecord, Record
-from bench.registry import Registry
 from bench.run import OVERRUN, PIPELINE_STRETCH, Runner
-from bench.selection import Asked, Available
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 
@@ -267,7 +268,7 @@ def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
     def settled(logs: Sequence[float], *_: Any, latest: int) -> bool:
         return abs(fmean(logs[-5:]) - fmean(logs[-latest:][:5])) < 0.4  # the drifter's fall by six tenths
 
-    monkeypatch.setattr("bench.turns.settled", settled)
+    monkeypatch.setattr("bench.measuring.block.settled", settled)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     infos = (STEADY, fakes.info("drifter", "fakes:DriftsOnce"))
     preset = msgspec.structs.replace(TINY, windows=15)

@@ -14,12 +14,15 @@ from rich.console import Console
 from synthetic import make_conditions, make_header
 
 from backends.info import BackendInfo, Mode
-from bench import selftest, turns
+from bench import selftest
 from bench.errors import RecordError, UsageError
-from bench.launch import Outcome
+from bench.measuring import block as turns
+from bench.measuring.backends import Registry
+from bench.measuring.block import BlockJob, BlockOutcome
+from bench.measuring.data import Split
+from bench.measuring.process import Outcome
 from bench.progress import make_display
 from bench.records.schema import Window
-from bench.registry import Registry
 from bench.selftest import Asking, Collector
 from bench.selftest_records import (
     BLOCKS,
@@ -31,8 +34,6 @@ from bench.selftest_records import (
     find_selftest,
     read_selftest,
 )
-from bench.split import Split
-from bench.turns import BlockJob, BlockOutcome
 from bench.worker.protocol import DataSource, Ready, Timed
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell

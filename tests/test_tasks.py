@@ -8,9 +8,9 @@ import fakes
 import msgspec
 import pytest
 
-from bench import verify
 from bench.datasets import cache as datasets
 from bench.errors import NotComparableError
+from bench.measuring import parity as verify
 from bench.parity import checks as parity
 from bench.records.schema import Window
 from bench.worker import __main__ as worker

@@ -31,9 +31,9 @@ from bench import place as places
 from bench import train as training
 from bench.checkpoints import checkpoint_files, load_model
 from bench.errors import RecordError, UnavailableError, UsageError
+from bench.measuring.backends import Registry
 from bench.place import Place
 from bench.recipes import RECIPES
-from bench.registry import Registry
 from bench.train import LOG, Shown, TrainingFailedError, train
 from bench.trainings import EVENTS, FIGURES, HEADER, Training, read_training
 from bench.workloads.specs import OptimizerSpec

@@ -12,11 +12,11 @@ import psutil
 import pytest
 
 from backends.info import BackendInfo
-from bench import turns
-from bench.design import balanced_order
-from bench.launch import Outcome
 from bench.machine.monitor import Watch
-from bench.turns import BlockJob, BlockOutcome, run_block, window_steps
+from bench.measuring import block as turns
+from bench.measuring.block import BlockJob, BlockOutcome, run_block, window_steps
+from bench.measuring.design import balanced_order
+from bench.measuring.process import Outcome
 from bench.worker.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed
 
 pytestmark = pytest.mark.measures
@@ -89,7 +89,9 @@ def test_each_ends_alone_when_all_turns_are_over() -> None:
 
 
 def test_waiting_for_a_turn_costs_a_job_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.turns.PAUSE_S", 0.0)  # a pause is in the block's time and in no job's
+    monkeypatch.setattr(
+        "bench.measuring.block.PAUSE_S", 0.0
+    )  # a pause is in the block's time and in no job's
     outcome, _ = run([fakes.STEADY, fakes.QUICK], windows=20)
     for one in outcome.outcomes:
         trained = sum(event.window.seconds for event in one.events if isinstance(event, Timed))

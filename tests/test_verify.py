@@ -13,12 +13,12 @@ from conftest import INFOS, TESTS, every_framework
 from rich.console import Console
 
 from backends import catalog
-from bench import verify
 from bench.datasets.catalog import DATASETS
-from bench.launch import Worker
+from bench.measuring import parity as verify
+from bench.measuring.parity import ParityJob, parity_data, plan_parity, verify_cells, write_reference
+from bench.measuring.process import Worker
 from bench.parity import checks as parity
 from bench.progress import make_display
-from bench.verify import ParityJob, parity_data, plan_parity, verify_cells, write_reference
 from bench.workloads.catalog import MAIN_WORKLOADS, WORKLOADS
 from bench.workloads.specs import Cell
 

@@ -23,14 +23,14 @@ import pytest
 from bench.analysis.statistics import log_rate, log_throughput
 from bench.analysis.steady_state import settled
 from bench.datasets import cache as datasets
-from bench.jobs import job_record
-from bench.launch import Worker
+from bench.measuring.backends import find_backends, interpreter
+from bench.measuring.block import BlockJob, window_steps
+from bench.measuring.job import job_record
+from bench.measuring.process import Worker
+from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells
 from bench.plan import PRESETS
 from bench.records.schema import JobRecord, JobSpec
-from bench.registry import find_backends, interpreter
 from bench.run import PIPELINE_STRETCH
-from bench.selection import Asked, choose_backends, choose_device, chosen_cells
-from bench.turns import BlockJob, window_steps
 from bench.worker.protocol import Begin, Built, DataSource, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell

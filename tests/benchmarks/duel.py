@@ -19,7 +19,7 @@ import numpy as np
 
 from backends.base import TrainingData
 from bench.datasets import cache as datasets
-from bench.registry import find_backends
+from bench.measuring.backends import find_backends
 from bench.worker.loading import load_backend
 from bench.worker.measure import LEAD_S
 from bench.worker.stopwatch import Stopwatch

@@ -21,7 +21,7 @@ from synthetic import realistic_run
 
 from bench.analysis.costs import framework_share
 from bench.datasets import cache as datasets
-from bench.launch import Worker, worker_environment
+from bench.measuring.process import Worker, worker_environment
 from bench.records.runs import RECORDS as RECORDS_FILE
 from bench.records.runs import create_run, find_run, read_run
 from bench.records.schema import JobSpec
@@ -53,7 +53,7 @@ TIME_LIMIT_S = 300.0
 BARE = """
 import json, sys
 from pathlib import Path
-from bench.registry import find_backends
+from bench.measuring.backends import find_backends
 from bench.worker.loading import load_backend
 
 name, workload_name, cache, steps = json.loads(sys.argv[1])

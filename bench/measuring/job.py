@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from bench.launch import Outcome
+from bench.measuring.process import Outcome
 from bench.records.schema import JobRecord, JobSpec
 from bench.text import duration
 from bench.worker.protocol import (

@@ -9,8 +9,8 @@ from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError, unknown
 from bench.machine.environment import nvidia_driver_present
 from bench.machine.footprint import Footprint
+from bench.measuring.backends import Registry, installed_versions
 from bench.records.schema import BackendHere, RunHeader
-from bench.registry import Registry, installed_versions
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept
 from bench.workloads.specs import Cell, Device, Precision, Workload
 

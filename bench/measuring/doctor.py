@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 
 from backends.info import BackendInfo
-from bench.launch import run_worker
-from bench.registry import interpreter
-from bench.verify import write_reference
+from bench.measuring.backends import interpreter
+from bench.measuring.parity import write_reference
+from bench.measuring.process import run_worker
 from bench.worker.protocol import Described, ParityCase, Probed, ProbeTask
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell, Device

@@ -14,11 +14,11 @@ from backends.base import TrainingData
 from backends.info import BackendInfo
 from bench.datasets import cache as datasets
 from bench.datasets.catalog import DATASETS
-from bench.launch import Worker
+from bench.measuring.backends import interpreter
+from bench.measuring.process import Worker
 from bench.parity.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
 from bench.progress import Display
 from bench.records.schema import ParityRecord
-from bench.registry import interpreter
 from bench.worker.protocol import Event, ParityCase, Verified, VerifyTask
 from bench.workloads.specs import Cell, Workload
 

@@ -15,9 +15,9 @@ import msgspec
 
 from bench.analysis.disturbance import FEWEST_QUIET, in_quiet_rounds, is_quiet
 from bench.analysis.steady_state import settled
-from bench.design import balanced_order, windows_asked
-from bench.launch import Outcome, Worker
 from bench.machine.monitor import Conditions, Watch
+from bench.measuring.design import balanced_order, windows_asked
+from bench.measuring.process import Outcome, Worker
 from bench.records.schema import Window
 from bench.worker.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.workloads.schedule import whole_calls
