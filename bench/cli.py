@@ -32,15 +32,15 @@ class Lazy(NamedTuple):
 
 
 COMMANDS = {
-    "run": Lazy("bench.command_run:run", "Prove parity, measure every cell, and report."),
-    "verify": Lazy("bench.command_run:verify", "Compare every backend and mode with the float64 reference."),
-    "report": Lazy("bench.command_run:report", "Report a run, the newest if none is named."),
+    "run": Lazy("bench.run.command:run", "Prove parity, measure every cell, and report."),
+    "verify": Lazy("bench.run.command:verify", "Compare every backend and mode with the float64 reference."),
+    "report": Lazy("bench.run.command:report", "Report a run, the newest if none is named."),
     "targets": Lazy(
-        "bench.command_run:targets",
+        "bench.run.command:targets",
         "Propose a target accuracy for every workload of a run: the mean less three standard deviations.",
     ),
     "agree": Lazy(
-        "bench.command_run:agree",
+        "bench.run.command:agree",
         "Hold two runs of one machine against each other, and say whether their verdicts agree.",
     ),
     "ab": Lazy(

@@ -71,7 +71,7 @@ def show(*, where: Path, measure: Any, output: Path | None) -> int:
     from rich.console import Console
 
     from bench import history as keeping
-    from bench.report import history as reporting
+    from bench.run.report.tables import history as reporting
     from bench.series import groups_of
     from bench.text import clean
 

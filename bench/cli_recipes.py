@@ -298,8 +298,8 @@ def notebooks(
     from bench.place import Place
     from bench.progress import make_display
     from bench.recipes import RECIPES, find_recipe
-    from bench.report import notebooks as reporting
     from bench.report.rehearsal import rehearse
+    from bench.run.report.tables import notebooks as reporting
 
     console = Console()
     chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())

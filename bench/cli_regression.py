@@ -36,7 +36,7 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
     from bench.compare import compare as compare_runs
     from bench.differences import machine_changes
     from bench.records.runs import find_run, read_run
-    from bench.report import comparison
+    from bench.run.report.tables import comparison
     from bench.text import clean
 
     places = [find_run(results, name) for name in (base, head)]
@@ -147,7 +147,7 @@ def ab(
 def _show(measured: Any, console: Any) -> int:
     """Print what a comparison says, write its report, and return the status that it deserves."""
     from bench.gate import judge_all
-    from bench.report import comparison
+    from bench.run.report.tables import comparison
 
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)

@@ -10,8 +10,8 @@ from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
 def list_(pythons: tuple[str, ...]) -> None:
     """Show workloads, recipes, backends with their modes, presets, and what is installed."""
     from bench.measuring.backends import find_backends, installed_versions
-    from bench.plan import PRESETS
     from bench.recipes import RECIPES
+    from bench.run.plan import PRESETS
     from bench.workloads.catalog import WORKLOADS
 
     registry = find_backends()

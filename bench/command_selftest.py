@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from bench.command_run import _SETTLED_LATER
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -16,6 +15,7 @@ from bench.options import (
     where_data,
     where_results,
 )
+from bench.run.command import _SETTLED_LATER
 
 
 @click.command()
@@ -47,8 +47,8 @@ def selftest(
     from bench.calibration import calibrate
     from bench.datasets.cache import cache_dir
     from bench.progress import make_display
-    from bench.report import selftest as reporting
     from bench.report.rehearsal import rehearse
+    from bench.run.report.tables import selftest as reporting
     from bench.selftest_records import find_selftest, read_selftest
 
     console = Console()

@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.change_points import ChangePoint, change_points
 from bench.history import Entry, Figures, History, Machine, Measure
-from bench.report.words import bytes_text, cell_name, percent, rate_text, seconds_text
+from bench.report.format import bytes_text, cell_name, percent, rate_text, seconds_text
 from bench.workloads.specs import Cell
 
 

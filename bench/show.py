@@ -15,7 +15,7 @@ from bench.errors import UsageError, unknown
 from bench.pictures import confusion, data, network, training
 from bench.progress import Display
 from bench.recipes import IMAGE_LOSS, RECIPES, find_recipe
-from bench.report.drawing import settings, svg
+from bench.report.charts import settings, svg
 from bench.trained import Trained
 from bench.trainings import HEADER, Training, read_training
 from bench.workloads.specs import Workload

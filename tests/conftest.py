@@ -162,7 +162,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("bench.prepare.nvidia_driver_present", lambda: False)
+    monkeypatch.setattr("bench.run.setup.nvidia_driver_present", lambda: False)
     undisturbed(monkeypatch)
 
     def run(*arguments: str) -> Said:

@@ -22,8 +22,8 @@ from backends.info import BackendInfo, Mode
 from backends.numpy_backend import NumpyBackend
 from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
-from bench.plan import Preset
 from bench.records.schema import JobSpec
+from bench.run.plan import Preset
 from bench.worker.protocol import DataSource, MeasureTask
 from bench.worker.training import Batches
 from bench.workloads.catalog import find_workload

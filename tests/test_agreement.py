@@ -4,9 +4,9 @@ import msgspec
 import pytest
 from synthetic import make_cell, simple_run
 
-from bench.agreement import compare
 from bench.analysis.summary import summarise
-from bench.report.agreement import in_words, text
+from bench.run.agreement import compare
+from bench.run.report.agreement import in_words, text
 
 TORCH, JAX = make_cell(backend="torch"), make_cell(backend="jax", mode="jit")
 EVEN = [1000, 1003, 998, 1001, 1002]

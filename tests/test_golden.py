@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bench.records.runs import read_run
-from bench.report.export import to_json
+from bench.run.report.export import to_json
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"

@@ -24,7 +24,7 @@ from bench.datasets.cache import load_sample
 from bench.errors import UsageError
 from bench.pictures import confusion, data, network, tiles, training
 from bench.recipes import Published, find_recipe
-from bench.report.drawing import settings
+from bench.report.charts import settings
 from bench.trained import Trained
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.catalog import find_workload

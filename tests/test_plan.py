@@ -14,7 +14,7 @@ from bench.errors import UsageError
 from bench.measuring.design import SMALLEST_TRAINING, balanced_order, windows_asked
 from bench.measuring.selection import choose_cells, choose_modes
 from bench.options import parse_budget, parse_precision, parse_sweep
-from bench.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
+from bench.run.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
 from bench.workloads.specs import Cell
 
 # ---- presets and budgets

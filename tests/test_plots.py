@@ -11,8 +11,8 @@ from trainings import CELLS, learning_run, make_curve, make_finals, make_trainin
 from bench.analysis.accuracy import converge
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
-from bench.report import curves, plots
-from bench.report.drawing import make_panels, name_rows, svg
+from bench.report.charts import make_panels, name_rows, svg
+from bench.run.report.tables import curves, plots
 
 TORCH, TENSORFLOW, JAX = CELLS
 

@@ -9,12 +9,12 @@ import pytest
 from fakes import ABSENT, QUICK, STEADY
 
 from backends.info import BackendInfo
-from bench import prepare
 from bench.errors import DataError, UnavailableError, UsageError
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked, Available
 from bench.options import parse_budget
 from bench.records.runs import HEADER, read_run
+from bench.run import setup as prepare
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload
 
 REFERENCE = fakes.info("numpy", "fakes:Steady", reference=True)

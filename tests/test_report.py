@@ -34,9 +34,9 @@ from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError
 from bench.records.runs import Run
 from bench.records.schema import UnmeasuredRecord
-from bench.report import export, markdown, markup, plots, terminal
-from bench.report.words import NOTHING, PLUS_MINUS
-from bench.sentences import answer, sentences
+from bench.report.format import NOTHING, PLUS_MINUS
+from bench.run.report.sentences import answer, sentences
+from bench.run.report.tables import export, markdown, markup, plots, terminal
 from bench.text import clean
 
 TORCH = make_cell()
@@ -421,7 +421,7 @@ def test_the_same_run_gives_the_same_bytes_in_another_process(tmp_path):
     markdown.write(realistic_run(), tmp_path / "here")
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from bench.report import markdown; from synthetic import realistic_run\n"
+        "from bench.run.report.tables import markdown; from synthetic import realistic_run\n"
         "markdown.write(realistic_run(), Path(sys.argv[2]))"
     )
     arguments = [str(Path(__file__).parent), str(tmp_path / "there")]
@@ -534,7 +534,7 @@ def test_a_folder_that_cannot_be_written_is_a_record_error(tmp_path):
 
 def test_summary_and_json_load_neither_matplotlib_nor_rich():
     code = (
-        "import sys; import bench.analysis.summary, bench.report.export;"
+        "import sys; import bench.analysis.summary, bench.run.report.export;"
         "sys.exit(bool({'matplotlib', 'rich', 'scipy'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

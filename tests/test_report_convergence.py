@@ -14,8 +14,8 @@ from trainings import CELLS, learning_run, make_curve, make_finals, make_trainin
 from bench.analysis.accuracy import ProposedTarget, converge, proposed_targets
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
-from bench.report import convergence, curves
-from bench.report.words import DASH, NOTHING
+from bench.report.format import DASH, NOTHING
+from bench.run.report.tables import convergence, curves
 
 TORCH, TENSORFLOW, JAX = CELLS
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}

@@ -13,8 +13,8 @@ from synthetic import make_cell, make_header, make_job, make_parity, make_points
 from bench.analysis.summary import summarise
 from bench.analysis.sweep import StepLine, Sweep, SweepPoint
 from bench.records.runs import Run
-from bench.report import cost_plots, costs
-from bench.report.words import TIMES
+from bench.report.format import TIMES
+from bench.run.report.tables import cost_plots, costs
 from bench.workloads.catalog import WORKLOADS, swept
 from bench.workloads.instruments import Peak, StepSplit
 

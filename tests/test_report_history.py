@@ -18,10 +18,10 @@ from synthetic import make_cell
 
 from bench.errors import RecordError
 from bench.history import Framework, History, Measure
-from bench.report import history_plot
-from bench.report.drawing import GREY, RED, settings
+from bench.report.charts import GREY, RED, settings
+from bench.report.format import NOTHING, TIMES
 from bench.report.history import advice, left_out, moves, render, span, text, write
-from bench.report.words import NOTHING, TIMES
+from bench.run.report.tables import history_plot
 from bench.series import Group, groups_of, place_of
 
 HOSTILE = 'a<script>alert(1)</script>,"\n\x1b[31m|`[x](y)` $x$ =1+1'

@@ -22,7 +22,7 @@ from bench.errors import RecordError
 from bench.hand_over import Score
 from bench.notebooks import read_trainings
 from bench.recipes import RECIPES, Recipe, figure_steps
-from bench.report.markup import PLOTS
+from bench.report.markdown import PLOTS
 from bench.report.models import render_probabilities, render_scores
 from bench.report.notebooks import REPORT, legend, render, write
 from bench.trainings import Training

@@ -13,8 +13,8 @@ from synthetic import make_cell, make_header, make_run
 from test_cli import SMALL, known
 
 from bench.errors import RecordError
-from bench.report import drawing
 from bench.report.rehearsal import rehearse, rehearse_run
+from bench.run.report.tables import drawing
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_matplotlib_is_imported_although_jupyter_names_a_module_that_is_not_here
     code = (
         "import sys; sys.argv = ['bench', '--version']\nfrom bench import cli\n"
         "try: cli.main()\nexcept SystemExit: pass\n"
-        "from bench.report import drawing; print('imported')"
+        "from bench.run.report.tables import drawing; print('imported')"
     )
     variables = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     done = subprocess.run(

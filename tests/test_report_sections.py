@@ -22,8 +22,8 @@ from synthetic import (
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
-from bench.report import conditions_text, markdown, plan_text, terminal
-from bench.report.words import percent, ratio_text
+from bench.report.format import percent, ratio_text
+from bench.run.report.tables import conditions_text, markdown, plan_text, terminal
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

@@ -20,15 +20,15 @@ from conftest import undisturbed
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
 
 from backends.info import BackendInfo, Mode
-from bench import prepare
 from bench.errors import RecordError
 from bench.measuring import block as turns
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked, Available
-from bench.plan import Preset
 from bench.records.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.records.schema import JobRecord, ParityCheck, ParityRecord, Record
-from bench.run import OVERRUN, PIPELINE_STRETCH, Runner
+from bench.run import setup as prepare
+from bench.run.plan import Preset
+from bench.run.runner import OVERRUN, PIPELINE_STRETCH, Runner
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 
@@ -144,7 +144,7 @@ def test_later_blocks_train_windows_of_as_many_steps_as_the_first(
         asked.append([job.window_steps for job in jobs])
         return turns.run_block(jobs, **options)
 
-    monkeypatch.setattr("bench.run.run_block", spy)
+    monkeypatch.setattr("bench.run.runner.run_block", spy)
     (first,) = carry_out(begin(tmp_path, [QUICK]), [QUICK]).jobs[:1]
     assert asked == [[None], [first.windows[0].steps]]
 
@@ -158,7 +158,7 @@ def test_the_first_three_blocks_compile_anew_and_later_ones_share_what_was_compi
         given.extend(job.compiled for job in jobs)
         return turns.run_block(jobs, **options)
 
-    monkeypatch.setattr("bench.run.run_block", spy)
+    monkeypatch.setattr("bench.run.runner.run_block", spy)
     preset = msgspec.structs.replace(TINY, min_blocks=5)
     found = carry_out(begin(tmp_path, [STEADY, QUICK], preset=preset), [STEADY, QUICK], preset=preset)
     assert [job.spec.compiles_anew for job in found.jobs] == [True] * 6 + [False] * 4
@@ -180,8 +180,8 @@ def test_a_block_waits_for_quiet_rounds_as_long_as_the_blocks_that_are_due_leave
         given.append(options["patience_s"])
         return turns.run_block(jobs, **options)
 
-    monkeypatch.setattr("bench.run.run_block", spy)
-    monkeypatch.setattr("bench.run.MOST_BLOCKS", 3)
+    monkeypatch.setattr("bench.run.runner.run_block", spy)
+    monkeypatch.setattr("bench.run.runner.MOST_BLOCKS", 3)
     preset = msgspec.structs.replace(TINY, target_half_width=1e-9)
     carry_out(begin(tmp_path, [QUICK], preset=preset, budget_s=60), [QUICK], preset=preset)
     first, last, further = given
@@ -282,8 +282,8 @@ def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
 def test_a_backend_that_hangs_does_not_keep_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.run.LEAST_LIMIT_S", 5.0)
-    monkeypatch.setattr("bench.run.FIRST_GUESS_S", 0.5)
+    monkeypatch.setattr("bench.run.runner.LEAST_LIMIT_S", 5.0)
+    monkeypatch.setattr("bench.run.runner.FIRST_GUESS_S", 0.5)
     hangs = msgspec.structs.replace(HANGS, target="fakes:HangsInTraining")
     run = carry_out(begin(tmp_path, [hangs, STEADY]), [hangs, STEADY])
     (stuck,) = [job for job in run.jobs if job.spec.cell.backend == "hangs"]

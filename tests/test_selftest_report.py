@@ -8,9 +8,9 @@ from rich.console import Console
 from simulated import simulate
 
 from bench.calibration import calibrate
-from bench.report import selftest as report
-from bench.report import selftest_plot
-from bench.report.drawing import settings
+from bench.report.charts import settings
+from bench.run.report.tables import selftest as report
+from bench.run.report.tables import selftest_plot
 
 
 def printed(test, width: int = 120, encoding: str = "utf-8") -> str:

@@ -26,7 +26,7 @@ from synthetic import (
 from bench.analysis.summary import Summary, summarise
 from bench.records.runs import RECORDS, append_record, create_run, read_run
 from bench.records.schema import BlockRecord, UnmeasuredRecord
-from bench.sentences import answer, sentences
+from bench.run.report.sentences import answer, sentences
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

@@ -24,8 +24,8 @@ from synthetic import (
 from bench.analysis.statistics import ALPHA
 from bench.analysis.summary import summarise
 from bench.records.schema import BlockRecord
-from bench.report.words import percent_text, ratio_text
-from bench.sentences import answer, sentences
+from bench.report.format import percent_text, ratio_text
+from bench.run.report.sentences import answer, sentences
 
 TORCH = make_cell()
 COMPILED = make_cell(mode="compile")

@@ -20,7 +20,7 @@ from bench.exports.text import data_words, dump, nothing, part
 from bench.exports.timed import comparable
 from bench.records.runs import Run
 from bench.records.schema import JobRecord
-from bench.report.words import PLUS_MINUS, commit_text
+from bench.report.format import PLUS_MINUS, commit_text
 from bench.text import clean
 from bench.workloads.specs import Cell
 

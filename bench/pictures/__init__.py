@@ -1,4 +1,4 @@
 """Pictures of data, of trained networks, and of trainings; each function returns a Matplotlib figure.
 
-They are to be called inside `bench.report.drawing.settings`.
+They are to be called inside `bench.report.charts.settings`.
 """

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.drawing import label
+from bench.report.charts import label
 
 SIGNED = "seismic"
 """Matplotlib's colours for signed values: red is positive, blue negative, white zero."""

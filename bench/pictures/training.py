@@ -13,7 +13,7 @@ from matplotlib.ticker import LogFormatter
 
 from bench.figures import QUANTILES
 from bench.recipes import Published
-from bench.report.drawing import COLOURS, GREY, label, legend, make_panels
+from bench.report.charts import COLOURS, GREY, label, legend, make_panels
 from bench.trainings import Training
 
 

@@ -14,9 +14,9 @@ from bench.compare import Compared
 from bench.differences import Changed, side_changes
 from bench.gate import CellGate, Gate, left_out_by
 from bench.measures import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
-from bench.report.markup import bullets, escape, grid
-from bench.report.plain import print_encodable
-from bench.report.words import cell_name, percent_text
+from bench.report.format import cell_name, percent_text
+from bench.report.markdown import bullets, escape, grid
+from bench.report.terminal import print_encodable
 from bench.text import clean, listed
 
 _HEADS = ("figure", "base", "head", "change", "interval", "detectable", "verdict")

@@ -15,9 +15,9 @@ from rich.text import Text
 from bench.change_points import RECENT, SEGMENT, ChangePoint
 from bench.errors import RecordError
 from bench.history import Entry, History, Measure
-from bench.report.markup import PLOTS, bullets, escape, grid
-from bench.report.plain import print_encodable
-from bench.report.words import NOTHING, PLUS_MINUS, TIMES, width_text
+from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
+from bench.report.markdown import PLOTS, bullets, escape, grid
+from bench.report.terminal import print_encodable
 from bench.series import WORDS, Group, Point, Series, Shown, place_of
 from bench.store import write_durably
 from bench.text import clean
@@ -72,7 +72,7 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 def write(folder: Path, history: History, measure: Measure, groups: Sequence[Group]) -> Path:
     """Write the report and a chart for every workload into a folder, and return the report's path."""
-    from bench.report import history_plot  # Matplotlib takes a second to import
+    from bench.run.report.tables import history_plot  # Matplotlib takes a second to import
 
     charts = history_plot.draw(groups, measure)
     path = folder / REPORT

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.history import Entry, Measure
-from bench.report.drawing import COLOURS, GREY, ON_LINES, RED, label, settings, svg
-from bench.report.words import TIMES, width_text
+from bench.report.charts import COLOURS, GREY, ON_LINES, RED, label, settings, svg
+from bench.report.format import TIMES, width_text
 from bench.series import WORDS, Group, Point, Shown, place_of
 
 _WIDTH_IN = 8.0

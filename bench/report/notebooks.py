@@ -16,8 +16,8 @@ from bench.notebooks import Answer, Line, lines, of_recipe
 from bench.pictures import confusion, data, network, training
 from bench.progress import Display
 from bench.recipes import Recipe
-from bench.report.drawing import settings, svg
-from bench.report.markup import PLOTS, bullets, escape, grid
+from bench.report.charts import settings, svg
+from bench.report.markdown import PLOTS, bullets, escape, grid
 from bench.store import write_durably
 from bench.text import clean, duration
 from bench.trained import Trained

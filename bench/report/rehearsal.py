@@ -15,7 +15,7 @@ def rehearse(results: Path) -> None:
 
     Raises RecordError if nothing can be written there. Whatever Matplotlib raises passes through.
     """
-    from bench.report import drawing  # Matplotlib takes a second to import
+    from bench.run.report.tables import drawing  # Matplotlib takes a second to import
 
     with drawing.settings():
         picture = drawing.svg(drawing.make_panels([1.0])[0])
@@ -31,7 +31,7 @@ def rehearse(results: Path) -> None:
 
 def rehearse_run(run: Run, console: Console) -> None:
     """Make both reports of a run as it is now, without keeping them."""
-    from bench.report import markdown, terminal
+    from bench.run.report.tables import markdown, terminal
 
     terminal.render(run, Console(file=io.StringIO(), width=console.width))
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=run.folder) as folder:

@@ -10,9 +10,9 @@ from rich.text import Text
 from bench.analysis.statistics import ALPHA, MARGIN
 from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.errors import RecordError
-from bench.report.markup import PLOTS, bullets, code, escape, grid, plot
-from bench.report.plain import print_encodable
-from bench.report.words import NOTHING, percent
+from bench.report.format import NOTHING, percent
+from bench.report.markdown import PLOTS, bullets, code, escape, grid, plot
+from bench.report.terminal import print_encodable
 from bench.selftest_records import SIDES, TRIALS, SelfTest
 from bench.text import clean, duration
 
@@ -27,7 +27,7 @@ _ALT = (
 
 def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) -> Path:
     """Write the report into a folder, the self-test's own where none is named, and return its path."""
-    from bench.report import selftest_plot  # Matplotlib takes a second to import
+    from bench.run.report.tables import selftest_plot  # Matplotlib takes a second to import
 
     folder = folder or test.folder
     drawn = selftest_plot.draw(calibration)

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench.calibration import Calibration, Judged
-from bench.report.drawing import COLOURS, GREY, RED, legend, settings, svg
+from bench.report.charts import COLOURS, GREY, RED, legend, settings, svg
 
 _GAP = 2
 """Places left free between two slowdowns."""

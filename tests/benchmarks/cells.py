@@ -28,9 +28,9 @@ from bench.measuring.block import BlockJob, window_steps
 from bench.measuring.job import job_record
 from bench.measuring.process import Worker
 from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells
-from bench.plan import PRESETS
 from bench.records.schema import JobRecord, JobSpec
-from bench.run import PIPELINE_STRETCH
+from bench.run.plan import PRESETS
+from bench.run.runner import PIPELINE_STRETCH
 from bench.worker.protocol import Begin, Built, DataSource, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from bench.ab_records import HEADER, read_ab
 from bench.gate import judge_all
-from bench.report.markup import grid
+from bench.report.markdown import grid
 
 ROOT = Path(__file__).parent.parent.parent
 SLOWED = "backends/torch_backend.py"

@@ -20,8 +20,7 @@ from bench.analysis.costs import CellCosts, Costs, Place, read_costs, roof
 from bench.analysis.summary import Summary
 from bench.analysis.sweep import Sweep, leave_out_sweep, read_sweeps
 from bench.records.runs import Run
-from bench.report.costs import ABOUT
-from bench.report.drawing import (
+from bench.report.charts import (
     COLOURS,
     GREY,
     LINES,
@@ -33,8 +32,9 @@ from bench.report.drawing import (
     settings,
     svg,
 )
-from bench.report.style import Group, Style, groups_of, style_of
-from bench.report.words import cell_name, scaled, seconds_text, short_time
+from bench.report.format import cell_name, scaled, seconds_text, short_time
+from bench.run.report.costs import ABOUT
+from bench.run.report.style import Group, Style, groups_of, style_of
 from bench.workloads.instruments import Peak
 from bench.workloads.specs import Cell
 

@@ -6,12 +6,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.agreement import Pairing
 from bench.analysis.comparison import Comparison
 from bench.records.runs import Run
-from bench.report import KIND_WORDS
-from bench.report.markup import bullets, grid
-from bench.report.words import DASH, NOTHING, TIMES, cell_name
+from bench.report.format import DASH, NOTHING, TIMES, cell_name
+from bench.report.markdown import bullets, grid
+from bench.run.agreement import Pairing
+from bench.run.report.tables import KIND_WORDS
 from bench.text import clean
 
 _HEADS = ("workload", "pair", "first run", "second run", "agree")

@@ -26,7 +26,7 @@ from bench.options import (
     where_data,
     where_results,
 )
-from bench.prepare import Wish, new_run, plan_in_words, resumed_run
+from bench.run.setup import Wish, new_run, plan_in_words, resumed_run
 from bench.text import clean
 
 _SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
@@ -82,12 +82,12 @@ def run(
     from bench.datasets.cache import cache_dir
     from bench.measuring.backends import find_backends
     from bench.options import parse_budget, parse_precision, parse_sweep
-    from bench.plan import find_preset
     from bench.progress import make_display
     from bench.records.runs import QUARANTINE, find_run, read_run
-    from bench.report import markdown, terminal
     from bench.report.rehearsal import rehearse, rehearse_run
-    from bench.run import Runner
+    from bench.run.plan import find_preset
+    from bench.run.report.tables import markdown, terminal
+    from bench.run.runner import Runner
 
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
@@ -173,7 +173,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
     from bench.measuring.parity import plan_parity, verify_cells
     from bench.progress import make_display
     from bench.records.schema import ParityRecord
-    from bench.report.parity import render_parity
+    from bench.run.report.parity import render_parity
     from bench.workloads.catalog import WORKLOADS
 
     console = Console(stderr=as_json)
@@ -207,7 +207,7 @@ def targets(name: str, results: Path) -> None:
 
     from bench.analysis.accuracy import proposed_targets
     from bench.records.runs import find_run, read_run
-    from bench.report.convergence import render_targets
+    from bench.run.report.convergence import render_targets
 
     render_targets(proposed_targets(read_run(find_run(results, name))), Console())
 
@@ -221,10 +221,10 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
     """Hold two runs of one machine against each other, and say whether their verdicts agree."""
     from rich.console import Console
 
-    from bench.agreement import compare
     from bench.analysis.summary import summarise
     from bench.records.runs import find_run, read_run
-    from bench.report import agreement
+    from bench.run.agreement import compare
+    from bench.run.report.tables import agreement
 
     runs = [read_run(find_run(results, name)) for name in (first, second)]
     if not runs[0].header.environment.same_machine(runs[1].header.environment):
@@ -258,7 +258,7 @@ def report(name: str | None, form: str, results: Path) -> int:
     from rich.console import Console
 
     from bench.records.runs import find_run, read_run
-    from bench.report import export, markdown, terminal
+    from bench.run.report.tables import export, markdown, terminal
     from bench.text import clean
 
     found = read_run(find_run(results, name))

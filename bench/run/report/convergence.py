@@ -20,8 +20,8 @@ from bench.analysis.accuracy import (
 from bench.analysis.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
-from bench.report.markup import bullets, escape, grid, plot
-from bench.report.words import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
+from bench.report.format import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
+from bench.report.markdown import bullets, escape, grid, plot
 from bench.text import clean
 from bench.workloads.specs import Cell
 

@@ -7,7 +7,7 @@ from bench.analysis.comparison import Comparison, Kind, Verdict, best_of_each_ba
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import EQUIVALENCE
 from bench.analysis.summary import Summary
-from bench.report.words import cell_name, percent_text, ratio_text
+from bench.report.format import cell_name, percent_text, ratio_text
 from bench.text import listed
 from bench.workloads.specs import Cell
 

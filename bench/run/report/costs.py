@@ -7,9 +7,7 @@ from bench.analysis.statistics import EQUIVALENCE
 from bench.analysis.summary import Summary
 from bench.analysis.sweep import Sweep, leave_out_sweep, read_sweeps, split_name
 from bench.records.runs import Run
-from bench.report import row_name
-from bench.report.markup import bullets, grid, plot
-from bench.report.words import (
+from bench.report.format import (
     NOTHING,
     TIMES,
     bytes_text,
@@ -20,6 +18,8 @@ from bench.report.words import (
     seconds_text,
     short_time,
 )
+from bench.report.markdown import bullets, grid, plot
+from bench.run.report.tables import row_name
 from bench.workloads.precision import BOUNDS
 
 ABOUT = "\N{ALMOST EQUAL TO}"

@@ -16,9 +16,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import Run
 from bench.records.schema import ParityRecord
-from bench.report import curves as learning
-from bench.report import state
-from bench.report.drawing import (
+from bench.report.charts import (
     GREY,
     HATCHES,
     MARKERS,
@@ -32,8 +30,10 @@ from bench.report.drawing import (
     settings,
     svg,
 )
-from bench.report.style import Group, Style, groups_of, style_of
-from bench.report.words import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
+from bench.report.format import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
+from bench.run.report.style import Group, Style, groups_of, style_of
+from bench.run.report.tables import curves as learning
+from bench.run.report.tables import state
 from bench.workloads.specs import Cell
 
 

@@ -18,9 +18,9 @@ from bench.analysis.accuracy import Convergence, DefaultsAgainstMatched, Workloa
 from bench.analysis.convergence import CellConvergence, CurvePoint
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
-from bench.report.drawing import GREY, LINES, MARKERS, label, legend, make_panels, name_rows
-from bench.report.style import Style
-from bench.report.words import cell_name, percent, seconds_text
+from bench.report.charts import GREY, LINES, MARKERS, label, legend, make_panels, name_rows
+from bench.report.format import cell_name, percent, seconds_text
+from bench.run.report.style import Style
 from bench.workloads.specs import Cell
 
 

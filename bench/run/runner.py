@@ -27,7 +27,6 @@ from bench.measuring.design import BLOCKS_ANEW, FEWEST_OF_LONG
 from bench.measuring.job import in_a_line, job_record
 from bench.measuring.parity import plan_parity, verify_cells
 from bench.measuring.process import Outcome
-from bench.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.progress import Display
 from bench.records.runs import Run, append_record
 from bench.records.schema import (
@@ -39,6 +38,7 @@ from bench.records.schema import (
     Status,
     UnmeasuredRecord,
 )  # fmt: skip
+from bench.run.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.text import duration
 from bench.worker.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
 from bench.workloads.catalog import SWEPT, base_name

@@ -8,7 +8,7 @@ import msgspec
 
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import Run
-from bench.report.drawing import COLOURS
+from bench.report.charts import COLOURS
 from bench.workloads.specs import Cell
 
 Group: TypeAlias = tuple[str, list[CellSummary]]

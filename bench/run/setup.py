@@ -14,9 +14,9 @@ from bench.errors import RecordError
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import footprints
 from bench.measuring.selection import Available, backend_here
-from bench.plan import Preset, make_plan
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
+from bench.run.plan import Preset, make_plan
 from bench.text import duration
 from bench.workloads.flops import training_flops
 from bench.workloads.specs import Cell, Workload

@@ -1,0 +1,1 @@
+"""The main job: plan a run, carry it out, report it."""

@@ -1,0 +1,287 @@
+"""What every form of the report shares: the words, the units, and the tables before they are drawn.
+
+Text in a `Table` or a list of lines is as the records hold it; whoever draws it makes it safe for the place
+it goes to, beginning with `clean`.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+from types import MappingProxyType
+
+import msgspec
+import numpy as np
+
+from bench.analysis.comparison import Kind
+from bench.analysis.costs import framework_share
+from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
+from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
+from bench.records.runs import Run
+from bench.records.schema import BlockRecord
+from bench.report.format import (
+    NOTHING,
+    PLUS_MINUS,
+    TIMES,
+    bytes_text,
+    cell_name,
+    percent,
+    rate_text,
+    seconds_text,
+    width_text,
+)
+from bench.text import duration
+from bench.workloads.specs import Cell
+
+QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
+
+LABELS = (
+    ("framework", "the framework and the mode it ran in, under the framework's own name"),
+    (
+        "samples/s",
+        "training images a second in steady state, start-up and evaluation left out: the mean of the blocks",
+    ),
+    (
+        "block",
+        "one round of a workload: every framework and mode in a fresh process, all side by side, taking "
+        "turns; its figure is the mean of its windows without the highest and the lowest fifth",
+    ),
+    (
+        "window",
+        "one turn: a stretch of training, mostly of a twentieth of a second, between two clock readings",
+    ),
+    (
+        PLUS_MINUS,
+        "half the width of the 95 % interval of that mean, given from three blocks on; it tells how far the "
+        "row would move if measured again, while rows are compared block by block, which is more precise",
+    ),
+    ("relative", "throughput over that of the fastest ranked row of the same workload, device and precision"),
+    ("accuracy", "share of the test images classified correctly after the epochs named above the table"),
+    (
+        "to target",
+        "seconds of training, evaluation left out, until the target accuracy was reached, interpolated "
+        "between the two evaluations on either side",
+    ),
+    (
+        "parity",
+        "whether logits, loss, gradients and parameters agree with a float64 reference within the tolerances",
+    ),
+    ("first step", "the first call of a training step: tracing and compilation, then one step"),
+    ("import", "importing the framework in a fresh process"),
+    ("memory", "largest resident memory of the process (RSS) up to the end of the timed windows"),
+    ("GPU memory", "largest amount the framework's own allocator held on the GPU"),
+    ("reference", "the float64 reference itself: shown, never ranked"),
+    ("imprecise", "ranked, but the interval is wider than the run aimed at"),
+    ("disturbed", "most of its blocks were disturbed by something else, so nothing is claimed of it"),
+    ("not comparable", "it does not compute what the reference computes, so its speed is not ranked"),
+    ("own defaults", "trained with its framework's own defaults, which is not the same work: never ranked"),
+    ("no steady state", "the rate kept drifting from window to window; shown, not ranked"),
+    ("too few blocks", "fewer blocks than a row needs to be ranked"),
+    (
+        "faster",
+        f"the ratio is proven to be off 1 by more than {100 * MARGIN:g} %, with a chance of "
+        f"{100 * ALPHA:g} % at most that any such claim inside a family of comparisons is wrong",
+    ),
+    (
+        f"no difference larger than {100 * EQUIVALENCE:g} %",
+        "a larger one is ruled out: the 90 % interval of the ratio lies inside",
+    ),
+    ("no detectable difference", "neither is shown"),
+    ("detectable", "the difference that would have been found four times in five if it were there"),
+    (NOTHING, "not measured, or not to be had: no interval of fewer than three blocks, no place unranked"),
+)
+
+
+KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "faster": "faster",
+        "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
+        "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
+        "undecided": "no detectable difference",
+        "disturbed": "disturbed: nothing claimed",
+    }
+)
+
+
+class Column(msgspec.Struct, frozen=True, kw_only=True):
+    """A column's heading and the text of its rows."""
+
+    title: str
+    cells: tuple[str, ...]
+    number: bool = True
+    """Whether it holds numbers, which are set flush right."""
+    cost: bool = False
+    """Whether it is about what a row costs besides, which a narrow page shows in a table of its own."""
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """The rows of one workload, device and precision; the first column names the row."""
+
+    title: str
+    columns: tuple[Column, ...]
+    ranked: tuple[bool, ...]
+
+
+def tables(summary: Summary) -> list[Table]:
+    """Return one table for each workload, device and precision, in the summary's order."""
+    with_device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
+    return [
+        _table(list(rows), summary, with_device_memory)
+        for _, rows in groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision))
+    ]
+
+
+def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bool) -> Table:
+    best = next((row.samples_per_s for row in rows if row.ranked), None)
+    columns = [
+        Column(
+            title="framework", cells=tuple(cell_name(row.cell, summary.titles) for row in rows), number=False
+        ),
+        Column(title="samples/s", cells=tuple(rate_text(row.samples_per_s) for row in rows)),
+        Column(
+            title=PLUS_MINUS,
+            cells=tuple(width_text(row.half_width) for row in rows),
+        ),
+        Column(title="relative", cells=tuple(_relative(row, best) for row in rows)),
+        Column(title="status", cells=tuple(state(row) for row in rows), number=False),
+        Column(title="accuracy", cells=tuple(percent(row.test_accuracy, 2) for row in rows)),
+        Column(title="to target", cells=tuple(_to_target(row) for row in rows)),
+        Column(title="parity", cells=tuple(parity_text(row) for row in rows), number=False, cost=True),
+        Column(title="first step", cells=tuple(seconds_text(row.first_step_s) for row in rows), cost=True),
+        Column(title="import", cells=tuple(seconds_text(row.import_s) for row in rows), cost=True),
+        Column(title="memory", cells=tuple(bytes_text(row.peak_rss_bytes) for row in rows), cost=True),
+    ]
+    if with_device_memory:
+        cells = tuple(bytes_text(row.peak_device_bytes) for row in rows)
+        columns.append(Column(title="GPU memory", cells=cells, cost=True))
+    first = rows[0]
+    said = [f"{first.device} {first.precision}"]
+    epochs = sorted({row.epochs for row in rows if row.epochs is not None})
+    if epochs:
+        counts = " or ".join(f"{count:g}" for count in epochs)
+        said.append(f"accuracy after {counts} epoch{'' if epochs == [1] else 's'}")
+    if not first.matched:
+        said.append("own defaults")
+    if first.target_accuracy is not None:
+        said.append(f"target {percent(first.target_accuracy, 1)}")
+    return Table(
+        title=f"{first.workload} ({', '.join(said)})",
+        columns=tuple(columns),
+        ranked=tuple(row.ranked for row in rows),
+    )
+
+
+def state(row: CellSummary) -> str:
+    """Return in a word or three how a row stands."""
+    if row.ranked:
+        return "disturbed" if row.disturbed else "imprecise" if row.imprecise else "ok"
+    if row.reference:
+        return "reference"
+    if row.parity_ok is False:
+        return "not comparable"
+    if row.status != "ok":
+        return STATUS_WORDS[row.status]
+    if not row.matched:
+        return "own defaults"
+    return "parity not verified" if row.parity_ok is None else "too few blocks"
+
+
+def parity_text(row: CellSummary) -> str:
+    return {True: "ok", False: "fails", None: NOTHING}[row.parity_ok]
+
+
+def row_name(cell: Cell, summary: Summary) -> str:
+    """Return what a cell is called outside its table."""
+    return f"{cell.workload}, {cell_name(cell, summary.titles)} ({cell.device} {cell.precision})"
+
+
+def unranked_lines(summary: Summary) -> list[tuple[str, str]]:
+    """Return the name of every row that is not ranked, and why."""
+    return [
+        (row_name(row.cell, summary), row.why_not or "no reason recorded")
+        for row in summary.cells
+        if not row.ranked
+    ]
+
+
+def remark_lines(summary: Summary) -> list[tuple[str, str]]:
+    """Return the name of every ranked row of which some job failed, and how many."""
+    return [
+        (row_name(row.cell, summary), f"ranked by {row.blocks} blocks; {row.failed_jobs} of its jobs failed")
+        for row in summary.cells
+        if row.ranked and row.failed_jobs
+    ]
+
+
+def conditions_text(run: Run) -> str | None:
+    """Return what else the machine did during the blocks; None where no block says."""
+    conditions = [record.conditions for record in run.records if isinstance(record, BlockRecord)]
+    if not conditions:
+        return None
+    said = [
+        f"{what} {percent(float(np.median(shares)), 1)}, at most {percent(max(shares), 1)}"
+        for what, shares in (
+            ("the hypervisor took", _present(one.steal_share for one in conditions)),
+            ("other programs used", _present(one.foreign_share for one in conditions)),
+            ("a quota held jobs back", _present(one.throttled_share for one in conditions)),
+            ("some task waited for a CPU", _present(one.pressure_share for one in conditions)),
+        )
+        if shares
+    ]
+    if any(one.foreign_share is None for one in conditions):
+        said.append("the system did not tell what other programs used")
+    canaries = [1000 * float(np.median(one.canary_s)) for one in conditions if one.canary_s]
+    if canaries:
+        said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")
+    said.append(f"load average at most {max(one.load_average for one in conditions):.2f}")
+    count = f"{len(conditions)} blocks" if len(conditions) > 1 else "one block"
+    return f"during {count} (median share, and the largest) {'; '.join(said)}"
+
+
+def taint_lines(summary: Summary) -> list[tuple[str, str]]:
+    """Return every disturbed block, what became of it, and what disturbed it."""
+    return [
+        (
+            f"{workload}, block {block + 1}",
+            f"{'dropped' if block in screening.dropped else 'kept'}: {'; '.join(why)}",
+        )
+        for workload, screening in summary.screenings.items()
+        for block, why in screening.tainted.items()
+    ]
+
+
+def plan_text(run: Run) -> str:
+    """Return what was planned before the run began, and what its jobs took in the end."""
+    planned = run.header.planned
+    parts = [
+        f"{duration(seconds)} for {what}"
+        for what, seconds in (
+            ("parity", planned.parity_s),
+            ("the required blocks", planned.blocks_s),
+            ("training", planned.training_s),
+            ("further blocks", planned.refining_s),
+        )
+    ]
+    took = sum(job.wall_s for job in run.jobs)
+    training = sum(job.learn_s or 0.0 for job in run.jobs)
+    share = framework_share(run.jobs)
+    inside = "" if share is None else f", {percent(share, 0)} inside the frameworks"
+    return (
+        f"planned: {planned.jobs} jobs, {', '.join(parts)}; took: {len(run.jobs)} jobs, "
+        f"{duration(took)}, {duration(training)} of it training{inside}"
+    )
+
+
+def _relative(row: CellSummary, best: float | None) -> str:
+    if not row.ranked or row.samples_per_s is None or best is None:
+        return NOTHING
+    return f"{row.samples_per_s / best:.2f}{TIMES}"
+
+
+def _to_target(row: CellSummary) -> str:
+    if row.seconds_to_target is not None:
+        return seconds_text(row.seconds_to_target)
+    return "not reached" if row.trained_jobs and row.target_accuracy is not None else NOTHING
+
+
+def _present(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None and math.isfinite(value)]
