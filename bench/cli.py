@@ -52,7 +52,7 @@ COMMANDS = {
         "Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told.",
     ),
     "selftest": Lazy(
-        "bench.command_selftest:selftest",
+        "bench.selftest.command:selftest",
         "Measure the measurer: compare equals, and sides slowed by a known share, and count what is found.",
     ),
     "history": Lazy(

@@ -9,7 +9,7 @@ import numpy as np
 from synthetic import make_conditions, make_header
 
 from bench.records.schema import Status
-from bench.selftest_records import SIDES, SelfTest, SelfTestBlock, SelfTestHeader, SideRecord, Timing
+from bench.selftest.records import SIDES, SelfTest, SelfTestBlock, SelfTestHeader, SideRecord, Timing
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from scipy.stats import nct, t
 from simulated import make_block, make_header_of, make_side, simulate
 
-from bench import calibration
 from bench.analysis.statistics import ALPHA, MARGIN
-from bench.calibration import JUDGES, Calibration, Judge, Rate, calibrate, find_trials
-from bench.selftest_records import SIDES, TRIALS, SelfTest
+from bench.selftest import calibration
+from bench.selftest.calibration import JUDGES, Calibration, Judge, Rate, calibrate, find_trials
+from bench.selftest.records import SIDES, TRIALS, SelfTest
 
 
 @functools.cache

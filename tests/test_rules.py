@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, ttest_ind
 
-from bench import rules
-from bench.rules import Processes, Rule
+from bench.selftest import other_tools as rules
+from bench.selftest.other_tools import Processes, Rule
 
 ALL: list[Rule] = [rules.pytest_benchmark, rules.asv, rules.pyperf, rules.google_benchmark]
 

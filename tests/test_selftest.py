@@ -14,7 +14,6 @@ from rich.console import Console
 from synthetic import make_conditions, make_header
 
 from backends.info import BackendInfo, Mode
-from bench import selftest
 from bench.errors import RecordError, UsageError
 from bench.measuring import block as turns
 from bench.measuring.backends import Registry
@@ -23,8 +22,9 @@ from bench.measuring.data import Split
 from bench.measuring.process import Outcome
 from bench.progress import make_display
 from bench.records.schema import Window
-from bench.selftest import Asking, Collector
-from bench.selftest_records import (
+from bench.selftest import collect as selftest
+from bench.selftest.collect import Asking, Collector
+from bench.selftest.records import (
     BLOCKS,
     SIDES,
     TRIALS,

@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from simulated import simulate
 
-from bench.calibration import calibrate
 from bench.report.charts import settings
 from bench.run.report.tables import selftest as report
 from bench.run.report.tables import selftest_plot
+from bench.selftest.calibration import calibrate
 
 
 def printed(test, width: int = 120, encoding: str = "utf-8") -> str:

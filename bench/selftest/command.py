@@ -43,13 +43,13 @@ def selftest(
     """Measure the measurer: compare equals, and sides slowed by a known share, and count what is found."""
     from rich.console import Console
 
-    from bench import selftest as collecting
-    from bench.calibration import calibrate
     from bench.datasets.cache import cache_dir
     from bench.progress import make_display
     from bench.report.rehearsal import rehearse
     from bench.run.report.tables import selftest as reporting
-    from bench.selftest_records import find_selftest, read_selftest
+    from bench.selftest import collect as collecting
+    from bench.selftest.calibration import calibrate
+    from bench.selftest.records import find_selftest, read_selftest
 
     console = Console()
     if resume is not None:

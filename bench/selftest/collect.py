@@ -1,7 +1,7 @@
 """The self-test's measurements: the same training compared with itself, and with itself made slower.
 
 A group is one cell and several blocks; a block has a process for every side (`SIDES`), and all of them take
-turns as the jobs of a run do. What comes of it is derived from the raw file by `bench.calibration`.
+turns as the jobs of a run do. What comes of it is derived from the raw file by `bench.selftest.calibration`.
 """
 
 import secrets
@@ -27,7 +27,7 @@ from bench.measuring.process import Outcome
 from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells
 from bench.progress import Display
 from bench.records.schema import BackendHere, JobSpec
-from bench.selftest_records import (
+from bench.selftest.records import (
     SIDES,
     SelfTest,
     SelfTestBlock,

@@ -4,8 +4,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from bench.calibration import Calibration, Judged
 from bench.report.charts import COLOURS, GREY, RED, legend, settings, svg
+from bench.selftest.calibration import Calibration, Judged
 
 _GAP = 2
 """Places left free between two slowdowns."""

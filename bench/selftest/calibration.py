@@ -11,7 +11,6 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench import rules
 from bench.analysis.disturbance import in_quiet_rounds
 from bench.analysis.statistics import (
     PairJudgement,
@@ -21,8 +20,9 @@ from bench.analysis.statistics import (
     log_throughput,
     success_interval,
 )
-from bench.rules import Processes
-from bench.selftest_records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
+from bench.selftest import other_tools as rules
+from bench.selftest.other_tools import Processes
+from bench.selftest.records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
 from bench.workloads.specs import Cell
 
 FEWEST_BLOCKS = 3

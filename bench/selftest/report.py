@@ -8,12 +8,12 @@ from rich.table import Table
 from rich.text import Text
 
 from bench.analysis.statistics import ALPHA, MARGIN
-from bench.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.errors import RecordError
 from bench.report.format import NOTHING, percent
 from bench.report.markdown import PLOTS, bullets, code, escape, grid, plot
 from bench.report.terminal import print_encodable
-from bench.selftest_records import SIDES, TRIALS, SelfTest
+from bench.selftest.calibration import INJECTED, Calibration, Criterion, Rate, Row
+from bench.selftest.records import SIDES, TRIALS, SelfTest
 from bench.text import clean, duration
 
 REPORT = "SELFTEST.md"

@@ -1,0 +1,1 @@
+"""The self-test: how often a verdict is right, measured with sides of known difference."""
