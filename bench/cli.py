@@ -44,11 +44,11 @@ COMMANDS = {
         "Hold two runs of one machine against each other, and say whether their verdicts agree.",
     ),
     "ab": Lazy(
-        "bench.cli_regression:ab",
+        "bench.gate.command:ab",
         "Measure two sides side by side, confirm what seems worse, and judge; 0 fine, 1 worse, 3 undecided.",
     ),
     "compare": Lazy(
-        "bench.cli_regression:compare",
+        "bench.gate.command:compare",
         "Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told.",
     ),
     "selftest": Lazy(

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 from synthetic import make_cell, make_conditions, make_header, make_job, make_parity, make_points
 
-from bench.ab_records import Ab, AbBlock, AbHeader, AbParity, AbRecord, Series
+from bench.gate.records import Ab, AbBlock, AbHeader, AbParity, AbRecord, Series
+from bench.gate.sides import SideHere, SideName
 from bench.records.schema import BackendHere, JobRecord, ParityCheck, Status, Window
-from bench.sides import SideHere, SideName
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 

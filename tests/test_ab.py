@@ -13,15 +13,16 @@ from conftest import undisturbed
 from rich.console import Console
 from sides_by_side import CELL, make_ab, make_block, make_side, proven, unproven
 
-from bench import ab, environments
-from bench.ab import Asking, Collector, Folders
-from bench.ab_records import create_ab, read_ab
 from bench.errors import RecordError, UnavailableError, UsageError
-from bench.gate import judge_all
+from bench.gate import collect as ab
+from bench.gate import environments
+from bench.gate.collect import Asking, Collector, Folders
+from bench.gate.judge import judge_all
+from bench.gate.records import create_ab, read_ab
+from bench.gate.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.measuring.backends import Registry, find_backends
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
-from bench.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.worker.protocol import VERSION
 from bench.workloads.catalog import find_workload
 

@@ -13,7 +13,7 @@ from sides_by_side import make_ab, make_block, proven
 from synthetic import make_parity
 from two_runs import CELL, OTHER, make_jobs, make_side, save
 
-from bench.ab_records import append_ab, create_ab
+from bench.gate.records import append_ab, create_ab
 from bench.records.runs import RECORDS, Run
 
 BASE = make_side(make_jobs())

@@ -7,7 +7,7 @@ import pytest
 from synthetic import make_cell, make_parity, make_workload
 from two_runs import BLOCKS, CELL, LEARNED, OTHER, finding, kinds, make_jobs, make_side, only
 
-from bench.compare import MOST_DRIFT, compare
+from bench.gate.compare import MOST_DRIFT, compare
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord, UnmeasuredRecord, Window
 from bench.workloads.specs import Architecture, OptimizerSpec

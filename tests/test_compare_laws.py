@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from synthetic import make_cell
 from two_runs import BLOCKS, CELL, LEARNED, OTHER, finding, kinds, make_jobs, make_side, only
 
-from bench.compare import compare
-from bench.measures import FINE, MEMORY, SPEED, in_families, judge
+from bench.gate.compare import compare
+from bench.gate.metrics import FINE, MEMORY, SPEED, in_families, judge
 
 BASE = make_side(make_jobs())
 LEARNER = make_side(make_jobs(learned=LEARNED))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from synthetic import make_workload
 from two_runs import OTHER, make_jobs, make_side
 
-from bench.differences import (
+from bench.gate.changes import (
     Changed,
     changes,
     data_change,

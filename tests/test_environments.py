@@ -7,10 +7,10 @@ import pytest
 from commits import commit, git, make_repository
 from conftest import INFOS
 
-from bench import environments
-from bench.environments import concerned, fetch_code, make_environment, needs_own
 from bench.errors import UnavailableError, UsageError
-from bench.sides import SideSpec
+from bench.gate import environments
+from bench.gate.environments import concerned, fetch_code, make_environment, needs_own
+from bench.gate.sides import SideSpec
 
 PYPROJECT = '[project]\nname = "x"\nversion = "1"\ndependencies = ["numpy"]\n'
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven, unproven
 
-from bench.gate import compiles_anew, judge_all, judge_cell, next_step, trains
+from bench.gate.judge import compiles_anew, judge_all, judge_cell, next_step, trains
 from bench.records.schema import ParityCheck
 from bench.workloads.catalog import find_workload
 
@@ -381,7 +381,7 @@ def test_the_order_of_the_blocks_in_the_file_says_nothing(order, change):
 
 
 def test_a_comparison_is_read_back_as_it_was_written_and_a_cut_line_is_named(tmp_path):
-    from bench.ab_records import BLOCKS, append_ab, create_ab, read_ab
+    from bench.gate.records import BLOCKS, append_ab, create_ab, read_ab
 
     ab = make_ab([proven(), *series(0.0)])
     folder = create_ab(tmp_path, ab.header)

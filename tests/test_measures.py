@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.analysis.statistics import detectable_difference
-from bench.measures import ACCURACY, FIRST_STEP, MEMORY, SPEED, in_families, judge
+from bench.gate.metrics import ACCURACY, FIRST_STEP, MEMORY, SPEED, in_families, judge
 
 STEADY = {
     block: 1000.0 * math.exp(wobble) for block, wobble in enumerate([-0.01, 0.0, 0.01, -0.005, 0.005, 0.0])

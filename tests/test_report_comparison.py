@@ -17,11 +17,11 @@ from sides_by_side import make_side as make_ab_side
 from synthetic import make_cell, make_conditions, make_workload
 from two_runs import CELL, LEARNED, OTHER, changed_header, make_jobs, make_side, save
 
-from bench.compare import compare
-from bench.gate import judge_all
+from bench.gate.compare import compare
+from bench.gate.judge import judge_all
+from bench.gate.report import View, render, text, view_of_ab, view_of_runs
 from bench.records.runs import Run
 from bench.records.schema import BackendHere, ParityCheck
-from bench.report.comparison import View, render, text, view_of_ab, view_of_runs
 
 MINUS = "\N{MINUS SIGN}"
 HOSTILE = "<script>alert(1)</script>\x1b[31m|a\n# b\r\x9b2J\u202e`c`![d](http://e)*_~"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.environments import PROJECT
 from bench.errors import RecordError, UsageError
-from bench.sides import Side, SideSpec, code_variables, describe, parse_side
+from bench.gate.environments import PROJECT
+from bench.gate.sides import Side, SideSpec, code_variables, describe, parse_side
 from bench.worker.protocol import VERSION
 from bench.workloads.catalog import WORKLOADS
 

@@ -169,7 +169,7 @@ def test_a_gate_that_cannot_decide_says_so_by_its_status(tmp_path, repository):
     """Nox would say 1, as it does of a regression."""
     from sides_by_side import make_ab, make_block, proven
 
-    from bench.ab_records import append_ab, create_ab
+    from bench.gate.records import append_ab, create_ab
 
     tools, kept = tmp_path / "tools", tmp_path / "kept"
     tools.mkdir()

@@ -8,8 +8,8 @@ import msgspec
 import numpy as np
 from synthetic import make_block, make_cell, make_header, make_job, make_parity, make_points, make_run
 
-from bench.compare import CellComparison, Compared
-from bench.measures import Finding
+from bench.gate.compare import CellComparison, Compared
+from bench.gate.metrics import Finding
 from bench.records.runs import HEADER, RECORDS, Run
 from bench.records.schema import JobRecord, Record, RunHeader
 from bench.workloads.specs import Cell

@@ -16,8 +16,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from bench.ab_records import HEADER, read_ab
-from bench.gate import judge_all
+from bench.gate.judge import judge_all
+from bench.gate.records import HEADER, read_ab
 from bench.report.markdown import grid
 
 ROOT = Path(__file__).parent.parent.parent

@@ -14,7 +14,6 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench.ab_records import ONLY_IN_HEAD, Ab, AbBlock, Series
 from bench.analysis.disturbance import find_flags, in_quiet_rounds
 from bench.analysis.statistics import (
     EQUIVALENCE_ALPHA,
@@ -24,8 +23,8 @@ from bench.analysis.statistics import (
     log_throughput,
     paired_difference,
 )
-from bench.differences import work_changes
-from bench.measures import (
+from bench.gate.changes import work_changes
+from bench.gate.metrics import (
     ACCURACY,
     DEVICE_MEMORY,
     FEWEST_VALUES,
@@ -39,9 +38,10 @@ from bench.measures import (
     judge,
     judge_difference,
 )
+from bench.gate.records import ONLY_IN_HEAD, Ab, AbBlock, Series
+from bench.gate.sides import SIDES, SideName
 from bench.measuring.design import BLOCKS_ANEW
 from bench.records.schema import JobRecord, ParityRecord, Status
-from bench.sides import SIDES, SideName
 from bench.text import listed
 from bench.workloads.specs import Cell
 

@@ -1,7 +1,7 @@
 """The raw file of a comparison side by side: what was asked, what the sides are, every job of every block.
 
 A comparison is a folder: `ab.json` (an `AbHeader`, written once) and `blocks.jsonl` (an `AbBlock` or an
-`AbParity` a line, appended and fsynced as it ends). What is to be said of them is derived by `bench.gate`.
+`AbParity` a line, appended and fsynced as it ends). What is to be said of them is derived by `bench.gate.judge`.
 """
 
 from pathlib import Path
@@ -10,10 +10,10 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from bench import store as folders
+from bench.gate.sides import SideHere, SideName
 from bench.machine.environment import Environment
 from bench.machine.monitor import Conditions
 from bench.records.schema import SCHEMA, JobRecord, ParityRecord
-from bench.sides import SideHere, SideName
 from bench.workloads.specs import Cell
 
 HEADER = "ab.json"

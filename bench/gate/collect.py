@@ -16,7 +16,10 @@ from statistics import fmean
 import msgspec
 
 from backends.info import BackendInfo
-from bench.ab_records import (
+from bench.errors import RecordError, UnavailableError, UsageError, unknown
+from bench.gate.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
+from bench.gate.judge import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
+from bench.gate.records import (
     ONLY_IN_BASE,
     ONLY_IN_HEAD,
     Ab,
@@ -30,9 +33,7 @@ from bench.ab_records import (
     find_ab,
     read_ab,
 )
-from bench.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
-from bench.errors import RecordError, UnavailableError, UsageError, unknown
-from bench.gate import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
+from bench.gate.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
 from bench.machine.environment import capture_environment, source_state
 from bench.measuring.backends import find_backends, installed_versions, interpreter
 from bench.measuring.block import BlockJob, run_block
@@ -43,7 +44,6 @@ from bench.measuring.parity import plan_parity, verify_cells
 from bench.measuring.selection import choose_cells, choose_device
 from bench.progress import Display
 from bench.records.schema import BackendHere, JobSpec, ParityRecord
-from bench.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
 from bench.worker.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.workloads.specs import Cell, Device, Precision
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
+from bench.gate.sides import SideSpec
 from bench.progress import Display
-from bench.sides import SideSpec
 from bench.workloads.specs import Device
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -4,12 +4,12 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from bench.ab_records import Ab
 from bench.analysis.summary import run_mark
+from bench.gate.records import Ab
+from bench.gate.sides import SideName
 from bench.machine.environment import Environment
 from bench.records.runs import Run
 from bench.records.schema import BackendHere, JobRecord
-from bench.sides import SideName
 from bench.workloads.specs import Workload
 
 Facts = Mapping[str, str]

@@ -33,8 +33,8 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
     """Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told."""
     from rich.console import Console
 
-    from bench.compare import compare as compare_runs
-    from bench.differences import machine_changes
+    from bench.gate.changes import machine_changes
+    from bench.gate.compare import compare as compare_runs
     from bench.records.runs import find_run, read_run
     from bench.run.report.tables import comparison
     from bench.text import clean
@@ -117,13 +117,13 @@ def ab(
     import platformdirs
     from rich.console import Console
 
-    from bench import ab as measuring
-    from bench.ab_records import find_ab, read_ab
     from bench.datasets.cache import cache_dir
+    from bench.gate import collect as measuring
+    from bench.gate.records import find_ab, read_ab
+    from bench.gate.sides import parse_side
     from bench.options import parse_budget
     from bench.progress import make_display
     from bench.report.rehearsal import rehearse
-    from bench.sides import parse_side
 
     console = Console()
     if again is not None:
@@ -146,7 +146,7 @@ def ab(
 
 def _show(measured: Any, console: Any) -> int:
     """Print what a comparison says, write its report, and return the status that it deserves."""
-    from bench.gate import judge_all
+    from bench.gate.judge import judge_all
     from bench.run.report.tables import comparison
 
     gate = judge_all(measured)

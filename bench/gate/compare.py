@@ -16,8 +16,8 @@ from bench.analysis.convergence import CellConvergence, cell_convergence
 from bench.analysis.disturbance import run_canary
 from bench.analysis.statistics import log_throughput
 from bench.analysis.summary import CellSummary, Summary, summarise
-from bench.differences import Changed, data_change, environment_changes, work_changes
-from bench.measures import (
+from bench.gate.changes import Changed, data_change, environment_changes, work_changes
+from bench.gate.metrics import (
     ACCURACY,
     DEVICE_MEMORY,
     FEWEST_VALUES,

@@ -9,11 +9,11 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from bench.ab_records import Ab
-from bench.compare import Compared
-from bench.differences import Changed, side_changes
-from bench.gate import CellGate, Gate, left_out_by
-from bench.measures import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
+from bench.gate.changes import Changed, side_changes
+from bench.gate.compare import Compared
+from bench.gate.judge import CellGate, Gate, left_out_by
+from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
+from bench.gate.records import Ab
 from bench.report.format import cell_name, percent_text
 from bench.report.markdown import bullets, escape, grid
 from bench.report.terminal import print_encodable

@@ -1,0 +1,1 @@
+"""Regressions: two sides measured side by side, or two runs compared."""
