@@ -56,7 +56,7 @@ COMMANDS = {
         "Measure the measurer: compare equals, and sides slowed by a known share, and count what is found.",
     ),
     "history": Lazy(
-        "bench.cli_history:history", "Keep the figures of runs over time, and show where they changed."
+        "bench.history.command:history", "Keep the figures of runs over time, and show where they changed."
     ),
     "export": Lazy(
         "bench.cli_export:export", "Write a run, the newest if none is named, in the format of another tool."

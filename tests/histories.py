@@ -10,7 +10,7 @@ import numpy as np
 from synthetic import make_cell, simple_run
 
 from bench import store as folders
-from bench.history import Entry, Figures, Framework, History, Machine, entry_of
+from bench.history.entries import Entry, Figures, Framework, History, Machine, entry_of
 from bench.records.runs import RECORDS, Run, create_run
 from bench.records.schema import RunHeader
 from bench.workloads.specs import Cell

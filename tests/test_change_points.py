@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.change_points import RECENT, SEGMENT, SMALLEST, ChangePoint, change_points
+from bench.history.change_points import RECENT, SEGMENT, SMALLEST, ChangePoint, change_points
 
 Values = npt.NDArray[np.float64]
 NOISE = 0.015
@@ -144,7 +144,7 @@ def test_a_ratio_is_that_of_the_figures() -> None:
 
 
 def test_importing_the_module_does_not_import_ruptures() -> None:
-    code = "import sys, bench.change_points, bench.cli; print('ruptures' in sys.modules)"
+    code = "import sys, bench.history.change_points, bench.cli; print('ruptures' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -36,11 +36,11 @@ from synthetic import (
 
 from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
-from bench.history import Entry, History, add, entry_of, read, read_file
+from bench.history.entries import Entry, History, add, entry_of, read, read_file
+from bench.history.series import series
 from bench.machine.environment import Environment, Gpu
 from bench.records.runs import Run
 from bench.records.schema import RunHeader
-from bench.series import series
 
 HOSTILE = 'a<script>alert(1)</script>,"\n\x1b[31m|`[x](y)` =1+1'
 

@@ -13,10 +13,10 @@ import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.history import Entry, Measure
+from bench.history.entries import Entry, Measure
+from bench.history.series import WORDS, Group, Point, Shown, place_of
 from bench.report.charts import COLOURS, GREY, ON_LINES, RED, label, settings, svg
 from bench.report.format import TIMES, width_text
-from bench.series import WORDS, Group, Point, Shown, place_of
 
 _WIDTH_IN = 8.0
 _STRIP_IN = 0.85

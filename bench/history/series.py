@@ -8,8 +8,8 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
-from bench.change_points import ChangePoint, change_points
-from bench.history import Entry, Figures, History, Machine, Measure
+from bench.history.change_points import ChangePoint, change_points
+from bench.history.entries import Entry, Figures, History, Machine, Measure
 from bench.report.format import bytes_text, cell_name, percent, rate_text, seconds_text
 from bench.workloads.specs import Cell
 

@@ -26,8 +26,8 @@ def history() -> None:
 @where_results
 def add(*, name: str, path: Path, host: str | None, results: Path) -> int:
     """Append the figures of a run to a file, once; 3 where it has none."""
-    from bench.history import add as append
-    from bench.history import entry_of, read_file
+    from bench.history.entries import add as append
+    from bench.history.entries import entry_of, read_file
     from bench.records.runs import find_run, read_run
     from bench.text import clean
 
@@ -70,9 +70,9 @@ def show(*, where: Path, measure: Any, output: Path | None) -> int:
     """
     from rich.console import Console
 
-    from bench import history as keeping
+    from bench.history import entries as keeping
+    from bench.history.series import groups_of
     from bench.run.report.tables import history as reporting
-    from bench.series import groups_of
     from bench.text import clean
 
     found = keeping.read(where)

@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.change_points import RECENT, SEGMENT, ChangePoint
 from bench.errors import RecordError
-from bench.history import Entry, History, Measure
+from bench.history.change_points import RECENT, SEGMENT, ChangePoint
+from bench.history.entries import Entry, History, Measure
+from bench.history.series import WORDS, Group, Point, Series, Shown, place_of
 from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
 from bench.report.markdown import PLOTS, bullets, escape, grid
 from bench.report.terminal import print_encodable
-from bench.series import WORDS, Group, Point, Series, Shown, place_of
 from bench.store import write_durably
 from bench.text import clean
 

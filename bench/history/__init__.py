@@ -1,0 +1,1 @@
+"""The figures of many runs over time, and where their level changed."""
