@@ -62,23 +62,23 @@ COMMANDS = {
         "bench.cli_export:export", "Write a run, the newest if none is named, in the format of another tool."
     ),
     "train": Lazy(
-        "bench.cli_recipes:train",
+        "bench.recipes.command:train",
         "Follow a recipe in one framework: figures on the way, checkpoints, and a model in the end.",
     ),
     "evaluate": Lazy(
-        "bench.cli_recipes:evaluate",
+        "bench.recipes.command:evaluate",
         "Load a model in any framework, and hold its logits to the float64 reference.",
     ),
     "predict": Lazy(
-        "bench.cli_recipes:predict",
+        "bench.recipes.command:predict",
         "Print the probability of every class for one test image; no framework is needed.",
     ),
     "show": Lazy(
-        "bench.cli_recipes:show",
+        "bench.recipes.command:show",
         "Draw a data set, a recipe, a training or a model, as SVG; no framework is needed.",
     ),
     "notebooks": Lazy(
-        "bench.cli_recipes:notebooks",
+        "bench.recipes.command:notebooks",
         "Follow all recipes in all frameworks over several seeds, and hold the notebooks' figures to ours.",
     ),
     "data": Lazy("bench.datasets.command:data", "Fetch the data sets, or check them against their digests."),

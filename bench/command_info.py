@@ -10,7 +10,7 @@ from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
 def list_(pythons: tuple[str, ...]) -> None:
     """Show workloads, recipes, backends with their modes, presets, and what is installed."""
     from bench.measuring.backends import find_backends, installed_versions
-    from bench.recipes import RECIPES
+    from bench.recipes.catalog import RECIPES
     from bench.run.plan import PRESETS
     from bench.workloads.catalog import WORKLOADS
 

@@ -8,7 +8,7 @@ from backends.base import TrainingData
 from bench.errors import UnavailableError
 from bench.measuring.parity import parity_data
 from bench.parity import checks as parity
-from bench.recipes import find_recipe, on_dataset
+from bench.recipes.catalog import find_recipe, on_dataset
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.catalog import WORKLOADS
 

@@ -9,11 +9,11 @@ import numpy.typing as npt
 import synthetic
 
 from bench import store as folders
-from bench.checkpoints import model_name, save_model
 from bench.datasets.catalog import DATASETS
-from bench.figures import Figure
-from bench.recipes import RECIPES, Recipe, figure_steps, find_recipe
-from bench.trainings import FIGURES, HEADER, Training, TrainingHeader, distribution, read_training
+from bench.recipes.catalog import RECIPES, Recipe, figure_steps, find_recipe
+from bench.recipes.checkpoints import model_name, save_model
+from bench.recipes.metrics import Figure
+from bench.recipes.records import FIGURES, HEADER, Training, TrainingHeader, distribution, read_training
 from bench.workloads.parameters import Params
 from bench.workloads.specs import Workload
 

@@ -10,14 +10,14 @@ import numpy as np
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench.checkpoints import find_model, load_model
-from bench.figures import Figure
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked, Available, choose_backends
-from bench.place import Place
-from bench.recipes import RECIPES, Recipe
-from bench.train import Order, train
-from bench.trainings import Training
+from bench.recipes.catalog import RECIPES, Recipe
+from bench.recipes.checkpoints import find_model, load_model
+from bench.recipes.metrics import Figure
+from bench.recipes.records import Training
+from bench.recipes.setup import Place
+from bench.recipes.train import Order, train
 from bench.worker.protocol import DataSource
 from bench.workloads.parameters import Params
 from bench.workloads.specs import Cell, OptimizerSpec

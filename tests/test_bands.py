@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.bands import Band, band, judge
+from bench.recipes.prediction import Band, band, judge
 
 Z = 1.959964  # the normal distribution's 97.5 % quantile
 T2 = 4.302653  # Student's with two degrees of freedom

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
 from bench import store as folders
-from bench.checkpoints import (
+from bench.errors import RecordError, UsageError
+from bench.recipes.checkpoints import (
     checkpoint_files,
     find_model,
     load_checkpoint,
@@ -23,8 +24,7 @@ from bench.checkpoints import (
     save_checkpoint,
     save_model,
 )
-from bench.errors import RecordError, UsageError
-from bench.trainings import CHECKPOINTS
+from bench.recipes.records import CHECKPOINTS
 from bench.workloads.catalog import NOTEBOOKS, find_workload
 
 ARRAYS = st.sampled_from(["<f4", "<f8", "<i4", "<i8", "<u4"]).flatmap(

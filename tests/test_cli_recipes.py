@@ -14,13 +14,13 @@ from following import MOMENTUM, small
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench import recipes
-from bench.checkpoints import checkpoint_files
 from bench.errors import UsageError
 from bench.measuring.backends import Registry
 from bench.options import parse_pythons
-from bench.recipes import RECIPES
-from bench.trainings import read_training
+from bench.recipes import catalog as recipes
+from bench.recipes.catalog import RECIPES
+from bench.recipes.checkpoints import checkpoint_files
+from bench.recipes.records import read_training
 
 SAMPLE = ("--sample", "--device", "cpu")
 PLOT = ("notebook-softmax-plot", "--backend", "numpy", *SAMPLE, "--dataset-limit", "200", "--steps", "100")
@@ -31,7 +31,7 @@ MODEL = f"{FOLDER}/notebook-softmax-plot-step-100.safetensors"
 def known(monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo]) -> None:
     """Let there be these backends and no others."""
     found = Registry(backends={info.name: info for info in infos}, broken={})
-    monkeypatch.setattr("bench.place.find_backends", lambda: found)
+    monkeypatch.setattr("bench.recipes.setup.find_backends", lambda: found)
 
 
 # Train
@@ -70,7 +70,7 @@ def test_figures_of_the_notebook_stand_below_those_of_its_whole_data_set(
 ) -> None:
     header = make_header("notebook-softmax-plot", steps=24, sample=False)
     done = write_training(tmp_path / "done", header, make_figures([0, 24]))
-    monkeypatch.setattr("bench.train.train", lambda *arguments: done)
+    monkeypatch.setattr("bench.recipes.train.train", lambda *arguments: done)
     said = call("train", "softmax-plot", "--backend", "numpy", "--device", "cpu")
     assert said.status == 0, said
     assert "  the notebook: 0.8798 at step 100 (test accuracy)" in said.out.splitlines()
@@ -96,7 +96,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("bench.train.Shown.figure", interrupt)
+        patch.setattr("bench.recipes.train.Shown.figure", interrupt)
         said = call("train", *PLOT)
     assert said.status == 130
     assert said.out.splitlines()[-1] == (
@@ -275,7 +275,7 @@ def one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     workload = msgspec.structs.replace(small().workload, optimizer=MOMENTUM, batch_size=100)
     recipe = small(workload=workload, seeds=2, published=RECIPES["notebook-softmax-plot"].published)
     monkeypatch.setattr(recipes, "RECIPES", {recipe.name: recipe})
-    monkeypatch.setattr("bench.report.notebooks._pictures", lambda *arguments: [])
+    monkeypatch.setattr("bench.recipes.report._pictures", lambda *arguments: [])
     monkeypatch.setattr("bench.datasets.cache.fetch", lambda *arguments, **options: None)
     monkeypatch.setattr("bench.datasets.cache.load", lambda name, cache, limit=None: _sample(name, limit))
 
@@ -338,7 +338,7 @@ def test_an_interrupted_table_says_that_the_same_command_goes_on(
         raise KeyboardInterrupt
 
     known(monkeypatch, [fakes.STEADY])
-    monkeypatch.setattr("bench.notebooks.train", interrupt)
+    monkeypatch.setattr("bench.recipes.notebooks.train", interrupt)
     said = call("notebooks", "--folder", "table")
     assert said.status == 130
     assert said.out.splitlines()[-1] == "Interrupted; what is trained is kept. The same command goes on."
@@ -367,6 +367,6 @@ def test_help_lists_the_commands_and_imports_no_library_of_theirs() -> None:
     for command in ("train", "evaluate", "predict", "show", "notebooks"):
         assert f"\n  {command} " in done.stdout
     imported = set(done.stderr.split())
-    assert "bench.cli_recipes" in imported, "the list of modules is not to be trusted"
+    assert "bench.recipes.command" in imported, "the list of modules is not to be trusted"
     heavy = {"numpy", "matplotlib", "scipy", "rich", "msgspec", "safetensors", "tensorboard", "torch", "jax"}
     assert heavy & imported == set()

@@ -13,8 +13,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bench.datasets.cache import load_sample
-from bench.events import IMAGES, EventFiles
-from bench.trainings import EVENTS, Training
+from bench.recipes.records import EVENTS, Training
+from bench.recipes.tensorboard import IMAGES, EventFiles
 
 STEPS = (1, 101, 201)
 SCALARS = {

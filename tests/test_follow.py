@@ -16,14 +16,20 @@ from hypothesis import strategies as st
 from backends.base import Backend
 from backends.catalog import NUMPY
 from backends.numpy_backend import NumpyBackend
-from bench.checkpoints import checkpoint_files, load_checkpoint, load_model, model_name, newest_checkpoint
 from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
-from bench.figures import LATEST, Figure
-from bench.follow import STRETCH, evaluate_model, follow, latest_images, stops
-from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
-from bench.recipes import RECIPES, Recipe, figure_steps
-from bench.trainings import distribution
+from bench.recipes.catalog import RECIPES, Recipe, figure_steps
+from bench.recipes.checkpoints import (
+    checkpoint_files,
+    load_checkpoint,
+    load_model,
+    model_name,
+    newest_checkpoint,
+)
+from bench.recipes.metrics import LATEST, Figure
+from bench.recipes.protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
+from bench.recipes.records import distribution
+from bench.recipes.worker import STRETCH, evaluate_model, follow, latest_images, stops
 from bench.worker.protocol import DataSource, Event
 from bench.worker.training import Batches, Trainer, evaluate, training_data
 from bench.workloads.augmentation import central_crop

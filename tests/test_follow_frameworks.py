@@ -9,10 +9,10 @@ import pytest
 from conftest import INFOS, demand
 from following import assert_same, place, small, trained
 
-from bench import hand_over
-from bench.checkpoints import checkpoint_files, find_model, load_model
-from bench.recipes import Recipe
-from bench.trainings import Training, keep_figures
+from bench.recipes import evaluate as hand_over
+from bench.recipes.catalog import Recipe
+from bench.recipes.checkpoints import checkpoint_files, find_model, load_model
+from bench.recipes.records import Training, keep_figures
 from bench.workloads.specs import Architecture, ConvBlock
 
 pytestmark = pytest.mark.long

@@ -10,10 +10,10 @@ from following import place, small
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench.checkpoints import Model, load_model
 from bench.datasets import cache as datasets
-from bench.hand_over import TOLERANCES, Score, evaluate
-from bench.trained import Trained
+from bench.recipes.checkpoints import Model, load_model
+from bench.recipes.evaluate import TOLERANCES, Score, evaluate
+from bench.recipes.model import Trained
 
 LIMIT = 120
 
@@ -48,7 +48,7 @@ def test_the_reference_scores_a_model_within_the_tolerance(model: Model) -> None
 
 
 def test_more_test_images_are_scored_than_compared(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.hand_over.COMPARED", 50)
+    monkeypatch.setattr("bench.recipes.evaluate.COMPARED", 50)
     (score,) = scores(model)
     assert score.within
     sample = datasets.load_sample("mnist", LIMIT)

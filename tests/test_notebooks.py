@@ -14,12 +14,12 @@ from scipy.stats import t
 from synthetic import make_workload
 
 from backends.catalog import NUMPY
-from bench import notebooks
-from bench.figures import Figure
-from bench.notebooks import Answer, Job, lines, of_recipe, plan, read_trainings, run
-from bench.recipes import RECIPES, Measure, Recipe
-from bench.train import TrainingFailedError, folder_name
-from bench.trainings import FIGURES, HEADER, Training, read_training
+from bench.recipes import notebooks
+from bench.recipes.catalog import RECIPES, Measure, Recipe
+from bench.recipes.metrics import Figure
+from bench.recipes.notebooks import Answer, Job, lines, of_recipe, plan, read_trainings, run
+from bench.recipes.records import FIGURES, HEADER, Training, read_training
+from bench.recipes.train import TrainingFailedError, folder_name
 
 QUICK_FIRST = (
     "notebook-one-layer", "notebook-softmax-save", "notebook-softmax-plot", "notebook-affine",

@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.checkpoints import load_model
 from bench.datasets.cache import load_sample
 from bench.errors import UsageError
-from bench.pictures import confusion, data, network, tiles, training
-from bench.recipes import Published, find_recipe
+from bench.recipes.catalog import Published, find_recipe
+from bench.recipes.checkpoints import load_model
+from bench.recipes.model import Trained
+from bench.recipes.pictures.__init__ import confusion, data, network, tiles, training
 from bench.report.charts import settings
-from bench.trained import Trained
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.catalog import find_workload
 from bench.workloads.parameters import Params

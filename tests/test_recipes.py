@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from bench.datasets.catalog import DATASETS
 from bench.errors import UsageError
-from bench.recipes import RECIPES, figure_steps, find_recipe, on_dataset
+from bench.recipes.catalog import RECIPES, figure_steps, find_recipe, on_dataset
 from bench.workloads.catalog import NOTEBOOKS, WORKLOADS
 from bench.workloads.specs import Augmentation
 

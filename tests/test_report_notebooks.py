@@ -15,17 +15,17 @@ import pytest
 from followed import make_figure, make_figures, make_header, make_model, write_training
 from rich.console import Console
 
-from bench.checkpoints import Model, load_model
 from bench.datasets import cache as datasets
 from bench.datasets.cache import Dataset
 from bench.errors import RecordError
-from bench.hand_over import Score
-from bench.notebooks import read_trainings
-from bench.recipes import RECIPES, Recipe, figure_steps
+from bench.recipes.catalog import RECIPES, Recipe, figure_steps
+from bench.recipes.checkpoints import Model, load_model
+from bench.recipes.evaluate import Score
+from bench.recipes.notebooks import read_trainings
+from bench.recipes.records import Training
+from bench.recipes.report import REPORT, legend, render, write
+from bench.recipes.tables import render_probabilities, render_scores
 from bench.report.markdown import PLOTS
-from bench.report.models import render_probabilities, render_scores
-from bench.report.notebooks import REPORT, legend, render, write
-from bench.trainings import Training
 from bench.workloads.specs import Architecture, ConvBlock
 
 SOFTMAX = RECIPES["notebook-one-layer"]

@@ -10,12 +10,12 @@ from fakes import Screen
 from followed import due_figures, make_header, make_model, make_params, write_training
 from matplotlib.figure import Figure
 
-from bench import show
-from bench.checkpoints import model_name
 from bench.datasets.cache import load_sample
 from bench.errors import RecordError, UsageError
-from bench.recipes import find_recipe, on_dataset
-from bench.show import PICTURES, Choice, Scene, Source, find_source
+from bench.recipes import show
+from bench.recipes.catalog import find_recipe, on_dataset
+from bench.recipes.checkpoints import model_name
+from bench.recipes.show import PICTURES, Choice, Scene, Source, find_source
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Architecture, ConvBlock
 

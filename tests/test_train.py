@@ -27,15 +27,15 @@ from following import (
 
 from backends.catalog import NUMPY
 from backends.info import Mode
-from bench import place as places
-from bench import train as training
-from bench.checkpoints import checkpoint_files, load_model
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.measuring.backends import Registry
-from bench.place import Place
-from bench.recipes import RECIPES
-from bench.train import LOG, Shown, TrainingFailedError, train
-from bench.trainings import EVENTS, FIGURES, HEADER, Training, read_training
+from bench.recipes import setup as places
+from bench.recipes import train as training
+from bench.recipes.catalog import RECIPES
+from bench.recipes.checkpoints import checkpoint_files, load_model
+from bench.recipes.records import EVENTS, FIGURES, HEADER, Training, read_training
+from bench.recipes.setup import Place
+from bench.recipes.train import LOG, Shown, TrainingFailedError, train
 from bench.workloads.specs import OptimizerSpec
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

@@ -11,9 +11,9 @@ from scipy.signal import correlate
 
 from backends.base import TrainingData
 from backends.numpy_backend import NumpyBackend
-from bench.checkpoints import load_model
 from bench.datasets.cache import Dataset, load_sample
-from bench.trained import Trained
+from bench.recipes.checkpoints import load_model
+from bench.recipes.model import Trained
 from bench.workloads.augmentation import central_crop
 from bench.workloads.catalog import find_workload
 from bench.workloads.parameters import Params

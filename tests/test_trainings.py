@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from bench.errors import RecordError, UsageError
-from bench.figures import BINS, QUANTILES, Figure
-from bench.trainings import FIGURES, HEADER, distribution, keep_figures, read_training
+from bench.recipes.metrics import BINS, QUANTILES, Figure
+from bench.recipes.records import FIGURES, HEADER, distribution, keep_figures, read_training
 
 FINITE = st.floats(-(2.0**40), 2.0**40, width=32)  # no parameter that is of use is larger
 VALUES = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=6), elements=FINITE)

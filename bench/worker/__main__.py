@@ -37,8 +37,8 @@ HANDLERS = {
     "measure": Handler("bench.worker.measure", "MeasureTask", "measure", commanded=True),
     "verify": Handler("bench.worker.prove", "VerifyTask", "verify"),
     "probe": Handler("bench.worker.prove", "ProbeTask", "probe"),
-    "train": Handler("bench.follow", "TrainTask", "follow"),
-    "evaluate": Handler("bench.follow", "EvaluateTask", "evaluate_model"),
+    "train": Handler("bench.recipes.worker", "TrainTask", "follow"),
+    "evaluate": Handler("bench.recipes.worker", "EvaluateTask", "evaluate_model"),
 }
 """The handler of every task, by its tag. They are named as text, as the worker knows no feature."""
 

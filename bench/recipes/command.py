@@ -73,12 +73,12 @@ def train(
     """
     from rich.console import Console
 
-    from bench.place import Place
     from bench.progress import make_display
-    from bench.recipes import find_recipe, on_dataset
+    from bench.recipes.catalog import find_recipe, on_dataset
+    from bench.recipes.setup import Place
+    from bench.recipes.train import Order, folder_name, model_path
+    from bench.recipes.train import train as follow
     from bench.text import duration
-    from bench.train import Order, folder_name, model_path
-    from bench.train import train as follow
 
     found = find_recipe(recipe)
     if dataset is not None:
@@ -138,11 +138,11 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
     import msgspec
     from rich.console import Console
 
-    from bench.checkpoints import find_model, load_model
-    from bench.hand_over import evaluate as evaluate_in
-    from bench.place import Place
     from bench.progress import make_display
-    from bench.report.models import render_scores
+    from bench.recipes.checkpoints import find_model, load_model
+    from bench.recipes.evaluate import evaluate as evaluate_in
+    from bench.recipes.setup import Place
+    from bench.recipes.tables import render_scores
 
     console = Console()
     found = load_model(find_model(model))
@@ -169,11 +169,11 @@ def predict(*, model: Path, index: int, **where: Any) -> int:
     """Print the probability of every class for one test image; no framework is needed."""
     from rich.console import Console
 
-    from bench.checkpoints import find_model, load_model
     from bench.errors import UsageError
     from bench.progress import make_display
-    from bench.report.models import render_probabilities
-    from bench.trained import Trained
+    from bench.recipes.checkpoints import find_model, load_model
+    from bench.recipes.model import Trained
+    from bench.recipes.tables import render_probabilities
 
     console = Console()
     found = load_model(find_model(model))
@@ -231,9 +231,9 @@ def show(
     """
     from rich.console import Console
 
-    from bench import show as showing
     from bench.errors import RecordError
     from bench.progress import make_display
+    from bench.recipes import show as showing
     from bench.store import write_durably
 
     found = showing.find_source(source)
@@ -292,12 +292,12 @@ def notebooks(
     """
     from rich.console import Console
 
-    from bench import notebooks as table
     from bench.errors import UsageError
     from bench.options import parse_budget
-    from bench.place import Place
     from bench.progress import make_display
-    from bench.recipes import RECIPES, find_recipe
+    from bench.recipes import notebooks as table
+    from bench.recipes.catalog import RECIPES, find_recipe
+    from bench.recipes.setup import Place
     from bench.report.rehearsal import rehearse
     from bench.run.report.tables import notebooks as reporting
 

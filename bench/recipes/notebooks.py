@@ -6,16 +6,16 @@ from pathlib import Path
 
 import msgspec
 
-from bench.bands import Band, Verdict, band, judge
 from bench.datasets.catalog import DATASETS
 from bench.errors import BenchError
-from bench.figures import Figure
-from bench.place import Place
 from bench.progress import Display
-from bench.recipes import Measure, Published, Recipe
+from bench.recipes.catalog import Measure, Published, Recipe
+from bench.recipes.metrics import Figure
+from bench.recipes.prediction import Band, Verdict, band, judge
+from bench.recipes.records import FIELDS, HEADER, Training, read_training, steps_reached
+from bench.recipes.setup import Place
+from bench.recipes.train import Order, folder_name, train
 from bench.text import duration
-from bench.train import Order, folder_name, train
-from bench.trainings import FIELDS, HEADER, Training, read_training, steps_reached
 from bench.workloads.flops import training_flops
 from bench.workloads.specs import Cell
 

@@ -4,9 +4,9 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.numpy_backend import forward, layer_outputs
-from bench.checkpoints import Model
 from bench.datasets.catalog import DATASETS
 from bench.progress import Display
+from bench.recipes.checkpoints import Model
 from bench.workloads.augmentation import seen_images
 
 _PART = 250

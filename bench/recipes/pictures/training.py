@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogFormatter
 
-from bench.figures import QUANTILES
-from bench.recipes import Published
+from bench.recipes.catalog import Published
+from bench.recipes.metrics import QUANTILES
+from bench.recipes.records import Training
 from bench.report.charts import COLOURS, GREY, label, legend, make_panels
-from bench.trainings import Training
 
 
 def curves(

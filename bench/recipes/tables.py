@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from bench.checkpoints import Model
 from bench.datasets.cache import Dataset
-from bench.hand_over import COMPARED, Score
+from bench.recipes.checkpoints import Model
+from bench.recipes.evaluate import COMPARED, Score
 from bench.text import clean
 
 _BAR = 24

@@ -5,7 +5,7 @@ from typing import TypeAlias
 import msgspec
 
 from backends.info import BackendInfo
-from bench.figures import Figure
+from bench.recipes.metrics import Figure
 from bench.worker.protocol import AnyEvent, DataSource, Event
 from bench.workloads.specs import Cell, Workload
 

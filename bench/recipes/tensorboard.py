@@ -16,8 +16,8 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import HistogramProto, Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 
-from bench.figures import Distribution, Figure
-from bench.trainings import EVENTS, Training
+from bench.recipes.metrics import Distribution, Figure
+from bench.recipes.records import EVENTS, Training
 
 IMAGES = 10
 LOSS_EVERY = 10

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
-from bench import checkpoints
 from bench.datasets.cache import Dataset
-from bench.figures import LATEST, Figure
-from bench.recipe_protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
-from bench.trainings import distribution
+from bench.recipes import checkpoints
+from bench.recipes.metrics import LATEST, Figure
+from bench.recipes.protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
+from bench.recipes.records import distribution
 from bench.worker.protocol import Emit
 from bench.worker.training import Batches, Trainer, build, evaluate, load_data, score, training_data
 from bench.workloads.augmentation import seen_images

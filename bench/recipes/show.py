@@ -8,16 +8,16 @@ import msgspec
 import numpy as np
 from matplotlib.figure import Figure
 
-from bench.checkpoints import find_model, load_model
 from bench.datasets.cache import Dataset
 from bench.datasets.catalog import DATASETS
 from bench.errors import UsageError, unknown
-from bench.pictures import confusion, data, network, training
 from bench.progress import Display
-from bench.recipes import IMAGE_LOSS, RECIPES, find_recipe
+from bench.recipes.catalog import IMAGE_LOSS, RECIPES, find_recipe
+from bench.recipes.checkpoints import find_model, load_model
+from bench.recipes.model import Trained
+from bench.recipes.pictures.__init__ import confusion, data, network, training
+from bench.recipes.records import HEADER, Training, read_training
 from bench.report.charts import settings, svg
-from bench.trained import Trained
-from bench.trainings import HEADER, Training, read_training
 from bench.workloads.specs import Workload
 
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 
 from bench.errors import UsageError
-from bench.pictures.tiles import grid, show_image, show_signed
-from bench.trained import Trained
+from bench.recipes.model import Trained
+from bench.recipes.pictures.tiles import grid, show_image, show_signed
 
 MOST_KERNELS = 64
 

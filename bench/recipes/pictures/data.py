@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from bench.datasets.cache import Dataset
-from bench.pictures.tiles import grid, show_image
+from bench.recipes.pictures.tiles import grid, show_image
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.specs import Workload
 

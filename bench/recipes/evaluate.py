@@ -7,14 +7,14 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from bench.checkpoints import Model
 from bench.measuring.backends import interpreter
 from bench.measuring.process import run_worker
 from bench.parity.checks import relative_error
-from bench.place import Place
 from bench.progress import Display
-from bench.recipe_protocol import AnyRecipeEvent, EvaluateTask, Scored
-from bench.trained import Trained
+from bench.recipes.checkpoints import Model
+from bench.recipes.model import Trained
+from bench.recipes.protocol import AnyRecipeEvent, EvaluateTask, Scored
+from bench.recipes.setup import Place
 from bench.worker.training import load_data
 from bench.workloads.specs import Precision
 

@@ -20,7 +20,7 @@ from backends.base import State
 from bench import store as folders
 from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError, UsageError
-from bench.trainings import CHECKPOINTS
+from bench.recipes.records import CHECKPOINTS
 from bench.workloads.parameters import Params
 from bench.workloads.specs import Cell, Workload
 

@@ -12,21 +12,29 @@ from pathlib import Path
 import msgspec
 
 from backends.info import BackendInfo
-from bench import checkpoints
 from bench import store as folders
 from bench.errors import RecordError, UsageError
-from bench.events import EventFiles
-from bench.figures import Figure
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import interpreter
 from bench.measuring.process import run_worker
 from bench.measuring.selection import Available, backend_here
-from bench.place import Place
 from bench.progress import Teller
-from bench.recipe_protocol import AnyRecipeEvent, CheckpointSaved, FigureMade, Trained, TrainTask
-from bench.recipes import Recipe, figure_steps
+from bench.recipes import checkpoints
+from bench.recipes.catalog import Recipe, figure_steps
+from bench.recipes.metrics import Figure
+from bench.recipes.protocol import AnyRecipeEvent, CheckpointSaved, FigureMade, Trained, TrainTask
+from bench.recipes.records import (
+    FIGURES,
+    HEADER,
+    TakenUp,
+    Training,
+    TrainingHeader,
+    keep_figures,
+    read_training,
+)
+from bench.recipes.setup import Place
+from bench.recipes.tensorboard import EventFiles
 from bench.text import duration
-from bench.trainings import FIGURES, HEADER, TakenUp, Training, TrainingHeader, keep_figures, read_training
 from bench.worker.protocol import DataSource, Event
 from bench.worker.training import load_data
 from bench.workloads.specs import Cell

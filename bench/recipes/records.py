@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from bench import store as folders
 from bench.errors import RecordError, UsageError
-from bench.figures import BINS, QUANTILES, Distribution, Figure
 from bench.machine.environment import Environment
-from bench.recipes import Measure
+from bench.recipes.catalog import Measure
+from bench.recipes.metrics import BINS, QUANTILES, Distribution, Figure
 from bench.records.schema import BackendHere
 from bench.workloads.specs import Cell, Workload
 

@@ -8,20 +8,20 @@ import msgspec
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from bench.bands import CONFIDENCE, Band
-from bench.checkpoints import find_model, load_model
 from bench.datasets.cache import Dataset
 from bench.errors import BenchError, RecordError
-from bench.notebooks import Answer, Line, lines, of_recipe
-from bench.pictures import confusion, data, network, training
 from bench.progress import Display
-from bench.recipes import Recipe
+from bench.recipes.catalog import Recipe
+from bench.recipes.checkpoints import find_model, load_model
+from bench.recipes.model import Trained
+from bench.recipes.notebooks import Answer, Line, lines, of_recipe
+from bench.recipes.pictures.__init__ import confusion, data, network, training
+from bench.recipes.prediction import CONFIDENCE, Band
+from bench.recipes.records import Training
 from bench.report.charts import settings, svg
 from bench.report.markdown import PLOTS, bullets, escape, grid
 from bench.store import write_durably
 from bench.text import clean, duration
-from bench.trained import Trained
-from bench.trainings import Training
 
 REPORT = "NOTEBOOKS.md"
 TITLE = "The notebooks, reproduced"
