@@ -59,7 +59,8 @@ COMMANDS = {
         "bench.history.command:history", "Keep the figures of runs over time, and show where they changed."
     ),
     "export": Lazy(
-        "bench.cli_export:export", "Write a run, the newest if none is named, in the format of another tool."
+        "bench.exports.command:export",
+        "Write a run, the newest if none is named, in the format of another tool.",
     ),
     "train": Lazy(
         "bench.recipes.command:train",

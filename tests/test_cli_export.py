@@ -12,7 +12,7 @@ from conftest import Call
 from exported import HOSTILE, acts_on_a_terminal, full_run, hostile_run, with_commit
 from synthetic import make_cell, make_header, make_run
 
-from bench.exports import EXPORTS
+from bench.exports.formats import EXPORTS
 from bench.records.runs import HEADER, RECORDS, Run, append_record, create_run
 from bench.run.report.tables import export
 from bench.text import clean

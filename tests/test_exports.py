@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import make_cell, make_header, make_run, simple_run
 
-from bench import exports
 from bench.errors import RecordError, UsageError
-from bench.exports import EXPORTS, Export, as_text, find_export, inside, text, write
-from bench.exports.text import LONGEST, dump, part, plain, shown
+from bench.exports import formats as exports
+from bench.exports.formats import EXPORTS, Export, as_text, find_export, inside, text, write
+from bench.exports.names import LONGEST, dump, part, plain, shown
 
 TORCH = make_cell()
 TEXTS = [name for name, export in EXPORTS.items() if export.kind == "text"]
@@ -41,7 +41,7 @@ def test_an_unknown_format_is_named_with_the_nearest() -> None:
 
 def test_the_registry_loads_no_format_and_nothing_heavy() -> None:
     code = (
-        "import sys; import bench.exports;"
+        "import sys; import bench.exports.formats;"
         "heavy = {'numpy', 'scipy', 'pyarrow', 'rich', 'matplotlib', 'bench.analysis.summary', 'bench.exports.asv'};"
         "print(*sorted(heavy & set(sys.modules)))"
     )
@@ -203,7 +203,7 @@ def test_a_path_that_leaves_the_folder_would_be_seen(
 
 
 def test_hostile_names_are_hostile() -> None:
-    """The broken twin: without the care of `bench.exports.text` each check above would fail."""
+    """The broken twin: without the care of `bench.exports.names` each check above would fail."""
     assert acts_on_a_terminal(HOSTILE)
     with pytest.raises(ValueError, match="no path"):
         inside(HOSTILE)

@@ -13,8 +13,8 @@ from synthetic import make_cell, make_header, make_job, make_parity, make_run, s
 
 from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
-from bench.exports import find_export, write
 from bench.exports.asv import to_files
+from bench.exports.formats import find_export, write
 from bench.records.runs import Run
 
 ASV = find_export("asv")

@@ -15,7 +15,7 @@ from mlperf_logging.mllog import constants
 from synthetic import make_cell, make_header, make_job, make_points, make_run, make_workload
 
 from bench.errors import RecordError
-from bench.exports import find_export, write
+from bench.exports.formats import find_export, write
 from bench.exports.mlperf import to_files
 from bench.records.runs import Run
 from bench.records.schema import JobRecord

@@ -38,7 +38,7 @@ import numpy as np
 from bench.analysis.statistics import estimate
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UsageError
-from bench.exports.text import data_words, dump, nothing, part, plain
+from bench.exports.names import data_words, dump, nothing, part, plain
 from bench.exports.timed import TimedCell, comparable, timed_cells
 from bench.machine.environment import Environment
 from bench.records.runs import Run

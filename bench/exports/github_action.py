@@ -16,7 +16,7 @@ import msgspec
 
 from bench.analysis.convergence import CellConvergence, cell_convergence
 from bench.analysis.summary import CellSummary, summarise
-from bench.exports.text import data_words, dump, nothing, part
+from bench.exports.names import data_words, dump, nothing, part
 from bench.exports.timed import comparable
 from bench.records.runs import Run
 from bench.records.schema import JobRecord

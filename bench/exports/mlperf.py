@@ -29,7 +29,7 @@ import msgspec
 
 from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError
-from bench.exports.text import dump, nothing, part
+from bench.exports.names import dump, nothing, part
 from bench.records.runs import HEADER, Run
 from bench.records.schema import JobRecord, RunHeader
 from bench.text import clean

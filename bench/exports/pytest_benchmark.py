@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.summary import summarise
-from bench.exports.text import data_words, dump, nothing, shown
+from bench.exports.names import data_words, dump, nothing, shown
 from bench.exports.timed import TimedCell, timed_cells
 from bench.machine.environment import Environment
 from bench.records.runs import Run

@@ -11,7 +11,7 @@ class _WithFormats(click.Command):
     """A command whose help lists the formats, which are not imported before it is asked for."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from bench.exports import EXPORTS
+        from bench.exports.formats import EXPORTS
 
         with formatter.section("Formats"):
             formatter.write_dl([(name, one.summary) for name, one in EXPORTS.items()])
@@ -27,7 +27,7 @@ class _WithFormats(click.Command):
 @where_results
 def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
     """Write a run, the newest if none is named, in the format of another tool."""
-    from bench import exports
+    from bench.exports import formats as exports
     from bench.records.runs import find_run, read_run
     from bench.text import clean
 
