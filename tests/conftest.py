@@ -15,7 +15,7 @@ from hypothesis import settings
 
 from backends import catalog
 from backends.info import BackendInfo
-from bench import cli
+from bench.cli import main as cli
 from bench.machine.monitor import Conditions, Watch
 from bench.measuring.backends import installed_versions
 from bench.measuring.process import worker_environment

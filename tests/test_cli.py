@@ -16,8 +16,8 @@ from synthetic import make_cell, make_header, make_job, make_run, make_workload
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
-from bench import cli
 from bench.analysis.summary import summarise
+from bench.cli import main as cli
 from bench.measuring.backends import Registry
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, read_run
 from bench.run import plan

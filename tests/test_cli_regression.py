@@ -104,7 +104,7 @@ def test_a_run_with_a_line_cut_off_does_not_pass(call: Call, tmp_path: Path) -> 
 def test_a_terminal_that_knows_few_characters_gets_others(encoding: str, tmp_path: Path) -> None:
     saved(tmp_path, BASE, make_side(make_jobs(0.9)))
     done = subprocess.run(
-        [sys.executable, "-c", "from bench.cli import main; main()", "compare", "base", "head"],
+        [sys.executable, "-c", "from bench.cli.main import main; main()", "compare", "base", "head"],
         cwd=tmp_path, check=False, capture_output=True,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
     )  # fmt: skip

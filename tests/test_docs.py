@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
-from bench.cli import bench
+from bench.cli.main import bench
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(

@@ -7,7 +7,7 @@ import pytest
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench import cli
+from bench.cli import main as cli
 from bench.measuring import doctor
 from bench.measuring.backends import Registry
 from bench.workloads.specs import Device

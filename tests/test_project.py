@@ -55,7 +55,7 @@ def frameworks_imported_by(*modules: str, fakes: Path) -> set[str]:
 
 
 def test_the_harness_imports_no_framework(tmp_path: Path) -> None:
-    modules = ("bench", "bench.cli", "backends.base", "backends.catalog")
+    modules = ("bench", "bench.cli.main", "backends.base", "backends.catalog")
     assert frameworks_imported_by(*modules, fakes=tmp_path) == set()
 
 
@@ -63,7 +63,7 @@ def test_the_harness_imports_no_framework(tmp_path: Path) -> None:
 def test_a_command_that_only_tells_what_there_is_imports_no_numpy(command: str) -> None:
     script = """
 import sys
-from bench.cli import main
+from bench.cli.main import main
 try:
     main()
 finally:
@@ -74,7 +74,7 @@ finally:
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     modules = done.stdout.partition("modules:")[2].split()
-    assert "bench.cli" in modules
+    assert "bench.cli.main" in modules
     assert "numpy" not in modules
 
 
@@ -345,7 +345,7 @@ def test_the_command_is_there() -> None:
 
 
 def test_help_waits_for_no_library_but_the_one_that_prints_it() -> None:
-    script = "import sys, bench.cli; print(*{name.partition('.')[0] for name in sys.modules})"
+    script = "import sys, bench.cli.main; print(*{name.partition('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     imported = set(done.stdout.split()) - set(sys.stdlib_module_names)
     heavy = {"msgspec", "numpy", "scipy", "matplotlib", "rich", "psutil", "pyarrow", "ruptures"}

@@ -28,7 +28,7 @@ case $session in
     bench) bench run {FAST} --budget 40s "$@" || exit 1 ;;
 esac
 """
-BENCH = f'#!/usr/bin/env bash\nexec {sys.executable} -P -c "from bench.cli import main; main()" "$@"\n'
+BENCH = f'#!/usr/bin/env bash\nexec {sys.executable} -P -c "from bench.cli.main import main; main()" "$@"\n'
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:

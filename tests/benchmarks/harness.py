@@ -140,7 +140,7 @@ def test_a_command(
     *, arguments: tuple[str, ...], rounds: int, aim_s: float, benchmark: Any, long_run: Path,
     note: Callable[[Aim], None],
 ) -> None:  # fmt: skip
-    command = [sys.executable, "-P", "-c", "from bench.cli import main; main()"]
+    command = [sys.executable, "-P", "-c", "from bench.cli.main import main; main()"]
     command += [argument.format(long_run=long_run) for argument in arguments]
 
     def run() -> None:
@@ -215,7 +215,15 @@ def bare_bytes(name: str, scratch: Path) -> int:
 @pytest.mark.benchmark(group="a run")
 def test_a_run(benchmark: Any, tmp_path: Path, note: Callable[[Aim], None]) -> None:
     """Its share outside the frameworks: parity, which they take part in too, and all that is ours."""
-    command = [sys.executable, "-P", "-c", "from bench.cli import main; main()", "run", "--device", "cpu"]
+    command = [
+        sys.executable,
+        "-P",
+        "-c",
+        "from bench.cli.main import main; main()",
+        "run",
+        "--device",
+        "cpu",
+    ]
     command += [*RUN, "--results", str(tmp_path)]
 
     def run() -> None:

@@ -84,11 +84,11 @@ COMMANDS = {
     ),
     "data": Lazy("bench.datasets.command:data", "Fetch the data sets, or check them against their digests."),
     "list": Lazy(
-        "bench.command_info:list_",
+        "bench.cli.info:list_",
         "Show workloads, recipes, backends with their modes, presets, and what is installed.",
     ),
     "doctor": Lazy(
-        "bench.command_info:doctor",
+        "bench.cli.info:doctor",
         "Show the machine, and compute on every device to see which are really usable.",
     ),
 }

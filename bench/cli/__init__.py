@@ -1,0 +1,1 @@
+"""The command line: the group of all commands, `list` and `doctor`."""
