@@ -1,4 +1,4 @@
-"""Augmentation in JAX, written for one image and mapped over a batch; `bench.workloads.augmentation` defines it."""
+"""Augmentation in JAX, as `bench.workloads.augmentation` defines it: for one image, mapped over a batch."""
 
 from functools import partial
 

@@ -1,4 +1,4 @@
-"""Augmentation in TensorFlow, a batch at a time on its device; `bench.workloads.augmentation` defines each part.
+"""Augmentation in TensorFlow, a batch at a time on its device, as `bench.workloads.augmentation` defines it.
 
 The functions of `tf.image` change all images of a batch by one factor; these take one for every image.
 """

@@ -14,7 +14,7 @@ from synthetic import make_cell, make_header, make_run
 
 from bench.exports.formats import EXPORTS
 from bench.records.runs import HEADER, RECORDS, Run, append_record, create_run
-from bench.run.report.tables import export
+from bench.run.report import export
 from bench.text import clean
 
 NAME = "2026-05-01-quick"

@@ -42,7 +42,8 @@ def test_an_unknown_format_is_named_with_the_nearest() -> None:
 def test_the_registry_loads_no_format_and_nothing_heavy() -> None:
     code = (
         "import sys; import bench.exports.formats;"
-        "heavy = {'numpy', 'scipy', 'pyarrow', 'rich', 'matplotlib', 'bench.analysis.summary', 'bench.exports.asv'};"
+        "heavy = {'numpy', 'scipy', 'pyarrow', 'rich', 'matplotlib', 'bench.analysis.summary', "
+        "'bench.exports.asv'};"
         "print(*sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run(

@@ -21,7 +21,7 @@ from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UnavailableError
 from bench.exports.tables import to_csv, to_parquet
 from bench.records.runs import Run
-from bench.run.report.tables import export
+from bench.run.report import export
 from bench.text import clean
 
 TORCH = make_cell()

@@ -17,7 +17,7 @@ from test_doctor import diagnose
 from bench.analysis.summary import run_warnings, summarise
 from bench.machine import known_faults as catalogue
 from bench.machine.known_faults import KNOWN_FAULTS, KnownFault, known_faults
-from bench.run.report.tables import markdown, terminal
+from bench.run.report import markdown, terminal
 
 ROOT = Path(__file__).parent.parent
 REPRODUCER = ROOT / "tests" / "reproducers" / "jax_39103.py"

@@ -12,7 +12,7 @@ from bench.analysis.accuracy import converge
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.report.charts import make_panels, name_rows, svg
-from bench.run.report.tables import curves, plots
+from bench.run.report import curves, plots
 
 TORCH, TENSORFLOW, JAX = CELLS
 

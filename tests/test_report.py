@@ -34,9 +34,10 @@ from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError
 from bench.records.runs import Run
 from bench.records.schema import UnmeasuredRecord
+from bench.report import markdown as markup
 from bench.report.format import NOTHING, PLUS_MINUS
+from bench.run.report import export, markdown, plots, terminal
 from bench.run.report.sentences import answer, sentences
-from bench.run.report.tables import export, markdown, markup, plots, terminal
 from bench.text import clean
 
 TORCH = make_cell()

@@ -15,7 +15,7 @@ from bench.analysis.accuracy import ProposedTarget, converge, proposed_targets
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.report.format import DASH, NOTHING
-from bench.run.report.tables import convergence, curves
+from bench.run.report import convergence, curves
 
 TORCH, TENSORFLOW, JAX = CELLS
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}

@@ -14,7 +14,7 @@ from bench.analysis.summary import summarise
 from bench.analysis.sweep import StepLine, Sweep, SweepPoint
 from bench.records.runs import Run
 from bench.report.format import TIMES
-from bench.run.report.tables import cost_plots, costs
+from bench.run.report import cost_plots, costs
 from bench.workloads.catalog import WORKLOADS, swept
 from bench.workloads.instruments import Peak, StepSplit
 

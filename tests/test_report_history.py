@@ -17,12 +17,12 @@ from rich.console import Console
 from synthetic import make_cell
 
 from bench.errors import RecordError
+from bench.history import plot as history_plot
 from bench.history.entries import Framework, History, Measure
 from bench.history.report import advice, left_out, moves, render, span, text, write
 from bench.history.series import Group, groups_of, place_of
 from bench.report.charts import GREY, RED, settings
 from bench.report.format import NOTHING, TIMES
-from bench.run.report.tables import history_plot
 
 HOSTILE = 'a<script>alert(1)</script>,"\n\x1b[31m|`[x](y)` $x$ =1+1'
 FELL = make_history(stepped_rates())

@@ -13,8 +13,9 @@ from synthetic import make_cell, make_header, make_run
 from test_cli import SMALL, known
 
 from bench.errors import RecordError
-from bench.report.rehearsal import rehearse, rehearse_run
-from bench.run.report.tables import drawing
+from bench.report import charts as drawing
+from bench.report.rehearsal import rehearse
+from bench.run.report.rehearsal import rehearse_run
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

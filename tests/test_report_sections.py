@@ -23,7 +23,8 @@ from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
 from bench.report.format import percent, ratio_text
-from bench.run.report.tables import conditions_text, markdown, plan_text, terminal
+from bench.run.report import markdown, terminal
+from bench.run.report.tables import conditions_text, plan_text
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")

@@ -8,8 +8,8 @@ from rich.console import Console
 from simulated import simulate
 
 from bench.report.charts import settings
-from bench.run.report.tables import selftest as report
-from bench.run.report.tables import selftest_plot
+from bench.selftest import plot as selftest_plot
+from bench.selftest import report
 from bench.selftest.calibration import calibrate
 
 

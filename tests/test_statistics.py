@@ -510,5 +510,8 @@ def test_the_unit_of_the_rates_does_not_matter(logs, shift):
 
 
 def test_asking_for_the_steady_state_loads_no_scipy():
-    code = "import sys; from bench.analysis.statistics import settled; settled([1] * 6); sys.exit('scipy' in sys.modules)"
+    code = (
+        "import sys; from bench.analysis.steady_state import settled; settled([1] * 6); "
+        "sys.exit('scipy' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

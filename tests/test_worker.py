@@ -23,7 +23,7 @@ def spoken(task: MeasureTask) -> tuple[int, list[Event]]:
     read_end, write_end = os.pipe()
     with os.fdopen(read_end, "rb") as channel:
         process = subprocess.Popen(
-            [sys.executable, "-m", "bench.worker.__main__", str(write_end)],
+            [sys.executable, "-m", "bench.worker", str(write_end)],
             stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             pass_fds=(write_end,), env={**os.environ, "PYTHONPATH": fakes.python_path()},
         )  # fmt: skip
@@ -68,7 +68,10 @@ def test_a_worker_loads_no_library_of_the_report() -> None:
 
     NumPy is to come with the framework, of whose import it is a part.
     """
-    script = "import sys, bench.worker.__main__; print(*sorted(sys.modules)); import bench.worker.measure; print('|', *sys.modules)"
+    script = (
+        "import sys, bench.worker.__main__; print(*sorted(sys.modules)); "
+        "import bench.worker.measure; print('|', *sys.modules)"
+    )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
     )

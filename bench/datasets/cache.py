@@ -142,7 +142,7 @@ def load_sample(name: str, limit: int | None = None) -> Dataset:
     _check_limit(limit)
     if spec.sample is None:
         raise DataError(f"no sample of {name} ships with this package; there are samples of {_sampled()}.")
-    folder = resources.files("bench") / "samples" / name
+    folder = resources.files("bench.datasets") / "samples" / name
     sizes = msgspec.structs.replace(spec.sizes, train=spec.sample.train_size, test=spec.sample.test_size)
     arrays: Arrays = {}
     for split in ("train", "test"):

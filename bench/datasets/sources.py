@@ -73,8 +73,6 @@ class WebFolder(msgspec.Struct, frozen=True, kw_only=True):
         return self.url
 
     def get(self, file: File, scratch: Path, progress: Progress) -> Path:
-        from bench.download import NotThereError, download  # with the libraries of the net, for this alone
-
         for name in file.names:
             try:
                 return download(f"{self.url.rstrip('/')}/{name}", scratch / name, file.max_bytes, progress)

@@ -33,10 +33,10 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
     """Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told."""
     from rich.console import Console
 
+    from bench.gate import report as comparison
     from bench.gate.changes import machine_changes
     from bench.gate.compare import compare as compare_runs
     from bench.records.runs import find_run, read_run
-    from bench.run.report.tables import comparison
     from bench.text import clean
 
     places = [find_run(results, name) for name in (base, head)]
@@ -146,8 +146,8 @@ def ab(
 
 def _show(measured: Any, console: Any) -> int:
     """Print what a comparison says, write its report, and return the status that it deserves."""
+    from bench.gate import report as comparison
     from bench.gate.judge import judge_all
-    from bench.run.report.tables import comparison
 
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)

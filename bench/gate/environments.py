@@ -20,7 +20,7 @@ from bench.gate.sides import SideSpec
 from bench.progress import Display
 from bench.workloads.specs import Device
 
-PROJECT = Path(__file__).resolve().parent.parent
+PROJECT = Path(__file__).resolve().parent.parent.parent
 """The root of the checkout, where this is one."""
 _STAMP = "installed.sha256"
 _UNNEEDED = ("results", "tests", "docs")

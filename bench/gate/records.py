@@ -1,7 +1,7 @@
 """The raw file of a comparison side by side: what was asked, what the sides are, every job of every block.
 
 A comparison is a folder: `ab.json` (an `AbHeader`, written once) and `blocks.jsonl` (an `AbBlock` or an
-`AbParity` a line, appended and fsynced as it ends). What is to be said of them is derived by `bench.gate.judge`.
+`AbParity` a line, appended and fsynced as it ends). `bench.gate.judge` derives the verdicts.
 """
 
 from pathlib import Path

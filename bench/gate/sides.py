@@ -29,9 +29,14 @@ _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _DESCRIBE_LIMIT_S = 60.0
 _DESCRIBE = """
 import sys, msgspec
-from bench.measuring.backends import find_backends
-from bench.workloads.catalog import WORKLOADS
-from bench.worker import protocol
+try:
+    from bench.measuring.backends import find_backends
+    from bench.workloads.catalog import WORKLOADS
+    from bench.worker import protocol
+except ImportError:  # a commit from before the modules had folders
+    from bench.registry import find_backends
+    from bench.workloads import WORKLOADS
+    from bench import protocol
 registry = find_backends()
 told = {"backends": registry.backends, "broken": registry.broken, "workloads": dict(WORKLOADS)}
 told["protocol"] = getattr(protocol, "VERSION", 1)

@@ -71,8 +71,8 @@ def show(*, where: Path, measure: Any, output: Path | None) -> int:
     from rich.console import Console
 
     from bench.history import entries as keeping
+    from bench.history import report as reporting
     from bench.history.series import groups_of
-    from bench.run.report.tables import history as reporting
     from bench.text import clean
 
     found = keeping.read(where)

@@ -1,8 +1,8 @@
 """Runs over time: a file with a line a run, which a CI job carries along, and the series that it holds.
 
-A line holds the figures that `bench.analysis.summary` derives from a run, because whoever carries the file has not the
-run itself: each can be derived again from the run it names. The file has no header; whoever appends needs to
-know nothing but its name.
+A line holds the figures that `bench.analysis.summary` derives from a run, because the run itself is not
+carried along. Each can be derived again from the run that it names. The file has no header, so appending needs
+nothing but its name.
 """
 
 from collections.abc import Iterable, Sequence

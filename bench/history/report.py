@@ -72,7 +72,7 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 def write(folder: Path, history: History, measure: Measure, groups: Sequence[Group]) -> Path:
     """Write the report and a chart for every workload into a folder, and return the report's path."""
-    from bench.run.report.tables import history_plot  # Matplotlib takes a second to import
+    from bench.history import plot as history_plot
 
     charts = history_plot.draw(groups, measure)
     path = folder / REPORT

@@ -36,7 +36,7 @@ _TUNING = (
 )  # fmt: skip
 """How the names begin of those environment variables that can change a figure."""
 _DISTRIBUTION = "samework"
-_PROJECT = Path(__file__).resolve().parent.parent
+_PROJECT = Path(__file__).resolve().parent.parent.parent
 """The root of the checkout, if this is one; else whatever folder the package was installed in."""
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")

@@ -1,6 +1,7 @@
 """What a framework brings with it: how many distributions, and how much they take on disk.
 
-Run as a program, it tells of the interpreter it runs in: `python -m bench.machine.footprint '["NAME", "ONE|OTHER"]'`.
+Run as a program, it prints the footprint in its own interpreter:
+`python -m bench.machine.footprint '["NAME", "ONE|OTHER"]'`.
 """
 
 import sys

@@ -300,7 +300,7 @@ def _start(
                 str(python),
                 "-P",
                 "-m",
-                "bench.worker.__main__",
+                "bench.worker",
                 str(write_end),
             ],  # -P: not what lies in this folder
             stdin=subprocess.PIPE,

@@ -296,10 +296,10 @@ def notebooks(
     from bench.options import parse_budget
     from bench.progress import make_display
     from bench.recipes import notebooks as table
+    from bench.recipes import report as reporting
     from bench.recipes.catalog import RECIPES, find_recipe
     from bench.recipes.setup import Place
     from bench.report.rehearsal import rehearse
-    from bench.run.report.tables import notebooks as reporting
 
     console = Console()
     chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())

@@ -15,7 +15,7 @@ from bench.recipes.catalog import Recipe
 from bench.recipes.checkpoints import find_model, load_model
 from bench.recipes.model import Trained
 from bench.recipes.notebooks import Answer, Line, lines, of_recipe
-from bench.recipes.pictures.__init__ import confusion, data, network, training
+from bench.recipes.pictures import confusion, data, network, training
 from bench.recipes.prediction import CONFIDENCE, Band
 from bench.recipes.records import Training
 from bench.report.charts import settings, svg

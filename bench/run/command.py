@@ -84,9 +84,10 @@ def run(
     from bench.options import parse_budget, parse_precision, parse_sweep
     from bench.progress import make_display
     from bench.records.runs import QUARANTINE, find_run, read_run
-    from bench.report.rehearsal import rehearse, rehearse_run
+    from bench.report.rehearsal import rehearse
     from bench.run.plan import find_preset
-    from bench.run.report.tables import markdown, terminal
+    from bench.run.report import markdown, terminal
+    from bench.run.report.rehearsal import rehearse_run
     from bench.run.runner import Runner
 
     console = Console()
@@ -224,7 +225,7 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
     from bench.analysis.summary import summarise
     from bench.records.runs import find_run, read_run
     from bench.run.agreement import compare
-    from bench.run.report.tables import agreement
+    from bench.run.report import agreement
 
     runs = [read_run(find_run(results, name)) for name in (first, second)]
     if not runs[0].header.environment.same_machine(runs[1].header.environment):
@@ -258,7 +259,7 @@ def report(name: str | None, form: str, results: Path) -> int:
     from rich.console import Console
 
     from bench.records.runs import find_run, read_run
-    from bench.run.report.tables import export, markdown, terminal
+    from bench.run.report import export, markdown, terminal
     from bench.text import clean
 
     found = read_run(find_run(results, name))

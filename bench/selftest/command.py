@@ -46,8 +46,8 @@ def selftest(
     from bench.datasets.cache import cache_dir
     from bench.progress import make_display
     from bench.report.rehearsal import rehearse
-    from bench.run.report.tables import selftest as reporting
     from bench.selftest import collect as collecting
+    from bench.selftest import report as reporting
     from bench.selftest.calibration import calibrate
     from bench.selftest.records import find_selftest, read_selftest
 

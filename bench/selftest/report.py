@@ -27,7 +27,7 @@ _ALT = (
 
 def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) -> Path:
     """Write the report into a folder, the self-test's own where none is named, and return its path."""
-    from bench.run.report.tables import selftest_plot  # Matplotlib takes a second to import
+    from bench.selftest import plot as selftest_plot
 
     folder = folder or test.folder
     drawn = selftest_plot.draw(calibration)

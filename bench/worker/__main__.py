@@ -1,6 +1,6 @@
 """The worker: one fresh process that does one task with one framework and reports events.
 
-Started as `python -m bench.worker.__main__ FD`, with the task as a line of JSON on standard input, and after it, where
+Started as `python -m bench.worker FD`, with the task as a line of JSON on standard input, and after it, where
 the task is to measure, a line for every command; events are JSON lines on the file descriptor FD, because
 frameworks print to standard output and standard error as they please.
 

@@ -95,7 +95,7 @@ NOTEBOOKS: tuple[Workload, ...] = (
     ),
     _notebook_softmax("notebook-softmax-save", 0.01, _ZEROS, held_out=_HELD_OUT),
 )
-"""What the notebooks train, in their order: batches of 100, pixels / 255. How, `bench.recipes.catalog` says."""
+"""What the notebooks train, in their order: batches of 100, pixels / 255; see `bench.recipes.catalog`."""
 
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
     {

@@ -97,7 +97,7 @@ def main(results: Path, kind: str, tries: int, options: list[str]) -> None:
         for number in range(tries):
             print(f"{kind}: try {number + 1} of {tries}", flush=True)
             subprocess.run(
-                [sys.executable, "-P", "-c", "from bench.cli.main import main; main()", "ab", "--base", "base",
+                [sys.executable, "-P", "-m", "bench", "ab", "--base", "base",
                  "--head", kind, "--results", str(results / kind), *options],
                 env={**os.environ, "PYTHONPATH": str(clone)}, check=False,
             )  # fmt: skip

@@ -20,6 +20,7 @@ from bench.report.format import (
     versions_text,
 )
 from bench.report.markdown import PLOTS, bullets, bullets_escaped, code, escape, grid, plot
+from bench.run.report import convergence, costs
 from bench.run.report.sentences import answer, sentences
 from bench.run.report.tables import (
     KIND_WORDS,
@@ -27,8 +28,6 @@ from bench.run.report.tables import (
     QUESTION,
     Table,
     conditions_text,
-    convergence,
-    costs,
     plan_text,
     remark_lines,
     row_name,
@@ -47,7 +46,7 @@ def write(run: Run, folder: Path | None = None) -> Path:
     Written twice from the same run it is the same to the byte. A plot left from before that this run has no
     values for is taken away.
     """
-    from bench.run.report.tables import cost_plots, plots  # Matplotlib takes a second to import
+    from bench.run.report import cost_plots, plots
 
     folder = folder or run.folder
     summary = summarise(run)

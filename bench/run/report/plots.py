@@ -31,8 +31,8 @@ from bench.report.charts import (
     svg,
 )
 from bench.report.format import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
+from bench.run.report import curves as learning
 from bench.run.report.style import Group, Style, groups_of, style_of
-from bench.run.report.tables import curves as learning
 from bench.run.report.tables import state
 from bench.workloads.specs import Cell
 
