@@ -7,7 +7,7 @@ from conformance_kit import BATCH, INFO, SAME, Kit, assert_close, cross_entropy,
 from backends.base import TrainingData
 from bench.errors import UnavailableError
 from bench.measuring.parity import parity_data
-from bench.parity import checks as parity
+from bench.parity import checks
 from bench.recipes.catalog import find_recipe, on_dataset
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.catalog import WORKLOADS
@@ -43,7 +43,7 @@ def images_may_begin_anywhere_in_memory(kit: Kit) -> None:
 
 
 def images_are_augmented_or_refused(kit: Kit) -> None:
-    workload = parity.parity_workload(WORKLOADS["notebook-cifar-cnn"])
+    workload = checks.parity_workload(WORKLOADS["notebook-cifar-cnn"])
     data = parity_data(workload)
     for mode in kit.info.modes:
         try:
@@ -52,22 +52,22 @@ def images_are_augmented_or_refused(kit: Kit) -> None:
             assert not mode.augments, f"{mode.name} augments, so the catalogue says: {error}"  # noqa: PT017
             continue
         assert mode.augments, f"{mode.name} augments no images, so the catalogue says, and was built to"
-        backend.load_params(parity.start_params(workload, data))
+        backend.load_params(checks.start_params(workload, data))
         batches = order(3)
         drawn = draw(workload.augmentation, data.info, batch_size=BATCH, seed=1, start=0, steps=3)
         one_by_one = [backend.train_steps(batches[k : k + 1], drawn[k : k + 1]) for k in range(3)]
-        backend.load_params(parity.start_params(workload, data))
+        backend.load_params(checks.start_params(workload, data))
         assert_close(
             backend.train_steps(batches, drawn), np.concatenate(one_by_one), SAME * 10, f"{mode.name}: losses"
         )
-        backend.load_params(parity.start_params(workload, data))
+        backend.load_params(checks.start_params(workload, data))
         other = backend.train_steps(batches, drawn[::-1].copy())
-        error = parity.relative_error(other, np.concatenate(one_by_one))
+        error = checks.relative_error(other, np.concatenate(one_by_one))
         assert error > 1e-4, f"{mode.name}: other draws, and the same losses"
 
 
 def grey_images_are_augmented_too(kit: Kit) -> None:
-    workload = parity.parity_workload(on_dataset(find_recipe("cifar-cnn"), "mnist").workload)
+    workload = checks.parity_workload(on_dataset(find_recipe("cifar-cnn"), "mnist").workload)
     data = parity_data(workload)
     drawn = draw(workload.augmentation, data.info, batch_size=BATCH, seed=2, start=0, steps=1)[0]
     batch = order(1)[0]

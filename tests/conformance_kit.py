@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.base import Backend, TrainingData
 from backends.info import BackendInfo
-from bench.parity import checks as parity
+from bench.parity import checks
 from bench.workloads.parameters import Params, initial_params
 from bench.workloads.specs import (
     Architecture,
@@ -81,15 +81,15 @@ class Kit:
         """Return 1001 images and labels, mapped as `datasets.load` does: who writes changes no other's."""
         return tuple(np.load(self._folder / f"{name}.npy", mmap_mode="c") for name in ("images", "labels"))
 
-    def trace(self, workload: Workload, data: TrainingData) -> parity.Trace:
+    def trace(self, workload: Workload, data: TrainingData) -> checks.Trace:
         """Return what the reference computes for a workload, at once where it did so before."""
         named = msgspec.json.encode(workload) + repr(data.images.shape).encode()
         path = self._traces / f"{hashlib.sha256(named).hexdigest()}.npz"
         if not path.exists():
             part = path.with_name(f"{os.getpid()}.npz")
-            parity.save_trace(part, data, parity.reference_trace(workload, data))
+            checks.save_trace(part, data, checks.reference_trace(workload, data))
             part.replace(path)
-        return parity.load_trace(path)[1]
+        return checks.load_trace(path)[1]
 
     def make(
         self,
@@ -148,7 +148,7 @@ def order(steps: int, seed: int = 1) -> np.ndarray:
 
 
 def assert_close(found: np.ndarray, expected: np.ndarray, tolerance: float, what: str) -> None:
-    error = parity.relative_error(found, expected)
+    error = checks.relative_error(found, expected)
     assert error <= tolerance, f"{what}: off by {error:.1e} of the largest value, {tolerance:.0e} allowed"
 
 

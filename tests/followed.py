@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import synthetic
 
-from bench import store as folders
+from bench import store
 from bench.datasets.catalog import DATASETS
 from bench.recipes.catalog import RECIPES, Recipe, figure_steps, find_recipe
 from bench.recipes.checkpoints import model_name, save_model
@@ -97,9 +97,9 @@ def write_training(
 ) -> Training:
     """Write a training to a folder that is not there yet, with `model` its model too, and read it."""
     header = header or make_header()
-    folders.create(folder, HEADER, header)
+    store.create(folder, HEADER, header)
     for figure in figures:
-        folders.append(folder / FIGURES, figure)
+        store.append(folder / FIGURES, figure)
     if model:
         make_model(folder / model_name(header.recipe, header.steps), header.workload, step=header.steps)
     return read_training(folder)

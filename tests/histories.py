@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 from synthetic import make_cell, simple_run
 
-from bench import store as folders
+from bench import store
 from bench.history.entries import Entry, Figures, Framework, History, Machine, entry_of
 from bench.records.runs import RECORDS, Run, create_run
 from bench.records.schema import RunHeader
@@ -86,7 +86,7 @@ def write_run(results: Path, name: str, rate: float = 1000.0, day: int = 0, **ch
     run = make_run_of(name, rate, day, **changes)
     folder = create_run(results, run.header)
     for record in run.records:
-        folders.append(folder / RECORDS, record)
+        store.append(folder / RECORDS, record)
     return msgspec.structs.replace(run, folder=folder)
 
 

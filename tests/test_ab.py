@@ -14,8 +14,7 @@ from rich.console import Console
 from sides_by_side import CELL, make_ab, make_block, make_side, proven, unproven
 
 from bench.errors import RecordError, UnavailableError, UsageError
-from bench.gate import collect as ab
-from bench.gate import environments
+from bench.gate import collect, environments
 from bench.gate.collect import Asking, Collector, Folders
 from bench.gate.judge import judge_all
 from bench.gate.records import create_ab, read_ab
@@ -65,15 +64,15 @@ def folders(tmp_path) -> Folders:
 def measured(asked: Asking, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
     out = io.StringIO()
     with make_display(Console(file=out, width=200)) as display:
-        found = ab.measure(asked, folders=folders, resume=resume, offline=True, display=display)
+        found = collect.measure(asked, folders=folders, resume=resume, offline=True, display=display)
     return found, out.getvalue()
 
 
 @pytest.fixture
 def quick(monkeypatch, repository):
-    monkeypatch.setattr(ab, "PROJECT", repository)
+    monkeypatch.setattr(collect, "PROJECT", repository)
     monkeypatch.setattr(environments, "PROJECT", repository)
-    monkeypatch.setattr(ab, "WINDOWS", 8)
+    monkeypatch.setattr(collect, "WINDOWS", 8)
     undisturbed(monkeypatch)
 
 
@@ -184,11 +183,11 @@ def test_a_block_waits_for_a_quiet_machine_and_not_for_ever(tmp_path, monkeypatc
         asked.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ab, "run_block", run_block)
+    monkeypatch.setattr(collect, "run_block", run_block)
     monkeypatch.setattr(made, "_job", lambda *_, **__: None)
     with pytest.raises(KeyboardInterrupt):
         made._run_block(CELL, "first")
-    assert asked["patience_s"] == ab.PATIENCE_S
+    assert asked["patience_s"] == collect.PATIENCE_S
 
 
 @pytest.mark.parametrize(("status", "again"), [("timeout", True), ("out_of_memory", True), ("ok", False)])
@@ -212,9 +211,9 @@ def proving(tmp_path, monkeypatch, records):
     made, _, _ = collector(tmp_path, records)
     tried = []
     monkeypatch.setattr(
-        ab, "verify_cells", lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells))
+        collect, "verify_cells", lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells))
     )
-    monkeypatch.setattr(ab, "plan_parity", lambda cells, *_, **__: cells)
+    monkeypatch.setattr(collect, "plan_parity", lambda cells, *_, **__: cells)
     info = find_backends().find("torch")
     described = Description(
         backends={"torch": info},
@@ -252,9 +251,9 @@ def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_p
 def test_going_on_with_other_sides_is_refused(changed, words):
     now = make_ab([]).header
     begun = msgspec.structs.replace(now, head=make_side(**{"commit": "b" * 40, **changed}))
-    ab._refuse_others(now, now)
+    collect._refuse_others(now, now)
     with pytest.raises(RecordError, match=words):
-        ab._refuse_others(begun, now)
+        collect._refuse_others(begun, now)
 
 
 @pytest.mark.parametrize(
@@ -269,15 +268,15 @@ def test_going_on_with_other_sides_is_refused(changed, words):
 def test_going_on_with_something_else_than_was_begun_is_refused(changed, words):
     begun = make_ab([]).header
     with pytest.raises(UsageError, match=words):
-        ab._refuse_others(begun, msgspec.structs.replace(begun, **changed))
-    ab._refuse_others(begun, msgspec.structs.replace(begun, budget_s=9.0))
+        collect._refuse_others(begun, msgspec.structs.replace(begun, **changed))
+    collect._refuse_others(begun, msgspec.structs.replace(begun, budget_s=9.0))
 
 
 def test_going_on_on_another_machine_is_refused():
     begun = make_ab([]).header
     other = msgspec.structs.replace(begun.environment, cpu_model="another")
     with pytest.raises(RecordError, match="begun on another machine"):
-        ab._refuse_others(begun, msgspec.structs.replace(begun, environment=other))
+        collect._refuse_others(begun, msgspec.structs.replace(begun, environment=other))
 
 
 # ---- the sides
@@ -301,7 +300,7 @@ def test_a_framework_that_head_lost_or_broke_is_missing_and_one_that_it_gained_i
         )
 
     def found(base: Description, head: Description) -> dict[str, str]:
-        return ab._unasked({"base": side("base", base), "head": side("head", head)})
+        return collect._unasked({"base": side("base", base), "head": side("head", head)})
 
     assert found(has("torch", "numpy"), has("torch")) == {}
     assert found(has("torch", "jax"), has("torch")) == {"jax": "only in base"}
@@ -316,10 +315,10 @@ def test_sides_whose_workers_measure_otherwise_are_refused(which):
         return Description(backends={}, broken={}, workloads={}, protocol=protocol)
 
     sides = {name: side(name, of(VERSION)) for name in ("base", "head")}
-    ab._refuse_other_protocols(sides)
+    collect._refuse_other_protocols(sides)
     sides[which] = side(which, of(VERSION - 1))
     with pytest.raises(RecordError, match=rf"{which}'s( workers follow protocol)? {VERSION - 1}"):
-        ab._refuse_other_protocols(sides)
+        collect._refuse_other_protocols(sides)
 
 
 @pytest.mark.parametrize("mistaken", ["torch=2.12.0", "tensorflow-cpu=2.20.0", "jax= =0.10.1", "X==1 "])
@@ -352,16 +351,16 @@ def test_the_digest_of_code_tells_every_edit_of_what_workers_run(tmp_path):
 
 
 def test_a_framework_that_a_side_lacks_is_named(quick, folders, monkeypatch):
-    monkeypatch.setattr(ab, "installed_versions", lambda infos, pythons: {"numpy": ({}, ["numpy"])})
+    monkeypatch.setattr(collect, "installed_versions", lambda infos, pythons: {"numpy": ({}, ["numpy"])})
     with pytest.raises(UnavailableError, match="base: backend 'numpy': not installed: numpy"):
         measured(asking("base", "worse"), folders)
 
 
 def test_two_builds_of_one_package_are_refused(monkeypatch, quick, folders):
     info = msgspec.structs.replace(find_backends().find("numpy"), distributions=("frame|frame-cpu",))
-    monkeypatch.setattr(ab, "find_backends", lambda: Registry(backends={"numpy": info}, broken={}))
+    monkeypatch.setattr(collect, "find_backends", lambda: Registry(backends={"numpy": info}, broken={}))
     both = {"numpy": ({"frame": "2.20", "frame-cpu": "2.21"}, [])}
-    monkeypatch.setattr(ab, "installed_versions", lambda infos, pythons: both)
+    monkeypatch.setattr(collect, "installed_versions", lambda infos, pythons: both)
     with pytest.raises(UsageError, match=r"frame and frame-cpu are builds of one package.* frame-cpu==2\.20"):
         measured(asking("base", "worse"), folders)
 
@@ -373,7 +372,7 @@ def test_a_variable_alone_makes_a_side(quick, folders):
     )
     out = io.StringIO()
     with make_display(Console(file=out, width=200)) as display:
-        made = ab.make_sides(sides, "cpu", folders=folders, display=display)
+        made = collect.make_sides(sides, "cpu", folders=folders, display=display)
     assert made["base"].info("numpy").environment["A"] == "1"
     assert "A" not in made["head"].info("numpy").environment
     assert made["base"].pythons["numpy"] == Path(sys.executable)

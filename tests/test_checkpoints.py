@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from safetensors.numpy import save_file
 
-from bench import store as folders
+from bench import store
 from bench.errors import RecordError, UsageError
 from bench.recipes.checkpoints import (
     checkpoint_files,
@@ -250,7 +250,7 @@ def test_a_full_disk_leaves_the_checkpoints_there_were(tmp_path, monkeypatch):
         path.with_name(path.name + ".part").write_bytes(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folders, "write_durably", full)
+    monkeypatch.setattr(store, "write_durably", full)
     with pytest.raises(RecordError, match=r"step-300.safetensors: No space left .* is kept"):
         put(tmp_path, 300)
     assert checkpoint_files(tmp_path) == paths[::-1]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.machine import monitor as conditions
+from bench.machine import monitor
 from bench.machine.gpu import GpuReading
 from bench.machine.monitor import Canary, CpuTimes, ProcessTimes, Watch
 
@@ -53,15 +53,15 @@ on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /
 
 
 def test_the_times_of_all_cpus_count_guest_time_once() -> None:
-    assert conditions.parse_stat(STAT_OLD, {3}) == CpuTimes(busy=1220, steal=250, total=6500)
+    assert monitor.parse_stat(STAT_OLD, {3}) == CpuTimes(busy=1220, steal=250, total=6500)
 
 
 def test_only_the_cpus_that_we_may_use_count() -> None:
     first = 624304 + 563 + 34564 + 1164
-    assert conditions.parse_stat(STAT, {0}) == CpuTimes(
+    assert monitor.parse_stat(STAT, {0}) == CpuTimes(
         busy=first, steal=11448, total=first + 583544 + 1858 + 11448
     )
-    both = conditions.parse_stat(STAT, {0, 1})
+    both = monitor.parse_stat(STAT, {0, 1})
     assert both is not None
     assert both.steal == 11448 + 10232
     assert both.busy == first + 817077 + 1603 + 50507 + 1129
@@ -80,7 +80,7 @@ def test_only_the_cpus_that_we_may_use_count() -> None:
     ],
 )
 def test_no_times_where_the_kernel_does_not_tell(text: str, cpus: set[int]) -> None:
-    assert conditions.parse_stat(text, cpus) is None
+    assert monitor.parse_stat(text, cpus) is None
 
 
 def times(busy: int, steal: int, total: int) -> CpuTimes:
@@ -103,8 +103,8 @@ def times(busy: int, steal: int, total: int) -> CpuTimes:
 def test_shares_of_cpu_time(
     before: CpuTimes | None, after: CpuTimes | None, own: int, steal: float | None, foreign: float | None
 ) -> None:
-    assert conditions.steal_share(before, after) == steal
-    assert conditions.foreign_share(before, after, own) == foreign
+    assert monitor.steal_share(before, after) == steal
+    assert monitor.foreign_share(before, after, own) == foreign
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def test_under_a_quota_others_are_in_the_way_where_they_leave_less_than_it_grant
 ) -> None:
     own = round(100 * min(quota, cpus - others))
     before, after = times(0, 0, 0), times(own + round(100 * others), 0, 100 * cpus)
-    assert conditions.foreign_share(before, after, own, quota / cpus) == pytest.approx(expected)
+    assert monitor.foreign_share(before, after, own, quota / cpus) == pytest.approx(expected)
 
 
 @given(st.integers(1, 64), st.floats(0.1, 1), st.floats(0, 1), st.floats(0, 1))
@@ -131,21 +131,21 @@ def test_a_share_stays_a_share_and_a_quota_never_makes_others_count_for_more_tha
     total = 1000 * cpus
     busy = int(busy_share * total)
     own = int(own_share * busy)
-    share = conditions.foreign_share(times(0, 0, 0), times(busy, 0, total), own, granted)
+    share = monitor.foreign_share(times(0, 0, 0), times(busy, 0, total), own, granted)
     assert share is not None
     assert 0 <= share <= 1
     assert share * granted * total <= busy - own + 1e-6
 
 
 def test_a_process_whose_name_misleads() -> None:
-    assert conditions.parse_process(PROCESS) == ProcessTimes(session=4242, ticks=160)
+    assert monitor.parse_process(PROCESS) == ProcessTimes(session=4242, ticks=160)
 
 
 @pytest.mark.parametrize(
     "text", ["", "1 (a) S 1 1", PROCESS.replace("120", "-1"), PROCESS.replace("(", "")[:40]]
 )
 def test_no_process(text: str) -> None:
-    assert conditions.parse_process(text) is None
+    assert monitor.parse_process(text) is None
 
 
 def process_at(proc: Path, pid: int, session: int, own: int, waited_for: int) -> None:
@@ -156,56 +156,56 @@ def process_at(proc: Path, pid: int, session: int, own: int, waited_for: int) ->
 
 
 def test_own_time_is_that_of_this_process_and_its_workers_sessions(tmp_path: Path) -> None:
-    assert conditions.read_own_ticks({10}, tmp_path / "nowhere") == 0
+    assert monitor.read_own_ticks({10}, tmp_path / "nowhere") == 0
     process_at(tmp_path, os.getpid(), 1, own=5, waited_for=0)
     process_at(tmp_path, 10, 10, own=100, waited_for=20)  # a worker
     process_at(tmp_path, 11, 10, own=7, waited_for=0)  # its child
     process_at(tmp_path, 12, 1, own=1000, waited_for=0)  # a stranger, in the session of this process
     (tmp_path / "self").mkdir()
     (tmp_path / "13").mkdir()  # it ended while we looked
-    assert conditions.read_own_ticks({10}, tmp_path) == 132
+    assert monitor.read_own_ticks({10}, tmp_path) == 132
 
 
 def test_own_time_is_kept_when_a_process_ends(tmp_path: Path) -> None:
     process_at(tmp_path, os.getpid(), 1, own=5, waited_for=0)
     process_at(tmp_path, 10, 10, own=100, waited_for=20)
     process_at(tmp_path, 11, 10, own=7, waited_for=0)
-    before = conditions.read_own_ticks({10}, tmp_path)
+    before = monitor.read_own_ticks({10}, tmp_path)
     (tmp_path / "11/stat").unlink()
     process_at(tmp_path, 10, 10, own=100, waited_for=27 + 3)  # it waited for its child, which used 3 more
-    assert conditions.read_own_ticks({10}, tmp_path) - before == 3
+    assert monitor.read_own_ticks({10}, tmp_path) - before == 3
     (tmp_path / "10/stat").unlink()
     process_at(tmp_path, os.getpid(), 1, own=5, waited_for=130 + 2)
-    assert conditions.read_own_ticks({10}, tmp_path) - before == 5
+    assert monitor.read_own_ticks({10}, tmp_path) - before == 5
 
 
 def test_throttled_time_is_in_seconds_in_both_versions() -> None:
-    assert conditions.parse_throttled_s(CGROUP_2) == conditions.parse_throttled_s(CGROUP_1) == 2.5
+    assert monitor.parse_throttled_s(CGROUP_2) == monitor.parse_throttled_s(CGROUP_1) == 2.5
 
 
 @pytest.mark.parametrize(
     "text", ["", "throttled_usec\n", "throttled_usec x\n", "throttled_usec -5\n", "usage_usec 5\n"]
 )
 def test_no_throttled_time(text: str) -> None:
-    assert conditions.parse_throttled_s(text) is None
+    assert monitor.parse_throttled_s(text) is None
 
 
 def test_the_group_that_was_held_back_most_counts() -> None:
     inner, outer, new = Path("a/b"), Path("a"), Path("c")
     before = {inner: 1.0, outer: 5.0}
     after = {inner: 2.0, outer: 8.0, new: 99.0}
-    assert conditions.throttled_share(before, after, 10.0) == 0.3
-    assert conditions.throttled_share({}, after, 10.0) is None
+    assert monitor.throttled_share(before, after, 10.0) == 0.3
+    assert monitor.throttled_share({}, after, 10.0) is None
 
 
 @pytest.mark.parametrize(("text", "seconds"), [(PRESSURE, 2016.924339), (PRESSURE_OLD, 7e-6)])
 def test_pressure(text: str, seconds: float) -> None:
-    assert conditions.parse_pressure_s(text) == seconds
+    assert monitor.parse_pressure_s(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "some", "some total=", "some total=-1", "full avg10=0.00 total=5"])
 def test_no_pressure(text: str) -> None:
-    assert conditions.parse_pressure_s(text) is None
+    assert monitor.parse_pressure_s(text) is None
 
 
 @pytest.mark.parametrize(
@@ -220,15 +220,15 @@ def test_no_pressure(text: str) -> None:
     ],
 )
 def test_share_of(before: float | None, after: float | None, whole: float, share: float | None) -> None:
-    assert conditions.share_of(before, after, whole) == share
+    assert monitor.share_of(before, after, whole) == share
 
 
 @given(st.text())
 def test_no_text_is_an_error(text: str) -> None:
-    conditions.parse_stat("cpu0 " + text, {0})
-    conditions.parse_process("1 (a) S 1 1 " + text)
-    conditions.parse_throttled_s("throttled_usec " + text)
-    conditions.parse_pressure_s("some " + text)
+    monitor.parse_stat("cpu0 " + text, {0})
+    monitor.parse_process("1 (a) S 1 1 " + text)
+    monitor.parse_throttled_s("throttled_usec " + text)
+    monitor.parse_pressure_s("some " + text)
 
 
 counts = st.integers(min_value=0, max_value=2**63)
@@ -237,16 +237,16 @@ counts = st.integers(min_value=0, max_value=2**63)
 @given(st.tuples(counts, counts, counts), st.tuples(counts, counts, counts), counts)
 def test_a_share_is_a_share(before: tuple[int, int, int], after: tuple[int, int, int], own: int) -> None:
     shares = [
-        conditions.steal_share(CpuTimes(*before), CpuTimes(*after)),
-        conditions.foreign_share(CpuTimes(*before), CpuTimes(*after), own),
-        conditions.share_of(before[0], after[0], after[1]),
+        monitor.steal_share(CpuTimes(*before), CpuTimes(*after)),
+        monitor.foreign_share(CpuTimes(*before), CpuTimes(*after), own),
+        monitor.share_of(before[0], after[0], after[1]),
     ]
     assert all(share is None or 0 <= share <= 1 for share in shares)
 
 
 @given(st.lists(counts, min_size=8, max_size=10))
 def test_every_tick_is_busy_idle_or_stolen(ticks: list[int]) -> None:
-    parsed = conditions.parse_stat(f"cpu7 {' '.join(map(str, ticks))}", {7})
+    parsed = monitor.parse_stat(f"cpu7 {' '.join(map(str, ticks))}", {7})
     assert parsed is not None
     assert parsed.total == sum(ticks[:8]) == parsed.busy + parsed.steal + ticks[3] + ticks[4]
 
@@ -267,16 +267,16 @@ def spinner() -> Iterator[subprocess.Popen[bytes]]:
 @on_linux
 def test_the_work_of_a_workers_child_is_our_own(spinner: subprocess.Popen[bytes]) -> None:
     assert spinner.stdout is not None
-    with_worker, alone = conditions.read_own_ticks({spinner.pid}), conditions.read_own_ticks(())
+    with_worker, alone = monitor.read_own_ticks({spinner.pid}), monitor.read_own_ticks(())
     spinner.stdout.readline()
-    used = conditions.read_own_ticks({spinner.pid}) - with_worker
-    used_alone = conditions.read_own_ticks(()) - alone
+    used = monitor.read_own_ticks({spinner.pid}) - with_worker
+    used_alone = monitor.read_own_ticks(()) - alone
     assert (used - used_alone) / os.sysconf("SC_CLK_TCK") > 0.2
 
 
 @on_linux
 def test_the_counters_of_this_machine_go_on() -> None:
-    first, second = (conditions._read_counters({os.getpid()}) for _ in range(2))
+    first, second = (monitor._read_counters({os.getpid()}) for _ in range(2))
     assert first.cpu is not None
     assert second.cpu is not None
     assert 0 < first.cpu.total <= second.cpu.total
@@ -307,7 +307,7 @@ def test_a_watch_of_a_gpu_reads_it_twice(monkeypatch: pytest.MonkeyPatch) -> Non
             sm_clock_mhz=len(asked), temperature_c=None, power_w=None, clock_events=(), foreign_processes=None
         )
 
-    monkeypatch.setattr(conditions, "read_gpu", read)
+    monkeypatch.setattr(monitor, "read_gpu", read)
     seen = Watch({1}, gpu=True).finish({1, 2})
     assert asked == [{1}, {1, 2}]
     assert seen.gpu_before is not None
@@ -318,8 +318,8 @@ def test_a_watch_of_a_gpu_reads_it_twice(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_machine_that_tells_nothing_is_still_watched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(conditions, "_PROC", tmp_path)
-    monkeypatch.setattr(conditions, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(monitor, "_PROC", tmp_path)
+    monkeypatch.setattr(monitor, "_CGROUPS", tmp_path)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     watch = Watch((), gpu=False)
     watch.round()
@@ -351,14 +351,14 @@ def test_a_watch_says_what_each_counter_said(
     granted: float, usable: int, foreign_share: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Ten seconds of two CPUs, 2000 ticks: 800 idle, 200 stolen, 1000 busy, 700 of these our own."""
-    monkeypatch.setattr(conditions, "_PROC", tmp_path)
-    monkeypatch.setattr(conditions, "_CGROUPS", tmp_path)
-    monkeypatch.setattr(conditions, "_allowed_cpus", lambda: {0, 2})
-    monkeypatch.setattr(conditions, "usable_cpus", lambda: usable)
-    monkeypatch.setattr(conditions, "granted_cpus", lambda: granted)
+    monkeypatch.setattr(monitor, "_PROC", tmp_path)
+    monkeypatch.setattr(monitor, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(monitor, "_allowed_cpus", lambda: {0, 2})
+    monkeypatch.setattr(monitor, "usable_cpus", lambda: usable)
+    monkeypatch.setattr(monitor, "granted_cpus", lambda: granted)
     clock, own = iter([100.0, 110.0]), iter([50, 750])
-    monkeypatch.setattr(conditions.time, "monotonic", lambda: next(clock))
-    monkeypatch.setattr(conditions, "read_own_ticks", lambda pids: next(own))
+    monkeypatch.setattr(monitor.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(monitor, "read_own_ticks", lambda pids: next(own))
 
     tell(tmp_path, stat="cpu0 9 0 0 1 0 0 0 5 0 0\ncpu2 0 0 0 0 0 0 0 0 0 0\n", throttled_us=0, waited_us=7)
     watch = Watch((), gpu=False)

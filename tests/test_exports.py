@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from synthetic import make_cell, make_header, make_run, simple_run
 
 from bench.errors import RecordError, UsageError
-from bench.exports import formats as exports
+from bench.exports import formats
 from bench.exports.formats import EXPORTS, Export, as_text, find_export, inside, text, write
 from bench.exports.names import LONGEST, dump, part, plain, shown
 
@@ -196,7 +196,7 @@ def test_a_path_that_leaves_the_folder_would_be_seen(
     path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     files = {path.format(tmp_path): b"x"}
-    monkeypatch.setattr(exports, "import_module", lambda _: type("M", (), {"f": lambda *_: files}))
+    monkeypatch.setattr(formats, "import_module", lambda _: type("M", (), {"f": lambda *_: files}))
     broken = Export(name="x", summary="x", kind="folder", maker="m:f")
     with pytest.raises(ValueError, match="is no path inside a folder"):
         write(broken, simple_run({TORCH: [1000]}), tmp_path / "out")

@@ -10,7 +10,7 @@ from following import place, small
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench.datasets import cache as datasets
+from bench.datasets import cache
 from bench.recipes.checkpoints import Model, load_model
 from bench.recipes.evaluate import TOLERANCES, Score, evaluate
 from bench.recipes.model import Trained
@@ -34,7 +34,7 @@ def scores(model: Model, *infos: BackendInfo, limit: int | None = LIMIT) -> list
 
 def test_the_reference_scores_a_model_within_the_tolerance(model: Model) -> None:
     (score,) = scores(model)
-    sample = datasets.load_sample("mnist", LIMIT)
+    sample = cache.load_sample("mnist", LIMIT)
     logits = Trained(model).logits(sample.test_images)
     assert (score.backend, score.title, score.error) == ("numpy", NUMPY.title, None)
     assert score.within
@@ -51,7 +51,7 @@ def test_more_test_images_are_scored_than_compared(model: Model, monkeypatch: py
     monkeypatch.setattr("bench.recipes.evaluate.COMPARED", 50)
     (score,) = scores(model)
     assert score.within
-    sample = datasets.load_sample("mnist", LIMIT)
+    sample = cache.load_sample("mnist", LIMIT)
     right = Trained(model).logits(sample.test_images).argmax(axis=1) == sample.test_labels
     assert score.test_accuracy == float(right.mean()) != float(right[:50].mean())
 

@@ -27,7 +27,7 @@ from backends.numpy_backend import (
 )
 from bench.errors import UnavailableError
 from bench.measuring.parity import parity_data
-from bench.parity import checks as parity
+from bench.parity import checks
 from bench.workloads.augmentation import draw
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.parameters import initial_params
@@ -376,9 +376,9 @@ def test_running_statistics_move_by_a_hundredth_towards_the_batchs():
     workload = WORKLOADS["notebook-cifar-cnn"]
     data = parity_data(workload)
     backend = NumpyBackend(
-        parity.parity_workload(workload), data, mode="float64", device="cpu", precision="fp32"
+        checks.parity_workload(workload), data, mode="float64", device="cpu", precision="fp32"
     )
-    backend.load_params(parity.start_params(workload, data))
+    backend.load_params(checks.start_params(workload, data))
     before, order = dict(backend.params), np.arange(8, dtype=np.int32)[None]
     drawn = draw(workload.augmentation, data.info, batch_size=8, seed=0, start=0, steps=1)
     statistics = backend.batch_statistics(backend.pixels(order[0], drawn[0]))

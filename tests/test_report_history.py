@@ -17,7 +17,7 @@ from rich.console import Console
 from synthetic import make_cell
 
 from bench.errors import RecordError
-from bench.history import plot as history_plot
+from bench.history import plot
 from bench.history.entries import Framework, History, Measure
 from bench.history.report import advice, left_out, moves, render, span, text, write
 from bench.history.series import Group, groups_of, place_of
@@ -292,7 +292,7 @@ def strips(history: History, measure: Measure = "speed") -> list[Axes]:
     with settings():
         return [
             strip
-            for _, _, figure in history_plot.figures(groups_of(history, measure), measure)
+            for _, _, figure in plot.figures(groups_of(history, measure), measure)
             for strip in figure.axes
         ]
 
@@ -383,14 +383,14 @@ def test_runs_are_named_no_more_than_fit_and_the_latest_always(count: int) -> No
     ],
 )
 def test_ticks_are_round_and_inside(span: float, ticks: tuple[float, ...]) -> None:
-    assert history_plot._ticks(span) == pytest.approx(ticks)
+    assert plot._ticks(span) == pytest.approx(ticks)
 
 
 def test_the_same_history_gives_the_same_bytes_and_each_workload_a_chart() -> None:
     history = joined(FELL, make_history([1.0], cell=make_cell("mnist-mlp")))
     groups: list[Group] = groups_of(history, "speed")
-    charts = history_plot.draw(groups, "speed")
-    assert charts == history_plot.draw(groups, "speed")
+    charts = plot.draw(groups, "speed")
+    assert charts == plot.draw(groups, "speed")
     assert [(chart.name, chart.workload) for chart in charts] == [
         ("history-speed-mnist-cnn", "mnist-cnn"),
         ("history-speed-mnist-mlp", "mnist-mlp"),

@@ -15,7 +15,7 @@ import pytest
 from followed import make_figure, make_figures, make_header, make_model, write_training
 from rich.console import Console
 
-from bench.datasets import cache as datasets
+from bench.datasets import cache
 from bench.datasets.cache import Dataset
 from bench.errors import RecordError
 from bench.recipes.catalog import RECIPES, Recipe, figure_steps
@@ -66,7 +66,7 @@ def titles(trainings: list[Training]) -> dict[str, str]:
 
 
 def samples() -> dict[str, Dataset]:
-    return {name: datasets.load_sample(name, 40) for name in ("mnist", "cifar10")}
+    return {name: cache.load_sample(name, 40) for name in ("mnist", "cifar10")}
 
 
 def written(folder: Path, trainings: list[Training], **changes: Any) -> str:
@@ -335,7 +335,7 @@ def test_what_a_model_says_of_itself_cannot_act_on_the_terminal(model: Model) ->
 
 def probabilities(model: Model, index: int, shares: Mapping[int, float]) -> str:
     file = StringIO()
-    dataset = datasets.load_sample("mnist", 20)
+    dataset = cache.load_sample("mnist", 20)
     values = np.array([shares.get(number, 0.0) for number in range(10)])
     render_probabilities(model, dataset, index, values, Console(file=file, width=80))
     return file.getvalue()
@@ -343,15 +343,15 @@ def probabilities(model: Model, index: int, shares: Mapping[int, float]) -> str:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_every_class_has_its_probability_and_the_guess_is_judged(right: bool, model: Model) -> None:
-    label = int(datasets.load_sample("mnist", 20).test_labels[3])
+    label = int(cache.load_sample("mnist", 20).test_labels[3])
     other = (label + 1) % 10
     first, second = (label, other) if right else (other, label)
     head, *lines, last = probabilities(model, 3, {first: 0.75, second: 0.25}).splitlines()
     assert head == "notebook-one-layer-step-1000.safetensors, test image 3 of mnist"
-    assert [line.split()[0] for line in lines] == list(datasets.load_sample("mnist", 20).class_names)
+    assert [line.split()[0] for line in lines] == list(cache.load_sample("mnist", 20).class_names)
     assert lines[first].split()[1:3] == ["0.7500", "\N{FULL BLOCK}" * 18]
     assert lines[other if right else label].split()[1:3] == ["0.2500", "\N{FULL BLOCK}" * 6]
     assert [number for number, line in enumerate(lines) if "<- its class" in line] == [label]
-    names = datasets.load_sample("mnist", 20).class_names
+    names = cache.load_sample("mnist", 20).class_names
     truth = "which is right" if right else f"which is wrong: it is {names[label]}"
     assert last == f"Predicted: {names[first]}, {truth}."

@@ -13,7 +13,7 @@ from synthetic import make_cell, make_header, make_run
 from test_cli import SMALL, known
 
 from bench.errors import RecordError
-from bench.report import charts as drawing
+from bench.report import charts
 from bench.report.rehearsal import rehearse
 from bench.run.report.rehearsal import rehearse_run
 
@@ -40,7 +40,7 @@ def test_a_figure_that_cannot_be_drawn_stops_a_run_before_it_measures(
     def breaks(*_: object) -> bytes:
         raise RuntimeError("no font")
 
-    monkeypatch.setattr(drawing, "svg", breaks)
+    monkeypatch.setattr(charts, "svg", breaks)
     said = call("run", *SMALL)
     assert said.status == 70
     assert "no font" in said.err

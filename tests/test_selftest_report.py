@@ -8,8 +8,7 @@ from rich.console import Console
 from simulated import simulate
 
 from bench.report.charts import settings
-from bench.selftest import plot as selftest_plot
-from bench.selftest import report
+from bench.selftest import plot, report
 from bench.selftest.calibration import calibrate
 
 
@@ -81,10 +80,10 @@ def test_report_and_plot_are_the_same_to_the_byte_when_written_again(tmp_path):
 def test_the_plot_shows_every_comparison_and_marks_those_off_the_truth():
     found = calibrate(simulate(process_sd=0.002, understated=0.2, groups=4))
     with settings():
-        (panel,) = selftest_plot.figure(found).axes
+        (panel,) = plot.figure(found).axes
     marks = [line for line in panel.lines if line.get_marker() == "o"]
     assert len(marks) == len(found.judged) == 20
-    missed = [mark for mark in marks if mark.get_color() == selftest_plot.RED]
+    missed = [mark for mark in marks if mark.get_color() == plot.RED]
     assert len(missed) == sum(not judged.covered for judged in found.judged) > 0
     filled = [mark for mark in marks if mark.get_markerfacecolor() != "white"]
     assert len(filled) == sum(judged.judgement.claimed for judged in found.judged)

@@ -8,7 +8,7 @@ import fakes
 import msgspec
 import pytest
 
-from bench.datasets import cache as datasets
+from bench.datasets import cache
 from bench.errors import NotComparableError
 from bench.measuring import parity as verify
 from bench.parity import checks as parity
@@ -233,7 +233,7 @@ def test_learning_may_be_evaluated_on_a_part_of_the_test_split() -> None:
 def learned(
     backend: Any,
     order: Batches,
-    sample: datasets.Dataset,
+    sample: cache.Dataset,
     *,
     epochs: float,
     only_last: bool = False,

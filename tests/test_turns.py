@@ -13,7 +13,7 @@ import pytest
 
 from backends.info import BackendInfo
 from bench.machine.monitor import Watch
-from bench.measuring import block as turns
+from bench.measuring import block
 from bench.measuring.block import BlockJob, BlockOutcome, run_block, window_steps
 from bench.measuring.design import balanced_order
 from bench.measuring.process import Outcome
@@ -60,7 +60,7 @@ class Moody(Watch):
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the hypervisor disturb no round, whatever it does."""
-    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(block, "Watch", Moody)
     monkeypatch.setattr(Moody, "disturbed", 0)
 
 
@@ -200,8 +200,8 @@ def test_a_job_is_slowed_by_the_share_that_is_asked() -> None:
 
 
 def test_a_disturbed_round_is_kept_marked_and_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "Watch", Moody)
-    monkeypatch.setattr(turns, "PAUSE_S", 0.01)
+    monkeypatch.setattr(block, "Watch", Moody)
+    monkeypatch.setattr(block, "PAUSE_S", 0.01)
     outcome, _ = run([fakes.STEADY, fakes.QUICK])
     assert outcome.rounds >= 5 + Moody.disturbed
     for one in outcome.outcomes:
@@ -215,25 +215,25 @@ def test_nothing_is_waited_for_before_a_round_that_was_asked_for(
     disturbed: int, waits: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slept: list[float] = []
-    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(block, "Watch", Moody)
     monkeypatch.setattr(Moody, "disturbed", disturbed)
-    monkeypatch.setattr(turns, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
+    monkeypatch.setattr(block, "time", SimpleNamespace(monotonic=time.monotonic, sleep=slept.append))
     run([fakes.STEADY])
-    assert slept == [turns.PAUSE_S] * waits, (
+    assert slept == [block.PAUSE_S] * waits, (
         "after the fifth round and the sixth alone, where those are disturbed"
     )
 
 
 def test_a_machine_that_is_never_quiet_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(block, "Watch", Moody)
     monkeypatch.setattr(Moody, "disturbed", 1000)
-    monkeypatch.setattr(turns, "PAUSE_S", 0.01)
+    monkeypatch.setattr(block, "PAUSE_S", 0.01)
     outcome, _ = run([fakes.STEADY])
     assert outcome.rounds == 20, "four times the five windows asked for"
 
 
 def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(turns, "Watch", Moody)
+    monkeypatch.setattr(block, "Watch", Moody)
     outcome = run_block(jobs_of([fakes.STEADY]), enough=0.0)
     assert outcome.rounds == 5
 
@@ -242,7 +242,7 @@ def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPa
 def test_where_a_step_lasts_longer_than_a_window_fewer_are_asked_for(
     fewest: float, asked: int, calm: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(turns, "settled", lambda *_, **__: True)
+    monkeypatch.setattr(block, "settled", lambda *_, **__: True)
     said: list[int] = []
     jobs = [
         msgspec.structs.replace(

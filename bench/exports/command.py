@@ -27,17 +27,17 @@ class _WithFormats(click.Command):
 @where_results
 def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
     """Write a run, the newest if none is named, in the format of another tool."""
-    from bench.exports import formats as exports
+    from bench.exports import formats
     from bench.records.runs import find_run, read_run
     from bench.text import clean
 
-    chosen = exports.find_export(form)
+    chosen = formats.find_export(form)
     found = read_run(find_run(results, name))
     for line in found.rejected:
         click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
     if output is None:
-        click.echo(exports.as_text(chosen, found), nl=False)
+        click.echo(formats.as_text(chosen, found), nl=False)
     else:
-        exports.write(chosen, found, output)
+        formats.write(chosen, found, output)
         click.echo(clean(f"Export: {output}"))
     return 0

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from bench import store as folders
+from bench import store
 from bench.errors import RecordError, UsageError, unknown
 from bench.records.runs import Run
 
@@ -116,7 +116,7 @@ def write(export: Export, run: Run, output: Path) -> None:
         for path, content in files.items():
             if export.kind == "folder":
                 path.parent.mkdir(parents=True, exist_ok=True)
-            folders.write_durably(path, content)
+            store.write_durably(path, content)
     except OSError as error:
         what = "folder" if export.kind == "folder" else "file"
         raise RecordError(

@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-from bench import store as folders
+from bench import store
 from bench.gate.sides import SideHere, SideName
 from bench.machine.environment import Environment
 from bench.machine.monitor import Conditions
@@ -107,22 +107,22 @@ class Ab(msgspec.Struct, frozen=True, kw_only=True):
 
 def create_ab(results: Path, header: AbHeader) -> Path:
     """Make the folder of a comparison and write its header; raise RecordError where that cannot be done."""
-    return folders.create(results / header.run_id, HEADER, header)
+    return store.create(results / header.run_id, HEADER, header)
 
 
 def append_ab(folder: Path, record: AbRecord) -> None:
     """Append one record and return only when it is on disk."""
-    folders.append(folder / BLOCKS, record)
+    store.append(folder / BLOCKS, record)
 
 
 def read_ab(folder: Path) -> Ab:
     """Read a comparison; a line that is cut off or is no record is left out and named in `rejected`."""
     missing = f"{folder} is no comparison side by side: it has no {HEADER}."
-    header = folders.read_header(folder / HEADER, AbHeader, SCHEMA, missing=missing)
-    records, rejected = folders.read_records(folder / BLOCKS, AbRecord)
+    header = store.read_header(folder / HEADER, AbHeader, SCHEMA, missing=missing)
+    records, rejected = store.read_records(folder / BLOCKS, AbRecord)
     return Ab(folder=folder, header=header, records=records, rejected=rejected)
 
 
 def find_ab(results: Path, name: str) -> Path:
     """Return the folder of the comparison of that name or path; raise UsageError where there is none."""
-    return folders.find(results, name, HEADER, "comparison")
+    return store.find(results, name, HEADER, "comparison")

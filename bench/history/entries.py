@@ -1,8 +1,8 @@
 """Runs over time: a file with a line a run, which a CI job carries along, and the series that it holds.
 
 A line holds the figures that `bench.analysis.summary` derives from a run, because the run itself is not
-carried along. Each can be derived again from the run that it names. The file has no header, so appending needs
-nothing but its name.
+carried along. Each can be derived again from the run that it names. The file has no header: to append, one
+needs nothing but its name.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,7 +12,7 @@ from typing import Annotated, Literal, TypeAlias
 
 import msgspec
 
-from bench import store as folders
+from bench import store
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import BenchError, RecordError, UsageError
 from bench.records.runs import HEADER, Run, read_run
@@ -177,7 +177,7 @@ def add(path: Path, entry: Entry) -> bool:
         raise RecordError(
             f"cannot make {path.parent}: {error.strerror}. Name another file with --history."
         ) from error
-    folders.append(path, entry)
+    store.append(path, entry)
     return True
 
 
@@ -197,7 +197,7 @@ def read_file(path: Path) -> History:
     entries: list[Entry] = []
     rejected: list[str] = []
     try:
-        for number, line in folders.lines(path):
+        for number, line in store.lines(path):
             try:
                 entries.append(_decode(line))
             except msgspec.DecodeError as error:

@@ -72,9 +72,9 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 def write(folder: Path, history: History, measure: Measure, groups: Sequence[Group]) -> Path:
     """Write the report and a chart for every workload into a folder, and return the report's path."""
-    from bench.history import plot as history_plot
+    from bench.history import plot
 
-    charts = history_plot.draw(groups, measure)
+    charts = plot.draw(groups, measure)
     path = folder / REPORT
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)

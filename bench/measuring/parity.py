@@ -12,7 +12,7 @@ import msgspec
 
 from backends.base import TrainingData
 from backends.info import BackendInfo
-from bench.datasets import cache as datasets
+from bench.datasets import cache
 from bench.datasets.catalog import DATASETS
 from bench.measuring.backends import interpreter
 from bench.measuring.process import Worker
@@ -173,7 +173,7 @@ def parity_data(workload: Workload) -> TrainingData:
         for name, spec in DATASETS.items()
         if spec.sample is not None and spec.info.image_shape == info.image_shape
     )
-    sample = datasets.load_sample(name)
+    sample = cache.load_sample(name)
     return TrainingData(info=info, images=sample.train_images, labels=sample.train_labels)
 
 

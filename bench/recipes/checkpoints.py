@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from backends.base import State
-from bench import store as folders
+from bench import store
 from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError, UsageError
 from bench.recipes.records import CHECKPOINTS
@@ -153,7 +153,7 @@ def _write(path: Path, tensors: Mapping[str, npt.NDArray[Any]], about: msgspec.S
     content = save(whole, metadata={_ABOUT: said, _DIGEST: _digest(whole, said)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folders.write_durably(path, content)
+        store.write_durably(path, content)
     except OSError as error:
         raise RecordError(
             f"cannot write {path}: {error.strerror}. What was written before is kept."

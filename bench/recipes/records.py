@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bench import store as folders
+from bench import store
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import Environment
 from bench.recipes.catalog import Measure
@@ -104,8 +104,8 @@ def distribution(values: npt.NDArray[np.float32]) -> Distribution:
 def read_training(folder: Path) -> Training:
     """Read a training; a line that is cut off or is no figure is left out and named in `rejected`."""
     missing = f"{folder} is no training: it has no {HEADER}. (bench train makes one)"
-    header = folders.read_header(folder / HEADER, TrainingHeader, SCHEMA, missing=missing)
-    figures, rejected = folders.read_records(folder / FIGURES, Figure)
+    header = store.read_header(folder / HEADER, TrainingHeader, SCHEMA, missing=missing)
+    figures, rejected = store.read_records(folder / FIGURES, Figure)
     return Training(folder=folder, header=header, figures=figures, rejected=rejected)
 
 
@@ -121,4 +121,4 @@ def keep_figures(folder: Path, until: int) -> None:
     """Leave only the figures up to a step; what came after is trained again."""
     kept = [figure for figure in read_training(folder).figures if figure.step <= until]
     content = b"".join(msgspec.json.encode(figure) + b"\n" for figure in kept)
-    folders.write_durably(folder / FIGURES, content)
+    store.write_durably(folder / FIGURES, content)

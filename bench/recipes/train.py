@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from backends.info import BackendInfo
-from bench import store as folders
+from bench import store
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import interpreter
@@ -94,7 +94,7 @@ def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> 
         def note(event: Event) -> None:
             match event:
                 case FigureMade(figure=figure):
-                    folders.append(order.folder / FIGURES, figure)
+                    store.append(order.folder / FIGURES, figure)
                     events.add(figure)
                     shown.figure(figure)
                 case Trained(step=step):
@@ -169,7 +169,7 @@ def _open(order: Order, header: TrainingHeader, display: Teller) -> Training:
         shutil.rmtree(order.folder)
         begun = False
     if not begun:
-        folders.create(order.folder, HEADER, header)
+        store.create(order.folder, HEADER, header)
         return read_training(order.folder)
     found = read_training(order.folder)
     if different := _differences(found, header):
@@ -246,7 +246,7 @@ def _taken_up(
         taken_up = TakenUp(at=now, step=max(step, 0), commit=capture_environment().commit)
         header = msgspec.structs.replace(header, taken_up=(*header.taken_up, taken_up))
     content = msgspec.json.format(msgspec.json.encode(header)) + b"\n"
-    folders.write_durably(order.folder / HEADER, content)
+    store.write_durably(order.folder / HEADER, content)
     return read_training(order.folder)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import store as folders
+from bench import store
 from bench.errors import UsageError, unknown
 from bench.records.schema import (
     SCHEMA,
@@ -49,26 +49,26 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
 def create_run(results: Path, header: RunHeader) -> Path:
     """Make the run's folder and write its header; raise RecordError where that cannot be done."""
-    return folders.create(results / header.run_id, HEADER, header)
+    return store.create(results / header.run_id, HEADER, header)
 
 
 def append_record(folder: Path, record: Record) -> None:
     """Append one record and return only when it is on disk."""
-    folders.append(folder / RECORDS, record)
+    store.append(folder / RECORDS, record)
 
 
 def read_run(folder: Path) -> Run:
     """Read a run; a line that is cut off or not a record is left out and named in `rejected`."""
     missing = f"{folder} is no run: it has no {HEADER}. (bench report names the newest run)"
-    header = folders.read_header(folder / HEADER, RunHeader, SCHEMA, missing=missing)
-    records, rejected = folders.read_records(folder / RECORDS, Record)
+    header = store.read_header(folder / HEADER, RunHeader, SCHEMA, missing=missing)
+    records, rejected = store.read_records(folder / RECORDS, Record)
     return Run(folder=folder, header=header, records=records, rejected=rejected)
 
 
 def quarantine_rejected(folder: Path) -> tuple[str, ...]:
     """Move every unreadable line to a file beside, so that appending is safe again; return what they were."""
     run = read_run(folder)
-    lines = [line for _, line in folders.lines(folder / RECORDS)]
+    lines = [line for _, line in store.lines(folder / RECORDS)]
     if run.rejected:
         kept, bad = [], []
         for line in lines:
@@ -79,9 +79,9 @@ def quarantine_rejected(folder: Path) -> tuple[str, ...]:
                 bad.append(line)
         with (folder / QUARANTINE).open("ab") as file:
             file.write(b"".join(line + b"\n" for line in bad))
-        folders.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
+        store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
     elif lines and not (folder / RECORDS).read_bytes().endswith(b"\n"):  # cut off right before the newline
-        folders.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
+        store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
     return run.rejected
 
 

@@ -11,10 +11,10 @@ def rehearse(results: Path) -> None:
 
     Raises RecordError if nothing can be written there. Whatever Matplotlib raises passes through.
     """
-    from bench.report import charts as drawing
+    from bench.report import charts
 
-    with drawing.settings():
-        picture = drawing.svg(drawing.make_panels([1.0])[0])
+    with charts.settings():
+        picture = charts.svg(charts.make_panels([1.0])[0])
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=results) as folder:

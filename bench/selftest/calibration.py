@@ -20,7 +20,7 @@ from bench.analysis.statistics import (
     log_throughput,
     success_interval,
 )
-from bench.selftest import other_tools as rules
+from bench.selftest import other_tools
 from bench.selftest.other_tools import Processes
 from bench.selftest.records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
 from bench.workloads.specs import Cell
@@ -74,7 +74,7 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
     """A decision rule by its name."""
 
     name: str
-    slower: rules.Rule
+    slower: other_tools.Rule
     judge: Callable[[Processes, Processes], PairJudgement] | None = None
     """The same with an interval, for a rule that makes one; its ratio is of the seconds of head to base."""
 
@@ -161,7 +161,7 @@ def _logs(seconds: Sequence[float]) -> list[float]:
     return [log_rate(1, value) for value in seconds]
 
 
-def _slower(judge: Callable[[Processes, Processes], PairJudgement]) -> rules.Rule:
+def _slower(judge: Callable[[Processes, Processes], PairJudgement]) -> other_tools.Rule:
     def slower(base: Processes, head: Processes) -> bool:
         judged = judge(base, head)
         return judged.claimed and judged.ratio > 1
@@ -172,10 +172,10 @@ def _slower(judge: Callable[[Processes, Processes], PairJudgement]) -> rules.Rul
 JUDGES = (
     Judge(name="bench, paired by round", slower=_slower(paired_by_round), judge=paired_by_round),
     Judge(name="the same, not paired by round", slower=_slower(unpaired_by_round), judge=unpaired_by_round),
-    Judge(name="pytest-benchmark mean:5%", slower=rules.pytest_benchmark),
-    Judge(name="asv factor 1.1 and U test", slower=rules.asv),
-    Judge(name="pyperf t test", slower=rules.pyperf),
-    Judge(name="google/benchmark U test", slower=rules.google_benchmark),
+    Judge(name="pytest-benchmark mean:5%", slower=other_tools.pytest_benchmark),
+    Judge(name="asv factor 1.1 and U test", slower=other_tools.asv),
+    Judge(name="pyperf t test", slower=other_tools.pyperf),
+    Judge(name="google/benchmark U test", slower=other_tools.google_benchmark),
 )
 """Ours first; the others to compare it with."""
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from bench import store as folders
+from bench import store
 from bench.machine.environment import Environment
 from bench.machine.monitor import Conditions
 from bench.records.schema import SCHEMA, BackendHere, Status
@@ -108,22 +108,22 @@ class SelfTest(msgspec.Struct, frozen=True, kw_only=True):
 
 def create_selftest(results: Path, header: SelfTestHeader) -> Path:
     """Make the folder of a self-test and write its header; raise RecordError where that cannot be done."""
-    return folders.create(results / header.run_id, HEADER, header)
+    return store.create(results / header.run_id, HEADER, header)
 
 
 def append_block(folder: Path, block: SelfTestBlock) -> None:
     """Append one block and return only when it is on disk."""
-    folders.append(folder / BLOCKS, block)
+    store.append(folder / BLOCKS, block)
 
 
 def read_selftest(folder: Path) -> SelfTest:
     """Read a self-test; a line that is cut off or is no block is left out and named in `rejected`."""
     missing = f"{folder} is no self-test: it has no {HEADER}."
-    header = folders.read_header(folder / HEADER, SelfTestHeader, SCHEMA, missing=missing)
-    blocks, rejected = folders.read_records(folder / BLOCKS, SelfTestBlock)
+    header = store.read_header(folder / HEADER, SelfTestHeader, SCHEMA, missing=missing)
+    blocks, rejected = store.read_records(folder / BLOCKS, SelfTestBlock)
     return SelfTest(folder=folder, header=header, blocks=blocks, rejected=rejected)
 
 
 def find_selftest(results: Path, name: str) -> Path:
     """Return the folder of the self-test of that name or path; raise UsageError where there is none."""
-    return folders.find(results, name, HEADER, "self-test")
+    return store.find(results, name, HEADER, "self-test")

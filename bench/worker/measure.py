@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from backends.base import Backend, Instrumented, OwnDefaults
-from bench.datasets import cache as datasets
+from bench.datasets import cache
 from bench.errors import UnavailableError
 from bench.machine.energy import Meter
 from bench.machine.environment import peak_rss_bytes
@@ -176,7 +176,7 @@ def learn(
     backend: Backend,
     batches: Batches,
     workload: Workload,
-    dataset: datasets.Dataset,
+    dataset: cache.Dataset,
     *,
     epochs: float,
     only_last: bool,

@@ -26,7 +26,7 @@ from scipy.stats import bootstrap, trim_mean
 
 from backends.info import BackendInfo
 from bench.analysis.statistics import TRIMMED
-from bench.datasets import cache as datasets
+from bench.datasets import cache
 from bench.measuring.process import worker_environment
 from bench.workloads.schedule import whole_calls
 
@@ -66,7 +66,7 @@ class Duel:
         environment = worker_environment(INFOS[cell["backend"]], "cpu", scratch)
         environment["PYTHONPATH"] = os.pathsep.join([str(HERE), str(HERE.parent.parent)])
         self._process = subprocess.Popen(
-            [sys.executable, str(HERE / "duel.py"), json.dumps(cell | {"cache": str(datasets.cache_dir())})],
+            [sys.executable, str(HERE / "duel.py"), json.dumps(cell | {"cache": str(cache.cache_dir())})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

@@ -31,7 +31,7 @@ from bench.report.charts import (
     svg,
 )
 from bench.report.format import PLUS_MINUS, bytes_text, cell_name, rate_text, width_text
-from bench.run.report import curves as learning
+from bench.run.report import curves
 from bench.run.report.style import Group, Style, groups_of, style_of
 from bench.run.report.tables import state
 from bench.workloads.specs import Cell
@@ -70,7 +70,7 @@ _BARS: Mapping[str, _Bars] = MappingProxyType(
         ),
     }
 )
-NAMES = (*_BARS, *learning.NAMES, "parity")
+NAMES = (*_BARS, *curves.NAMES, "parity")
 """Every plot there can be."""
 
 
@@ -86,7 +86,7 @@ def figures(run: Run, summary: Summary) -> dict[str, Figure]:
     groups = groups_of(summary)
     drawn = {
         **{name: _bar_figure(bars, groups, summary, style) for name, bars in _BARS.items()},
-        **learning.figures(run, summary, style),
+        **curves.figures(run, summary, style),
         "parity": _parity_figure(run.parity, groups, summary, style),
     }
     return {name: figure for name, figure in drawn.items() if figure is not None}
