@@ -63,11 +63,12 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
-    """Check style and types; needs no framework."""
+    """Check style, types and the direction of imports; needs no framework."""
     session.install(*requirements([], ["lint"]), silent=False)
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
+    session.run("lint-imports")
 
 
 @nox.session(python=False)

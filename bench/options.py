@@ -133,3 +133,7 @@ what_to_run = _options(
     precision,
     own_python,
 )  # fmt: skip
+
+
+SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
+"""Parameters that say nothing of what is measured, and so may stand beside --resume."""

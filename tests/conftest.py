@@ -16,7 +16,8 @@ from hypothesis import settings
 from backends import catalog
 from backends.info import BackendInfo
 from bench.cli import main as cli
-from bench.machine.monitor import Conditions, Watch
+from bench.machine.conditions import Conditions
+from bench.machine.monitor import Watch
 from bench.measuring.backends import installed_versions
 from bench.measuring.process import worker_environment
 

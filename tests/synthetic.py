@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
+from bench.machine.conditions import Conditions
 from bench.machine.environment import Environment, Gpu
-from bench.machine.monitor import Conditions
 from bench.records.runs import Run
 from bench.records.schema import (
     BackendHere,

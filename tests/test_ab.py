@@ -211,7 +211,9 @@ def proving(tmp_path, monkeypatch, records):
     made, _, _ = collector(tmp_path, records)
     tried = []
     monkeypatch.setattr(
-        collect, "verify_cells", lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells))
+        collect,
+        "verify_cells",
+        lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells)),
     )
     monkeypatch.setattr(collect, "plan_parity", lambda cells, *_, **__: cells)
     info = find_backends().find("torch")

@@ -4,6 +4,7 @@ import ast
 import importlib
 import itertools
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -289,6 +290,45 @@ def test_the_constraints_are_sorted_and_exact() -> None:
         ]
         assert names == sorted(set(names), key=str.lower)
     assert [pin for pin in pins if "==" not in pin or "*" in pin] == []
+
+
+def broken_contracts(root: Path) -> str:
+    """Return what import-linter prints of a tree whose imports break the rule; nothing if none does."""
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+    return done.stdout if done.returncode else ""
+
+
+def test_imports_go_one_way() -> None:
+    assert broken_contracts(ROOT) == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "words"),
+    [
+        ("bench/text.py", "import bench.run.runner", "bench.text is not allowed to import bench.run"),
+        (
+            "bench/gate/judge.py",
+            "import bench.history.series",
+            "bench.gate is not allowed to import bench.history",
+        ),
+        (
+            "backends/base.py",
+            "import bench.records.schema",
+            "backends is not allowed to import bench.records",
+        ),
+    ],
+)
+def test_an_import_that_climbs_is_seen(module: str, line: str, words: str, tmp_path: Path) -> None:
+    for name in ("bench", "backends", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    source = (tmp_path / module).read_text(encoding="utf-8")
+    (tmp_path / module).write_text(f"{source}\n{line}\n", encoding="utf-8")
+    assert words in broken_contracts(tmp_path)
 
 
 def too_large(root: Path) -> list[str]:

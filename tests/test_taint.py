@@ -10,8 +10,8 @@ from synthetic import make_block, make_cell, make_conditions
 
 from bench.analysis import disturbance as taint
 from bench.analysis.disturbance import dropped_blocks, find_flags, in_quiet_rounds, run_canary
+from bench.machine.conditions import Conditions
 from bench.machine.gpu import GpuReading
-from bench.machine.monitor import Conditions
 from bench.records.schema import Window
 
 CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))

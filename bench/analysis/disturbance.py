@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from bench.machine.monitor import Conditions
+from bench.machine.conditions import Conditions
 from bench.records.schema import BlockRecord
 
 MOST_STEAL = 0.10

@@ -11,8 +11,8 @@ import msgspec
 
 from bench import store
 from bench.gate.sides import SideHere, SideName
+from bench.machine.conditions import Conditions
 from bench.machine.environment import Environment
-from bench.machine.monitor import Conditions
 from bench.records.schema import SCHEMA, JobRecord, ParityRecord
 from bench.workloads.specs import Cell
 

@@ -15,7 +15,8 @@ import msgspec
 
 from bench.analysis.disturbance import FEWEST_QUIET, in_quiet_rounds, is_quiet
 from bench.analysis.steady_state import settled
-from bench.machine.monitor import Conditions, Watch
+from bench.machine.conditions import Conditions
+from bench.machine.monitor import Watch
 from bench.measuring.design import balanced_order, windows_asked
 from bench.measuring.process import Outcome, Worker
 from bench.records.schema import Window

@@ -8,8 +8,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from bench.machine.conditions import Conditions
 from bench.machine.environment import Environment
-from bench.machine.monitor import Conditions
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.specs import Cell, Workload
 

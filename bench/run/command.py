@@ -18,6 +18,7 @@ from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    SETTLED_LATER,
     offline,
     parse_pythons,
     refuse_beside,
@@ -28,9 +29,6 @@ from bench.options import (
 )
 from bench.run.setup import Wish, new_run, plan_in_words, resumed_run
 from bench.text import clean
-
-_SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
-"""Parameters that say nothing of what is measured, and so may stand beside --resume."""
 
 
 @click.command()
@@ -93,7 +91,7 @@ def run(
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
     if resume is not None:
-        refuse_beside("--resume goes on with a run as it was begun", *_SETTLED_LATER, "require_target")
+        refuse_beside("--resume goes on with a run as it was begun", *SETTLED_LATER, "require_target")
     chosen = find_preset(preset)
     wish = Wish(
         preset=chosen,

@@ -8,6 +8,7 @@ import click
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    SETTLED_LATER,
     offline,
     own_python,
     parse_pythons,
@@ -15,7 +16,6 @@ from bench.options import (
     where_data,
     where_results,
 )
-from bench.run.command import _SETTLED_LATER
 
 
 @click.command()
@@ -53,7 +53,7 @@ def selftest(
 
     console = Console()
     if resume is not None:
-        refuse_beside("--resume goes on with a self-test as it was begun", *_SETTLED_LATER)
+        refuse_beside("--resume goes on with a self-test as it was begun", *SETTLED_LATER)
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")
     if again is None:

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 
 from bench import store
+from bench.machine.conditions import Conditions
 from bench.machine.environment import Environment
-from bench.machine.monitor import Conditions
 from bench.records.schema import SCHEMA, BackendHere, Status
 from bench.workloads.specs import Cell, Workload
 
