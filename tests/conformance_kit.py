@@ -10,7 +10,7 @@ import numpy as np
 
 from backends.base import Backend, TrainingData
 from backends.info import BackendInfo
-from bench.parity import checks
+from bench.parity import checks, reference
 from bench.workloads.parameters import Params, initial_params
 from bench.workloads.specs import (
     Architecture,
@@ -87,9 +87,9 @@ class Kit:
         path = self._traces / f"{hashlib.sha256(named).hexdigest()}.npz"
         if not path.exists():
             part = path.with_name(f"{os.getpid()}.npz")
-            checks.save_trace(part, data, checks.reference_trace(workload, data))
+            reference.save_trace(part, data, reference.reference_trace(workload, data))
             part.replace(path)
-        return checks.load_trace(path)[1]
+        return reference.load_trace(path)[1]
 
     def make(
         self,

@@ -93,7 +93,8 @@ def in_process(info: BackendInfo, target: str, argument: Any, *, limit_s: float 
         result = Path(scratch) / "result.json"
         # Checks build the same small networks over and over: each is compiled once.
         environment = worker_environment(info, "cpu", Path(scratch), compiled=Path(scratch) / "compiled")
-        environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+        asked = [TESTS, TESTS / "backends", TESTS / "workloads", TESTS.parent]
+        environment["PYTHONPATH"] = os.pathsep.join(map(str, asked))
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, target, json.dumps(argument), str(result)],
             check=False,
@@ -163,7 +164,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), str(TESTS.parent)]))
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("bench.run.setup.nvidia_driver_present", lambda: False)
+    monkeypatch.setattr("bench.measuring.selection.nvidia_driver_present", lambda: False)
     undisturbed(monkeypatch)
 
     def run(*arguments: str) -> Said:

@@ -36,9 +36,9 @@ def settled(logs: Sequence[float], others: Sequence[Sequence[float]] = (), lates
     medians differ by at most `TOLERANCE`, or by at most 4.2 + 300 / n² standard errors. The scatter is the
     median absolute deviation from the parts' medians, or from a line through the thirds' where that is less,
     so that neither a step nor a ramp raises it, nor a stall now and then. The limit is set by simulation
-    (tests/test_statistics.py): of 15 windows and more, 95 % of steady series pass also when neighbouring
-    windows correlate by a half, and when one in twenty takes three times as long. In 20 windows that scatter
-    by 2 %, a first third that is 10 % slower is found in 99 cases of 100; by 4 %, in about half.
+    (tests/analysis/test_statistics.py): of 15 windows and more, 95 % of steady series pass also when
+    neighbouring windows correlate by a half, and when one in twenty takes three times as long. In 20 windows
+    that scatter by 2 %, a first third that is 10 % slower is found in 99 cases of 100; by 4 %, in about half.
     """
     own = _finite(logs)[-latest if latest else 0 :] if len(logs) else np.empty(0)
     if len(own) < FEWEST_WINDOWS:

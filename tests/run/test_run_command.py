@@ -17,10 +17,9 @@ from synthetic import make_cell, make_header, make_job, make_run, make_workload
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
 from bench.analysis.summary import summarise
-from bench.cli import main as cli
 from bench.measuring.backends import Registry
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, read_run
-from bench.run import plan
+from bench.run import command, plan
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
@@ -262,7 +261,7 @@ def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: 
     cell = make_cell()
     header = make_header([cell], workloads=[make_workload(matched=False)])
     summary = summarise(make_run(header, [make_job(cell, block) for block in range(blocks)]))
-    assert cli._status(summary, require_target=False) == status
+    assert command._status(summary, require_target=False) == status
 
 
 def test_an_output_that_cannot_be_written_is_named(
@@ -429,8 +428,8 @@ def test_a_report_whose_reader_goes_away_is_no_error(
 def test_help_is_quick_to_come_and_names_every_command(tmp_path: Path) -> None:
     said = process("--help", cwd=tmp_path)
     assert said.status == 0
-    for command in ("run", "verify", "list", "doctor", "data", "report"):
-        assert f"\n  {command} " in said.out
+    for name in ("run", "verify", "list", "doctor", "data", "report"):
+        assert f"\n  {name} " in said.out
     assert process("--version", cwd=tmp_path).out.startswith("samework, version ")
 
 

@@ -17,7 +17,7 @@ from bench.datasets.catalog import DATASETS
 from bench.measuring import parity as verify
 from bench.measuring.parity import ParityJob, parity_data, plan_parity, verify_cells, write_reference
 from bench.measuring.process import Worker
-from bench.parity import checks as parity
+from bench.parity import reference, tolerances
 from bench.progress import make_display
 from bench.workloads.catalog import MAIN_WORKLOADS, WORKLOADS
 from bench.workloads.specs import Cell
@@ -52,7 +52,7 @@ def test_every_cell_gets_a_job_with_its_own_workload():
     jobs = plan_parity(CELLS, WORKLOADS, optimizers=False)
     assert sorted(str(job.cell) for job in jobs) == sorted(map(str, CELLS))
     for job in jobs:
-        assert job.workload == parity.gentle(WORKLOADS[job.cell.workload])
+        assert job.workload == reference.gentle(WORKLOADS[job.cell.workload])
 
 
 def test_jobs_of_a_backend_stand_together_in_the_order_of_the_cells():
@@ -70,17 +70,17 @@ def test_every_mode_is_checked_with_every_optimizer_once():
     assert found == sorted(
         (backend, mode, spec.name)
         for backend, mode in (("torch", "eager"), ("jax", "jit"), ("torch", "compile"))
-        for spec in parity.OPTIMIZER_CASES
+        for spec in reference.OPTIMIZER_CASES
     )
     for job in extra:
-        assert job.workload.optimizer in parity.OPTIMIZER_CASES
+        assert job.workload.optimizer in reference.OPTIMIZER_CASES
         assert job.workload.architecture == WORKLOADS[verify.OPTIMIZER_WORKLOAD].architecture
 
 
 def test_the_cases_cover_every_optimizer_at_a_decaying_rate():
-    plain, of_tensorflow_1 = parity.OPTIMIZER_CASES[:4], parity.OPTIMIZER_CASES[4:]
+    plain, of_tensorflow_1 = reference.OPTIMIZER_CASES[:4], reference.OPTIMIZER_CASES[4:]
     assert sorted(spec.name for spec in plain) == ["adam", "momentum", "rmsprop", "sgd"]
-    assert all(spec.decay_rate < 1 and spec.decay_steps < parity.STEPS for spec in plain)
+    assert all(spec.decay_rate < 1 and spec.decay_steps < reference.STEPS for spec in plain)
     told = [(spec.name, spec.epsilon_hat, spec.initial_square) for spec in of_tensorflow_1]
     assert told == [("adam", True, 0.0), ("rmsprop", False, 1.0)]
 
@@ -92,7 +92,9 @@ def test_the_images_are_of_the_right_shape_and_the_labels_are_classes(name):
     assert data.info == DATASETS[workload.dataset].info
     assert data.images.shape[1:] == data.info.image_shape
     assert (data.images.dtype, data.labels.dtype) == (np.uint8, np.uint8)
-    assert len(data.images) == len(data.labels) >= max(parity.TEST_IMAGES, parity.STEPS * parity.BATCH)
+    assert (
+        len(data.images) == len(data.labels) >= max(reference.TEST_IMAGES, reference.STEPS * reference.BATCH)
+    )
     assert data.labels.max() < data.info.classes
     assert len(np.unique(data.labels)) >= 10
     assert data.images.std() > 10, "pictures, not blanks"
@@ -102,8 +104,8 @@ def test_a_reference_is_written_where_it_was_asked_for(tmp_path):
     workload = WORKLOADS["mnist-softmax"]
     path = write_reference(workload, tmp_path / "trace.npz")
     assert path == tmp_path / "trace.npz"
-    data, trace = parity.load_trace(path)
-    expected = parity.reference_trace(workload, parity_data(workload))
+    data, trace = reference.load_trace(path)
+    expected = reference.reference_trace(workload, parity_data(workload))
     np.testing.assert_array_equal(trace.losses, expected.losses)
     np.testing.assert_array_equal(data.images, parity_data(workload).images)
 
@@ -119,8 +121,8 @@ def test_the_reference_agrees_with_itself_in_a_worker(display):
     for record, job in zip(records, jobs, strict=True):
         assert record.ok, record
         assert record.cell == job.cell
-        assert record.steps == parity.STEPS
-        assert [check.kind for check in record.checks] == list(parity.TOLERANCES["fp32"])
+        assert record.steps == reference.STEPS
+        assert [check.kind for check in record.checks] == list(tolerances.TOLERANCES["fp32"])
 
 
 def fake(name: str):

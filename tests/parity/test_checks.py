@@ -15,6 +15,7 @@ from bench.datasets import cache as datasets
 from bench.errors import NotComparableError
 from bench.measuring.parity import parity_data
 from bench.parity import checks as parity
+from bench.parity import reference, tolerances
 from bench.parity.checks import relative_error
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec
@@ -26,8 +27,8 @@ SMALL_CNN = msgspec.structs.replace(
         convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=6, kernel=3, pool=3)), hidden=(16,)
     ),
 )
-CASES = {spec.name: spec for spec in parity.OPTIMIZER_CASES[:4]}
-TF1_CASES = {f"{spec.name} of TensorFlow 1": spec for spec in parity.OPTIMIZER_CASES[4:]}
+CASES = {spec.name: spec for spec in reference.OPTIMIZER_CASES[:4]}
+TF1_CASES = {f"{spec.name} of TensorFlow 1": spec for spec in reference.OPTIMIZER_CASES[4:]}
 SMALL_NORMALISED = msgspec.structs.replace(
     SMALL_CNN,
     name="small normalised cnn",
@@ -55,8 +56,8 @@ def network(name: str):
     if name in optimizers:
         workload = msgspec.structs.replace(WORKLOADS["mnist-softmax"], optimizer=optimizers[name])
     else:
-        workload = parity.gentle(small[name] if name in small else WORKLOADS[name])
-    return workload, parity.reference_trace(workload, sample(workload.dataset))
+        workload = reference.gentle(small[name] if name in small else WORKLOADS[name])
+    return workload, reference.reference_trace(workload, sample(workload.dataset))
 
 
 def check(backend: type[NumpyBackend], name: str, precision="fp32"):
@@ -157,11 +158,13 @@ def test_what_is_no_number_or_of_another_shape_cannot_be_compared(twin, kind):
 
 
 def test_a_coarser_precision_has_no_tighter_tolerance():
-    assert tuple(parity.TOLERANCES["fp32"]) == KINDS
+    assert tuple(tolerances.TOLERANCES["fp32"]) == KINDS
     for coarse in ("tf32", "bf16"):
-        assert set(KINDS) - set(parity.TOLERANCES[coarse]) == {"steps"}, "judged by its losses, see parity.py"
-    for kind in parity.TOLERANCES["bf16"]:
-        fp32, tf32, bf16 = (parity.TOLERANCES[precision][kind] for precision in ("fp32", "tf32", "bf16"))
+        assert set(KINDS) - set(tolerances.TOLERANCES[coarse]) == {"steps"}, (
+            "judged by its losses, see parity.py"
+        )
+    for kind in tolerances.TOLERANCES["bf16"]:
+        fp32, tf32, bf16 = (tolerances.TOLERANCES[precision][kind] for precision in ("fp32", "tf32", "bf16"))
         assert 0 < fp32 < tf32 <= bf16 < 1, "at 1 an answer of zeros would pass"
 
 
@@ -223,8 +226,8 @@ def test_another_shape_is_no_number_off(found):
 
 def test_a_trace_comes_back_from_its_file_as_it_was(tmp_path):
     workload, trace = network("small-cnn")
-    parity.save_trace(tmp_path / "trace.npz", sample(), trace)
-    data, again = parity.load_trace(tmp_path / "trace.npz")
+    reference.save_trace(tmp_path / "trace.npz", sample(), trace)
+    data, again = reference.load_trace(tmp_path / "trace.npz")
     assert data.info == sample().info
     for name in ("images", "labels"):
         found, expected = getattr(data, name), getattr(sample(), name)
@@ -246,7 +249,7 @@ def test_a_trace_comes_back_from_its_file_as_it_was(tmp_path):
 def test_a_trace_file_holds_no_pickle(tmp_path):
     np.savez(tmp_path / "trace.npz", info=np.array([object()]), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle"):
-        parity.load_trace(tmp_path / "trace.npz")
+        reference.load_trace(tmp_path / "trace.npz")
 
 
 # ---- the start
@@ -260,7 +263,7 @@ def test_the_start_is_the_same_each_time_and_no_bias_is_zero(name):
         assert value.dtype == np.float32
         assert value.tobytes() == again[parameter].tobytes()
         if parameter.endswith("/bias"):
-            assert (np.abs(value) == parity.BIAS).all()
+            assert (np.abs(value) == reference.BIAS).all()
             assert np.unique(value).size == 2 or value.size < 10
 
 
@@ -286,9 +289,9 @@ def test_rounding_does_not_grow_into_a_verdict(name):
 
     Else a framework that rounds otherwise, and does nothing wrong, would be called not comparable.
     """
-    workload = parity.gentle(WORKLOADS[name])
+    workload = reference.gentle(WORKLOADS[name])
     data = parity_data(workload)
-    start, trace = parity.start_params(workload, data), parity.reference_trace(workload, data)
+    start, trace = parity.start_params(workload, data), reference.reference_trace(workload, data)
     for draw in (1, 2):
         ended = disturbed_trace(workload, data, draw)
         errors = {
@@ -296,7 +299,7 @@ def test_rounding_does_not_grow_into_a_verdict(name):
             for parameter, value in ended.items()
         }
         worst = max(errors, key=errors.__getitem__)
-        assert errors[worst] <= parity.TOLERANCES["fp32"]["steps"] / 2, f"{worst} in draw {draw}"
+        assert errors[worst] <= tolerances.TOLERANCES["fp32"]["steps"] / 2, f"{worst} in draw {draw}"
 
 
 OPTIMIZER = OptimizerSpec(name="adam", learning_rate=0.5)
@@ -304,19 +307,19 @@ OPTIMIZER = OptimizerSpec(name="adam", learning_rate=0.5)
 
 def test_parity_trains_the_workload_itself_but_for_its_batch_and_rate():
     workload = msgspec.structs.replace(WORKLOADS["mnist-cnn"], optimizer=OPTIMIZER)
-    small, gentle = parity.parity_workload(workload), parity.gentle(workload)
-    assert small == msgspec.structs.replace(workload, batch_size=parity.BATCH)
+    small, gentle = parity.parity_workload(workload), reference.gentle(workload)
+    assert small == msgspec.structs.replace(workload, batch_size=reference.BATCH)
     slower = msgspec.structs.replace(
-        OPTIMIZER, learning_rate=gentle.optimizer.learning_rate, epsilon=parity.ADAM_EPSILON
+        OPTIMIZER, learning_rate=gentle.optimizer.learning_rate, epsilon=reference.ADAM_EPSILON
     )
     assert gentle == msgspec.structs.replace(workload, optimizer=slower)
     assert 0 < slower.learning_rate < OPTIMIZER.learning_rate
 
 
-@pytest.mark.parametrize("precision", parity.TOLERANCES)
+@pytest.mark.parametrize("precision", tolerances.TOLERANCES)
 def test_augmented_workloads_are_allowed_more_where_pixels_count(precision):
     plain = parity.tolerances(SMALL_NORMALISED, precision)
-    assert plain == parity.TOLERANCES[precision]
+    assert plain == tolerances.TOLERANCES[precision]
     augmented = parity.tolerances(SMALL_AUGMENTED, precision)
     assert augmented.pop("pixels") == 1e-5
     assert augmented.keys() == plain.keys()
@@ -325,4 +328,4 @@ def test_augmented_workloads_are_allowed_more_where_pixels_count(precision):
 
 
 def test_softmax_regression_has_no_kinks_and_keeps_its_rate():
-    assert parity.gentle(WORKLOADS["mnist-softmax"]) == WORKLOADS["mnist-softmax"]
+    assert reference.gentle(WORKLOADS["mnist-softmax"]) == WORKLOADS["mnist-softmax"]

@@ -19,7 +19,7 @@ from bench.machine import known_faults as catalogue
 from bench.machine.known_faults import KNOWN_FAULTS, KnownFault, known_faults
 from bench.run.report import markdown, terminal
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 REPRODUCER = ROOT / "tests" / "reproducers" / "jax_39103.py"
 
 

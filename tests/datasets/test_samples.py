@@ -12,7 +12,7 @@ from bench.datasets.cache import ARRAYS
 from bench.datasets.catalog import DATASETS
 from bench.errors import DataError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def digest(array):

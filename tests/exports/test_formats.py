@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from synthetic import make_cell, make_header, make_run, simple_run
 
 from bench.errors import RecordError, UsageError
-from bench.exports import formats
-from bench.exports.formats import EXPORTS, Export, as_text, find_export, inside, text, write
+from bench.exports import formats, names
+from bench.exports.formats import EXPORTS, Export, as_text, find_export, inside, write
 from bench.exports.names import LONGEST, dump, part, plain, shown
 
 TORCH = make_cell()
@@ -209,4 +209,6 @@ def test_hostile_names_are_hostile() -> None:
     with pytest.raises(ValueError, match="no path"):
         inside(HOSTILE)
     assert not HOSTILE.isascii()
-    assert text.clean(HOSTILE) == text.clean(HOSTILE.replace("\x1b", "\x07")), "cleaning alone makes two one"
+    assert names.clean(HOSTILE) == names.clean(HOSTILE.replace("\x1b", "\x07")), (
+        "cleaning alone makes two one"
+    )

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from bench.machine import environment as machine
 from bench.machine.environment import Environment, Gpu
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 CPUINFO_X86 = """\
 processor\t: 0

@@ -172,6 +172,9 @@ def test_csv_needs_no_pyarrow(tmp_path: Path) -> None:
         "print(len(to_csv(full_run())))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code, str(Path(__file__).parent)], check=True, capture_output=True, timeout=60
+        [sys.executable, "-c", code, str(Path(__file__).parents[1])],
+        check=True,
+        capture_output=True,
+        timeout=60,
     )
     assert int(done.stdout) > 1000

@@ -49,6 +49,7 @@ from backends.numpy_backend import NumpyBackend
 from bench.errors import UnavailableError
 from bench.measuring.parity import parity_data
 from bench.parity import checks as parity
+from bench.parity import reference
 from bench.worker.loading import load_backend
 from bench.workloads.catalog import NOTEBOOKS, WORKLOADS
 from bench.workloads.specs import OptimizerSpec, Workload
@@ -232,7 +233,7 @@ def odd_networks_agree_with_the_reference(kit: Kit) -> None:
 
 
 def optimizers_agree_with_the_reference(kit: Kit) -> None:
-    for spec in parity.OPTIMIZER_CASES:
+    for spec in reference.OPTIMIZER_CASES:
         workload = msgspec.structs.replace(WORKLOADS["mnist-softmax"], optimizer=spec)
         assert_parity(kit, workload, parity_data(workload), kit.info.taught_mode, "fp32")
 
@@ -241,7 +242,7 @@ def notebooks_agree_with_the_reference(kit: Kit) -> None:
     augments = next(mode.augments for mode in kit.info.modes if mode.taught)
     for notebook in NOTEBOOKS:
         if notebook.augmentation is None or augments:
-            workload = parity.gentle(notebook)
+            workload = reference.gentle(notebook)
             assert_parity(kit, workload, parity_data(workload), kit.info.taught_mode, "fp32")
 
 
@@ -255,7 +256,7 @@ def bfloat16_is_itself_and_near_enough(kit: Kit) -> None:
         error = parity.relative_error(logits, reference_logits(kit))
         assert error > 2e-4, f"{mode}: logits off by {error:.0e} are too good for bfloat16's 8 bits"
         if mode == kit.info.taught_mode:
-            workload = parity.gentle(WORKLOADS["mnist-softmax"])
+            workload = reference.gentle(WORKLOADS["mnist-softmax"])
             assert_parity(kit, workload, parity_data(workload), mode, "bf16")
 
 

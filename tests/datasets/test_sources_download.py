@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from bench import download
+from bench.datasets import sources
 from bench.datasets.sources import File, WebFolder
 from bench.errors import DataError
 
@@ -25,7 +25,7 @@ def quiet(what, done, total):
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
-    monkeypatch.setattr(download, "RETRY_PAUSE_S", 0.0)
+    monkeypatch.setattr(sources, "RETRY_PAUSE_S", 0.0)
     for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
 
@@ -146,8 +146,8 @@ def test_what_fails_is_said_in_a_few_words(tmp_path, answer, tries, message):
 
 
 def test_https_is_never_left_by_a_redirect():
-    handler = download._SameSafetyRedirects()
-    request = download.urllib.request.Request("https://example.invalid/file")
+    handler = sources._SameSafetyRedirects()
+    request = sources.urllib.request.Request("https://example.invalid/file")
     with pytest.raises(DataError, match="redirected away from https"):
         handler.redirect_request(request, None, 302, "", None, "http://example.invalid/file")
     followed = handler.redirect_request(request, None, 302, "", {}, "https://example.invalid/other")
@@ -162,8 +162,8 @@ def test_only_web_addresses_are_opened(tmp_path, url):
 
 def counted(monkeypatch):
     calls = []
-    really = download._transfer
-    monkeypatch.setattr(download, "_transfer", lambda *rest: calls.append(rest) or really(*rest))
+    really = sources._transfer
+    monkeypatch.setattr(sources, "_transfer", lambda *rest: calls.append(rest) or really(*rest))
     return calls
 
 
@@ -195,7 +195,7 @@ def test_hosts_that_drop_packets_are_given_up_within_one_limit_for_all_addresses
         with socket.create_connection(address):  # fills the queue; the next one gets no answer
             entry = (socket.AF_INET, socket.SOCK_STREAM, 0, "", address)
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [entry] * 8)
-            monkeypatch.setattr(download, "CONNECT_TIMEOUT_S", 1.0)
+            monkeypatch.setattr(sources, "CONNECT_TIMEOUT_S", 1.0)
             calls = counted(monkeypatch)
             start = time.monotonic()
             with pytest.raises(DataError, match="no connection within 1 s"):
@@ -212,12 +212,12 @@ def test_an_address_that_drops_packets_leaves_time_for_the_next(monkeypatch):
         with socket.create_connection(full.getsockname()):
             entries = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", s.getsockname()) for s in (full, open_one)]
             monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries)
-            monkeypatch.setattr(download, "CONNECT_TIMEOUT_S", 2.2)
-            download._reach("https://host.invalid")
+            monkeypatch.setattr(sources, "CONNECT_TIMEOUT_S", 2.2)
+            sources._reach("https://host.invalid")
 
 
 def test_a_server_that_falls_silent_is_given_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(download, "READ_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(sources, "READ_TIMEOUT_S", 0.2)
     done = threading.Event()
 
     def silent(handler):

@@ -22,6 +22,7 @@ from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
 from backends.info import BackendInfo, Mode
 from bench.errors import RecordError
 from bench.measuring import block as turns
+from bench.measuring import data, selection
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked, Available
 from bench.records.runs import QUARANTINE, RECORDS, Run, create_run, read_run
@@ -44,7 +45,7 @@ def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def available(infos: Sequence[BackendInfo]) -> Available:
-    return prepare.choose_backends(
+    return selection.choose_backends(
         Registry(backends={info.name: info for info in infos}, broken={}), Asked(), "cpu"
     )
 
@@ -58,7 +59,7 @@ def begin(
     workloads: Sequence[str] = WORKLOADS,
 ) -> Run:
     here = available(infos)
-    cells = prepare.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "taught")
+    cells = selection.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "taught")
     wish = prepare.Wish(
         preset=preset, budget_s=budget_s, target_half_width=preset.target_half_width, seeds=preset.seeds,
         seed=7, limit=300, sample=True,
@@ -72,7 +73,7 @@ def carry_out(
 ) -> Run:
     here = available(infos)
     screen = display or fakes.Screen()
-    splits = prepare.prepare_data(
+    splits = data.prepare_data(
         run.header.workloads, cache=Path("/nowhere"), sample=True, limit=300, offline=True, display=screen
     )
     Runner(

@@ -10,7 +10,7 @@ import pytest
 from conftest import Call
 from rich.console import Console
 from synthetic import make_cell, make_header, make_run
-from test_cli import SMALL, known
+from test_run_command import SMALL, known
 
 from bench.errors import RecordError
 from bench.report import charts

@@ -463,7 +463,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     infos = [NUMPY, TWO_MODES, fakes.ABSENT]
     found = Registry(backends={info.name: info for info in infos}, broken={})
     monkeypatch.setattr(places, "find_backends", lambda: found)
-    monkeypatch.setattr("bench.run.setup.nvidia_driver_present", lambda: False)
+    monkeypatch.setattr("bench.measuring.selection.nvidia_driver_present", lambda: False)
 
 
 def found_place(name: str = "notebook-softmax-plot", **changes: Any) -> Place:

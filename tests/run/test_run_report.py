@@ -425,7 +425,7 @@ def test_the_same_run_gives_the_same_bytes_in_another_process(tmp_path):
         "from bench.run.report.tables import markdown; from synthetic import realistic_run\n"
         "markdown.write(realistic_run(), Path(sys.argv[2]))"
     )
-    arguments = [str(Path(__file__).parent), str(tmp_path / "there")]
+    arguments = [str(Path(__file__).parents[1]), str(tmp_path / "there")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
     here = {
         path.relative_to(tmp_path / "here"): path.read_bytes() for path in (tmp_path / "here").rglob("*.*")

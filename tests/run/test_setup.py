@@ -10,6 +10,7 @@ from fakes import ABSENT, QUICK, STEADY
 
 from backends.info import BackendInfo
 from bench.errors import DataError, UnavailableError, UsageError
+from bench.measuring import data, selection
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked, Available
 from bench.options import parse_budget
@@ -26,9 +27,9 @@ def registry(*infos: BackendInfo, broken: dict[str, str] | None = None) -> Regis
 
 def splits(
     limit: int | None = 300, workload: str = fakes.WORKLOAD, **changes: object
-) -> dict[str, prepare.Split]:
+) -> dict[str, data.Split]:
     fields = {"cache": Path("/nowhere"), "sample": True, "offline": True} | changes
-    return prepare.prepare_data([find_workload(workload)], limit=limit, display=fakes.Screen(), **fields)
+    return data.prepare_data([find_workload(workload)], limit=limit, display=fakes.Screen(), **fields)
 
 
 @pytest.mark.parametrize(
@@ -38,18 +39,18 @@ def splits(
 def test_the_device_is_the_one_asked_for(
     asked: str, driver: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare, "nvidia_driver_present", lambda: driver)
-    assert prepare.choose_device(asked) == device
+    monkeypatch.setattr(selection, "nvidia_driver_present", lambda: driver)
+    assert selection.choose_device(asked) == device
 
 
 def test_a_gpu_that_is_asked_for_and_missing_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "nvidia_driver_present", lambda: False)
+    monkeypatch.setattr(selection, "nvidia_driver_present", lambda: False)
     with pytest.raises(UnavailableError, match="no NVIDIA driver is loaded"):
-        prepare.choose_device("gpu")
+        selection.choose_device("gpu")
 
 
 def test_all_backends_but_the_reference_run_when_none_is_named() -> None:
-    here = prepare.choose_backends(registry(REFERENCE, STEADY, QUICK), Asked(), "cpu")
+    here = selection.choose_backends(registry(REFERENCE, STEADY, QUICK), Asked(), "cpu")
     assert list(here.infos) == ["steady", "quick"]
     assert list(here.versions["steady"]) == ["numpy"]
     assert here.unavailable == {}
@@ -57,58 +58,58 @@ def test_all_backends_but_the_reference_run_when_none_is_named() -> None:
 
 def test_the_reference_runs_when_it_is_named_or_all_are_verified() -> None:
     known = registry(REFERENCE, STEADY)
-    assert list(prepare.choose_backends(known, Asked(backends=("numpy",)), "cpu").infos) == ["numpy"]
-    assert set(prepare.choose_backends(known, Asked(), "cpu", reference=True).infos) == {"numpy", "steady"}
+    assert list(selection.choose_backends(known, Asked(backends=("numpy",)), "cpu").infos) == ["numpy"]
+    assert set(selection.choose_backends(known, Asked(), "cpu", reference=True).infos) == {"numpy", "steady"}
 
 
 def test_a_missing_backend_is_set_aside_among_all_and_refused_by_name() -> None:
     known = registry(STEADY, ABSENT)
-    here = prepare.choose_backends(known, Asked(), "cpu")
+    here = selection.choose_backends(known, Asked(), "cpu")
     assert here.unavailable == {
         "absent": "not installed: no-such-framework or no-such-twin. "
         "Install it, or name an interpreter that has it: --python absent=PATH"
     }
     with pytest.raises(UnavailableError, match=r"backend 'absent': not installed: no-such-framework"):
-        prepare.choose_backends(known, Asked(backends=("steady", "absent")), "cpu")
+        selection.choose_backends(known, Asked(backends=("steady", "absent")), "cpu")
 
 
 def test_nothing_that_can_run_is_an_error_with_every_reason() -> None:
     known = registry(ABSENT, broken={"odd": "backend 'odd' (odd:INFO) cannot be used: no module"})
     with pytest.raises(UnavailableError, match=r"no backend can run here\. odd: .*absent: not installed"):
-        prepare.choose_backends(known, Asked(), "cpu")
+        selection.choose_backends(known, Asked(), "cpu")
 
 
 def test_a_broken_backend_is_set_aside_among_all() -> None:
-    here = prepare.choose_backends(registry(STEADY, broken={"odd": "it raises"}), Asked(), "cpu")
+    here = selection.choose_backends(registry(STEADY, broken={"odd": "it raises"}), Asked(), "cpu")
     assert here.unavailable == {"odd": "it raises"}
 
 
 def test_a_precision_that_is_not_to_be_had_is_refused_and_not_replaced() -> None:
     both = fakes.info("both", "fakes:Steady", cpu_precisions=("fp32", "bf16"))
     asked = Asked(precision="bf16")
-    here = prepare.choose_backends(registry(STEADY, both), asked, "cpu")
+    here = selection.choose_backends(registry(STEADY, both), asked, "cpu")
     assert here.unavailable == {"steady": "precision bf16 is not to be had on cpu; it has: fp32."}
     with pytest.raises(UnavailableError, match="precision tf32 is not to be had on cpu; it has: fp32, bf16"):
-        prepare.choose_backends(registry(both), Asked(precision="tf32", backends=("both",)), "cpu")
+        selection.choose_backends(registry(both), Asked(precision="tf32", backends=("both",)), "cpu")
     with pytest.raises(UnavailableError, match="precision fp32 is not to be had on gpu; it has: none"):
-        prepare.choose_backends(registry(STEADY), Asked(backends=("steady",)), "gpu")
+        selection.choose_backends(registry(STEADY), Asked(backends=("steady",)), "gpu")
 
 
 def test_an_interpreter_for_an_unknown_backend_is_refused() -> None:
     with pytest.raises(UsageError, match="unknown backend 'stedy'; did you mean 'steady'"):
-        prepare.choose_backends(registry(STEADY), Asked(pythons={"stedy": Path("/bin/true")}), "cpu")
+        selection.choose_backends(registry(STEADY), Asked(pythons={"stedy": Path("/bin/true")}), "cpu")
 
 
 def test_naming_a_thing_twice_runs_it_once() -> None:
     asked = Asked(workloads=("mnist-mlp", "mnist-mlp"), backends=("steady", "steady"), modes=("only", "only"))
-    here = prepare.choose_backends(registry(STEADY), asked, "cpu")
-    (cell,) = prepare.chosen_cells(asked, here, "cpu", "taught")
+    here = selection.choose_backends(registry(STEADY), asked, "cpu")
+    (cell,) = selection.chosen_cells(asked, here, "cpu", "taught")
     assert str(cell) == "mnist-mlp steady/only cpu fp32"
 
 
 def test_the_cells_are_those_of_the_six_workloads_when_none_is_named() -> None:
-    here = prepare.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
-    cells = prepare.chosen_cells(Asked(), here, "cpu", "taught")
+    here = selection.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
+    cells = selection.chosen_cells(Asked(), here, "cpu", "taught")
     assert {(cell.workload, cell.backend) for cell in cells} == {
         (workload, backend) for workload in MAIN_WORKLOADS for backend in ("steady", "absent")
     }
@@ -141,14 +142,14 @@ WISH = prepare.Wish(
 
 
 def begun(folder: Path, here: Available) -> prepare.Run:
-    cells = prepare.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "taught")
+    cells = selection.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "taught")
     return prepare.new_run(
         folder, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here, wish=WISH, pythons={}
     )
 
 
 def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
-    here = prepare.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
+    here = selection.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
     run = begun(tmp_path, here)
     header = read_run(run.folder).header
     assert header == run.header
@@ -172,30 +173,32 @@ def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
 
 
 def test_two_runs_of_one_second_have_two_names(tmp_path: Path) -> None:
-    here = prepare.choose_backends(registry(STEADY), Asked(), "cpu")
+    here = selection.choose_backends(registry(STEADY), Asked(), "cpu")
     assert begun(tmp_path, here).folder != begun(tmp_path, here).folder
 
 
 def test_a_run_with_a_backend_that_was_missing_can_be_resumed(tmp_path: Path) -> None:
     known = registry(REFERENCE, STEADY, ABSENT, QUICK)
-    run = begun(tmp_path, prepare.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu"))
-    here = prepare.backends_of_run(known, run.header, {})
+    run = begun(tmp_path, selection.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu"))
+    here = selection.backends_of_run(known, run.header, {})
     assert set(here.infos) == {"steady", "absent"}
     assert set(here.unavailable) == {"absent"}
     assert prepare.resumed_run(run.folder, here).header == run.header
 
 
 def test_a_run_of_the_reference_can_be_resumed(tmp_path: Path) -> None:
-    run = begun(tmp_path, prepare.choose_backends(registry(REFERENCE), Asked(backends=("numpy",)), "cpu"))
-    here = prepare.backends_of_run(registry(REFERENCE, STEADY), run.header, {})
+    run = begun(tmp_path, selection.choose_backends(registry(REFERENCE), Asked(backends=("numpy",)), "cpu"))
+    here = selection.backends_of_run(registry(REFERENCE, STEADY), run.header, {})
     assert set(here.infos) == {"numpy"}
     assert prepare.resumed_run(run.folder, here).header == run.header
 
 
 def test_a_run_is_resumed_at_its_own_precision(tmp_path: Path) -> None:
     both = fakes.info("both", "fakes:Steady", cpu_precisions=("bf16",))
-    here = prepare.choose_backends(registry(both), Asked(precision="bf16"), "cpu")
-    cells = prepare.chosen_cells(Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "taught")
+    here = selection.choose_backends(registry(both), Asked(precision="bf16"), "cpu")
+    cells = selection.chosen_cells(
+        Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "taught"
+    )
     run = prepare.new_run(
         tmp_path,
         cells=cells,
@@ -204,13 +207,13 @@ def test_a_run_is_resumed_at_its_own_precision(tmp_path: Path) -> None:
         wish=WISH,
         pythons={},
     )
-    assert prepare.backends_of_run(registry(both), run.header, {}).unavailable == {}
+    assert selection.backends_of_run(registry(both), run.header, {}).unavailable == {}
 
 
 @pytest.mark.parametrize("known", [registry(QUICK), registry(QUICK, broken={"steady": "it raises"})])
 def test_a_run_whose_backend_has_gone_is_not_resumed(known: Registry, tmp_path: Path) -> None:
-    run = begun(tmp_path, prepare.choose_backends(registry(STEADY, QUICK), Asked(), "cpu"))
-    here = prepare.backends_of_run(known, run.header, {})
+    run = begun(tmp_path, selection.choose_backends(registry(STEADY, QUICK), Asked(), "cpu"))
+    here = selection.backends_of_run(known, run.header, {})
     with pytest.raises(prepare.RecordError, match=r"was begun with Steady .*here is \{\}"):
         prepare.resumed_run(run.folder, here)
 
@@ -219,7 +222,7 @@ def test_a_run_whose_backend_has_gone_is_not_resumed(known: Registry, tmp_path: 
     "change", [{"hostname": "other"}, {"usable_cpus": 999}, {"memory_bytes": 2**50}, {"gpu_driver": "1.0"}]
 )
 def test_a_run_of_another_machine_is_not_resumed(change: dict[str, object], tmp_path: Path) -> None:
-    here = prepare.choose_backends(registry(STEADY), Asked(), "cpu")
+    here = selection.choose_backends(registry(STEADY), Asked(), "cpu")
     run = begun(tmp_path, here)
     environment = msgspec.structs.replace(run.header.environment, **change)
     (run.folder / HEADER).write_bytes(
@@ -235,7 +238,7 @@ def test_more_seeds_than_blocks_make_more_blocks() -> None:
 
 
 def test_the_plan_is_said_in_words(tmp_path: Path) -> None:
-    run = begun(tmp_path, prepare.choose_backends(registry(STEADY), Asked(), "cpu"))
+    run = begun(tmp_path, selection.choose_backends(registry(STEADY), Asked(), "cpu"))
     said = prepare.plan_in_words(run.header)
     assert said.startswith("Plan for 1 min: about parity ")
     assert "2 jobs in blocks" in said
@@ -250,7 +253,7 @@ def test_the_plan_is_said_in_words(tmp_path: Path) -> None:
 
 
 def test_a_sweep_times_every_workload_at_every_size() -> None:
-    found = prepare.chosen_workloads(Asked(workloads=("mnist-mlp", "mnist-cnn"), sweep=(16, 32)))
+    found = selection.chosen_workloads(Asked(workloads=("mnist-mlp", "mnist-cnn"), sweep=(16, 32)))
     assert [workload.name for workload in found] == [
         "mnist-mlp@16", "mnist-mlp@32", "mnist-cnn@16", "mnist-cnn@32",
     ]  # fmt: skip

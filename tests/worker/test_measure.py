@@ -11,7 +11,7 @@ import pytest
 from bench.datasets import cache
 from bench.errors import NotComparableError
 from bench.measuring import parity as verify
-from bench.parity import checks as parity
+from bench.parity import reference
 from bench.records.schema import Window
 from bench.worker import __main__ as worker
 from bench.worker import measure as tasks
@@ -279,13 +279,13 @@ def test_learning_starts_from_the_initial_weights_however_long_was_timed() -> No
 
 @pytest.fixture(scope="module")
 def trace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    workload = parity.gentle(find_workload(fakes.WORKLOAD))
+    workload = reference.gentle(find_workload(fakes.WORKLOAD))
     return verify.write_reference(workload, tmp_path_factory.mktemp("trace") / "trace.npz")
 
 
 def case_of(trace: Path, mode: str = "only") -> ParityCase:
     cell = Cell(workload=fakes.WORKLOAD, backend="fake", mode=mode, device="cpu", precision="fp32")
-    return ParityCase(cell=cell, workload=parity.gentle(find_workload(fakes.WORKLOAD)), trace=str(trace))
+    return ParityCase(cell=cell, workload=reference.gentle(find_workload(fakes.WORKLOAD)), trace=str(trace))
 
 
 def verified(target: str, *cases: ParityCase) -> list[Verified]:

@@ -123,7 +123,7 @@ def test_an_interpreter_may_do_anything(script: str, tmp_path: Path, monkeypatch
     python = tmp_path / "python"
     python.write_text(f"#!/bin/sh\n{script}\n")
     python.chmod(0o755)
-    monkeypatch.setattr(module, "_LIMIT_S", 0.5)
+    monkeypatch.setattr("bench.measuring.backends._LIMIT_S", 0.5)
     assert footprints([info("theirs", "numpy")], {"theirs": python}) == {}
     assert footprints([info("theirs", "numpy")], {"theirs": tmp_path / "nowhere"}) == {}
 

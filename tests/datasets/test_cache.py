@@ -32,7 +32,7 @@ from bench.errors import DataError, UsageError
 from bench.workloads.specs import DatasetInfo
 
 STEMS = ("train-images", "train-labels", "test-images", "test-labels")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def idx_bytes(array):
@@ -485,7 +485,7 @@ CHILD = """
     from pathlib import Path
     from types import MappingProxyType
     from bench.datasets import cache as datasets
-    from test_datasets import tiny_spec
+    from test_cache import tiny_spec
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
     cache, source, started, go = map(Path, sys.argv[1:5])
