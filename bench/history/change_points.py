@@ -66,12 +66,12 @@ def change_points(logs: Sequence[float]) -> tuple[ChangePoint, ...]:
     medians is larger than 2 % and than three of its standard errors.
 
     By simulation (tests/history/test_change_points.py, 1,000 series each, 400 of 50 values), of steady
-    series of 8 to 50 normal values that scatter by 0.5 to 5 %, at most 1.3 % have any change point; no
-    more do where each value is, with a chance of one in twenty, a spike of 5 % to twentyfold. A step of 5 % in
-    scatter of 1.5 % is found, within two places, in 90 % of series with 15 values before it and 5 after, 98 % with 8 after,
-    96 % with 30 before and 5 after, and 79 % with 8 before and 5 after; with such spikes in 76, 92, 85 and
-    65 %. Noise whose neighbours hang together is taken for changes more often: of 20 values that correlate by
-    0.3 in 3 %, by 0.5 in 12 %; of 50, in 6 and 23 %.
+    series of 8 to 50 normal values that scatter by 0.5 to 5 %, at most 1.3 % have any change point. No more
+    do where each value is, with a chance of one in twenty, a spike of 5 % to twentyfold. A step of 5 % in
+    scatter of 1.5 % is found, within two places, in 90 % of series with 15 values before it and 5 after, 98 %
+    with 8 after, 96 % with 30 before and 5 after, and 79 % with 8 before and 5 after; with such spikes in 76,
+    92, 85 and 65 %. Correlated noise is taken for changes more often: of 20 values that correlate by 0.3 in
+    3 %, by 0.5 in 12 %; of 50, in 6 and 23 %.
     """
     values = np.asarray(logs[-RECENT:], dtype=np.float64)
     if not (np.isfinite(values).all() and (np.abs(values) <= _LARGEST_LOG).all()):

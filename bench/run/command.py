@@ -182,16 +182,18 @@ def verify(*, as_json: bool, **what: Any) -> int:
     cells = chosen_cells(asked, available, device, "all")
     usable = [cell for cell in cells if cell.backend not in available.unavailable]
     records: list[ParityRecord] = []
-    with make_display(console) as display:
-        for name, reason in available.unavailable.items():
-            display.say(f"{name}: not verified: {reason}")
-        jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)
-        verify_cells(jobs, available.infos, asked.pythons, display, records.append)
-    if as_json:
-        for record in records:
-            click.echo(msgspec.json.encode(record))
-    else:
-        render_parity(records, console)
+    try:
+        with make_display(console) as display:
+            for name, reason in available.unavailable.items():
+                display.say(f"{name}: not verified: {reason}")
+            jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)
+            verify_cells(jobs, available.infos, asked.pythons, display, records.append)
+    finally:  # what was found before an interruption is printed as well
+        if as_json:
+            for record in records:
+                click.echo(msgspec.json.encode(record))
+        elif records:
+            render_parity(records, console)
     if any(record.lost for record in records):
         return EXIT_MEASURED_FAILURE
     return EXIT_NOT_MEASURED if any(not record.ok for record in records) or available.unavailable else 0

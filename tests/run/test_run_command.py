@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import fakes
 import msgspec
@@ -19,6 +20,7 @@ from backends.info import BackendInfo
 from bench.analysis.summary import summarise
 from bench.measuring.backends import Registry
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, read_run
+from bench.records.schema import ParityRecord
 from bench.run import command, plan
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
@@ -332,6 +334,24 @@ def test_verify_ends_by_what_it_found(call: Call, monkeypatch: pytest.MonkeyPatc
 def test_a_verification_that_crashes_is_not_a_pass(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, [fakes.EXITS])
     assert call("verify", "--workload", fakes.WORKLOAD).status == 3
+
+
+@pytest.mark.parametrize("options", [(), ("--json",)])
+def test_a_verification_that_is_interrupted_tells_what_it_found(
+    call: Call, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    known(monkeypatch, [fakes.STEADY])
+
+    def interrupted(jobs: Any, _infos: Any, _pythons: Any, _display: Any, on_record: Any) -> None:
+        on_record(
+            ParityRecord(cell=jobs[0].cell, optimizer="sgd", status="failed", error="a first word", steps=20)
+        )
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bench.measuring.parity.verify_cells", interrupted)
+    said = call("verify", "--workload", fakes.WORKLOAD, *options)
+    assert said.status == 130
+    assert "a first word" in said.out
 
 
 def test_list_shows_everything_and_what_is_missing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,278 @@
+"""`scripts/gpu_check.sh` with a stand-in for the interpreter, so that nothing is measured.
+
+Where TensorFlow's operations ran, the last part, is asked of TensorFlow itself.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from conftest import INFOS, in_process
+
+ROOT = Path(__file__).parent.parent
+SCRIPT = ROOT / "scripts" / "gpu_check.sh"
+STAND_IN = """#!/usr/bin/env bash
+# Records what it is asked, answers each part as the variables say, and makes backends findable in earnest.
+case "$*" in
+    *make_findable*) exec PYTHON "$@" ;;
+    *placement*) name=placement ;;
+    "-P -m bench "*) name=$4 ;;
+    *) exit 0 ;;
+esac
+echo "$*" >>"$ASKED"
+[[ $name != doctor ]] || PYTHON -S -c 'from importlib import metadata
+for one in metadata.entry_points(group="bench.backends"): print(one.name)'
+[[ $name != "${SILENT:-}" ]] || exit 1
+echo "said by $name"
+[[ $name != "${HANGS:-}" ]] || exec sleep 100
+status=STATUS_$name
+exit "${!status:-0}"
+"""
+PARTS = [
+    "facts", "doctor", "run",
+    "verify-fp32-tensorflow", "verify-fp32-torch", "verify-fp32-jax",
+    "verify-tf32-tensorflow", "verify-tf32-torch", "verify-tf32-jax",
+    "verify-bf16-tensorflow", "verify-bf16-torch", "verify-bf16-jax",
+    "tensorflow-placement",
+]  # fmt: skip
+
+pytestmark = pytest.mark.skipif(shutil.which("timeout") is None, reason="there is no timeout(1) here")
+
+
+class Checked(NamedTuple):
+    status: int
+    out: str
+    err: str
+    folder: Path
+    asked: list[str]
+
+    @property
+    def parts(self) -> dict[str, str]:
+        """What the summary says of each part."""
+        lines = (self.folder / "summary.txt").read_text().splitlines()
+        assert "\n".join(lines) in self.out, "what is written is printed too"
+        found = (re.fullmatch(r"(\S+) +(\S.*?) +\d+ s", line) for line in lines)
+        return {line[1]: line[2] for line in found if line}
+
+
+Check = Callable[..., Checked]
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Check:
+    """Return a function that runs the script with options and variables for the stand-in."""
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN.replace("PYTHON", sys.executable))
+    stand_in.chmod(0o755)
+    asked, folder = tmp_path / "asked", tmp_path / "out"
+
+    def run(*options: str, harness: Path = stand_in, **variables: str) -> Checked:
+        done = subprocess.run(
+            [str(SCRIPT), "--harness", str(harness), *options, str(folder)],
+            check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path,
+            env={**os.environ, "ASKED": str(asked), **variables},
+        )  # fmt: skip
+        lines = asked.read_text().splitlines() if asked.exists() else []
+        return Checked(done.returncode, done.stdout, done.stderr, folder, lines)
+
+    return run
+
+
+def test_the_parts_come_in_order_and_get_what_was_asked(check: Check, tmp_path: Path) -> None:
+    python = f"torch={tmp_path / 'python'}"
+    found = check("--python", python)
+    assert found.status == 0, found
+    assert list(found.parts.items()) == [(name, "ok") for name in PARTS]
+    doctor, run, *proofs, placement = found.asked
+    assert doctor == f"-P -m bench doctor --python {python}"
+    for option in (
+        "--sample", "--mode taught", "--device gpu", f"--results {found.folder}/results", "--budget 351s",
+        "--workload mnist-softmax --workload mnist-mlp --workload mnist-cnn", f"--python {python}",
+    ):  # fmt: skip
+        assert option in run
+    assert "--backend" not in run, "what is not installed is named by the run, and is no reason to stop it"
+    for name, proof in zip(PARTS[3:-1], proofs, strict=True):
+        _, precision, backend = name.split("-")
+        assert f"--precision {precision} --backend {backend} --python {python}" in proof
+        assert "verify --json --mode all" in proof
+        assert (found.folder / f"{name}.jsonl").read_text() == "said by verify\n"
+    assert placement.endswith(
+        f"tensorflow_placement.py --device gpu --json {found.folder}/tensorflow-placement.json"
+    )
+    assert re.search(r"\[\d:\d\d left\] run: begins, and has \d+ s", found.out)
+    assert found.out.endswith(f"All parts ran.\nBring back: {found.folder}\n")
+
+
+def test_backends_are_found_though_nothing_is_installed(check: Check) -> None:
+    """The stand-in lists them without its own site-packages."""
+    named = (check("--backend", "jax").folder / "doctor.txt").read_text().split()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert set(named) - {"said", "by", "doctor"} == set(project["entry-points"]["bench.backends"])
+
+
+def test_on_a_cpu_only_what_is_there_is_asked(check: Check) -> None:
+    found = check("--device", "cpu", "--backend", "jax")
+    assert found.status == 0
+    assert list(found.parts) == ["facts", "doctor", "run", "verify-fp32-jax", "verify-bf16-jax"]
+    assert "verify-tf32: left out" in found.out
+    assert all("--device cpu" in line and "--backend jax" in line for line in found.asked[1:])
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "part", "said"),
+    [
+        ({"STATUS_doctor": "3"}, 3, "doctor", "incomplete, status 3"),
+        ({"STATUS_run": "1"}, 1, "run", "FAILED, see its output"),
+        ({"STATUS_run": "3"}, 3, "run", "incomplete, status 3"),
+        ({"STATUS_verify": "1"}, 1, "verify-bf16-jax", "FAILED, see its output"),
+        ({"STATUS_verify": "1", "STATUS_doctor": "70"}, 1, "doctor", "incomplete, status 70"),
+        ({"SILENT": "run"}, 3, "run", "incomplete, status 1"),  # as of an interpreter that does not start
+        ({"STATUS_placement": "1"}, 3, "tensorflow-placement", "incomplete, status 1"),
+    ],
+)
+def test_a_part_that_fails_stops_no_other(
+    check: Check, variables: dict[str, str], status: int, part: str, said: str
+) -> None:
+    found = check("--backend", "tensorflow", "--backend", "jax", **variables)
+    assert found.status == status, found
+    assert list(found.parts) == [name for name in PARTS if "torch" not in name]
+    assert found.parts[part] == said
+
+
+def test_a_part_that_hangs_is_stopped_at_its_limit(check: Check) -> None:
+    found = check("--minutes", "0.4", HANGS="doctor")
+    assert found.status == 3
+    assert found.parts["doctor"] == "stopped after its 4 s"
+    assert found.parts["run"] == "ok"
+
+
+def test_what_does_not_fit_the_time_left_is_skipped_and_named(check: Check) -> None:
+    found = check("--minutes", "0.15", HANGS="run")
+    assert found.status == 3
+    assert found.parts["run"].startswith("stopped after its")
+    assert {found.parts[name] for name in PARTS[3:]} == {"skipped, no time left"}
+    assert "verify-tf32-jax: skipped, no time left" in found.out
+    assert len(found.asked) == 2
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_leaves_what_is_done(check: Check, tmp_path: Path, sent: signal.Signals) -> None:
+    check("--help")  # makes the stand-in
+    script = subprocess.Popen(
+        [str(SCRIPT), "--harness", str(tmp_path / "python"), str(tmp_path / "out")],
+        stdout=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "ASKED": str(tmp_path / "asked"), "HANGS": "run"},
+    )  # fmt: skip
+    assert script.stdout is not None
+    while "run: begins" not in script.stdout.readline():
+        assert script.poll() is None
+    os.killpg(script.pid, sent)  # as a terminal does
+    out, _ = script.communicate(timeout=20)
+    assert script.returncode == 130
+    assert "Interrupted" in out
+    assert re.search(r"doctor +ok", (tmp_path / "out" / "summary.txt").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--bakend", "jax"], "there is no option '--bakend'"),
+        (["--device", "tpu"], "not 'tpu'"),
+        (["--minutes", "ten"], "not 'ten'"),
+        (["--python", "torch"], "'torch' is no BACKEND=PATH"),
+        (["--python", "torch=/nowhere/python"], "'torch=/nowhere/python' is no BACKEND=PATH"),
+        (["--harness", "/nowhere/python"], "no interpreter '/nowhere/python'"),
+        (["one"], "one FOLDER is enough"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(check: Check, options: list[str], word: str) -> None:
+    found = check(*options)
+    assert found.status == 2
+    assert word in found.err
+    assert len(found.err.splitlines()) == 1
+    assert not found.folder.exists()
+
+
+def test_a_folder_that_holds_something_is_refused(check: Check, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "summary.txt").touch()
+    found = check()
+    assert found.status == 2
+    assert "is not empty" in found.err
+
+
+def test_help_names_every_option(check: Check) -> None:
+    found = check("--help")
+    assert found.status == 0
+    for option in ("--python", "--backend", "--device", "--minutes", "--harness", "FOLDER", "Exit status"):
+        assert option in found.out
+
+
+def test_a_harness_that_lacks_packages_is_told_which(check: Check, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S "$@"\n')
+    bare.chmod(0o755)
+    found = check(harness=bare)
+    assert found.status == 3
+    assert len(found.err.splitlines()) == 1
+    assert list(found.folder.iterdir()) == [], "no part begins"
+    assert {"click", "msgspec", "rich", "nvidia-ml-py"} <= set(re.findall(r"[\w-]+", found.err))
+
+
+def look(modes: list[list[str]]) -> list[dict[str, Any]]:
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import tensorflow_placement
+
+    return [tensorflow_placement.placed(*mode, "cpu") for mode in modes or tensorflow_placement.LOOKED_AT]
+
+
+@pytest.mark.framework("tensorflow")
+@pytest.mark.long
+def test_the_operations_of_every_mode_are_found_on_the_cpu() -> None:
+    found = in_process(INFOS["tensorflow"], "test_gpu_check:look", [])
+    modes = [mode.name for mode in INFOS["tensorflow"].modes]
+    assert [one["mode"] for one in found] == [*modes, "graph"]
+    for one in found:
+        assert list(one["devices"]) == ["CPU:0"], one
+        kinds = one["devices"]["CPU:0"]
+        assert kinds["housekeeping"]["SyncDevice"] == 1, "also what an earlier mode ran already is told"
+        compiled = one["mode"].startswith("xla")
+        counts = kinds["of XLA"] if compiled else kinds["operations"]
+        for operation in ("dot", "convolution") if compiled else ("MatMul", "Conv2D"):
+            # oneDNN gives them other names, such as _MklMatMul and _MklNativeFusedConv2D.
+            assert sum(count for name, count in counts.items() if operation in name) > 0, one
+    augmented = found[-1]["devices"]["CPU:0"]["operations"]
+    assert sum(augmented.values()) > 2 * sum(found[0]["devices"]["CPU:0"]["operations"].values())
+
+
+def look_at_a_second_device(modes: list[list[str]]) -> list[dict[str, Any]]:
+    import tensorflow as tf
+
+    import backends.tensorflow_backend as module
+
+    two = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
+    module.find_device = lambda _: "/CPU:1"
+    return look(modes)
+
+
+@pytest.mark.framework("tensorflow")
+@pytest.mark.long
+def test_what_stays_on_the_host_is_told_from_what_the_device_runs() -> None:
+    """A second CPU plays the GPU: the pipeline gathers on the first, and its batches are sent over."""
+    modes = [["mnist-cnn", "graph"], ["mnist-cnn", "tf-data"]]
+    graph, pipeline = in_process(INFOS["tensorflow"], "test_gpu_check:look_at_a_second_device", modes)
+    host = {"operations": {}, **graph["devices"].get("CPU:0", {})}
+    assert not host["operations"], json.dumps(host)
+    assert pipeline["devices"]["CPU:0"]["operations"]["GatherV2"] == 2
+    assert "GatherV2" not in pipeline["devices"]["CPU:1"]["operations"]
+    assert pipeline["devices"]["CPU:0"]["transfers"]
