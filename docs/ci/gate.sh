@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Check whether this checkout is slower, less accurate or larger than BASE. Usage: docs/ci/gate.sh BASE [options of `bench ab`]
+# Check whether this checkout is slower, less accurate or larger than BASE. Usage:
+# docs/ci/gate.sh BASE [options of `bench ab`]
 # Ends with 0 if it is not, 1 if it is, 3 if that could not be decided, and 2 if nothing was compared.
 # The verdict is appended as Markdown to $GITHUB_STEP_SUMMARY if that is set. All raw values are in
 # results/ab-*.
