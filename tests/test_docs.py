@@ -13,7 +13,7 @@ from bench.cli.main import bench
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
-    path for path in (ROOT / "README.md", ROOT / "results" / "README.md", *(ROOT / "docs").glob("*.md"))
+    path for path in (ROOT / "README.md", ROOT / "results" / "README.md", *(ROOT / "docs").rglob("*.md"))
 )
 SESSIONS = {"bench": "run", "regression": "ab", "notebooks": "notebooks", "verify": "verify"}
 """The command to which a session gives what follows `--`."""

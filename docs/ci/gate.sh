@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Is this checkout slower, less accurate or bigger than BASE? Usage: docs/ci/gate.sh BASE [options of `bench ab`]
-# Ends with 0 where it is not, 1 where it is, 3 where that could not be decided, and 2 where nothing was compared.
-# The verdict, as Markdown, is appended to $GITHUB_STEP_SUMMARY where that is set, and all raw values are in
+# Check whether this checkout is slower, less accurate or larger than BASE. Usage:
+# docs/ci/gate.sh BASE [options of `bench ab`]
+# Ends with 0 if it is not, 1 if it is, 3 if that could not be decided, and 2 if nothing was compared.
+# The verdict is appended as Markdown to $GITHUB_STEP_SUMMARY if that is set. All raw values are in
 # results/ab-*.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -18,7 +19,7 @@ if [[ -z $made || $made == "$before" ]]; then
     echo "$0: nothing was compared; see above" >&2
     exit 2
 fi
-# Nox ends with 1 whatever a session's command ended with; the comparison itself tells which it was.
+# Nox ends with 1 for every status of the session's command except 0; the comparison gives the exact status.
 status=0
 .nox/harness/bin/bench ab --again "$made" >/dev/null || status=$?
 if [[ -n ${GITHUB_STEP_SUMMARY:-} ]]; then
