@@ -50,12 +50,34 @@ TORCH = BackendInfo(
     target="backends.torch_backend:TorchBackend",
     distributions=("torch",),
     modes=(
-        Mode(name="eager", summary="every operation is called from Python", taught=True, augments=True),
-        Mode(name="compile", summary="a whole step compiled by torch.compile, its update too"),
-        Mode(name="compile-loop", summary="as compile, four steps to a call"),
-        Mode(name="cuda-graphs", summary="as compile, eight steps to a CUDA graph", devices=("gpu",)),
         Mode(
-            name="dataloader", summary="eager, its batches through torch.utils.data.DataLoader", pipeline=True
+            name="eager",
+            summary="every operation is called from Python",
+            taught=True,
+            augments=True,
+            runner="backends.torch_backend:Eager",
+        ),
+        Mode(
+            name="compile",
+            summary="a whole step compiled by torch.compile, its update too",
+            runner="backends.torch_compiled:Compile",
+        ),
+        Mode(
+            name="compile-loop",
+            summary="as compile, four steps to a call",
+            runner="backends.torch_compiled:CompileLoop",
+        ),
+        Mode(
+            name="cuda-graphs",
+            summary="as compile, eight steps to a CUDA graph",
+            devices=("gpu",),
+            runner="backends.torch_graphs:CudaGraphs",
+        ),
+        Mode(
+            name="dataloader",
+            summary="eager, its batches through torch.utils.data.DataLoader",
+            pipeline=True,
+            runner="backends.torch_pipeline:Loader",
         ),
     ),
     environment={"TORCHINDUCTOR_CACHE_DIR": "{compiled}"},  # else it would be the user's own, which is warm

@@ -1,11 +1,11 @@
-"""What PyTorch tells of a training step and of the machine: where time goes, operations counted, the peak."""
+"""What PyTorch can count and measure beside training: operations, the peak of the machine."""
 
 import time
 from collections.abc import Callable
 
 import torch
 
-from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.instruments import Peak
 from bench.workloads.precision import ROWS, product_error
 from bench.workloads.specs import Precision
 
@@ -15,29 +15,6 @@ for a product of 2048, and seconds for one of 1024."""
 COPY_BYTES = 256 * 2**20
 TRIES, TRIES_S, LONGEST_S = 3, 0.4, 2.0
 """A thing is tried so often and for so many seconds at least, and once only where a try takes too long."""
-
-
-class StepClock:
-    """Times the parts of training steps, each waited for."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._seconds = {"data": 0.0, "transfer": 0.0, "dispatch": 0.0, "device": 0.0}
-        synchronise(device)
-        self._last_ns = time.perf_counter_ns()
-
-    def lap(self, part: str, *, wait: bool = True) -> None:
-        """Add to a part the time since the last lap, once the device has finished, or at once."""
-        if wait:
-            synchronise(self._device)
-        now_ns = time.perf_counter_ns()
-        self._seconds[part] += (now_ns - self._last_ns) / 1e9
-        self._last_ns = now_ns
-
-    def split(self, steps: int) -> StepSplit:
-        return StepSplit(
-            steps=steps, **{f"{part}_s": seconds / steps for part, seconds in self._seconds.items()}
-        )
 
 
 def counted_flops(run: Callable[[], object]) -> float:

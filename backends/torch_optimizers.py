@@ -32,13 +32,13 @@ class TorchOptim:
         if self._spec.decay_rate != 1.0:
             self._scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._decay)
 
-    def learn(self, loss: Tensor) -> None:
-        """Update the parameters by the gradients of the loss; no gradients may be there before, nor after."""
-        loss.backward()
+    def step(self) -> None:
+        """Update the parameters by their gradients, and the rate by its schedule."""
         self.optimizer.step()
         if self._scheduler is not None:
             self._scheduler.step()
-        # As PyTorch's quickstart has it; between forward and backward, steps took up to 4 % longer.
+
+    def zero_grad(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)
 
     def _decay(self, step: int) -> float:

@@ -1,6 +1,6 @@
-"""PyTorch's own input pipeline: a Dataset of images in host memory, and the DataLoader over it."""
+"""PyTorch's mode dataloader: batches through its own input pipeline, Dataset and DataLoader."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -8,6 +8,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from backends.base import TrainingData
+from backends.step_clock import StepClock
+from backends.torch_backend import Eager, TorchBackend
+from backends.torch_instruments import synchronise
 
 WORKERS = 0
 """Processes that make samples beside the training process; 0, DataLoader's default: it makes them itself.
@@ -18,6 +21,45 @@ Workers may pay where cores lie idle and torchvision, about four times as slow, 
 """
 
 Transform = Callable[[np.ndarray], Tensor]
+
+
+class LoadedData:
+    """The training split in host memory, from which a DataLoader makes batches for the device."""
+
+    def __init__(self, data: TrainingData, device: torch.device) -> None:
+        self.dataset, self._device = ImageDataset(data), device
+
+    def batches(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
+        """Do what `DeviceData.batches` does."""
+        for images, labels in make_loader(self.dataset, order, self._device):
+            yield self.transfer(images, labels)
+
+    def timed_batches(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[Tensor, Tensor]]:
+        """Do what `DeviceData.timed_batches` does."""
+        loader = iter(make_loader(self.dataset, order, self._device))
+        clock.begin()
+        for images, labels in loader:
+            synchronise(self._device)
+            clock.mark("data")
+            batch = self.transfer(images, labels)
+            synchronise(self._device)
+            clock.mark("transfer")
+            yield batch
+
+    def transfer(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.to(self._device, non_blocking=True, memory_format=torch.channels_last)
+        return images, labels.to(self._device, non_blocking=True)
+
+
+class Loader(Eager):
+    """Mode dataloader: the step of mode eager, and batches from a DataLoader."""
+
+    source = LoadedData
+
+    def __init__(self, backend: TorchBackend) -> None:
+        backend.refuse_augmentation()
+        super().__init__(backend)
+        self.facts = {"input_transforms": self.data.dataset.transforms, "input_workers": WORKERS}
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):

@@ -20,7 +20,7 @@ from conftest import INFOS, in_process
 
 from backends.base import TrainingData
 from bench.workloads.parameters import initial_params
-from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.workloads.specs import Architecture, Augmentation, ConvBlock, DatasetInfo, OptimizerSpec, Workload
 
 pytestmark = [pytest.mark.framework("torch"), pytest.mark.long]
 
@@ -51,6 +51,7 @@ def make(mode: str, architecture: Architecture = MLP, optimizer: str = "momentum
         optimizer=spec,
         batch_size=BATCH,
         matched=matched,
+        augmentation=other.get("augmentation"),
     )
     backend = TorchBackend(workload, data(), mode=mode, device="cpu", precision=precision)
     if matched:
@@ -65,6 +66,44 @@ def order(steps: int) -> np.ndarray:
 def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], what: str) -> None:
     for name, value in expected.items():
         np.testing.assert_array_equal(found[name], value, err_msg=f"{what}: {name}")
+
+
+# ---- modes
+
+
+def every_mode_of_the_catalog_has_a_runner() -> None:
+    from backends.catalog import TORCH
+    from backends.runners import load_runner
+
+    for mode in TORCH.modes:
+        runner = load_runner(TORCH, mode.name)
+        assert isinstance(runner, type), mode.name
+        assert callable(runner.train), mode.name
+        assert runner.call_steps >= 1, mode.name
+
+
+def a_constructor_builds_the_programs_of_its_own_mode() -> None:
+    import torch
+
+    for mode, programs in (("eager", 0), ("dataloader", 0), ("compile", 1), ("compile-loop", 2)):
+        with mock.patch.object(torch, "compile", side_effect=lambda step, **options: step) as compiles:
+            make(mode)
+        assert compiles.call_count == programs, mode
+
+
+def a_mode_that_cannot_train_is_refused() -> None:
+    from bench.errors import UnavailableError
+
+    augmentation = Augmentation(crop=8, hue=0.1, contrast=(0.5, 1.5), brightness=0.1, saturation=(0.5, 1.5))
+    for mode, augments, words in (
+        ("compile", augmentation, "mode compile of PyTorch augments no images; mode eager does"),
+        ("dataloader", augmentation, "mode dataloader of PyTorch augments no images; mode eager does"),
+        ("cuda-graphs", None, "mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile"),
+        ("no-such", None, "PyTorch has no mode 'no-such'; it has eager, compile"),
+    ):
+        with pytest.raises(UnavailableError) as refused:
+            make(mode, augmentation=augments)
+        assert str(refused.value).startswith(words), refused.value
 
 
 # ---- instruments
@@ -88,29 +127,30 @@ def split_steps_train_as_train_steps_do() -> None:
 
 def each_part_of_a_step_holds_its_own() -> None:
     """Let the clock go on in one part alone and see all of the time in that part."""
-    for mode, method, part in (
-        ("eager", "_gather", "data_s"),
-        ("eager", "_step", "dispatch_s"),
-        ("dataloader", "_dataset", "data_s"),
-        ("dataloader", "_transfer", "transfer_s"),
-        ("dataloader", "_step", "dispatch_s"),
+    for mode, owner, method, part in (
+        ("eager", "data", "gather", "data_s"),
+        ("eager", None, "step", "dispatch_s"),
+        ("dataloader", "data", "dataset", "data_s"),
+        ("dataloader", "data", "transfer", "transfer_s"),
+        ("dataloader", None, "step", "dispatch_s"),
     ):
-        backend, now_ns = make(mode), [0]
-        inner = getattr(backend, method)
+        backend, now = make(mode), [0]
+        owned_by = getattr(backend._runner, owner) if owner else backend._runner
+        inner = getattr(owned_by, method)
 
         class Slow:
-            def __getitem__(self, index: int, inner: Any = inner, now_ns: list[int] = now_ns) -> Any:
-                now_ns[0] += 500_000_000 // BATCH
+            def __getitem__(self, index: int, inner: Any = inner, now: list[int] = now) -> Any:
+                now[0] += 1
                 return inner[index]
 
-            def __call__(self, *arguments: Any, inner: Any = inner, now_ns: list[int] = now_ns) -> Any:
-                now_ns[0] += 500_000_000
+            def __call__(self, *arguments: Any, inner: Any = inner, now: list[int] = now) -> Any:
+                now[0] += BATCH
                 return inner(*arguments)
 
-        setattr(backend, method, Slow())
-        with mock.patch.object(time, "perf_counter_ns", side_effect=lambda now_ns=now_ns: now_ns[0]):
+        setattr(owned_by, method, Slow())
+        with mock.patch.object(time, "perf_counter", side_effect=lambda now=now: now[0]):
             found = backend.split_steps(order(2))
-        expected = dict.fromkeys(("data_s", "transfer_s", "dispatch_s", "device_s"), 0.0) | {part: 0.5}
+        expected = dict.fromkeys(("data_s", "transfer_s", "dispatch_s", "device_s"), 0.0) | {part: BATCH}
         assert msgspec.structs.asdict(found) == expected | {"steps": 2}, f"{mode}, {method}"
 
 
@@ -289,7 +329,7 @@ def the_optimizers_are_torch_optims_own() -> None:
         "rmsprop": (torch.optim.RMSprop, {}),
     }
     for name, (kind, constants) in own.items():
-        found = make("eager", optimizer=name, matched=False)._optimizer.optimizer
+        found = make("eager", optimizer=name, matched=False)._runner.optimizer.optimizer
         assert type(found) is kind, f"{name}: {type(found)}"
         expected = kind([torch.nn.Parameter(torch.zeros(1))], **constants)
         assert found.defaults == expected.defaults, name
@@ -345,6 +385,9 @@ def the_order_is_that_of_a_random_sampler() -> None:
 CHECKS = {
     check.__name__: check
     for check in (
+        every_mode_of_the_catalog_has_a_runner,
+        a_constructor_builds_the_programs_of_its_own_mode,
+        a_mode_that_cannot_train_is_refused,
         split_steps_train_as_train_steps_do,
         each_part_of_a_step_holds_its_own,
         the_counter_agrees_with_a_count_by_hand,

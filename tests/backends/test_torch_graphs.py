@@ -1,6 +1,7 @@
 """Recorded steps train as the steps do. What records is played here, as CUDA graphs need a GPU."""
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -42,19 +43,27 @@ def trained(*, recorded: bool) -> dict[str, Any]:
     """Return the losses of two trainings and the states that they ended in."""
     from test_torch_backend import INFO, data, order
 
+    from backends import torch_compiled, torch_graphs
     from backends.torch_backend import TorchBackend
+    from backends.torch_compiled import SeveralSteps
     from bench.workloads.parameters import initial_params
 
     spec = OptimizerSpec(name="adam", learning_rate=0.01, decay_rate=0.5, decay_steps=4)
     workload = Workload(
         name="noise", dataset="noise", architecture=NORMALISED, optimizer=spec, batch_size=order(1).shape[1]
     )
-    backend = TorchBackend(workload, data(), mode="compile", device="cpu", precision="fp32")
-    backend._step = backend._whole_step  # compiled it would compute the same, and take half a minute more
     repeated: list[int] = []
-    if recorded:
-        backend._mode, backend.call_steps = "cuda-graphs", 8
-        backend.record_steps(player(repeated))
+
+    class Played(torch_graphs.CudaGraphs):
+        def __init__(self, backend: Any) -> None:
+            SeveralSteps.__init__(self, backend)  # the mode's own refuses a CPU
+            self.record_steps(backend, player(repeated))
+
+    # Compiled it would compute the same, and take half a minute more.
+    with mock.patch.object(torch_compiled, "compiled", side_effect=lambda step: step):
+        backend = TorchBackend(workload, data(), mode="compile", device="cpu", precision="fp32")
+        if recorded:
+            backend._runner = Played(backend)
     losses: list[float] = []
     states: list[dict[str, Any]] = []
     for _ in range(2):  # loading makes all new in place, where the graph finds it

@@ -1,0 +1,117 @@
+"""PyTorch's modes compile and compile-loop: whole training steps compiled by `torch.compile`."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad_and_value
+
+from backends.torch_backend import DeviceData, TorchBackend, in_parts, scale
+from backends.torch_optimizers import Foreach
+from backends.torch_toolchain import require_toolchain
+
+Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Learns from images and labels, of one batch or several, and returns the loss or losses."""
+
+
+class Compile:
+    """Mode compile: a step is one program from the images to the updated parameters."""
+
+    call_steps = 1
+    facts: Mapping[str, str | int] = {}
+
+    def __init__(self, backend: TorchBackend) -> None:
+        backend.refuse_augmentation()
+        on_gpu = backend.device.type == "cuda"
+        require_toolchain(backend.mode, gpu=on_gpu)
+        # What is compiled for a GPU scales by itself, as part of what reads the images. Compiled for a CPU
+        # without AVX-512 it reads bytes slowly: a step of softmax regression took a quarter longer.
+        self._program_scales = on_gpu
+        self.data = DeviceData(backend.data, backend.device, scaled=not on_gpu)
+        self._network, self._loss, workload = backend.network, backend.loss, backend.workload
+        # A compiled step reads and writes tensors; they share the memory of the network's parameters.
+        self._parameters = {name: value.detach() for name, value in self._network.named_parameters()}
+        self._statistics = dict(self._network.named_buffers())
+        self.optimizer = Foreach(
+            workload.optimizer, list(self._parameters.values()), matched=workload.matched
+        )
+        torch.compiler.reset()  # see `compiled`
+        self.step = compiled(self.whole_step)
+
+    def train(self, order: np.ndarray, _draws: None = None) -> np.ndarray:
+        losses = torch.stack([self.step(images, labels) for images, labels in self.data.batches(order)])
+        return losses.cpu().numpy()  # the copy waits for the device
+
+    def whole_step(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Learn from one batch by functions alone, all of which can be compiled; return the loss."""
+
+        def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+            # torch.func lets a function change in place only tensors that it made itself.
+            statistics = {name: value.clone() for name, value in self._statistics.items()}
+
+            def network(x: Tensor) -> Tensor:
+                return functional_call(self._network, (parameters, statistics), (x,))
+
+            return self._loss(network, scale(images) if self._program_scales else images, labels), statistics
+
+        gradients, (loss, statistics) = grad_and_value(loss_of, has_aux=True)(self._parameters)
+        self.optimizer.update(list(gradients.values()))
+        for name, value in statistics.items():
+            self._statistics[name].copy_(value)
+        return loss
+
+    def count_flops(self, _order: np.ndarray) -> None:
+        """Count nothing: PyTorch's counter sees operations, not the kernels that they are compiled to."""
+
+
+class SeveralSteps(Compile):
+    """Trains `call_steps` steps by one call, and what is left over step by step."""
+
+    several: Step
+    """Learns from `call_steps` batches that come one behind the other, and returns their losses."""
+
+    def train(self, order: np.ndarray, _draws: None = None) -> np.ndarray:
+        return torch.cat(list(self._losses(order))).cpu().numpy()
+
+    def _losses(self, order: np.ndarray) -> Iterator[Tensor]:
+        """Train, and yield the losses (n,) of one call, or of what is left over."""
+        batch = order.shape[1]
+        for pictures in self.data.gathered(order):
+            for images, labels in in_parts(*pictures, self.call_steps * batch):
+                if len(labels) == self.call_steps * batch:
+                    yield self.several(images, labels)
+                else:
+                    yield torch.stack([self.step(*one) for one in in_parts(images, labels, batch)])
+
+
+class CompileLoop(SeveralSteps):
+    """Mode compile-loop: four steps are one program."""
+
+    call_steps = 4
+
+    def __init__(self, backend: TorchBackend) -> None:
+        super().__init__(backend)
+        self.several = compiled(one_by_one(self.whole_step, backend.workload.batch_size))
+
+
+def one_by_one(step: Step, batch: int) -> Step:
+    """Return what takes a step for each of several batches, which come one behind the other."""
+
+    def several(images: Tensor, labels: Tensor) -> Tensor:
+        return torch.stack([step(*one) for one in in_parts(images, labels, batch)])
+
+    return several
+
+
+def compiled(step: Step) -> Step:
+    """Return a step as one program; the programs of the process's former networks must be forgotten.
+
+    PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, with a warning at
+    most; `fullgraph` makes that, and a graph break, an error. A call checks the tensors and constants that
+    the program was compiled for, but not the modules: none of them changes, and a step of softmax regression
+    would spend some percent on it.
+    """
+    options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    return torch.compile(step, dynamic=False, fullgraph=True, options=options)
