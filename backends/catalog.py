@@ -26,14 +26,35 @@ TENSORFLOW = BackendInfo(
     target="backends.tensorflow_backend:TensorFlowBackend",
     distributions=("tensorflow|tensorflow-cpu", "keras"),
     modes=(
-        Mode(name="graph", summary="a step is one call of a tf.function", taught=True, augments=True),
-        Mode(name="graph-loop", summary="many steps are one call: the loop is inside the tf.function"),
-        Mode(name="xla", summary="as graph, compiled by XLA (jit_compile=True)", augments=True),
+        Mode(
+            name="graph",
+            summary="a step is one call of a tf.function",
+            taught=True,
+            augments=True,
+            runner="backends.tensorflow_backend:GraphRunner",
+        ),
+        Mode(
+            name="graph-loop",
+            summary="many steps are one call: the loop is inside the tf.function",
+            runner="backends.tensorflow_loops:GraphLoopRunner",
+        ),
+        Mode(
+            name="xla",
+            summary="as graph, compiled by XLA (jit_compile=True)",
+            augments=True,
+            runner="backends.tensorflow_backend:XlaRunner",
+        ),
         Mode(
             name="xla-loop",
             summary="as graph-loop by XLA, up to 100 steps to a call; of CNNs on a CPU 4, unrolled",
+            runner="backends.tensorflow_loops:XlaLoopRunner",
         ),
-        Mode(name="tf-data", summary="graph, its batches through tf.data", pipeline=True),
+        Mode(
+            name="tf-data",
+            summary="graph, its batches through tf.data",
+            pipeline=True,
+            runner="backends.tensorflow_pipeline:PipelineRunner",
+        ),
     ),
     environment={
         "KERAS_BACKEND": "tensorflow",  # Keras would otherwise pick its engine from a file in the home folder

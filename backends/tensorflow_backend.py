@@ -1,6 +1,11 @@
-"""TensorFlow: Keras layers and optimizers, a training step in a tf.function, data resident on the device."""
+"""TensorFlow as its documentation teaches it: Keras layers and optimizers, and a step in a tf.function.
+
+`TensorFlowBackend` holds what all modes share. `GraphRunner`, below it, trains in the mode that is taught.
+The runners of the other modes are in modules beside this one; `backends.catalog` names the runner of each.
+"""
 
 from collections.abc import Iterator
+from functools import cached_property
 
 import numpy as np
 
@@ -12,9 +17,12 @@ import keras
 import tensorflow as tf
 
 from backends.base import State, TrainingData
+from backends.catalog import TENSORFLOW
 from backends.keras_parts import build_network, make_default_optimizer, make_optimizer, named_variables
+from backends.runners import load_runner
+from backends.step_clock import StepClock
 from backends.tensorflow_augmentation import augment
-from backends.tensorflow_instruments import Laps, graph_flops, measured_peak
+from backends.tensorflow_instruments import graph_flops, measured_peak, timed_parts
 from bench.errors import UnavailableError
 from bench.workloads.augmentation import COLUMNS
 from bench.workloads.instruments import Peak, StepSplit
@@ -22,186 +30,120 @@ from bench.workloads.parameters import Params
 from bench.workloads.specs import Device, Precision, Workload
 
 ALIGNMENT = 64
-"""Bytes; a mapped data set begins at a multiple."""
+"""Bytes; the images of a mapped data set begin at a multiple."""
 EVALUATION_BATCH = 1000
-LOOP_STEPS = 100
-"""Steps to a call in mode `xla-loop` at most; the shape is fixed and the count is not: it compiles once."""
-UNROLLED_STEPS = 4
-"""The same on a CPU of a network that convolves: inside a loop of XLA a convolution is many times slower.
-What is left over is trained step by step."""
+"""Images in one call of the program that evaluates."""
 
 
 class TensorFlowBackend:
-    """One network trained by TensorFlow.
+    """One network trained by TensorFlow, in the mode of its runner.
 
-    See `Backend`, `Instrumented` and `OwnDefaults` of `backends.base` for what is owed.
+    `Backend`, `Instrumented`, `Augmenting` and `OwnDefaults` in `backends.base` are its contract. A runner
+    makes the programs of its mode from the methods `step`, `augmented_step`, `batch` and `update`.
     """
 
     def __init__(
         self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
     ) -> None:
-        self._kind, self._device = device, find_device(device)
+        self.workload, self.device = workload, device
+        self._device_name = find_device(device)
         tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
-        if workload.augmentation is not None and mode not in {"graph", "xla"}:
-            raise UnavailableError(f"mode {mode} of TensorFlow augments no images; graph and xla do")
-        self._mode = mode
-        self._workload = workload
+        runner = load_runner(TENSORFLOW, mode)
+        self._mode = next(one for one in TENSORFLOW.modes if one.name == mode)
+        if workload.augmentation is not None and not self._mode.augments:
+            able = " and ".join(one.name for one in TENSORFLOW.modes if one.augments)
+            raise UnavailableError(f"mode {mode} of TensorFlow augments no images; {able} do")
+
         self._data = data
-        seen = workload.seen(data.info)
-        # In the pipeline's mode the images stay on the host, from where tf.data brings them batch by batch.
-        with tf.device("/CPU:0" if mode == "tf-data" else self._device):
-            # uint8 stays uint8: a batch is gathered and then scaled. Labels and indices are int64, as int32
-            # would stay on the host.
-            self._images = shared(data.images)
-            self._labels = tf.constant(data.labels.astype(np.int64))
-            if device == "gpu" and mode != "tf-data":
-                # A GPU gathers uint8 from nothing but a variable, which on a CPU would make a copy.
-                both = self._images, self._labels
-                self._images, self._labels = (tf.Variable(one, trainable=False) for one in both)
-        with tf.device(self._device):
-            self._network = build_network(workload.architecture, seen, self._policy)
+        self._seen = workload.seen(data.info)
+        self.batch_spec = (
+            tf.TensorSpec([workload.batch_size, *self._seen.image_shape], tf.float32),
+            tf.TensorSpec([workload.batch_size], tf.int64),
+        )
+        """Images and labels of a batch, as `batch` returns them without augmentation."""
+        self._images, self._labels = self._placed(data)
+        with tf.device(self._device_name):
+            self._network = build_network(workload.architecture, self._seen, self._policy)
             make = make_optimizer if workload.matched else make_default_optimizer
             self._optimizer = make(workload.optimizer)
             self._optimizer.build(self._network.trainable_variables)
         self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
 
-        batch = tf.TensorSpec([workload.batch_size], tf.int64)
-        batches = tf.TensorSpec([None, workload.batch_size], tf.int64)
-        images = tf.TensorSpec([workload.batch_size, *seen.image_shape], tf.float32)
-        drawn = tf.TensorSpec([None, len(COLUMNS)], tf.float32)
-        count, chunk = tf.TensorSpec([], tf.int32), tf.TensorSpec([LOOP_STEPS, workload.batch_size], tf.int64)
-        xla = mode in {"xla", "xla-loop"}
-        self._step = tf.function(self._plain_step, input_signature=[batch], jit_compile=xla)
-        self._loop = tf.function(self._plain_loop, input_signature=[batches])
-        self._chunk = tf.function(self._plain_chunk, input_signature=[chunk, count], jit_compile=True)
-        few = tf.TensorSpec([UNROLLED_STEPS, workload.batch_size], tf.int64)
-        self._few = tf.function(self._plain_few, input_signature=[few], jit_compile=True)
-        self._unrolls = mode == "xla-loop" and device == "cpu" and bool(workload.architecture.convs)
-        self.call_steps = UNROLLED_STEPS if self._unrolls else 1
-        self._logits = tf.function(self._plain_logits, reduce_retracing=True, jit_compile=xla)
-        # The two halves of a step, for the modes and the questions that take them apart.
-        self._batch = tf.function(self._plain_batch, input_signature=[batch], jit_compile=xla)
-        self._update = tf.function(self._plain_update, input_signature=[images, batch], jit_compile=xla)
-        self._augmented_step = tf.function(
-            self._plain_augmented_step, input_signature=[batch, drawn], jit_compile=xla
-        )
-        self._augment = tf.function(self._plain_augment, reduce_retracing=True, jit_compile=xla)
-        self._pipeline = tf.function(self._plain_pipeline, input_signature=[batches])
+        self._logits = tf.function(self._evaluate, reduce_retracing=True, jit_compile=runner.jit_compile)
+        self._runner = runner(self)
+        self.call_steps = self._runner.call_steps
+
+    def _placed(self, data: TrainingData) -> tuple[tf.Tensor | tf.Variable, tf.Tensor | tf.Variable]:
+        """Return images, uint8 (n, h, w, c), and labels, int64 (n,), where batches are gathered from.
+
+        That is the device, or the host in a mode whose input pipeline brings batches to the device.
+        """
+        with tf.device("/CPU:0" if self._mode.pipeline else self._device_name):
+            # uint8 stays uint8: a batch is gathered and then scaled. Labels and indices are int64, as int32
+            # would stay on the host.
+            images, labels = shared(data.images), tf.constant(data.labels.astype(np.int64))
+            if self.device == "gpu" and not self._mode.pipeline:
+                # A GPU gathers uint8 only from a variable. On a CPU a variable would make a copy.
+                return tf.Variable(images, trainable=False), tf.Variable(labels, trainable=False)
+        return images, labels
 
     # Training
 
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
-        with tf.device(self._device):
-            if draws is not None:
-                step = self._augmented_step.get_concrete_function()
-                parts = (tf.unstack(tf.constant(part)) for part in (order.astype(np.int64), draws))
-                losses = tf.stack([step(*batch) for batch in zip(*parts, strict=True)])
-            elif self._mode == "tf-data":
-                update = self._update.get_concrete_function()
-                losses = tf.stack([update(*batch) for batch in self._batches(order)])
-            elif self._mode == "graph-loop":
-                losses = self._loop(tf.constant(order.astype(np.int64)))
-            elif self._unrolls:
-                starts = range(0, len(order), UNROLLED_STEPS)
-                losses = tf.concat([self._unrolled(order[i : i + UNROLLED_STEPS]) for i in starts], axis=0)
-            elif self._mode == "xla-loop":
-                starts = range(0, len(order), LOOP_STEPS)
-                losses = tf.concat([self._padded(order[i : i + LOOP_STEPS]) for i in starts], axis=0)
-            else:
-                # Called by itself it saves what a tf.function does to find it: a quarter of a small step.
-                step = self._step.get_concrete_function()
-                batches = tf.unstack(tf.constant(order.astype(np.int64)))
-                losses = tf.stack([step(batch) for batch in batches])
+        with tf.device(self._device_name):
+            losses = self._runner.train(order, draws)
             tf.test.experimental.sync_devices()  # a loss is there before its update has landed
             return losses.numpy()
 
-    def _plain_step(self, batch: tf.Tensor) -> tf.Tensor:
-        return self._plain_update(*self._plain_batch(batch))
+    def step(self, indices: tf.Tensor) -> tf.Tensor:
+        """Train on the images of these indices, int64 (batch,); return the loss before the update."""
+        return self.update(*self.batch(indices))
 
-    def _plain_batch(self, batch: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return scaled(tf.gather(self._images, batch)), tf.gather(self._labels, batch)
+    def augmented_step(self, indices: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        """Train as `step` does, on augmented images; `draws` is float32 (batch, `COLUMNS`)."""
+        return self.update(self._augment(indices, draws), tf.gather(self._labels, indices))
 
-    def _plain_augmented_step(self, batch: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        return self._plain_update(self._plain_augment(batch, draws), tf.gather(self._labels, batch))
+    def batch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return images, float32 from 0 to 1, and labels, int64, of these indices, int64 (batch,)."""
+        return scaled(tf.gather(self._images, indices)), tf.gather(self._labels, indices)
 
-    def _plain_augment(self, batch: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        return augment(tf.gather(self._images, batch), draws, self._workload.augmentation.crop)
+    def _augment(self, indices: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
+        return augment(tf.gather(self._images, indices), draws, self.workload.augmentation.crop)
 
-    def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        with tf.device(self._device):
-            return self._augment(tf.constant(batch.astype(np.int64)), tf.constant(draws)).numpy()
-
-    def _plain_update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def update(self, images: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Train on images and labels as in `batch_spec`; return the loss, float32, before the update."""
         with tf.GradientTape() as tape:
             logits = self._forward(images, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_sum(losses) if self._workload.loss == "sum" else tf.reduce_mean(losses)
+            loss = tf.reduce_sum(losses) if self.workload.loss == "sum" else tf.reduce_mean(losses)
         variables = self._network.trainable_variables
         self._optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
 
-    def _plain_loop(self, batches: tf.Tensor) -> tf.Tensor:
-        steps = tf.shape(batches)[0]
-        losses = tf.TensorArray(tf.float32, size=steps)
-        for step in tf.range(steps):
-            losses = losses.write(step, self._plain_step(batches[step]))
-        return losses.stack()
-
-    def _unrolled(self, order: np.ndarray) -> tf.Tensor:
-        """Train `UNROLLED_STEPS` steps in one call, or fewer step by step, and return their losses."""
-        batches = tf.constant(order.astype(np.int64))
-        if len(order) == UNROLLED_STEPS:
-            return self._few(batches)
-        return tf.stack([self._step(batch) for batch in tf.unstack(batches)])
-
-    def _plain_few(self, batches: tf.Tensor) -> tf.Tensor:
-        return tf.stack([self._plain_step(batch) for batch in tf.unstack(batches)])
-
-    def _padded(self, order: np.ndarray) -> tf.Tensor:
-        """Train up to `LOOP_STEPS` steps in one call, and return their losses."""
-        padded = np.pad(order.astype(np.int64), ((0, LOOP_STEPS - len(order)), (0, 0)))
-        return self._chunk(tf.constant(padded), tf.constant(len(order)))[: len(order)]
-
-    def _plain_chunk(self, batches: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        losses, step = tf.zeros(LOOP_STEPS), tf.constant(0)
-        while step < steps:  # over a range, XLA would compile anew for every length
-            loss = self._plain_step(batches[step])
-            losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
-            step += 1
-        return losses
-
-    def _plain_logits(self, images: tf.Tensor) -> tf.Tensor:
-        """Logits, float32, of uint8 images."""
-        return self._forward(scaled(images), training=False)
-
     def _forward(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
-        """Logits, float32, of float32 images."""
+        """Return the logits, float32, of float32 images."""
         return tf.cast(self._network(images, training=training), tf.float32)
 
-    def _plain_pipeline(self, batches: tf.Tensor) -> tf.data.Dataset:
-        """Images and labels for each row of indices, made ready while the batch before is trained on."""
-        rows = tf.data.Dataset.from_tensor_slices(batches)
-        return rows.map(self._plain_batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
-
-    def _batches(self, order: np.ndarray) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """Start the pipeline; to start takes some milliseconds, as it does at the start of an epoch.
-
-        An iterator that never ends, fed through a queue, would not have to start again. But TensorFlow 2.21
-        crashes when it is freed while it waits for the queue.
-        """
-        with tf.device("/CPU:0"):
-            return iter(self._pipeline(tf.constant(order.astype(np.int64))))
+    def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
+        # A tf.function for one call: only tests and `bench verify` look at augmented images.
+        augment_images = tf.function(self._augment, jit_compile=self._runner.jit_compile)
+        with tf.device(self._device_name):
+            return augment_images(tf.constant(batch.astype(np.int64)), tf.constant(draws)).numpy()
 
     # Evaluation
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         starts = range(0, len(images), EVALUATION_BATCH)
-        with tf.device(self._device):
+        with tf.device(self._device_name):
             parts = [self._logits(tf.constant(images[i : i + EVALUATION_BATCH])) for i in starts]
             return tf.concat(parts, axis=0).numpy()
 
-    # Parameters and state: Keras keeps them in canonical layout already
+    def _evaluate(self, images: tf.Tensor) -> tf.Tensor:
+        """Return the logits, float32, of uint8 images."""
+        return self._forward(scaled(images), training=False)
+
+    # Parameters and state: Keras keeps them in canonical layout
 
     def load_params(self, params: Params) -> None:
         for name, variable in named_variables(self._network):
@@ -246,69 +188,100 @@ class TensorFlowBackend:
     # Where the time goes
 
     def split_steps(self, order: np.ndarray) -> StepSplit:
-        """Time the parts of a step, each a call of its own, also in the modes that make one call of all.
+        """Time the parts of a step, each a call of its own, in every mode.
 
-        In the pipeline's mode `data_s` is the wait for the iterator, from its start on, and `transfer_s`
-        what brings its batch to the device; else `transfer_s` is what brings a row of indices there. One step
-        is taken first and undone, so that tracing and compiling are over when the clock starts.
+        In a mode with an input pipeline `data_s` is the wait for its iterator, from the start of the pipeline
+        on, and `transfer_s` is the copy of a batch to the device. In the other modes `transfer_s` is the copy
+        of a row of indices. One step is taken first and undone, so that tracing and compiling are over when
+        the clock starts.
         """
+        fetch = self._runner.fetch if self._mode.pipeline else self._fetch
+        _, update = self._halves
         state = self.save_state()
-        self._split(order[:1])
+        with tf.device(self._device_name):
+            timed_parts(order[:1], fetch, update)
         self.restore_state(state)
-        seconds = self._split(order)
-        return StepSplit(steps=len(order), **{f"{part}_s": s / len(order) for part, s in seconds.items()})
+        with tf.device(self._device_name):
+            return timed_parts(order, fetch, update)
 
-    def _split(self, order: np.ndarray) -> dict[str, float]:
-        """Train one step a row, and return the seconds that each part took in all."""
-        with tf.device(self._device):
+    def _fetch(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Yield the batch of each row, once the parts `transfer` and `data` are over and on the clock."""
+        gather, _ = self._halves
+        for row in order:
+            indices = tf.constant(row.astype(np.int64))
             tf.test.experimental.sync_devices()
-            laps = Laps()
-            batches = self._batches(order) if self._mode == "tf-data" else None
-            for row in order:
-                if batches is not None:
-                    batch = next(batches)
-                    laps.mark("data")
-                    images, labels = (tf.identity(part) for part in batch)
-                    tf.test.experimental.sync_devices()
-                    laps.mark("transfer")
-                else:
-                    indices = tf.constant(row.astype(np.int64))
-                    tf.test.experimental.sync_devices()
-                    laps.mark("transfer")
-                    images, labels = self._batch(indices)
-                    tf.test.experimental.sync_devices()
-                    laps.mark("data")
-                self._update(images, labels)
-                laps.mark("dispatch")
-                tf.test.experimental.sync_devices()
-                laps.mark("device")
-        return laps.seconds
+            clock.mark("transfer")
+            batch = gather(indices)
+            tf.test.experimental.sync_devices()
+            clock.mark("data")
+            yield batch
+
+    @cached_property
+    def _halves(self) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
+        """`batch` and `update` as programs of their own, which only `split_steps` needs."""
+        xla = self._runner.jit_compile
+        return (
+            tf.function(self.batch, input_signature=self.batch_spec[1:], jit_compile=xla),
+            tf.function(self.update, input_signature=self.batch_spec, jit_compile=xla),
+        )
 
     def count_flops(self) -> float | None:
-        """Count in the graph of one step; XLA, which may compute otherwise, is not asked."""
-        batch = tf.TensorSpec([self._workload.batch_size], tf.int64)
-        with tf.device(self._device):
-            step = tf.function(self._plain_step, input_signature=[batch]).get_concrete_function()
+        """Count in the graph of one step. XLA may compute it in another way."""
+        with tf.device(self._device_name):
+            step = tf.function(self.step, input_signature=self.batch_spec[1:]).get_concrete_function()
         return graph_flops(step)
 
     def peak(self) -> Peak:
-        return measured_peak(self._kind, tf.as_dtype(self._policy.compute_dtype))
+        return measured_peak(self.device, tf.as_dtype(self._policy.compute_dtype))
 
     # Keras's own defaults
 
     def initialise(self, seed: int) -> None:
         keras.utils.set_random_seed(seed)
         # A layer's initialiser draws the same values whenever it is called: only a new network has new ones.
-        fresh = build_network(self._workload.architecture, self._workload.seen(self._data.info), self._policy)
+        fresh = build_network(self.workload.architecture, self._seen, self._policy)
         self._network.set_weights(fresh.get_weights())
         self._reset_optimizer()
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
-        """Shuffle as `keras.Model.fit` does arrays in memory: all indices at once, by `tf.random.shuffle`."""
+        """Shuffle as `keras.Model.fit` shuffles arrays in memory: all indices, by one `tf.random.shuffle`."""
         tf.random.set_seed(seed)
         with tf.device("/CPU:0"):
             indices = tf.range(len(self._data.labels), dtype=tf.int64)
             return tf.random.shuffle(indices, seed=epoch).numpy().astype(np.int32)
+
+
+class GraphRunner:
+    """Mode `graph`: a training step is one call of a tf.function."""
+
+    call_steps = 1
+    jit_compile = False
+    """Whether XLA compiles the programs of this mode, those of the backend too."""
+
+    def __init__(self, backend: TensorFlowBackend) -> None:
+        _, indices = backend.batch_spec
+        if backend.workload.augmentation is None:
+            step, signature = backend.step, [indices]
+        else:
+            step = backend.augmented_step
+            signature = [indices, tf.TensorSpec([None, len(COLUMNS)], tf.float32)]
+        self._step = tf.function(step, input_signature=signature, jit_compile=self.jit_compile)
+
+    def train(self, order: np.ndarray, draws: np.ndarray | None) -> tf.Tensor:
+        """Return the losses, float32 (steps,); the backend waits for the device and copies them."""
+        # To call the concrete function saves the search for it: a quarter of a small step.
+        step = self._step.get_concrete_function()
+        batches = tf.unstack(tf.constant(order.astype(np.int64)))
+        if draws is None:
+            return tf.stack([step(batch) for batch in batches])
+        drawn = tf.unstack(tf.constant(draws))
+        return tf.stack([step(*both) for both in zip(batches, drawn, strict=True)])
+
+
+class XlaRunner(GraphRunner):
+    """Mode `xla`: `graph`, compiled by XLA."""
+
+    jit_compile = True
 
 
 def scaled(images: tf.Tensor) -> tf.Tensor:
@@ -317,14 +290,14 @@ def scaled(images: tf.Tensor) -> tf.Tensor:
 
 
 def shared(array: np.ndarray) -> tf.Tensor:
-    """Return a tensor over the array's own memory, where that begins as TensorFlow needs it; else a copy."""
+    """Return a tensor that shares the array's memory, or a copy where TensorFlow cannot share it."""
     if array.ctypes.data % ALIGNMENT:
-        return tf.constant(array)  # by DLPack the process would be aborted when the tensor is read
+        return tf.constant(array)  # by DLPack the process would abort when it reads the tensor
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 
 def find_device(device: Device) -> str:
-    """Return the device asked for; never another one."""
+    """Return TensorFlow's name of the device; raise UnavailableError if TensorFlow does not see it."""
     if device == "gpu" and not tf.config.list_physical_devices("GPU"):
         if not tf.test.is_built_with_cuda():
             raise UnavailableError(

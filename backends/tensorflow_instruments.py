@@ -1,11 +1,13 @@
-"""What TensorFlow can tell beside training: the operations of a graph, and the machine's peak."""
+"""Measurements beside training: the parts of a step, the operations of a graph, and the machine's peak."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+import numpy as np
 import tensorflow as tf
 
-from bench.workloads.instruments import Peak
+from backends.step_clock import StepClock
+from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.precision import ROWS, product_error
 from bench.workloads.specs import Device
 
@@ -14,6 +16,26 @@ COPIED_BYTES: dict[Device, int] = {"cpu": 2**28, "gpu": 2**30}
 """A CPU's caches hold tens of megabytes, of which one machine among many on a server gets but a part."""
 TRIES = 8
 LIMIT_S = 0.5
+
+
+def timed_parts(
+    order: np.ndarray,
+    fetch: Callable[[np.ndarray, StepClock], Iterator[tuple[tf.Tensor, tf.Tensor]]],
+    update: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
+) -> StepSplit:
+    """Train one step a row of `order`, int32 (steps, batch), and return the mean time of each part.
+
+    `fetch` yields the batch of each row and marks the parts that it consists of; `update` trains on a batch.
+    """
+    tf.test.experimental.sync_devices()
+    clock = StepClock()
+    clock.begin()
+    for images, labels in fetch(order, clock):
+        update(images, labels)
+        clock.mark("dispatch")
+        tf.test.experimental.sync_devices()
+        clock.mark("device")
+    return clock.split(len(order))
 
 
 def graph_flops(function: tf.types.experimental.ConcreteFunction) -> float | None:
@@ -79,19 +101,3 @@ def _best_seconds(work: Callable[[], object]) -> float:
         if time.perf_counter() > end:
             break
     return best
-
-
-class Laps:
-    """A stopwatch that adds the time since the last mark to the part that has just been done."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self.start()
-
-    def start(self) -> None:
-        self._last = time.perf_counter_ns()
-
-    def mark(self, part: str) -> None:
-        now = time.perf_counter_ns()
-        self.seconds[part] = self.seconds.get(part, 0.0) + (now - self._last) / 1e9
-        self._last = now

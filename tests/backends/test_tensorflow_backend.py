@@ -103,9 +103,17 @@ def traces(_: None) -> list[int]:
     backend, found = _backend("tf-data"), []
     for steps in (1, 5, 2, 7):
         backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100))
-        functions = (backend._pipeline, backend._update)
-        found.append(sum(function.experimental_get_tracing_count() for function in functions))
+        found.append(sum(traced(backend._runner).values()))
     return found
+
+
+def traced(runner: Any) -> dict[str, int]:
+    """Return how often each program of a runner was traced, by its name there."""
+    return {
+        name: program.experimental_get_tracing_count()
+        for name, program in vars(runner).items()
+        if hasattr(program, "experimental_get_tracing_count")
+    }
 
 
 def test_the_pipeline_is_traced_once_however_many_steps_come() -> None:
@@ -120,27 +128,67 @@ def traces_of_each_mode(_: None) -> dict[str, list[int]]:
         for steps in (1, 5, 2, 103):
             backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
             backend.predict(images)
-        trained = (backend._step, backend._loop, backend._chunk)
-        counts = [function.experimental_get_tracing_count() for function in trained]
-        found[mode] = [sum(counts), backend._logits.experimental_get_tracing_count()]
+        programs = getattr(backend._runner, "_steps", backend._runner)
+        found[mode] = [traced(programs), backend._logits.experimental_get_tracing_count()]
     return found
 
 
 def test_training_and_evaluating_are_traced_once_each_in_every_mode() -> None:
     found = ask("traces_of_each_mode")
-    assert found == {mode: [1, 1] for mode in ("graph", "graph-loop", "xla", "xla-loop")}
+    programs = {"graph": "_step", "graph-loop": "_loop", "xla": "_step", "xla-loop": "_chunk"}
+    assert found == {mode: [{program: 1}, 1] for mode, program in programs.items()}
 
 
-def traces_of_a_cnn_that_is_unrolled(_: None) -> list[int]:
+def traces_of_a_cnn_that_is_unrolled(_: None) -> dict[str, int]:
     backend = _backend("xla-loop", "mnist-cnn")
     for steps in (1, 5, 2, 8):
         backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
-    trained = (backend._step, backend._few, backend._loop, backend._chunk)
-    return [function.experimental_get_tracing_count() for function in trained]
+    return traced(backend._runner._steps)
 
 
 def test_a_cnn_is_trained_by_a_step_and_by_four_and_in_no_loop_of_xla() -> None:
-    assert ask("traces_of_a_cnn_that_is_unrolled") == [1, 1, 0, 0]
+    assert ask("traces_of_a_cnn_that_is_unrolled") == {"_step": 1, "_few": 1}
+
+
+def table(_: None) -> dict[str, Any]:
+    """Return what a constructor makes tf.functions of, by mode, and what it says where it refuses."""
+    from backends.runners import load_runner
+    from backends.tensorflow_backend import tf
+    from bench.errors import UnavailableError
+
+    made: list[str] = []
+    make = tf.function
+
+    def recorded(function: Any, **options: Any) -> Any:
+        made.append(function.__name__)
+        return make(function, **options)
+
+    tf.function = recorded
+    found: dict[str, Any] = {}
+    for mode in (mode.name for mode in INFOS["tensorflow"].modes):
+        runner = _backend(mode)._runner
+        assert isinstance(runner, load_runner(INFOS["tensorflow"], mode))
+        assert callable(runner.train)
+        found[mode] = [runner.call_steps, *made]
+        made.clear()
+    with pytest.raises(UnavailableError) as refused:
+        _backend("eager")
+    found["eager"] = str(refused.value)
+    with pytest.raises(UnavailableError) as refused:
+        _backend("tf-data", "notebook-cifar-cnn")
+    return {**found, "augmenting in tf-data": str(refused.value)}
+
+
+def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another() -> None:
+    assert ask("table") == {
+        "graph": [1, "_evaluate", "step"],
+        "graph-loop": [1, "_evaluate", "_train_loop"],
+        "xla": [1, "_evaluate", "step"],
+        "xla-loop": [1, "_evaluate", "_train_chunk"],
+        "tf-data": [1, "_evaluate", "_make_pipeline", "update"],
+        "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data",
+        "augmenting in tf-data": "mode tf-data of TensorFlow augments no images; graph and xla do",
+    }
 
 
 def peak(_: None) -> list[float]:
@@ -169,5 +217,5 @@ def test_xla_compiles_the_loop_once_however_many_steps_come(
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text")
     ask("trained_in_a_loop")
-    compiled = sorted(path.name for path in tmp_path.glob("*plain_chunk*before_optimizations.txt"))
+    compiled = sorted(path.name for path in tmp_path.glob("*train_chunk*before_optimizations.txt"))
     assert len(compiled) == 1, compiled
