@@ -199,7 +199,7 @@ class JaxBackend:
         self._graph, *_ = nnx.split(abstract, nnx.Param, nnx.BatchStat)
         self._optimizer = (make_optimizer if workload.matched else make_own_optimizer)(workload.optimizer)
         self._train_step = make_train_step(self._graph, self._optimizer, loss=workload.loss)
-        self._logits, self._draw = self.jitted(self._plain_logits), jax.jit(self._plain_draw)
+        self._logits, self._draw = self.jitted(self._compute_logits), jax.jit(self._draw_params)
         self.load_params({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})
         self._runner = runner(self)
         self.call_steps = self._runner.call_steps
@@ -207,21 +207,21 @@ class JaxBackend:
     def _network(self, key: jax.Array) -> Network:
         return Network(self.workload.architecture, self.info, dtype=self._dtype, rngs=nnx.Rngs(key))
 
-    def jitted(self, function: Callable[..., Any], **how: Any) -> Callable[..., Any]:
-        """Return a function under jax.jit with the compiler's options of this network."""
-        return jax.jit(function, compiler_options=self._options, **how)
+    def jitted(self, function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
+        """Return the function under jax.jit, with the compiler options of this network."""
+        return jax.jit(function, compiler_options=self._options, **arguments)
 
     # Training
 
     def step(
         self, state: TrainState, batch: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[TrainState, jax.Array]:
-        """Train one step on a batch of the images on the device; this is pure, for a runner to compile."""
+        """Train one step on a batch of the images on the device: a pure function, for a runner to compile."""
         return self._train_step(state, *self.gather(batch, images, labels))
 
     @cached_property
     def learn(self) -> Callable[..., tuple[TrainState, jax.Array]]:
-        """The compiled `TrainStep`, for a batch that has been made: by a pipeline, or apart and timed."""
+        """The compiled `TrainStep`, for batches that come ready: from a pipeline or from an instrument."""
         return self.jitted(self._train_step, donate_argnums=0)
 
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
@@ -239,25 +239,29 @@ class JaxBackend:
         parts = (images[start : start + EVALUATION_BATCH] for start in starts)
         return np.concatenate([self._logits(params, statistics, part) for part in parts])
 
-    def _plain_logits(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
+    def _compute_logits(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
         network = nnx.merge(self._graph, nnx.State(params), nnx.State(statistics))
         return network(scale(images), training=False).astype(jnp.float32)
 
     # Parameters and state: flax.nnx keeps them in canonical layout already
 
     def load_params(self, params: Params) -> None:
-        trees: tuple[Any, Any] = ({}, {})
+        weights: dict[str, Any] = {}
+        statistics: dict[str, Any] = {}
         for name, value in params.items():
             layer, kind = self._place(name)
-            trees[is_statistic(name)].setdefault(layer, {})[kind] = np.array(value)
-        self._start_from(*trees)
+            tree = statistics if is_statistic(name) else weights
+            tree.setdefault(layer, {})[kind] = np.array(value)
+        self._start_from(weights, statistics)
 
     def export_params(self) -> Params:
-        found = {}
+        weights, statistics, _ = self.state
+        exported = {}
         for name in self._shapes:
             layer, kind = self._place(name)
-            found[name] = np.array(self.state[is_statistic(name)][layer][kind])
-        return found
+            tree = statistics if is_statistic(name) else weights
+            exported[name] = np.array(tree[layer][kind])
+        return exported
 
     def _place(self, name: str) -> tuple[str, str]:
         """Return where a parameter is: `conv1/offset` is the bias of the layer conv1_norm."""
@@ -282,7 +286,7 @@ class JaxBackend:
     def initialise(self, seed: int) -> None:
         self._start_from(*self._draw(jax.random.key(seed)))
 
-    def _plain_draw(self, key: jax.Array) -> tuple[Any, Any]:
+    def _draw_params(self, key: jax.Array) -> tuple[Any, Any]:
         network = self._network(key)
         kinds = (nnx.Param, nnx.BatchStat)
         return tuple(nnx.to_pure_dict(nnx.state(network, kind)) for kind in kinds)

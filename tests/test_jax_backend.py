@@ -202,7 +202,7 @@ def a_mode_builds_its_own_programs_alone() -> None:
         with mock.patch("jax.jit", wraps=jax.jit) as jit:
             make(mode)
         built[mode] = {call.args[0].__qualname__ for call in jit.call_args_list}
-    shared = {"JaxBackend._plain_logits", "JaxBackend._plain_draw"}
+    shared = {"JaxBackend._compute_logits", "JaxBackend._draw_params"}
     assert built == {
         "jit": shared | {"JaxBackend.step"},
         "loop": shared | {"CountedLoop._take_steps"},
