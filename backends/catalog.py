@@ -115,11 +115,19 @@ JAX = BackendInfo(
             summary="a step is one call of a jitted function, its state donated",
             taught=True,
             augments=True,
+            runner="backends.jax_backend:Jit",
         ),
         Mode(
-            name="loop", summary="many steps are one call, by a loop of jax.lax; of CNNs on a CPU 4, unrolled"
+            name="loop",
+            summary="many steps are one call, by a loop of jax.lax; of CNNs on a CPU 4, unrolled",
+            runner="backends.jax_loop:Loop",
         ),
-        Mode(name="grain", summary="jit, its batches through Grain", pipeline=True),
+        Mode(
+            name="grain",
+            summary="jit, its batches through Grain",
+            pipeline=True,
+            runner="backends.jax_pipeline:Grain",
+        ),
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory
     cpu_environment={"JAX_PLATFORMS": "cpu"},

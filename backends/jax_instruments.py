@@ -1,15 +1,20 @@
 """What the JAX backend measures beside training: the parts of a step, its operations, the machine's peak."""
 
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from bench.workloads.instruments import Peak, StepSplit
+from backends.step_clock import StepClock
+from bench.workloads.instruments import Peak
 from bench.workloads.precision import ROWS, product_error
+
+if TYPE_CHECKING:
+    from backends.jax_backend import JaxBackend
 
 TRIES = 5
 PRODUCT_SIDE = {"cpu": 1536, "gpu": 8192}
@@ -18,41 +23,51 @@ COPIED_FLOATS = {"cpu": 2**25, "gpu": 2**28}
 """128 MiB and 1 GiB of float32, read once and written once."""
 
 
-class Laps:
-    """Sums of seconds by part of a step."""
+class InstrumentedRunner:
+    """What the instruments need of a runner, for the modes whose images are on the device."""
 
-    def __init__(self) -> None:
-        self._seconds = dict.fromkeys(("data_s", "transfer_s", "dispatch_s", "device_s"), 0.0)
-        self.begin()
+    versions: Mapping[str, str] = {}
+    """Versions of the packages that this mode alone needs, for `describe`."""
 
-    def begin(self) -> None:
-        """Start the clock of the next part."""
-        self._since = time.perf_counter_ns()
+    def __init__(self, backend: "JaxBackend") -> None:
+        self._backend = backend
 
-    def end(self, part: str) -> None:
-        """Add the time since the last call to a part, and start the clock of the next."""
-        now = time.perf_counter_ns()
-        self._seconds[part] += (now - self._since) / 1e9
-        self._since = now
+    @cached_property
+    def _gather(self) -> Callable[..., Any]:
+        return jax.jit(self._backend.gather)
 
-    def split(self, steps: int) -> StepSplit:
-        """Return the means over so many steps."""
-        return StepSplit(steps=steps, **{part: seconds / steps for part, seconds in self._seconds.items()})
+    def timed_batches(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """Yield the scaled images and the labels of each batch, and mark the parts that bring them."""
+        backend = self._backend
+        for batch in order:
+            clock.begin()
+            sent = jax.block_until_ready(jax.device_put(batch, backend.device))
+            clock.mark("transfer")
+            gathered = jax.block_until_ready(self._gather(sent, backend.images, backend.labels))
+            clock.mark("data")
+            yield gathered
+
+    def lower_step(self) -> jax.stages.Lowered:
+        """Lower one training step; a loop's body is that step too, and XLA cannot count how often it runs."""
+        backend = self._backend
+        batch = jax.ShapeDtypeStruct((backend.workload.batch_size,), jnp.int32)
+        step = backend.jitted(backend.step, donate_argnums=0)
+        return step.lower(backend.state, batch, backend.images, backend.labels)
 
 
 def counted_flops(lowered: jax.stages.Lowered) -> float | None:
-    """Return the floating-point operations that XLA counts in a program before it optimises it.
+    """Return the floating-point operations that XLA counts in a program before it optimises it, or None.
 
-    After that, a product or a convolution may be a call of a library, in which XLA counts nothing.
+    In the optimised program a product or a convolution may be a call of a library, where XLA counts nothing.
     """
     analysis = lowered.cost_analysis()
-    if isinstance(analysis, list):  # the form is free: some versions give one dictionary a program
+    if isinstance(analysis, list):  # some versions return one dictionary per program
         analysis = analysis[0]
     return float(analysis["flops"]) if analysis and "flops" in analysis else None
 
 
 def measured_peak(dtype: Any, device: jax.Device) -> Peak:
-    """Return the best of several tries of a product in the precision that JAX is set to, and of a copy."""
+    """Return the best of several tries of a product, in the precision JAX is set to, and of a copy."""
     kind = "cpu" if device.platform == "cpu" else "gpu"
     side, floats = PRODUCT_SIDE[kind], COPIED_FLOATS[kind]
 
@@ -63,7 +78,7 @@ def measured_peak(dtype: Any, device: jax.Device) -> Peak:
     product_s = shortest(lambda: multiply(matrix, matrix))
     error = product_error(plain[:ROWS], plain, np.array(multiply(matrix, matrix)[:ROWS].astype(jnp.float32)))
 
-    # The result goes where the donated argument is: memory that is new to the process costs page faults.
+    # The result is written where the donated argument is: new memory would cost page faults.
     add_one = jax.jit(lambda source, _: source + 1, donate_argnums=1, keep_unused=True)
     source, target = (jax.device_put(np.zeros(floats, np.float32), device) for _ in range(2))
 
@@ -80,7 +95,7 @@ def measured_peak(dtype: Any, device: jax.Device) -> Peak:
 
 
 def shortest(work: Callable[[], jax.Array]) -> float:
-    """Return the fewest seconds that the work took in several tries, after one that is not timed."""
+    """Return the fewest seconds the work takes in several tries, after one that is not timed."""
     tries = []
     for _ in range(1 + TRIES):
         start = time.perf_counter_ns()

@@ -146,12 +146,12 @@ def losses_come_in_their_order() -> None:
 
 def as_on_a_gpu(mode: str, optimizer: OptimizerSpec, network: str) -> Any:
     """Return a backend that runs on the CPU the programs that it has for a GPU."""
-    from backends import jax_backend
+    from backends import jax_backend, jax_loop
 
     on_cpu = jax_backend.find_device("cpu")
     with (
         mock.patch.object(jax_backend, "find_device", return_value=on_cpu),
-        mock.patch.object(jax_backend, "SENT_INDICES", 40 * BATCH),
+        mock.patch.object(jax_loop, "SENT_INDICES", 40 * BATCH),
     ):
         return make(mode, optimizer, network, device="gpu")
 
@@ -180,16 +180,51 @@ def every_program_trains_the_same_and_compiles_once() -> None:
 
 def a_cnn_is_trained_in_no_loop_on_a_cpu() -> None:
     def program(backend: Any, steps: int) -> str:
-        carry = (backend._state, np.int32(0), np.zeros(16, np.float32))
-        lowered = backend._next.lower(carry, order(16), backend._images, backend._labels, steps=steps)
-        return str(lowered.as_text())
+        carry = (backend.state, np.int32(0), np.zeros(16, np.float32))
+        program = backend._runner._form._next
+        return str(program.lower(carry, order(16), backend.images, backend.labels, steps=steps).as_text())
 
     assert "stablehlo.while" in program(as_on_a_gpu("loop", SGD, "cnn"), 16), "this check sees nothing"
     backend = make("loop", network="cnn")
     for steps in (1, 4):
         assert "stablehlo.while" not in program(backend, steps), f"{steps} steps"
-    backend.train_steps(order(9))
-    assert backend._loop._cache_size() == 0, "the loop was compiled"
+    with mock.patch("jax.lax.fori_loop", side_effect=AssertionError("the loop was compiled")):
+        backend.train_steps(order(9))
+        with pytest.raises(AssertionError, match="the loop was compiled"):
+            make("loop").train_steps(order(9))
+
+
+def a_mode_builds_its_own_programs_alone() -> None:
+    import jax
+
+    built: dict[str, set[str]] = {}
+    for mode in MODES:
+        with mock.patch("jax.jit", wraps=jax.jit) as jit:
+            make(mode)
+        built[mode] = {call.args[0].__qualname__ for call in jit.call_args_list}
+    shared = {"JaxBackend._compute_logits", "JaxBackend._draw_params"}
+    assert built == {
+        "jit": shared | {"JaxBackend.step"},
+        "loop": shared | {"CountedLoop._take_steps"},
+        "grain": shared,
+    }
+
+
+def every_mode_of_the_table_has_a_runner() -> None:
+    from backends.runners import load_runner
+
+    assert tuple(mode.name for mode in INFOS["jax"].modes) == MODES
+    runners = {load_runner(INFOS["jax"], mode) for mode in MODES}
+    assert len(runners) == len(MODES)
+    for mode in MODES:
+        backend = make(mode)
+        runner = load_runner(INFOS["jax"], mode)
+        assert isinstance(runner, type)
+        assert callable(runner.train)
+        assert type(backend._runner) is runner
+        assert backend.call_steps == backend._runner.call_steps
+    with pytest.raises(UnavailableError, match="JAX has no mode 'eager'; it has jit, loop, grain"):
+        make("eager")
 
 
 def grain_trains_as_jit_does() -> None:
@@ -316,6 +351,8 @@ CHECKS = {
         losses_come_in_their_order,
         every_program_trains_the_same_and_compiles_once,
         a_cnn_is_trained_in_no_loop_on_a_cpu,
+        a_mode_builds_its_own_programs_alone,
+        every_mode_of_the_table_has_a_runner,
         grain_trains_as_jit_does,
         grain_leaves_no_thread_behind,
         without_grain_its_mode_is_unavailable,

@@ -1,0 +1,134 @@
+"""Mode `loop`: many training steps are one call of a jitted function.
+
+The loop has three forms, as no one of them is fast everywhere; `Loop` chooses.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from backends.jax_instruments import InstrumentedRunner
+
+if TYPE_CHECKING:
+    from backends.jax_backend import JaxBackend, TrainState
+
+COUNTED_STEPS = 100
+"""Steps per call of `CountedLoop`, at most: the shape is fixed and the count is not, so it compiles once."""
+SCANNED_STEPS = 16
+"""Steps per call on a GPU. What is left over is trained step by step."""
+UNROLLED_STEPS = 4
+"""Steps per call of a network with convolutions on a CPU."""
+SENT_INDICES = 2**16
+"""Indices per transfer in `CarriedLoop`, 256 KiB; more if `SCANNED_STEPS` batches have more."""
+
+
+class Loop(InstrumentedRunner):
+    """Trains in the form of loop that is fastest for the network on the device."""
+
+    def __init__(self, backend: "JaxBackend") -> None:
+        super().__init__(backend)
+        self._form: CarriedLoop | CountedLoop
+        if backend.on_gpu:
+            # A GPU would wait for the host in every step of a loop whose count is an argument.
+            self._form = CarriedLoop(backend, jax.lax.scan, SCANNED_STEPS)
+        elif backend.workload.architecture.convs:
+            # Inside a loop, XLA's convolutions on a CPU are many times slower.
+            self._form = CarriedLoop(backend, unrolled, UNROLLED_STEPS)
+        else:
+            self._form = CountedLoop(backend)
+        self.call_steps = self._form.call_steps
+
+    def train(self, order: np.ndarray, draws: np.ndarray | None) -> np.ndarray:  # noqa: ARG002 (augments none)
+        return self._form.train(order)
+
+
+class CarriedLoop:
+    """A fixed number of steps per call; state, the next step's number and the losses stay on the device.
+
+    A transfer to a GPU or from it takes as long as a small step, so no step has one.
+    """
+
+    def __init__(self, backend: "JaxBackend", repeat: Callable[..., Any], call_steps: int) -> None:
+        self._backend, self._repeat, self.call_steps = backend, repeat, call_steps
+        fitting = SENT_INDICES // (SCANNED_STEPS * backend.workload.batch_size)
+        self._sent_steps = SCANNED_STEPS * max(1, fitting)
+        self._next = backend.jitted(self._take_next, donate_argnums=0, static_argnames="steps")
+
+    def train(self, order: np.ndarray) -> np.ndarray:
+        """Train one step per row of `order`; return the losses, float32 (steps,)."""
+        backend = self._backend
+        state, losses = backend.state, []
+        for count, chunk in chunks(order, self._sent_steps, backend.device):
+            start = (np.int32(0), np.zeros(len(chunk), np.float32))
+            carry = (state, *jax.device_put(start, backend.device))
+            calls, left = divmod(count, self.call_steps)
+            for steps in [self.call_steps] * calls + [1] * left:
+                carry = self._next(carry, chunk, backend.images, backend.labels, steps=steps)
+            state, _, chunk_losses = carry
+            losses.append(chunk_losses)
+        backend.state = jax.block_until_ready(state)
+        return np.concatenate(losses)[: len(order)]
+
+    def _take_next(
+        self, carry: Any, order: jax.Array, images: jax.Array, labels: jax.Array, *, steps: int
+    ) -> Any:
+        """Take the next `steps` steps of an order, int32 (chunk, batch)."""
+        state, number, losses = carry
+        rows = jax.lax.dynamic_slice_in_dim(order, number, steps)
+        state, found = self._repeat(
+            lambda state, batch: self._backend.step(state, batch, images, labels), state, rows
+        )
+        return state, number + steps, jax.lax.dynamic_update_slice_in_dim(losses, found, number, 0)
+
+
+class CountedLoop:
+    """A loop whose count is an argument, so any number of steps is one call of the same program."""
+
+    call_steps = 1
+
+    def __init__(self, backend: "JaxBackend") -> None:
+        self._backend = backend
+        self._loop = backend.jitted(self._take_steps, donate_argnums=0)
+
+    def train(self, order: np.ndarray) -> np.ndarray:
+        """Train one step per row of `order`; return the losses, float32 (steps,)."""
+        backend = self._backend
+        state, losses = backend.state, []
+        for steps, chunk in chunks(order, COUNTED_STEPS, backend.device):
+            state, chunk_losses = self._loop(state, chunk, steps, backend.images, backend.labels)
+            losses.append(chunk_losses)
+        backend.state = jax.block_until_ready(state)
+        return np.concatenate(losses)[: len(order)]
+
+    def _take_steps(
+        self, state: "TrainState", order: jax.Array, steps: int, images: jax.Array, labels: jax.Array
+    ) -> tuple["TrainState", jax.Array]:
+        """Take the first `steps` steps of an order, int32 (`COUNTED_STEPS`, batch)."""
+
+        def body(step: jax.Array, carry: Any) -> Any:
+            state, losses = carry
+            state, loss = self._backend.step(state, order[step], images, labels)
+            return state, losses.at[step].set(loss)
+
+        return jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(len(order))))
+
+
+def chunks(order: np.ndarray, most: int, device: jax.Device) -> Iterator[tuple[int, jax.Array]]:
+    """Yield how many steps each chunk has, at most `most`, and its rows on the device, padded to `most`."""
+    for start in range(0, len(order), most):
+        steps = min(most, len(order) - start)
+        chunk = np.zeros((most, order.shape[1]), order.dtype)
+        chunk[:steps] = order[start : start + steps]
+        yield steps, jax.device_put(chunk, device)
+
+
+def unrolled(step: Callable[..., Any], state: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
+    """Do what `jax.lax.scan` does, whose `unroll` leaves a loop where there is only one row."""
+    losses = []
+    for row in rows:
+        state, loss = step(state, row)
+        losses.append(loss)
+    return state, jnp.stack(losses)
