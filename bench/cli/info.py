@@ -2,18 +2,21 @@
 
 import click
 
+from bench.machine.environment import capture_environment, nvidia_driver_present
+from bench.machine.known_faults import known_faults
+from bench.measuring.backends import find_backends, installed_versions
+from bench.measuring.doctor import examine
 from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
+from bench.recipes.catalog import RECIPES
+from bench.run.plan import PRESETS
+from bench.workloads.catalog import WORKLOADS
+from bench.workloads.specs import Device
 
 
 @click.command("list")
 @own_python
 def list_(pythons: tuple[str, ...]) -> None:
     """Show workloads, recipes, backends with their modes, presets, and what is installed."""
-    from bench.measuring.backends import find_backends, installed_versions
-    from bench.recipes.catalog import RECIPES
-    from bench.run.plan import PRESETS
-    from bench.workloads.catalog import WORKLOADS
-
     registry = find_backends()
     found = installed_versions(list(registry.backends.values()), parse_pythons(pythons))
     click.echo("Workloads")
@@ -48,12 +51,6 @@ def list_(pythons: tuple[str, ...]) -> None:
 @own_python
 def doctor(pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to see which are really usable."""
-    from bench.machine.environment import capture_environment, nvidia_driver_present
-    from bench.machine.known_faults import known_faults
-    from bench.measuring.backends import find_backends, installed_versions
-    from bench.measuring.doctor import examine
-    from bench.workloads.specs import Device
-
     environment = capture_environment()
     click.echo(f"Machine   {environment.in_words()}")
     click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")

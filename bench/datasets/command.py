@@ -3,8 +3,11 @@
 from pathlib import Path
 
 import click
+from rich.console import Console
 
+from bench.datasets import cache as datasets
 from bench.options import offline, where_data
+from bench.progress import DownloadProgress, make_display
 
 
 @click.group(no_args_is_help=False)
@@ -21,11 +24,6 @@ def data() -> None:
 @offline
 def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline: bool) -> None:
     """Fetch data sets into the cache; mnist and cifar10 where none is named."""
-    from rich.console import Console
-
-    from bench.datasets import cache as datasets
-    from bench.progress import DownloadProgress, make_display
-
     cache = datasets.cache_dir(data)
     with make_display(Console()) as display:
         for name in names or ("mnist", "cifar10"):
@@ -40,8 +38,6 @@ def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline
 @where_data
 def verify_data(names: tuple[str, ...], data: Path | None) -> None:
     """Compute the digests of data sets in the cache again; mnist and cifar10 where none is named."""
-    from bench.datasets import cache as datasets
-
     for name in names or ("mnist", "cifar10"):
         datasets.verify(name, datasets.cache_dir(data))
         click.echo(f"{name}: digests hold")

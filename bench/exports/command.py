@@ -4,14 +4,17 @@ from pathlib import Path
 
 import click
 
+from bench.exports import formats
+from bench.exports.formats import EXPORTS
 from bench.options import where_results
+from bench.records.runs import find_run, read_run
+from bench.text import clean
 
 
 class _WithFormats(click.Command):
     """A command whose help lists the formats, which are not imported before it is asked for."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        from bench.exports.formats import EXPORTS
 
         with formatter.section("Formats"):
             formatter.write_dl([(name, one.summary) for name, one in EXPORTS.items()])
@@ -27,10 +30,6 @@ class _WithFormats(click.Command):
 @where_results
 def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
     """Write a run, the newest if none is named, in the format of another tool."""
-    from bench.exports import formats
-    from bench.records.runs import find_run, read_run
-    from bench.text import clean
-
     chosen = formats.find_export(form)
     found = read_run(find_run(results, name))
     for line in found.rejected:

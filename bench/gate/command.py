@@ -4,14 +4,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+import platformdirs
+from rich.console import Console
 
+from bench.datasets.cache import cache_dir
 from bench.errors import RecordError, UsageError
+from bench.gate import collect as measuring
+from bench.gate import report as comparison
+from bench.gate.changes import machine_changes
+from bench.gate.compare import compare as compare_runs
+from bench.gate.judge import judge_all
+from bench.gate.records import find_ab, read_ab
+from bench.gate.sides import parse_side
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
     device,
     offline,
     own_python,
+    parse_budget,
     parse_pythons,
     precision,
     refuse_beside,
@@ -19,6 +30,10 @@ from bench.options import (
     where_data,
     where_results,
 )
+from bench.progress import make_display
+from bench.records.runs import find_run, read_run
+from bench.report.rehearsal import rehearse
+from bench.text import clean
 
 _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT_MEASURED}
 
@@ -31,14 +46,6 @@ _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT
 @where_results
 def compare(*, base: str, head: str, output: Path | None, across_machines: bool, results: Path) -> int:
     """Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told."""
-    from rich.console import Console
-
-    from bench.gate import report as comparison
-    from bench.gate.changes import machine_changes
-    from bench.gate.compare import compare as compare_runs
-    from bench.records.runs import find_run, read_run
-    from bench.text import clean
-
     places = [find_run(results, name) for name in (base, head)]
     if places[0].resolve() == places[1].resolve():
         raise UsageError(f"{base} and {head} are the same run.")
@@ -114,17 +121,6 @@ def ab(
     **what: Any,
 ) -> int:
     """Measure two sides side by side, confirm what seems worse, and judge; 0 fine, 1 worse, 3 undecided."""
-    import platformdirs
-    from rich.console import Console
-
-    from bench.datasets.cache import cache_dir
-    from bench.gate import collect as measuring
-    from bench.gate.records import find_ab, read_ab
-    from bench.gate.sides import parse_side
-    from bench.options import parse_budget
-    from bench.progress import make_display
-    from bench.report.rehearsal import rehearse
-
     console = Console()
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")
@@ -146,9 +142,6 @@ def ab(
 
 def _show(measured: Any, console: Any) -> int:
     """Print what a comparison says, write its report, and return the status that it deserves."""
-    from bench.gate import report as comparison
-    from bench.gate.judge import judge_all
-
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)
     comparison.render(view, console)

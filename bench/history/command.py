@@ -4,8 +4,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
+from bench.history import entries as keeping
+from bench.history import report as reporting
+from bench.history.entries import add as append
+from bench.history.entries import entry_of, read_file
+from bench.history.series import groups_of
 from bench.options import EXIT_NOT_MEASURED, where_results
+from bench.records.runs import find_run, read_run
+from bench.text import clean
 
 
 @click.group(no_args_is_help=False)
@@ -26,11 +34,6 @@ def history() -> None:
 @where_results
 def add(*, name: str, path: Path, host: str | None, results: Path) -> int:
     """Append the figures of a run to a file, once; 3 where it has none."""
-    from bench.history.entries import add as append
-    from bench.history.entries import entry_of, read_file
-    from bench.records.runs import find_run, read_run
-    from bench.text import clean
-
     found = read_run(find_run(results, name))
     for line in found.rejected:
         said = f"{found.folder}: left out, as it cannot be read: {line}"
@@ -68,13 +71,6 @@ def show(*, where: Path, measure: Any, output: Path | None) -> int:
 
     A change of level is advice: the exit status is 0 all the same.
     """
-    from rich.console import Console
-
-    from bench.history import entries as keeping
-    from bench.history import report as reporting
-    from bench.history.series import groups_of
-    from bench.text import clean
-
     found = keeping.read(where)
     groups = groups_of(found, measure) if found.entries else []
     if not groups:

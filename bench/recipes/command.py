@@ -4,7 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
+from rich.console import Console
 
+from bench.datasets import cache as datasets
+from bench.errors import RecordError, UsageError
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -12,12 +16,25 @@ from bench.options import (
     device,
     offline,
     own_python,
+    parse_budget,
     parse_pythons,
     precision,
     sample,
     where_data,
 )
-from bench.text import clean
+from bench.progress import DownloadProgress, make_display
+from bench.recipes import notebooks as table
+from bench.recipes.catalog import RECIPES, find_recipe, on_dataset
+from bench.recipes.checkpoints import find_model, load_model
+from bench.recipes.evaluate import evaluate as evaluate_in
+from bench.recipes.model import Trained
+from bench.recipes.setup import Place
+from bench.recipes.tables import render_probabilities, render_scores
+from bench.recipes.train import Order, folder_name, model_path
+from bench.recipes.train import train as follow
+from bench.report.rehearsal import rehearse
+from bench.store import write_durably
+from bench.text import clean, duration
 
 where_to_run = (
     click.option("--mode", metavar="NAME", help="Mode. [default: the one its documentation teaches]"),
@@ -71,15 +88,6 @@ def train(
 
     A training that was interrupted goes on from its newest checkpoint when it is asked for again.
     """
-    from rich.console import Console
-
-    from bench.progress import make_display
-    from bench.recipes.catalog import find_recipe, on_dataset
-    from bench.recipes.setup import Place
-    from bench.recipes.train import Order, folder_name, model_path
-    from bench.recipes.train import train as follow
-    from bench.text import duration
-
     found = find_recipe(recipe)
     if dataset is not None:
         found = on_dataset(found, dataset)
@@ -135,15 +143,6 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
 
     MODEL is the file that bench train wrote, or the folder of a training.
     """
-    import msgspec
-    from rich.console import Console
-
-    from bench.progress import make_display
-    from bench.recipes.checkpoints import find_model, load_model
-    from bench.recipes.evaluate import evaluate as evaluate_in
-    from bench.recipes.setup import Place
-    from bench.recipes.tables import render_scores
-
     console = Console()
     found = load_model(find_model(model))
     # Evaluation trains on nothing, and so has nothing to hold out.
@@ -167,14 +166,6 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
 @offline
 def predict(*, model: Path, index: int, **where: Any) -> int:
     """Print the probability of every class for one test image; no framework is needed."""
-    from rich.console import Console
-
-    from bench.errors import UsageError
-    from bench.progress import make_display
-    from bench.recipes.checkpoints import find_model, load_model
-    from bench.recipes.model import Trained
-    from bench.recipes.tables import render_probabilities
-
     console = Console()
     found = load_model(find_model(model))
     with make_display(console) as display:
@@ -229,12 +220,7 @@ def show(
 
     Without a PICTURE all are drawn that SOURCE has.
     """
-    from rich.console import Console
-
-    from bench.errors import RecordError
-    from bench.progress import make_display
-    from bench.recipes import show as showing
-    from bench.store import write_durably
+    from bench.recipes import show as showing  # Matplotlib takes half a second to import
 
     found = showing.find_source(source)
     folder = output or (found.folder or Path()) / "pictures"
@@ -290,16 +276,7 @@ def notebooks(
 
     What is trained already is not trained again, and what was interrupted goes on.
     """
-    from rich.console import Console
-
-    from bench.errors import UsageError
-    from bench.options import parse_budget
-    from bench.progress import make_display
-    from bench.recipes import notebooks as table
-    from bench.recipes import report as reporting
-    from bench.recipes.catalog import RECIPES, find_recipe
-    from bench.recipes.setup import Place
-    from bench.report.rehearsal import rehearse
+    from bench.recipes import report as reporting  # Matplotlib takes half a second to import
 
     console = Console()
     chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())
@@ -368,9 +345,6 @@ def _load(
     what: Any, display: Any, *, limit: int | None, sample: bool, data: Path | None, offline: bool
 ) -> Any:
     """Return the data set that a workload or a source names, fetched where it is not there."""
-    from bench.datasets import cache as datasets
-    from bench.progress import DownloadProgress
-
     if sample:
         return datasets.load_sample(what.dataset, limit)
     cache = datasets.cache_dir(data)

@@ -4,10 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
+from rich.console import Console
 
+from bench.analysis.accuracy import proposed_targets
+from bench.analysis.summary import run_warnings, summarise
+from bench.datasets.cache import cache_dir
 from bench.errors import RecordError, UsageError
+from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
+from bench.measuring.parity import plan_parity, verify_cells
 from bench.measuring.selection import (
+    Asked,
     backends_of_run,
     choose_backends,
     choose_device,
@@ -20,15 +28,30 @@ from bench.options import (
     EXIT_NOT_MEASURED,
     SETTLED_LATER,
     offline,
+    parse_budget,
+    parse_precision,
     parse_pythons,
+    parse_sweep,
     refuse_beside,
     sample,
     what_to_run,
     where_data,
     where_results,
 )
+from bench.progress import make_display
+from bench.records.runs import QUARANTINE, find_run, read_run
+from bench.records.schema import ParityRecord
+from bench.report.rehearsal import rehearse
+from bench.run.agreement import compare
+from bench.run.plan import find_preset
+from bench.run.report import agreement, export, markdown, terminal
+from bench.run.report.convergence import render_targets
+from bench.run.report.parity import render_parity
+from bench.run.report.rehearsal import rehearse_run
+from bench.run.runner import Runner
 from bench.run.setup import Wish, new_run, plan_in_words, resumed_run
 from bench.text import clean
+from bench.workloads.catalog import WORKLOADS
 
 
 @click.command()
@@ -74,20 +97,6 @@ def run(
     **what: Any,
 ) -> int:
     """Prove parity, measure every cell, and report."""
-    from rich.console import Console
-
-    from bench.analysis.summary import run_warnings, summarise
-    from bench.datasets.cache import cache_dir
-    from bench.measuring.backends import find_backends
-    from bench.options import parse_budget, parse_precision, parse_sweep
-    from bench.progress import make_display
-    from bench.records.runs import QUARANTINE, find_run, read_run
-    from bench.report.rehearsal import rehearse
-    from bench.run.plan import find_preset
-    from bench.run.report import markdown, terminal
-    from bench.run.report.rehearsal import rehearse_run
-    from bench.run.runner import Runner
-
     console = Console()
     asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
     if resume is not None:
@@ -140,9 +149,11 @@ def run(
             display.say(f"Go on with: bench run --resume {current.header.run_id}")
             return EXIT_INTERRUPTED
     finished = read_run(current.folder)
-    terminal.render(finished, console)
-    console.print(f"Report: {markdown.write(finished)}", soft_wrap=True, highlight=False, markup=False)
-    return _status(summarise(finished), require_target=require_target)
+    summary = summarise(finished)
+    terminal.render(finished, summary, console)
+    path = markdown.write(finished, summary)
+    console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
+    return _status(summary, require_target=require_target)
 
 
 def _status(summary: Any, *, require_target: bool) -> int:
@@ -165,16 +176,6 @@ def _status(summary: Any, *, require_target: bool) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Print every record as a line of JSON.")
 def verify(*, as_json: bool, **what: Any) -> int:
     """Hold every backend and mode against the float64 reference, and print the errors."""
-    import msgspec
-    from rich.console import Console
-
-    from bench.measuring.backends import find_backends
-    from bench.measuring.parity import plan_parity, verify_cells
-    from bench.progress import make_display
-    from bench.records.schema import ParityRecord
-    from bench.run.report.parity import render_parity
-    from bench.workloads.catalog import WORKLOADS
-
     console = Console(stderr=as_json)
     asked = _asked(**what)
     device = choose_device(asked.device)
@@ -204,12 +205,6 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @where_results
 def targets(name: str, results: Path) -> None:
     """Propose a target accuracy for every workload of a run: the mean less three standard deviations."""
-    from rich.console import Console
-
-    from bench.analysis.accuracy import proposed_targets
-    from bench.records.runs import find_run, read_run
-    from bench.run.report.convergence import render_targets
-
     render_targets(proposed_targets(read_run(find_run(results, name))), Console())
 
 
@@ -220,13 +215,6 @@ def targets(name: str, results: Path) -> None:
 @where_results
 def agree(*, first: str, second: str, output: Path | None, results: Path) -> int:
     """Hold two runs of one machine against each other, and say whether their verdicts agree."""
-    from rich.console import Console
-
-    from bench.analysis.summary import summarise
-    from bench.records.runs import find_run, read_run
-    from bench.run.agreement import compare
-    from bench.run.report import agreement
-
     runs = [read_run(find_run(results, name)) for name in (first, second)]
     if not runs[0].header.environment.same_machine(runs[1].header.environment):
         machines = " and ".join(run.header.environment.in_words() for run in runs)
@@ -256,22 +244,17 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
 @where_results
 def report(name: str | None, form: str, results: Path) -> int:
     """Report a run, the newest if none is named."""
-    from rich.console import Console
-
-    from bench.records.runs import find_run, read_run
-    from bench.run.report import export, markdown, terminal
-    from bench.text import clean
-
     found = read_run(find_run(results, name))
     for line in found.rejected:
         click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
+    summary = summarise(found)
     match form:
         case "terminal":
-            terminal.render(found, Console())
+            terminal.render(found, summary, Console())
         case "markdown":
-            click.echo(f"Report: {markdown.write(found)}")
+            click.echo(f"Report: {markdown.write(found, summary)}")
         case "json":
-            click.echo(export.to_json(found))
+            click.echo(export.to_json(summary))
     return 0
 
 
@@ -285,8 +268,6 @@ def _asked(
     pythons: tuple[str, ...],
     sweep: tuple[int, ...] = (),
 ) -> Any:
-    from bench.measuring.selection import Asked
-
     return Asked(
         workloads=workloads, backends=backends, modes=modes, device=device, precision=precision,
         pythons=parse_pythons(pythons), sweep=sweep,

@@ -4,7 +4,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.console import Console
 
+from bench.datasets.cache import cache_dir
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -16,6 +18,12 @@ from bench.options import (
     where_data,
     where_results,
 )
+from bench.progress import make_display
+from bench.report.rehearsal import rehearse
+from bench.selftest import collect as collecting
+from bench.selftest import report as reporting
+from bench.selftest.calibration import calibrate
+from bench.selftest.records import find_selftest, read_selftest
 
 
 @click.command()
@@ -41,16 +49,6 @@ def selftest(
     pythons: tuple[str, ...], **what: Any,
 ) -> int:  # fmt: skip
     """Measure the measurer: compare equals, and sides slowed by a known share, and count what is found."""
-    from rich.console import Console
-
-    from bench.datasets.cache import cache_dir
-    from bench.progress import make_display
-    from bench.report.rehearsal import rehearse
-    from bench.selftest import collect as collecting
-    from bench.selftest import report as reporting
-    from bench.selftest.calibration import calibrate
-    from bench.selftest.records import find_selftest, read_selftest
-
     console = Console()
     if resume is not None:
         refuse_beside("--resume goes on with a self-test as it was begun", *SETTLED_LATER)

@@ -75,7 +75,7 @@ def test_a_run_warns_in_the_terminal_and_in_the_report(capsys: pytest.CaptureFix
     (warning,) = run_warnings(wrong)
     assert warning.startswith("JAX: jaxlib 0.10.2 is known to compute wrong values")
     run = make_run(wrong)
-    terminal.render(run, Console(width=400))
+    terminal.render(run, summarise(run), Console(width=400))
     assert f"WARNING: {warning}" in capsys.readouterr().out
     assert "> **Warning.** JAX: jaxlib 0.10.2 is known" in markdown.text(run, summarise(run), frozenset())
 

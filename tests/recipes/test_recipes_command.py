@@ -34,6 +34,12 @@ def known(monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo]) -> None
     monkeypatch.setattr("bench.recipes.setup.find_backends", lambda: found)
 
 
+def only(monkeypatch: pytest.MonkeyPatch, recipe: Any) -> None:
+    """Let there be this recipe and no other."""
+    for place in ("bench.recipes.catalog", "bench.recipes.command"):
+        monkeypatch.setattr(f"{place}.RECIPES", {recipe.name: recipe})
+
+
 # Train
 
 
@@ -70,7 +76,7 @@ def test_figures_of_the_notebook_stand_below_those_of_its_whole_data_set(
 ) -> None:
     header = make_header("notebook-softmax-plot", steps=24, sample=False)
     done = write_training(tmp_path / "done", header, make_figures([0, 24]))
-    monkeypatch.setattr("bench.recipes.train.train", lambda *arguments: done)
+    monkeypatch.setattr("bench.recipes.command.follow", lambda *arguments: done)
     said = call("train", "softmax-plot", "--backend", "numpy", "--device", "cpu")
     assert said.status == 0, said
     assert "  the notebook: 0.8798 at step 100 (test accuracy)" in said.out.splitlines()
@@ -90,7 +96,7 @@ def test_an_interrupted_training_says_how_to_go_on_and_does(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     recipe = small(every=100, checkpoint_every=50)
-    monkeypatch.setattr(recipes, "RECIPES", {recipe.name: recipe})
+    only(monkeypatch, recipe)
 
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
@@ -274,7 +280,7 @@ def one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     workload = msgspec.structs.replace(small().workload, optimizer=MOMENTUM, batch_size=100)
     recipe = small(workload=workload, seeds=2, published=RECIPES["notebook-softmax-plot"].published)
-    monkeypatch.setattr(recipes, "RECIPES", {recipe.name: recipe})
+    only(monkeypatch, recipe)
     monkeypatch.setattr("bench.recipes.report._pictures", lambda *arguments: [])
     monkeypatch.setattr("bench.datasets.cache.fetch", lambda *arguments, **options: None)
     monkeypatch.setattr("bench.datasets.cache.load", lambda name, cache, limit=None: _sample(name, limit))
@@ -294,7 +300,7 @@ def test_a_budget_that_is_spent_still_ends_with_a_report(
     (recipe,) = recipes.RECIPES.values()
     header = make_header(recipe, "torch", sample=False)
     write_training(tmp_path / "table/torch", header, make_figures([0, 24]))
-    monkeypatch.setattr("bench.options.parse_budget", lambda text: 0.0)
+    monkeypatch.setattr("bench.recipes.command.parse_budget", lambda text: 0.0)
     said = call("notebooks", "--budget", "10s", "--folder", "table")
     assert said.status == 3, said
     assert said.err.splitlines() == [

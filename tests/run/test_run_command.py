@@ -38,7 +38,8 @@ def known(
 ) -> None:
     """Let there be these backends and no others, and a preset that takes seconds."""
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
-    monkeypatch.setattr("bench.measuring.backends.find_backends", lambda: found)
+    for place in ("bench.run.command", "bench.cli.info"):
+        monkeypatch.setattr(f"{place}.find_backends", lambda: found)
     monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
 
 
@@ -348,7 +349,7 @@ def test_a_verification_that_is_interrupted_tells_what_it_found(
         )
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.measuring.parity.verify_cells", interrupted)
+    monkeypatch.setattr("bench.run.command.verify_cells", interrupted)
     said = call("verify", "--workload", fakes.WORKLOAD, *options)
     assert said.status == 130
     assert "a first word" in said.out
@@ -460,7 +461,8 @@ def test_ctrl_c_anywhere_is_130(
     def interrupt() -> Registry:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bench.measuring.backends.find_backends", interrupt)
+    for place in ("bench.run.command", "bench.cli.info"):
+        monkeypatch.setattr(f"{place}.find_backends", interrupt)
     said = call(*arguments)
     assert said.status == 130
     assert "Traceback" not in said.err
@@ -470,7 +472,7 @@ def test_a_fault_of_the_program_is_shown_and_has_a_status_of_its_own(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Python's own is 1, which would say that something measured got worse."""
-    monkeypatch.setattr("bench.measuring.backends.find_backends", lambda: 1 // 0)
+    monkeypatch.setattr("bench.cli.info.find_backends", lambda: 1 // 0)
     said = call("list")
     assert said.status == 70
     assert "ZeroDivisionError" in said.err
@@ -490,7 +492,7 @@ def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
     def end() -> Registry:
         sys.exit(1)
 
-    monkeypatch.setattr("bench.measuring.backends.find_backends", end)
+    monkeypatch.setattr("bench.cli.info.find_backends", end)
     assert call("list").status == 1
 
 

@@ -121,7 +121,7 @@ BROKEN = (
 
 def on_terminal(run: Run, width: int = 80, **options) -> str:
     file = io.StringIO()
-    terminal.render(run, Console(file=file, width=width, **options))
+    terminal.render(run, summarise(run), Console(file=file, width=width, **options))
     return file.getvalue()
 
 
@@ -238,7 +238,8 @@ def test_colour_changes_no_word():
 
 def test_an_ascii_terminal_gets_ascii():
     file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    terminal.render(realistic_run(), Console(file=file, width=80))
+    run = realistic_run()
+    terminal.render(run, summarise(run), Console(file=file, width=80))
     file.flush()
     printed = file.buffer.getvalue().decode("ascii")
     assert "1.00x" in printed
@@ -276,7 +277,7 @@ def test_rejected_lines_and_the_mark_are_shown():
 
 def test_json_has_one_object_a_planned_cell_with_the_fields_of_a_row():
     run = realistic_run()
-    rows = json.loads(export.to_json(run))
+    rows = json.loads(export.to_json(summarise(run)))
     assert len(rows) == len(run.header.cells)
     fields = [field.name for field in msgspec.structs.fields(CellSummary)]
     assert all(list(row) == fields for row in rows)
@@ -287,7 +288,7 @@ def test_json_has_one_object_a_planned_cell_with_the_fields_of_a_row():
 
 
 def test_json_escapes_what_acts_on_a_terminal_and_loses_nothing(tmp_path):
-    text = export.to_json(hostile_run(tmp_path))
+    text = export.to_json(summarise(hostile_run(tmp_path)))
     assert text.isascii()
     assert "\x1b" not in text
     assert json.loads(text)[0]["workload"] == HOSTILE
@@ -296,7 +297,7 @@ def test_json_escapes_what_acts_on_a_terminal_and_loses_nothing(tmp_path):
 @pytest.mark.parametrize("name", BROKEN)
 def test_json_of_a_broken_run_is_well_formed(name, tmp_path):
     run = broken_runs(tmp_path)[name]
-    rows = json.loads(export.to_json(run), parse_constant=pytest.fail)
+    rows = json.loads(export.to_json(summarise(run)), parse_constant=pytest.fail)
     assert len(rows) == len(run.header.cells)
 
 
@@ -419,11 +420,14 @@ def test_plots_leave_matplotlibs_settings_alone():
 
 
 def test_the_same_run_gives_the_same_bytes_in_another_process(tmp_path):
-    markdown.write(realistic_run(), tmp_path / "here")
+    run = realistic_run()
+    markdown.write(run, summarise(run), tmp_path / "here")
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
         "from bench.run.report.tables import markdown; from synthetic import realistic_run\n"
-        "markdown.write(realistic_run(), Path(sys.argv[2]))"
+        "from bench.analysis.summary import summarise\n"
+        "run = realistic_run()\n"
+        "markdown.write(run, summarise(run), Path(sys.argv[2]))"
     )
     arguments = [str(Path(__file__).parents[1]), str(tmp_path / "there")]
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
@@ -440,7 +444,8 @@ def test_the_same_run_gives_the_same_bytes_in_another_process(tmp_path):
 def test_the_report_stands_in_the_runs_folder_and_links_only_plots_that_exist(tmp_path):
     (tmp_path / "plots").mkdir()
     (tmp_path / "plots" / "gpu_memory.svg").write_text("from before")
-    path = markdown.write(realistic_run(tmp_path))
+    run = realistic_run(tmp_path)
+    path = markdown.write(run, summarise(run))
     assert path == tmp_path / "REPORT.md"
     linked = set(re.findall(r"\]\((plots/\w+\.svg)\)", path.read_text()))
     assert linked == {f"plots/{file.name}" for file in (tmp_path / "plots").iterdir()}
@@ -477,7 +482,7 @@ def report_text(run: Run) -> str:
 
 def test_hostile_names_are_shown_as_text(tmp_path):
     run = hostile_run(tmp_path)
-    text = markdown.write(run).read_text(encoding="utf-8")
+    text = markdown.write(run, summarise(run)).read_text(encoding="utf-8")
     html = render_html(text)
     harmless = render_html(report_text(simple_run({TORCH: [1000] * 3})))
     tags = set(re.findall(r"<(\w+)", html))
@@ -514,7 +519,7 @@ def test_a_name_at_the_start_of_an_item_begins_no_other_block(start):
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_run_is_reported_all_the_same(name, tmp_path):
     run = broken_runs(tmp_path)[name]
-    text = markdown.write(run).read_text(encoding="utf-8")
+    text = markdown.write(run, summarise(run)).read_text(encoding="utf-8")
     assert text.startswith("# Which framework")
     assert "## Run it again" in text
 
@@ -526,8 +531,9 @@ def test_the_mark_stands_above_the_answer(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_a_record_error(tmp_path):
     (tmp_path / "plots").write_text("a file in the way")
+    run = simple_run({TORCH: [1000] * 3}, folder=tmp_path)
     with pytest.raises(RecordError, match="cannot write the report"):
-        markdown.write(simple_run({TORCH: [1000] * 3}, folder=tmp_path))
+        markdown.write(run, summarise(run))
 
 
 # ---- imports

@@ -33,7 +33,7 @@ JAX = make_cell(backend="jax", mode="jit")
 def on_terminal(run: Run, width: int) -> str:
     """Return what is printed, its spaces and line ends drawn together."""
     file = io.StringIO()
-    terminal.render(run, Console(file=file, width=width))
+    terminal.render(run, summarise(run), Console(file=file, width=width))
     return " ".join(file.getvalue().split())
 
 

@@ -4,12 +4,10 @@ import json
 
 import msgspec
 
-from bench.analysis.summary import summarise
-from bench.records.runs import Run
+from bench.analysis.summary import Summary
 
 
-def to_json(run: Run) -> str:
+def to_json(summary: Summary) -> str:
     """Return a list with one object a cell, its keys the fields of `CellSummary`; null where not measured."""
-    cells = summarise(run).cells
     # Pure ASCII, so that no name can act on a terminal; NaN would be an error of ours, so it raises.
-    return json.dumps(msgspec.to_builtins(cells), indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+    return json.dumps(msgspec.to_builtins(summary.cells), indent=2, ensure_ascii=True, allow_nan=False) + "\n"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.analysis.comparison import Comparison
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
-from bench.analysis.summary import STATUS_WORDS, Summary, summarise
+from bench.analysis.summary import STATUS_WORDS, Summary
 from bench.errors import RecordError
 from bench.records.runs import Run
 from bench.records.schema import ParityCheck, ParityRecord
@@ -40,7 +40,7 @@ from bench.text import duration
 REPORT = "REPORT.md"
 
 
-def write(run: Run, folder: Path | None = None) -> Path:
+def write(run: Run, summary: Summary, folder: Path | None = None) -> Path:
     """Write the report into a folder, the run's own where none is named, and return the report's path.
 
     Written twice from the same run it is the same to the byte. A plot left from before that this run has no
@@ -49,7 +49,6 @@ def write(run: Run, folder: Path | None = None) -> Path:
     from bench.run.report import cost_plots, plots
 
     folder = folder or run.folder
-    summary = summarise(run)
     drawn = {**plots.draw(run, summary), **cost_plots.draw(run, summary)}
     report = folder / REPORT
     try:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.analysis.summary import summarise
 from bench.records.runs import Run
 
 
@@ -13,6 +14,7 @@ def rehearse_run(run: Run, console: Console) -> None:
     """Make both reports of a run as it is now, without keeping them."""
     from bench.run.report import markdown, terminal
 
-    terminal.render(run, Console(file=io.StringIO(), width=console.width))
+    summary = summarise(run)
+    terminal.render(run, summary, Console(file=io.StringIO(), width=console.width))
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=run.folder) as folder:
-        markdown.write(run, Path(folder))
+        markdown.write(run, summary, Path(folder))

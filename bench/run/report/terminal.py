@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.analysis.summary import Summary, summarise
+from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.format import NOTHING, PLUS_MINUS
 from bench.report.terminal import print_encodable
@@ -48,9 +48,8 @@ class _Layout(msgspec.Struct, frozen=True, kw_only=True):
     gap: int
 
 
-def render(run: Run, console: Console) -> None:
+def render(run: Run, summary: Summary, console: Console) -> None:
     """Print the run at the console's width; the words are the same with colour and without."""
-    summary = summarise(run)
     print_encodable(console, lambda: _render(run, summary, console))
 
 
