@@ -73,7 +73,7 @@ def lint(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def verify(session: nox.Session) -> None:
-    """Hold each framework to the float64 reference; `bench verify` gets what follows `--`."""
+    """Compare each framework with the float64 reference; `bench verify` gets what follows `--`."""
     environment = cpu_environment(session)
     session.run(program(environment, "bench"), "verify", "--device", "cpu", *session.posargs, external=True)
 
@@ -132,7 +132,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(python=False)
 def regression(session: nox.Session) -> None:
-    """Hold this code against a commit, version or variable, side by side; `bench ab` gets what follows `--`.
+    """Compare this code with a commit, version or variable, side by side; `bench ab` gets what follows `--`.
 
     `--base REV` is the least to say. What needs other packages than this code gets environments of its own.
     """

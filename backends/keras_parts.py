@@ -83,7 +83,7 @@ def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
 
 
 def make_default_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
-    """Return the optimizer of that name as Keras makes it; momentum alone has no default, and is told."""
+    """Return the optimizer of that name as Keras makes it; momentum alone has no default and is passed."""
     match spec.name:
         case "sgd":
             return keras.optimizers.SGD()

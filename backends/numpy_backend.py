@@ -263,7 +263,7 @@ def backward(architecture: Architecture, params: Arrays, trace: list[Array], d_l
             gradients[f"{layer}/offset"] = d_x.sum(axis=(0, 1, 2))
             gradients[f"{layer}/scale"] = (d_x * normal).sum(axis=(0, 1, 2))
             d_x = d_x * params[f"{layer}/scale"]
-            # The batch's mean and variance hang on every pixel too: Ioffe and Szegedy, 2015, section 3.
+            # The batch's mean and variance depend on every pixel too: Ioffe and Szegedy, 2015, section 3.
             d_x = (d_x - d_x.mean((0, 1, 2)) - normal * (d_x * normal).mean((0, 1, 2))) / root
         else:
             gradients[f"{layer}/bias"] = d_x.sum(axis=(0, 1, 2))

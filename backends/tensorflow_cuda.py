@@ -46,7 +46,7 @@ def load_cusolver() -> None:
 
 
 def why_no_gpu() -> str:
-    """Return what TensorFlow's loader says of the GPU, in one line.
+    """Return what TensorFlow's loader reports about the GPU, in one line.
 
     Workers hide TensorFlow's log, so a child process that shows it looks for GPUs once more.
     """

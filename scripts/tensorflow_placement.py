@@ -57,7 +57,7 @@ def placed(workload_name: str, mode: str, device: Any) -> dict[str, Any]:
     backend = TensorFlowBackend(workload, data, mode=mode, device=device, precision="fp32")
     batches, steps = Batches(workload, data, seed=0), backend.call_steps
     context().enable_graph_collection()
-    context().clear_kernel_cache()  # an operation that ran before is told of only when it is looked up anew
+    context().clear_kernel_cache()  # an operation that ran before is reported only when it is looked up again
     context().export_run_metadata()  # forgets what building the network ran
     backend.train_steps(batches.order(0, steps), *batches.draws(0, steps))
     graphs = context().export_run_metadata().function_graphs

@@ -114,7 +114,7 @@ class DefaultsAgainstMatched(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Convergence(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run says of learning."""
+    """Everything that a run shows about learning."""
 
     workloads: tuple[WorkloadConvergence, ...]
     defaults: tuple[DefaultsAgainstMatched, ...]
@@ -137,7 +137,7 @@ class ProposedTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def converge(run: Run) -> Convergence:
-    """Derive all that a run says of learning."""
+    """Derive everything that a run shows about learning."""
     workloads = {workload.name: workload for workload in run.header.workloads}
     jobs: dict[Cell, list[JobRecord]] = {cell: [] for cell in run.header.cells}
     for job in run.jobs:
@@ -175,7 +175,7 @@ def _proposed(workload: str, cells: Sequence[CellConvergence]) -> ProposedTarget
     middle, sd = mean(values), standard_deviation(values)
     target = None
     if sd is not None and len(seeds) >= FEWEST_SEEDS:
-        # Rounded twice, lest 0.97 stored as 0.96999... lose a tenth of a point.
+        # Rounded twice, so that 0.97 stored as 0.96999... does not lose a tenth of a point.
         target = math.floor(round(1000 * (middle - TARGET_SDS * sd), 6)) / 1000
     return ProposedTarget(
         workload=workload,

@@ -96,7 +96,7 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What can be said of one workload on one device in one precision."""
+    """The verdict on one workload on one device in one precision."""
 
     workload: str
     device: Device
@@ -110,7 +110,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     disturbed: bool
     """Whether so many blocks were disturbed that nothing is claimed."""
     unranked: tuple[str, ...]
-    """Backends of the plan that have no ranked row, so that nothing is said of them."""
+    """Backends of the plan that have no ranked row, so that nothing is claimed about them."""
     backends: tuple[Comparison, ...]
     """Every pair of the backends' best cells: one family of comparisons."""
     modes: tuple[Comparison, ...]

@@ -89,7 +89,7 @@ class PairJudgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HolmStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What Holm's procedure says of one comparison."""
+    """The result of Holm's procedure for one comparison."""
 
     p_adjusted: float
     alpha: float
@@ -333,7 +333,7 @@ def level_of_looks(looks: tuple[int, ...], alpha: float) -> float:
 
     At every count of values in `looks`, all so far are put to a one-sided t test; whoever rejects at one of
     them, rejects. The looks share their data, so each may have more than its share of `alpha`. The level
-    hangs on nothing but the counts, and is found by simulation with a fixed seed, to a fiftieth of itself.
+    depends only on the counts, and is found by simulation with a fixed seed, to a fiftieth of itself.
     Source: Pocock, Group sequential methods in the design and analysis of clinical trials (1977).
     Raises ValueError for a look at fewer than two values.
     """

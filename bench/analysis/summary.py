@@ -279,7 +279,7 @@ def _gather(run: Run) -> dict[Cell, _Evidence]:
 
 
 def _read_job(record: JobRecord) -> _Job:
-    """Judge one job; one that calls itself ok is held to what it was asked, and fails where that lacks."""
+    """Judge one job; one with status ok fails if it did not do all that it was asked."""
     logs: tuple[float, ...] = ()
     fault = None
     try:

@@ -41,19 +41,19 @@ COMMANDS = {
     ),
     "agree": Lazy(
         "bench.run.command:agree",
-        "Hold two runs of one machine against each other, and say whether their verdicts agree.",
+        "Compare two runs of one machine, and say whether their verdicts agree.",
     ),
     "ab": Lazy(
         "bench.gate.command:ab",
-        "Measure two sides side by side, confirm what seems worse, and judge; 0 fine, 1 worse, 3 undecided.",
+        "Measure two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided.",
     ),
     "compare": Lazy(
         "bench.gate.command:compare",
-        "Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told.",
+        "Compare two runs row by row: exit 0 if nothing is worse in HEAD, 1 if something is, 3 if undecided.",
     ),
     "selftest": Lazy(
         "bench.selftest.command:selftest",
-        "Measure the measurer: compare equals, and sides slowed by a known share, and count what is found.",
+        "Measure how often a verdict is right, with sides that are equal or slowed by a known share.",
     ),
     "history": Lazy(
         "bench.history.command:history", "Keep the figures of runs over time, and show where they changed."
@@ -68,7 +68,7 @@ COMMANDS = {
     ),
     "evaluate": Lazy(
         "bench.recipes.command:evaluate",
-        "Load a model in any framework, and hold its logits to the float64 reference.",
+        "Load a model in any framework, and compare its logits with the float64 reference.",
     ),
     "predict": Lazy(
         "bench.recipes.command:predict",
@@ -80,7 +80,7 @@ COMMANDS = {
     ),
     "notebooks": Lazy(
         "bench.recipes.command:notebooks",
-        "Follow all recipes in all frameworks over several seeds, and hold the notebooks' figures to ours.",
+        "Follow all recipes in all frameworks over several seeds, and compare with the notebooks' figures.",
     ),
     "data": Lazy("bench.datasets.command:data", "Fetch the data sets, or check them against their digests."),
     "list": Lazy(

@@ -202,7 +202,7 @@ class _Capped(io.BufferedIOBase):
         content = self._stream.read(size)
         self._left -= len(content)
         if self._left < 0:
-            raise DataError(f"{self._what}: unpacks to more than is in it by rights")
+            raise DataError(f"{self._what}: decompresses to more bytes than expected")
         return content
 
 

@@ -44,7 +44,7 @@ class Changed(msgspec.Struct, frozen=True, kw_only=True):
 def environment_changes(base: Run, head: Run) -> tuple[Changed, ...]:
     """Return what differs between two runs, and the threads of every backend.
 
-    Of a workload that only one of them has nothing is told: its cells are missing, which says it all.
+    A workload that only one of them has is left out: its cells are missing, and that is reported.
     """
     shared = {workload.name for workload in base.header.workloads} & {
         workload.name for workload in head.header.workloads
@@ -90,7 +90,7 @@ def side_changes(ab: Ab) -> tuple[Changed, ...]:
 def changes(base: Facts, head: Facts) -> tuple[Changed, ...]:
     """Return every fact that differs, and those that are always told, in the order of the sides' facts.
 
-    Code that was changed is told even where both sides say so: it need not be the same change.
+    Changed code is reported even if both sides have changes, since they may differ.
     """
     return tuple(
         one

@@ -289,7 +289,7 @@ def _new_header(asked: Asking, device: Device, sides: Mapping[SideName, Side]) -
         for name in asked.workloads:
             if name in side.described.workloads and not side.described.workloads[name].matched:
                 raise UsageError(
-                    f"{name} trains by each framework's own defaults, which are held to no reference, so it "
+                    f"{name} trains by each framework's own defaults, which have no reference, so it "
                     f"could never pass. Take {name.removesuffix('-defaults')}."
                 )
     base, head = (_cells(sides[name], asked, device) for name in SIDES)

@@ -45,7 +45,7 @@ _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT
 @click.option("--across-machines", is_flag=True, help="Compare although the runs are of different machines.")
 @where_results
 def compare(*, base: str, head: str, output: Path | None, across_machines: bool, results: Path) -> int:
-    """Say for each row of two runs whether HEAD is worse than BASE; 0 no, 1 yes, 3 that cannot be told."""
+    """Compare two runs row by row: exit 0 if nothing is worse in HEAD, 1 if something is, 3 if undecided."""
     places = [find_run(results, name) for name in (base, head)]
     if places[0].resolve() == places[1].resolve():
         raise UsageError(f"{base} and {head} are the same run.")
@@ -76,7 +76,7 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
 )  # fmt: skip
 @click.option(
     "--head", "head", multiple=True, metavar="WHAT",
-    help="What is to be judged, said likewise. [default: this code as it is]",
+    help="The head to judge; same forms as --base. [default: this code as it is]",
 )  # fmt: skip
 @click.option(
     "--workload", "workloads", multiple=True, metavar="NAME", help="Workload. [default: MNIST's three]"
@@ -120,7 +120,7 @@ def ab(
     again: str | None,
     **what: Any,
 ) -> int:
-    """Measure two sides side by side, confirm what seems worse, and judge; 0 fine, 1 worse, 3 undecided."""
+    """Measure two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided."""
     console = Console()
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")

@@ -1,4 +1,4 @@
-"""Two runs held against each other: for each cell what changed, and whether that is a change for the worse.
+"""Two runs compared: for each cell what changed, and whether it got worse.
 
 The runs were made one after the other, so no round of one meets a round of the other, and what the machine
 did between them is in every difference. The canary, a fixed NumPy product that every block computes, shows a
@@ -57,7 +57,7 @@ class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is to be said of two runs."""
+    """The comparison of two runs."""
 
     base: Run
     head: Run
@@ -173,7 +173,7 @@ class _Look(msgspec.Struct, frozen=True, kw_only=True):
     """What a cell shows in both runs, before it is known what of it is claimed."""
 
     certain: tuple[Outcome | None, str] | None = None
-    """What is said of it whatever its figures."""
+    """The outcome that holds whatever the figures are."""
     findings: tuple[Finding, ...] = ()
     untold: Mapping[str, str] = {}
     missed: tuple[str, ...] = ()
@@ -224,7 +224,7 @@ def _as_good(measure: Measure, base: _Evidence, head: _Evidence) -> bool:
 
 
 def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome | None, str] | None:
-    """Return what is said of a cell that is not known to compute what the reference computes."""
+    """Return the outcome for a cell that is not known to compute what the reference computes."""
     before, now = (None if side is None else side.row.parity_ok for side in (base, head))
     if head is not None and now is False:
         said = f"head does not compute what the reference computes: {head.row.why_not}"
@@ -239,11 +239,11 @@ def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[O
         for name, side in (("base", base), ("head", head))
         if side.row.matched and side.row.parity_ok is None and _measured(side.row)
     ]
-    return ("undecided", f"not held to the reference in {listed(unproven)}") if unproven else None
+    return ("undecided", f"not compared with the reference in {listed(unproven)}") if unproven else None
 
 
 def _unmeasured(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome | None, str] | None:
-    """Return what is said of a cell that was not measured in both runs."""
+    """Return the outcome for a cell that was not measured in both runs."""
     lacks = [
         f"not in {name}" if side is None else f"not measured in {name}: {side.row.why_not}"
         for name, side in (("base", base), ("head", head))

@@ -112,7 +112,7 @@ def make_environment(
         )
     suffix = "-gpu" if device == "gpu" else ""
     extras = [f"{part}{suffix}" for part in backend.split("-")]
-    # What a version is asked for, and its kin such as jaxlib, are not held to the pinned ones.
+    # What a version is asked for, and its kin such as jaxlib, are not pinned.
     kept = [line for line in _constraints(source) if not line.startswith(tuple(spec.pins))]
     wanted = [f"{source}[{','.join(extras)}]", *(f"{name}=={version}" for name, version in spec.pins.items())]
     digest = hashlib.sha256(

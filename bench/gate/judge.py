@@ -2,8 +2,8 @@
 
 A cell is judged by its first series, at a few counts of blocks (`LOOKS`) and at no others. What is worse
 there is a suspect, and is a regression only if a second series, measured anew and judged by itself, finds it
-worse again; else it is told that it did not repeat. A cell passes only where a loss as large as the tolerance
-is ruled out.
+worse again; else the report states that it did not repeat. A cell passes only where a loss as large as
+the tolerance is ruled out.
 """
 
 import contextlib
@@ -59,7 +59,7 @@ _NO_FAILURE: tuple[Status, ...] = ("ok", "no_steady_state")
 
 
 class CellGate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of one cell."""
+    """The verdict on one cell."""
 
     cell: Cell
     standing: Standing
@@ -85,7 +85,7 @@ class CellGate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
-    """What is said of a whole comparison."""
+    """The verdict on a whole comparison."""
 
     cells: tuple[CellGate, ...]
     missing: tuple[str, ...]
@@ -112,7 +112,7 @@ def judge_all(ab: Ab) -> Gate:
 
 
 def judge_cell(ab: Ab, cell: Cell) -> CellGate:
-    """Derive what a comparison says of a cell, by all that was measured so far."""
+    """Derive the verdict on a cell from all that was measured so far."""
     series: dict[Series, list[AbBlock]] = {
         "first": ab.blocks_of(cell, "first"), "second": ab.blocks_of(cell, "second"),
     }  # fmt: skip

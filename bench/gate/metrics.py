@@ -1,6 +1,6 @@
-"""What two sides are held against each other by, and how much of a change counts.
+"""The metrics by which two sides are compared, and how large a change counts.
 
-A finding says of one figure of one cell whether the second side, head, is worse than the first, base. A
+A finding states whether one figure of one cell is worse on the second side, head, than on the first, base. A
 change is claimed only where it is proven larger than the measure's margin, and ruled out only where the whole
 interval keeps off its tolerance; all else is undecided. So neither noise nor too few values can pass for
 "nothing has changed".
@@ -55,7 +55,7 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float = ALPHA
     """Level at which a change is claimed, of either sign."""
     timed: bool = False
-    """Whether it hangs on how fast the machine is."""
+    """Whether it depends on the speed of the machine."""
     words: tuple[str, str]
     """What a figure is called that got worse, and one that got better."""
 
@@ -91,7 +91,7 @@ worse, and else say nothing: a first step takes too short, and a way to a target
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be said of one figure of one cell."""
+    """The finding for one figure of one cell."""
 
     measure: Measure
     base: float

@@ -58,7 +58,7 @@ class SideSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What a side's own code says of itself."""
+    """What a side's own code offers."""
 
     backends: dict[str, BackendInfo]
     broken: dict[str, str]

@@ -50,7 +50,7 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run says of one cell, as `CellSummary` does; a figure is None where it was not measured."""
+    """The figures of one cell in a run, as in `CellSummary`; None where not measured."""
 
     cell: Cell
     ranked: bool

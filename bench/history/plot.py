@@ -26,7 +26,7 @@ _FEWEST_LABELS, _MOST_LABELS = 2, 7
 _STEPS = (0.02, 0.05, 0.1, 0.2, 0.5)
 """Of the ticks to either side of 1, where no value is twice as large: the largest they reach to is taken."""
 _LEAST_SPAN = math.log1p(0.03)
-"""A strip shows at least so much to either side, lest noise look like news."""
+"""A strip shows at least this much to either side, so that noise does not look like a change."""
 
 
 class Chart(msgspec.Struct, frozen=True, kw_only=True):

@@ -293,7 +293,7 @@ def _half_width(one: Series) -> str:
 
 
 def _change(ratio: float | None) -> str:
-    # + 0.0, lest a change that rounds to nothing read as -0.0.
+    # + 0.0, so that a change that rounds to zero is not printed as -0.0.
     return NOTHING if ratio is None else f"{round(100 * (ratio - 1), 1) + 0.0:+.1f} %"
 
 

@@ -250,8 +250,8 @@ def parse_git_status(text: str) -> tuple[str | None, bool | None]:
 def peak_rss_bytes() -> tuple[int, str]:
     """Return the most memory this process ever held in RAM, and how that was counted.
 
-    Pages of files are left out where the system tells them: how many of a library's are resident hangs on how
-    it came into the system's cache, and the system drops them at will.
+    Pages of files are left out where the system tells them: how many of a library's are resident depends on
+    how it came into the system's cache, and the system drops them at will.
     """
     # Not ru_maxrss where it can be helped: on Linux it starts at the peak of the process that forked this
     # one, so a worker started by a large harness would report the harness.

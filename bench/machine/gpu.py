@@ -1,4 +1,4 @@
-"""What NVIDIA's driver says of the GPU that a worker uses.
+"""What NVIDIA's driver reports about the GPU that a worker uses.
 
 All of it comes through NVML, by the distribution nvidia-ml-py, whose module is `pynvml`. Where there is no
 driver, no library, no permission or no such counter, the answer is None, never an error.
@@ -13,7 +13,7 @@ import msgspec
 
 
 class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver says of the GPU at one moment; None where it does not tell."""
+    """What the driver reports about the GPU at one moment; None where it reports nothing."""
 
     sm_clock_mhz: int | None
     temperature_c: int | None

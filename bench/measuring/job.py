@@ -34,7 +34,7 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
                 warmup.append(window)
             case Timed(window=window, lead_s=lead_s):
                 windows.append(window)
-                if lead_s is not None:  # a worker of before does not tell
+                if lead_s is not None:  # older workers do not report it
                     leads.append(lead_s)
             case Evaluated(point=point):
                 points.append(point)

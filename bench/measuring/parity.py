@@ -1,4 +1,4 @@
-"""Run parity: compute the reference once a workload, then hold every cell of every backend against it."""
+"""Run parity: compute the reference once a workload, then compare every cell of every backend with it."""
 
 import math
 import tempfile
@@ -61,7 +61,7 @@ def verify_cells(
     *,
     deadline: float = math.inf,
 ) -> None:
-    """Hold every job's cell against the reference; `on_record` gets each result as soon as it is there.
+    """Compare every job's cell with the reference; `on_record` gets each result as soon as it is there.
 
     On the CPU the processes of all backends work side by side, as most of what they do, importing, tracing
     and compiling, takes one core; on a GPU one after another, as its memory may have room for no more.
@@ -87,7 +87,7 @@ def verify_cells(
 
 
 class _Proof:
-    """Begins workers that hold jobs of one backend against the reference, and takes down what they find."""
+    """Starts workers that compare the jobs of one backend with the reference, and records what they find."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ def write_reference(workload: Workload, path: Path) -> Path:
 def parity_data(workload: Workload) -> TrainingData:
     """Return real images to check a workload on: its own shipped sample, or one of the same shape.
 
-    Whether two programs compute the same function does not hang on whose pictures they are given.
+    Whether two programs compute the same function does not depend on whose pictures they are given.
     """
     info = DATASETS[workload.dataset].info
     name = next(

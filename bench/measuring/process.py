@@ -26,7 +26,7 @@ PASSED_VARIABLES = (
     "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "XDG_CACHE_HOME", "CC", "CXX",
 )  # fmt: skip
 """What a process needs to start. Beside these a worker gets the tuning variables, which the run's environment
-records; all else is kept from it, as a figure must not hang on a variable that no record tells of."""
+records; all else is kept from it, as a figure must not depend on a variable that no record holds."""
 
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """What makes glibc keep the memory that a step gives back, for every framework alike. Else it returns large

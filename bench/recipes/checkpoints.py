@@ -26,20 +26,20 @@ from bench.workloads.specs import Cell, Workload
 
 KEPT = 2
 _ABOUT, _DIGEST = "samework", "sha256"
-"""Keys of safetensors' own metadata: what the file says of itself, in JSON, and the digest of that and of the
+"""Keys of safetensors' own metadata: what the file describes, in JSON, and the digest of that and of the
 tensors, which safetensors does not check."""
 _STATE, _LOSSES = "state/", "losses"
 
 
 class AboutCheckpoint(msgspec.Struct, frozen=True, kw_only=True, tag="checkpoint", tag_field="kind"):
-    """What a checkpoint says of itself."""
+    """What a checkpoint describes."""
 
     step: int
     train_s: float
 
 
 class AboutModel(msgspec.Struct, frozen=True, kw_only=True, tag="model", tag_field="kind"):
-    """What a model says of itself: all that is needed to evaluate it, and where it comes from."""
+    """What a model describes: all that is needed to evaluate it, and its origin."""
 
     step: int
     workload: Workload

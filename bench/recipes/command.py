@@ -139,7 +139,7 @@ def _apart(limit: int | None, where: dict[str, Any]) -> str:
 @sample
 @_where
 def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
-    """Load a model in any framework, and hold its logits to the float64 reference.
+    """Load a model in any framework, and compare its logits with the float64 reference.
 
     MODEL is the file that bench train wrote, or the folder of a training.
     """
@@ -272,7 +272,7 @@ def notebooks(
     report_only: bool,
     **where: Any,
 ) -> int:
-    """Follow all recipes in all frameworks over several seeds, and hold the notebooks' figures to ours.
+    """Follow all recipes in all frameworks over several seeds, and compare with the notebooks' figures.
 
     What is trained already is not trained again, and what was interrupted goes on.
     """

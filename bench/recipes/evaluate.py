@@ -1,4 +1,4 @@
-"""Handing a model over: trained in one framework, loaded in another, and held to the reference's logits."""
+"""A model trained in one framework, loaded in another, and compared with the reference's logits."""
 
 import tempfile
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from bench.worker.training import load_data
 from bench.workloads.specs import Precision
 
 COMPARED = 500
-"""Test images whose logits are held to the reference's."""
+"""Test images whose logits are compared with the reference's."""
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-4, "tf32": 2e-2, "bf16": 1e-1}
 """The largest difference of a logit allowed, over the largest logit of the reference. Trained weights are
 larger than those of a start, and lose more in sums: in fp32 1e-6 to 1e-5 is seen."""

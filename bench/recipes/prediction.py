@@ -57,7 +57,7 @@ def band(values: Sequence[float], *, drawn_from: int | None = None) -> Band:
 def judge(found: Band, low: float, high: float) -> Verdict:
     """Say whether a published value lies in the band, or our mean in the range that a text names.
 
-    A range is not held to the band, which the less is known is the wider, and would the sooner touch it.
+    A range is not compared with the band, which is wider the less is known, and would touch it sooner.
     """
     if low < high:
         return "inside" if low <= found.mean <= high else "outside"

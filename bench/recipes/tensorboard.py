@@ -29,7 +29,7 @@ _VERSION = "brain.Event:2"
 class EventFiles:
     """The `events` folder of a training; as a context it leaves the file complete.
 
-    It is written anew from the figures that are kept, so that after a resumption no step is told twice. The
+    It is written anew from the figures that are kept, so that no step appears twice after a resumption. The
     clock of its events is the time of training.
     """
 

@@ -68,7 +68,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """The place of this job in its block's order, from 0."""
     hash_seed: int
-    """Of the worker's PYTHONHASHSEED, drawn anew for every job: what hangs on it is noise, not a bias."""
+    """Of the worker's PYTHONHASHSEED, drawn anew for every job, so that its effect is noise, no bias."""
     windows: int
     """Timed windows at least; up to twice as many are taken while the rate has not settled. 0: none."""
     window_s: float
@@ -130,7 +130,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     peak: Peak | None = None
     """The machine's peak as this framework reaches it."""
     described: dict[str, str | int | float | bool | None] = {}
-    """What the backend said of itself: versions, the actual device, threads."""
+    """Facts that the backend reported: versions, the actual device, threads."""
 
 
 class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="record"):

@@ -175,7 +175,7 @@ def _status(summary: Any, *, require_target: bool) -> int:
 @what_to_run
 @click.option("--json", "as_json", is_flag=True, help="Print every record as a line of JSON.")
 def verify(*, as_json: bool, **what: Any) -> int:
-    """Hold every backend and mode against the float64 reference, and print the errors."""
+    """Compare every backend and mode with the float64 reference, and print the errors."""
     console = Console(stderr=as_json)
     asked = _asked(**what)
     device = choose_device(asked.device)
@@ -214,7 +214,7 @@ def targets(name: str, results: Path) -> None:
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
 @where_results
 def agree(*, first: str, second: str, output: Path | None, results: Path) -> int:
-    """Hold two runs of one machine against each other, and say whether their verdicts agree."""
+    """Compare two runs of one machine, and say whether their verdicts agree."""
     runs = [read_run(find_run(results, name)) for name in (first, second)]
     if not runs[0].header.environment.same_machine(runs[1].header.environment):
         machines = " and ".join(run.header.environment.in_words() for run in runs)

@@ -76,7 +76,7 @@ class Runner:
         unavailable: Mapping[str, str],
         display: Display,
     ) -> None:
-        """`run` is the run so far; `unavailable` says of each backend that cannot run here why not."""
+        """`run` is the run so far; `unavailable` gives the reason for each backend that cannot run here."""
         self._folder, self._header = run.folder, run.header
         self._preset, self._infos, self._pythons = preset, infos, pythons
         self._splits, self._unavailable, self._display = splits, unavailable, display

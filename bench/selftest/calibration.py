@@ -94,7 +94,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial and what our rule says of it."""
+    """A trial and the verdict of our rule."""
 
     trial: Trial
     judgement: PairJudgement
@@ -276,7 +276,7 @@ def _covers(judgement: PairJudgement, trial: Trial) -> bool:
 
 
 def _criteria(row: Row, test: SelfTest, trials: int) -> tuple[Criterion, ...]:
-    """Hold our rule against what is demanded of it."""
+    """Compare the rates of our rule with what is demanded of it."""
     planned = len(test.header.groups) * len(TRIALS)
     demands = [
         Criterion(

@@ -48,7 +48,7 @@ def selftest(
     *, results: Path, data: Path | None, offline: bool, resume: str | None, again: str | None,
     pythons: tuple[str, ...], **what: Any,
 ) -> int:  # fmt: skip
-    """Measure the measurer: compare equals, and sides slowed by a known share, and count what is found."""
+    """Measure how often a verdict is right, with sides that are equal or slowed by a known share."""
     console = Console()
     if resume is not None:
         refuse_beside("--resume goes on with a self-test as it was begun", *SETTLED_LATER)

@@ -11,8 +11,8 @@ from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.specs import Cell, Workload
 
 VERSION = 3
-"""Of what a worker does when it is asked to measure. It grows where a figure of a worker of before can no
-longer be held against one of now, so that a comparison of two commits never does so."""
+"""Of what a worker does when it is asked to measure. It grows when a figure of an older worker can no
+longer be compared with one of this worker, so that a comparison of two commits is refused."""
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class MeasureTask(msgspec.Struct, frozen=True, kw_only=True, tag="measure", tag_
 
 
 class ParityCase(msgspec.Struct, frozen=True, kw_only=True):
-    """One cell to hold against the reference trace in the file `trace`."""
+    """One cell to compare with the reference trace in the file `trace`."""
 
     cell: Cell
     workload: Workload
@@ -44,7 +44,7 @@ class ParityCase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerifyTask(msgspec.Struct, frozen=True, kw_only=True, tag="verify", tag_field="task"):
-    """Hold one backend's cells against the reference."""
+    """Compare one backend's cells with the reference."""
 
     backend: BackendInfo
     cases: tuple[ParityCase, ...]

@@ -16,7 +16,7 @@ from bench.workloads.specs import Cell, Workload
 
 
 def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:
-    """Hold every case against its reference trace; one that fails does not keep the others from a try."""
+    """Compare every case with its reference trace; one that fails does not stop the others."""
     for case in task.cases:
         cell = case.cell
         status: Status = "ok"

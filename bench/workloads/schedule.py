@@ -1,7 +1,7 @@
 """When a network that learns is evaluated, and how many steps are timed together."""
 
 FINE_EPOCHS = (*(tenth / 10 for tenth in range(11)), *(1 + quarter / 4 for quarter in range(1, 13)))
-"""Learning is quickest at the beginning, and the time to a target must not hang on how seldom it is looked
+"""Learning is quickest at the beginning, and the time to a target must not depend on how seldom it is looked
 for: so every tenth of the first epoch, every quarter up to the fourth, and every epoch after that."""
 
 

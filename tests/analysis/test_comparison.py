@@ -258,7 +258,7 @@ def test_nothing_is_claimed_of_a_backend_that_is_not_ranked():
     summary = summarise(run)
     (verdict,) = summary.verdicts
     assert verdict.unranked == ("jax",)
-    assert "Nothing is said of JAX on mnist-cnn: no row is ranked." in said(verdict)
+    assert "No row of JAX is ranked on mnist-cnn, so nothing is claimed about it." in said(verdict)
     assert "(JAX not ranked)" in answer(summary)[0]
 
 

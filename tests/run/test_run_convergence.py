@@ -144,7 +144,7 @@ def test_only_plots_that_exist_are_linked():
 
 def test_a_run_without_trainings_says_so():
     text = section(make_run(make_header([TORCH])))
-    assert text.endswith("No job of this run trained to its end, so nothing is said of accuracy.")
+    assert text.endswith("No job of this run trained to its end, so there is no accuracy.")
 
 
 def test_hostile_names_stay_text():

@@ -1,4 +1,4 @@
-"""Two runs beside each other: what each says of every pair of rows, and whether both can be right."""
+"""Two runs beside each other: each verdict on every pair of rows, and whether both can be right."""
 
 from collections.abc import Sequence
 

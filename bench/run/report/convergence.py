@@ -1,4 +1,4 @@
-"""What a run says of learning: the section of the report, and the table of `bench targets`."""
+"""Learning in a run: the section of the report, and the table of `bench targets`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -43,7 +43,7 @@ def blocks(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
     learned = converge(run)
     said = ["## Does it learn the same thing?"]
     if not learned.workloads:
-        return [*said, "No job of this run trained to its end, so nothing is said of accuracy."]
+        return [*said, "No job of this run trained to its end, so there is no accuracy."]
     said += [
         "Where a workload is matched, every framework starts from the same weights and trains with the same "
         "batches in the same order, once for every seed, so curves that lie on each other mean that the "

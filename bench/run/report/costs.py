@@ -200,8 +200,8 @@ def _use(cells: Sequence[CellCosts], summary: Summary, drawn: frozenset[str]) ->
         "up to the end of its timed windows, as told by "
         f"{' or '.join(methods) or 'a method that was not recorded'} (RssFile is pages of files, such as "
         "libraries, which the system shares and drops at will); on a GPU also what the framework's "
-        "own allocator held at most, with preallocation turned off, and what the driver says of the whole "
-        "process when its windows were done, which holds the context and loaded kernels too. Energy is "
+        "own allocator held at most, with preallocation turned off, and what the driver reports for the "
+        "whole process when its windows were done, which holds the context and loaded kernels too. Energy is "
         "that for training 1,000 images, from a meter of the machine (powercap) or of the GPU (NVML) read "
         "at both ends of every timed window; it holds what the machine draws at rest. Where no meter told "
         "it is not available, and nothing is estimated.",

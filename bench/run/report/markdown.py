@@ -112,7 +112,7 @@ def _machine(run: Run) -> list[str]:
     ]
     told = _told(run)
     if told:
-        blocks += ["What the frameworks said of themselves while they ran:", bullets_escaped(told)]
+        blocks += ["What the frameworks reported while they ran:", bullets_escaped(told)]
     return blocks
 
 
@@ -212,10 +212,10 @@ def _comparison(one: Comparison, summary: Summary) -> list[str]:
 def _parity(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
     blocks = ["## Is it the same work?"]
     if not run.parity:
-        return [*blocks, "No row was held to the reference in this run, so no row is ranked."]
+        return [*blocks, "No row was compared with the reference in this run, so no row is ranked."]
     blocks.append(
-        "Before a row is ranked, its framework is held to a reference in float64: from the same weights "
-        "and batches it must give the same logits, loss, gradients, parameters after one step and after "
+        "Before a row is ranked, its framework is compared with a reference in float64: from the same "
+        "weights and batches it must give the same logits, loss, gradients, parameters after one step and after "
         "many, and losses on the way. Each figure is the largest relative error of its kind over the "
         "tolerance; a dot to the right of the red line fails, and such a row is shown but never ranked."
     )

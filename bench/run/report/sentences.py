@@ -13,7 +13,7 @@ from bench.workloads.specs import Cell
 
 
 def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
-    """Return what a verdict says of its workload; `titles` gives a backend's title by its name."""
+    """Return the sentences of a verdict; `titles` gives a backend's title by its name."""
     workload = verdict.workload
     if not verdict.matched:
         found = [
@@ -26,7 +26,7 @@ def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
         found = _compared(verdict, titles) + _changed_sentences(verdict, titles)
     if verdict.order and verdict.unranked:
         names = listed([titles.get(name, name) for name in verdict.unranked])
-        found.append(f"Nothing is said of {names} on {workload}: no row is ranked.")
+        found.append(f"No row of {names} is ranked on {workload}, so nothing is claimed about it.")
     return found
 
 
@@ -35,7 +35,7 @@ def _compared(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     workload = verdict.workload
     best = best_of_each_backend(verdict.order)
     if not best:
-        return [f"No row is ranked on {workload}, so nothing can be said of its speed."]
+        return [f"No row is ranked on {workload}, so nothing is claimed about its speed."]
     sentences = [_sentence(comparison, titles) for comparison in [*verdict.backends, *verdict.modes]]
     compared = {frozenset((comparison.faster, comparison.slower)) for comparison in verdict.backends}
     for pair in combinations(best, 2):
@@ -121,7 +121,7 @@ def answer(summary: Summary) -> tuple[str, ...]:
     if checked:
         passed = sum(row.parity_ok is True for row in checked)
         said.append(
-            f"Of {len(checked)} rows held to the float64 reference, {passed} compute the same "
+            f"Of {len(checked)} rows compared with the float64 reference, {passed} compute the same "
             "within tolerance."
         )
     return tuple(said) or ("Nothing was measured.",)
