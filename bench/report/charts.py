@@ -59,6 +59,7 @@ _TAG = re.compile("<[^>]*>")
 _UNUSED = re.compile(r' id="[^"]*_\d+"| transform="rotate\(-0 [^"]*\)"')
 _DIGITS = re.compile(r' (?:d|x|y)="[^"]*"')
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
+_LINES = re.compile(r"M [-\d. ]+\n(?:L [-\d. ]+\n)+")
 _INDENT = re.compile(r"\n +(?=<)")
 
 
@@ -120,6 +121,7 @@ def _slim(content: str) -> str:
 
 def _slim_tag(tag: str) -> str:
     tag = tag.replace(f" font-family: '{_FONT}';", "")
+    tag = _LINES.sub(lambda points: points[0].replace(" \nL ", "\n"), tag)  # after M more points are lines
     return _DIGITS.sub(lambda places: _NUMBER.sub(_two_digits, places[0]), _UNUSED.sub("", tag))
 
 

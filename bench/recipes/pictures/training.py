@@ -16,7 +16,7 @@ from bench.recipes.metrics import QUANTILES
 from bench.recipes.records import Training
 from bench.report.charts import COLOURS, GREY, label, legend, make_panels
 
-MOST_SHOWN = 60
+MOST_SHOWN = 20
 """Steps at which the spread of a parameter is drawn, evenly taken: a panel is not wider."""
 
 
