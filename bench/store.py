@@ -5,8 +5,9 @@ folder, if that has them: those of many folders are much smaller in one. `tar -x
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -109,14 +110,16 @@ def content(path: Path) -> bytes:
     if path.exists():
         return path.read_bytes()
     whole = path.resolve()
-    archive = whole.parent.parent / ARCHIVE
-    if not archive.is_file():
-        return b""
-    return _members(archive, archive.stat().st_mtime_ns).get(f"{whole.parent.name}/{whole.name}", b"")
+    return archived(whole.parent.parent / ARCHIVE).get(f"{whole.parent.name}/{whole.name}", b"")
+
+
+def archived(archive: Path) -> Mapping[str, bytes]:
+    """Return what an archive holds, by folder and file; nothing where there is none."""
+    return _members(archive, archive.stat().st_mtime_ns) if archive.is_file() else {}
 
 
 @lru_cache(maxsize=1)
-def _members(archive: Path, _changed_ns: int) -> dict[str, bytes]:
+def _members(archive: Path, _changed_ns: int) -> Mapping[str, bytes]:
     """Return every file of an archive, read once for all the folders beside it."""
     import tarfile
 
@@ -127,10 +130,11 @@ def _members(archive: Path, _changed_ns: int) -> dict[str, bytes]:
             f"this Python cannot read {archive}: it lacks lzma. Unpack it: tar -xf {archive.name}"
         ) from error
     try:
-        with tarfile.open(archive, "r:xz") as packed:
+        whole = BytesIO(lzma.decompress(archive.read_bytes()))  # all of it, so that its checksum is tested
+        with tarfile.open(fileobj=whole) as packed:
             files = [(member.name, packed.extractfile(member)) for member in packed if member.isfile()]
             return {name: file.read() for name, file in files if file is not None}
-    except (OSError, EOFError, tarfile.TarError, lzma.LZMAError) as error:
+    except (OSError, tarfile.TarError, lzma.LZMAError) as error:
         raise RecordError(f"cannot read {archive}: {error}") from error
 
 
