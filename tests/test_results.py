@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from bench import store
-from bench.ab_records import read_ab
+from bench.gate.records import read_ab
+from bench.recipes.records import read_training
 from bench.records.runs import read_run
-from bench.selftest_records import read_selftest
-from bench.trainings import read_training
+from bench.selftest.records import read_selftest
 
 ROOT = Path(__file__).parent.parent
 MOST_BYTES = 8_000_000
