@@ -1,13 +1,21 @@
-"""A folder of raw values: a header written once, and a file with a line a record, safe from a crash."""
+"""A folder of raw values: a header written once, and a file with a line a record, safe from a crash.
+
+Where a folder lacks the file with the records, they are read from the archive `records.tar.xz` beside the
+folder, if that has them: those of many folders are much smaller in one. `tar -xf` puts them into place.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from bench.errors import RecordError, UsageError, unknown
+
+ARCHIVE = "records.tar.xz"
 
 H = TypeVar("H", bound=msgspec.Struct)
 
@@ -43,6 +51,8 @@ def find(results: Path, name: str, header: str, kind: str) -> Path:
 def append(path: Path, record: msgspec.Struct) -> None:
     """Append a record, on a line of its own even after one cut off, and return only when it is on disk."""
     try:
+        if not path.exists() and (before := content(path)):
+            write_durably(path, before)  # from the archive
         with path.open("ab+") as file:
             if end := file.seek(0, os.SEEK_END):
                 file.seek(end - 1)
@@ -90,10 +100,42 @@ def read_records(path: Path, kind: Any) -> tuple[tuple[Any, ...], tuple[str, ...
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the number, from 1, and the bytes of each line that is not empty; none where there is no file."""
+    for number, line in enumerate(content(path).split(b"\n"), start=1):
+        if line.strip():
+            yield number, line
+
+
+def content(path: Path) -> bytes:
+    """Return what a file of records holds, here or in the archive; nothing where it is in neither."""
     if path.exists():
-        for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
-            if line.strip():
-                yield number, line
+        return path.read_bytes()
+    whole = path.resolve()
+    return archived(whole.parent.parent / ARCHIVE).get(f"{whole.parent.name}/{whole.name}", b"")
+
+
+def archived(archive: Path) -> Mapping[str, bytes]:
+    """Return what an archive holds, by folder and file; nothing where there is none."""
+    return _members(archive, archive.stat().st_mtime_ns) if archive.is_file() else {}
+
+
+@lru_cache(maxsize=1)
+def _members(archive: Path, _changed_ns: int) -> Mapping[str, bytes]:
+    """Return every file of an archive, read once for all the folders beside it."""
+    import tarfile
+
+    try:
+        import lzma  # not every Python is built with it
+    except ImportError as error:
+        raise RecordError(
+            f"this Python cannot read {archive}: it lacks lzma. Unpack it: tar -xf {archive.name}"
+        ) from error
+    try:
+        whole = BytesIO(lzma.decompress(archive.read_bytes()))  # all of it, so that its checksum is tested
+        with tarfile.open(fileobj=whole) as packed:
+            files = [(member.name, packed.extractfile(member)) for member in packed if member.isfile()]
+            return {name: file.read() for name, file in files if file is not None}
+    except (OSError, tarfile.TarError, lzma.LZMAError) as error:
+        raise RecordError(f"cannot read {archive}: {error}") from error
 
 
 def write_durably(path: Path, content: bytes) -> None:

@@ -80,7 +80,7 @@ def quarantine_rejected(folder: Path) -> tuple[str, ...]:
         with (folder / QUARANTINE).open("ab") as file:
             file.write(b"".join(line + b"\n" for line in bad))
         store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
-    elif lines and not (folder / RECORDS).read_bytes().endswith(b"\n"):  # cut off right before the newline
+    elif lines and not store.content(folder / RECORDS).endswith(b"\n"):  # cut off right before the newline
         store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
     return run.rejected
 

@@ -1,5 +1,6 @@
 """The plots of learning: every seed is in sight, and a censored training is shown as such."""
 
+import re
 import xml.etree.ElementTree as ET
 
 import pytest
@@ -11,7 +12,7 @@ from trainings import CELLS, learning_run, make_curve, make_finals, make_trainin
 from bench.analysis.accuracy import converge
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
-from bench.report.charts import make_panels, name_rows, svg
+from bench.report.charts import HATCHES, make_panels, name_rows, settings, svg
 from bench.run.report import curves, plots
 
 TORCH, TENSORFLOW, JAX = CELLS
@@ -146,3 +147,29 @@ def test_panels_lie_at_round_places_as_the_layout_differs_between_processes_in_i
         bounds = panel.get_position(original=True).bounds
         assert bounds == pytest.approx([round(value, 5) for value in bounds], abs=1e-12)
         assert 0 < bounds[0] < bounds[0] + bounds[2] <= 1
+
+
+def test_a_picture_holds_its_text_as_text_in_fonts_that_there_are_everywhere():
+    title = 'mnist-cnn & others, 0.12345 x="1.23456"'
+    with settings():
+        figure, found = make_panels([1.0, 1.0])
+        for panel in found:
+            panel.set_title(title)
+            panel.set_ylabel("turned")
+            panel.plot([0, 1, 2], [0, 1, 0.5])
+        content = svg(figure).decode()
+    assert "text{font-family: 'DejaVu Sans', Verdana, sans-serif}" in content
+    assert content.count("font-family") == 1
+    parsed = ET.fromstring(content)  # noqa: S314
+    texts = [one.text for one in parsed.iter("{http://www.w3.org/2000/svg}text")]
+    assert (texts.count(title), texts.count("turned")) == (2, 2)
+    assert 'transform="rotate(-90 ' in content
+    assert not re.search(r' d="[^"]*\d\.\d{3}', content)
+
+
+@pytest.mark.parametrize("hatch", HATCHES)
+def test_a_hatch_is_of_lines_as_one_of_dots_makes_a_picture_large(hatch: str):
+    with settings():
+        figure, (panel,) = make_panels([1.0])
+        panel.barh([0], [1], hatch=hatch)
+        assert len(svg(figure)) < 10_000

@@ -8,7 +8,7 @@ from bench.recipes.pictures.tiles import grid, show_image
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.specs import Workload
 
-SAMPLES = 30
+SAMPLES = 20
 DRAWINGS = 14
 
 

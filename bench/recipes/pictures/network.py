@@ -48,7 +48,7 @@ def outputs(trained: Trained, image: npt.NDArray[np.uint8], layer: int, caption:
     show_image(panels[0], trained.seen(image[None])[0])
     largest = float(shown.max()) or 1.0
     for panel, place in zip(panels[1:], range(count), strict=True):
-        panel.imshow(shown[..., place], cmap="gray", vmin=0, vmax=largest, interpolation="nearest")
+        panel.imshow(shown[..., place], cmap="gray", vmin=0, vmax=largest, interpolation="none")
     return figure
 
 

@@ -35,9 +35,9 @@ def show_image(panel: Axes, image: npt.NDArray[Any], caption: str = "") -> None:
     """Draw an image (h, w, 1 or 3), uint8, or floats from 0 to 1."""
     top = 255 if image.dtype == np.uint8 else 1.0
     if image.shape[-1] == 1:
-        panel.imshow(image[..., 0], cmap="gray", vmin=0, vmax=top, interpolation="nearest")
+        panel.imshow(image[..., 0], cmap="gray", vmin=0, vmax=top, interpolation="none")
     else:
-        panel.imshow(image, interpolation="nearest")
+        panel.imshow(image, interpolation="none")
     if caption:
         panel.set_title(label(caption, 26), fontsize=7, fontweight="normal", pad=2)
 
@@ -48,9 +48,7 @@ def show_signed(
     """Draw one map (h, w) a panel, of `maps` (h, w, n), all on one scale that is red above zero."""
     largest = float(np.abs(maps).max()) or 1.0
     for place, panel in enumerate(panels):
-        drawn = panel.imshow(
-            maps[..., place], cmap=SIGNED, vmin=-largest, vmax=largest, interpolation="nearest"
-        )
+        drawn = panel.imshow(maps[..., place], cmap=SIGNED, vmin=-largest, vmax=largest, interpolation="none")
         if captions:
             panel.set_title(label(captions[place], 26), fontsize=7, fontweight="normal", pad=2)
     figure.colorbar(drawn, ax=list(panels), shrink=0.6, aspect=30)

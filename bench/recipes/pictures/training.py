@@ -16,6 +16,9 @@ from bench.recipes.metrics import QUANTILES
 from bench.recipes.records import Training
 from bench.report.charts import COLOURS, GREY, label, legend, make_panels
 
+MOST_SHOWN = 20
+"""Steps at which the spread of a parameter is drawn, evenly taken: a panel is not wider."""
+
 
 def curves(
     trainings: Sequence[Training],
@@ -99,9 +102,13 @@ def distributions(training: Training) -> Figure:
     """Draw every parameter's median, two bands and ends over the steps."""
     names = list(training.figures[0].distributions)
     figure, panels = make_panels([1.7] * len(names), legend=True)
-    steps = [one.step for one in training.figures]
+    last = len(training.figures) - 1
+    shown = [
+        training.figures[place] for place in np.unique(np.linspace(0, last, MOST_SHOWN).round().astype(int))
+    ]
+    steps = [one.step for one in shown]
     for panel, name in zip(panels, names, strict=True):
-        spread = np.array([one.distributions[name].quantiles for one in training.figures])
+        spread = np.array([one.distributions[name].quantiles for one in shown])
         for low, high, alpha in ((1, 5, 0.2), (2, 4, 0.4)):
             panel.fill_between(
                 steps, spread[:, low], spread[:, high], color=COLOURS[0], alpha=alpha, linewidth=0
