@@ -215,8 +215,8 @@ def _parity(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
         return [*blocks, "No row was compared with the reference in this run, so no row is ranked."]
     blocks.append(
         "Before a row is ranked, its framework is compared with a reference in float64: from the same "
-        "weights and batches it must give the same logits, loss, gradients, parameters after one step and after "
-        "many, and losses on the way. Each figure is the largest relative error of its kind over the "
+        "weights and batches it must give the same logits, loss, gradients, parameters after one step and "
+        "after many, and losses on the way. Each figure is the largest relative error of its kind over the "
         "tolerance; a dot to the right of the red line fails, and such a row is shown but never ranked."
     )
     blocks += plot("parity", "Largest error over tolerance of every kind of check, by workload", drawn)
