@@ -5,7 +5,6 @@ import click
 from bench.machine.environment import capture_environment, nvidia_driver_present
 from bench.machine.known_faults import known_faults
 from bench.measuring.backends import find_backends, installed_versions
-from bench.measuring.doctor import examine
 from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
 from bench.recipes.catalog import RECIPES
 from bench.run.plan import PRESETS
@@ -51,6 +50,8 @@ def list_(pythons: tuple[str, ...]) -> None:
 @own_python
 def doctor(pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to see which are really usable."""
+    from bench.measuring.doctor import examine  # with NumPy, which `bench list` does without
+
     environment = capture_environment()
     click.echo(f"Machine   {environment.in_words()}")
     click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")

@@ -334,7 +334,7 @@ def test_no_verdict_speaks_of_the_reference():
 
 def test_a_run_of_the_reference_alone_ranks_nothing():
     (verdict,) = summarise(simple_run({REFERENCE: [1000] * 3})).verdicts
-    assert said(verdict) == ("No row is ranked on mnist-cnn, so nothing can be said of its speed.",)
+    assert said(verdict) == ("No row is ranked on mnist-cnn, so nothing is claimed about its speed.",)
 
 
 # ---- whether all learn the same

@@ -63,7 +63,7 @@ def slower(folder: Path) -> None:
 
 
 def rate(folder: Path) -> None:
-    path = folder / "bench" / "workloads.py"
+    path = folder / "bench" / "workloads" / "catalog.py"
     source = path.read_text()
     changed = source.replace('name="sgd", learning_rate=rate', 'name="sgd", learning_rate=10 * rate')
     assert changed != source
@@ -71,7 +71,7 @@ def rate(folder: Path) -> None:
 
 
 def labels(folder: Path) -> None:
-    append(folder / "bench" / "datasets.py", LABELS)
+    append(folder / "bench" / "datasets" / "cache.py", LABELS)
 
 
 def append(path: Path, more: str) -> None:

@@ -52,5 +52,5 @@ def test_a_data_set_without_a_sample_names_those_with_one():
 
 
 def test_the_samples_stay_small():
-    files = [path for path in (ROOT / "bench" / "samples").rglob("*") if path.is_file()]
+    files = [path for path in (ROOT / "bench" / "datasets" / "samples").rglob("*") if path.is_file()]
     assert 0 < sum(path.stat().st_size for path in files) < 5_000_000

@@ -35,7 +35,7 @@ def repository(tmp_path_factory) -> Path:
     set_pace(folder, 0.010)
     commit(folder, "base")
     set_pace(folder, 0.040)
-    workloads = folder / "bench" / "datasets.py"
+    workloads = folder / "bench" / "datasets" / "cache.py"
     data = workloads.read_text()
     assert "train_labels=" in data
     workloads.write_text(

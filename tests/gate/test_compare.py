@@ -263,7 +263,7 @@ def test_what_was_not_held_to_the_reference_never_passes(parity):
         ((unproven,) * 2, "base and head"),
     ):
         one = only(compare(*sides))
-        assert (one.outcome, one.why) == ("undecided", f"not held to the reference in {where}")
+        assert (one.outcome, one.why) == ("undecided", f"not compared with the reference in {where}")
 
 
 def test_work_of_its_own_is_compared_without_parity():

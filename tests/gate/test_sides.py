@@ -1,5 +1,6 @@
 """What a side is asked to be, how its own code is asked what it is, and what its workers are started with."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -50,23 +51,34 @@ def test_this_code_tells_its_backends_and_workloads():
 
 
 def test_another_codes_workloads_are_its_own(tmp_path):
-    for package in ("bench", "backends"):
-        (tmp_path / package).symlink_to(PROJECT / package)
-    (tmp_path / "bench").unlink()
-    (tmp_path / "bench").mkdir()
-    for file in (PROJECT / "bench").glob("*.py"):
-        (tmp_path / "bench" / file.name).write_bytes(file.read_bytes())
-    changed = tmp_path / "bench" / "workloads.py"
+    (tmp_path / "backends").symlink_to(PROJECT / "backends")
+    shutil.copytree(PROJECT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    changed = tmp_path / "bench" / "workloads" / "catalog.py"
     source = changed.read_text()
     assert "learning_rate=0.001" in source
     changed.write_text(source.replace("learning_rate=0.001", "learning_rate=0.01"))
-    protocol = tmp_path / "bench" / "protocol.py"
+    protocol = tmp_path / "bench" / "worker" / "protocol.py"
     protocol.write_text(protocol.read_text().replace(f"VERSION = {VERSION}", ""))
     told = describe(Path(sys.executable), tmp_path)
     assert told.protocol == 1, "as of a commit from before it was told"
     rates = {name: one.optimizer.learning_rate for name, one in told.workloads.items()}
     here = {name: one.optimizer.learning_rate for name, one in WORKLOADS.items()}
     assert {name for name in here if rates[name] != here[name]} >= {"mnist-mlp-adam"}
+
+
+def test_code_from_before_the_folders_tells_its_backends_and_workloads(tmp_path):
+    modules = {
+        "__init__.py": "",
+        "registry.py": "from types import SimpleNamespace\n"
+        "def find_backends():\n    return SimpleNamespace(backends={}, broken={'odd': 'no module'})\n",
+        "workloads.py": "WORKLOADS = {}\n",
+        "protocol.py": "VERSION = 3\n",
+    }
+    (tmp_path / "bench").mkdir()
+    for name, source in modules.items():
+        (tmp_path / "bench" / name).write_text(source)
+    told = describe(Path(sys.executable), tmp_path)
+    assert (told.protocol, dict(told.broken)) == (3, {"odd": "no module"})
 
 
 def test_code_that_is_none_of_this_program_is_named(tmp_path):

@@ -61,9 +61,9 @@ def test_a_variable_of_another_program_does_not_matter(
 
 def test_matplotlib_is_imported_although_jupyter_names_a_module_that_is_not_here() -> None:
     code = (
-        "import sys; sys.argv = ['bench', '--version']\nfrom bench import cli\n"
-        "try: cli.main()\nexcept SystemExit: pass\n"
-        "from bench.run.report.tables import drawing; print('imported')"
+        "import sys; sys.argv = ['bench', '--version']\nfrom bench.cli.main import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "from bench.report import charts; print('imported')"
     )
     variables = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     done = subprocess.run(
