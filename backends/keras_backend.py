@@ -121,7 +121,7 @@ class StepLosses(keras.callbacks.Callback):
     """Keeps the loss of every step of one call of `fit`."""
 
     async_safe = True
-    """Else `fit` would wait at every step until this has been told."""
+    """Whether `fit` may go on before a callback has returned; otherwise it waits at every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class StepLosses(keras.callbacks.Callback):
 
 
 class LastLoss(keras.metrics.Mean):
-    """The loss of the latest step alone; `fit` would tell the mean of all so far."""
+    """The loss of the latest step alone; `fit` would report the mean of all steps so far."""
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # noqa: ARG002 - equal batches
         self.total.assign(values)

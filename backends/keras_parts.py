@@ -83,7 +83,7 @@ def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
 
 
 def make_default_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
-    """Return the optimizer of that name as Keras makes it; momentum alone has no default and is passed."""
+    """Return the optimizer with Keras's own constants, but for momentum, which has no default to use."""
     match spec.name:
         case "sgd":
             return keras.optimizers.SGD()

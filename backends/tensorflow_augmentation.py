@@ -1,6 +1,6 @@
 """Augmentation in TensorFlow, a batch at a time on its device, as `bench.workloads.augmentation` defines it.
 
-The functions of `tf.image` change all images of a batch by one factor; these take one for every image.
+The functions of `tf.image` change all images of a batch by one factor. These take a factor for each image.
 """
 
 import tensorflow as tf
@@ -9,7 +9,10 @@ from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE
 
 
 def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
-    """Return uint8 images (n, h, w, c), changed as `draws` say: float32 (n, crop, crop, c)."""
+    """Return the images, uint8 (n, h, w, c), augmented: float32 (n, crop, crop, c) from 0 to 1.
+
+    `draws`, float32 (n, `COLUMNS`), says how.
+    """
     x = tf.cast(crop_and_flip(images, draws, crop), tf.float32) / 255.0
     values = draws[:, :, tf.newaxis, tf.newaxis, tf.newaxis]
     x = turn_hue(x, values[:, HUE])
@@ -20,7 +23,7 @@ def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
 
 
 def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
-    """Return a window of each image, mirrored where told: uint8 (n, crop, crop, c)."""
+    """Return a window of each image, mirrored where its draw is 1: uint8 (n, crop, crop, c)."""
     places = tf.range(crop)
     rows = tf.cast(draws[:, ROW, tf.newaxis], tf.int32) + places
     mirrored = draws[:, FLIP, tf.newaxis] == 1.0
@@ -30,7 +33,7 @@ def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
 
 
 def turn_hue(x: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
-    """Turn the hue of images (n, h, w, 3) in [0, 1] by so many turns (n, 1, 1, 1); grey ones have none."""
+    """Turn the hue of images (n, h, w, c) in [0, 1] by `turns` (n, 1, 1, 1); grey images have no hue."""
     if x.shape[-1] == 1:
         return x
     red, green, blue = tf.unstack(x, axis=-1)

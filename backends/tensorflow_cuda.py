@@ -1,4 +1,4 @@
-"""Where TensorFlow finds its CUDA libraries, and why it finds no GPU where it finds none."""
+"""Help TensorFlow find its CUDA libraries, and find out why it sees no GPU."""
 
 import ctypes
 import importlib.util
@@ -14,7 +14,7 @@ _REASONS = re.compile(
     r"^[IWEF]\d{4} .*?\] "
     r"(.*(?:Could not load dynamic library|failed call to|CUDA error|Ignoring visible gpu).*)"
 )
-"""The lines of TensorFlow's log that tell why a GPU is not used, behind their mark, time and place."""
+"""The lines of TensorFlow's log that give a reason, which follows their mark, time and place."""
 _GENERAL = "Cannot dlopen some GPU libraries"
 _LIST_GPUS = """
 import sys
@@ -33,9 +33,9 @@ def load_cusolver() -> None:
     TensorFlow 2.21.0 opens the CUDA libraries from `libtensorflow_framework.so.2`. The RUNPATH of that file
     names the wheels of cuBLAS, cuDNN, cuFFT and cuSPARSE but not the one of cuSOLVER (`readelf -d` shows it),
     and without cuSOLVER TensorFlow uses no GPU. The dynamic linker takes a library that is loaded already.
-    LD_LIBRARY_PATH is no way out: it would mix the libraries of CUDA 12 and CUDA 13.
+    LD_LIBRARY_PATH does not help: it would mix the libraries of CUDA 12 and CUDA 13.
 
-    Does nothing for a job that must see no GPU, or where the wheel is not installed.
+    It does nothing for a job that must see no GPU, or where the wheel is not installed.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return
@@ -46,7 +46,7 @@ def load_cusolver() -> None:
 
 
 def why_no_gpu() -> str:
-    """Return what TensorFlow's loader reports about the GPU, in one line.
+    """Return the reasons that TensorFlow's log gives, in one line.
 
     Workers hide TensorFlow's log, so a child process that shows it looks for GPUs once more.
     """
@@ -67,7 +67,7 @@ def why_no_gpu() -> str:
 
 
 def quoted_reasons(log: str) -> str:
-    """Return the lines of a log that tell why no GPU is used, joined and without what stands before them."""
+    """Return the lines of a log that tell why no GPU is used, joined and without the mark, time and place."""
     found = [match[1] for line in log.splitlines() if (match := _REASONS.match(line))]
     said = dict.fromkeys(line.partition("; LD_LIBRARY_PATH:")[0].strip() for line in found)
     if said:

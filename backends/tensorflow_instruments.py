@@ -13,7 +13,7 @@ from bench.workloads.specs import Device
 
 MATRIX_SIDE: dict[Device, int] = {"cpu": 2048, "gpu": 8192}
 COPIED_BYTES: dict[Device, int] = {"cpu": 2**28, "gpu": 2**30}
-"""A CPU's caches hold tens of megabytes, of which one machine among many on a server gets but a part."""
+"""Of one copy. A CPU's caches hold tens of megabytes, of which a virtual machine gets a part."""
 TRIES = 8
 LIMIT_S = 0.5
 
@@ -41,10 +41,10 @@ def timed_parts(
 def graph_flops(function: tf.types.experimental.ConcreteFunction) -> float | None:
     """Return the floating-point operations of a function, or None if the profiler finds none.
 
-    They are those that `tf.compat.v1.profiler` has a rule for: matrix products, convolutions and their
-    gradients, biases, pooling and arithmetic, but not ReLU, the loss or the assignment of an update. What
-    nothing depends on is left out, as a tf.function drops it: the gradient of a first convolution by its
-    images is in every graph.
+    `tf.compat.v1.profiler` counts matrix products, convolutions and their gradients, biases, pooling and
+    arithmetic, but not ReLU, the loss or the assignment of an update. Operations that nothing depends on are
+    left out, as a tf.function prunes them: the gradient of a first convolution with respect to its images is
+    in every graph.
     """
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
@@ -72,7 +72,7 @@ def _needed(function: tf.types.experimental.ConcreteFunction) -> set[str]:
 
 
 def measured_peak(device: Device, dtype: tf.DType) -> Peak:
-    """Return the best rates of `tf.linalg.matmul` in a tf.function and of a copy, on this device."""
+    """Return the best rates of `tf.linalg.matmul` in a tf.function, and of a copy, on this device."""
     side, copied = MATRIX_SIDE[device], COPIED_BYTES[device]
     with tf.device(f"/{device.upper()}:0"):
         plain = [tf.random.stateless_normal((side, side), (seed, 0)) for seed in (0, 1)]
@@ -88,7 +88,7 @@ def measured_peak(device: Device, dtype: tf.DType) -> Peak:
 
 
 def _best_seconds(work: Callable[[], object]) -> float:
-    """Return the shortest time of at most `TRIES`, which end early where they take longer than `LIMIT_S`."""
+    """Return the shortest of `TRIES` times, or of fewer when they take longer than `LIMIT_S` in all."""
     work()
     best = float("inf")
     end = time.perf_counter() + LIMIT_S
