@@ -21,6 +21,7 @@ from backends.catalog import JAX
 from backends.jax_augmentation import augment
 from backends.jax_device import MATMUL_PRECISION, compiler_options, find_device
 from backends.jax_instruments import InstrumentedRunner, counted_flops, measured_peak
+from backends.jax_loop import CarriedSteps
 from backends.jax_optimizers import make_optimizer, make_own_optimizer
 from backends.runners import load_runner
 from backends.step_clock import StepClock
@@ -138,9 +139,16 @@ class Jit(InstrumentedRunner):
 
     def __init__(self, backend: "JaxBackend") -> None:
         super().__init__(backend)
-        self._step = backend.jitted(backend.step, donate_argnums=0)
+        self._carried: CarriedSteps | None = None
+        if backend.on_gpu and backend.workload.augmentation is None:
+            # To send a batch of indices to a GPU takes as long as a small step, so many are sent together.
+            self._carried = CarriedSteps(backend, jax.lax.scan, call_steps=1)
+        else:
+            self._step = backend.jitted(backend.step, donate_argnums=0)
 
     def train(self, order: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
+        if self._carried is not None:
+            return self._carried.train(order)
         backend = self._backend
         state, losses = backend.state, []
         for batch in order if draws is None else zip(order, draws, strict=True):

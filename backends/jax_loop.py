@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 COUNTED_STEPS = 100
 """Steps per call of `CountedLoop`, at most: the shape is fixed and the count is not, so it compiles once."""
 SCANNED_STEPS = 16
-"""Steps per call on a GPU. What is left over is trained step by step."""
+"""Steps per call of mode `loop` on a GPU. What is left over is trained step by step."""
 UNROLLED_STEPS = 4
 """Steps per call of a network with convolutions on a CPU."""
 SENT_INDICES = 2**16
-"""Indices per transfer in `CarriedLoop`, 256 KiB; more if `SCANNED_STEPS` batches have more."""
+"""Indices per transfer in `CarriedSteps`, 256 KiB; more if `SCANNED_STEPS` batches have more."""
 
 
 class Loop(InstrumentedRunner):
@@ -30,13 +30,13 @@ class Loop(InstrumentedRunner):
 
     def __init__(self, backend: "JaxBackend") -> None:
         super().__init__(backend)
-        self._form: CarriedLoop | CountedLoop
+        self._form: CarriedSteps | CountedLoop
         if backend.on_gpu:
             # A GPU would wait for the host in every step of a loop whose count is an argument.
-            self._form = CarriedLoop(backend, jax.lax.scan, SCANNED_STEPS)
+            self._form = CarriedSteps(backend, jax.lax.scan, SCANNED_STEPS)
         elif backend.workload.architecture.convs:
             # Inside a loop, XLA's convolutions on a CPU are many times slower.
-            self._form = CarriedLoop(backend, unrolled, UNROLLED_STEPS)
+            self._form = CarriedSteps(backend, unrolled, UNROLLED_STEPS)
         else:
             self._form = CountedLoop(backend)
         self.call_steps = self._form.call_steps
@@ -45,10 +45,11 @@ class Loop(InstrumentedRunner):
         return self._form.train(order)
 
 
-class CarriedLoop:
+class CarriedSteps:
     """A fixed number of steps per call; state, the next step's number and the losses stay on the device.
 
-    A transfer to a GPU or from it takes as long as a small step, so no step has one.
+    A transfer to a GPU or from it takes as long as a small step, so no step has one: the indices of many
+    batches are sent together, and mode `jit` trains so on a GPU too.
     """
 
     def __init__(self, backend: "JaxBackend", repeat: Callable[..., Any], call_steps: int) -> None:

@@ -197,17 +197,21 @@ def a_cnn_is_trained_in_no_loop_on_a_cpu() -> None:
 def a_mode_builds_its_own_programs_alone() -> None:
     import jax
 
-    built: dict[str, set[str]] = {}
-    for mode in MODES:
+    def built(mode: str, network: str, *, on_gpu: bool) -> set[str]:
         with mock.patch("jax.jit", wraps=jax.jit) as jit:
-            make(mode)
-        built[mode] = {call.args[0].__qualname__ for call in jit.call_args_list}
-    shared = {"JaxBackend._compute_logits", "JaxBackend._draw_params"}
-    assert built == {
-        "jit": shared | {"JaxBackend.step"},
-        "loop": shared | {"CountedLoop._take_steps"},
-        "grain": shared,
-    }
+            as_on_a_gpu(mode, SGD, network) if on_gpu else make(mode, network=network)
+        names = {call.args[0].__qualname__ for call in jit.call_args_list}
+        shared = {"JaxBackend._compute_logits", "JaxBackend._draw_params"}
+        assert shared <= names, f"this check sees nothing: {names}"
+        return {name for name in names - shared if not name.startswith("known_options")}
+
+    for network in ("softmax", "cnn"):
+        assert built("jit", network, on_gpu=False) == {"JaxBackend.step"}
+        assert built("jit", network, on_gpu=True) == {"CarriedSteps._take_next"}
+        assert built("loop", network, on_gpu=True) == {"CarriedSteps._take_next"}
+        assert built("grain", network, on_gpu=False) == set()
+    assert built("loop", "softmax", on_gpu=False) == {"CountedLoop._take_steps"}
+    assert built("loop", "cnn", on_gpu=False) == {"CarriedSteps._take_next"}
 
 
 def every_mode_of_the_table_has_a_runner() -> None:
