@@ -28,6 +28,9 @@ FRAMEWORKS = ("tensorflow", "torch", "jax", "keras", "flax", "optax")
 REQUIRED = "SAMEWORK_REQUIRE_FRAMEWORKS"
 """Where this variable is 1, a framework that is not installed fails the tests that need it."""
 
+FULL = "SAMEWORK_FULL"
+"""Where this variable is 1, as in `nox -s nightly`, simulations take all their draws."""
+
 settings.register_profile("samework", deadline=None, print_blob=True)  # a busy machine is no failure
 settings.load_profile("samework")
 
@@ -39,6 +42,14 @@ found = getattr(importlib.import_module(module), name)(json.loads(argument))
 with open(result, "w") as file:
     json.dump(found, file)
 """
+
+
+def draws(full: int, few: int) -> int:
+    """Return how many draws a simulation takes: `few` on every change, `full` every night.
+
+    The bounds of a test have to follow from the number, so that a right program fails it as seldom with few.
+    """
+    return full if os.environ.get(FULL) == "1" else few
 
 
 def every_backend() -> list[Any]:
