@@ -95,15 +95,28 @@ def no_framework_here() -> Iterator[None]:
     assert not imported, f"pytest's own process has imported {sorted(imported)[0]}"
 
 
-def in_process(info: BackendInfo, target: str, argument: Any, *, limit_s: float = 300.0) -> Any:
+def kept_compiled(config: pytest.Config) -> Path | None:
+    """Return the folder in pytest's cache for compiled programs, which the next run in this checkout finds.
+
+    Frameworks look for a program by what it computes, how it is compiled and their own version.
+    """
+    cache = getattr(config, "cache", None)  # which -p no:cacheprovider takes away
+    return cache.mkdir("compiled") if cache else None
+
+
+def in_process(
+    info: BackendInfo, target: str, argument: Any, *, limit_s: float = 300.0, compiled: Path | None = None
+) -> Any:
     """Return what `module:function` of tests/ makes of `argument` in a fresh process; both ways as JSON.
 
     The process is started with the variables that a worker of that backend gets for a job on the CPU.
+    Compiled programs are kept in a folder of `compiled` for each backend; without it, none is there before.
     """
     with tempfile.TemporaryDirectory(prefix="samework-test-") as scratch:
         result = Path(scratch) / "result.json"
         # Checks build the same small networks over and over: each is compiled once.
-        environment = worker_environment(info, "cpu", Path(scratch), compiled=Path(scratch) / "compiled")
+        kept = (compiled or Path(scratch) / "compiled") / info.name
+        environment = worker_environment(info, "cpu", Path(scratch), compiled=kept)
         environment["PYTHONPATH"] = os.pathsep.join([str(TESTS), str(TESTS.parent)])
         done = subprocess.run(
             [sys.executable, "-c", _CHILD, target, json.dumps(argument), str(result)],

@@ -12,6 +12,7 @@ import fakes
 import msgspec
 import pytest
 from conftest import Call, Said
+from played import play
 from synthetic import make_cell, make_header, make_job, make_run, make_workload
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
@@ -34,7 +35,12 @@ SMALL = ("--sample", "--dataset-limit", "300", "--workload", fakes.WORKLOAD, "--
 def known(
     monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo], broken: dict[str, str] | None = None
 ) -> None:
-    """Let there be these backends and no others, and a preset that takes seconds."""
+    """Let there be these backends and no others, and a preset that takes seconds.
+
+    Those that do what they should, or are not there, get played workers; the others have real processes.
+    """
+    if {info.name for info in infos} <= {"steady", "wrong", "absent"}:
+        play(monkeypatch)
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
     monkeypatch.setattr("bench.registry.find_backends", lambda: found)
     monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
