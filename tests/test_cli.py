@@ -41,6 +41,9 @@ def known(
     """
     if {info.name for info in infos} <= {"steady", "wrong", "absent"}:
         play(monkeypatch)
+    # To lay out and write the pictures, twice a run, takes half of its time; they have tests of their own.
+    for module in ("plots", "cost_plots"):
+        monkeypatch.setattr(f"bench.report.{module}.svg", lambda figure: b"<svg/>")
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
     monkeypatch.setattr("bench.registry.find_backends", lambda: found)
     monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
