@@ -4,20 +4,26 @@ Three frameworks take a minute and some gigabytes to install, and nox would give
 So `tests` and `verify` share one environment, and `bench` has one for each framework. All are kept under
 `.nox/` and installed into again only after pyproject.toml or constraints.txt has changed. The project is
 installed editable: source edits count at once.
+
+Where uv is installed, beside nox or elsewhere on the path, it installs instead of pip, which takes longer. It
+takes packages from where pip is configured to.
 """
 
+import ast
+import functools
 import hashlib
 import itertools
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import nox
 
 nox.needs_version = ">=2026"
-nox.options.default_venv_backend = "venv"
+nox.options.default_venv_backend = "uv|venv"
 nox.options.sessions = ["tests"]
 
 ROOT = Path(__file__).resolve().parent
@@ -29,6 +35,18 @@ ON_REQUEST = ("keras-tensorflow", "keras-torch", "keras-jax")
 """What gets an environment only where it is named after `--`."""
 NEWEST_PYTHON = (3, 13)
 """The newest for which every framework that constraints.txt pins has a build."""
+UV_VARIABLES = {
+    "index-url": ("UV_DEFAULT_INDEX", " "),
+    "extra-index-url": ("UV_INDEX", " "),
+    "find-links": ("UV_FIND_LINKS", ","),
+    "no-index": ("UV_OFFLINE", " "),  # uv has no variable for --no-index
+    "constraint": ("UV_CONSTRAINT", " "),
+    "trusted-host": ("UV_INSECURE_HOST", " "),
+    "cert": ("SSL_CERT_FILE", " "),
+    "proxy": ("ALL_PROXY", " "),
+    "timeout": ("UV_HTTP_TIMEOUT", " "),
+}
+"""For each setting of pip that says where packages come from: uv's variable, and what separates values."""
 
 
 @nox.session(python=False)
@@ -38,9 +56,25 @@ def tests(session: nox.Session) -> None:
     Two at a time, then so those that measure, then alone those that fill the cores. With anything after `--`,
     one by one.
     """
+    run_tests(session, {})
+
+
+@nox.session(python=False)
+def nightly(session: nox.Session) -> None:
+    """Run what takes too long for every change: the tests with all draws, all modes, and a known fault.
+
+    The tests come first, then `verify` and `reproduce`, whether or not the tests passed.
+    """
+    session.notify("verify", posargs=["--mode", "all"])
+    session.notify("reproduce(script='jax_39103')", posargs=[])
+    run_tests(session, {"SAMEWORK_FULL": "1"})
+
+
+def run_tests(session: nox.Session, variables: Mapping[str, str]) -> None:
+    """Run the tests with these variables set, in three parts, and fail once all have run."""
     environment = cpu_environment(session)
     # Here every framework is installed: a test that is skipped for want of one would hide a fault.
-    env = {"SAMEWORK_REQUIRE_FRAMEWORKS": "1"}
+    env = {"SAMEWORK_REQUIRE_FRAMEWORKS": "1", **variables}
     pytest = (program(environment, "python"), "-m", "pytest")
     if session.posargs:
         session.run(*pytest, *session.posargs, env=env, external=True)
@@ -64,7 +98,7 @@ def tests(session: nox.Session) -> None:
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
     """Check style, types and the direction of imports; needs no framework."""
-    session.install(*requirements([], ["lint"]), silent=False)
+    session.install(*requirements([], ["lint"]), silent=False, env=uv_environment())
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -86,7 +120,7 @@ def reproduce(session: nox.Session, script: str) -> None:
     A script ends with status 1 where the fault is there, which is what it is for: the session then passes.
     """
     path = ROOT / "tests" / "reproducers" / f"{script}.py"
-    session.install(*nox.project.load_toml(path)["dependencies"])
+    session.install(*nox.project.load_toml(path)["dependencies"], env=uv_environment())
     session.run("python", str(path), success_codes=[1])
 
 
@@ -169,11 +203,101 @@ def dev(session: nox.Session) -> None:
     session.log(f"Activate it with: source {program(environment, 'activate')}")
 
 
+@nox.session(python=False)
+def clean(session: nox.Session) -> None:
+    """List what environments, caches and results take; clear what is named after `--`.
+
+    A name is a path of the list, a folder that holds some, or `data`, the cache of data sets: `-- .nox data`.
+    What git tracks stays.
+    """
+    listed = clearable(ROOT, data_folder())
+    unknown = [name for name in session.posargs if not named(name, listed)]
+    if unknown:
+        session.error(f"Nothing was cleared: {', '.join(unknown)} is not in the list of `nox -s clean`")
+    chosen = {path for name in session.posargs for path in named(name, listed)}
+    total = 0
+    for name, path in listed.items():
+        size = size_of(path)
+        total += size
+        print(f"{size / 2**20:10,.1f} MiB  {'cleared  ' if path in chosen else ''}{name}")
+        if path in chosen:
+            clear(path)
+    print(f"{total / 2**20:10,.1f} MiB  in all{'' if session.posargs else '; name after -- what to clear'}")
+
+
+def data_folder() -> Path:
+    """Return the folder in which the program keeps data sets."""
+    if given := os.environ.get("BENCH_DATA"):
+        return Path(given)
+    import platformdirs  # nox needs it too
+
+    return platformdirs.user_cache_path("samework", appauthor=False) / "data"
+
+
+def clearable(root: Path, data: Path) -> dict[str, Path]:
+    """Return by name what may be cleared: it can be made again, or is a result, and git tracks none of it."""
+    running = Path(sys.prefix).resolve()
+    patterns = (
+        ".nox/*/", ".venv", ".pytest_cache", ".hypothesis", ".mypy_cache", ".ruff_cache", ".benchmarks",
+        "results/run-*", "results/ab-*", "results/selftest-[0-9]*", "trainings/*", "pictures",
+    )  # fmt: skip
+    found = {
+        path.relative_to(root).as_posix(): path for pattern in patterns for path in sorted(root.glob(pattern))
+    }
+    # What runs nox cannot be cleared by it.
+    found = {name: path for name, path in found.items() if path.resolve() not in (running, *running.parents)}
+    tracked = tracked_files(root, found)
+    kept = {
+        name: path
+        for name, path in found.items()
+        if not any(file == name or file.startswith(f"{name}/") for file in tracked)
+    }
+    # A folder of data that somebody keeps in the repository, or around it, is no cache.
+    if data.is_dir() and root not in data.resolve().parents and data.resolve() not in (root, *root.parents):
+        kept["data"] = data
+    return kept
+
+
+def tracked_files(root: Path, names: Sequence[str] | Mapping[str, Path]) -> list[str]:
+    """Return the files below these paths that git tracks; none where the folder is no repository."""
+    command = ["git", "-C", str(root), "ls-files", "-z", "--", *names]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        if (root / ".git").exists():
+            raise
+        return []
+    return done.stdout.split("\0")[:-1]
+
+
+def named(name: str, listed: Mapping[str, Path]) -> list[Path]:
+    """Return what a name stands for: a path of the list, or all of them in the folder of that name."""
+    wanted = name.rstrip("/").removeprefix("./")
+    return [path for known, path in listed.items() if known == wanted or known.startswith(f"{wanted}/")]
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes on disk; a file with several names, as uv makes them, counts once here."""
+    files = {}
+    for found in [path, *(path.rglob("*") if path.is_dir() and not path.is_symlink() else ())]:
+        status = found.lstat()
+        files[status.st_dev, status.st_ino] = getattr(status, "st_blocks", 0) * 512 or status.st_size
+    return sum(files.values())
+
+
+def clear(path: Path) -> None:
+    """Remove a file, a link or a folder with all below; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
 def cpu_environment(session: nox.Session) -> Path:
     """Return the environment that holds the three frameworks, on the CPU, and the tests' tools."""
     check_python(session)
     # To compile every module of three frameworks takes longer than to unpack them, and a few are imported.
-    return prepare(session, "cpu", extras=FRAMEWORKS, groups=["test"], options=["--no-compile"])
+    return prepare(session, "cpu", extras=FRAMEWORKS, groups=["test"], compiled=False)
 
 
 def check_python(session: nox.Session) -> None:
@@ -231,36 +355,78 @@ def prepare(
     *,
     extras: Sequence[str] = (),
     groups: Sequence[str] = (),
-    options: Sequence[str] = (),
+    compiled: bool = True,
 ) -> Path:
     """Return an environment under `.nox/` that holds what is asked; at once, where it does already.
 
-    `options` are for pip.
+    Unless `compiled`, a module is compiled to bytecode when it is first imported.
     """
     environment = ROOT / ".nox" / name
-    wanted = [*options, *requirements(extras, groups)]
+    wanted = requirements(extras, groups)
     stamp = environment / "installed.sha256"
     # The folder counts because an editable installation points to it.
-    parts = [sys.version, str(ROOT), PYPROJECT.read_text(), CONSTRAINTS.read_text(), *wanted]
+    parts = [sys.version, str(ROOT), PYPROJECT.read_text(), CONSTRAINTS.read_text(), *wanted, str(compiled)]
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
         session.log(f"{environment} is up to date.")
     else:
         stamp.unlink(missing_ok=True)  # so that an installation cut short is not taken for a whole one
-        install(session, environment, wanted)
+        install(session, environment, wanted, compiled=compiled)
         stamp.write_text(digest)
     return environment
 
 
-def install(session: nox.Session, environment: Path, wanted: Sequence[str]) -> None:
-    """Make the environment where it is not there yet, and install into it."""
+def install(session: nox.Session, environment: Path, wanted: Sequence[str], *, compiled: bool = True) -> None:
+    """Make the environment where it is not there yet, and install into it, with uv where there is uv."""
     session.log(f"Installing into {environment}; the first time can take minutes.")
     session.run(sys.executable, "-m", "venv", str(environment), external=True)
-    session.run(program(environment, "python"), "-m", "pip", "install", *wanted, external=True)
+    python = program(environment, "python")
+    if nox.virtualenv.HAS_UV:
+        options = ["--compile-bytecode"] if compiled else []
+        command = [nox.virtualenv.UV, "pip", "install", "--python", python, *options]
+        session.run(*command, *wanted, env=uv_environment(), external=True)
+    else:
+        options = [] if compiled else ["--no-compile"]
+        session.run(python, "-m", "pip", "install", *options, *wanted, external=True)
+
+
+@functools.cache
+def uv_environment() -> dict[str, str]:
+    """Return variables that let uv take packages from where pip is configured to.
+
+    uv does not read pip's settings. Without these variables it would, for example, pass over a folder of
+    wheels for machines without a GPU, and fetch some gigabytes of CUDA libraries.
+    """
+    command = [sys.executable, "-m", "pip", "config", "list"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    return uv_variables(done.stdout.splitlines() if done.returncode == 0 else [], os.environ)
+
+
+def uv_variables(settings: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return uv's variables for the lines of `pip config list`, less those that the user has set for uv.
+
+    Of a setting that stands in several sections the last counts: all commands, `pip install`, then variables.
+    """
+    sections: dict[str, dict[str, list[str]]] = {"global": {}, "install": {}, ":env:": {}}
+    for line in settings:
+        key, _, value = line.partition("=")
+        section, _, option = key.rpartition(".")
+        if section in sections:
+            sections[section][option.removeprefix("default-")] = str(ast.literal_eval(value)).split()
+    values = sections["global"] | sections["install"] | sections[":env:"]
+    found = {
+        name: separator.join(values[option])
+        for option, (name, separator) in UV_VARIABLES.items()
+        if values.get(option)
+    }
+    if "UV_INDEX" in found:
+        # As pip does: the newest of all indexes, not what the first that knows the package has.
+        found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
+    return {name: value for name, value in found.items() if not environment.get(name)}
 
 
 def requirements(extras: Sequence[str], groups: Sequence[str]) -> list[str]:
-    """Return the arguments of `pip install` for this project with those extras and dependency groups."""
+    """Return what pip or uv is to install: this project with those extras, and dependency groups."""
     project = f".[{','.join(extras)}]" if extras else "."
     return ["-c", str(CONSTRAINTS), "-e", project, *nox.project.dependency_groups(PROJECT, *groups)]
 

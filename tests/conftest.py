@@ -28,6 +28,9 @@ FRAMEWORKS = ("tensorflow", "torch", "jax", "keras", "flax", "optax")
 REQUIRED = "SAMEWORK_REQUIRE_FRAMEWORKS"
 """Where this variable is 1, a framework that is not installed fails the tests that need it."""
 
+FULL = "SAMEWORK_FULL"
+"""Where this variable is 1, as in `nox -s nightly`, simulations take all their draws."""
+
 settings.register_profile("samework", deadline=None, print_blob=True)  # a busy machine is no failure
 settings.load_profile("samework")
 
@@ -39,6 +42,14 @@ found = getattr(importlib.import_module(module), name)(json.loads(argument))
 with open(result, "w") as file:
     json.dump(found, file)
 """
+
+
+def draws(full: int, few: int) -> int:
+    """Return how many draws a simulation takes: `few` on every change, `full` every night.
+
+    The bounds of a test have to follow from the number, so that a right program fails it as seldom with few.
+    """
+    return full if os.environ.get(FULL) == "1" else few
 
 
 def every_backend() -> list[Any]:
@@ -84,15 +95,28 @@ def no_framework_here() -> Iterator[None]:
     assert not imported, f"pytest's own process has imported {sorted(imported)[0]}"
 
 
-def in_process(info: BackendInfo, target: str, argument: Any, *, limit_s: float = 300.0) -> Any:
+def kept_compiled(config: pytest.Config) -> Path | None:
+    """Return the folder in pytest's cache for compiled programs, which the next run in this checkout finds.
+
+    Frameworks look for a program by what it computes, how it is compiled and their own version.
+    """
+    cache = getattr(config, "cache", None)  # which -p no:cacheprovider takes away
+    return cache.mkdir("compiled") if cache else None
+
+
+def in_process(
+    info: BackendInfo, target: str, argument: Any, *, limit_s: float = 300.0, compiled: Path | None = None
+) -> Any:
     """Return what `module:function` of tests/ makes of `argument` in a fresh process; both ways as JSON.
 
     The process is started with the variables that a worker of that backend gets for a job on the CPU.
+    Compiled programs are kept in a folder of `compiled` for each backend; without it, none is there before.
     """
     with tempfile.TemporaryDirectory(prefix="samework-test-") as scratch:
         result = Path(scratch) / "result.json"
         # Checks build the same small networks over and over: each is compiled once.
-        environment = worker_environment(info, "cpu", Path(scratch), compiled=Path(scratch) / "compiled")
+        kept = (compiled or Path(scratch) / "compiled") / info.name
+        environment = worker_environment(info, "cpu", Path(scratch), compiled=kept)
         asked = [TESTS, TESTS / "backends", TESTS / "workloads", TESTS.parent]
         environment["PYTHONPATH"] = os.pathsep.join(map(str, asked))
         done = subprocess.run(

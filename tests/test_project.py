@@ -197,6 +197,8 @@ def test_every_nox_session_says_what_it_does() -> None:
         "regression",
         "notebooks",
         "dev",
+        "nightly",
+        "clean",
     } <= sessions.keys()
     assert [name for name, summary in sessions.items() if not summary] == []
 

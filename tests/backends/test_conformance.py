@@ -41,7 +41,7 @@ from conformance_kit import (
     order,
     start,
 )
-from conftest import INFOS, demand, every_backend, in_process
+from conftest import INFOS, demand, every_backend, in_process, kept_compiled
 
 from backends.base import Backend, TrainingData
 from backends.info import BackendInfo
@@ -366,14 +366,16 @@ def verdicts(
         backend: [name for name in CHECKS if {"backend": backend, "check": name} in parameters]
         for backend in INFOS  # TensorFlow and PyTorch, which take longest, are among the first
     }
-    traces = tmp_path_factory.mktemp("traces")
+    traces, compiled = tmp_path_factory.mktemp("traces"), kept_compiled(request.config)
 
     def found(backend: str) -> dict[str, Any]:
         checks = selected[backend]
         argument = {"backend": backend, "checks": checks, "traces": str(traces)}
         try:
             demand(INFOS[backend])
-            return in_process(INFOS[backend], "test_conformance:run_checks", argument, limit_s=LIMIT_S)
+            return in_process(
+                INFOS[backend], "test_conformance:run_checks", argument, limit_s=LIMIT_S, compiled=compiled
+            )
         except pytest.skip.Exception:  # no test of it will ask
             return {}
         except (AssertionError, subprocess.TimeoutExpired) as died:  # once is enough: not for every check

@@ -13,6 +13,7 @@ import fakes
 import msgspec
 import pytest
 from conftest import Call, Said
+from played import play
 from synthetic import make_cell, make_header, make_job, make_run, make_workload
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
@@ -36,7 +37,15 @@ SMALL = ("--sample", "--dataset-limit", "300", "--workload", fakes.WORKLOAD, "--
 def known(
     monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo], broken: dict[str, str] | None = None
 ) -> None:
-    """Let there be these backends and no others, and a preset that takes seconds."""
+    """Let there be these backends and no others, and a preset that takes seconds.
+
+    Those that do what they should, or are not there, get played workers; the others have real processes.
+    """
+    if {info.name for info in infos} <= {"steady", "wrong", "absent"}:
+        play(monkeypatch)
+    # To lay out and write the pictures, twice a run, takes half of its time; they have tests of their own.
+    for module in ("plots", "cost_plots"):
+        monkeypatch.setattr(f"bench.run.report.{module}.svg", lambda figure: b"<svg/>")
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
     for place in ("bench.run.command", "bench.cli.info"):
         monkeypatch.setattr(f"{place}.find_backends", lambda: found)

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from conftest import undisturbed
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY, WRONG
+from played import play
 
 from backends.info import BackendInfo, Mode
 from bench.errors import RecordError
@@ -39,9 +40,17 @@ WORKLOADS = (fakes.WORKLOAD,)
 
 
 @pytest.fixture(autouse=True)
-def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
+def _workers_find_the_fakes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Play the workers, but where a test asks for real ones; the run `complete` has real ones too."""
     monkeypatch.setenv("PYTHONPATH", fakes.python_path())
     undisturbed(monkeypatch)
+    if "real_processes" not in request.fixturenames:
+        play(monkeypatch)
+
+
+@pytest.fixture
+def real_processes() -> None:
+    """Asked for by a test of what only a process can do: crash, hang, be killed."""
 
 
 def available(infos: Sequence[BackendInfo]) -> Available:
@@ -253,7 +262,9 @@ def test_the_quicker_backend_is_found_the_quicker(complete: Run) -> None:
     assert 1.5 < rate("quick") / rate("steady") < 2.5
 
 
-def test_a_backend_that_crashes_is_not_tried_again_and_stops_no_other(tmp_path: Path) -> None:
+def test_a_backend_that_crashes_is_not_tried_again_and_stops_no_other(
+    tmp_path: Path, real_processes: None
+) -> None:
     screen = fakes.Screen()
     exits = msgspec.structs.replace(EXITS, target="fakes:ExitsInTraining")
     run = carry_out(begin(tmp_path, [exits, STEADY]), [exits, STEADY], display=screen)
@@ -264,7 +275,7 @@ def test_a_backend_that_crashes_is_not_tried_again_and_stops_no_other(tmp_path: 
 
 
 def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_processes: None
 ) -> None:
     def settled(logs: Sequence[float], *_: Any, latest: int) -> bool:
         return abs(fmean(logs[-5:]) - fmean(logs[-latest:][:5])) < 0.4  # the drifter's fall by six tenths
@@ -281,7 +292,7 @@ def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
 
 
 def test_a_backend_that_hangs_does_not_keep_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_processes: None
 ) -> None:
     monkeypatch.setattr("bench.run.runner.LEAST_LIMIT_S", 5.0)
     monkeypatch.setattr("bench.run.runner.FIRST_GUESS_S", 0.5)
@@ -311,7 +322,7 @@ def test_a_backend_that_is_not_installed_is_set_aside_with_the_reason(tmp_path: 
     assert [parity.cell.backend for parity in run.parity] == ["steady"]
 
 
-def test_a_budget_too_small_names_what_was_not_measured(tmp_path: Path) -> None:
+def test_a_budget_too_small_names_what_was_not_measured(tmp_path: Path, real_processes: None) -> None:
     names = ("mnist-softmax", "mnist-mlp", "cifar10-softmax", "cifar10-mlp")
     budget_s = 4.0
     preset = msgspec.structs.replace(TINY, window_s=0.5)
