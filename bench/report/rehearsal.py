@@ -21,5 +21,5 @@ def rehearse(results: Path) -> None:
             (Path(folder) / "figure.svg").write_bytes(picture)
     except OSError as error:
         raise RecordError(
-            f"cannot write to {results}: {error.strerror}. Name another folder with --results."
+            f"cannot write results to {results}: {error.strerror}. Name another folder with --results DIR."
         ) from error

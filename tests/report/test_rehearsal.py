@@ -28,7 +28,7 @@ def test_nothing_is_left_behind(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
-    with pytest.raises(RecordError, match=r"cannot write to .*results: .*--results"):
+    with pytest.raises(RecordError, match=r"cannot write results to .*results: .*--results"):
         rehearse(tmp_path / "results")
 
 

@@ -424,7 +424,7 @@ def test_the_same_run_gives_the_same_bytes_in_another_process(tmp_path):
     markdown.write(run, summarise(run), tmp_path / "here")
     code = (
         "import sys; from pathlib import Path; sys.path.insert(0, sys.argv[1])\n"
-        "from bench.run.report.tables import markdown; from synthetic import realistic_run\n"
+        "from bench.run.report import markdown; from synthetic import realistic_run\n"
         "from bench.analysis.summary import summarise\n"
         "run = realistic_run()\n"
         "markdown.write(run, summarise(run), Path(sys.argv[2]))"
