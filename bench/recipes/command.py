@@ -284,8 +284,8 @@ def notebooks(
     faults: list[str] = []
     with make_display(console) as display:
         titles: dict[str, str] = {}
-        rehearse(folder)
         if not report_only:
+            rehearse(folder)
             places = {
                 recipe.name: Place.find(
                     recipe.workload,

@@ -352,7 +352,9 @@ def test_a_hostile_tarball_is_refused(tmp_path, extra, message, first):
 def test_a_huge_member_is_refused_before_it_is_unpacked(tmp_path, name):
     path = tarball(tmp_path / "it.tgz", [(name, bytes(64 * MIB)), ("d/wanted", b"12345")])
     assert path.stat().st_size < MIB
-    with pytest.raises(DataError, match=r"it\.tgz: (unpacks to more|d/wanted has 67108864 bytes, not 5)"):
+    with pytest.raises(
+        DataError, match=r"it\.tgz: (decompresses to more|d/wanted has 67108864 bytes, not 5)"
+    ):
         decode.tar_members(path, {"d/wanted": 5})
 
 
@@ -372,7 +374,7 @@ def test_a_huge_extended_header_is_refused(tmp_path):
     info.pax_headers = {"comment": "x" * (8 * MIB)}
     path = tmp_path / "it.tgz"
     path.write_bytes(gzip.compress(info.tobuf(tarfile.PAX_FORMAT) + bytes(1024)))
-    with pytest.raises(DataError, match="unpacks to more"):
+    with pytest.raises(DataError, match="decompresses to more"):
         decode.tar_members(path, {"d/wanted": 0})
 
 
