@@ -285,7 +285,6 @@ def notebooks(
     with make_display(console) as display:
         titles: dict[str, str] = {}
         if not report_only:
-            rehearse(folder)
             places = {
                 recipe.name: Place.find(
                     recipe.workload,
@@ -298,6 +297,7 @@ def notebooks(
                 for recipe in chosen
             }
             titles = {name: info.title for name, info in places[chosen[0].name].available.infos.items()}
+            rehearse(folder)
             try:
                 faults = table.run(table.plan(chosen, places, folder, seeds), display, budget_s=budget_s)
             except KeyboardInterrupt:
