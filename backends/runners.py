@@ -23,10 +23,12 @@ class Runner(Protocol):
     def __init__(self, backend: Any) -> None:
         """Build the programs of this mode, and of no other; raise UnavailableError if it cannot run here."""
 
-    def train(
-        self, order: npt.NDArray[np.int32], draws: npt.NDArray[np.float32] | None
-    ) -> npt.NDArray[np.float32]:
-        """Do what `Backend.train_steps` owes."""
+    def train(self, order: npt.NDArray[np.int32], draws: npt.NDArray[np.float32] | None) -> Any:
+        """Train one step a row of `order`, as `Backend.train_steps` says, and return the loss of each step.
+
+        The losses, (steps,), may be an array of the framework's own: the backend waits for the last update and
+        converts them.
+        """
 
 
 def load_runner(info: BackendInfo, mode: str) -> type[Runner]:
