@@ -26,8 +26,8 @@ class Runner(Protocol):
     def train(self, order: npt.NDArray[np.int32], draws: npt.NDArray[np.float32] | None) -> Any:
         """Train one step a row of `order`, as `Backend.train_steps` says, and return the loss of each step.
 
-        The losses, (steps,), may be an array of the framework's own: the backend waits for the last update and
-        converts them.
+        The losses, (steps,), may be an array of the framework's own: the backend waits for the last update
+        and converts them.
         """
 
 
