@@ -69,7 +69,9 @@ def placed(workload_name: str, mode: str, device: Any) -> dict[str, Any]:
             kind = "housekeeping" if node.op in HOUSEKEEPING else "operations"
             kind = "transfers" if node.op in TRANSFERS else kind
             found[_short(node.device or part.node[0].device)][kind][node.op] += 1
-    for function in vars(backend).values() if mode.startswith("xla") else ():
+    runner = backend._runner
+    owners = [backend, runner, getattr(runner, "_steps", runner)] if mode.startswith("xla") else []
+    for function in {id(one): one for owner in owners for one in vars(owner).values()}.values():
         # Only what was traced ran, and what XLA compiles is in none of the graphs above.
         if hasattr(function, "get_concrete_function") and function.experimental_get_tracing_count():
             with tf.device(f"/{device.upper()}:0"):

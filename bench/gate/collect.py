@@ -35,6 +35,7 @@ from bench.gate.records import (
 )
 from bench.gate.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
 from bench.machine.environment import capture_environment, source_state
+from bench.machine.known_faults import known_faults
 from bench.measuring.backends import find_backends, installed_versions, interpreter
 from bench.measuring.block import BlockJob, run_block
 from bench.measuring.data import Split, prepare_data
@@ -114,6 +115,9 @@ def measure(asked: Asking, *, folders: Folders, resume: str | None, offline: boo
     display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
     for name in SIDES:
         display.say(f"  {name}: {in_words(header.side(name))}")
+        for one in header.side(name).backends:
+            for warning in known_faults(one.versions, device):
+                display.say(f"  WARNING: {name}: {warning}")
     for cell, why in header.missing.items():
         display.say(f"  {cell}: {why}")
     try:

@@ -9,6 +9,7 @@ import msgspec
 from backends.info import BackendInfo
 from bench.datasets.cache import cache_dir
 from bench.errors import UsageError, unknown
+from bench.machine.known_faults import known_faults
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.selection import Asked, Available, choose_backends, choose_device
@@ -46,6 +47,9 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         asked = Asked(backends=backends, device=device, precision=precision, pythons=pythons)
         found = choose_device(device)
         available = choose_backends(find_backends(), asked, found)
+        for name, versions in available.versions.items():
+            for warning in known_faults(versions, found):
+                display.say(f"WARNING: {available.infos[name].title}: {warning}")
         splits = prepare_data(
             [workload], cache=cache_dir(data), sample=sample, limit=limit, offline=offline, display=display
         )

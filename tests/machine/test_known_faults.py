@@ -108,3 +108,24 @@ def test_the_reproducer_asks_for_the_version_that_is_wrong() -> None:
     wanted = [line for line in REPRODUCER.read_text(encoding="utf-8").splitlines() if "dependencies" in line]
     versions = dict(requirement.split("==") for requirement in tomllib.loads(wanted[0][2:])["dependencies"])
     assert known_faults(versions, "cpu")
+
+
+def test_a_training_warns(monkeypatch: pytest.MonkeyPatch) -> None:
+    from backends.catalog import NUMPY
+    from bench.measuring.backends import Registry
+    from bench.recipes.setup import Place
+    from bench.workloads.catalog import find_workload
+
+    fault = KnownFault(
+        distribution="numpy", versions=">=1", device="cpu", what="all is wrong",
+        link="https://github.com/numpy/numpy/issues/1", remedy="install none",
+    )  # fmt: skip
+    monkeypatch.setattr(catalogue, "KNOWN_FAULTS", (fault,))
+    known = Registry(backends={"numpy": NUMPY}, broken={})
+    monkeypatch.setattr("bench.recipes.setup.find_backends", lambda: known)
+    screen = fakes.Screen()
+    Place.find(
+        find_workload("notebook-softmax-plot"), backends=("numpy",), mode=None, device="cpu", precision="fp32",
+        pythons={}, sample=True, limit=None, data=None, offline=True, display=screen,
+    )  # fmt: skip
+    assert any("WARNING: NumPy: numpy" in line for line in screen.lines), screen.lines
