@@ -125,7 +125,7 @@ def test_a_training_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.recipes.setup.find_backends", lambda: known)
     screen = fakes.Screen()
     Place.find(
-        find_workload("notebook-softmax-plot"), backends=("numpy",), mode=None, device="cpu", precision="fp32",
-        pythons={}, sample=True, limit=None, data=None, offline=True, display=screen,
+        find_workload("notebook-softmax-plot"), backends=("numpy",), mode=None, device="cpu",
+        precision="fp32", pythons={}, sample=True, limit=None, data=None, offline=True, display=screen,
     )  # fmt: skip
     assert any("WARNING: NumPy: numpy" in line for line in screen.lines), screen.lines
