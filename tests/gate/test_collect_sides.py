@@ -32,9 +32,9 @@ pytestmark = pytest.mark.measures
 def repository(tmp_path_factory) -> Path:
     """Return a repository of this program in which NumPy's backend changes from commit to commit."""
     folder = make_repository(tmp_path_factory.mktemp("repository"))
-    set_pace(folder, 0.010)
+    set_pace(folder, 0.020)
     commit(folder, "base")
-    set_pace(folder, 0.040)
+    set_pace(folder, 0.080)
     workloads = folder / "bench" / "datasets" / "cache.py"
     data = workloads.read_text()
     assert "train_labels=" in data

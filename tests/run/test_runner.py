@@ -244,7 +244,7 @@ def test_a_job_keeps_all_that_was_measured(complete: Run) -> None:
         assert sum(window.seconds for window in job.windows) < job.wall_s < 60
 
 
-def test_a_mode_fed_by_a_pipeline_has_longer_windows(tmp_path: Path) -> None:
+def test_a_mode_fed_by_a_pipeline_has_longer_windows(tmp_path: Path, real_processes: None) -> None:
     fed = Mode(name="only", summary="through a pipeline", taught=True, pipeline=True)
     infos = [STEADY, fakes.info("fed", "fakes:Steady", modes=(fed,))]
     run = carry_out(begin(tmp_path, infos), infos)
