@@ -151,7 +151,7 @@ def scale(images: Tensor) -> Tensor:
 class Eager:
     """Mode eager: Python calls each operation.
 
-    The class of every mode has the public names of this one, `augmented` excepted.
+    The class of every mode has `call_steps`, `facts`, `data`, `optimizer`, `train`, `step` and `count_flops`.
     """
 
     call_steps = 1
@@ -161,8 +161,8 @@ class Eager:
     """What the batches come from."""
 
     def __init__(self, backend: "TorchBackend") -> None:
-        self._network, self._loss, self._workload = backend.network, backend.loss, backend.workload
-        self._device = backend.device
+        self._device, self._network, self._workload = backend.device, backend.network, backend.workload
+        self._autocast, self._reduction = backend.autocast, backend.workload.loss
         self.data = self.source(backend.data, backend.device)
         self.optimizer = TorchOptim(
             self._workload.optimizer, list(self._network.parameters()), matched=self._workload.matched
@@ -175,12 +175,18 @@ class Eager:
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Learn from one batch and return its loss, a scalar."""
-        loss = self._loss(self._network, images, labels)
+        loss = self.loss(images, labels)
         loss.backward()
         self.optimizer.step()
         # As in PyTorch's quickstart; between forward and backward it made steps up to 4 % longer.
         self.optimizer.zero_grad()
         return loss.detach()
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of scaled images (n, c, h, w) and labels (n,)."""
+        with self._autocast:
+            logits = self._network(images)
+        return functional.cross_entropy(logits.float(), labels, reduction=self._reduction)
 
     def _augmented_batches(self, order: np.ndarray, draws: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         rows, drawn = (torch.from_numpy(part).to(self._device) for part in (order, draws))
@@ -191,7 +197,7 @@ class Eager:
         return augment(self.data.images, batch, draws, self._workload.augmentation.crop)
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Do what `Augmenting.augmented` owes."""
+        """Return what enters the network of a batch; see `backends.base.Augmenting`."""
         on_device = (torch.from_numpy(part).to(self._device) for part in (batch, draws))
         return self._augment(*on_device).permute(0, 2, 3, 1).cpu().numpy()
 
@@ -199,7 +205,7 @@ class Eager:
         """Return the operations of the first step of `order`, or None if they cannot be counted."""
         images, labels = next(self.data.batches(order))
         # The counter counts nothing of an update, so this takes none.
-        flops = counted_flops(lambda: self._loss(self._network, images, labels).backward())
+        flops = counted_flops(lambda: self.loss(images, labels).backward())
         self._network.zero_grad(set_to_none=True)
         return flops
 
@@ -220,7 +226,7 @@ class TorchBackend:
         torch.autograd.set_multithreading_enabled(False)
         # An autocast that is not enabled would take a twentieth of a small step.
         half = torch.autocast(self.device.type, torch.bfloat16)
-        self._autocast = half if precision == "bf16" else contextlib.nullcontext()
+        self.autocast = half if precision == "bf16" else contextlib.nullcontext()
         self._info = workload.seen(data.info)
         self.network = build_network(workload.architecture, self._info).to(
             self.device, memory_format=torch.channels_last
@@ -233,12 +239,6 @@ class TorchBackend:
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return self._runner.augmented(batch, draws)
-
-    def loss(self, network: Callable[[Tensor], Tensor], images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of scaled images (n, c, h, w) and labels (n,) in the precision of the job."""
-        with self._autocast:
-            logits = network(images)
-        return functional.cross_entropy(logits.float(), labels, reduction=self.workload.loss)
 
     def refuse_augmentation(self) -> None:
         """Raise UnavailableError if the workload augments its images."""
@@ -253,7 +253,7 @@ class TorchBackend:
         self.network.eval()
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = torch.tensor(images[start : start + EVALUATION_BATCH], device=self.device)
-            with self._autocast:
+            with self.autocast:
                 parts.append(self.network(scale(batch)).float().cpu())
         self.network.train()
         return torch.cat(parts).numpy()

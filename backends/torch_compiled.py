@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import functional_call, grad_and_value
+from torch.nn.functional import cross_entropy
 
 from backends.torch_backend import DeviceData, TorchBackend, in_parts, scale
 from backends.torch_optimizers import Foreach
@@ -30,7 +31,8 @@ class Compile:
         # without AVX-512 it reads bytes slowly: a step of softmax regression took a quarter longer.
         self._program_scales = on_gpu
         self.data = DeviceData(backend.data, backend.device, scaled=not on_gpu)
-        self._network, self._loss, workload = backend.network, backend.loss, backend.workload
+        self._network, workload = backend.network, backend.workload
+        self._autocast, self._reduction = backend.autocast, workload.loss
         # A compiled step reads and writes tensors; they share the memory of the network's parameters.
         self._parameters = {name: value.detach() for name, value in self._network.named_parameters()}
         self._statistics = dict(self._network.named_buffers())
@@ -51,10 +53,10 @@ class Compile:
             # torch.func lets a function change in place only tensors that it made itself.
             statistics = {name: value.clone() for name, value in self._statistics.items()}
 
-            def network(x: Tensor) -> Tensor:
-                return functional_call(self._network, (parameters, statistics), (x,))
-
-            return self._loss(network, scale(images) if self._program_scales else images, labels), statistics
+            x = scale(images) if self._program_scales else images
+            with self._autocast:
+                logits = functional_call(self._network, (parameters, statistics), (x,))
+            return cross_entropy(logits.float(), labels, reduction=self._reduction), statistics
 
         gradients, (loss, statistics) = grad_and_value(loss_of, has_aux=True)(self._parameters)
         self.optimizer.update(list(gradients.values()))
