@@ -1,4 +1,4 @@
-"""The chores of noxfile.py: what uv is told of pip's settings, what is installed, and what `clean` clears.
+"""The chores of noxfile.py: which of pip's settings uv gets, what is installed, and what `clean` clears.
 
 Nox itself is not installed where the tests run: a stand-in takes its place.
 """

@@ -57,7 +57,7 @@ class Checked(NamedTuple):
 
     @property
     def parts(self) -> dict[str, str]:
-        """What the summary says of each part."""
+        """The summary's words for each part."""
         lines = (self.folder / "summary.txt").read_text().splitlines()
         assert "\n".join(lines) in self.out, "what is written is printed too"
         found = (re.fullmatch(r"(\S+) +(\S.*?) +\d+ s", line) for line in lines)
@@ -244,7 +244,9 @@ def test_the_operations_of_every_mode_are_found_on_the_cpu() -> None:
     for one in found:
         assert list(one["devices"]) == ["CPU:0"], one
         kinds = one["devices"]["CPU:0"]
-        assert kinds["housekeeping"]["SyncDevice"] == 1, "also what an earlier mode ran already is told"
+        assert kinds["housekeeping"]["SyncDevice"] == 1, (
+            "an operation that an earlier mode ran is counted again"
+        )
         compiled = one["mode"].startswith("xla")
         counts = kinds["of XLA"] if compiled else kinds["operations"]
         for operation in ("dot", "convolution") if compiled else ("MatMul", "Conv2D"):

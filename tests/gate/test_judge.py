@@ -217,7 +217,7 @@ NO_COMPILER = "mode compile needs a C++ compiler"
         (unproven("failed", "ValueError"), proven(side="base"), "regression", "failed: ValueError"),
         (unproven("crashed", "SIGSEGV"), proven(side="base"), "regression", "crashed: SIGSEGV"),
         (unproven("not_comparable", "not finite"), proven(side="base"), "regression", "not finite"),
-        # What neither does is not; the cause is told.
+        # Head is not to blame for what fails on both sides; the cause is named.
         (
             unproven("unavailable", NO_COMPILER), unproven("unavailable", NO_COMPILER, side="base"),
             "undecided", f"unavailable: {NO_COMPILER}; the same for base",

@@ -197,7 +197,7 @@ def _use(cells: Sequence[CellCosts], summary: Summary, drawn: frozenset[str]) ->
     return [
         "### Memory and energy",
         "Less is better. Memory is the most that any job of the row held: resident memory of the process "
-        "up to the end of its timed windows, as told by "
+        "up to the end of its timed windows, counted as "
         f"{' or '.join(methods) or 'a method that was not recorded'} (RssFile is pages of files, such as "
         "libraries, which the system shares and drops at will); on a GPU also what the framework's "
         "own allocator held at most, with preallocation turned off, and what the driver reports for the "
