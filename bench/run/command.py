@@ -39,7 +39,7 @@ from bench.options import (
     where_results,
 )
 from bench.progress import make_display
-from bench.records.runs import QUARANTINE, find_run, read_run
+from bench.records.runs import QUARANTINE, RECORDS, find_run, read_run
 from bench.records.schema import ParityRecord
 from bench.report.rehearsal import rehearse
 from bench.run.agreement import compare
@@ -50,6 +50,7 @@ from bench.run.report.parity import render_parity
 from bench.run.report.rehearsal import rehearse_run
 from bench.run.runner import Runner
 from bench.run.setup import Wish, new_run, plan_in_words, resumed_run
+from bench.store import ARCHIVE
 from bench.text import clean
 from bench.workloads.catalog import WORKLOADS
 
@@ -247,6 +248,13 @@ def report(name: str | None, form: str, results: Path) -> int:
     found = read_run(find_run(results, name))
     for line in found.rejected:
         click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
+    if not found.records:
+        click.echo(
+            clean(
+                f"bench: {found.folder} has no records: {RECORDS} is missing or empty, here and in {ARCHIVE}."
+            ),
+            err=True,
+        )
     summary = summarise(found)
     match form:
         case "terminal":

@@ -20,7 +20,7 @@ from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
 from bench.analysis.summary import summarise
 from bench.measuring.backends import Registry
-from bench.records.runs import HEADER, QUARANTINE, RECORDS, read_run
+from bench.records.runs import HEADER, QUARANTINE, RECORDS, create_run, read_run
 from bench.records.schema import ParityRecord
 from bench.run import command, plan
 
@@ -485,6 +485,14 @@ def test_a_fault_of_the_program_is_shown_and_has_a_status_of_its_own(
     said = call("list")
     assert said.status == 70
     assert "ZeroDivisionError" in said.err
+
+
+def test_a_run_without_records_is_named(call: Call, tmp_path: Path) -> None:
+    """As of a folder that was copied without the archive that its records are in."""
+    create_run(tmp_path / "results", make_header([make_cell()]))
+    said = call("report")
+    assert said.status == 0
+    assert "has no records: records.jsonl is missing or empty" in said.err
 
 
 def test_a_hostile_name_of_a_folder_is_harmless_in_an_error(call: Call, tmp_path: Path) -> None:
