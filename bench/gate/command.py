@@ -1,4 +1,4 @@
-"""The commands that look for regressions: in two runs, and in two sides measured side by side."""
+"""The commands `compare` and `ab`, which look for regressions."""
 
 from pathlib import Path
 from typing import Any
@@ -9,13 +9,15 @@ from rich.console import Console
 
 from bench.datasets.cache import cache_dir
 from bench.errors import RecordError, UsageError
-from bench.gate import collect as measuring
 from bench.gate import report as comparison
 from bench.gate.changes import machine_changes
+from bench.gate.collect import measure
 from bench.gate.compare import compare as compare_runs
 from bench.gate.judge import judge_all
 from bench.gate.records import find_ab, read_ab
+from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import parse_side
+from bench.measuring.selection import Asked
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -125,23 +127,21 @@ def ab(
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")
         return _show(read_ab(find_ab(results, again)), console)
-    asked = measuring.Asking(
+    plan = AbPlan(
+        asked=Asked(pythons=parse_pythons(pythons), **what),
         base=parse_side(base), head=parse_side(head), budget_s=parse_budget(budget),
         first_blocks=blocks, most_blocks=max(blocks, most_blocks), confirm_blocks=confirm_blocks,
-        pythons=parse_pythons(pythons), **what,
     )  # fmt: skip
     kept = environments or platformdirs.user_cache_path("samework", appauthor=False) / "environments"
     rehearse(results)
-    folders = measuring.Folders(
-        results=results, data=cache_dir(data), environments=kept.expanduser().absolute()
-    )
+    folders = Folders(results=results, data=cache_dir(data), environments=kept.expanduser().absolute())
     with make_display(console) as display:
-        measured = measuring.measure(asked, folders=folders, resume=resume, offline=offline, display=display)
+        measured = measure(plan, folders=folders, resume=resume, offline=offline, display=display)
     return _show(measured, console)
 
 
 def _show(measured: Any, console: Any) -> int:
-    """Print what a comparison says, write its report, and return the status that it deserves."""
+    """Print the verdict of a comparison, write its report, and return the exit status."""
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)
     comparison.render(view, console)

@@ -1,9 +1,9 @@
 """The metrics by which two sides are compared, and how large a change counts.
 
 A finding states whether one figure of one cell is worse on the second side, head, than on the first, base. A
-change is claimed only where it is proven larger than the measure's margin, and ruled out only where the whole
-interval keeps off its tolerance; all else is undecided. So neither noise nor too few values can pass for
-"nothing has changed".
+change is claimed only if it is proven larger than the metric's margin. A change is ruled out only if the whole
+interval is within the tolerance. Everything else is undecided, so neither noise nor too few values can look
+like "nothing has changed".
 """
 
 import math
@@ -28,15 +28,15 @@ Kind: TypeAlias = Literal[
     "worse",  # by more than the margin
     "better",
     "same",  # no change larger than the tolerance
-    "no worse",  # no change for the worse larger than the tolerance
+    "no worse",  # no loss larger than the tolerance
     "undecided",
 ]
 FINE: tuple[Kind, ...] = ("better", "same", "no worse")
 
 LEFT_OUT = 0.05
-"""What the interval that rules a change out leaves out, of both ends together."""
+"""The probability that the interval which rules out a change leaves out, at both ends together."""
 FEWEST_VALUES = 3
-"""Of blocks or seeds on either side: two have an interval of 12.7 standard errors."""
+"""Fewest blocks or seeds on each side: with two, an interval is 12.7 standard errors wide."""
 
 
 class Measure(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,19 +45,19 @@ class Measure(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     unit: str
     better: Literal["higher", "lower", "same"]
-    """`same`: a change to either side is a change for the worse, as equal work learns equally well."""
+    """`same`: a change in either direction is worse, because equal work must learn equally well."""
     relative: bool
-    """Whether the change is a ratio; else it is a difference, in the figure's own unit."""
+    """Whether the change is a ratio; otherwise it is a difference in the figure's own unit."""
     margin: float
-    """A change is claimed only where it is proven larger than this."""
+    """A change is claimed only if it is proven larger than this."""
     tolerance: float
-    """A change for the worse this large is what must not be missed."""
+    """A loss as large as this must not be missed."""
     alpha: float = ALPHA
-    """Level at which a change is claimed, of either sign."""
+    """Significance level at which a change in either direction is claimed."""
     timed: bool = False
     """Whether it depends on the speed of the machine."""
     words: tuple[str, str]
-    """What a figure is called that got worse, and one that got better."""
+    """The words for a figure that got worse, and for one that got better."""
 
 
 SPEED = Measure(
@@ -68,13 +68,13 @@ FIRST_STEP = Measure(
     name="first step", unit="s", better="lower", relative=True, margin=0.05, tolerance=0.5,
     timed=True, words=("later", "sooner"),
 )  # fmt: skip
-"""Of a second or less, of which the machine's mood makes a quarter: only a large change is ruled out."""
+"""It takes a second or less and varies by a quarter from run to run, so only a large change can be ruled out."""
 MEMORY = Measure(
     name="memory", unit="bytes", better="lower", relative=True, margin=0.02, tolerance=0.2,
     words=("larger", "smaller"),
 )  # fmt: skip
-"""At its peak, which for one and the same program differs by a tenth from process to process where threads
-compile side by side: a loss of a tenth is ruled out too seldom to wait for."""
+"""The peak of the same program differs by a tenth from process to process where threads compile side by side, so
+a loss of a tenth cannot be ruled out in a reasonable time."""
 DEVICE_MEMORY = msgspec.structs.replace(MEMORY, name="GPU memory")
 TIME_TO_TARGET = Measure(
     name="time to target", unit="s", better="lower", relative=True, margin=0.02, tolerance=0.25,
@@ -86,8 +86,8 @@ ACCURACY = Measure(
 )  # fmt: skip
 
 GATED = (SPEED, MEMORY, DEVICE_MEMORY, ACCURACY)
-"""Without a decision on each of these that both sides have, nothing passes. The others fail what is proven
-worse, and else say nothing: a first step takes too short, and a way to a target is seen too seldom."""
+"""A comparison passes only if each of these that both sides have is decided. The others can make it fail, but are
+not needed to pass: a first step is too short, and a target is reached by too few trainings."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,18 +98,18 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """The geometric mean over blocks where the change is a ratio, else the mean over seeds."""
     head: float
     change: float
-    """0.05: head's figure is 5 % larger, or larger by 0.05."""
+    """0.05: head's figure is 5 % larger; for a difference, larger by 0.05."""
     low: float
-    """Where the interval of the change begins."""
+    """Lower end of the interval of the change."""
     high: float
     p: float
-    """Of the test that the change is no larger than the margin."""
+    """p value of the test that the change is not larger than the margin."""
     detectable: float
     """The change that would have been found four times in five."""
     values: int
-    """Blocks or seeds: where the sides are no pairs, of the side that has fewer."""
+    """Number of blocks or seeds; for unpaired sides, that of the side with fewer."""
     difference: Difference
-    """What all but the figures of the sides is derived from."""
+    """The difference that everything but the figures of the sides is derived from."""
     kind: Kind
 
 
@@ -121,11 +121,11 @@ def judge(
     paired: bool,
     left_out: float = LEFT_OUT,
 ) -> Finding | None:
-    """Judge a figure by its values on both sides, by block or by seed; None where these are too few.
+    """Judge a figure by its values on both sides, by block or by seed; None if there are too few.
 
-    Paired are the values of one number, such as those of one seed; else all of either side (Welch's t test).
-    The interval leaves out `left_out`.
-    Raises ValueError for values that are not finite, or not positive where their ratio is asked for.
+    With `paired`, values with the same number (block or seed) are paired; otherwise both sides are compared
+    by Welch's t test. The interval leaves out the probability `left_out`.
+    Raises ValueError for a value that is not finite, or not positive where the change is a ratio.
     """
     if paired:
         shared = base.keys() & head.keys()
@@ -152,7 +152,7 @@ def judge(
 def judge_difference(
     measure: Measure, difference: Difference, base: float, head: float, *, left_out: float = LEFT_OUT
 ) -> Finding:
-    """Judge a difference, of logarithms where the measure is relative: head's less base's."""
+    """Judge a difference, head's less base's; of logarithms where the metric is relative."""
     low, high = (_change(measure, math.log(end)) for end in ratio_interval(difference, left_out))
     p = p_value(difference, _margin(measure))
     return Finding(
@@ -171,7 +171,7 @@ def judge_difference(
 
 
 def in_families(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Return the findings of many cells, their changes claimed by Holm's method over all of a measure."""
+    """Return the findings of many cells, with changes claimed by Holm's method over all cells of a metric."""
     steps: dict[int, HolmStep] = {}
     for measure in {found.measure.name: found.measure for found in findings}.values():
         places = [place for place, found in enumerate(findings) if found.measure == measure]
@@ -187,7 +187,7 @@ def in_families(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 
 
 def _margin(measure: Measure) -> float:
-    """Return the margin as the share that the statistics ask for, which speak of exp of a difference."""
+    """Return the margin as the share exp(difference) - 1, which the statistics expect."""
     return measure.margin if measure.relative else math.expm1(measure.margin)
 
 

@@ -1,4 +1,4 @@
-"""Two sides beside each other, on the terminal and as Markdown: of two runs, or of one comparison."""
+"""Report two sides, of two runs or of a comparison side by side, on the terminal and as Markdown."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -30,39 +30,39 @@ _OUTCOMES = {
     "undecided": "Undecided, which does not pass",
 }
 _TOLD = (SPEED, FIRST_STEP, MEMORY, TIME_TO_TARGET, ACCURACY)
-"""Measures whose limits the legend gives; GPU memory has those of memory."""
+"""The metrics whose limits the legend gives; GPU memory has those of memory."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What is shown, whatever it comes from."""
+    """The content of a report, of either kind of comparison."""
 
     title: str
     outcome: str
     interval: str
-    """In words, of what interval the figures are."""
+    """Which interval the figures have, in words."""
     sentences: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
-    """The row's name, then a cell for each of the heads."""
+    """A row's name, and a cell for each of the heads."""
     changes: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
 def legend(view: View) -> str:
-    """Return what the columns mean, with the limits that decide."""
+    """Return the meaning of the columns, with the limits that decide."""
     margins = ", ".join(f"{one.name} {_limit(one, one.margin)}" for one in _TOLD)
     tolerances = ", ".join(f"{one.name} {_limit(one, one.tolerance)}" for one in _TOLD)
     return (
         f"Change: of head against base, and {view.interval}. Detectable: the change that would have been "
         "found four times in five. "
-        f"A change is claimed where it is proven larger than a margin ({margins}); none is where the whole "
-        f"interval keeps off the tolerance ({tolerances}); all else is undecided."
+        f"A change is claimed if it is proven larger than a margin ({margins}). No change is claimed if the "
+        f"whole interval is within the tolerance ({tolerances}). Everything else is undecided."
     )
 
 
 def _interval_of(ab: Ab) -> str:
-    """Return in words what interval decides in a comparison side by side."""
+    """Return which interval decides in a comparison side by side, in words."""
     share = f"{100 * (1 - left_out_by(ab, 'first')):.3g} %"
-    return f"its {share} interval, so that of losses of the tolerance 5 % may pass in all looks together"
+    return f"its {share} interval, with which 5 % of losses as large as the tolerance pass in all looks together"
 
 
 def _limit(measure: Measure, share: float) -> str:
@@ -70,7 +70,7 @@ def _limit(measure: Measure, share: float) -> str:
 
 
 def view_of_runs(compared: Compared) -> View:
-    """Return what is shown of two runs."""
+    """Return the report of two runs."""
     base, head = compared.base.header, compared.head.header
     rows: list[tuple[str, tuple[str, ...]]] = []
     remarks: list[str] = []
@@ -91,14 +91,14 @@ def view_of_runs(compared: Compared) -> View:
     sentences += [f"nothing passes, as a line cannot be read: {line}" for line in compared.unreadable]
     remarks += [f"{why} ({_rows(names)})" for why, names in untold.items()]
     remarks.append(
-        "The runs were made one after the other; what the machine did between them is in "
-        "every change. bench ab measures both sides side by side, and sees smaller ones."
+        "The runs were made one after the other, so every change contains what the machine did between "
+        "them. bench ab measures both sides side by side and detects smaller changes."
     )
     return View(
         title=f"{base.run_id} (base) and {head.run_id} (head)",
         outcome=_OUTCOMES[compared.outcome],
         interval=f"its {100 * (1 - LEFT_OUT):g} % interval",
-        sentences=tuple(sentences) or ("The runs have no row at all.",),
+        sentences=tuple(sentences) or ("The runs have no rows.",),
         rows=tuple(rows),
         changes=_in_words(compared.changes),
         remarks=tuple(remarks),
@@ -106,7 +106,7 @@ def view_of_runs(compared: Compared) -> View:
 
 
 def view_of_ab(ab: Ab, gate: Gate) -> View:
-    """Return what is shown of a comparison side by side."""
+    """Return the report of a comparison side by side."""
     titles = {
         backend.name: backend.title for side in (ab.header.base, ab.header.head) for backend in side.backends
     }
@@ -139,7 +139,7 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
 
 
 def render(view: View, console: Console) -> None:
-    """Print it at the console's width; where a table is wider, its rows as lines, so that nothing is cut."""
+    """Print the report. If a table is wider than the console, its rows are printed as lines."""
     print_encodable(console, lambda: _render(view, console))
 
 
@@ -172,7 +172,7 @@ def _print_figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
         table.add_column(head, justify="right" if 0 < place < len(_HEADS) - 1 else "left", no_wrap=True)
     for cells in rows:
         table.add_row(*(Text(clean(cell)) for cell in cells))
-    # Measured where there is room, as a console that is too narrow would say that it fits.
+    # Measured with enough room, because on a narrow console a table always seems to fit.
     if Measurement.get(console, console.options.update(max_width=_ROOM), table).maximum <= console.width:
         console.print(table)
         return
@@ -185,7 +185,7 @@ def _print_figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
 
 
 def text(view: View) -> str:
-    """Return it as Markdown, the outcome first, as a job's summary shows it."""
+    """Return the report as Markdown, the outcome first, because a summary of a CI job shows the beginning."""
     parts = [f"# {view.outcome}", escape(view.title), bullets(view.sentences)]
     if view.rows:
         parts += [
@@ -215,7 +215,7 @@ def _figures(found: Finding) -> tuple[str, ...]:
 
 
 def verdict_words(found: Finding) -> str:
-    """Return what a finding says: slower, faster, no difference larger than 5 %, undecided."""
+    """Return a finding in words: slower, faster, no difference larger than 5 %, undecided."""
     measure = found.measure
     most = _limit(measure, measure.tolerance)
     worse, better = measure.words

@@ -1,4 +1,4 @@
-"""The self-test's report: one table of rules, what each of its columns says, and what is demanded of ours."""
+"""Report a self-test: a table of decision rules, the meaning of its columns, and the requirements on our rule."""
 
 import shlex
 from pathlib import Path
@@ -26,7 +26,7 @@ _ALT = (
 
 
 def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) -> Path:
-    """Write the report into a folder, the self-test's own where none is named, and return its path."""
+    """Write the report into a folder, by default the self-test's own, and return its path."""
     from bench.selftest import plot as selftest_plot
 
     folder = folder or test.folder
@@ -68,7 +68,7 @@ def text(test: SelfTest, calibration: Calibration, *, drawn: bool) -> str:
 
 
 def render(test: SelfTest, calibration: Calibration, console: Console) -> None:
-    """Print the report at the console's width; the words are the same with colour and without."""
+    """Print the report at the console's width."""
     print_encodable(console, lambda: _render(test, calibration, console))
 
 
@@ -104,7 +104,7 @@ def heads() -> list[str]:
 
 
 def cells(row: Row, *, brief: bool = False) -> list[str]:
-    """Return a row of the table; a brief one has the interval of the share of false alarms only."""
+    """Return a row of the table. A brief one has an interval only for the share of false alarms."""
     rate = _count if brief else _rate
     return [
         row.name,
@@ -116,7 +116,7 @@ def cells(row: Row, *, brief: bool = False) -> list[str]:
 
 
 def legend(test: SelfTest, calibration: Calibration) -> list[str]:
-    """Return how each column is read, a sentence or two each."""
+    """Return the meaning of each column."""
     header = test.header
     return [
         f"A comparison has two sides, {header.blocks} blocks, and in each block a fresh process a side; the "
@@ -140,7 +140,7 @@ def legend(test: SelfTest, calibration: Calibration) -> list[str]:
 
 
 def facts(test: SelfTest) -> list[tuple[str, str]]:
-    """Return where, when and with what it was measured."""
+    """Return where, when and with which versions it was measured."""
     header = test.header
     environment = header.environment
     versions = {name: said for backend in header.backends for name, said in backend.versions.items()}
