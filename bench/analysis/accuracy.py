@@ -250,9 +250,18 @@ def _compare(
         shared[pair] = seeds
         if difference is not None:
             tested[pair] = difference
+    tests = _test(tested)
+    return tuple(
+        AccuracyComparison(first=pair[0], second=pair[1], seeds=seeds, test=tests.get(pair))
+        for pair, seeds in shared.items()
+    )
+
+
+def _test(tested: Mapping[tuple[Cell, Cell], Difference]) -> dict[tuple[Cell, Cell], AccuracyTest]:
+    """Test the pairs of one family, for a difference and for equivalence."""
     different = holm([p_value(one, margin=0.0) for one in tested.values()], ALPHA)
     equal = holm([_equivalence_p(one) for one in tested.values()], ALPHA)
-    tests = {
+    return {
         pair: AccuracyTest(
             difference=one.mean,
             low=interval[0],
@@ -267,10 +276,6 @@ def _compare(
         for (pair, one), step, same in zip(tested.items(), different, equal, strict=True)
         for interval in [_interval(one, step.alpha)]
     }
-    return tuple(
-        AccuracyComparison(first=pair[0], second=pair[1], seeds=seeds, test=tests.get(pair))
-        for pair, seeds in shared.items()
-    )
 
 
 def _difference(first: CellConvergence, second: CellConvergence) -> Difference | None:

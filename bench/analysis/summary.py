@@ -137,50 +137,27 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 def summarise(run: Run) -> Summary:
     """Derive every row and verdict of a run."""
     header = run.header
-    mark = run_mark(header)
-    titles = {backend.name: backend.title for backend in header.backends}
-    references = frozenset(backend.name for backend in header.backends if backend.reference)
+    blocks = [record for record in run.records if isinstance(record, BlockRecord)]
+    context = _Context(
+        header=header,
+        mark=run_mark(header),
+        workloads={workload.name: workload for workload in header.workloads},
+        references=frozenset(backend.name for backend in header.backends if backend.reference),
+        screenings=dropped_blocks(blocks, header.min_blocks),
+    )
     evidence = _gather(run)
-    workloads = {workload.name: workload for workload in header.workloads}
-    screenings = dropped_blocks(
-        [record for record in run.records if isinstance(record, BlockRecord)], header.min_blocks
-    )
-    rows = [
-        _summarise_cell(
-            cell,
-            found,
-            workloads.get(cell.workload),
-            header,
-            screenings.get(cell.workload, UNDISTURBED),
-            mark=mark,
-            reference=cell.backend in references,
-        )
-        for cell, found in evidence.items()
-    ]
-    names = dict.fromkeys([*workloads, *(row.workload for row in rows)])
-    places = {name: place for place, name in enumerate(names)}
-    # A row without throughput comes last; rows that nothing tells apart stay in the order of the plan.
-    rows.sort(
-        key=lambda row: (
-            places[row.workload],
-            row.device,
-            row.precision,
-            not row.ranked,
-            -(row.samples_per_s or 0.0),
-        )
-    )
+    rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
     standings = [_standing(row, evidence[row.cell]) for row in rows]
     verdicts = tuple(
-        judge(list(group), screenings.get(place[0], UNDISTURBED))
-        for place, group in groupby(standings, key=_place)
+        judge(list(group), context.screening(place[0])) for place, group in groupby(standings, key=_place)
     )
     return Summary(
-        mark=mark,
+        mark=context.mark,
         cells=tuple(rows),
         standings=tuple(standings),
         verdicts=verdicts,
-        screenings=screenings,
-        titles=titles,
+        screenings=context.screenings,
+        titles={backend.name: backend.title for backend in header.backends},
         warnings=run_warnings(header),
     )
 
@@ -209,6 +186,22 @@ def run_mark(header: RunHeader) -> str | None:
 
 
 # ---- one row a cell
+
+
+class _Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What all rows of a run share."""
+
+    header: RunHeader
+    mark: str | None
+    workloads: Mapping[str, Workload]
+    """By name."""
+    references: frozenset[str]
+    """Names of the backends that are references."""
+    screenings: Mapping[str, Screening]
+    """By workload."""
+
+    def screening(self, workload: str) -> Screening:
+        return self.screenings.get(workload, UNDISTURBED)
 
 
 class _Job(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,16 +307,27 @@ def _standing(row: CellSummary, found: _Evidence) -> Standing:
     )
 
 
-def _summarise_cell(
-    cell: Cell,
-    found: _Evidence,
-    workload: Workload | None,
-    header: RunHeader,
-    screening: Screening,
-    *,
-    mark: str | None,
-    reference: bool,
-) -> CellSummary:
+def _in_order(rows: Sequence[CellSummary], context: _Context) -> list[CellSummary]:
+    """Sort the rows: workloads as in the plan; in each of them ranked rows first, and the fastest first."""
+    names = dict.fromkeys([*context.workloads, *(row.workload for row in rows)])
+    places = {name: place for place, name in enumerate(names)}
+    # A row without throughput comes last; rows that nothing tells apart stay in the order of the plan.
+    return sorted(
+        rows,
+        key=lambda row: (
+            places[row.workload],
+            row.device,
+            row.precision,
+            not row.ranked,
+            -(row.samples_per_s or 0.0),
+        ),
+    )
+
+
+def _summarise_cell(cell: Cell, found: _Evidence, context: _Context) -> CellSummary:
+    header, screening = context.header, context.screening(cell.workload)
+    workload = context.workloads.get(cell.workload)
+    reference = cell.backend in context.references
     counting = [job for block, job in found.sound.items() if block not in screening.dropped]
     matched = workload is None or workload.matched
     parity_ok = _parity_ok(found.parity)
@@ -331,17 +335,12 @@ def _summarise_cell(
     throughput = _throughput(found, counting)
     interval = throughput if throughput and throughput.blocks >= FEWEST_FOR_INTERVAL else None
     half_width = interval.half_width if interval else None
-    reasons = ["it is the reference"] if reference else []
-    if not matched:
-        reasons.append("trained with its framework's own defaults: not the same work")
-    else:
-        reasons += _parity_reasons(found, parity_ok)
     too_few = _block_reasons(found, len(counting), header.min_blocks)
-    reasons += too_few
+    reasons = [*_work_reasons(found, parity_ok, reference=reference, matched=matched), *too_few]
     target = workload.target_accuracy if workload else None
     learned = cell_convergence(records, target)
     return CellSummary(
-        mark=mark,
+        mark=context.mark,
         workload=cell.workload,
         backend=cell.backend,
         mode=cell.mode,
@@ -408,6 +407,18 @@ def _status(found: _Evidence, counting: int, min_blocks: int) -> Status:
     if found.jobs:
         return "ok"
     return next((check.status for check in found.parity if check.status != "ok"), "not_measured")
+
+
+def _work_reasons(
+    found: _Evidence, parity_ok: bool | None, *, reference: bool, matched: bool
+) -> list[str]:
+    """Return why a cell is not ranked, however well it was timed; nothing if its work is comparable."""
+    reasons = ["it is the reference"] if reference else []
+    if not matched:
+        reasons.append("trained with its framework's own defaults: not the same work")
+    else:
+        reasons += _parity_reasons(found, parity_ok)
+    return reasons
 
 
 def _parity_reasons(found: _Evidence, parity_ok: bool | None) -> list[str]:

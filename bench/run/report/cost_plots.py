@@ -29,12 +29,10 @@ from bench.report.charts import (
     legend,
     make_panels,
     name_rows,
-    settings,
-    svg,
 )
 from bench.report.format import cell_name, scaled, seconds_text, short_time
 from bench.run.report.costs import ABOUT
-from bench.run.report.style import Group, Style, groups_of, style_of
+from bench.run.report.style import Group, Style, groups_of
 from bench.workloads.instruments import Peak
 from bench.workloads.specs import Cell
 
@@ -67,25 +65,17 @@ _Bar: TypeAlias = tuple[str, _Parts, str]
 """A row's name, its parts, and what stands at its end."""
 
 
-def draw(run: Run, summary: Summary) -> dict[str, bytes]:
-    """Return, by name, the SVG of every plot for which the run holds values."""
-    with settings():
-        return {name: svg(figure) for name, figure in figures(run, summary).items()}
-
-
-def figures(run: Run, summary: Summary) -> dict[str, Figure]:
-    """Return, by name, every plot for which the run holds values; to be called inside `settings`."""
+def figures(run: Run, summary: Summary, style: Style) -> dict[str, Figure | None]:
+    """Return every plot by name, None where the run has no values for it; to be called inside `settings`."""
     costs = read_costs(run, summary)
-    style = style_of(run, summary)
     kept = leave_out_sweep(summary)
     groups = [(title, [row for row in rows if row.cell in kept]) for title, rows in groups_of(summary)]
-    drawn = {
+    return {
         "first_result": _first_result(costs, groups, summary),
         "step_split": _step_split(costs, groups, summary),
         "roofline": _roofline(costs, kept, summary, style),
         "sweep": _sweep(read_sweeps(summary), summary, style),
     }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _first_result(costs: Costs, groups: Sequence[Group], summary: Summary) -> Figure | None:
@@ -215,7 +205,24 @@ def _draw_roof(panel: Axes, found: Sequence[CellCosts], ceiling: Peak) -> None:
     )
     line = np.geomspace(left, right, 200)
     panel.plot(line, [roof(ceiling, float(value)) for value in line], color="black", linewidth=1.6)
-    for place, intensity in zip(_apart(list(names), left, right), names, strict=True):
+    _name_intensities(panel, names, lowest, _apart(list(names), left, right))
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlim(left, right)
+    panel.set_ylim(bottom, top)
+    panel.xaxis.set_major_locator(LogLocator(numticks=6))
+    panel.yaxis.set_major_locator(LogLocator(numticks=8))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "FLOP/s")))
+    panel.minorticks_off()
+    panel.set_xlabel("FLOP of products a byte of least traffic")
+
+
+def _name_intensities(
+    panel: Axes, names: Mapping[float, Sequence[str]], lowest: Mapping[float, float], places: Sequence[float]
+) -> None:
+    """Write the workloads of each intensity near the axis, with a line up to its lowest point."""
+    for place, intensity in zip(places, names, strict=True):
         panel.annotate(
             label(", ".join(names[intensity]), 26),
             (intensity, lowest[intensity] * 0.7),
@@ -228,16 +235,6 @@ def _draw_roof(panel: Axes, found: Sequence[CellCosts], ceiling: Peak) -> None:
             fontsize=7.5,
             arrowprops={"arrowstyle": "-", "color": "#BFBFBF", "linewidth": 0.6},
         )
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    panel.set_xlim(left, right)
-    panel.set_ylim(bottom, top)
-    panel.xaxis.set_major_locator(LogLocator(numticks=6))
-    panel.yaxis.set_major_locator(LogLocator(numticks=8))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "FLOP/s")))
-    panel.minorticks_off()
-    panel.set_xlabel("FLOP of products a byte of least traffic")
 
 
 def _apart(places: Sequence[float], left: float, right: float) -> list[float]:

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
 
-import msgspec
 import numpy as np
 
 from bench.analysis.comparison import Kind
@@ -18,6 +17,7 @@ from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
+from bench.report.blocks import Block, Heading, Table
 from bench.report.format import (
     NOTHING,
     PLUS_MINUS,
@@ -102,57 +102,38 @@ KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
 )
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """A column's heading and the text of its rows."""
-
-    title: str
-    cells: tuple[str, ...]
-    number: bool = True
-    """Whether it holds numbers, which are set flush right."""
-    cost: bool = False
-    """Whether it is about what a row costs besides, which a narrow page shows in a table of its own."""
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one workload, device and precision; the first column names the row."""
-
-    title: str
-    columns: tuple[Column, ...]
-    ranked: tuple[bool, ...]
-
-
-def tables(summary: Summary) -> list[Table]:
-    """Return one table for each workload, device and precision, in the summary's order."""
-    with_device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
-    return [
-        _table(list(rows), summary, with_device_memory)
-        for _, rows in groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision))
-    ]
+_HEADS = (
+    "framework",
+    "samples/s",
+    PLUS_MINUS,
+    "relative",
+    "status",
+    "accuracy",
+    "to target",
+    "parity",
+    "first step",
+    "import",
+    "memory",
+)
+_TEXTS = frozenset({0, 4, 7})
+"""Columns that hold no numbers."""
+_DETAILS = 7
+"""The first column about what a row costs besides."""
 
 
-def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bool) -> Table:
-    best = next((row.samples_per_s for row in rows if row.ranked), None)
-    columns = [
-        Column(
-            title="framework", cells=tuple(cell_name(row.cell, summary.titles) for row in rows), number=False
-        ),
-        Column(title="samples/s", cells=tuple(rate_text(row.samples_per_s) for row in rows)),
-        Column(
-            title=PLUS_MINUS,
-            cells=tuple(width_text(row.half_width) for row in rows),
-        ),
-        Column(title="relative", cells=tuple(_relative(row, best) for row in rows)),
-        Column(title="status", cells=tuple(state(row) for row in rows), number=False),
-        Column(title="accuracy", cells=tuple(percent(row.test_accuracy, 2) for row in rows)),
-        Column(title="to target", cells=tuple(_to_target(row) for row in rows)),
-        Column(title="parity", cells=tuple(parity_text(row) for row in rows), number=False, cost=True),
-        Column(title="first step", cells=tuple(seconds_text(row.first_step_s) for row in rows), cost=True),
-        Column(title="import", cells=tuple(seconds_text(row.import_s) for row in rows), cost=True),
-        Column(title="memory", cells=tuple(bytes_text(row.peak_rss_bytes) for row in rows), cost=True),
-    ]
-    if with_device_memory:
-        cells = tuple(bytes_text(row.peak_device_bytes) for row in rows)
-        columns.append(Column(title="GPU memory", cells=cells, cost=True))
+def speed_blocks(summary: Summary) -> list[Block]:
+    """Return a heading and a table for each workload, device and precision, in the summary's order."""
+    device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
+    groups = groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision))
+    found: list[Block] = []
+    for _, group in groups:
+        rows = list(group)
+        found.append(Heading(text=_title(rows), level=3))
+        found.append(_table(rows, summary, device_memory=device_memory))
+    return found
+
+
+def _title(rows: Sequence[CellSummary]) -> str:
     first = rows[0]
     said = [f"{first.device} {first.precision}"]
     epochs = sorted({row.epochs for row in rows if row.epochs is not None})
@@ -163,10 +144,36 @@ def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bo
         said.append("own defaults")
     if first.target_accuracy is not None:
         said.append(f"target {percent(first.target_accuracy, 1)}")
+    return f"{first.workload} ({', '.join(said)})"
+
+
+def _table(rows: Sequence[CellSummary], summary: Summary, *, device_memory: bool) -> Table:
+    best = next((row.samples_per_s for row in rows if row.ranked), None)
+    heads = (*_HEADS, "GPU memory") if device_memory else _HEADS
     return Table(
-        title=f"{first.workload} ({', '.join(said)})",
-        columns=tuple(columns),
-        ranked=tuple(row.ranked for row in rows),
+        heads=heads,
+        # The last cell, about the GPU's memory, is left out where no row of the run used any.
+        rows=tuple(_cells(row, best, summary)[: len(heads)] for row in rows),
+        numbers=frozenset(range(len(heads))) - _TEXTS,
+        flagged=frozenset(place for place, row in enumerate(rows) if not row.ranked),
+        details=_DETAILS,
+    )
+
+
+def _cells(row: CellSummary, best: float | None, summary: Summary) -> tuple[str, ...]:
+    return (
+        cell_name(row.cell, summary.titles),
+        rate_text(row.samples_per_s),
+        width_text(row.half_width),
+        _relative(row, best),
+        state(row),
+        percent(row.test_accuracy, 2),
+        _to_target(row),
+        {True: "ok", False: "fails", None: NOTHING}[row.parity_ok],
+        seconds_text(row.first_step_s),
+        seconds_text(row.import_s),
+        bytes_text(row.peak_rss_bytes),
+        bytes_text(row.peak_device_bytes),
     )
 
 
@@ -183,10 +190,6 @@ def state(row: CellSummary) -> str:
     if not row.matched:
         return "own defaults"
     return "parity not verified" if row.parity_ok is None else "too few blocks"
-
-
-def parity_text(row: CellSummary) -> str:
-    return {True: "ok", False: "fails", None: NOTHING}[row.parity_ok]
 
 
 def row_name(cell: Cell, summary: Summary) -> str:
