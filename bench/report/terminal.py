@@ -14,8 +14,8 @@ from bench.report.format import NOTHING
 from bench.text import clean
 
 _NAME_WRAPPED, _WRAPPED = 17, 15
-"""Where a table is too wide, names of rows and other texts are wrapped beyond these widths. With them the most
-important figures of a run fit into 80 columns."""
+"""Where a table is too wide, names of rows and other texts are wrapped beyond these widths. With them the
+most important figures of a run fit into 80 columns."""
 
 _ASCII = str.maketrans(
     {
