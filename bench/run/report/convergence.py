@@ -41,7 +41,7 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
     learned = converge(run)
     heading = Heading(text="Does it learn the same thing?")
     if not learned.workloads:
-        none = "No job of this run trained to its end, so there is no accuracy."
+        none = "No job of this run completed its training, so there is no accuracy."
         return [heading, Paragraph(text=none)]
     return [
         heading,
@@ -71,15 +71,15 @@ def comparison_sentence(comparison: AccuracyComparison, titles: Mapping[str, str
 
 
 def defaults_sentence(pair: DefaultsAgainstMatched) -> str:
-    """Say in one sentence how far the frameworks lie apart, matched and with their own defaults."""
+    """Say in one sentence how much the frameworks differ, matched and with their own defaults."""
     return (
-        f"{pair.matched}: matched, the frameworks' mean accuracies lie within {_points(pair.matched_spread)} "
-        f"of each other; with their own defaults within {_points(pair.defaults_spread)}."
+        f"{pair.matched}: matched, the frameworks' mean accuracies differ by at most "
+        f"{_points(pair.matched_spread)}; with their own defaults by at most {_points(pair.defaults_spread)}."
     )
 
 
 def render_targets(targets: Sequence[ProposedTarget], console: Console) -> None:
-    """Print the table of `bench targets`: each workload's target, and the figures it is made of."""
+    """Print the table of `bench targets`: each workload's target, and the figures from which it follows."""
     rows = [
         (
             one.workload,
@@ -93,55 +93,53 @@ def render_targets(targets: Sequence[ProposedTarget], console: Console) -> None:
         for one in targets
     ]
     said = (
-        f"The target is the mean less {TARGET_SDS} standard deviations of the final test accuracies of all "
-        f"frameworks and seeds, rounded down to 0.1 points; it takes {FEWEST_SEEDS} seeds."
+        f"The target is the mean minus {TARGET_SDS} standard deviations of the final test accuracies of all "
+        f"frameworks and seeds, rounded down to 0.1 points. It needs {FEWEST_SEEDS} seeds."
     )
     heads = ("workload", "seeds", "trainings", "epochs", "mean", "sd", "target")
     print_blocks([number_table(heads, rows), Paragraph(text=said, faint=True)], console)
 
 
 def _curves() -> list[Block]:
-    """Return how the curves are read, and the curves."""
+    """Return the learning curves, and how to read them."""
+    captions = {
+        "accuracy_epochs": "Test accuracy by epochs, by workload",
+        "accuracy_seconds": "Test accuracy by seconds of training, by workload",
+        "loss_epochs": "Test loss by epochs, by workload",
+        "loss_seconds": "Test loss by seconds of training, by workload",
+    }
     return [
         Paragraph(
-            text="Where a workload is matched, every framework starts from the same weights and trains with "
-            "the same batches in the same order, once for every seed, so curves that lie on each other mean "
-            "that the frameworks learn the same; against seconds of training the faster one runs ahead. A "
-            "curve is the mean over the seeds, its band reaches from the lowest seed to the highest, and a "
-            "marker stands at every whole epoch. Against epochs, accuracy is shown from where the lowest "
-            "training stood after a quarter of them, since on an axis with the start all would lie on one "
-            "line. Evaluation, on the whole test split, is never part of the seconds."
+            text="On a matched workload every framework starts from the same weights and trains with the "
+            "same batches in the same order, once for every seed. Curves that coincide therefore mean that "
+            "the frameworks learn the same; by seconds of training, the faster one is ahead. A curve is the "
+            "mean over the seeds, its band reaches from the lowest seed to the highest, and there is a "
+            "marker at every whole epoch. The axis of accuracy by epochs starts at the lowest training after "
+            "a quarter of the epochs; if it included the start, all curves would look the same. Evaluation, "
+            "on the whole test split, is never included in the seconds."
         ),
-        *(
-            Picture(name=name, caption=f"{what}, by workload")
-            for name, what in (
-                ("accuracy_epochs", "Test accuracy against epochs"),
-                ("accuracy_seconds", "Test accuracy against seconds of training"),
-                ("loss_epochs", "Test loss against epochs"),
-                ("loss_seconds", "Test loss against seconds of training"),
-            )
-        ),
+        *(Picture(name=name, caption=caption) for name, caption in captions.items()),
     ]
 
 
 def _to_target(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
-    head: list[Block] = [
-        Heading(text="Accuracy, and the way to the target", level=3),
+    found: list[Block] = [
+        Heading(text="Accuracy, and the time to the target", level=3),
         Paragraph(
-            text=f"Read the accuracy as mean {PLUS_MINUS} standard deviation between seeds; its interval is "
-            f"that of the mean, by Student's t, given from {FEWEST_SEEDS} seeds on. Epochs to target are "
-            "medians over the seeds, interpolated between the two evaluations on either side of the target, "
-            "whose distance stands in brackets: the figure is off by less than that. Seconds to target are "
-            "these epochs times the seconds of an epoch. A training that never reached the target counts as "
-            "later than all others, and where the median falls on one it is given as not reached. The "
-            "interval of the rate is Wilson's."
+            text=f"Accuracy is shown as mean {PLUS_MINUS} standard deviation between seeds; the interval is "
+            f"that of the mean, by Student's t, from {FEWEST_SEEDS} seeds on. Epochs to target are the "
+            "median over the seeds, interpolated between the evaluation before and the one after the target. "
+            "Their distance is in brackets: the error is smaller than that. Seconds to target are these "
+            "epochs times the seconds of an epoch. A training that never reached the target counts as later "
+            "than all others; if the median falls on one, the table says 'not reached'. The interval of the "
+            "rate is Wilson's."
         ),
         Picture(name="to_target", caption="Seconds of training to the target, every seed a dot, by workload"),
     ]
     for workload in learned.workloads:
-        rows = [_row(cell, found, titles) for cell, found in workload.cells.items()]
-        head += [Heading(text=_heading(workload), level=4), number_table(_HEADS, rows)]
-    return head
+        rows = [_row(cell, one, titles) for cell, one in workload.cells.items()]
+        found += [Heading(text=_heading(workload), level=4), number_table(_HEADS, rows)]
+    return found
 
 
 def _heading(workload: WorkloadConvergence) -> str:
@@ -183,11 +181,11 @@ def _tests(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
     return [
         Heading(text="Does accuracy differ between frameworks?", level=3),
         Paragraph(
-            text="Final accuracies of two frameworks are compared seed by seed, each framework in the mode "
-            "that its documentation teaches: a paired t test, the levels set by Holm's method over the pairs "
-            "of a workload, and the interval of the difference made at its own level. Two frameworks are "
-            f"called equivalent only where two one-sided tests show that less than {_points(EQUIVALENT)} "
-            "lies between them; a difference that was not found is not yet equivalence."
+            text="The final accuracies of two frameworks are compared seed by seed, each framework in its "
+            "default mode, by a paired t test. Holm's method sets the levels over the pairs of a workload, "
+            "and the interval of a difference has the level of its test. Two frameworks are called "
+            "equivalent only if two one-sided tests show that they differ by less than "
+            f"{_points(EQUIVALENT)}. A difference that was not found is not yet equivalence."
         ),
         *found,
     ]
@@ -218,13 +216,11 @@ def _defaults(pairs: Iterable[DefaultsAgainstMatched], titles: Mapping[str, str]
         Paragraph(
             text="Each framework trains the same network twice: matched, with the weights, batches and "
             "constants that all share, and with its own default initialisation, optimizer constants and "
-            "order of the data. What lies between frameworks in the second column and not in the first is "
-            "the work of defaults. Each accuracy is the mean over the seeds at that epoch, the lowest and "
-            "the highest seed in brackets."
+            "order of the data. A difference between frameworks in the second column that is not in the "
+            "first is due to the defaults. Each accuracy is the mean over the seeds at that epoch, with the "
+            "lowest and the highest seed in brackets."
         ),
-        Picture(
-            name="defaults", caption="Test accuracy matched, and with the frameworks' own defaults"
-        ),
+        Picture(name="defaults", caption="Test accuracy matched, and with the frameworks' own defaults"),
         *found,
     ]
 

@@ -1,4 +1,4 @@
-"""The report's section on the whole cost: starting, a step's parts, memory, energy, use of the machine."""
+"""The report's section on the whole cost: start-up, a step's parts, memory, energy, use of the machine."""
 
 from collections.abc import Sequence
 
@@ -27,14 +27,14 @@ NOT_AVAILABLE = "not available"
 
 
 def blocks(run: Run, summary: Summary) -> list[Block]:
-    """Return the section; what the run does not tell is named at its end."""
+    """Return the section; what the run did not measure is named at its end."""
     costs = read_costs(run, summary)
     all_swept = bool(summary.cells) and all(split_name(row.workload) for row in summary.cells)
     kept = leave_out_sweep(summary)
     cells = [one for one in costs.cells if one.cell in kept]
     sections = [
-        (_first_result(cells, costs, summary), "the times of starting: no job got so far"),
-        (_split(cells, summary), "where a step's time goes: no backend of this run told it"),
+        (_first_result(cells, costs, summary), "the time to a first result: no job got so far"),
+        (_split(cells, summary), "where a step's time goes: no backend of this run measured it"),
         (
             _pipelines(costs.pipelines, summary),
             "input from memory against the framework's own pipeline: bench run --mode taught --mode pipeline",
@@ -42,7 +42,7 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
         (_use(cells, summary), "memory and energy: no job got so far"),
         (
             _work(cells, costs.products, summary),
-            "the work of a step: no job was timed on a data set that is known",
+            "the use of the machine: no job was timed on a known data set",
         ),
         (
             _sweeps(read_sweeps(summary), summary),
@@ -54,7 +54,7 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
     return [
         Heading(text="The whole cost"),
         Paragraph(
-            text="What a framework costs beside its steady pace, each figure from this run's own records."
+            text="What a framework costs besides its steady pace. All figures are from this run's records."
             + (" Of a sweep, the tables and bars show the largest batch." if all_swept else "")
         ),
         *(block for found, _ in sections for block in found),
@@ -83,11 +83,11 @@ def _first_result(cells: Sequence[CellCosts], costs: Costs, summary: Summary) ->
     return [
         Heading(text="Time to a first result", level=3),
         Paragraph(
-            text="From the start of a process to the end of its first epoch, part by part, each the median "
-            "over the processes: the interpreter, importing the framework, opening the data, building the "
-            "network, the first step (tracing and compilation, then one step), and an epoch of training "
-            f"without evaluation. Shorter is better; {ABOUT} marks an epoch that was not trained but follows "
-            "from the steady pace."
+            text="From the start of a process to the end of its first epoch, part by part: starting the "
+            "interpreter, importing the framework, opening the data, building the network, the first step "
+            "(tracing and compilation, then one step), and an epoch of training without evaluation. Each "
+            f"time is the median over the processes. Shorter is better; {ABOUT} marks an epoch that was not "
+            "trained: its time is derived from the steady pace."
         ),
         Picture(
             name="first_result",
@@ -108,8 +108,9 @@ def _break_evens(pairs: Sequence[BreakEven], summary: Summary) -> list[Block]:
         return []
     return [
         Paragraph(
-            text="Of two modes of a framework the one that takes longer for building and its first step has "
-            "paid for that after so many epochs at the steady pace (of medians; no interval is given):"
+            text="If one mode of a framework takes longer to build and for its first step than another, but "
+            "is faster afterwards, it pays off after some epochs at the steady pace (from medians, without "
+            "an interval):"
         ),
         bullets(_pays(one, summary) for one in pairs),
     ]
@@ -119,11 +120,11 @@ def _pays(one: BreakEven, summary: Summary) -> str:
     later, sooner = row_name(one.later, summary), one.sooner.mode
     begins = f"{later}: starts {short_time(one.extra_s)} later than {sooner}"
     if one.epochs is None:
-        return f"{begins} and saves nothing in an epoch, so it never pays."
+        return f"{begins} and saves nothing in an epoch, so it never pays off."
     if one.epochs == 0:
-        return f"{later}: starts no later than {sooner} and is no slower, so it pays at once."
+        return f"{later}: starts no later than {sooner} and is no slower, so it pays off at once."
     return (
-        f"{begins} and then saves {short_time(one.saved_s)} an epoch: it has paid after "
+        f"{begins} and then saves {short_time(one.saved_s)} an epoch: it has paid off after "
         f"{rate_text(one.epochs)} epochs."
     )
 
@@ -145,14 +146,15 @@ def _split(cells: Sequence[CellCosts], summary: Summary) -> list[Block]:
     return [
         Heading(text="Where a step's time goes", level=3),
         Paragraph(
-            text="Means over steps in which each part was waited for before the next began: getting the "
-            "batch (or waiting for the pipeline), bringing it to the device, the call of the step until it "
-            "returns, and the device from then on. Where calls are synchronous, as on most CPUs, dispatch "
-            "holds the work; the sum is more than an undisturbed step where parts otherwise overlap."
+            text="Means over steps in which each part was finished before the next began: getting the batch "
+            "(or waiting for the pipeline), copying it to the device, the call of the step until it returns "
+            "(dispatch), and the device's work after that. If calls are synchronous, as on most CPUs, "
+            "dispatch includes the work. The sum is longer than an undisturbed step if parts normally "
+            "overlap."
         ),
         Picture(
             name="step_split",
-            caption="Parts of a step, and its time with each part waited for, by workload",
+            caption="Parts of a step, and its time if each part is finished before the next, by workload",
         ),
         number_table(heads, rows),
     ]
@@ -176,9 +178,9 @@ def _pipelines(pipelines: Sequence[PipelineRatio], summary: Summary) -> list[Blo
     return [
         Heading(text="Input from memory against the framework's own pipeline", level=3),
         Paragraph(
-            text="Throughput with batches from the framework's own input pipeline over that of its taught "
-            "mode with all images in memory on the device, by pairs inside a block: below 1 the pipeline "
-            "costs time."
+            text="Throughput with batches from the framework's own input pipeline, divided by that of its "
+            "default mode with all images in memory on the device, by pairs within a block: below 1 the "
+            "pipeline costs time."
         ),
         Table(
             heads=("row", "against", "ratio", "interval", "verdict"),
@@ -210,15 +212,15 @@ def _use(cells: Sequence[CellCosts], summary: Summary) -> list[Block]:
     return [
         Heading(text="Memory and energy", level=3),
         Paragraph(
-            text="Less is better. Memory is the most that any job of the row held: resident memory of the "
-            "process up to the end of its timed windows, counted as "
-            f"{' or '.join(methods) or 'a method that was not recorded'} (RssFile is pages of files, such as "
-            "libraries, which the system shares and drops at will); on a GPU also what the framework's "
-            "own allocator held at most, with preallocation turned off, and what the driver reports for the "
-            "whole process when its windows were done, which holds the context and loaded kernels too. "
-            "Energy is that for training 1,000 images, from a meter of the machine (powercap) or of the GPU "
-            "(NVML) read at both ends of every timed window; it holds what the machine draws at rest. Where "
-            "no meter told it is not available, and nothing is estimated."
+            text="Less is better. Memory is the peak resident memory of the process up to the end of its "
+            "timed windows, the largest of the row's jobs, measured as "
+            f"{' or '.join(methods) or 'not recorded'} (RssFile is pages of files, such as libraries, which "
+            "the system shares and can drop at any time). On a GPU the table also shows the most that the "
+            "framework's own allocator held, with preallocation turned off, and what the driver reports for "
+            "the whole process after its windows, including the context and loaded kernels. Energy is for "
+            "training 1,000 images, from a meter of the machine (powercap) or of the GPU (NVML) that is read "
+            "at both ends of every timed window. It includes what the machine draws at rest. Without a meter "
+            "it is not available; nothing is estimated."
         ),
         Picture(name="memory", caption="Largest resident memory of the process, by workload"),
         Picture(
@@ -264,27 +266,27 @@ def _work(cells: Sequence[CellCosts], products: Sequence[ProductError], summary:
     return [
         Heading(text="How much of the machine is used", level=3),
         Paragraph(
-            text="One count of a step's matrix products and convolutions, made from the network alone and "
-            "the same for every framework, times the steady pace, against the best matrix product and the "
-            "best copy measured in this run. In the picture a point is a row: the nearer to the roof, the "
-            "less is left to gain; under the slope memory is the limit, under the level the processor. The "
-            "bytes are the least a step must move if each array is written and read once, so a row whose "
-            "arrays stay in caches can stand above the slope."
+            text="The operations of a step's matrix products and convolutions are counted from the network, "
+            "so the count is the same for every framework. It is multiplied by the steady pace and compared "
+            "with the best matrix product and the best copy measured in this run. In the picture a point is "
+            "a row: the nearer to the roof, the less can be gained. Under the slope memory is the limit, "
+            "under the flat part the processor. The bytes are the least that a step must move if each array "
+            "is written and read once, so a row whose arrays stay in caches can be above the slope."
         ),
         Picture(
-            name="roofline", caption="Operations a second over operations a byte, under the machine's roof"
+            name="roofline", caption="Operations per second by operations per byte, with the machine's roof"
         ),
         bullets([*peaks, *(_product(one, summary) for one in products)])
         if peaks
         else Paragraph(text="The peak of this machine was not measured in this run."),
         number_table(heads, rows),
         Paragraph(
-            text="Counted is the framework's own count of a step over this one: first over products and "
-            "convolutions alone, then over all arithmetic. A counter of products gives 1 in the first "
-            "column, one of everything gives 1 in the second; a compiler counts less where it leaves out the "
-            "products with the zeros around an image, or what it has removed. A row above 100 % of peak does "
-            "its convolutions with fewer operations than counted, or the product that peak was measured with "
-            "was not the best there is."
+            text="'Counted' is the framework's own count of a step divided by this one: of products and "
+            "convolutions, then of all arithmetic. A framework that counts products has 1 in the first of "
+            "these columns, one that counts everything has 1 in the second. A compiler counts less if it "
+            "leaves out products with the zeros around an image, or operations that it removed. A row above "
+            "100 % of peak needs fewer operations for its convolutions than counted, or the matrix product "
+            "that measured the peak was not the fastest possible."
         ),
     ]
 
@@ -312,7 +314,7 @@ def _peaks(cells: Sequence[CellCosts]) -> list[str]:
     }
     return [
         f"Peak on {device} in {precision}: {scaled(peak.flops_per_s, 'FLOP/s')} in a square matrix product, "
-        f"{scaled(peak.bytes_per_s, 'B/s')} read and written in a copy; the best that any framework reached."
+        f"{scaled(peak.bytes_per_s, 'B/s')} read and written in a copy: the best that any framework reached."
         for (device, precision), peak in sorted(ceilings.items())
     ]
 
@@ -353,20 +355,20 @@ def _sweeps(sweeps: Sequence[Sweep], summary: Summary) -> list[Block]:
     return [
         Heading(text="Where overhead ends", level=3),
         Paragraph(
-            text="A step's time is taken to be an overhead, the same at any batch size, and a time for every "
-            "image. Overhead ends, by convention, at the batch where it is half of the step: smaller batches "
-            "mostly wait, larger ones mostly work. The worst miss is how far the measured step farthest from "
-            "that line lies from it; beyond 15 % the line is not used. In the picture markers are measured "
-            "and curves are the fitted line, dotted where none fits; throughput levels off where overhead "
-            "has ended."
+            text="The model of a step's time is an overhead, the same at any batch size, plus a time for "
+            "each image. By convention overhead ends at the batch size where it is half of the step: smaller "
+            "batches mostly wait, larger ones mostly work. The worst miss is the largest distance of a "
+            "measured step from that line; beyond 15 % the line is not used. In the picture, markers are "
+            "measurements and curves the fitted line; a dotted curve joins the measurements if no line fits. "
+            "Throughput levels off where overhead has ended."
         ),
-        Picture(name="sweep", caption="Throughput over batch size, by workload"),
+        Picture(name="sweep", caption="Throughput by batch size, by workload"),
         number_table(heads, rows),
     ]
 
 
 def overhead_ends(one: Sweep) -> str:
-    """Return in a few words the batch size at which overhead ends, and no more than the sweep supports."""
+    """Return in a few words the batch size at which overhead ends, as far as the sweep supports it."""
     line = one.line
     if line is None:
         return "too few batch sizes"
@@ -396,8 +398,8 @@ def _installed(run: Run) -> list[Block]:
     return [
         Heading(text="What has to be installed", level=3),
         Paragraph(
-            text="The distributions that each framework needs, with all that these need, and what their "
-            "files take on disk."
+            text="The distributions that each framework needs, including their own requirements, and the "
+            "size of their files on disk."
         ),
         number_table(("framework", "packages", "on disk"), rows),
     ]

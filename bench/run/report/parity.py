@@ -46,21 +46,22 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
     return [
         heading,
         Paragraph(
-            text="Before a row is ranked, its framework is compared with a reference in float64: from the "
-            "same weights and batches it must give the same logits, loss, gradients, parameters after one "
-            "step and after many, and losses on the way. Each figure is the largest relative error of its "
-            "kind over the tolerance; a dot to the right of the red line fails, and such a row is shown but "
+            text="Before a row is ranked, its framework is compared with a reference in float64: with the "
+            "same weights and batches it must produce the same logits, loss, gradients, parameters after one "
+            "step and after many, and losses in between. Each figure is the largest relative error of a kind "
+            "of check, with its tolerance. A dot to the right of the red line fails; such a row is shown but "
             "never ranked."
         ),
         Picture(
-            name="parity", caption="Largest error over tolerance of every kind of check, by workload"
+            name="parity",
+            caption="Largest error, divided by its tolerance, of every kind of check, by workload",
         ),
         Table(
             heads=("row", "optimizer", *kinds, "parity"),
             rows=tuple(rows),
             numbers=frozenset(range(2, 2 + len(kinds))),
         ),
-        Paragraph(text="Each cell reads error / tolerance, both relative."),
+        Paragraph(text="A cell shows error / tolerance, both relative."),
     ]
 
 

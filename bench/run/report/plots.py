@@ -2,7 +2,7 @@
 
 `curves` draws what was learned, `cost_plots` the other costs.
 
-A plot without a single value is not made, and neither is such a panel.
+Plots and panels without any value are left out.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +40,7 @@ from bench.workloads.specs import Cell
 
 
 class _Bars(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plot with one bar a cell shows."""
+    """What a plot with one bar for each cell shows."""
 
     axis: str
     value: Callable[[CellSummary], float | None]
@@ -73,17 +73,17 @@ _BARS: Mapping[str, _Bars] = MappingProxyType(
     }
 )
 NAMES = (*_BARS, *curves.NAMES, *cost_plots.NAMES, "parity")
-"""Every plot there can be."""
+"""Every plot that a run can have."""
 
 
 def draw(run: Run, summary: Summary) -> dict[str, bytes]:
-    """Return, by name, the SVG of every plot for which the run holds values."""
+    """Return, by name, the SVG of every plot for which the run has values."""
     with settings():
         return {name: svg(figure) for name, figure in figures(run, summary).items()}
 
 
 def figures(run: Run, summary: Summary) -> dict[str, Figure]:
-    """Return, by name, every plot for which the run holds values; to be called inside `settings`."""
+    """Return, by name, every plot for which the run has values; call it inside `settings`."""
     style = style_of(run, summary)
     groups = groups_of(summary)
     drawn = {
@@ -125,7 +125,7 @@ def _draw_bars(panel: Axes, bars: _Bars, rows: Sequence[CellSummary], summary: S
                 color="black" if row.ranked else RED,
                 bbox=ON_LINES,
             )
-    # The room to the right is for what stands at the bars' ends.
+    # The space to the right is for the text at the ends of the bars.
     panel.set_xlim(0, (1.75 if all(row.ranked for row in rows) else 2.2) * largest)
     name_rows(panel, [cell_name(row.cell, summary.titles) for row in rows])
     panel.xaxis.set_major_locator(MaxNLocator(4))
@@ -133,7 +133,7 @@ def _draw_bars(panel: Axes, bars: _Bars, rows: Sequence[CellSummary], summary: S
 
 
 def _draw_bar(panel: Axes, bars: _Bars, row: CellSummary, place: int, value: float, style: Style) -> float:
-    """Draw a bar and its interval, and return how far to the right they reach."""
+    """Draw a bar and its interval, and return their right end."""
     panel.barh(
         place,
         value,
@@ -152,7 +152,7 @@ def _draw_bar(panel: Axes, bars: _Bars, row: CellSummary, place: int, value: flo
 
 
 def _bar_text(bars: _Bars, row: CellSummary) -> str:
-    """Return what stands at the end of a bar."""
+    """Return the text at the end of a bar."""
     if not row.ranked:
         return f"{bars.text(row)}, {state(row)}"
     if bars.interval(row) is None:
@@ -208,7 +208,7 @@ def _read_checks(records: Sequence[ParityRecord]) -> _Checks:
     return _Checks(
         by_cell=by_cell,
         markers={kind: MARKERS[place % len(MARKERS)] for place, kind in enumerate(kinds)},
-        # A logarithmic axis has no 0: an error of 0 stands at a tenth of the smallest.
+        # A logarithmic axis has no 0: an error of 0 is drawn at a tenth of the smallest.
         left=min([0.1, *shares]) / 10,
         right=max([1.0, *shares]) * 10,
     )

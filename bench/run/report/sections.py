@@ -44,14 +44,15 @@ from bench.run.report.tables import (
 from bench.text import duration
 
 _REJECTED = "Lines of the record file that could not be read and are left out"
+_DEFAULT = " (the default mode: its documentation teaches it first)"
 _LEGEND = (
     f"samples/s: steady-state throughput; {PLUS_MINUS}: half the width of its 95 % interval; relative: to "
-    "the fastest ranked row; to target: seconds of training until the target accuracy was seen; "
+    "the fastest ranked row; to target: seconds of training until the target accuracy was reached; "
     f"{NOTHING}: no figure."
 )
 _MORE = (
     "REPORT.md has more: every comparison with its intervals, learning curves and tests of accuracy, the "
-    "cost of a first result, where a step's time goes, memory, energy, the share of the peak, and parity."
+    "time to a first result, where a step's time goes, memory, energy, the share of the peak, and parity."
 )
 
 
@@ -145,7 +146,8 @@ def _machine(run: Run) -> list[Block]:
 
 
 def _told(run: Run) -> Bullets:
-    """Return, for every backend and mode, what all its jobs said alike."""
+    """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
+    """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
     titles = {backend.name: backend.title for backend in run.header.backends}
     common: dict[str, dict[str, str]] = {}
     for job in run.jobs:
@@ -165,14 +167,14 @@ def _speed(summary: Summary) -> list[Block]:
     return [
         Heading(text="Training speed"),
         Paragraph(
-            text="Each framework and mode trained each workload in rounds called blocks, every time in a "
-            "fresh process. The processes of a block all live side by side and take turns of about a "
-            "twentieth of a second, so that what slows the machine meets all of them alike. A block's figure "
-            "is the mean of its turns without the highest and the lowest fifth; start-up and evaluation are "
-            f"not in it. The table gives the mean over the blocks (of logarithms), and {PLUS_MINUS} is half "
-            "the width of its 95 % interval by Student's t, given from three blocks on. A longer bar is "
-            "faster; the colour tells the framework and the hatch the mode; a bar in grey crosshatch is not "
-            "ranked."
+            text="Each framework and mode trained each workload in several blocks, each time in a fresh "
+            "process. All processes of a block are alive at the same time and take turns of about a "
+            "twentieth of a second, so that a slow moment of the machine affects all of them. The figure of "
+            "a block is the mean of its turns without the highest and the lowest fifth; start-up and "
+            "evaluation are excluded. The table shows the mean over the blocks (of logarithms); "
+            f"{PLUS_MINUS} is half the width of its 95 % interval by Student's t, from three blocks on. A "
+            "longer bar is faster. The colour of a bar is the framework and its hatch the mode; a grey "
+            "crosshatched bar is not ranked."
         ),
         Picture(
             name="speed", caption="Throughput of every framework and mode with its interval, by workload"
@@ -185,18 +187,18 @@ def _comparisons(summary: Summary) -> list[Block]:
     return [
         Heading(text="Who is faster, and how sure that is"),
         Paragraph(
-            text="Read a ratio as how many times as fast the first row is as the second. It is taken turn by "
-            "turn and block by block, so it can be far more precise than the rows themselves. The best mode "
-            "of each framework is compared with that of every other, and the modes of one framework with "
-            f"each other. A difference is claimed only where it is proven larger than {100 * MARGIN:g} %, "
-            "which is about what the chance of a process's place in memory makes (paired t test of "
-            "logarithms against that margin). The levels inside each of these families are set by Holm's "
-            "method, so that the chance of any wrong claim in a family is "
-            f"{100 * ALPHA:g} % at most. No difference larger than {100 * EQUIVALENCE:g} % is said where two "
-            f"one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule a larger one out, each pair by itself. "
-            "Both intervals are of 95 %: the first by Student's t, as the decision is; the second by a "
-            "bootstrap of blocks, and of turns inside them, for comparison. The detectable difference is "
-            "what would have been found four times in five."
+            text="A ratio says how many times as fast the first row is as the second. It is computed from "
+            "the differences in each turn of each block, so it can be much more precise than the rows "
+            "themselves. The best mode of each framework is compared with that of every other framework, and "
+            "the modes of one framework with each other. A difference is claimed only if it is proven larger "
+            f"than {100 * MARGIN:g} % (paired t test of logarithms against that margin): chance alone, such "
+            "as a process's place in memory, makes about that much difference. Holm's method sets the levels "
+            "in each of these families, so that the probability of any wrong claim in a family is at most "
+            f"{100 * ALPHA:g} %. A pair has no difference larger than {100 * EQUIVALENCE:g} % if two "
+            f"one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have "
+            "95 % confidence: the first, by Student's t, belongs to the test; the second, by a bootstrap of "
+            "blocks and of turns within them, is for comparison. The detectable difference is the one that "
+            "would have been found four times in five."
         ),
         *(
             block
@@ -252,12 +254,12 @@ def _tainted(summary: Summary) -> list[Block]:
     head: list[Block] = [
         Heading(text="Blocks dropped"),
         Paragraph(
-            text="A block is disturbed where something else passed a threshold while its jobs took turns, "
-            "which is decided without a look at any rate. The worst are dropped, at most a fifth of a "
-            "workload's blocks and never below the number it needs; the others stay, and are named here. "
-            "Where more than half of the blocks that stay are disturbed, nothing is claimed of the workload. "
-            "A block of which the system does not tell what other programs used may have been disturbed, and "
-            "counts as if it was."
+            text="A block is disturbed if something else on the machine exceeded a threshold while its jobs "
+            "took turns. This is decided without looking at any rate. The worst blocks are dropped: at most "
+            "a fifth of a workload's blocks, and never so many that too few remain. The other disturbed "
+            "blocks are kept, and are named here. If more than half of the kept blocks are disturbed, "
+            "nothing is claimed about the workload. If the system does not tell how much CPU time other "
+            "programs used, the block counts as disturbed."
         ),
     ]
     found = taint_lines(summary)
@@ -270,7 +272,7 @@ def _tainted(summary: Summary) -> list[Block]:
     were = "were disturbed, or may have been" if unknown else "were disturbed"
     return [
         *head,
-        Paragraph(text=f"Of {every} blocks {len(found)} {were}, and {dropped} of these dropped:"),
+        Paragraph(text=f"Of {every} blocks, {len(found)} {were}. Dropped: {dropped}."),
         named_bullets(found),
     ]
 
@@ -282,7 +284,7 @@ def _missing(run: Run, summary: Summary) -> list[Block]:
     blocks.append(named_bullets(unranked) if unranked else every)
     if remarks:
         blocks += [
-            Paragraph(text="Ranked all the same, with jobs that failed:"),
+            Paragraph(text="Ranked, although some jobs failed:"),
             named_bullets(remarks),
         ]
     if run.rejected:
@@ -293,16 +295,12 @@ def _missing(run: Run, summary: Summary) -> list[Block]:
 def _modes(run: Run) -> list[Block]:
     used = {(cell.backend, cell.mode) for cell in run.header.cells}
     lines = [
-        (
-            f"{backend.title} {mode}",
-            meaning
-            + (" (what its own documentation teaches first)" if mode == backend.taught_mode else ""),
-        )
+        (f"{backend.title} {mode}", meaning + (_DEFAULT if mode == backend.taught_mode else ""))
         for backend in run.header.backends
         for mode, meaning in backend.modes.items()
         if (backend.name, mode) in used
     ]
-    heading = Paragraph(text="The modes, under the frameworks' own names:")
+    heading = Paragraph(text="The modes, with the frameworks' own names:")
     return [heading, named_bullets(lines)] if lines else []
 
 
@@ -311,8 +309,8 @@ def _again(run: Run) -> list[Block]:
         Heading(text="Run it again"),
         Code(text=shlex.join(run.header.command)),
         Paragraph(
-            text=f"with {commit_text(run)} and {versions_text(run.header) or 'no framework installed'}. This "
-            "report is made from the records beside it, which hold every raw value, by:"
+            text=f"with {commit_text(run)} and {versions_text(run.header) or 'no framework installed'}. To "
+            "make this report again from the records beside it, which hold every raw value:"
         ),
         Code(text=f"bench report {shlex.quote(run.folder.name)} --format markdown"),
     ]
