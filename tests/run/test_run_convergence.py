@@ -135,7 +135,8 @@ def test_the_section_holds_every_workload_row_test_and_plot(learned):
     found = sentences(learned)
     assert len(found) == 12
     (pair,) = converge(learned).defaults
-    for said in (*found, convergence.defaults_sentence(pair), *(cell.workload for cell in learned.header.cells)):
+    names = (cell.workload for cell in learned.header.cells)
+    for said in (*found, convergence.defaults_sentence(pair), *names):
         assert said in shown
     assert text.startswith("## ")
 
