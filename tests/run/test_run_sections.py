@@ -106,7 +106,7 @@ def test_where_a_block_is_dropped_the_comparisons_are_shown_without_it_and_with_
     assert "5 no detectable difference all blocks" in found
     assert "changes if the dropped blocks are included" in found
     dropped = section(text, "Blocks dropped")
-    assert "Of 5 blocks 2 were disturbed, and 1 of these dropped:" in dropped
+    assert "Of 5 blocks, 2 were disturbed. Dropped: 1." in dropped
     assert "mnist-cnn, block 5 : dropped: other programs used 50 % of CPU time, more than 10 %" in dropped
     assert (
         "mnist-cnn, block 2 : kept: the hypervisor gave more than 10 % of CPU time to others "
@@ -122,7 +122,7 @@ def test_a_disturbed_workload_is_shown_and_nothing_is_claimed_of_it():
     assert "Nothing is claimed about mnist-cnn" in found
     printed = on_terminal(run, 200)
     assert "Nothing is claimed about mnist-cnn" in printed
-    assert "mnist-cnn, block 1 kept: the quota of CPU time held the jobs back 50 % of the time" in printed
+    assert "mnist-cnn, block 1: kept: the quota of CPU time held the jobs back 50 % of the time" in printed
 
 
 def test_a_quiet_run_says_that_nothing_was_dropped():
