@@ -1,7 +1,8 @@
-"""Folders of raw values: a header that is written once, and a file with one record a line. A crash loses nothing.
+"""Folders of raw values: a header that is written once, and a file with one record a line.
 
-If a folder lacks the file with the records, they are read from the archive `records.tar.xz` beside the folder.
-The records of many folders are much smaller in one archive. `tar -xf` unpacks them to where they belong.
+If a folder lacks the file with the records, they are read from the archive `records.tar.xz` beside the
+folder. The records of many folders are much smaller in one archive. `tar -xf` unpacks them to where they
+belong.
 """
 
 import os
@@ -52,7 +53,7 @@ def find(results: Path, name: str, header: str, kind: str) -> Path:
 
 
 def append(path: Path, record: msgspec.Struct) -> None:
-    """Append a record and return only when it is on disk. It gets a new line even if the last one is cut off."""
+    """Append a record, on a new line even if the last one is cut off; return only when it is on disk."""
     try:
         if not path.exists() and (before := content(path)):
             write_durably(path, before)  # from the archive
@@ -74,7 +75,8 @@ def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
     """Read a header of that schema; raise UsageError with the text `missing` if there is no such file."""
     try:
         content = path.read_bytes()
-        # First, because a header of another schema has other fields, and the error would only name one of them.
+        # First, because a header of another schema has other fields, and the error would only name one of
+        # them.
         found = msgspec.json.decode(content, type=_Schema).schema
         header = msgspec.json.decode(content, type=kind) if found == schema else None
     except FileNotFoundError as error:

@@ -9,12 +9,14 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import (
+    EQUIVALENCE,
     Difference,
     block_differences,
     bootstrap_interval,
@@ -35,6 +37,18 @@ Kind: TypeAlias = Literal[
     "undecided",
     "disturbed",  # too many blocks were disturbed, so nothing is claimed
 ]
+
+
+KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "faster": "faster",
+        "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
+        "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
+        "undecided": "no detectable difference",
+        "disturbed": "disturbed: nothing claimed",
+    }
+)
+"""The words for each kind of comparison."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):

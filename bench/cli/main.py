@@ -39,10 +39,6 @@ COMMANDS = {
         "bench.run.command:targets",
         "Propose a target accuracy for every workload of a run: the mean less three standard deviations.",
     ),
-    "agree": Lazy(
-        "bench.run.command:agree",
-        "Compare two runs of one machine, and say whether their verdicts agree.",
-    ),
     "ab": Lazy(
         "bench.gate.command:ab",
         "Measure two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided.",

@@ -37,18 +37,20 @@ from bench.worker.protocol import MeasureTask
 from bench.workloads.specs import Cell
 
 TRAINING_S = 1.5
-"""About how long a training for accuracy takes. From equal starts and batches, a wrong rate or label shows early."""
+"""About how long a training for accuracy takes. From equal starts and batches, a wrong rate or label shows
+early."""
 MOST_EPOCHS = 1.0
 TEST_SAMPLES = 2000
-"""Images of the test split that are used. Equal trainings give equal answers, and a wrong one shows on a fifth."""
+"""Images of the test split that are used. Equal trainings give equal answers, and a wrong one shows on a
+fifth."""
 SECOND_SEEDS = 1000
 """The first seed of the second series, which shares no seed with the first."""
 BLOCK_GUESS_S = 15.0
 """The time that a block is expected to take before any has run."""
 TIME_LIMIT_S = 300.0
 PATIENCE_S = 10.0
-"""How long after a block's first round disturbed rounds are repeated. Base and head meet the same disturbance,
-and a gate has to end. About three times as long as all rounds take."""
+"""How long after a block's first round disturbed rounds are repeated: about three times as long as all rounds
+take. Base and head meet the same disturbance, and a gate has to end."""
 
 
 def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool, display: Display) -> Ab:

@@ -1,5 +1,6 @@
 """The commands `compare` and `ab`, which look for regressions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import click
 import platformdirs
 from rich.console import Console
 
+from bench.analysis.summary import summarise
 from bench.datasets.cache import cache_dir
 from bench.errors import RecordError, UsageError
 from bench.gate import report as comparison
@@ -17,6 +19,7 @@ from bench.gate.judge import judge_all
 from bench.gate.records import find_ab, read_ab
 from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import parse_side
+from bench.gate.verdicts import blocks, pair_verdicts
 from bench.measuring.selection import Asked
 from bench.options import (
     EXIT_MEASURED_FAILURE,
@@ -33,8 +36,10 @@ from bench.options import (
     where_results,
 )
 from bench.progress import make_display
-from bench.records.runs import find_run, read_run
+from bench.records.runs import Run, find_run, read_run
+from bench.report.markdown import document
 from bench.report.rehearsal import rehearse
+from bench.report.terminal import print_blocks
 from bench.text import clean
 
 _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT_MEASURED}
@@ -45,8 +50,14 @@ _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT
 @click.argument("head", metavar="HEAD")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
 @click.option("--across-machines", is_flag=True, help="Compare although the runs are of different machines.")
+@click.option(
+    "--verdicts", is_flag=True,
+    help="Compare what the runs claim, not their figures: exit 1 if two claims contradict, 3 without any.",
+)  # fmt: skip
 @where_results
-def compare(*, base: str, head: str, output: Path | None, across_machines: bool, results: Path) -> int:
+def compare(
+    *, base: str, head: str, output: Path | None, across_machines: bool, verdicts: bool, results: Path
+) -> int:
     """Compare two runs row by row: exit 0 if nothing is worse in HEAD, 1 if something is, 3 if undecided."""
     places = [find_run(results, name) for name in (base, head)]
     if places[0].resolve() == places[1].resolve():
@@ -63,12 +74,27 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
         for line in run.rejected:
             said = f"{run.folder}: left out, as it cannot be read: {line}"
             click.echo(f"bench: {clean(said)}", err=True)
+    if verdicts:
+        return _compare_verdicts(runs, output)
     compared = compare_runs(*runs)
     view = comparison.view_of_runs(compared)
     comparison.render(view, Console())
     if output is not None:
         _write(output, comparison.text(view), "--output")
     return _STATUS[compared.outcome]
+
+
+def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
+    summaries = [summarise(run) for run in runs]
+    titles = {name: title for summary in summaries for name, title in summary.titles.items()}
+    pairings = pair_verdicts(*summaries)
+    report = blocks(runs, pairings, titles)
+    print_blocks(report, Console())
+    if output is not None:
+        _write(output, document(report, frozenset()), "--output")
+    if any(pairing.agree is False for pairing in pairings):
+        return EXIT_MEASURED_FAILURE
+    return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED
 
 
 @click.command()

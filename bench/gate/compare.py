@@ -1,8 +1,8 @@
 """Two runs compared: for each cell what changed, and whether it got worse.
 
-The runs were made one after the other, so their rounds cannot be paired, and every difference contains what the
-machine did between the runs. The canary, a fixed NumPy product that every block computes, shows whether the
-machine was faster or slower. `bench ab` measures both sides side by side and does not have this problem.
+The runs were made one after the other, so their rounds cannot be paired, and every difference contains what
+the machine did between the runs. The canary, a fixed NumPy product that every block computes, shows whether
+the machine was faster or slower. `bench ab` measures both sides side by side and does not have this problem.
 """
 
 import math
@@ -77,7 +77,7 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """The lines of both runs that cannot be read. Nothing is known about them, so the comparison does not pass."""
+        """The lines of both runs that cannot be read. With any, the comparison does not pass."""
         return tuple(f"{run.folder}: {line}" for run in (self.base, self.head) for line in run.rejected)
 
 
@@ -213,7 +213,7 @@ def _look(
 
 
 def _as_good(measure: Measure, base: _Evidence, head: _Evidence) -> bool:
-    """Whether every seed ended as in base. With too few seeds for a verdict, that is not counted as missing."""
+    """Whether every seed ended as in base, which is enough to pass where seeds are too few for a verdict."""
     one, other = base.values[measure.name], head.values[measure.name]
     return (
         measure is ACCURACY
@@ -305,7 +305,7 @@ def _counted_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> st
 
 
 def _timed_otherwise(measure: Measure, base: _Evidence, head: _Evidence, drift: float | None) -> str | None:
-    """Return the reason why times cannot be compared; None if they can, or for a metric that is not a time."""
+    """Return the reason why times cannot be compared; None if they can, or for other metrics."""
     if not measure.timed:
         return None
     if drift is None:

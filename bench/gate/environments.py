@@ -1,4 +1,4 @@
-"""Make what a side of a comparison runs in: the code of a commit, and an environment with the versions asked for.
+"""Make the code and the environments that a side of a comparison runs in.
 
 Both are kept in a folder and made once: code under its commit, an environment under the digest of everything
 that it was made from. An installation that was interrupted is made again.

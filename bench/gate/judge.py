@@ -49,8 +49,8 @@ Standing: TypeAlias = Literal["fine", "regression", "undecided"]
 Next: TypeAlias = Literal["block", "confirm"]
 
 LOOKS = (0.0, 0.2, 0.5, 1.0)
-"""When a series is judged: shares of the way from the fewest blocks to the most. Judging after every block, and
-stopping as soon as a cell passes, would pass a loss of the tolerance too often (docs/design.md)."""
+"""When a series is judged: shares of the way from the fewest blocks to the most. Judging after every block,
+and stopping as soon as a cell passes, would pass a loss of the tolerance too often (docs/design.md)."""
 FAILURES = 2
 """Number of blocks in which only head fails that makes a regression."""
 LOST = 3
@@ -66,8 +66,8 @@ class CellGate(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     first: tuple[Finding, ...]
     second: tuple[Finding, ...]
-    """The findings of the second series, if there is one. Both are for the blocks up to the last look, and before
-    the first look for all blocks."""
+    """Those of the second series, if there is one. Each series is judged by its blocks up to the last
+    look, before the first look by all of them."""
     suspects: tuple[str, ...]
     """Names of the metrics that the first series finds worse."""
     confirmed: tuple[str, ...]
@@ -89,7 +89,8 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     cells: tuple[CellGate, ...]
     missing: tuple[str, ...]
-    """What only base has or cannot be read, in words. Nothing is known about it, so the comparison does not pass."""
+    """What only base has or cannot be read, in words. Nothing is known about it, so the comparison does not
+    pass."""
 
     @property
     def standing(self) -> Standing:
@@ -253,7 +254,7 @@ def _speed(blocks: Sequence[AbBlock], left_out: float) -> Finding | None:
 def _values(
     blocks: Sequence[AbBlock], field: str, *, anew: bool = False
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """Return a field of both sides' jobs by block; with `anew`, only of jobs that compiled everything anew."""
+    """Return a field of both sides' jobs by block; with `anew`, only of jobs that compiled anew."""
     base, head = (
         {
             block.block: float(value)

@@ -1,9 +1,9 @@
 """The metrics by which two sides are compared, and how large a change counts.
 
 A finding states whether one figure of one cell is worse on the second side, head, than on the first, base. A
-change is claimed only if it is proven larger than the metric's margin. A change is ruled out only if the whole
-interval is within the tolerance. Everything else is undecided, so neither noise nor too few values can look
-like "nothing has changed".
+change is claimed only if it is proven larger than the metric's margin. A change is ruled out only if the
+whole interval is within the tolerance. Everything else is undecided, so neither noise nor too few values can
+look like "nothing has changed".
 """
 
 import math
@@ -68,13 +68,14 @@ FIRST_STEP = Measure(
     name="first step", unit="s", better="lower", relative=True, margin=0.05, tolerance=0.5,
     timed=True, words=("later", "sooner"),
 )  # fmt: skip
-"""It takes a second or less and varies by a quarter from run to run, so only a large change can be ruled out."""
+"""It takes a second or less and varies by a quarter from run to run, so only a large change can be ruled
+out."""
 MEMORY = Measure(
     name="memory", unit="bytes", better="lower", relative=True, margin=0.02, tolerance=0.2,
     words=("larger", "smaller"),
 )  # fmt: skip
-"""The peak of the same program differs by a tenth from process to process where threads compile side by side, so
-a loss of a tenth cannot be ruled out in a reasonable time."""
+"""The peak of the same program differs by a tenth from process to process where threads compile side by side,
+so a loss of a tenth cannot be ruled out in a reasonable time."""
 DEVICE_MEMORY = msgspec.structs.replace(MEMORY, name="GPU memory")
 TIME_TO_TARGET = Measure(
     name="time to target", unit="s", better="lower", relative=True, margin=0.02, tolerance=0.25,
@@ -86,8 +87,8 @@ ACCURACY = Measure(
 )  # fmt: skip
 
 GATED = (SPEED, MEMORY, DEVICE_MEMORY, ACCURACY)
-"""A comparison passes only if each of these that both sides have is decided. The others can make it fail, but are
-not needed to pass: a first step is too short, and a target is reached by too few trainings."""
+"""A comparison passes only if each of these that both sides have is decided. The others can make it fail, but
+are not needed to pass: a first step is too short, and a target is reached by too few trainings."""
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,28 +1,25 @@
 """Report two sides, of two runs or of a comparison side by side, on the terminal and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import msgspec
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from bench.gate.changes import Changed, side_changes
 from bench.gate.compare import Compared
 from bench.gate.judge import CellGate, Gate, left_out_by
 from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
 from bench.gate.records import Ab
+from bench.report.blocks import Block, Heading, Paragraph, Table, bullets
 from bench.report.format import cell_name, percent_text
-from bench.report.markdown import bullets, escape, grid
-from bench.report.terminal import print_encodable
-from bench.text import clean, listed
+from bench.report.markdown import document
+from bench.report.terminal import print_blocks
+from bench.text import listed
 
 _HEADS = ("figure", "base", "head", "change", "interval", "detectable", "verdict")
+_NUMBERS = ("base", "head", "change", "interval", "detectable")
 _FEW_ROWS = 3
-_ROOM = 10_000
-"""Columns."""
 _MINUS = "\N{MINUS SIGN}"
 _OUTCOMES = {
     "fine": "No regression",
@@ -62,7 +59,9 @@ def legend(view: View) -> str:
 def _interval_of(ab: Ab) -> str:
     """Return which interval decides in a comparison side by side, in words."""
     share = f"{100 * (1 - left_out_by(ab, 'first')):.3g} %"
-    return f"its {share} interval, with which 5 % of losses as large as the tolerance pass in all looks together"
+    return (
+        f"its {share} interval, with which 5 % of losses as large as the tolerance pass in all looks together"
+    )
 
 
 def _limit(measure: Measure, share: float) -> str:
@@ -139,65 +138,36 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
 
 
 def render(view: View, console: Console) -> None:
-    """Print the report. If a table is wider than the console, its rows are printed as lines."""
-    print_encodable(console, lambda: _render(view, console))
-
-
-def _render(view: View, console: Console) -> None:
-    _say(console, view.title)
-    _say(console, "")
+    """Print the report, with the outcome last."""
+    blocks: list[Block] = [Paragraph(text=view.title)]
     for name, group in groupby(view.rows, key=lambda row: row[0]):
-        console.print(Text(clean(name), style="bold"))
-        _print_figures(console, [cells for _, cells in group])
-        _say(console, "")
+        blocks += [Heading(text=name, level=3), _table(_HEADS, [cells for _, cells in group])]
     if view.rows:
-        console.print(Text(legend(view), style="dim"))
-        _say(console, "")
-    for heading, lines in (
-        ("Environment", view.changes),
-        ("Remarks", view.remarks),
-        ("Verdict", view.sentences),
-    ):
-        if lines:
-            console.print(Text(heading, style="bold"))
-            for line in lines:
-                _say(console, f"\N{BULLET} {line}")
-            _say(console, "")
-    console.print(Text(f"{view.outcome}.", style="bold"))
-
-
-def _print_figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for place, head in enumerate(_HEADS):
-        table.add_column(head, justify="right" if 0 < place < len(_HEADS) - 1 else "left", no_wrap=True)
-    for cells in rows:
-        table.add_row(*(Text(clean(cell)) for cell in cells))
-    # Measured with enough room, because on a narrow console a table always seems to fit.
-    if Measurement.get(console, console.options.update(max_width=_ROOM), table).maximum <= console.width:
-        console.print(table)
-        return
-    for figure, base, head, change, interval, detectable, verdict in rows:
-        _say(
-            console,
-            f"{figure}: {verdict}; {base} \N{RIGHTWARDS ARROW} {head}, {change} ({interval}), "
-            f"detectable {detectable}",
-        )
+        blocks.append(Paragraph(text=legend(view), faint=True))
+    blocks += _lists(("Environment", view.changes), ("Remarks", view.remarks), ("Verdict", view.sentences))
+    print_blocks([*blocks, Paragraph(text=f"{view.outcome}.")], console)
 
 
 def text(view: View) -> str:
     """Return the report as Markdown, the outcome first, because a summary of a CI job shows the beginning."""
-    parts = [f"# {view.outcome}", escape(view.title), bullets(view.sentences)]
+    blocks: list[Block] = [
+        Heading(text=view.outcome, level=1), Paragraph(text=view.title), bullets(view.sentences),
+    ]  # fmt: skip
     if view.rows:
-        parts += [
-            "## Figures",
-            grid(("row", *_HEADS), [[name, *cells] for name, cells in view.rows]),
-            legend(view),
-        ]
-    if view.changes:
-        parts += ["## Environment", bullets(view.changes)]
-    if view.remarks:
-        parts += ["## Remarks", bullets(view.remarks)]
-    return "\n\n".join(parts) + "\n"
+        table = _table(("row", *_HEADS), [(name, *cells) for name, cells in view.rows])
+        blocks += [Heading(text="Figures"), table, Paragraph(text=legend(view), faint=True)]
+    blocks += _lists(("Environment", view.changes), ("Remarks", view.remarks))
+    return document(blocks, frozenset())
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    numbers = frozenset(place for place, head in enumerate(heads) if head in _NUMBERS)
+    return Table(heads=tuple(heads), rows=tuple(tuple(row) for row in rows), numbers=numbers)
+
+
+def _lists(*lists: tuple[str, Sequence[str]]) -> list[Block]:
+    """Return a heading and a list for each that is not empty."""
+    return [block for name, lines in lists if lines for block in (Heading(text=name), bullets(lines))]
 
 
 def _figures(found: Finding) -> tuple[str, ...]:
@@ -267,7 +237,3 @@ def _blocks(cell: CellGate) -> str:
         blocks = cell.blocks + cell.lost
         said.append(f"something else disturbed the machine during {cell.disturbed} of {blocks} blocks")
     return "; ".join(said)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(clean(line)), highlight=False)

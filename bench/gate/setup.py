@@ -56,7 +56,6 @@ def in_words(side: SideHere) -> str:
     return ", ".join(dict.fromkeys(parts))
 
 
-
 def make_sides(
     plan: AbPlan, device: Device, *, folders: Folders, display: Display
 ) -> Mapping[SideName, Side]:
@@ -93,7 +92,7 @@ def _refuse_other_protocols(sides: Mapping[SideName, Side]) -> None:
     if not base == head == VERSION:
         raise RecordError(
             f"base's workers follow protocol {base}, head's {head} and this program {VERSION}, so they would "
-            "not measure the same. Compare commits that are nearer to each other, with the program of one of them."
+            "not measure the same. Compare nearer commits, with the program of one of them."
         )
 
 
@@ -233,7 +232,7 @@ def new_header(plan: AbPlan, device: Device, sides: Mapping[SideName, Side]) -> 
 
 
 def _unasked(sides: Mapping[SideName, Side]) -> dict[str, str]:
-    """Return the frameworks that are not compared because one side lacks them or broke them, with the reason."""
+    """Return the frameworks that one side lacks or broke, and which are not compared, with the reason."""
     base, head = (sides[name].described for name in SIDES)
     before, now = (
         {info.name for info in one.backends.values() if not (info.on_request or info.reference)}
@@ -246,7 +245,7 @@ def _unasked(sides: Mapping[SideName, Side]) -> dict[str, str]:
 
 
 def refuse_others(begun: AbHeader, now: AbHeader) -> None:
-    """Raise RecordError on another machine or with other sides, and UsageError if other things are asked for."""
+    """Raise RecordError on another machine or with other sides, and UsageError with other options."""
     if not begun.environment.same_machine(now.environment):
         raise RecordError(
             f"{begun.run_id} was begun on another machine ({begun.environment.in_words()}); "

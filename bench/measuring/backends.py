@@ -76,7 +76,7 @@ def _check_info(name: str, info: object) -> None:
 def installed_versions(
     infos: list[BackendInfo], pythons: Mapping[str, Path]
 ) -> dict[str, tuple[dict[str, str], list[str]]]:
-    """Return, for each backend, the versions of its distributions and the missing ones, in its interpreter."""
+    """Return the versions of each backend's distributions in its interpreter, and the missing ones."""
     found = {}
     for info in infos:
         wanted = [name for needed in info.distributions for name in needed.split("|")]

@@ -25,8 +25,8 @@ from bench.workloads.schedule import whole_calls
 from bench.workloads.specs import Cell
 
 PAUSE_S = 0.5
-"""Pause after a disturbed round, once all rounds that were asked for are taken: disturbances pass. There is no
-pause before, as a quiet time may be as short as the pause."""
+"""Pause after a disturbed round, once all rounds that were asked for are taken: disturbances pass. There is
+no pause before, as a quiet time may be as short as the pause."""
 
 
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +145,7 @@ def window_steps(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> lis
 
 
 def _stretches(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> list[float]:
-    """Return, for each warm job, how many times as long as `window_s` its windows are, as they hold whole calls."""
+    """Return how many times as long as `window_s` the windows of each warm job are: they hold whole calls."""
     calls = _quickest_calls(jobs, ready)
     return [
         max(1.0, said.step_s * said.call_steps / job.task.spec.window_s)
@@ -168,7 +168,7 @@ class _Rounds:
     """The rounds of a block. In each, every worker that still runs trains one window, in a balanced order."""
 
     def __init__(self, workers: Sequence[Worker], steps: Sequence[int], windows: int, *, gpu: bool) -> None:
-        """`steps` are those of each worker's windows; `windows` is how many each is asked for."""
+        """Take the steps of each worker's windows, and the number of windows that each is asked for."""
         self._workers, self._steps, self._windows = workers, steps, windows
         self._watch = Watch([worker.pid for worker in workers], gpu=gpu)
         self._taken: list[list[Window]] = [[] for _ in workers]

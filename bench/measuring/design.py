@@ -8,7 +8,8 @@ FEWEST_OF_LONG = 0.5
 """The smallest share of a preset's windows that a run takes where calls are long: see `windows_asked`."""
 
 BLOCKS_ANEW = 3
-"""The first blocks, whose jobs compile everything anew, to measure the time to compile. Later ones reuse it."""
+"""The first blocks, whose jobs compile everything anew, to measure the time to compile. Later ones reuse
+it."""
 
 SMALLEST_TRAINING = 0.05
 """The smallest part of an epoch that is trained: less does not say anything about accuracy."""

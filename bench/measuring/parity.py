@@ -24,7 +24,8 @@ from bench.workloads.specs import Cell, Workload
 
 START_LIMIT_S = 210.0
 CASE_LIMIT_S = 30.0
-"""Time limits for a worker's start, and for the twenty small steps of each cell. Longer means that it hangs."""
+"""Time limits for a worker's start, and for the twenty small steps of each cell. Longer means that it
+hangs."""
 OPTIMIZER_WORKLOAD = "mnist-softmax"
 """The network on which all optimizers are checked, also those that no workload uses."""
 
@@ -87,7 +88,7 @@ def verify_cells(
 
 
 class _Proof:
-    """Starts workers, each of which compares the jobs of one backend with the reference, and records the results."""
+    """Starts workers that compare the jobs of one backend with the reference, and records the results."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Start a worker, talk to it, and make sure that it ends: by itself, at its time limit, or with this process."""
+"""Start a worker, talk to it, and make sure that it ends, at the latest with this process."""
 
 import contextlib
 import math
@@ -29,9 +29,9 @@ PASSED_VARIABLES = (
 record, and no others: a figure must not depend on a variable that no record holds."""
 
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""Make glibc keep the memory that a step frees, for every framework alike. By default it returns large blocks to
-the kernel, and the next step gets them again, zeroed and page by page, which takes a quarter of the time of a
-convolutional step in JAX (docs/design.md)."""
+"""Make glibc keep the memory that a step frees, for every framework alike. By default it returns large blocks
+to the kernel, and the next step gets them again, zeroed and page by page, which takes a quarter of the time
+of a convolutional step in JAX (docs/design.md)."""
 
 Heard = TypeVar("Heard", bound=Event)
 
@@ -351,7 +351,10 @@ def _verdict(
     last = events[-1] if events else None
     if isinstance(last, Failed):
         return last.status, last.error, None
-    if isinstance(last, Done) and returncode in (0, -signal.SIGKILL):  # killed by this process, as it hung after it was done
+    if isinstance(last, Done) and returncode in (
+        0,
+        -signal.SIGKILL,
+    ):  # killed by this process, as it hung after it was done
         return "ok", None, None
     if timed_out:
         return (

@@ -68,7 +68,7 @@ def choose_cells(
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asks for. Each value alone is valid; what they mean together is not checked yet."""
+    """What the command line asks for. Each value is valid; whether the choice can run is not known yet."""
 
     workloads: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()

@@ -66,7 +66,7 @@ def read_run(folder: Path) -> Run:
 
 
 def quarantine_rejected(folder: Path) -> tuple[str, ...]:
-    """Move every unreadable line to a file of its own, so that appending is safe; return why they are unreadable."""
+    """Move unreadable lines to another file, so that appending is safe; return what is wrong with them."""
     run = read_run(folder)
     lines = [line for _, line in store.lines(folder / RECORDS)]
     if run.rejected:

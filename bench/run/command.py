@@ -1,4 +1,4 @@
-"""The commands of a run: `run`, `verify`, `targets`, `agree` and `report`."""
+"""The commands of a run: `run`, `verify`, `targets` and `report`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from rich.console import Console
 from bench.analysis.accuracy import proposed_targets
 from bench.analysis.summary import run_warnings, summarise
 from bench.datasets.cache import cache_dir
-from bench.errors import RecordError, UsageError
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.parity import plan_parity, verify_cells
@@ -35,9 +34,8 @@ from bench.progress import make_display
 from bench.records.runs import QUARANTINE, RECORDS, Run, find_run, read_run
 from bench.records.schema import ParityRecord
 from bench.report.rehearsal import rehearse
-from bench.run.agreement import compare
 from bench.run.plan import find_preset
-from bench.run.report import agreement, export, markdown, terminal
+from bench.run.report import export, markdown, terminal
 from bench.run.report.convergence import render_targets
 from bench.run.report.parity import render_parity
 from bench.run.report.rehearsal import rehearse_run
@@ -104,9 +102,7 @@ def run(
         seed=seed,
     )
     prepared = (
-        prepare(plan)
-        if resume is None
-        else prepare_resumed(find_run(results, resume), plan.asked.pythons)
+        prepare(plan) if resume is None else prepare_resumed(find_run(results, resume), plan.asked.pythons)
     )
     rehearse(results)
     folder = _measure(plan, prepared, results=results, data=cache_dir(data), offline=offline, console=console)
@@ -208,33 +204,6 @@ def verify(*, as_json: bool, **what: Any) -> int:
 def targets(name: str, results: Path) -> None:
     """Propose a target accuracy for each workload of a run: the mean less three standard deviations."""
     render_targets(proposed_targets(read_run(find_run(results, name))), Console())
-
-
-@click.command()
-@click.argument("first", metavar="RUN")
-@click.argument("second", metavar="RUN")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
-@where_results
-def agree(*, first: str, second: str, output: Path | None, results: Path) -> int:
-    """Compare two runs of one machine, and say whether their verdicts agree."""
-    runs = [read_run(find_run(results, name)) for name in (first, second)]
-    if not runs[0].header.environment.same_machine(runs[1].header.environment):
-        machines = " and ".join(run.header.environment.in_words() for run in runs)
-        raise UsageError(f"{first} and {second} were made on different machines: {machines}.")
-    summaries = [summarise(run) for run in runs]
-    titles = {name: title for summary in summaries for name, title in summary.titles.items()}
-    pairings = compare(*summaries)
-    agreement.render(pairings, titles, Console())
-    if output is not None:
-        try:
-            output.write_text(agreement.text(runs, pairings, titles), encoding="utf-8")
-        except OSError as error:
-            raise RecordError(
-                f"cannot write {output}: {error.strerror}. Name another file with --output."
-            ) from error
-    if any(pairing.agree is False for pairing in pairings):
-        return EXIT_MEASURED_FAILURE
-    return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED
 
 
 @click.command()

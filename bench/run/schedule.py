@@ -2,7 +2,8 @@
 
 Blocks go breadth first: every workload gets its first block before any gets its second. A run that is cut
 short has then measured everything a little, and not one workload precisely. The first blocks show how fast
-each cell is; from that follow the epochs that fit the budget and the further blocks that are worth their time.
+each cell is; from that follow the epochs that fit the budget and the further blocks that are worth their
+time.
 """
 
 import math

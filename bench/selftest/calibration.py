@@ -1,7 +1,7 @@
-"""How good the measuring is: rates of false alarms and of detection, and coverage, from a self-test's windows.
+"""How good the measuring is: rates of false alarms, detection and coverage, from a self-test's windows.
 
-A comparison pairs two sides whose true difference is known. Every decision rule, ours and those of other tools,
-judges every comparison, on the same windows.
+A comparison pairs two sides whose true difference is known. Every decision rule, ours and those of other
+tools, judges every comparison, on the same windows.
 """
 
 import math
@@ -34,7 +34,8 @@ MUST_FIND = {0.05: 0.9, 0.10: 1.0}
 COVERAGE = (0.90, 0.98)
 """The share of correct 95 % intervals that contain the truth lies between these."""
 FEWEST_FOR_FINDING = 10
-"""The requirements on detection hold from so many blocks on. With fewer, missing a slowdown is not a fault."""
+"""The requirements on detection hold from so many blocks on. With fewer, missing a slowdown is not a
+fault."""
 FEWEST_FOR_COVERAGE = 40
 """With fewer intervals their share says little."""
 

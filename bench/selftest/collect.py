@@ -256,7 +256,7 @@ class Collector:
         )
 
     def _expected_s(self, cell: Cell) -> float:
-        """Return the expected time of a block of a cell: by its own blocks, else by all blocks, else by a guess."""
+        """Return the expected time of a block of a cell, by its own blocks, else by all, else by a guess."""
         walls = self._walls.get(cell) or [wall for walls in self._walls.values() for wall in walls]
         # Two processes start at a time.
         guess_s = len(SIDES) * (START_GUESS_S / 2 + self._header.windows * self._header.window_s)

@@ -35,8 +35,16 @@ from bench.selftest.records import find_selftest, read_selftest
 )  # fmt: skip
 @click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True,
               help="Comparisons for each slowdown; equal sides have twice as many.")  # fmt: skip
-@click.option("--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="Blocks of a comparison.")
-@click.option("--windows", type=click.IntRange(min=5), default=60, show_default=True, help="Windows of a process in a block.")
+@click.option(
+    "--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="Blocks of a comparison."
+)
+@click.option(
+    "--windows",
+    type=click.IntRange(min=5),
+    default=60,
+    show_default=True,
+    help="Windows of a process in a block.",
+)
 @click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.05, show_default=True,
               help="Length of a window in seconds.")  # fmt: skip
 @own_python

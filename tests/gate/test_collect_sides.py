@@ -14,12 +14,14 @@ from rich.console import Console
 from sides_by_side import CELL, make_ab, make_block, make_side, proven, unproven
 
 from bench.errors import RecordError, UnavailableError, UsageError
-from bench.gate import collect, environments
-from bench.gate.collect import Asking, Collector, Folders
+from bench.gate import collect, environments, setup
+from bench.gate.collect import Collector
 from bench.gate.judge import judge_all
 from bench.gate.records import create_ab, read_ab
+from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.measuring.backends import Registry, find_backends
+from bench.measuring.selection import Asked
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
 from bench.worker.protocol import VERSION
@@ -48,12 +50,12 @@ def repository(tmp_path_factory) -> Path:
     return folder
 
 
-def asking(base: str, head: str, **more: Any) -> Asking:
-    facts: dict[str, Any] = {
-        "workloads": ("mnist-softmax",), "backends": ("numpy",), "sample": True, "budget_s": 300.0,
-        "first_blocks": 4, "most_blocks": 4, "confirm_blocks": 4,
-    }  # fmt: skip
-    return Asking(base=parse_side([base]), head=parse_side([head]), **{**facts, **more})
+def planned(base: str, head: str, workload: str = "mnist-softmax") -> AbPlan:
+    return AbPlan(
+        asked=Asked(workloads=(workload,), backends=("numpy",), sample=True),
+        base=parse_side([base]), head=parse_side([head]),
+        budget_s=300.0, first_blocks=4, most_blocks=4, confirm_blocks=4,
+    )  # fmt: skip
 
 
 @pytest.fixture
@@ -61,18 +63,18 @@ def folders(tmp_path) -> Folders:
     return Folders(results=tmp_path / "results", data=tmp_path / "data", environments=tmp_path / "kept")
 
 
-def measured(asked: Asking, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
+def measured(plan: AbPlan, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
     out = io.StringIO()
     with make_display(Console(file=out, width=200)) as display:
-        found = collect.measure(asked, folders=folders, resume=resume, offline=True, display=display)
+        found = collect.measure(plan, folders=folders, resume=resume, offline=True, display=display)
     return found, out.getvalue()
 
 
 @pytest.fixture
 def quick(monkeypatch, repository):
-    monkeypatch.setattr(collect, "PROJECT", repository)
+    monkeypatch.setattr(setup, "PROJECT", repository)
     monkeypatch.setattr(environments, "PROJECT", repository)
-    monkeypatch.setattr(collect, "WINDOWS", 8)
+    monkeypatch.setattr(setup, "WINDOWS", 8)
     undisturbed(monkeypatch)
 
 
@@ -90,11 +92,11 @@ def test_each_side_runs_its_own_code_and_an_interrupted_comparison_is_gone_on_wi
 
     monkeypatch.setattr(Collector, "_run_block", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measured(asking("base", "worse"), folders)
+        measured(planned("base", "worse"), folders)
     name = next(folders.results.iterdir()).name
     assert len(read_ab(folders.results / name).blocks) == 2
     monkeypatch.setattr(Collector, "_run_block", run_block)
-    found, said = measured(asking("base", "worse"), folders, resume=name)
+    found, said = measured(planned("base", "worse"), folders, resume=name)
     assert [(block.series, block.block) for block in found.blocks][:4] == [("first", n) for n in range(4)]
     assert [block.first for block in found.blocks[:2]] == ["base", "head"]
     assert len(found.parity) == 1
@@ -111,12 +113,12 @@ def test_each_side_runs_its_own_code_and_an_interrupted_comparison_is_gone_on_wi
 
 def test_the_same_twice_is_refused(quick, folders):
     with pytest.raises(UsageError, match="base and head are the same"):
-        measured(asking("base", "base"), folders)
+        measured(planned("base", "base"), folders)
 
 
 def test_a_workload_that_neither_side_has_is_refused(quick, folders):
     with pytest.raises(UsageError, match="did you mean 'mnist-mlp'"):
-        measured(asking("base", "worse", workloads=("mnist-mpl",)), folders)
+        measured(planned("base", "worse", workload="mnist-mpl"), folders)
 
 
 # ---- with processes that are played
@@ -165,11 +167,11 @@ def test_a_block_after_one_that_cannot_be_read_gets_a_number_of_its_own(tmp_path
     made, _, _ = collector(tmp_path, [proven(), *(make_block(number) for number in (0, 1, 3))])
     asked = []
 
-    def job(cell, name, *, number, **_):
+    def seat(cell, name, *, number, **_):
         asked.append(number)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(made, "_job", job)
+    monkeypatch.setattr(made, "_seat", seat)
     with pytest.raises(KeyboardInterrupt):
         made._run_block(CELL, "first")
     assert asked == [4]
@@ -179,12 +181,12 @@ def test_a_block_waits_for_a_quiet_machine_and_not_for_ever(tmp_path, monkeypatc
     made, _, _ = collector(tmp_path, [proven()])
     asked = {}
 
-    def run_block(jobs, **options):
+    def run(seats, **options):
         asked.update(options)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(collect, "run_block", run_block)
-    monkeypatch.setattr(made, "_job", lambda *_, **__: None)
+    monkeypatch.setattr(made._blocks, "run", run)
+    monkeypatch.setattr(made, "_seat", lambda *_, **__: None)
     with pytest.raises(KeyboardInterrupt):
         made._run_block(CELL, "first")
     assert asked["patience_s"] == collect.PATIENCE_S
@@ -253,9 +255,9 @@ def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_p
 def test_going_on_with_other_sides_is_refused(changed, words):
     now = make_ab([]).header
     begun = msgspec.structs.replace(now, head=make_side(**{"commit": "b" * 40, **changed}))
-    collect._refuse_others(now, now)
+    setup.refuse_others(now, now)
     with pytest.raises(RecordError, match=words):
-        collect._refuse_others(begun, now)
+        setup.refuse_others(begun, now)
 
 
 @pytest.mark.parametrize(
@@ -270,15 +272,15 @@ def test_going_on_with_other_sides_is_refused(changed, words):
 def test_going_on_with_something_else_than_was_begun_is_refused(changed, words):
     begun = make_ab([]).header
     with pytest.raises(UsageError, match=words):
-        collect._refuse_others(begun, msgspec.structs.replace(begun, **changed))
-    collect._refuse_others(begun, msgspec.structs.replace(begun, budget_s=9.0))
+        setup.refuse_others(begun, msgspec.structs.replace(begun, **changed))
+    setup.refuse_others(begun, msgspec.structs.replace(begun, budget_s=9.0))
 
 
 def test_going_on_on_another_machine_is_refused():
     begun = make_ab([]).header
     other = msgspec.structs.replace(begun.environment, cpu_model="another")
     with pytest.raises(RecordError, match="begun on another machine"):
-        collect._refuse_others(begun, msgspec.structs.replace(begun, environment=other))
+        setup.refuse_others(begun, msgspec.structs.replace(begun, environment=other))
 
 
 # ---- the sides
@@ -302,7 +304,7 @@ def test_a_framework_that_head_lost_or_broke_is_missing_and_one_that_it_gained_i
         )
 
     def found(base: Description, head: Description) -> dict[str, str]:
-        return collect._unasked({"base": side("base", base), "head": side("head", head)})
+        return setup._unasked({"base": side("base", base), "head": side("head", head)})
 
     assert found(has("torch", "numpy"), has("torch")) == {}
     assert found(has("torch", "jax"), has("torch")) == {"jax": "only in base"}
@@ -317,16 +319,16 @@ def test_sides_whose_workers_measure_otherwise_are_refused(which):
         return Description(backends={}, broken={}, workloads={}, protocol=protocol)
 
     sides = {name: side(name, of(VERSION)) for name in ("base", "head")}
-    collect._refuse_other_protocols(sides)
+    setup._refuse_other_protocols(sides)
     sides[which] = side(which, of(VERSION - 1))
     with pytest.raises(RecordError, match=rf"{which}'s( workers follow protocol)? {VERSION - 1}"):
-        collect._refuse_other_protocols(sides)
+        setup._refuse_other_protocols(sides)
 
 
 @pytest.mark.parametrize("mistaken", ["torch=2.12.0", "tensorflow-cpu=2.20.0", "jax= =0.10.1", "X==1 "])
 def test_a_version_written_as_a_variable_is_refused(mistaken, quick, folders):
     name, _, value = mistaken.partition("=")
-    asked = asking("base", "worse")
+    asked = planned("base", "worse")
     asked = msgspec.structs.replace(asked, base=SideSpec(asked=(mistaken,), variables={name: value}))
     with pytest.raises(UsageError, match=f"a version is written {name}=="):
         measured(asked, folders)
@@ -334,7 +336,7 @@ def test_a_version_written_as_a_variable_is_refused(mistaken, quick, folders):
 
 def test_a_workload_that_is_held_to_no_reference_is_refused(quick, folders):
     with pytest.raises(UsageError, match=r"could never pass\. Take mnist-mlp\."):
-        measured(asking("base", "worse", workloads=("mnist-mlp-defaults",)), folders)
+        measured(planned("base", "worse", workload="mnist-mlp-defaults"), folders)
 
 
 def test_the_digest_of_code_tells_every_edit_of_what_workers_run(tmp_path):
@@ -353,28 +355,28 @@ def test_the_digest_of_code_tells_every_edit_of_what_workers_run(tmp_path):
 
 
 def test_a_framework_that_a_side_lacks_is_named(quick, folders, monkeypatch):
-    monkeypatch.setattr(collect, "installed_versions", lambda infos, pythons: {"numpy": ({}, ["numpy"])})
+    monkeypatch.setattr(setup, "installed_versions", lambda infos, pythons: {"numpy": ({}, ["numpy"])})
     with pytest.raises(UnavailableError, match="base: backend 'numpy': not installed: numpy"):
-        measured(asking("base", "worse"), folders)
+        measured(planned("base", "worse"), folders)
 
 
 def test_two_builds_of_one_package_are_refused(monkeypatch, quick, folders):
     info = msgspec.structs.replace(find_backends().find("numpy"), distributions=("frame|frame-cpu",))
-    monkeypatch.setattr(collect, "find_backends", lambda: Registry(backends={"numpy": info}, broken={}))
+    monkeypatch.setattr(setup, "find_backends", lambda: Registry(backends={"numpy": info}, broken={}))
     both = {"numpy": ({"frame": "2.20", "frame-cpu": "2.21"}, [])}
-    monkeypatch.setattr(collect, "installed_versions", lambda infos, pythons: both)
+    monkeypatch.setattr(setup, "installed_versions", lambda infos, pythons: both)
     with pytest.raises(UsageError, match=r"frame and frame-cpu are builds of one package.* frame-cpu==2\.20"):
-        measured(asking("base", "worse"), folders)
+        measured(planned("base", "worse"), folders)
 
 
 def test_a_variable_alone_makes_a_side(quick, folders):
-    asked = asking("base", "worse")
+    asked = planned("base", "worse")
     sides = msgspec.structs.replace(
         asked, base=SideSpec(asked=("A=1",), variables={"A": "1"}), head=SideSpec()
     )
     out = io.StringIO()
     with make_display(Console(file=out, width=200)) as display:
-        made = collect.make_sides(sides, "cpu", folders=folders, display=display)
+        made = setup.make_sides(sides, "cpu", folders=folders, display=display)
     assert made["base"].info("numpy").environment["A"] == "1"
     assert "A" not in made["head"].info("numpy").environment
     assert made["base"].pythons["numpy"] == Path(sys.executable)

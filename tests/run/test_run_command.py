@@ -276,15 +276,6 @@ def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: 
     assert command._status(summary, require_target=False) == status
 
 
-def test_an_output_that_cannot_be_written_is_named(
-    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    known(monkeypatch, [fakes.STEADY])
-    call("run", *SMALL)
-    run, output = results(tmp_path)[0].name, tmp_path / "no-such-folder" / "AGREEMENT.md"
-    call("agree", run, run, "--output", str(output)).refused(3, f"cannot write {output}", "--output")
-
-
 def test_a_target_that_is_missed_counts_only_when_it_is_demanded(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -29,8 +29,9 @@ from bench.measuring.selection import Asked, Available
 from bench.records.runs import QUARANTINE, RECORDS, Run, create_run, read_run
 from bench.records.schema import JobRecord, ParityCheck, ParityRecord, Record
 from bench.run import setup as prepare
+from bench.run.budget import OVERRUN
 from bench.run.plan import Preset
-from bench.run.runner import OVERRUN, PIPELINE_STRETCH, Runner
+from bench.run.runner import PIPELINE_STRETCH, Runner
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 
@@ -69,12 +70,12 @@ def begin(
 ) -> Run:
     here = available(infos)
     cells = selection.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "taught")
-    wish = prepare.Wish(
-        preset=preset, budget_s=budget_s, target_half_width=preset.target_half_width, seeds=preset.seeds,
-        seed=7, limit=300, sample=True,
+    plan = prepare.RunPlan(
+        asked=Asked(limit=300, sample=True), preset=preset, budget_s=budget_s,
+        target_half_width=preset.target_half_width, seeds=preset.seeds, seed=7,
     )  # fmt: skip
     found = [find_workload(name) for name in workloads]
-    return prepare.new_run(results, cells=cells, workloads=found, available=here, wish=wish, pythons={})
+    return prepare.new_run(results, plan, cells=cells, workloads=found, available=here)
 
 
 def carry_out(
@@ -154,7 +155,7 @@ def test_later_blocks_train_windows_of_as_many_steps_as_the_first(
         asked.append([job.window_steps for job in jobs])
         return turns.run_block(jobs, **options)
 
-    monkeypatch.setattr("bench.run.runner.run_block", spy)
+    monkeypatch.setattr("bench.measuring.block_runner.run_block", spy)
     (first,) = carry_out(begin(tmp_path, [QUICK]), [QUICK]).jobs[:1]
     assert asked == [[None], [first.windows[0].steps]]
 
@@ -168,7 +169,7 @@ def test_the_first_three_blocks_compile_anew_and_later_ones_share_what_was_compi
         given.extend(job.compiled for job in jobs)
         return turns.run_block(jobs, **options)
 
-    monkeypatch.setattr("bench.run.runner.run_block", spy)
+    monkeypatch.setattr("bench.measuring.block_runner.run_block", spy)
     preset = msgspec.structs.replace(TINY, min_blocks=5)
     found = carry_out(begin(tmp_path, [STEADY, QUICK], preset=preset), [STEADY, QUICK], preset=preset)
     assert [job.spec.compiles_anew for job in found.jobs] == [True] * 6 + [False] * 4
@@ -190,8 +191,8 @@ def test_a_block_waits_for_quiet_rounds_as_long_as_the_blocks_that_are_due_leave
         given.append(options["patience_s"])
         return turns.run_block(jobs, **options)
 
-    monkeypatch.setattr("bench.run.runner.run_block", spy)
-    monkeypatch.setattr("bench.run.runner.MOST_BLOCKS", 3)
+    monkeypatch.setattr("bench.measuring.block_runner.run_block", spy)
+    monkeypatch.setattr("bench.run.schedule.MOST_BLOCKS", 3)
     preset = msgspec.structs.replace(TINY, target_half_width=1e-9)
     carry_out(begin(tmp_path, [QUICK], preset=preset, budget_s=60), [QUICK], preset=preset)
     first, last, further = given
@@ -294,8 +295,8 @@ def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
 def test_a_backend_that_hangs_does_not_keep_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, real_processes: None
 ) -> None:
-    monkeypatch.setattr("bench.run.runner.LEAST_LIMIT_S", 5.0)
-    monkeypatch.setattr("bench.run.runner.FIRST_GUESS_S", 0.5)
+    monkeypatch.setattr("bench.run.budget.LEAST_LIMIT_S", 5.0)
+    monkeypatch.setattr("bench.run.budget.FIRST_GUESS_S", 0.5)
     hangs = msgspec.structs.replace(HANGS, target="fakes:HangsInTraining")
     run = carry_out(begin(tmp_path, [hangs, STEADY]), [hangs, STEADY])
     (stuck,) = [job for job in run.jobs if job.spec.cell.backend == "hangs"]

@@ -2,7 +2,7 @@
 
 import shlex
 
-from bench.analysis.comparison import Comparison, Verdict
+from bench.analysis.comparison import KIND_WORDS, Comparison, Verdict
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
@@ -31,7 +31,6 @@ from bench.report.format import (
 from bench.run.report import convergence, costs, parity
 from bench.run.report.sentences import answer, sentences
 from bench.run.report.tables import (
-    KIND_WORDS,
     LABELS,
     QUESTION,
     conditions_text,

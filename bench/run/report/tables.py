@@ -1,13 +1,11 @@
 """What the sections of the report share: labels, names of rows, lists in words, and the tables of speed."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from types import MappingProxyType
 
 import numpy as np
 
-from bench.analysis.comparison import Kind
 from bench.analysis.costs import framework_share
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
@@ -86,17 +84,6 @@ LABELS = (
     ("no detectable difference", "neither a difference nor its absence is shown"),
     ("detectable", "the difference that would have been found four times in five if it were there"),
     (NOTHING, "not measured or not available: no interval below three blocks, no rank for an unranked row"),
-)
-
-
-KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
-    {
-        "faster": "faster",
-        "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
-        "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
-        "undecided": "no detectable difference",
-        "disturbed": "disturbed: nothing claimed",
-    }
 )
 
 
