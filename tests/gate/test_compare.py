@@ -372,10 +372,10 @@ def test_a_longer_way_to_the_target_is_a_regression():
 def test_a_training_that_never_got_there_is_told_and_not_left_out():
     low = (0.9695, 0.9695, 0.976)
     one = only(compare(LEARNER, make_side(make_jobs(learned=low))))
-    assert one.untold["time to target"] == "0 and 2 trainings never got there"
+    assert one.untold["time to target"] == "0 and 2 trainings did not reach the target"
     assert "time to target" not in kinds(one)
     nobody = make_side(make_jobs(learned=(0.9, 0.9, 0.9)))
-    assert only(compare(nobody, nobody)).untold["time to target"] == "3 and 3 trainings never got there"
+    assert only(compare(nobody, nobody)).untold["time to target"] == "3 and 3 trainings did not reach the target"
 
 
 def test_ways_to_other_targets_are_not_compared():

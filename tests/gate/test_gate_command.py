@@ -170,7 +170,7 @@ def test_a_record_that_cannot_be_read_is_named_and_never_passes(call: Call, tmp_
     [
         ((), "base and head are the same"),
         (("--base", "A=1", "--head", "A=1"), "base and head are the same"),
-        (("--base=-x",), "no revision, no package"),
+        (("--base=-x",), "not a revision, a version"),
         (("--base", "main", "--base", "dev"), "a side has one revision"),
         (("--base", "A=1", "--backend", "torhc"), "did you mean 'torch'"),
         (("--base", "A=1", "--budget", "soon"), "soon"),

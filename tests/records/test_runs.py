@@ -240,7 +240,7 @@ def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no run: it has no run\.json"):
+    with pytest.raises(UsageError, match=r"is not a run: it has no run\.json"):
         read_run(tmp_path)
 
 

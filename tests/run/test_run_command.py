@@ -142,9 +142,9 @@ def test_nothing_is_left_on_disk_by_a_command_that_was_refused(call: Call, tmp_p
         (("verify", "--device", "gpu"), ("device gpu: no NVIDIA driver",)),
         (
             ("run", "--backend", "numpy", "--precision", "tf32"),
-            ("backend 'numpy': precision tf32 is not to be had on cpu; it has: fp32.",),
+            ("backend 'numpy': precision tf32 is not available on cpu; it has: fp32.",),
         ),
-        (("run", "--backend", "numpy", "--precision", "bf16"), ("precision bf16 is not to be had on cpu",)),
+        (("run", "--backend", "numpy", "--precision", "bf16"), ("precision bf16 is not available on cpu",)),
         (("data", "verify", "mnist"), ("mnist",)),
     ],
 )

@@ -88,10 +88,10 @@ def test_a_precision_that_is_not_to_be_had_is_refused_and_not_replaced() -> None
     both = fakes.info("both", "fakes:Steady", cpu_precisions=("fp32", "bf16"))
     asked = Asked(precision="bf16")
     here = selection.choose_backends(registry(STEADY, both), asked, "cpu")
-    assert here.unavailable == {"steady": "precision bf16 is not to be had on cpu; it has: fp32."}
-    with pytest.raises(UnavailableError, match="precision tf32 is not to be had on cpu; it has: fp32, bf16"):
+    assert here.unavailable == {"steady": "precision bf16 is not available on cpu; it has: fp32."}
+    with pytest.raises(UnavailableError, match="precision tf32 is not available on cpu; it has: fp32, bf16"):
         selection.choose_backends(registry(both), Asked(precision="tf32", backends=("both",)), "cpu")
-    with pytest.raises(UnavailableError, match="precision fp32 is not to be had on gpu; it has: none"):
+    with pytest.raises(UnavailableError, match="precision fp32 is not available on gpu; it has: none"):
         selection.choose_backends(registry(STEADY), Asked(backends=("steady",)), "gpu")
 
 

@@ -199,7 +199,7 @@ def test_a_self_test_is_found_by_name_or_path_and_a_wrong_name_is_corrected(tmp_
     assert find_selftest(Path("elsewhere"), str(test.folder)) == test.folder
     with pytest.raises(UsageError, match="did you mean 'selftest-x'"):
         find_selftest(tmp_path, "selftest-y")
-    with pytest.raises(UsageError, match="is no self-test"):
+    with pytest.raises(UsageError, match="is not a self-test"):
         read_selftest(tmp_path)
 
 
