@@ -1,4 +1,4 @@
-"""Measure two sides side by side: base and head of a cell take turns, block by block, until all is decided.
+"""Metric two sides side by side: base and head of a cell take turns, block by block, until all is decided.
 
 Blocks go breadth first, so that a comparison that is cut short has measured everything a little. What the
 first series finds worse is measured again, in a second series with seeds of its own, before it counts.
@@ -54,7 +54,7 @@ take. Base and head meet the same disturbance, and a gate has to end."""
 
 
 def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool, display: Display) -> Ab:
-    """Measure all that was asked for, or continue a comparison, and return it as read from its file.
+    """Metric all that was asked for, or continue a comparison, and return it as read from its file.
 
     On KeyboardInterrupt, which is raised again, every finished block is on disk, and the user is told how to
     continue.
@@ -185,7 +185,7 @@ class Collector:
                 self._display.say(f"  {cell}, {name}: {record.status}: {record.error}")
         judged = judge_cell(self._ab, cell)
         if next_step(self._ab, cell) != ("block" if series == "first" else "confirm"):
-            self._display.say(f"  {cell}: {judged.standing}: {judged.why}")
+            self._display.say(f"  {cell}: {judged.conclusion}: {judged.why}")
 
     def _seat(
         self, cell: Cell, name: SideName, *, series: Series, number: int, place: int, epochs: float

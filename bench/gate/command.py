@@ -81,7 +81,7 @@ def compare(
     comparison.render(view, Console())
     if output is not None:
         _write(output, comparison.text(view), "--output")
-    return _STATUS[compared.outcome]
+    return _STATUS[compared.conclusion]
 
 
 def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
@@ -130,7 +130,7 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
 )  # fmt: skip
 @offline
 @click.option("--resume", metavar="RUN", help="Go on with a comparison that was interrupted.")
-@click.option("--again", metavar="RUN", help="Measure nothing: judge the blocks of a comparison again.")
+@click.option("--again", metavar="RUN", help="Metric nothing: judge the blocks of a comparison again.")
 def ab(
     *,
     base: tuple[str, ...],
@@ -148,7 +148,7 @@ def ab(
     again: str | None,
     **what: Any,
 ) -> int:
-    """Measure two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided."""
+    """Metric two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided."""
     console = Console()
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")
@@ -174,7 +174,7 @@ def _show(measured: Any, console: Any) -> int:
     path = measured.folder / "AB.md"
     _write(path, comparison.text(view), "--results")
     console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
-    return _STATUS[gate.standing]
+    return _STATUS[gate.conclusion]
 
 
 def _write(path: Path, text: str, option: str) -> None:

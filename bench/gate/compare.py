@@ -7,7 +7,6 @@ the machine was faster or slower. `bench ab` measures both sides side by side an
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -27,8 +26,9 @@ from bench.gate.metrics import (
     MEMORY,
     SPEED,
     TIME_TO_TARGET,
+    Conclusion,
     Finding,
-    Measure,
+    Metric,
     in_families,
     judge,
 )
@@ -36,8 +36,6 @@ from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.text import listed
 from bench.workloads.specs import Cell
-
-Outcome: TypeAlias = Literal["fine", "regression", "undecided"]
 
 MOST_DRIFT = 0.03
 """Largest relative change of the canary's time between the runs with which times are still compared."""
@@ -50,10 +48,10 @@ class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
     findings: tuple[Finding, ...]
     untold: Mapping[str, str]
     """The metrics that could not be compared, by name, with the reason."""
-    outcome: Outcome | None
+    conclusion: Conclusion | None
     """None if only head has the cell: there is nothing to compare it with."""
     why: str
-    """The reason for the outcome, in words."""
+    """The reason for the conclusion, in words."""
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,12 +66,12 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     titles: Mapping[str, str]
 
     @property
-    def outcome(self) -> Outcome:
+    def conclusion(self) -> Conclusion:
         """A regression if any cell has one; fine only if at least one cell was compared and all are fine."""
-        outcomes = {one.outcome for one in self.cells if one.outcome is not None}
-        if "regression" in outcomes:
+        conclusions = {one.conclusion for one in self.cells if one.conclusion is not None}
+        if "regression" in conclusions:
             return "regression"
-        return "fine" if outcomes == {"fine"} and not self.unreadable else "undecided"
+        return "fine" if conclusions == {"fine"} and not self.unreadable else "undecided"
 
     @property
     def unreadable(self) -> tuple[str, ...]:
@@ -172,8 +170,8 @@ def _times(learned: CellConvergence | None) -> dict[int, float]:
 class _Look(msgspec.Struct, frozen=True, kw_only=True):
     """The comparison of one cell, before Holm's method decides which changes are claimed."""
 
-    certain: tuple[Outcome | None, str] | None = None
-    """The outcome that does not depend on the figures, with the reason."""
+    certain: tuple[Conclusion | None, str] | None = None
+    """The conclusion that does not depend on the figures, with the reason."""
     findings: tuple[Finding, ...] = ()
     untold: Mapping[str, str] = {}
     missed: tuple[str, ...] = ()
@@ -195,14 +193,14 @@ def _look(
     if data is not None:
         return _Look(certain=("undecided", f"not the same work: {data.in_words()}"))
     findings, untold, missed = [], {}, []
-    for measure in (SPEED, FIRST_STEP, MEMORY, DEVICE_MEMORY, ACCURACY, TIME_TO_TARGET):
-        found = _find(measure, base, head, drift)
+    for metric in (SPEED, FIRST_STEP, MEMORY, DEVICE_MEMORY, ACCURACY, TIME_TO_TARGET):
+        found = _find(metric, base, head, drift)
         if isinstance(found, Finding):
             findings.append(found)
         elif found is not None:
-            untold[measure.name] = found
-            if measure is SPEED or (base.values[measure.name] and not _as_good(measure, base, head)):
-                missed.append(measure.name)
+            untold[metric.name] = found
+            if metric is SPEED or (base.values[metric.name] and not _as_good(metric, base, head)):
+                missed.append(metric.name)
     changed = f"not the same work: {listed([one.in_words() for one in work])}" if work else None
     return _Look(
         certain=("undecided", changed) if changed else None,
@@ -212,19 +210,19 @@ def _look(
     )
 
 
-def _as_good(measure: Measure, base: _Evidence, head: _Evidence) -> bool:
+def _as_good(metric: Metric, base: _Evidence, head: _Evidence) -> bool:
     """Whether every seed ended as in base, which is enough to pass where seeds are too few for a verdict."""
-    one, other = base.values[measure.name], head.values[measure.name]
+    one, other = base.values[metric.name], head.values[metric.name]
     return (
-        measure is ACCURACY
+        metric is ACCURACY
         and base.epochs == head.epochs
         and one.keys() == other.keys()
-        and all(abs(other[seed] - value) <= measure.margin for seed, value in one.items())
+        and all(abs(other[seed] - value) <= metric.margin for seed, value in one.items())
     )
 
 
-def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome | None, str] | None:
-    """Return the outcome for a cell that does not agree with the reference, or was not compared with it."""
+def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[Conclusion | None, str] | None:
+    """Return the conclusion for a cell that is not known to agree with the reference."""
     before, now = (None if side is None else side.row.parity_ok for side in (base, head))
     if head is not None and now is False:
         said = f"head does not compute what the reference computes: {head.row.why_not}"
@@ -242,8 +240,8 @@ def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[O
     return ("undecided", f"not compared with the reference in {listed(unproven)}") if unproven else None
 
 
-def _unmeasured(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome | None, str] | None:
-    """Return the outcome for a cell that was not measured in both runs."""
+def _unmeasured(base: _Evidence | None, head: _Evidence | None) -> tuple[Conclusion | None, str] | None:
+    """Return the conclusion for a cell that was not measured in both runs."""
     lacks = [
         f"not in {name}" if side is None else f"not measured in {name}: {side.row.why_not}"
         for name, side in (("base", base), ("head", head))
@@ -261,34 +259,34 @@ def _measured(row: CellSummary) -> bool:
     return row.measured and row.samples_per_s is not None
 
 
-def _find(measure: Measure, base: _Evidence, head: _Evidence, drift: float | None) -> Finding | str | None:
+def _find(metric: Metric, base: _Evidence, head: _Evidence, drift: float | None) -> Finding | str | None:
     """Return the finding for a metric, or the reason why there is none, or None if neither run has it."""
-    one, other = base.values[measure.name], head.values[measure.name]
-    never = base.censored + head.censored if measure is TIME_TO_TARGET else 0
+    one, other = base.values[metric.name], head.values[metric.name]
+    never = base.censored + head.censored if metric is TIME_TO_TARGET else 0
     if not one and not other and not never:
         return None
     hindered = (
-        _learned_otherwise(measure, base, head)
-        or _timed_otherwise(measure, base, head, drift)
-        or _counted_otherwise(measure, base, head)
+        _learned_otherwise(metric, base, head)
+        or _timed_otherwise(metric, base, head, drift)
+        or _counted_otherwise(metric, base, head)
     )
     if hindered:
         return hindered
     try:
         # Equal seeds are equal starts, so they are paired; blocks of two runs are not.
-        found = judge(measure, one, other, paired=measure is ACCURACY)
+        found = judge(metric, one, other, paired=metric is ACCURACY)
     except ValueError as error:
         return str(error)
-    few = "seeds" if measure in (ACCURACY, TIME_TO_TARGET) else "blocks"
-    shared = f", {len(one.keys() & other.keys())} of them in both" if measure is ACCURACY else ""
+    few = "seeds" if metric in (ACCURACY, TIME_TO_TARGET) else "blocks"
+    shared = f", {len(one.keys() & other.keys())} of them in both" if metric is ACCURACY else ""
     return found or f"{len(one)} and {len(other)} {few}{shared}; {FEWEST_VALUES} are needed"
 
 
-def _learned_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> str | None:
+def _learned_otherwise(metric: Metric, base: _Evidence, head: _Evidence) -> str | None:
     """Return the reason why accuracy or time to target cannot be compared; None if it can, or for others."""
-    if measure is ACCURACY and base.epochs != head.epochs:
+    if metric is ACCURACY and base.epochs != head.epochs:
         return f"after {base.epochs or 0:g} and {head.epochs or 0:g} epochs"
-    if measure is not TIME_TO_TARGET:
+    if metric is not TIME_TO_TARGET:
         return None
     if base.row.target_accuracy != head.row.target_accuracy:
         return f"the targets are {_target(base)} and {_target(head)}"
@@ -297,16 +295,16 @@ def _learned_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> st
     return None
 
 
-def _counted_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> str | None:
+def _counted_otherwise(metric: Metric, base: _Evidence, head: _Evidence) -> str | None:
     """Return the reason why memory cannot be compared; None if it can, or for another metric."""
-    if measure is not MEMORY or base.memory_method == head.memory_method:
+    if metric is not MEMORY or base.memory_method == head.memory_method:
         return None
     return f"counted as {base.memory_method} in base and as {head.memory_method} in head"
 
 
-def _timed_otherwise(measure: Measure, base: _Evidence, head: _Evidence, drift: float | None) -> str | None:
+def _timed_otherwise(metric: Metric, base: _Evidence, head: _Evidence, drift: float | None) -> str | None:
     """Return the reason why times cannot be compared; None if they can, or for other metrics."""
-    if not measure.timed:
+    if not metric.timed:
         return None
     if drift is None:
         return "a run has no canary, which would show whether the machine was as fast"
@@ -326,16 +324,18 @@ def _target(side: _Evidence) -> str:
 
 
 def _judged(cell: Cell, look: _Look, findings: Sequence[Finding]) -> CellComparison:
-    outcome, why = look.certain or _outcome(findings, look.missed)
-    return CellComparison(cell=cell, findings=tuple(findings), untold=look.untold, outcome=outcome, why=why)
+    conclusion, why = look.certain or _conclusion(findings, look.missed)
+    return CellComparison(
+        cell=cell, findings=tuple(findings), untold=look.untold, conclusion=conclusion, why=why
+    )
 
 
-def _outcome(findings: Sequence[Finding], missed: Collection[str]) -> tuple[Outcome, str]:
-    """Return the outcome of the figures; `missed` are the metrics that could not be compared."""
-    if worse := [found.measure.name for found in findings if found.kind == "worse"]:
+def _conclusion(findings: Sequence[Finding], missed: Collection[str]) -> tuple[Conclusion, str]:
+    """Return the conclusion of the figures; `missed` are the metrics that could not be compared."""
+    if worse := [found.metric.name for found in findings if found.kind == "worse"]:
         return "regression", f"{listed(worse)} got worse"
-    told = {found.measure.name: found.kind in FINE for found in findings}
-    undecided = [measure.name for measure in GATED if not told.get(measure.name, measure.name not in missed)]
+    told = {found.metric.name: found.kind in FINE for found in findings}
+    undecided = [metric.name for metric in GATED if not told.get(metric.name, metric.name not in missed)]
     if undecided:
         return "undecided", f"{listed(undecided)} undecided"
     return "fine", "nothing got worse"

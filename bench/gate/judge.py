@@ -33,8 +33,9 @@ from bench.gate.metrics import (
     GATED,
     MEMORY,
     SPEED,
+    Conclusion,
     Finding,
-    Measure,
+    Metric,
     judge,
     judge_difference,
 )
@@ -45,7 +46,6 @@ from bench.records.schema import JobRecord, ParityRecord, Status
 from bench.text import listed
 from bench.workloads.specs import Cell
 
-Standing: TypeAlias = Literal["fine", "regression", "undecided"]
 Next: TypeAlias = Literal["block", "confirm"]
 
 LOOKS = (0.0, 0.2, 0.5, 1.0)
@@ -62,7 +62,7 @@ class CellGate(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one cell."""
 
     cell: Cell
-    standing: Standing
+    conclusion: Conclusion
     why: str
     first: tuple[Finding, ...]
     second: tuple[Finding, ...]
@@ -93,9 +93,9 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
     pass."""
 
     @property
-    def standing(self) -> Standing:
+    def conclusion(self) -> Conclusion:
         """A regression if any cell has one; fine only if there are cells and every one is fine."""
-        found = {cell.standing for cell in self.cells}
+        found = {cell.conclusion for cell in self.cells}
         if "regression" in found:
             return "regression"
         return "fine" if found == {"fine"} and not self.missing else "undecided"
@@ -120,22 +120,22 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
     both = [*series["first"], *series["second"]]
     looked, enough = (bool(_last_look(ab, name, blocks)) for name, blocks in series.items())
     first, second = (findings(ab, name, blocks) for name, blocks in series.items())
-    suspects = tuple(found.measure.name for found in first if looked and found.kind == "worse")
-    again = {found.measure.name: found.kind for found in second}
+    suspects = tuple(found.metric.name for found in first if looked and found.kind == "worse")
+    again = {found.metric.name: found.kind for found in second}
     confirmed = tuple(name for name in suspects if enough and again.get(name) == "worse")
     not_repeated = tuple(name for name in suspects if enough and again.get(name) in FINE)
-    standing, why = _certain(ab, cell) or _judged(
+    conclusion, why = _certain(ab, cell) or _judged(
         first, series, suspects=suspects, confirmed=confirmed, not_repeated=not_repeated
     )
-    if standing == "fine" and not looked:
+    if conclusion == "fine" and not looked:
         sound = len(_sound(series["first"]))
-        standing, why = "undecided", f"{sound} of {ab.header.first_blocks} blocks were measured"
+        conclusion, why = "undecided", f"{sound} of {ab.header.first_blocks} blocks were measured"
     work = work_changes(ab.header.base.workloads, ab.header.head.workloads).get(cell.workload)
-    if standing == "fine" and work:
-        standing, why = "undecided", f"not the same work: {listed([one.in_words() for one in work])}"
+    if conclusion == "fine" and work:
+        conclusion, why = "undecided", f"not the same work: {listed([one.in_words() for one in work])}"
     return CellGate(
         cell=cell,
-        standing=standing,
+        conclusion=conclusion,
         why=why,
         first=first,
         second=second,
@@ -167,7 +167,7 @@ def next_step(ab: Ab, cell: Cell) -> Next | None:
             return None
         settled = judged.confirmed or set(judged.suspects) <= set(judged.not_repeated)
         return None if told in second_looks and settled else "confirm"
-    return "block" if judged.standing == "undecided" and sound < first_looks[-1] else None
+    return "block" if judged.conclusion == "undecided" and sound < first_looks[-1] else None
 
 
 def looks(ab: Ab, series: Series) -> list[int]:
@@ -208,7 +208,7 @@ def trains(ab: Ab, cell: Cell, series: Series) -> bool:
     blocks = ab.blocks_of(cell, "first")
     if len(_accuracies(_sound(blocks))[0]) < FEWEST_VALUES:
         return bool(blocks)
-    found = {one.measure.name: one.kind for one in findings(ab, series, blocks)}
+    found = {one.metric.name: one.kind for one in findings(ab, series, blocks)}
     return bool(_last_look(ab, series, blocks)) and found.get(ACCURACY.name) == "undecided"
 
 
@@ -218,14 +218,14 @@ def findings(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> tuple[Finding
     sound = sound[: _last_look(ab, series, blocks) or len(sound)]
     left_out = left_out_by(ab, series)
     found = [_speed(sound, left_out)]
-    for measure, values in (
+    for metric, values in (
         (FIRST_STEP, _values(sound, "first_step_s", anew=True)),
         (MEMORY, _values(sound, "peak_rss_bytes")),
         (DEVICE_MEMORY, _values(sound, "peak_device_bytes")),
         (ACCURACY, _accuracies(sound)),
     ):
         with contextlib.suppress(ValueError):  # for an impossible figure, such as memory of 0 bytes
-            found.append(judge(measure, *values, paired=True, left_out=left_out))
+            found.append(judge(metric, *values, paired=True, left_out=left_out))
     return tuple(one for one in found if one is not None)
 
 
@@ -316,7 +316,7 @@ def last_parity(ab: Ab, cell: Cell, side: SideName) -> ParityRecord | None:
     return found[-1] if found else None
 
 
-def _certain(ab: Ab, cell: Cell) -> tuple[Standing, str] | None:
+def _certain(ab: Ab, cell: Cell) -> tuple[Conclusion, str] | None:
     """Return the verdict on a cell that does not depend on its figures; None if the figures decide."""
     head = last_parity(ab, cell, "head")
     if head is not None and not head.ok:
@@ -328,7 +328,7 @@ def _certain(ab: Ab, cell: Cell) -> tuple[Standing, str] | None:
     return None if head is not None else ("undecided", "head was not compared with the reference")
 
 
-def _unlike_reference(head: ParityRecord, base: ParityRecord | None) -> tuple[Standing, str]:
+def _unlike_reference(head: ParityRecord, base: ParityRecord | None) -> tuple[Conclusion, str]:
     """Return the verdict where head does not agree with the reference, or could not be compared with it.
 
     Head is worse only if base agrees. If both sides fail, as a mode without its compiler does, the machine or
@@ -364,21 +364,21 @@ def _judged(
     suspects: Sequence[str],
     confirmed: Sequence[str],
     not_repeated: Sequence[str],
-) -> tuple[Standing, str]:
+) -> tuple[Conclusion, str]:
     """Return the verdict of the figures; `first` are the findings of the first series."""
     blocks = series["first"]
     if confirmed:
         return "regression", f"{listed(confirmed)} got worse, in both series"
-    kinds = {found.measure.name: found.kind for found in first}
+    kinds = {found.metric.name: found.kind for found in first}
     waiting = [name for name in suspects if name not in not_repeated]
     if waiting:
         but = "the second does not decide" if series["second"] else "is to be measured again"
         return "undecided", f"{listed(waiting)} got worse in the first series, and {but}"
     open_ = [
-        measure.name
-        for measure in GATED
-        if measure.name not in not_repeated
-        and kinds.get(measure.name, "undecided" if _has(measure, blocks) else "same") not in FINE
+        metric.name
+        for metric in GATED
+        if metric.name not in not_repeated
+        and kinds.get(metric.name, "undecided" if _has(metric, blocks) else "same") not in FINE
     ]
     if open_:
         lost = len(blocks) - len(_sound(blocks))
@@ -387,8 +387,8 @@ def _judged(
     return "fine", f"nothing got worse{told}"
 
 
-def _has(measure: Measure, blocks: Sequence[AbBlock]) -> bool:
+def _has(metric: Metric, blocks: Sequence[AbBlock]) -> bool:
     """Whether a cell has that figure at all: without a GPU it has no GPU memory."""
-    return measure is not DEVICE_MEMORY or any(
+    return metric is not DEVICE_MEMORY or any(
         block.job(side).peak_device_bytes is not None for block in blocks for side in SIDES
     )

@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.gate.changes import Changed, side_changes
 from bench.gate.compare import Compared
 from bench.gate.judge import CellGate, Gate, left_out_by
-from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
+from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Metric
 from bench.gate.records import Ab
 from bench.report.blocks import Block, Heading, Paragraph, Table, bullets
 from bench.report.format import cell_name, percent_text
@@ -21,7 +21,7 @@ _HEADS = ("figure", "base", "head", "change", "interval", "detectable", "verdict
 _NUMBERS = ("base", "head", "change", "interval", "detectable")
 _FEW_ROWS = 3
 _MINUS = "\N{MINUS SIGN}"
-_OUTCOMES = {
+_TITLES = {
     "fine": "No regression",
     "regression": "REGRESSION",
     "undecided": "Undecided, which does not pass",
@@ -34,7 +34,7 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     """The content of a report, of either kind of comparison."""
 
     title: str
-    outcome: str
+    conclusion: str
     interval: str
     """Which interval the figures have, in words."""
     sentences: tuple[str, ...]
@@ -64,8 +64,8 @@ def _interval_of(ab: Ab) -> str:
     )
 
 
-def _limit(measure: Measure, share: float) -> str:
-    return f"{100 * share:g} {'%' if measure.relative else 'points'}"
+def _limit(metric: Metric, share: float) -> str:
+    return f"{100 * share:g} {'%' if metric.relative else 'points'}"
 
 
 def view_of_runs(compared: Compared) -> View:
@@ -80,9 +80,9 @@ def view_of_runs(compared: Compared) -> View:
         place = f" ({one.cell.device} {one.cell.precision})" if several else ""
         name = f"{one.cell.workload}{place}: {cell_name(one.cell, compared.titles)}"
         rows += [(name, _figures(found)) for found in one.findings]
-        for measure, why in one.untold.items():
-            untold.setdefault(f"{measure} was not compared: {why}", []).append(name)
-        sentences.append(f"{name}: {one.outcome or 'new'}: {one.why}")
+        for metric, why in one.untold.items():
+            untold.setdefault(f"{metric} was not compared: {why}", []).append(name)
+        sentences.append(f"{name}: {one.conclusion or 'new'}: {one.why}")
     if compared.drift is not None:
         remarks.insert(
             0, f"The canary, a fixed product, took {1 + compared.drift:.3f} times as long in head."
@@ -95,7 +95,7 @@ def view_of_runs(compared: Compared) -> View:
     )
     return View(
         title=f"{base.run_id} (base) and {head.run_id} (head)",
-        outcome=_OUTCOMES[compared.outcome],
+        conclusion=_TITLES[compared.conclusion],
         interval=f"its {100 * (1 - LEFT_OUT):g} % interval",
         sentences=tuple(sentences) or ("The runs have no rows.",),
         rows=tuple(rows),
@@ -115,11 +115,9 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
         name = f"{cell.cell.workload}: {cell_name(cell.cell, titles)}"
         rows += [(name, _figures(found)) for found in cell.first]
         rows += [
-            (f"{name}, again", _figures(found))
-            for found in cell.second
-            if found.measure.name in cell.suspects
+            (f"{name}, again", _figures(found)) for found in cell.second if found.metric.name in cell.suspects
         ]
-        sentences.append(f"{name}: {cell.standing}: {cell.why}")
+        sentences.append(f"{name}: {cell.conclusion}: {cell.why}")
         if remark := _blocks(cell):
             remarks.append(f"{name}: {remark}")
     blocks = sum(cell.blocks for cell in gate.cells)
@@ -127,7 +125,7 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     remarks.append(f"{blocks} blocks counted, measured in {minutes:.1f} minutes.")
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
-        outcome=_OUTCOMES[gate.standing],
+        conclusion=_TITLES[gate.conclusion],
         interval=_interval_of(ab),
         sentences=(*sentences, *(f"nothing passes without {name}" for name in gate.missing))
         or ("Nothing was compared.",),
@@ -138,20 +136,20 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
 
 
 def render(view: View, console: Console) -> None:
-    """Print the report, with the outcome last."""
+    """Print the report, with the conclusion last."""
     blocks: list[Block] = [Paragraph(text=view.title)]
     for name, group in groupby(view.rows, key=lambda row: row[0]):
         blocks += [Heading(text=name, level=3), _table(_HEADS, [cells for _, cells in group])]
     if view.rows:
         blocks.append(Paragraph(text=legend(view), faint=True))
     blocks += _lists(("Environment", view.changes), ("Remarks", view.remarks), ("Verdict", view.sentences))
-    print_blocks([*blocks, Paragraph(text=f"{view.outcome}.")], console)
+    print_blocks([*blocks, Paragraph(text=f"{view.conclusion}.")], console)
 
 
 def text(view: View) -> str:
-    """Return the report as Markdown, the outcome first, because a summary of a CI job shows the beginning."""
+    """Return the report as Markdown, the conclusion first, as a CI job's summary shows the beginning."""
     blocks: list[Block] = [
-        Heading(text=view.outcome, level=1), Paragraph(text=view.title), bullets(view.sentences),
+        Heading(text=view.conclusion, level=1), Paragraph(text=view.title), bullets(view.sentences),
     ]  # fmt: skip
     if view.rows:
         table = _table(("row", *_HEADS), [(name, *cells) for name, cells in view.rows])
@@ -171,24 +169,24 @@ def _lists(*lists: tuple[str, Sequence[str]]) -> list[Block]:
 
 
 def _figures(found: Finding) -> tuple[str, ...]:
-    measure = found.measure
-    digits = 1 if measure.relative else 2
+    metric = found.metric
+    digits = 1 if metric.relative else 2
     return (
-        measure.name,
+        metric.name,
         _value(found, found.base),
         _value(found, found.head),
-        _signed(found.change) if measure.relative else _points(found.change),
+        _signed(found.change) if metric.relative else _points(found.change),
         f"{_bare(found.low, digits)} to {_bare(found.high, digits)}",
-        percent_text(found.detectable) if measure.relative else f"{100 * found.detectable:.2f} points",
+        percent_text(found.detectable) if metric.relative else f"{100 * found.detectable:.2f} points",
         verdict_words(found),
     )
 
 
 def verdict_words(found: Finding) -> str:
     """Return a finding in words: slower, faster, no difference larger than 5 %, undecided."""
-    measure = found.measure
-    most = _limit(measure, measure.tolerance)
-    worse, better = measure.words
+    metric = found.metric
+    most = _limit(metric, metric.tolerance)
+    worse, better = metric.words
     return {
         "worse": worse,
         "better": better,
@@ -199,7 +197,7 @@ def verdict_words(found: Finding) -> str:
 
 
 def _value(found: Finding, value: float) -> str:
-    match found.measure.unit:
+    match found.metric.unit:
         case "bytes":
             return f"{value / 2**20:,.0f} MiB"
         case "share":

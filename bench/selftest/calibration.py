@@ -39,7 +39,7 @@ fault."""
 FEWEST_FOR_COVERAGE = 40
 """With fewer intervals their share says little."""
 
-Standing: TypeAlias = Literal["held", "failed", "unmeasured"]
+SelfTestStatus: TypeAlias = Literal["held", "failed", "unmeasured"]
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +127,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """Time of a trial: the share of two sides in the time of their group's blocks."""
 
     @property
-    def standing(self) -> Standing:
+    def status(self) -> SelfTestStatus:
         """Whether all requirements were held, one failed, or too little was measured."""
         if any(criterion.held is False for criterion in self.criteria):
             return "failed"

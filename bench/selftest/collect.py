@@ -37,7 +37,7 @@ from bench.selftest.records import (
     SelfTest,
     SelfTestBlock,
     SelfTestHeader,
-    Side,
+    SelfTestSide,
     SideRecord,
     Timing,
     append_block,
@@ -219,7 +219,7 @@ class Collector:
             self._display.say(f"  {cell}: no process trained at all; it is not tried again")
             self._given_up.add(cell)
 
-    def _seat(self, group: int, block: int, place: int, cell: Cell, side: Side) -> Seat:
+    def _seat(self, group: int, block: int, place: int, cell: Cell, side: SelfTestSide) -> Seat:
         info = self._infos[cell.backend]
         spec = JobSpec(
             job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{group}.{block}.{place}",
@@ -263,7 +263,7 @@ class Collector:
         return fmean(walls) if walls else guess_s
 
 
-def _side_record(side: Side, job: JobRecord) -> SideRecord:
+def _side_record(side: SelfTestSide, job: JobRecord) -> SideRecord:
     return SideRecord(
         side=side.name,
         injected=side.injected,

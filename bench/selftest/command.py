@@ -78,4 +78,4 @@ def selftest(
     console.print(
         f"Report: {reporting.write(measured, found)}", soft_wrap=True, highlight=False, markup=False
     )
-    return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.standing]
+    return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.status]

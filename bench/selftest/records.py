@@ -18,7 +18,7 @@ HEADER = "selftest.json"
 BLOCKS = "blocks.jsonl"
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
+class SelfTestSide(msgspec.Struct, frozen=True, kw_only=True):
     """One of the processes of a block. All train the same cell; some are slowed."""
 
     name: str
@@ -27,12 +27,12 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 
 SIDES = (
-    Side(name="A", injected=None),
-    Side(name="B", injected=None),
-    Side(name="C", injected=0.0),
-    Side(name="slower by 3 %", injected=0.03),
-    Side(name="slower by 5 %", injected=0.05),
-    Side(name="slower by 10 %", injected=0.10),
+    SelfTestSide(name="A", injected=None),
+    SelfTestSide(name="B", injected=None),
+    SelfTestSide(name="C", injected=0.0),
+    SelfTestSide(name="slower by 3 %", injected=0.03),
+    SelfTestSide(name="slower by 5 %", injected=0.05),
+    SelfTestSide(name="slower by 10 %", injected=0.10),
 )
 TRIALS = (("A", "B"), ("A", "C"), ("B", "slower by 3 %"), ("C", "slower by 5 %"), ("B", "slower by 10 %"))
 """The pairs of sides that are compared; the slower one is the second."""

@@ -195,4 +195,4 @@ def _answer(calibration: Calibration) -> str:
         "held": "All that is demanded of the comparison was held.",
         "failed": "The comparison did NOT hold what is demanded of it.",
         "unmeasured": "Too little was measured to say whether the comparison holds what is demanded of it.",
-    }[calibration.standing]
+    }[calibration.status]

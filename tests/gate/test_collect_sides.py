@@ -102,7 +102,7 @@ def test_each_side_runs_its_own_code_and_an_interrupted_comparison_is_gone_on_wi
     assert len(found.parity) == 1
     judged = judge_all(found).cells[0]
     # Of steps so much longer the first is later too, which is found or not.
-    assert judged.standing == "regression"
+    assert judged.conclusion == "regression"
     assert {"speed", "accuracy"} <= set(judged.confirmed) <= {"speed", "first step", "accuracy"}
     assert -0.80 < judged.second[0].change < -0.65  # a quarter of the speed
     assert "got worse, in both series" in said
@@ -152,7 +152,7 @@ def test_a_comparison_stops_when_the_budget_is_spent(tmp_path, monkeypatch):
     assert len(blocks) == 4  # of 3600 s
     assert "The budget is spent" in out.getvalue()
     judged = judge_all(read_ab(made._ab.folder))
-    assert judged.standing == "undecided"
+    assert judged.conclusion == "undecided"
     assert judged.cells[0].why == "4 of 6 blocks were measured"
     assert header.header.budget_s == 3600
 
