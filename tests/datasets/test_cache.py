@@ -522,7 +522,7 @@ def test_a_killed_fetch_leaves_nothing_that_counts_as_data(cache, child, origina
     assert is_whole(cache)  # and the files of the killed fetch are removed
 
 
-def test_a_fetch_killed_between_two_files_is_completed_by_the_next(cache, originals, monkeypatch):
+def test_a_fetch_killed_between_two_files_is_completed_by_the_next(cache, originals):
     really = Path.replace
     placed = []
 
