@@ -1,8 +1,8 @@
 """The cache of data sets: fetch them, check their digests, and open them.
 
 `bench.datasets.catalog` lists the data sets. Images are stored as uint8 (n, height, width, channels) and
-labels as uint8 (n,), one file per array, in `<cache>/<name>/`. Every array must have its known SHA-256 digest,
-no matter where it came from.
+labels as uint8 (n,), one file per array, in `<cache>/<name>/`. Every array must have its known SHA-256
+digest, no matter where it came from.
 """
 
 import contextlib

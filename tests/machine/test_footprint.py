@@ -1,6 +1,5 @@
 """A footprint is the closure of all requirements, with each file counted once, and never too small."""
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
