@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import os
+import pickle
 import signal
 import struct
 import subprocess
@@ -319,8 +320,8 @@ class Hostile:
         return (open, (str(self.marker), "w"))
 
 
-def save_pickle(path):
-    np.save(path, np.array([Hostile(path.parent / "ran")], dtype=object), allow_pickle=True)
+def write_pickle(path):
+    path.write_bytes(pickle.dumps(Hostile(path.parent / "ran")))
 
 
 DAMAGE = {
@@ -331,7 +332,7 @@ DAMAGE = {
     "other type": lambda path: np.save(path, np.load(path).astype(np.int8)),
     "other shape": lambda path: np.save(path, np.load(path)[:-1]),
     "other order": lambda path: np.save(path, np.asfortranarray(np.load(path))),
-    "pickle": save_pickle,
+    "pickle": write_pickle,
 }
 
 
