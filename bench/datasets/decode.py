@@ -176,7 +176,7 @@ def tar_members(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
                         continue
                     if member.name in contents:
                         raise DataError(f"{path.name}: holds {member.name} twice")
-                    if not member.isfile() or member.size != sizes[member.name]:
+                    if member.size != sizes[member.name]:
                         raise DataError(
                             f"{path.name}: {member.name} has {member.size} bytes, not {sizes[member.name]}"
                         )
