@@ -37,7 +37,7 @@ where_data = click.option(
 sample = click.option(
     "--sample", is_flag=True, help="Use the shipped sample of each data set; no network is needed."
 )
-offline = click.option("--offline", is_flag=True, help="Fetch nothing.")
+offline = click.option("--offline", is_flag=True, help="Download nothing.")
 
 
 def parse_pythons(pairs: tuple[str, ...]) -> dict[str, Path]:
@@ -131,7 +131,10 @@ what_to_run = _options(
         "--backend", "backends", multiple=True, metavar="NAME",
         help="Backend; repeat for several. [default: all]",
     ),
-    click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or taught, pipeline, all."),
+    click.option(
+        "--mode", "modes", multiple=True, metavar="NAME",
+        help="Mode, or one of taught, pipeline and all; repeat for several.",
+    ),
     device,
     precision,
     own_python,

@@ -37,7 +37,7 @@ def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @where_data
 def verify_data(names: tuple[str, ...], data: Path | None) -> None:
-    """Check the digests of data sets in the cache; by default mnist and cifar10."""
+    """Check the digests of data sets; by default mnist and cifar10."""
     for name in names or ("mnist", "cifar10"):
         datasets.verify(name, datasets.cache_dir(data))
         click.echo(f"{name}: digests match")
