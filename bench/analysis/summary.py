@@ -409,9 +409,7 @@ def _status(found: _Evidence, counting: int, min_blocks: int) -> Status:
     return next((check.status for check in found.parity if check.status != "ok"), "not_measured")
 
 
-def _work_reasons(
-    found: _Evidence, parity_ok: bool | None, *, reference: bool, matched: bool
-) -> list[str]:
+def _work_reasons(found: _Evidence, parity_ok: bool | None, *, reference: bool, matched: bool) -> list[str]:
     """Return why a cell is not ranked, however well it was timed; nothing if its work is comparable."""
     reasons = ["it is the reference"] if reference else []
     if not matched:

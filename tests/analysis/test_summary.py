@@ -230,9 +230,7 @@ def test_a_job_that_calls_itself_ok_is_held_to_what_it_was_asked(broken, why):
 def test_a_window_without_time_is_a_fault():
     job = make_job(TORCH, 2)
     window = msgspec.structs.replace(job.windows[0], seconds=0.0)
-    row = verified(
-        *three_jobs()[:2], msgspec.structs.replace(job, windows=(window, *job.windows[1:]))
-    )
+    row = verified(*three_jobs()[:2], msgspec.structs.replace(job, windows=(window, *job.windows[1:])))
     assert (row.ranked, row.blocks) == (False, 2)
     assert "has no rate" in row.why_not
 

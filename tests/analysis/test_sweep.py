@@ -1,6 +1,5 @@
 """Reading a sweep: the line is found again, and nothing is said beyond what was measured."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -111,7 +111,8 @@ def test_a_full_run_tells_everything(full_text):
     assert found["mnist-mlp, PyTorch eager (cpu fp32)"][-2:] == ["≈ 60.0 s", "≈ 62.2 s"]
     assert found["mnist-mlp, JAX jit (cpu fp32)"][-2:] == ["40.0 s", "43.1 s"]
     assert (
-        "starts 8.9 s later than eager and then saves 30 s an epoch: it has paid off after 0.297 epochs" in text
+        "starts 8.9 s later than eager and then saves 30 s an epoch: it has paid off after 0.297 epochs"
+        in text
     )
     (_, first, *_) = table_of(text, "Where a step's time goes")
     assert first[1:5] == ["10 µs", "20 µs", "300 µs", "40 ms"]

@@ -235,8 +235,7 @@ def test_rejected_lines_and_the_mark_are_shown(tmp_path):
     header = make_header([TORCH], dataset_limit=500)
     run = make_run(header, rejected=["records.jsonl line 7: truncated"], folder=tmp_path)
     mark = (
-        "Limited to the first 500 images of each split. "
-        "Not to be compared with a run on the full data sets."
+        "Limited to the first 500 images of each split. Not to be compared with a run on the full data sets."
     )
     printed = on_terminal(run, 200)
     assert "records.jsonl line 7: truncated" in printed

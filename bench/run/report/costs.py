@@ -58,8 +58,12 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
             + (" Of a sweep, the tables and bars show the largest batch." if all_swept else "")
         ),
         *(block for found, _ in sections for block in found),
-        *([Paragraph(text="Not in this run:"), bullets(missing)] if missing else []),
+        *_missing(missing),
     ]
+
+
+def _missing(said: Sequence[str]) -> list[Block]:
+    return [Paragraph(text="Not in this run:"), bullets(said)] if said else []
 
 
 # ---- starting

@@ -87,8 +87,7 @@ def render_parity(records: Sequence[ParityRecord], console: Console) -> None:
         found += _group(place, list(group))
     found.append(
         Paragraph(
-            text="Largest error relative to the largest value of the reference, float64 NumPy. "
-            f"{kinds}.",
+            text=f"Largest error relative to the largest value of the reference, float64 NumPy. {kinds}.",
             faint=True,
         )
     )

@@ -137,15 +137,14 @@ def _machine(run: Run) -> list[Block]:
         ("this program", commit_text(run)),
         ("command", shlex.join(header.command)),
     ]
-    told = _told(run)
     return [
         Heading(text="Where and how"),
         Table(heads=("what", "here"), rows=tuple((name, said) for name, said in facts if said)),
-        *([Paragraph(text="What the frameworks reported while they ran:"), told] if told.items else []),
+        *_reported(run),
     ]
 
 
-def _told(run: Run) -> Bullets:
+def _reported(run: Run) -> list[Block]:
     """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
     """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
     titles = {backend.name: backend.title for backend in run.header.backends}
@@ -156,11 +155,12 @@ def _told(run: Run) -> Bullets:
             before = common.setdefault(cell_name(job.spec.cell, titles), said)
             for key in [key for key in before if said.get(key) != before[key]]:
                 del before[key]
-    return named_bullets(
+    found = named_bullets(
         (name, "; ".join(f"{key} {value}" for key, value in sorted(said.items())))
         for name, said in sorted(common.items())
         if said
     )
+    return [Paragraph(text="What the frameworks reported while they ran:"), found] if found.items else []
 
 
 def _speed(summary: Summary) -> list[Block]:
@@ -224,11 +224,11 @@ _HEADS = (
 def _comparison_table(verdict: Verdict, summary: Summary) -> list[Block]:
     """Return the comparisons, also with the dropped blocks if there are any; nothing if none was made."""
     made = [*verdict.backends, *verdict.modes]
-    heads = _HEADS
+    heads: tuple[str, ...] = _HEADS
     rows = [_comparison(one, summary) for one in made]
     if verdict.with_dropped is not None:
         of_all = [*verdict.with_dropped.backends, *verdict.with_dropped.modes]
-        heads = (*_HEADS, "made of")
+        heads = (*heads, "made of")
         rows = [(*row, "without dropped blocks") for row in rows]
         rows += [(*_comparison(one, summary), "all blocks") for one in of_all]
     elif not made:
