@@ -209,6 +209,8 @@ def test_no_steady_state_is_shown_and_not_ranked():
 def test_a_ranked_row_tells_of_jobs_that_failed():
     row = verified(*three_jobs(), make_job(TORCH, 3, status="crashed", rates=()))
     assert (row.ranked, row.blocks, row.failed_jobs) == (True, 3, 1)
+    single = verified(make_job(TORCH), make_job(TORCH, 1, status="crashed", rates=()), min_blocks=1)
+    assert (single.ranked, single.status) == (True, "ok")
 
 
 @pytest.mark.parametrize(
