@@ -17,6 +17,7 @@ from bench.report.blocks import (
     Table,
     bullets,
     named_bullets,
+    section,
 )
 from bench.report.format import (
     NOTHING,
@@ -164,48 +165,44 @@ def _reported(run: Run) -> list[Block]:
 
 
 def _speed(summary: Summary) -> list[Block]:
-    return [
-        Heading(text="Training speed"),
-        Paragraph(
-            text="Each framework and mode trained each workload in several blocks, each time in a fresh "
-            "process. All processes of a block are alive at the same time and take turns of about a "
-            "twentieth of a second, so that a slow moment of the machine affects all of them. The figure of "
-            "a block is the mean of its turns without the highest and the lowest fifth; start-up and "
-            "evaluation are excluded. The table shows the mean over the blocks (of logarithms); "
-            f"{PLUS_MINUS} is half the width of its 95 % interval by Student's t, from three blocks on. A "
-            "longer bar is faster. The colour of a bar is the framework and its hatch the mode; a grey "
-            "crosshatched bar is not ranked."
-        ),
+    return section(
+        "Training speed",
+        "Each framework and mode trained each workload in several blocks, each time in a fresh "
+        "process. All processes of a block are alive at the same time and take turns of about a "
+        "twentieth of a second, so that a slow moment of the machine affects all of them. The figure of "
+        "a block is the mean of its turns without the highest and the lowest fifth; start-up and "
+        "evaluation are excluded. The table shows the mean over the blocks (of logarithms); "
+        f"{PLUS_MINUS} is half the width of its 95 % interval by Student's t, from three blocks on. A "
+        "longer bar is faster. The colour of a bar is the framework and its hatch the mode; a grey "
+        "crosshatched bar is not ranked.",
         Picture(
             name="speed", caption="Throughput of every framework and mode with its interval, by workload"
         ),
         *speed_blocks(summary),
-    ]
+    )
 
 
 def _comparisons(summary: Summary) -> list[Block]:
-    return [
-        Heading(text="Who is faster, and how sure that is"),
-        Paragraph(
-            text="A ratio says how many times as fast the first row is as the second. It is computed from "
-            "the differences in each turn of each block, so it can be much more precise than the rows "
-            "themselves. The best mode of each framework is compared with that of every other framework, and "
-            "the modes of one framework with each other. A difference is claimed only if it is proven larger "
-            f"than {100 * MARGIN:g} % (paired t test of logarithms against that margin): chance alone, such "
-            "as a process's place in memory, makes about that much difference. Holm's method sets the levels "
-            "in each of these families, so that the probability of any wrong claim in a family is at most "
-            f"{100 * ALPHA:g} %. A pair has no difference larger than {100 * EQUIVALENCE:g} % if two "
-            f"one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have "
-            "95 % confidence: the first, by Student's t, belongs to the test; the second, by a bootstrap of "
-            "blocks and of turns within them, is for comparison. The detectable difference is the one that "
-            "would have been found four times in five."
-        ),
+    return section(
+        "Who is faster, and how sure that is",
+        "A ratio says how many times as fast the first row is as the second. It is computed from "
+        "the differences in each turn of each block, so it can be much more precise than the rows "
+        "themselves. The best mode of each framework is compared with that of every other framework, and "
+        "the modes of one framework with each other. A difference is claimed only if it is proven larger "
+        f"than {100 * MARGIN:g} % (paired t test of logarithms against that margin): chance alone, such "
+        "as a process's place in memory, makes about that much difference. Holm's method sets the levels "
+        "in each of these families, so that the probability of any wrong claim in a family is at most "
+        f"{100 * ALPHA:g} %. A pair has no difference larger than {100 * EQUIVALENCE:g} % if two "
+        f"one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have "
+        "95 % confidence: the first, by Student's t, belongs to the test; the second, by a bootstrap of "
+        "blocks and of turns within them, is for comparison. The detectable difference is the one that "
+        "would have been found four times in five.",
         *(
             block
             for verdict in summary.verdicts
             for block in (*_verdict(verdict, summary), *_comparison_table(verdict, summary))
         ),
-    ]
+    )
 
 
 _HEADS = (
@@ -251,17 +248,15 @@ def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
 
 
 def _tainted(summary: Summary) -> list[Block]:
-    head: list[Block] = [
-        Heading(text="Blocks dropped"),
-        Paragraph(
-            text="A block is disturbed if something else on the machine exceeded a threshold while its jobs "
-            "took turns. This is decided without looking at any rate. The worst blocks are dropped: at most "
-            "a fifth of a workload's blocks, and never so many that too few remain. The other disturbed "
-            "blocks are kept, and are named here. If more than half of the kept blocks are disturbed, "
-            "nothing is claimed about the workload. If the system does not tell how much CPU time other "
-            "programs used, the block counts as disturbed."
-        ),
-    ]
+    head = section(
+        "Blocks dropped",
+        "A block is disturbed if something else on the machine exceeded a threshold while its jobs took "
+        "turns. This is decided without looking at any rate. The worst blocks are dropped: at most a fifth "
+        "of a workload's blocks, and never so many that too few remain. The other disturbed blocks are kept, "
+        "and are named here. If more than half of the kept blocks are disturbed, nothing is claimed about "
+        "the workload. If the system does not tell how much CPU time other programs used, the block counts "
+        "as disturbed.",
+    )
     found = taint_lines(summary)
     if not found:
         none = "No block was disturbed, and none was dropped." if summary.screenings else "No block was run."
