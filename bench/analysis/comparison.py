@@ -38,6 +38,9 @@ Kind: TypeAlias = Literal[
     "disturbed",  # too many blocks were disturbed, so nothing is claimed
 ]
 
+_Pair: TypeAlias = tuple[Cell, Cell, Difference, tuple[float, float]]
+"""The faster cell, the slower one, their difference, and its bootstrap interval."""
+
 
 KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
     {
@@ -203,7 +206,27 @@ def _compare_family(
     rows: Sequence[Standing], dropped: frozenset[int], *, disturbed: bool
 ) -> tuple[Comparison, ...]:
     """Compare every pair of a family, the faster side first. A pair needs two blocks that both sides have."""
-    found = _differences(rows, dropped)
+    found: list[_Pair] = []
+    for one, other in combinations(rows, 2):
+        shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
+        latest = min(one.latest, other.latest)
+        by_block = {
+            block: block_differences(one.rounds[block], other.rounds[block], latest) for block in shared
+        }
+        difference = paired_difference({block: trimmed_mean(by_block[block]) for block in shared})
+        bootstrap = bootstrap_interval([by_block[block] for block in shared])
+        if difference is None or bootstrap is None:
+            continue
+        first, second, (low, high) = one.cell, other.cell, bootstrap
+        if difference.mean < 0:
+            first, second, low, high = second, first, 1 / high, 1 / low
+            difference = msgspec.structs.replace(difference, mean=-difference.mean)
+        found.append((first, second, difference, (low, high)))
+    return _decide(found, disturbed=disturbed)
+
+
+def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...]:
+    """Decide the pairs of one family together."""
     p_values = [p_value(difference) for _, _, difference, _ in found]
     comparisons = []
     for (faster, slower, difference, bootstrap), p, step in zip(found, p_values, holm(p_values), strict=True):
@@ -226,29 +249,6 @@ def _compare_family(
             )
         )
     return tuple(comparisons)
-
-
-def _differences(
-    rows: Sequence[Standing], dropped: frozenset[int]
-) -> list[tuple[Cell, Cell, Difference, tuple[float, float]]]:
-    """Return every pair, the faster side first, with its difference and its bootstrap interval."""
-    found: list[tuple[Cell, Cell, Difference, tuple[float, float]]] = []
-    for one, other in combinations(rows, 2):
-        shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
-        latest = min(one.latest, other.latest)
-        by_block = {
-            block: block_differences(one.rounds[block], other.rounds[block], latest) for block in shared
-        }
-        difference = paired_difference({block: trimmed_mean(by_block[block]) for block in shared})
-        bootstrap = bootstrap_interval([by_block[block] for block in shared])
-        if difference is None or bootstrap is None:
-            continue
-        first, second, (low, high) = one.cell, other.cell, bootstrap
-        if difference.mean < 0:
-            first, second, low, high = second, first, 1 / high, 1 / low
-            difference = msgspec.structs.replace(difference, mean=-difference.mean)
-        found.append((first, second, difference, (low, high)))
-    return found
 
 
 def _kind(difference: Difference, *, claimed: bool) -> Kind:

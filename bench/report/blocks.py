@@ -71,6 +71,11 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
 Block: TypeAlias = Heading | Paragraph | Note | Bullets | Table | Code | Picture
 
 
+def section(heading: str, text: str, *blocks: Block, level: Literal[2, 3, 4] = 2) -> list[Block]:
+    """Return a heading, a paragraph, and the blocks that follow."""
+    return [Heading(text=heading, level=level), Paragraph(text=text), *blocks]
+
+
 def bullets(lines: Iterable[str]) -> Bullets:
     """Return a list of lines."""
     return Bullets(items=tuple(Item(text=line) for line in lines))

@@ -18,26 +18,29 @@ _LIST_MARK = re.compile(r"^(\d*)([-+.)])(?=\s|$)")
 
 def document(blocks: Iterable[Block], drawn: frozenset[str]) -> str:
     """Return a report as Markdown; `drawn` names the plots that exist, and no other is linked."""
-    parts = [part for block in blocks for part in _parts(block, drawn)]
+    parts: list[str] = []
+    for block in blocks:
+        if isinstance(block, Picture):
+            parts += plot(block.name, block.caption, drawn)
+        else:
+            parts.append(_part(block))
     return "\n\n".join(parts) + "\n"
 
 
-def _parts(block: Block, drawn: frozenset[str]) -> list[str]:
+def _part(block: Heading | Paragraph | Note | Bullets | Table | Code) -> str:
     match block:
         case Heading(text=text, level=level):
-            return [f"{'#' * level} {escape(text)}"]
+            return f"{'#' * level} {escape(text)}"
         case Paragraph(text=text):
-            return [escape(text)]
+            return escape(text)
         case Note(text=text, warning=warning):
-            return [f"> **Warning.** {escape(text)}" if warning else f"> **{escape(text)}**"]
+            return f"> **Warning.** {escape(text)}" if warning else f"> **{escape(text)}**"
         case Bullets(items=items):
-            return ["\n".join(f"- {_item(item)}" for item in items)]
+            return "\n".join(f"- {_item(item)}" for item in items)
         case Table(heads=heads, rows=rows, numbers=numbers):
-            return [grid(heads, rows, numbers=numbers)]
+            return grid(heads, rows, numbers=numbers)
         case Code(text=text):
-            return [code(text)]
-        case Picture(name=name, caption=caption):
-            return plot(name, caption, drawn)
+            return code(text)
 
 
 def _item(item: Item) -> str:

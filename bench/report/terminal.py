@@ -1,7 +1,6 @@
 """Printing blocks on a terminal of any width, whatever characters it can show."""
 
 from collections.abc import Callable, Iterable, Sequence
-from itertools import pairwise
 
 import msgspec
 from rich.cells import cell_len
@@ -64,7 +63,7 @@ def _print_blocks(blocks: Sequence[Block], console: Console) -> None:
         if isinstance(block, Table):
             alike.setdefault(block.heads, []).append(block)
     layouts = {heads: _lay_out(tables, console.width) for heads, tables in alike.items()}
-    for before, block in pairwise((None, *blocks)):
+    for before, block in zip((None, *blocks), blocks, strict=False):
         if before is not None and not _belongs(block, before):
             console.print()
         match block:

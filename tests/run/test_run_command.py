@@ -44,7 +44,7 @@ def known(
     if {info.name for info in infos} <= {"steady", "wrong", "absent"}:
         play(monkeypatch)
     # To lay out and write the pictures, twice a run, takes half of its time; they have tests of their own.
-    for module in ("plots", "cost_plots"):
+    for module in ("plots",):
         monkeypatch.setattr(f"bench.run.report.{module}.svg", lambda figure: b"<svg/>")
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
     for place in ("bench.run.command", "bench.cli.info"):

@@ -18,7 +18,7 @@ from bench.analysis.accuracy import (
 from bench.analysis.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
-from bench.report.blocks import Block, Heading, Paragraph, Picture, bullets, number_table
+from bench.report.blocks import Block, Heading, Paragraph, Picture, bullets, number_table, section
 from bench.report.format import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
 from bench.report.terminal import print_blocks
 from bench.workloads.specs import Cell
@@ -39,12 +39,10 @@ _HEADS = (
 def blocks(run: Run, summary: Summary) -> list[Block]:
     """Return the section on learning."""
     learned = converge(run)
-    heading = Heading(text="Does it learn the same thing?")
     if not learned.workloads:
         none = "No job of this run completed its training, so there is no accuracy."
-        return [heading, Paragraph(text=none)]
+        return section("Does it learn the same thing?", none)
     return [
-        heading,
         *_curves(),
         *_to_target(learned, summary.titles),
         *_tests(learned, summary.titles),
@@ -108,34 +106,31 @@ def _curves() -> list[Block]:
         "loss_epochs": "Test loss by epochs, by workload",
         "loss_seconds": "Test loss by seconds of training, by workload",
     }
-    return [
-        Paragraph(
-            text="On a matched workload every framework starts from the same weights and trains with the "
-            "same batches in the same order, once for every seed. Curves that coincide therefore mean that "
-            "the frameworks learn the same; by seconds of training, the faster one is ahead. A curve is the "
-            "mean over the seeds, its band reaches from the lowest seed to the highest, and there is a "
-            "marker at every whole epoch. The axis of accuracy by epochs starts at the lowest training after "
-            "a quarter of the epochs; if it included the start, all curves would look the same. Evaluation, "
-            "on the whole test split, is never included in the seconds."
-        ),
+    return section(
+        "Does it learn the same thing?",
+        "On a matched workload every framework starts from the same weights and trains with the same batches "
+        "in the same order, once for every seed. Curves that coincide therefore mean that the frameworks "
+        "learn the same; by seconds of training, the faster one is ahead. A curve is the mean over the "
+        "seeds, its band reaches from the lowest seed to the highest, and there is a marker at every whole "
+        "epoch. The axis of accuracy by epochs starts at the lowest training after a quarter of the epochs; "
+        "if it included the start, all curves would look the same. Evaluation, on the whole test split, is "
+        "never included in the seconds.",
         *(Picture(name=name, caption=caption) for name, caption in captions.items()),
-    ]
+    )
 
 
 def _to_target(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
-    found: list[Block] = [
-        Heading(text="Accuracy, and the time to the target", level=3),
-        Paragraph(
-            text=f"Accuracy is shown as mean {PLUS_MINUS} standard deviation between seeds; the interval is "
-            f"that of the mean, by Student's t, from {FEWEST_SEEDS} seeds on. Epochs to target are the "
-            "median over the seeds, interpolated between the evaluation before and the one after the target. "
-            "Their distance is in brackets: the error is smaller than that. Seconds to target are these "
-            "epochs times the seconds of an epoch. A training that never reached the target counts as later "
-            "than all others; if the median falls on one, the table says 'not reached'. The interval of the "
-            "rate is Wilson's."
-        ),
+    found = section(
+        "Accuracy, and the time to the target",
+        f"Accuracy is shown as mean {PLUS_MINUS} standard deviation between seeds; the interval is that of "
+        f"the mean, by Student's t, from {FEWEST_SEEDS} seeds on. Epochs to target are the median over the "
+        "seeds, interpolated between the evaluation before and the one after the target. Their distance is "
+        "in brackets: the error is smaller than that. Seconds to target are these epochs times the seconds "
+        "of an epoch. A training that never reached the target counts as later than all others; if the "
+        "median falls on one, the table says 'not reached'. The interval of the rate is Wilson's.",
         Picture(name="to_target", caption="Seconds of training to the target, every seed a dot, by workload"),
-    ]
+        level=3,
+    )
     for workload in learned.workloads:
         rows = [_row(cell, one, titles) for cell, one in workload.cells.items()]
         found += [Heading(text=_heading(workload), level=4), number_table(_HEADS, rows)]
@@ -178,17 +173,16 @@ def _tests(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
             found.append(bullets(comparison_sentence(one, titles) for one in workload.comparisons))
     if not found:
         return []
-    return [
-        Heading(text="Does accuracy differ between frameworks?", level=3),
-        Paragraph(
-            text="The final accuracies of two frameworks are compared seed by seed, each framework in its "
-            "default mode, by a paired t test. Holm's method sets the levels over the pairs of a workload, "
-            "and the interval of a difference has the level of its test. Two frameworks are called "
-            "equivalent only if two one-sided tests show that they differ by less than "
-            f"{_points(EQUIVALENT)}. A difference that was not found is not yet equivalence."
-        ),
+    return section(
+        "Does accuracy differ between frameworks?",
+        "The final accuracies of two frameworks are compared seed by seed, each framework in its "
+        "default mode, by a paired t test. Holm's method sets the levels over the pairs of a workload, "
+        "and the interval of a difference has the level of its test. Two frameworks are called "
+        "equivalent only if two one-sided tests show that they differ by less than "
+        f"{_points(EQUIVALENT)}. A difference that was not found is not yet equivalence.",
         *found,
-    ]
+        level=3,
+    )
 
 
 def _defaults(pairs: Iterable[DefaultsAgainstMatched], titles: Mapping[str, str]) -> list[Block]:
@@ -211,18 +205,17 @@ def _defaults(pairs: Iterable[DefaultsAgainstMatched], titles: Mapping[str, str]
         ]
     if not found:
         return []
-    return [
-        Heading(text="Is it the framework, or its defaults?", level=3),
-        Paragraph(
-            text="Each framework trains the same network twice: matched, with the weights, batches and "
-            "constants that all share, and with its own default initialisation, optimizer constants and "
-            "order of the data. A difference between frameworks in the second column that is not in the "
-            "first is due to the defaults. Each accuracy is the mean over the seeds at that epoch, with the "
-            "lowest and the highest seed in brackets."
-        ),
+    return section(
+        "Is it the framework, or its defaults?",
+        "Each framework trains the same network twice: matched, with the weights, batches and "
+        "constants that all share, and with its own default initialisation, optimizer constants and "
+        "order of the data. A difference between frameworks in the second column that is not in the "
+        "first is due to the defaults. Each accuracy is the mean over the seeds at that epoch, with the "
+        "lowest and the highest seed in brackets.",
         Picture(name="defaults", caption="Test accuracy matched, and with the frameworks' own defaults"),
         *found,
-    ]
+        level=3,
+    )
 
 
 def _interval_text(test: AccuracyTest) -> str:

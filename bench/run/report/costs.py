@@ -7,7 +7,7 @@ from bench.analysis.statistics import EQUIVALENCE
 from bench.analysis.summary import Summary
 from bench.analysis.sweep import Sweep, leave_out_sweep, read_sweeps, split_name
 from bench.records.runs import Run
-from bench.report.blocks import Block, Heading, Paragraph, Picture, Table, bullets, number_table
+from bench.report.blocks import Block, Paragraph, Picture, Table, bullets, number_table, section
 from bench.report.format import (
     NOTHING,
     TIMES,
@@ -51,15 +51,17 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
         (_installed(run), "installed size: not available"),
     ]
     missing = [said for found, said in sections if not found]
-    return [
-        Heading(text="The whole cost"),
-        Paragraph(
-            text="What a framework costs besides its steady pace. All figures are from this run's records."
-            + (" Of a sweep, the tables and bars show the largest batch." if all_swept else "")
-        ),
+    return section(
+        "The whole cost",
+        "What a framework costs besides its steady pace. All figures are from this run's records."
+        + (" Of a sweep, the tables and bars show the largest batch." if all_swept else ""),
         *(block for found, _ in sections for block in found),
-        *([Paragraph(text="Not in this run:"), bullets(missing)] if missing else []),
-    ]
+        *_missing(missing),
+    )
+
+
+def _missing(said: Sequence[str]) -> list[Block]:
+    return [Paragraph(text="Not in this run:"), bullets(said)] if said else []
 
 
 # ---- starting
@@ -80,22 +82,21 @@ def _first_result(cells: Sequence[CellCosts], costs: Costs, summary: Summary) ->
     ]
     heads = ("row", "start", "import", "data", "build", "first step", "first epoch", "first result")
     kept = {one.cell for one in told}
-    return [
-        Heading(text="Time to a first result", level=3),
-        Paragraph(
-            text="From the start of a process to the end of its first epoch, part by part: starting the "
-            "interpreter, importing the framework, opening the data, building the network, the first step "
-            "(tracing and compilation, then one step), and an epoch of training without evaluation. Each "
-            f"time is the median over the processes. Shorter is better; {ABOUT} marks an epoch that was not "
-            "trained: its time is derived from the steady pace."
-        ),
+    return section(
+        "Time to a first result",
+        "From the start of a process to the end of its first epoch, part by part: starting the "
+        "interpreter, importing the framework, opening the data, building the network, the first step "
+        "(tracing and compilation, then one step), and an epoch of training without evaluation. Each "
+        f"time is the median over the processes. Shorter is better; {ABOUT} marks an epoch that was not "
+        "trained: its time is derived from the steady pace.",
         Picture(
             name="first_result",
             caption="Seconds to the end of the first epoch, part by part, by workload",
         ),
         number_table(heads, rows),
         *_break_evens([one for one in costs.break_evens if one.later in kept], summary),
-    ]
+        level=3,
+    )
 
 
 def _about(one: CellCosts, seconds: float | None) -> str:
@@ -143,21 +144,20 @@ def _split(cells: Sequence[CellCosts], summary: Summary) -> list[Block]:
     if not rows:
         return []
     heads = ("row", "data", "transfer", "dispatch", "device", "sum", "undisturbed step")
-    return [
-        Heading(text="Where a step's time goes", level=3),
-        Paragraph(
-            text="Means over steps in which each part was finished before the next began: getting the batch "
-            "(or waiting for the pipeline), copying it to the device, the call of the step until it returns "
-            "(dispatch), and the device's work after that. If calls are synchronous, as on most CPUs, "
-            "dispatch includes the work. The sum is longer than an undisturbed step if parts normally "
-            "overlap."
-        ),
+    return section(
+        "Where a step's time goes",
+        "Means over steps in which each part was finished before the next began: getting the batch "
+        "(or waiting for the pipeline), copying it to the device, the call of the step until it returns "
+        "(dispatch), and the device's work after that. If calls are synchronous, as on most CPUs, "
+        "dispatch includes the work. The sum is longer than an undisturbed step if parts normally "
+        "overlap.",
         Picture(
             name="step_split",
             caption="Parts of a step, and its time if each part is finished before the next, by workload",
         ),
         number_table(heads, rows),
-    ]
+        level=3,
+    )
 
 
 def _pipelines(pipelines: Sequence[PipelineRatio], summary: Summary) -> list[Block]:
@@ -175,19 +175,18 @@ def _pipelines(pipelines: Sequence[PipelineRatio], summary: Summary) -> list[Blo
                 _pipeline_verdict(one),
             )
         )
-    return [
-        Heading(text="Input from memory against the framework's own pipeline", level=3),
-        Paragraph(
-            text="Throughput with batches from the framework's own input pipeline, divided by that of its "
-            "default mode with all images in memory on the device, by pairs within a block: below 1 the "
-            "pipeline costs time."
-        ),
+    return section(
+        "Input from memory against the framework's own pipeline",
+        "Throughput with batches from the framework's own input pipeline, divided by that of its "
+        "default mode with all images in memory on the device, by pairs within a block: below 1 the "
+        "pipeline costs time.",
         Table(
             heads=("row", "against", "ratio", "interval", "verdict"),
             rows=tuple(rows),
             numbers=frozenset({2, 3}),
         ),
-    ]
+        level=3,
+    )
 
 
 def _pipeline_verdict(one: PipelineRatio) -> str:
@@ -209,25 +208,24 @@ def _use(cells: Sequence[CellCosts], summary: Summary) -> list[Block]:
     if not told:
         return []
     methods = sorted({one.peak_rss_method for one in told if one.peak_rss_method})
-    return [
-        Heading(text="Memory and energy", level=3),
-        Paragraph(
-            text="Less is better. Memory is the peak resident memory of the process up to the end of its "
-            "timed windows, the largest of the row's jobs, measured as "
-            f"{' or '.join(methods) or 'not recorded'} (RssFile is pages of files, such as libraries, which "
-            "the system shares and can drop at any time). On a GPU the table also shows the most that the "
-            "framework's own allocator held, with preallocation turned off, and what the driver reports for "
-            "the whole process after its windows, including the context and loaded kernels. Energy is for "
-            "training 1,000 images, from a meter of the machine (powercap) or of the GPU (NVML) that is read "
-            "at both ends of every timed window. It includes what the machine draws at rest. Without a meter "
-            "it is not available; nothing is estimated."
-        ),
+    return section(
+        "Memory and energy",
+        "Less is better. Memory is the peak resident memory of the process up to the end of its "
+        "timed windows, the largest of the row's jobs, measured as "
+        f"{' or '.join(methods) or 'not recorded'} (RssFile is pages of files, such as libraries, which "
+        "the system shares and can drop at any time). On a GPU the table also shows the most that the "
+        "framework's own allocator held, with preallocation turned off, and what the driver reports for "
+        "the whole process after its windows, including the context and loaded kernels. Energy is for "
+        "training 1,000 images, from a meter of the machine (powercap) or of the GPU (NVML) that is read "
+        "at both ends of every timed window. It includes what the machine draws at rest. Without a meter "
+        "it is not available; nothing is estimated.",
         Picture(name="memory", caption="Largest resident memory of the process, by workload"),
         Picture(
             name="gpu_memory", caption="Largest memory of the framework's allocator on the GPU, by workload"
         ),
         _use_table(told, summary),
-    ]
+        level=3,
+    )
 
 
 def _use_table(told: Sequence[CellCosts], summary: Summary) -> Table:
@@ -263,16 +261,14 @@ def _work(cells: Sequence[CellCosts], products: Sequence[ProductError], summary:
         return []
     peaks = _peaks(cells)
     heads = ("row", "a step", "counted", "counted, of all", "FLOP/byte", "reached", "of peak", "of roof")
-    return [
-        Heading(text="How much of the machine is used", level=3),
-        Paragraph(
-            text="The operations of a step's matrix products and convolutions are counted from the network, "
-            "so the count is the same for every framework. It is multiplied by the steady pace and compared "
-            "with the best matrix product and the best copy measured in this run. In the picture a point is "
-            "a row: the nearer to the roof, the less can be gained. Under the slope memory is the limit, "
-            "under the flat part the processor. The bytes are the least that a step must move if each array "
-            "is written and read once, so a row whose arrays stay in caches can be above the slope."
-        ),
+    return section(
+        "How much of the machine is used",
+        "The operations of a step's matrix products and convolutions are counted from the network, "
+        "so the count is the same for every framework. It is multiplied by the steady pace and compared "
+        "with the best matrix product and the best copy measured in this run. In the picture a point is "
+        "a row: the nearer to the roof, the less can be gained. Under the slope memory is the limit, "
+        "under the flat part the processor. The bytes are the least that a step must move if each array "
+        "is written and read once, so a row whose arrays stay in caches can be above the slope.",
         Picture(
             name="roofline", caption="Operations per second by operations per byte, with the machine's roof"
         ),
@@ -288,7 +284,8 @@ def _work(cells: Sequence[CellCosts], products: Sequence[ProductError], summary:
             "100 % of peak needs fewer operations for its convolutions than counted, or the matrix product "
             "that measured the peak was not the fastest possible."
         ),
-    ]
+        level=3,
+    )
 
 
 def _work_row(one: CellCosts, summary: Summary) -> tuple[str, ...] | None:
@@ -352,19 +349,18 @@ def _sweeps(sweeps: Sequence[Sweep], summary: Summary) -> list[Block]:
             )
         )
     heads = ("row", "batch sizes", "overhead a step", "an image", "overhead ends at", "worst miss")
-    return [
-        Heading(text="Where overhead ends", level=3),
-        Paragraph(
-            text="The model of a step's time is an overhead, the same at any batch size, plus a time for "
-            "each image. By convention overhead ends at the batch size where it is half of the step: smaller "
-            "batches mostly wait, larger ones mostly work. The worst miss is the largest distance of a "
-            "measured step from that line; beyond 15 % the line is not used. In the picture, markers are "
-            "measurements and curves the fitted line; a dotted curve joins the measurements if no line fits. "
-            "Throughput levels off where overhead has ended."
-        ),
+    return section(
+        "Where overhead ends",
+        "The model of a step's time is an overhead, the same at any batch size, plus a time for "
+        "each image. By convention overhead ends at the batch size where it is half of the step: smaller "
+        "batches mostly wait, larger ones mostly work. The worst miss is the largest distance of a "
+        "measured step from that line; beyond 15 % the line is not used. In the picture, markers are "
+        "measurements and curves the fitted line; a dotted curve joins the measurements if no line fits. "
+        "Throughput levels off where overhead has ended.",
         Picture(name="sweep", caption="Throughput by batch size, by workload"),
         number_table(heads, rows),
-    ]
+        level=3,
+    )
 
 
 def overhead_ends(one: Sweep) -> str:
@@ -395,11 +391,10 @@ def _installed(run: Run) -> list[Block]:
     ]
     if not rows:
         return []
-    return [
-        Heading(text="What has to be installed", level=3),
-        Paragraph(
-            text="The distributions that each framework needs, including their own requirements, and the "
-            "size of their files on disk."
-        ),
+    return section(
+        "What has to be installed",
+        "The distributions that each framework needs, including their own requirements, and the "
+        "size of their files on disk.",
         number_table(("framework", "packages", "on disk"), rows),
-    ]
+        level=3,
+    )

@@ -8,7 +8,7 @@ from rich.console import Console
 from bench.analysis.summary import STATUS_WORDS, Summary
 from bench.records.runs import Run
 from bench.records.schema import ParityRecord
-from bench.report.blocks import Block, Heading, Paragraph, Picture, Table, bullets
+from bench.report.blocks import Block, Heading, Paragraph, Picture, Table, bullets, section
 from bench.report.format import NOTHING
 from bench.report.terminal import print_blocks
 from bench.run.report.tables import row_name
@@ -28,10 +28,9 @@ _KINDS: Mapping[str, str] = {
 
 def blocks(run: Run, summary: Summary) -> list[Block]:
     """Return the section on parity."""
-    heading = Heading(text="Is it the same work?")
+    title = "Is it the same work?"
     if not run.parity:
-        none = "No row was compared with the reference in this run, so no row is ranked."
-        return [heading, Paragraph(text=none)]
+        return section(title, "No row was compared with the reference in this run, so no row is ranked.")
     kinds = list(dict.fromkeys(check.kind for record in run.parity for check in record.checks))
     places = {row.cell: place for place, row in enumerate(summary.cells)}
     rows = [
@@ -43,15 +42,12 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
         )
         for record in sorted(run.parity, key=lambda record: places[record.cell])
     ]
-    return [
-        heading,
-        Paragraph(
-            text="Before a row is ranked, its framework is compared with a reference in float64: with the "
-            "same weights and batches it must produce the same logits, loss, gradients, parameters after one "
-            "step and after many, and losses in between. Each figure is the largest relative error of a kind "
-            "of check, with its tolerance. A dot to the right of the red line fails; such a row is shown but "
-            "never ranked."
-        ),
+    return section(
+        title,
+        "Before a row is ranked, its framework is compared with a reference in float64: with the same "
+        "weights and batches it must produce the same logits, loss, gradients, parameters after one step and "
+        "after many, and losses in between. Each figure is the largest relative error of a kind of check, "
+        "with its tolerance. A dot to the right of the red line fails; such a row is shown but never ranked.",
         Picture(
             name="parity",
             caption="Largest error, divided by its tolerance, of every kind of check, by workload",
@@ -62,7 +58,7 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
             numbers=frozenset(range(2, 2 + len(kinds))),
         ),
         Paragraph(text="A cell shows error / tolerance, both relative."),
-    ]
+    )
 
 
 def _check_text(record: ParityRecord, kind: str) -> str:

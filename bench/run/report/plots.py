@@ -115,7 +115,7 @@ def _draw_bars(panel: Axes, bars: _Bars, rows: Sequence[CellSummary], summary: S
             said = state(row) if row.samples_per_s is None else "not measured"
             panel.text(0.01 * largest, place, label(said), va="center", color=GREY, style="italic")
         else:
-            end = _draw_bar(panel, bars, row, place, value, style)
+            end = _draw_bar(panel, bars, row, value, place=place, style=style)
             panel.annotate(
                 label(_bar_text(bars, row), 60),
                 (min(end, 1.2 * largest), place),
@@ -132,7 +132,7 @@ def _draw_bars(panel: Axes, bars: _Bars, rows: Sequence[CellSummary], summary: S
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
-def _draw_bar(panel: Axes, bars: _Bars, row: CellSummary, place: int, value: float, style: Style) -> float:
+def _draw_bar(panel: Axes, bars: _Bars, row: CellSummary, value: float, *, place: int, style: Style) -> float:
     """Draw a bar and its interval, and return their right end."""
     panel.barh(
         place,

@@ -17,6 +17,7 @@ from bench.report.blocks import (
     Table,
     bullets,
     named_bullets,
+    section,
 )
 from bench.report.format import (
     NOTHING,
@@ -136,15 +137,14 @@ def _machine(run: Run) -> list[Block]:
         ("this program", commit_text(run)),
         ("command", shlex.join(header.command)),
     ]
-    told = _told(run)
     return [
         Heading(text="Where and how"),
         Table(heads=("what", "here"), rows=tuple((name, said) for name, said in facts if said)),
-        *([Paragraph(text="What the frameworks reported while they ran:"), told] if told.items else []),
+        *_reported(run),
     ]
 
 
-def _told(run: Run) -> Bullets:
+def _reported(run: Run) -> list[Block]:
     """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
     """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
     titles = {backend.name: backend.title for backend in run.header.backends}
@@ -155,56 +155,53 @@ def _told(run: Run) -> Bullets:
             before = common.setdefault(cell_name(job.spec.cell, titles), said)
             for key in [key for key in before if said.get(key) != before[key]]:
                 del before[key]
-    return named_bullets(
+    found = named_bullets(
         (name, "; ".join(f"{key} {value}" for key, value in sorted(said.items())))
         for name, said in sorted(common.items())
         if said
     )
+    return [Paragraph(text="What the frameworks reported while they ran:"), found] if found.items else []
 
 
 def _speed(summary: Summary) -> list[Block]:
-    return [
-        Heading(text="Training speed"),
-        Paragraph(
-            text="Each framework and mode trained each workload in several blocks, each time in a fresh "
-            "process. All processes of a block are alive at the same time and take turns of about a "
-            "twentieth of a second, so that a slow moment of the machine affects all of them. The figure of "
-            "a block is the mean of its turns without the highest and the lowest fifth; start-up and "
-            "evaluation are excluded. The table shows the mean over the blocks (of logarithms); "
-            f"{PLUS_MINUS} is half the width of its 95 % interval by Student's t, from three blocks on. A "
-            "longer bar is faster. The colour of a bar is the framework and its hatch the mode; a grey "
-            "crosshatched bar is not ranked."
-        ),
+    return section(
+        "Training speed",
+        "Each framework and mode trained each workload in several blocks, each time in a fresh "
+        "process. All processes of a block are alive at the same time and take turns of about a "
+        "twentieth of a second, so that a slow moment of the machine affects all of them. The figure of "
+        "a block is the mean of its turns without the highest and the lowest fifth; start-up and "
+        "evaluation are excluded. The table shows the mean over the blocks (of logarithms); "
+        f"{PLUS_MINUS} is half the width of its 95 % interval by Student's t, from three blocks on. A "
+        "longer bar is faster. The colour of a bar is the framework and its hatch the mode; a grey "
+        "crosshatched bar is not ranked.",
         Picture(
             name="speed", caption="Throughput of every framework and mode with its interval, by workload"
         ),
         *speed_blocks(summary),
-    ]
+    )
 
 
 def _comparisons(summary: Summary) -> list[Block]:
-    return [
-        Heading(text="Who is faster, and how sure that is"),
-        Paragraph(
-            text="A ratio says how many times as fast the first row is as the second. It is computed from "
-            "the differences in each turn of each block, so it can be much more precise than the rows "
-            "themselves. The best mode of each framework is compared with that of every other framework, and "
-            "the modes of one framework with each other. A difference is claimed only if it is proven larger "
-            f"than {100 * MARGIN:g} % (paired t test of logarithms against that margin): chance alone, such "
-            "as a process's place in memory, makes about that much difference. Holm's method sets the levels "
-            "in each of these families, so that the probability of any wrong claim in a family is at most "
-            f"{100 * ALPHA:g} %. A pair has no difference larger than {100 * EQUIVALENCE:g} % if two "
-            f"one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have "
-            "95 % confidence: the first, by Student's t, belongs to the test; the second, by a bootstrap of "
-            "blocks and of turns within them, is for comparison. The detectable difference is the one that "
-            "would have been found four times in five."
-        ),
+    return section(
+        "Who is faster, and how sure that is",
+        "A ratio says how many times as fast the first row is as the second. It is computed from "
+        "the differences in each turn of each block, so it can be much more precise than the rows "
+        "themselves. The best mode of each framework is compared with that of every other framework, and "
+        "the modes of one framework with each other. A difference is claimed only if it is proven larger "
+        f"than {100 * MARGIN:g} % (paired t test of logarithms against that margin): chance alone, such "
+        "as a process's place in memory, makes about that much difference. Holm's method sets the levels "
+        "in each of these families, so that the probability of any wrong claim in a family is at most "
+        f"{100 * ALPHA:g} %. A pair has no difference larger than {100 * EQUIVALENCE:g} % if two "
+        f"one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have "
+        "95 % confidence: the first, by Student's t, belongs to the test; the second, by a bootstrap of "
+        "blocks and of turns within them, is for comparison. The detectable difference is the one that "
+        "would have been found four times in five.",
         *(
             block
             for verdict in summary.verdicts
             for block in (*_verdict(verdict, summary), *_comparison_table(verdict, summary))
         ),
-    ]
+    )
 
 
 _HEADS = (
@@ -223,11 +220,11 @@ _HEADS = (
 def _comparison_table(verdict: Verdict, summary: Summary) -> list[Block]:
     """Return the comparisons, also with the dropped blocks if there are any; nothing if none was made."""
     made = [*verdict.backends, *verdict.modes]
-    heads = _HEADS
+    heads: tuple[str, ...] = _HEADS
     rows = [_comparison(one, summary) for one in made]
     if verdict.with_dropped is not None:
         of_all = [*verdict.with_dropped.backends, *verdict.with_dropped.modes]
-        heads = (*_HEADS, "made of")
+        heads = (*heads, "made of")
         rows = [(*row, "without dropped blocks") for row in rows]
         rows += [(*_comparison(one, summary), "all blocks") for one in of_all]
     elif not made:
@@ -250,17 +247,15 @@ def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
 
 
 def _tainted(summary: Summary) -> list[Block]:
-    head: list[Block] = [
-        Heading(text="Blocks dropped"),
-        Paragraph(
-            text="A block is disturbed if something else on the machine exceeded a threshold while its jobs "
-            "took turns. This is decided without looking at any rate. The worst blocks are dropped: at most "
-            "a fifth of a workload's blocks, and never so many that too few remain. The other disturbed "
-            "blocks are kept, and are named here. If more than half of the kept blocks are disturbed, "
-            "nothing is claimed about the workload. If the system does not tell how much CPU time other "
-            "programs used, the block counts as disturbed."
-        ),
-    ]
+    head = section(
+        "Blocks dropped",
+        "A block is disturbed if something else on the machine exceeded a threshold while its jobs took "
+        "turns. This is decided without looking at any rate. The worst blocks are dropped: at most a fifth "
+        "of a workload's blocks, and never so many that too few remain. The other disturbed blocks are kept, "
+        "and are named here. If more than half of the kept blocks are disturbed, nothing is claimed about "
+        "the workload. If the system does not tell how much CPU time other programs used, the block counts "
+        "as disturbed.",
+    )
     found = taint_lines(summary)
     if not found:
         none = "No block was disturbed, and none was dropped." if summary.screenings else "No block was run."
