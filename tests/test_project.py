@@ -302,29 +302,21 @@ def test_imports_go_one_way() -> None:
     assert broken_contracts(ROOT) == ""
 
 
-@pytest.mark.parametrize(
-    ("module", "line", "words"),
-    [
-        ("bench/text.py", "import bench.run.runner", "bench.text is not allowed to import bench.run"),
-        (
-            "bench/gate/judge.py",
-            "import bench.history.time_series",
-            "bench.gate is not allowed to import bench.history",
-        ),
-        (
-            "backends/base.py",
-            "import bench.records.schema",
-            "backends is not allowed to import bench.records",
-        ),
-    ],
-)
-def test_an_import_that_climbs_is_seen(module: str, line: str, words: str, tmp_path: Path) -> None:
+def test_an_import_that_climbs_is_seen(tmp_path: Path) -> None:
     for name in ("bench", "backends", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
-    source = (tmp_path / module).read_text(encoding="utf-8")
-    (tmp_path / module).write_text(f"{source}\n{line}\n", encoding="utf-8")
-    assert words in broken_contracts(tmp_path)
+    for module, imported in (
+        ("bench/text.py", "bench.run.runner"),
+        ("bench/gate/judge.py", "bench.history.time_series"),
+        ("backends/base.py", "bench.records.schema"),
+    ):
+        with (tmp_path / module).open("a", encoding="utf-8") as file:
+            file.write(f"\nimport {imported}\n")
+    found = broken_contracts(tmp_path)
+    assert "bench.text is not allowed to import bench.run" in found
+    assert "bench.gate is not allowed to import bench.history" in found
+    assert "backends is not allowed to import bench.records" in found
 
 
 def too_large(root: Path) -> list[str]:

@@ -76,20 +76,6 @@ def test_every_way_of_grouping_finds_its_fields(tmp_path: Path) -> None:
         assert f"benchmark '{workload} (cpu fp32) {row}': " in said.stdout
 
 
-def test_compare_tells_how_a_step_changed_between_two_runs(tmp_path: Path) -> None:
-    paths = [
-        str(save(simple_run({TORCH: [rate] * 3, JAX: [500] * 3}), tmp_path / f"{rate}.json"))
-        for rate in (1000, 800)
-    ]
-    said = tool(
-        "pytest_benchmark", "compare", *paths, "--between", "mean,ops", "--sort", "name", cwd=tmp_path
-    )
-    assert said.returncode == 0, said.stderr
-    assert "2 tests, 2 sources" in said.stdout
-    (line,) = [line for line in said.stdout.splitlines() if line.startswith("mnist-cnn[torch")]
-    assert "-20.0%" in line or "+25.0%" in line, "files are read in the order of their names"
-
-
 def test_a_live_benchmark_is_compared_with_an_export(tmp_path: Path) -> None:
     """A test that sleeps for 20 ms is slower than steps of 1 ms, and no slower than steps of 100 ms."""
     (tmp_path / "test_live.py").write_text(LIVE)

@@ -67,6 +67,7 @@ def test_a_record_is_frozen_and_comes_back_from_json_as_it_was(record):
         ('{"name": "sgd"}', OptimizerSpec),
         ('{"name": "sgd", "learning_rate": "fast"}', OptimizerSpec),
         ('{"filters": 3.5}', ConvBlock),
+        ('{"filters": 3, "kernel": 4}', ConvBlock),
         ('{"hidden": 5}', Architecture),
         ('{"name": "x", "image_shape": [28, 28], "classes": 10}', DatasetInfo),
         ('{"workload": "w", "backend": "b", "mode": "m", "device": "tpu", "precision": "fp32"}', Cell),
