@@ -233,6 +233,12 @@ def test_a_run_that_only_trained_has_its_other_values(tmp_path: Path) -> None:
     assert set(found) == {f"mnist-cnn.torch.eager.cpu.fp32.{name}" for name in ("first_step", "peak_memory")}
 
 
+def test_rows_of_an_earlier_export_of_the_commit_stay(tmp_path: Path) -> None:
+    write(ASV, with_commit(simple_run({TORCH: RATES[TORCH]})), tmp_path)
+    found = results(to_files(with_commit(simple_run({CHANGED: RATES[TORCH]})), tmp_path))
+    assert {name for name in found if name.endswith("step")} >= {STEP, "mnist-mlp.torch.eager.cpu.fp32.step"}
+
+
 # ---- what is refused
 
 

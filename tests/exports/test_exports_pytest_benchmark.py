@@ -141,12 +141,10 @@ def test_each_timed_cell_is_a_benchmark_and_no_other() -> None:
     assert len({one["fullname"] for one in made}) == len(made)
     for one, row in zip(made, rows.values(), strict=True):
         assert one["params"] == msgspec.to_builtins(row.cell)
-        assert one["extra_info"]["samples_per_s"] == row.samples_per_s
-        assert one["extra_info"]["samples_per_s_low"] == row.samples_per_s_low
-        assert one["extra_info"]["samples_per_s_high"] == row.samples_per_s_high
-        assert one["extra_info"]["parity_ok"] is row.parity_ok
+        for name in ("samples_per_s", "samples_per_s_low", "samples_per_s_high", "parity_ok"):
+            assert one["extra_info"][name] == getattr(row, name)
         assert one["extra_info"]["commit"] == COMMIT
-        # A whole batch over its time is the throughput, but for the windows that the report trims.
+        # A whole batch over its time is the throughput, except for the windows that the report trims.
         assert 100 / one["stats"]["median"] == pytest.approx(row.samples_per_s, rel=0.05)
 
 
@@ -177,8 +175,7 @@ def test_only_windows_that_count_are_data() -> None:
 
 def test_machine_and_commit_are_those_of_the_run() -> None:
     made = json.loads(to_json(full_run()))
-    assert made["commit_info"]["id"] == COMMIT
-    assert made["commit_info"]["dirty"] is False
+    assert (made["commit_info"]["id"], made["commit_info"]["dirty"]) == (COMMIT, False)
     assert made["machine_info"]["node"] == "box"
     assert made["machine_info"]["python_version"] == "3.11.9"
     assert made["machine_info"]["cpu"]["brand_raw"] == "Example CPU @ 2.60GHz"
