@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "selftest": Lazy(
         "bench.selftest.command:selftest",
-        "Measure how often a verdict is right, with sides that are equal or slowed by a known share.",
+        "Measure how often a verdict is right, with sides that are equal or slower by a known share.",
     ),
     "history": Lazy(
         "bench.history.command:history", "Keep the metrics of runs over time, and show where they changed."

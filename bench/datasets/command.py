@@ -12,7 +12,7 @@ from bench.progress import DownloadProgress, make_display
 
 @click.group(no_args_is_help=False)
 def data() -> None:
-    """Fetch the data sets, or check them against their digests."""
+    """Download data sets, or check them against their digests."""
 
 
 @data.command()

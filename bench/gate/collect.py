@@ -1,4 +1,4 @@
-"""Metric two sides side by side: base and head of a cell take turns, block by block, until all is decided.
+"""Measure two sides side by side: base and head of a cell take turns, block by block, until all is decided.
 
 Blocks go breadth first, so that a comparison that is cut short has measured everything a little. What the
 first series finds worse is measured again, in a second series with seeds of its own, before it counts.
@@ -54,7 +54,7 @@ take. Base and head meet the same disturbance, and a gate has to end."""
 
 
 def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool, display: Display) -> Ab:
-    """Metric all that was asked for, or continue a comparison, and return it as read from its file.
+    """Measure all that was asked for, or continue a comparison, and return it as read from its file.
 
     On KeyboardInterrupt, which is raised again, every finished block is on disk, and the user is told how to
     continue.

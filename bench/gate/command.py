@@ -148,7 +148,7 @@ def ab(
     again: str | None,
     **what: Any,
 ) -> int:
-    """Metric two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided."""
+    """Measure two sides side by side: exit 0 if nothing is worse in head, 1 if so, 3 if undecided."""
     console = Console()
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")

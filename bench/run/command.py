@@ -88,7 +88,7 @@ def run(
     resume: str | None,
     **what: Any,
 ) -> int:
-    """Prove parity, measure every cell, and report."""
+    """Check parity, measure every row, and report."""
     console = Console()
     if resume is not None:
         refuse_beside("--resume goes on with a run as it was begun", *SETTLED_LATER, "require_target")
@@ -173,7 +173,7 @@ def _status(summary: Any, *, require_target: bool) -> int:
 @what_to_run
 @click.option("--json", "as_json", is_flag=True, help="Print every record as a line of JSON.")
 def verify(*, as_json: bool, **what: Any) -> int:
-    """Compare every backend and mode with the float64 reference, and print the errors."""
+    """Compare every backend and mode with the float64 reference."""
     console = Console(stderr=as_json)
     asked = _asked(**what)
     device = choose_device(asked.device)
@@ -202,7 +202,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @click.argument("name", metavar="RUN")
 @where_results
 def targets(name: str, results: Path) -> None:
-    """Propose a target accuracy for each workload of a run: the mean less three standard deviations."""
+    """Propose a target accuracy for every workload of a run: the mean minus three standard deviations."""
     render_targets(proposed_targets(read_run(find_run(results, name))), Console())
 
 
@@ -214,7 +214,7 @@ def targets(name: str, results: Path) -> None:
 )  # fmt: skip
 @where_results
 def report(name: str | None, form: str, results: Path) -> int:
-    """Report a run, the newest if none is named."""
+    """Show a run, by default the newest."""
     found = read_run(find_run(results, name))
     for line in found.rejected:
         click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
