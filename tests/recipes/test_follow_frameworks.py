@@ -1,7 +1,7 @@
 """Following a recipe in the real frameworks: killed and continued to the last bit, and handed over."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +30,14 @@ def recipe() -> Recipe:
     """
     cut = small("notebook-cifar-cnn", steps=20, checkpoint_every=12)
     return msgspec.structs.replace(cut, workload=msgspec.structs.replace(cut.workload, batch_size=20))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _threads_sleep_while_they_wait() -> Iterator[None]:
+    """Keep the threads of PyTorch from spinning: beside other tests that takes most of the time of a step."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+        yield
 
 
 @pytest.fixture(scope="module")
