@@ -101,7 +101,7 @@ def train(
     anew: bool,
     **where: Any,
 ) -> int:
-    """Follow a recipe in one framework; writes figures, checkpoints and a model.
+    """Follow a recipe in one framework; write accuracy and loss, checkpoints, and the model.
 
     The same command continues an interrupted training run from its newest checkpoint.
     """
@@ -186,7 +186,7 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
 @where_data
 @offline
 def predict(*, model: Path, index: int, **where: Any) -> int:
-    """Print the probability of every class for one test image; no framework is needed."""
+    """Print the probability of every class for one test image; needs no framework."""
     console = Console()
     found = load_model(find_model(model))
     with make_display(console) as display:
@@ -227,7 +227,7 @@ def show(
     output: Path | None,
     **where: Any,
 ) -> int:
-    r"""Draw a data set, a recipe, a training run or a model as SVG; no framework is needed.
+    r"""Draw a data set, a recipe, a training run or a model as SVG; needs no framework.
 
     \b
     samples        test images with the names of their classes

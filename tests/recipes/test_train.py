@@ -224,12 +224,6 @@ def test_a_training_that_fails_says_why_in_a_line_and_leaves_no_process(
     assert psutil.Process().children() == []
 
 
-def test_a_worker_that_finds_too_few_images_says_so(tmp_path: Path) -> None:
-    words = "notebook-one-layer holds out 5000 of 2000 training images, which leaves no batch of 100"
-    with pytest.raises(TrainingFailedError, match=words):
-        trained(tmp_path / "t", RECIPES["notebook-one-layer"], limit=None)
-
-
 # Damaged
 
 
