@@ -97,4 +97,5 @@ def test_a_trained_model_is_the_same_network_in_another_framework(
     assert (score.backend, score.error) == (reader, None)
     assert score.within, score
     assert score.test_accuracy == pytest.approx(found.figures[-1].test_accuracy, abs=1 / LIMIT)
-    assert score.test_loss == pytest.approx(found.figures[-1].test_loss, rel=1e-4)
+    # A kernel that is 1 % off changes the loss by 3e-5 of it.
+    assert score.test_loss == pytest.approx(found.figures[-1].test_loss, rel=2e-6)
