@@ -401,7 +401,7 @@ def test_a_folder_that_holds_something_else_is_refused(anew: bool, tmp_path: Pat
 
 def test_two_commands_do_not_train_in_one_folder(tmp_path: Path, no_worker: None) -> None:
     with (tmp_path / ".t.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # which only a claim to have the folder alone meets
         with pytest.raises(UsageError, match=f"another command trains in {tmp_path / 't'}"):
             trained(tmp_path / "t")
     assert not (tmp_path / "t").exists()
