@@ -15,7 +15,7 @@ from bench.errors import UsageError, unknown
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Workload
 
-Measure: TypeAlias = Literal["test accuracy", "test loss", "train accuracy"]
+NotebookMetric: TypeAlias = Literal["test accuracy", "test loss", "train accuracy"]
 
 
 IMAGE_LOSS = "nats an image"
@@ -26,7 +26,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True):
 
     step: int
     """Updates done."""
-    measure: Measure
+    metric: NotebookMetric
     low: float
     high: float
     """Shares for accuracies, nats per image for losses; equal to `low` unless it is a range."""
@@ -67,8 +67,8 @@ def figure_steps(recipe: Recipe, steps: int) -> tuple[int, ...]:
     return tuple(sorted({*range(recipe.first, steps + 1, recipe.every), steps} | published))
 
 
-def _value(step: int, value: float, text: str, measure: Measure = "test accuracy") -> Published:
-    return Published(step=step, measure=measure, low=value, high=value, text=text)
+def _value(step: int, value: float, text: str, metric: NotebookMetric = "test accuracy") -> Published:
+    return Published(step=step, metric=metric, low=value, high=value, text=text)
 
 
 _SUMMED = "nats, summed over the test images"
@@ -125,7 +125,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 published=(
                     Published(
                         step=11_120,
-                        measure="train accuracy",
+                        metric="train accuracy",
                         low=0.730,
                         high=0.730,
                         text="73.0 % of one training batch at step 11,120",
@@ -133,7 +133,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                     ),
                     Published(
                         step=11_120,
-                        measure="test accuracy",
+                        metric="test accuracy",
                         low=0.795,
                         high=0.805,
                         text='"about 80 %", read as 79.5 to 80.5 %',
@@ -150,7 +150,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 published=(
                     Published(
                         step=30_001,
-                        measure="test accuracy",
+                        metric="test accuracy",
                         low=0.91,
                         high=0.93,
                         text='"between 91 and 93 %"',
@@ -167,7 +167,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 published=(
                     Published(
                         step=5001,
-                        measure="test accuracy",
+                        metric="test accuracy",
                         low=0.99,
                         high=1.0,
                         text='"well over 99 %", read as 99 % and more',

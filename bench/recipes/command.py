@@ -147,7 +147,7 @@ def _print_end(order: Order, done: Training) -> None:
     )
     if not done.header.sample and done.header.limit is None:
         for published in order.recipe.published:
-            click.echo(f"  the notebook: {published.text} ({published.measure})")
+            click.echo(f"  the notebook: {published.text} ({published.metric})")
     click.echo(f"Model: {model}" if model.is_file() else f"There is no {model}; --anew trains it again.")
 
 

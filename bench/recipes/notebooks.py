@@ -9,9 +9,9 @@ import msgspec
 from bench.datasets.catalog import DATASETS
 from bench.errors import BenchError
 from bench.progress import Display
-from bench.recipes.catalog import Measure, Published, Recipe
+from bench.recipes.catalog import NotebookMetric, Published, Recipe
 from bench.recipes.metrics import Figure
-from bench.recipes.prediction import Band, Verdict, band, judge
+from bench.recipes.prediction import Band, BandVerdict, band, judge
 from bench.recipes.records import FIELDS, HEADER, Training, read_training, steps_reached
 from bench.recipes.setup import Place
 from bench.recipes.train import Order, folder_name, train
@@ -33,7 +33,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     band: Band | None
     """None if no training run has reached the step."""
-    verdict: Verdict | None
+    verdict: BandVerdict | None
     reached: int
     """The highest step that any seed has reached."""
 
@@ -198,13 +198,13 @@ def _answer(recipe: Recipe, published: Published, backend: str, trainings: Seque
     reached = max((one.figures[-1].step for one in found), default=0)
     if not at:
         return Answer(backend=backend, band=None, verdict=None, reached=reached)
-    values = [_value(figure, published.measure) for figure in at]
+    values = [_value(figure, published.metric) for figure in at]
     ours = band(values, drawn_from=published.drawn_from)
     return Answer(
         backend=backend, band=ours, verdict=judge(ours, published.low, published.high), reached=reached
     )
 
 
-def _value(figure: Figure, measure: Measure) -> float:
-    value: float = getattr(figure, FIELDS[measure])
+def _value(figure: Figure, metric: NotebookMetric) -> float:
+    value: float = getattr(figure, FIELDS[metric])
     return value

@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Verdict: TypeAlias = Literal["inside", "outside", "no band"]
+BandVerdict: TypeAlias = Literal["inside", "outside", "no band"]
 CONFIDENCE = 0.95
 
 
@@ -60,7 +60,7 @@ def band(values: Sequence[float], *, drawn_from: int | None = None) -> Band:
     )
 
 
-def judge(found: Band, low: float, high: float) -> Verdict:
+def judge(found: Band, low: float, high: float) -> BandVerdict:
     """Return whether a published value lies in the band, or our mean in a published range.
 
     A range (`low` < `high`) is compared with the mean and not with the band: the fewer seeds there are, the

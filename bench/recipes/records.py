@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bench import store
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import Environment
-from bench.recipes.catalog import Measure
+from bench.recipes.catalog import NotebookMetric
 from bench.recipes.metrics import BINS, QUANTILES, Distribution, Figure
 from bench.records.schema import BackendHere
 from bench.workloads.specs import Cell, Workload
@@ -27,10 +27,10 @@ CHECKPOINTS = "checkpoints"
 EVENTS = "events"
 
 
-FIELDS: Mapping[Measure, str] = MappingProxyType(
+FIELDS: Mapping[NotebookMetric, str] = MappingProxyType(
     {"test accuracy": "test_accuracy", "test loss": "test_loss", "train accuracy": "train_accuracy"}
 )
-"""The field of a `Figure` that holds each published measure."""
+"""The field of a `Figure` that holds each published metric."""
 
 
 class TakenUp(msgspec.Struct, frozen=True, kw_only=True):

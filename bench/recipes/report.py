@@ -89,14 +89,14 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def _published(line: Line) -> str:
-    return f"{line.published.text} ({line.published.measure})"
+    return f"{line.published.text} ({line.published.metric})"
 
 
 def _answer(line: Line, answer: Answer) -> str:
     if answer.band is None:
         return f"at step {answer.reached:,} of {line.published.step:,}" if answer.reached else "not trained"
-    scale = line.recipe.loss_scale if line.published.measure == "test loss" else 1.0
-    digits = 4 if line.published.measure != "test loss" else 0 if scale > 1000 else 2
+    scale = line.recipe.loss_scale if line.published.metric == "test loss" else 1.0
+    digits = 4 if line.published.metric != "test loss" else 0 if scale > 1000 else 2
     return f"{_numbers(answer.band, scale, digits)}: {answer.verdict}"
 
 

@@ -279,8 +279,8 @@ def test_curves_have_a_cross_at_every_figure_of_the_notebook(tmp_path):
 def test_curves_are_the_figures_scaled_and_a_range_is_drawn_from_end_to_end(tmp_path):
     figures = make_figures((1, 101, 201))
     done = write_training(tmp_path / "one", make_header(steps=201), figures)
-    promised = Published(step=150, measure="test accuracy", low=0.91, high=0.93, text="91 to 93 %")
-    trained_on = Published(step=150, measure="train accuracy", low=0.5, high=0.5, text="50 %")
+    promised = Published(step=150, metric="test accuracy", low=0.91, high=0.93, text="91 to 93 %")
+    trained_on = Published(step=150, metric="train accuracy", low=0.5, high=0.5, text="50 %")
     accuracy, loss, _ = panels_of(training.curves([done], (promised, trained_on), 100, "nats"))
     for panel, name, scale in ((accuracy, "accuracy", 1), (loss, "loss", 100)):
         for look, split in (("-", "test"), (":", "train")):

@@ -25,7 +25,7 @@ def test_a_recipe_is_possible_and_found_by_its_names(name):
     for one in recipe.published:
         assert one.step <= recipe.steps
         assert 0 <= one.low <= one.high
-        assert one.measure == "test loss" or one.high <= 1
+        assert one.metric == "test loss" or one.high <= 1
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_the_report_has_every_figure_of_every_recipe_beside_that_of_every_framew
     assert re.findall(r"\w[\w ]*", heads) == ["recipe ", "the notebook ", "TensorFlow ", "PyTorch "]
     for recipe in (SOFTMAX, CIFAR):
         rows = rows_of(text, recipe.name)[: len(recipe.published)]
-        assert [row[1] for row in rows] == [f"{one.text} ({one.measure})" for one in recipe.published]
+        assert [row[1] for row in rows] == [f"{one.text} ({one.metric})" for one in recipe.published]
     rows = {row[1].rpartition(" (")[0]: row[2:] for row in rows_of(text, SOFTMAX.name)}
     # sd 0.001 of three seeds; t(2) = 4.3027, times 0.001 sqrt(4/3) is 0.0050.
     assert rows["0.9163 at step 900"] == [
@@ -214,7 +214,7 @@ def test_only_the_frameworks_that_are_asked_for_are_shown(tmp_path: Path) -> Non
 def test_a_report_of_nothing_has_the_figures_of_the_notebooks_and_what_is_missing(tmp_path: Path) -> None:
     text = written(tmp_path, table_of([]))
     assert [row[1] for row in rows_of(text, CIFAR.name)] == [
-        f"{one.text} ({one.measure})" for one in CIFAR.published
+        f"{one.text} ({one.metric})" for one in CIFAR.published
     ]
     assert "![" not in text
     assert "What is missing" not in text

@@ -22,7 +22,7 @@ MOST_SHOWN = 20
 
 class _Panel(NamedTuple):
     axes: Axes
-    measure: str
+    metric: str
     """`accuracy` or `loss`."""
     scale: float
     first: float
@@ -54,7 +54,7 @@ def curves(
     entries["training images"] = Line2D([], [], color=GREY, linestyle=":")
     for one in published:
         for panel in panels:
-            if one.measure.endswith(panel.measure) and one.step >= panel.first:
+            if one.metric.endswith(panel.metric) and one.step >= panel.first:
                 _mark(panel, one)
         entries["the notebook's figure"] = Line2D(
             [], [], color="black", marker="x", linestyle="none", markeredgewidth=1.5
@@ -94,7 +94,7 @@ def _draw_backends(
 
 def _draw(panel: _Panel, seeds: Sequence[Training], split: str, look: Mapping[str, Any]) -> None:
     common = set.intersection(*({figure.step for figure in one.figures} for one in seeds))
-    steps, field = sorted(common), f"{split}_{panel.measure}"
+    steps, field = sorted(common), f"{split}_{panel.metric}"
     values = np.array(
         [[panel.scale * getattr(f, field) for f in one.figures if f.step in common] for one in seeds]
     )
