@@ -53,7 +53,7 @@ BLOCKS = (
     Paragraph(text=f"{PLUS_MINUS}: an interval", faint=True),
     bullets(["one line", "another line"]),
     Paragraph(text="Reasons:"),
-    named_bullets([("a row", "the reason")]),
+    named_bullets([("a row", "the reason, which is long enough to be wrapped, too")]),
     Code(text="bench run --preset quick"),
 )
 
@@ -123,7 +123,7 @@ def test_each_block_has_its_form_in_markdown() -> None:
         "",
         "Reasons:",
         "",
-        "- **a row**: the reason",
+        "- **a row**: the reason, which is long enough to be wrapped, too",
         "",
         "```",
         "bench run --preset quick",
@@ -152,7 +152,7 @@ def test_each_block_has_its_form_on_the_terminal() -> None:
         "",
         "Reasons:",
         "",
-        "\N{BULLET} a row: the reason",
+        "\N{BULLET} a row: the reason, which is long enough to be wrapped, too",
         "",
         "bench run --preset quick",
     ]
@@ -195,11 +195,16 @@ def test_a_picture_is_linked_only_if_it_was_drawn_and_left_out_of_a_terminal() -
     assert on_terminal([picture, Paragraph(text="x")]) == "x\n"
 
 
+def test_a_long_item_is_wrapped_and_indented() -> None:
+    assert on_terminal([bullets(["one two three four"])], 14) == "\N{BULLET} one two\n  three four\n"
+
+
 # ---- tables on a terminal
 
 
 def test_details_stand_below_where_a_table_is_too_wide_without_rows_that_have_none() -> None:
-    lines = [line.split() for line in on_terminal([RATES], 45).splitlines()]
+    # At 50 columns the first of them would fit beside the rest.
+    lines = [line.split() for line in on_terminal([RATES], 50).splitlines()]
     assert lines == [
         ["framework", "samples/s", "status"],
         ["PyTorch", "eager", "1,234", "ok"],
@@ -213,8 +218,8 @@ def test_details_stand_below_where_a_table_is_too_wide_without_rows_that_have_no
 def test_tables_with_the_same_heads_have_the_same_widths() -> None:
     short = number_table(["row", "figure"], [["a", "1"]])
     long = number_table(["row", "figure"], [["a much longer name", "1,234,567"]])
-    head, *_ = on_terminal([short, long]).splitlines()
-    assert head == on_terminal([long]).splitlines()[0] != on_terminal([short]).splitlines()[0]
+    heads = {line for line in on_terminal([short, long, short]).splitlines() if line.startswith("row")}
+    assert heads == {on_terminal([long]).splitlines()[0]} != {on_terminal([short]).splitlines()[0]}
 
 
 def test_a_long_text_takes_the_room_that_is_left() -> None:

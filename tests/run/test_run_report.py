@@ -33,9 +33,11 @@ from bench.analysis.summary import CellSummary, Summary, summarise
 from bench.errors import RecordError
 from bench.records.runs import Run
 from bench.records.schema import UnmeasuredRecord
+from bench.report.blocks import Table
 from bench.report.format import NOTHING, PLUS_MINUS
 from bench.run.report import export, markdown, plots, terminal
 from bench.run.report.sentences import answer, sentences
+from bench.run.report.tables import speed_blocks
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
@@ -222,6 +224,13 @@ def test_where_all_does_not_fit_what_matters_most_stands_in_one_table_and_the_co
 )
 def test_a_row_has_the_figures_that_its_blocks_support(cell, rates, words):
     assert words in " ".join(on_terminal(simple_run({cell: rates}), 120).split())
+
+
+def test_a_row_that_is_not_ranked_stands_out(realistic):
+    _, summary = realistic
+    shown = [block for block in speed_blocks(summary) if isinstance(block, Table)]
+    flags = [place in table.flagged for table in shown for place in range(len(table.rows))]
+    assert flags == [not row.ranked for row in summary.cells]
 
 
 def test_rejected_lines_and_the_mark_are_shown(tmp_path):
