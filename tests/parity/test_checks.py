@@ -269,7 +269,7 @@ def test_the_start_is_the_same_each_time_and_no_bias_is_zero(name):
 
 def disturbed_trace(workload, data, draw):
     """Return the parameters the reference ends with if its kernels are disturbed before every step."""
-    order = parity._order(data)
+    order = reference.parity_order(data)
     reference = NumpyBackend(
         parity.parity_workload(workload), data, mode="float64", device="cpu", precision="fp32"
     )
