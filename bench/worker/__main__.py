@@ -90,6 +90,6 @@ if __name__ == "__main__":
     main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # The last event has been sent. What a framework tears down now ends with the process anyway; it would take
-    # up to 0.7 s, for which the next job waits.
+    # The last event has been sent. What a framework tears down now ends with the process anyway, but it takes
+    # up to 0.7 s, for which the next job would wait.
     os._exit(0)
