@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from backends.jax_backend import JaxBackend, TrainState
 
 COUNTED_STEPS = 100
-"""The most steps per call of `CountedLoop`, which compiles once: the shape is fixed, the count an argument."""
+"""The most steps per call of `CountedLoop`; it compiles once, as its shape is fixed and its count is not."""
 SCANNED_STEPS = 16
 """Steps per call of mode `loop` on a GPU. The remaining steps are trained one by one."""
 UNROLLED_STEPS = 4
