@@ -191,8 +191,8 @@ class TensorFlowBackend:
         """Time the parts of a step, which are separate calls in every mode.
 
         In a mode with an input pipeline `data_s` is the wait for its iterator, from the start of the pipeline
-        on, and `transfer_s` is the copy of a batch to the device; in the other modes it is the copy of a row of
-        indices. One step is taken first and undone, so that tracing and compiling are over when the clock
+        on, and `transfer_s` is the copy of a batch to the device; in the other modes it is the copy of a row
+        of indices. One step is taken first and undone, so that tracing and compiling are over when the clock
         starts.
         """
         fetch = self._runner.fetch if self._mode.pipeline else self._fetch
