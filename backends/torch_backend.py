@@ -102,7 +102,10 @@ class DeviceData:
     """
 
     def __init__(self, data: TrainingData, device: torch.device, *, scaled: bool = True) -> None:
-        """Put the data on the device. Batches are float32 (n, c, h, w) if `scaled`, else uint8 (n, h, w, c)."""
+        """Put the data on the device.
+
+        Batches are float32 (n, c, h, w) if `scaled`, else uint8 (n, h, w, c).
+        """
         self.images = torch.from_numpy(data.images).to(device)
         self.labels = torch.from_numpy(data.labels).to(device, torch.int64)
         self._device, self._scaled = device, scaled
