@@ -97,25 +97,24 @@ def building_compiles_nothing() -> None:
 
 def the_first_step_compiles_and_no_other() -> None:
     for mode in MODES:
-        for optimizer in (SGD, ADAM):
-            for begin in ("load", "initialise"):
-                backend = make(mode, optimizer)
-                if begin == "load":
-                    backend.load_params(zeros(backend))
-                else:
-                    backend.initialise(3)
-                with compilations() as seen:
-                    backend.train_steps(order(1))
-                assert seen, f"{mode}: the first step compiled nothing"
-                with compilations() as seen:
-                    for steps in (1, 2, 31, 32, 33, 100, 101):
-                        backend.train_steps(order(steps))
-                assert not seen, f"{mode}, {optimizer.name}, {begin}: {seen}"
-                backend.split_steps(order(1))
-                with compilations() as seen:
-                    backend.split_steps(order(3))
-                    backend.train_steps(order(2))
-                assert not seen, f"{mode}, {optimizer.name}, {begin}: splitting: {seen}"
+        for optimizer, begin in ((SGD, "load"), (ADAM, "initialise")):
+            backend = make(mode, optimizer)
+            if begin == "load":
+                backend.load_params(zeros(backend))
+            else:
+                backend.initialise(3)
+            with compilations() as seen:
+                backend.train_steps(order(1))
+            assert seen, f"{mode}: the first step compiled nothing"
+            with compilations() as seen:
+                for steps in (1, 2, 31, 32, 33, 100, 101):
+                    backend.train_steps(order(steps))
+            assert not seen, f"{mode}, {optimizer.name}, {begin}: {seen}"
+            backend.split_steps(order(1))
+            with compilations() as seen:
+                backend.split_steps(order(3))
+                backend.train_steps(order(2))
+            assert not seen, f"{mode}, {optimizer.name}, {begin}: splitting: {seen}"
 
 
 def evaluating_compiles_once() -> None:
