@@ -337,19 +337,42 @@ def compiled_updates_do_what_torch_optims_own_do() -> None:
         check_that_it_starts_anew(compiled, name)
 
 
-def a_network_of_the_same_shapes_has_a_program_of_its_own() -> None:
-    """A call does not check the modules, so what was compiled for another network must be forgotten."""
+def only_traced() -> Any:
+    """Let `torch.compile` trace a step and not generate code for it, which would take seconds."""
     import torch
 
-    # TorchDynamo finds the program; what Inductor would make of it takes half a minute and does not matter.
-    quickly = mock.patch.object(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    return mock.patch.object(torch, "compile", functools.partial(torch.compile, backend="eager"))
+
+
+def a_network_of_the_same_shapes_has_a_program_of_its_own() -> None:
+    """A call does not check the modules, so what was compiled for another network must be forgotten."""
     for pool in (5, 6):  # of 12 by 8 pixels either leaves 2 by 1
         architecture = Architecture(convs=(ConvBlock(filters=2, kernel=1, pool=pool),))
-        with quickly:
+        with only_traced():
             eager, compiled = (
                 make(mode, architecture, "sgd").train_steps(order(3)) for mode in ("eager", "compile")
             )
         np.testing.assert_allclose(compiled, eager, rtol=1e-5, err_msg=f"pool {pool}")
+
+
+def every_backend_of_a_process_is_compiled() -> None:
+    """PyTorch compiles 8 versions of a function, and then goes on uncompiled without an error.
+
+    `bench verify` makes some twenty backends in one process: those after the eighth would be tested in eager.
+    Here the limit is 2, and four backends exceed it.
+    """
+    from torch._dynamo import config, utils
+
+    with only_traced(), config.patch(recompile_limit=2):
+        for number, (mode, graphs) in enumerate([("compile", 1)] * 3 + [("compile-loop", 2)]):
+            backend = make(mode, Architecture(), "sgd")
+            before = utils.counters["stats"]["unique_graphs"]
+            for steps in (1, 2, 7, 9):
+                backend.train_steps(order(steps))
+            backend.load_params(initial_params(Architecture(), INFO, seed=5))
+            backend.train_steps(order(5))
+            compiled = utils.counters["stats"]["unique_graphs"] - before
+            assert compiled == graphs, f"{mode}, backend {number} of one process: {compiled} graphs compiled"
 
 
 def the_order_is_that_of_a_random_sampler() -> None:
@@ -447,6 +470,7 @@ CHECKS = {
         the_optimizers_are_torch_optims_own,
         compiled_updates_do_what_torch_optims_own_do,
         a_network_of_the_same_shapes_has_a_program_of_its_own,
+        every_backend_of_a_process_is_compiled,
         the_order_is_that_of_a_random_sampler,
         a_recorded_step_trains_as_the_step_does,
     )
