@@ -27,9 +27,7 @@ def images_are_neither_copied_nor_changed(kit: Kit) -> None:
         batches = order(1)
         expected = cross_entropy(backend.predict(images[batches[0]]), labels[batches[0]])
         losses = backend.train_steps(batches)
-        assert_close(
-            losses, np.array([expected]), 1e-5, f"{mode}: it trains from a copy of the images; loss"
-        )
+        assert_close(losses, np.array([expected]), 1e-5, f"{mode}: it trains from a copy of the images; loss")
 
 
 def images_may_begin_anywhere_in_memory(kit: Kit) -> None:

@@ -30,6 +30,7 @@ from conformance_data import (
 from conformance_kit import (
     ALIKE,
     ARCHITECTURES,
+    BATCH,
     INFO,
     OPTIMIZERS,
     SAME,

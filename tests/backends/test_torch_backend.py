@@ -327,9 +327,7 @@ def the_optimizers_are_torch_optims_own() -> None:
 
 def compiled_updates_do_what_torch_optims_own_do() -> None:
     for name in RATES:
-        eager, compiled = (
-            make(mode, Architecture(), name, matched=False) for mode in ("eager", "compile")
-        )
+        eager, compiled = (make(mode, Architecture(), name, matched=False) for mode in ("eager", "compile"))
         for backend in (eager, compiled):
             backend.initialise(3)
         expected = eager.train_steps(order(20))

@@ -53,7 +53,7 @@ def measured(target: str = "Steady", **changes: Any) -> list[Event]:
 
 
 class Clockwork:
-    """A trainer whose steps take the seconds of a list: one figure per call, the last for all further calls."""
+    """A trainer whose steps take the seconds of a list: one figure per call, the last for all later calls."""
 
     def __init__(self, seconds_a_step: list[float]) -> None:
         self._seconds = seconds_a_step
@@ -127,7 +127,13 @@ def test_a_warm_up_takes_half_a_second(before_s: float) -> None:
 
 @pytest.mark.parametrize(
     ("step_s", "window_s", "steps", "lead"),
-    [(0.01, 0.5, 50, 1), (0.01, 0.5, 7, 1), (0.001, 0.05, 50, 10), (0.0001, 0.002, 20, 20), (0.03, 0.05, 2, 1)],
+    [
+        (0.01, 0.5, 50, 1),
+        (0.01, 0.5, 7, 1),
+        (0.001, 0.05, 50, 10),
+        (0.0001, 0.002, 20, 20),
+        (0.03, 0.05, 2, 1),
+    ],
 )
 def test_every_window_has_a_lead_of_a_hundredth_of_a_second_that_does_not_count(
     step_s: float, window_s: float, steps: int, lead: int
