@@ -17,7 +17,7 @@ from unittest import mock
 import msgspec
 import numpy as np
 import pytest
-from conftest import INFOS, in_process
+from conftest import INFOS, in_process, kept_compiled
 
 from backends.base import TrainingData
 from bench.workloads.parameters import initial_params
@@ -493,9 +493,10 @@ def run_checks(names: list[str]) -> dict[str, Any]:
 def found(request: pytest.FixtureRequest) -> dict[str, Any]:
     """Return what `run_checks` found, of all checks that this session selected."""
     here = [item for item in request.session.items if item.path == request.path]
-    return in_process(
-        INFOS["torch"], "test_torch_backend:run_checks", [item.callspec.params["check"] for item in here]
-    )
+    names = [item.callspec.params["check"] for item in here]
+    # Conformance compiles with the same headers.
+    compiled = kept_compiled(request.config)
+    return in_process(INFOS["torch"], "test_torch_backend:run_checks", names, compiled=compiled)
 
 
 @pytest.mark.parametrize("check", CHECKS)
