@@ -1,4 +1,4 @@
-"""What each backend offers, readable without importing its framework."""
+"""The backends and their modes; to read this imports no framework."""
 
 from backends.info import BackendInfo, Mode
 
@@ -60,7 +60,7 @@ TENSORFLOW = BackendInfo(
         "KERAS_BACKEND": "tensorflow",  # Keras would otherwise pick its engine from a file in the home folder
         "KERAS_HOME": "{scratch}/keras",  # and write that file when imported
         "TF_CPP_MIN_LOG_LEVEL": "2",
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else TensorFlow takes all of the GPU's memory at the start
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else TensorFlow takes all of the GPU's memory when it starts
     },
     caching_environment={"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory={compiled}"},
 )
@@ -101,7 +101,7 @@ TORCH = BackendInfo(
             runner="backends.torch_pipeline:Loader",
         ),
     ),
-    environment={"TORCHINDUCTOR_CACHE_DIR": "{compiled}"},  # else it would be the user's own, which is warm
+    environment={"TORCHINDUCTOR_CACHE_DIR": "{compiled}"},  # else the user's own, which may hold programs
 )
 
 JAX = BackendInfo(
@@ -133,7 +133,7 @@ JAX = BackendInfo(
     cpu_environment={"JAX_PLATFORMS": "cpu"},
     caching_environment={
         "JAX_COMPILATION_CACHE_DIR": "{compiled}",
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # what compiles in less than a second is kept too
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # by default JAX keeps only what takes a second
     },
 )
 

@@ -1,4 +1,4 @@
-"""What the harness knows of a backend without importing its framework, or NumPy."""
+"""The description of a backend, for which neither its framework nor NumPy is imported."""
 
 from collections.abc import Mapping
 
@@ -13,46 +13,46 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     summary: str
     taught: bool = False
-    """Whether this is what the framework's own documentation teaches first."""
+    """Whether this is the default mode: the one that the framework's own documentation teaches first."""
     pipeline: bool = False
-    """Whether batches come through the framework's own input pipeline, not from memory on the device."""
+    """Whether batches come through the framework's input pipeline; else from memory on the device."""
     augments: bool = False
     """Whether it trains workloads whose images are augmented."""
     devices: tuple[Device, ...] = ("cpu", "gpu")
-    """Where it can run."""
+    """The devices on which it can run."""
     runner: str | None = None
-    """Where the class is that trains in this mode, as `module:Class`; None: the backend itself does."""
+    """The class that trains in this mode, as `module:Class`; None if the backend itself does."""
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """A backend: what it is called, where it is, what it needs, and in which modes it trains."""
+    """A backend: its name, its class, the packages it needs, and its modes."""
 
     name: str
     title: str
     target: str
-    """Where the class is, as `module:Class`; imported only inside a worker."""
+    """Its class, as `module:Class`; imported only inside a worker."""
     distributions: tuple[str, ...]
-    """Installed distributions it needs, by any of several names: `tensorflow|tensorflow-cpu`."""
+    """The installed distributions it needs; `tensorflow|tensorflow-cpu` is either of the two."""
     modes: tuple[Mode, ...]
     environment: Mapping[str, str] = {}
-    """Variables its worker is started with; `{scratch}` stands for a folder that is new for every worker, and
-    `{compiled}` for one to keep compiled programs in: new as well where the time to compile is measured, else
-    the same for all jobs of a cell."""
+    """Environment variables of its worker. `{scratch}` stands for a folder that is new for every worker,
+    `{compiled}` for one that keeps compiled programs: new for each job whose compiling is timed, and the same
+    for all other jobs of a cell."""
     caching_environment: Mapping[str, str] = {}
-    """Further variables, but where the time to compile is measured: they have the framework keep its compiled
-    programs in `{compiled}`, which it does not by itself. Flags join those that the user has set."""
+    """Further variables of jobs whose compiling is not timed. They make the framework keep programs in
+    `{compiled}`, which it does not do by itself. Flags are added to those that the user has set."""
     cpu_environment: Mapping[str, str] = {}
-    """Further variables when the job runs on the CPU."""
+    """Further variables of jobs on the CPU."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
     gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
     on_request: bool = False
-    """Whether it is measured only when it is named."""
+    """Whether it is measured only if it is named."""
     reference: bool = False
-    """Whether it is the reference: measured only when named, and never ranked."""
+    """Whether it is the reference: measured only if it is named, and never ranked."""
 
     @property
     def packages(self) -> tuple[str, ...]:
-        """Every name that a distribution it needs goes by."""
+        """Every name of every distribution it needs."""
         return tuple(name for names in self.distributions for name in names.split("|"))
 
     @property

@@ -1,4 +1,4 @@
-"""Augmentation in JAX, as `bench.workloads.augmentation` defines it: for one image, mapped over a batch."""
+"""Augmentation in JAX: the formulas of `bench.workloads.augmentation` for one image, mapped over a batch."""
 
 from functools import partial
 
@@ -9,12 +9,12 @@ from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE
 
 
 def augment(images: jax.Array, draws: jax.Array, crop: int) -> jax.Array:
-    """Return uint8 images (n, h, w, c), changed as `draws` say: float32 (n, crop, crop, c)."""
+    """Return uint8 images (n, h, w, c) augmented by `draws` (n, columns): float32 (n, crop, crop, c)."""
     return jax.vmap(partial(augment_one, crop=crop))(images, draws)
 
 
 def augment_one(image: jax.Array, drawn: jax.Array, *, crop: int) -> jax.Array:
-    """Return one uint8 image (h, w, c), changed: float32 (crop, crop, c)."""
+    """Return one uint8 image (h, w, c) augmented by its draws (columns,): float32 (crop, crop, c)."""
     row, column = drawn[ROW].astype(jnp.int32), drawn[COLUMN].astype(jnp.int32)
     window = jax.lax.dynamic_slice(image, (row, column, 0), (crop, crop, image.shape[2]))
     x = jnp.where(drawn[FLIP] == 1, window[:, ::-1], window).astype(jnp.float32) / 255
@@ -25,7 +25,7 @@ def augment_one(image: jax.Array, drawn: jax.Array, *, crop: int) -> jax.Array:
 
 
 def turn_hue(x: jax.Array, turns: jax.Array) -> jax.Array:
-    """Turn the hue of an image (h, w, 3) in [0, 1] by so many turns; a grey one has none."""
+    """Turn the hue of an image (h, w, c) in [0, 1] by `turns`; a grey image has no hue."""
     if x.shape[-1] == 1:
         return x
     red, green, blue = x[..., 0], x[..., 1], x[..., 2]

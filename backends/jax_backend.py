@@ -133,7 +133,7 @@ def gather_augmented(
 
 
 class Jit(InstrumentedRunner):
-    """Mode `jit`: a step is one call of a jitted function, its state donated."""
+    """Mode `jit`: a step is one call of a jitted function, to which its state is donated."""
 
     call_steps = 1
 
@@ -141,7 +141,7 @@ class Jit(InstrumentedRunner):
         super().__init__(backend)
         self._carried: CarriedSteps | None = None
         if backend.on_gpu and backend.workload.augmentation is None:
-            # To send a batch of indices to a GPU takes as long as a small step, so many are sent together.
+            # One transfer to a GPU takes as long as a small step, so the indices of many batches go together.
             self._carried = CarriedSteps(backend, jax.lax.scan, call_steps=1)
         else:
             self._step = backend.jitted(backend.step, donate_argnums=0)
@@ -164,8 +164,8 @@ stack = jax.jit(jnp.stack)
 def fetch(losses: list[jax.Array]) -> np.ndarray:
     """Return the losses of steps, scalars on the device, as one array, float32 (steps,).
 
-    They are stacked 32 at a time: one by one they take ten times as long, and a stack of all of them would
-    compile anew for every number of steps. The last stack is padded.
+    They are stacked 32 at a time. Fetched one by one they take ten times as long, and a stack of all of them
+    would compile again for every number of steps. The last stack is padded.
     """
     padded = losses + losses[-1:] * (-len(losses) % LOSSES_PER_FETCH)
     starts = range(0, len(padded), LOSSES_PER_FETCH)
@@ -176,8 +176,8 @@ def fetch(losses: list[jax.Array]) -> np.ndarray:
 class JaxBackend:
     """One network trained by JAX; `backends.base.Backend` is its contract.
 
-    What has no underscore and is not in the contract is for the runners. A runner trains from `state` and
-    stores the next state there.
+    Public names beyond the contract are for the runners. A runner trains from `state` and stores the next
+    state there.
     """
 
     def __init__(
@@ -196,14 +196,14 @@ class JaxBackend:
 
         self.images, self.labels = data.images, data.labels.astype(np.int32)
         if not offered.pipeline:
-            # uint8 stays uint8 on the device: a batch is gathered there and scaled on use.
+            # Images stay uint8 on the device: a batch is gathered and then scaled.
             self.images, self.labels = jax.device_put((self.images, self.labels), self.device)
         self.gather: Callable[..., tuple[jax.Array, jax.Array]] = gather
         if workload.augmentation is not None:
             self.gather = partial(gather_augmented, crop=workload.augmentation.crop)
 
-        # Split once: nnx.jit would walk the module in Python at every call. Only the structure is wanted
-        # here, and drawing parameters would compile a program for each.
+        # Split once: nnx.jit would walk the module in Python at every call. eval_shape gives the structure
+        # alone; to draw parameters here would compile a program for each.
         abstract = nnx.eval_shape(lambda: self._network(jax.random.key(0)))
         self._graph, *_ = nnx.split(abstract, nnx.Param, nnx.BatchStat)
         self._optimizer = (make_optimizer if workload.matched else make_own_optimizer)(workload.optimizer)
@@ -225,12 +225,12 @@ class JaxBackend:
     def step(
         self, state: TrainState, batch: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[TrainState, jax.Array]:
-        """Train one step on a batch of the images on the device: a pure function, for a runner to compile."""
+        """Train one step on a batch of indices: a pure function that a runner compiles."""
         return self._train_step(state, *self.gather(batch, images, labels))
 
     @cached_property
     def learn(self) -> Callable[..., tuple[TrainState, jax.Array]]:
-        """The compiled `TrainStep`, for batches that come ready: from a pipeline or from an instrument."""
+        """The compiled `TrainStep`, for batches that a pipeline or an instrument has gathered."""
         return self.jitted(self._train_step, donate_argnums=0)
 
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
@@ -273,13 +273,13 @@ class JaxBackend:
         return exported
 
     def _place(self, name: str) -> tuple[str, str]:
-        """Return where a parameter is: `conv1/offset` is the bias of the layer conv1_norm."""
+        """Return a parameter's layer and kind in flax: `conv1/offset` is the bias of the layer conv1_norm."""
         layer, kind = name.split("/")
         return (f"{layer}_norm", NORM_NAMES[kind]) if kind in NORM_NAMES else (layer, kind)
 
     def _start_from(self, params: Any, statistics: Any) -> None:
-        # What a step returns is committed to the device. An explicit device_put commits its first arguments
-        # too: jit compiles apart for uncommitted ones, so the second step would compile again.
+        # What a step returns is committed to the device. device_put commits the arguments of the first step
+        # too: jit compiles another program for uncommitted ones, so the second step would compile again.
         params, statistics = jax.device_put((params, statistics), self.device)
         self.state = (params, statistics, jax.device_put(self._optimizer.init(params), self.device))
 

@@ -1,4 +1,4 @@
-"""The device that JAX computes on, and how XLA compiles for it."""
+"""The device that JAX computes on, and the options with which XLA compiles for it."""
 
 import jax
 
@@ -8,8 +8,8 @@ from bench.workloads.specs import Architecture, Device
 MATMUL_PRECISION = {"fp32": "highest", "tf32": "tensorfloat32", "bf16": "bfloat16"}
 
 THREADED_CONVOLUTIONS = {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"}
-"""Gives products alone, and no convolutions, to the library YNNPACK. There a convolution runs on one core,
-and on all cores by XLA's own means (docs/performance.md)."""
+"""Gives matrix products to the library YNNPACK, but no convolutions. YNNPACK runs a convolution on one core,
+XLA itself on all cores (docs/performance.md)."""
 
 
 def find_device(device: Device) -> jax.Device:
@@ -22,14 +22,14 @@ def find_device(device: Device) -> jax.Device:
 
 def compiler_options(architecture: Architecture, device: Device) -> dict[str, str]:
     """Return the options of XLA with which every program of a network is compiled."""
-    # Beside batch normalisation, XLA with this option has computed a convolution's gradient that was half
-    # wrong (jaxlib 0.10.2; parity found it).
+    # With this option and batch normalisation, half of a convolution's gradient was wrong in jaxlib 0.10.2;
+    # parity found it.
     threaded = device == "cpu" and bool(architecture.convs) and not architecture.normalises
     return known_options(THREADED_CONVOLUTIONS) if threaded else {}
 
 
 def known_options(options: dict[str, str]) -> dict[str, str]:
-    """Return the options, or none if this version of XLA does not know them; only a compilation tells."""
+    """Return the options, or none if this version of XLA does not know them; only a compilation shows it."""
 
     def tried() -> int:
         return 0

@@ -1,4 +1,4 @@
-"""What the JAX backend measures beside training: the parts of a step, its operations, the machine's peak."""
+"""The instruments of the JAX backend: the parts of a step, its operations, the machine's peak."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,14 +20,14 @@ TRIES = 5
 PRODUCT_SIDE = {"cpu": 1536, "gpu": 8192}
 """Rows and columns of the matrices: a product takes some tens of milliseconds on two cores or on a GPU."""
 COPIED_FLOATS = {"cpu": 2**25, "gpu": 2**28}
-"""128 MiB and 1 GiB of float32, read once and written once."""
+"""128 MiB and 1 GiB of float32; the copy reads and writes them once."""
 
 
 class InstrumentedRunner:
-    """What the instruments need of a runner, for the modes whose images are on the device."""
+    """What the instruments need of a runner. This class is for modes whose images are on the device."""
 
     versions: Mapping[str, str] = {}
-    """Versions of the packages that this mode alone needs, for `describe`."""
+    """Versions of the packages that only this mode needs, for `describe`."""
 
     def __init__(self, backend: "JaxBackend") -> None:
         self._backend = backend
@@ -37,7 +37,7 @@ class InstrumentedRunner:
         return jax.jit(self._backend.gather)
 
     def timed_batches(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """Yield the scaled images and the labels of each batch, and mark the parts that bring them."""
+        """Yield the scaled images and the labels of each batch; mark the parts `transfer` and `data`."""
         backend = self._backend
         for batch in order:
             clock.begin()
@@ -48,7 +48,7 @@ class InstrumentedRunner:
             yield gathered
 
     def lower_step(self) -> jax.stages.Lowered:
-        """Lower one training step; a loop's body is that step too, and XLA cannot count how often it runs."""
+        """Lower one training step. In a loop, XLA could not count how often the body runs."""
         backend = self._backend
         batch = jax.ShapeDtypeStruct((backend.workload.batch_size,), jnp.int32)
         step = backend.jitted(backend.step, donate_argnums=0)
@@ -58,7 +58,7 @@ class InstrumentedRunner:
 def counted_flops(lowered: jax.stages.Lowered) -> float | None:
     """Return the floating-point operations that XLA counts in a program before it optimises it, or None.
 
-    In the optimised program a product or a convolution may be a call of a library, where XLA counts nothing.
+    In the optimised program a product or a convolution may be a library call, for which XLA counts nothing.
     """
     analysis = lowered.cost_analysis()
     if isinstance(analysis, list):  # some versions return one dictionary per program
@@ -78,7 +78,7 @@ def measured_peak(dtype: Any, device: jax.Device) -> Peak:
     product_s = shortest(lambda: multiply(matrix, matrix))
     error = product_error(plain[:ROWS], plain, np.array(multiply(matrix, matrix)[:ROWS].astype(jnp.float32)))
 
-    # The result is written where the donated argument is: new memory would cost page faults.
+    # The result replaces the donated argument: new memory would cost page faults.
     add_one = jax.jit(lambda source, _: source + 1, donate_argnums=1, keep_unused=True)
     source, target = (jax.device_put(np.zeros(floats, np.float32), device) for _ in range(2))
 
@@ -95,7 +95,7 @@ def measured_peak(dtype: Any, device: jax.Device) -> Peak:
 
 
 def shortest(work: Callable[[], jax.Array]) -> float:
-    """Return the fewest seconds the work takes in several tries, after one that is not timed."""
+    """Return the shortest time of several tries, in seconds, after one that is not timed."""
     tries = []
     for _ in range(1 + TRIES):
         start = time.perf_counter_ns()

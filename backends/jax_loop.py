@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from backends.jax_backend import JaxBackend, TrainState
 
 COUNTED_STEPS = 100
-"""Steps per call of `CountedLoop`, at most: the shape is fixed and the count is not, so it compiles once."""
+"""The most steps per call of `CountedLoop`; it compiles once, as its shape is fixed and its count is not."""
 SCANNED_STEPS = 16
-"""Steps per call of mode `loop` on a GPU. What is left over is trained step by step."""
+"""Steps per call of mode `loop` on a GPU. The remaining steps are trained one by one."""
 UNROLLED_STEPS = 4
 """Steps per call of a network with convolutions on a CPU."""
 SENT_INDICES = 2**16
-"""Indices per transfer in `CarriedSteps`, 256 KiB; more if `SCANNED_STEPS` batches have more."""
+"""Indices per transfer in `CarriedSteps`, 256 KiB; more if `SCANNED_STEPS` batches need more."""
 
 
 class Loop(InstrumentedRunner):
@@ -32,7 +32,7 @@ class Loop(InstrumentedRunner):
         super().__init__(backend)
         self._form: CarriedSteps | CountedLoop
         if backend.on_gpu:
-            # A GPU would wait for the host in every step of a loop whose count is an argument.
+            # In a loop whose count is an argument, a GPU waits for the host at every step.
             self._form = CarriedSteps(backend, jax.lax.scan, SCANNED_STEPS)
         elif backend.workload.architecture.convs:
             # Inside a loop, XLA's convolutions on a CPU are many times slower.
@@ -48,8 +48,8 @@ class Loop(InstrumentedRunner):
 class CarriedSteps:
     """A fixed number of steps per call; state, the next step's number and the losses stay on the device.
 
-    A transfer to a GPU or from it takes as long as a small step, so no step has one: the indices of many
-    batches are sent together, and mode `jit` trains so on a GPU too.
+    A transfer to or from a GPU takes as long as a small step, so no step has one: the indices of many batches
+    are sent together. Mode `jit` trains so on a GPU too.
     """
 
     def __init__(self, backend: "JaxBackend", repeat: Callable[..., Any], call_steps: int) -> None:
@@ -127,7 +127,7 @@ def chunks(order: np.ndarray, most: int, device: jax.Device) -> Iterator[tuple[i
 
 
 def unrolled(step: Callable[..., Any], state: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
-    """Do what `jax.lax.scan` does, whose `unroll` leaves a loop where there is only one row."""
+    """Do what `jax.lax.scan` does, but without a loop; its `unroll` keeps a loop for a single row."""
     losses = []
     for row in rows:
         state, loss = step(state, row)

@@ -1,4 +1,4 @@
-"""The optimizers of a workload in optax: with every constant stated, or with optax's own."""
+"""The optimizers in optax: with every constant of the workload, or with optax's own constants."""
 
 from typing import Any
 
@@ -50,9 +50,9 @@ def scale_by_adam_with_epsilon_hat(b1: float, b2: float, eps: float) -> optax.Gr
 
 
 def make_own_optimizer(spec: OptimizerSpec) -> optax.GradientTransformation:
-    """Return the optimizer of that name with all that optax sets by default.
+    """Return the named optimizer with the constants that optax sets by default.
 
-    optax has no default learning rate, so these are the rates that the documentation teaches: for `adam` the
+    optax has no default learning rate, so the rates are those of the documentation: for `adam` the
     front page of Flax, for `sgd` and `momentum` Flax's own MNIST example (examples/mnist), and for
     `rmsprop`, which Flax does not teach, optax's reference of `optax.rmsprop`.
     """

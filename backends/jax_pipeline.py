@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Grain(InstrumentedRunner):
-    """Trains as mode `jit` does, but Grain makes the batches: sample by sample, in NumPy.
+    """Trains as mode `jit` does, but Grain makes the batches, sample by sample in NumPy.
 
     The steps are those of "Plugging Grain into JAX training" (google-grain.readthedocs.io), except for the
     order, which is given.
@@ -32,7 +32,7 @@ class Grain(InstrumentedRunner):
             raise UnavailableError(f"mode grain needs the package grain: {error}") from error
         super().__init__(backend)
         self._grain, self.versions = grain, {"grain": grain.__version__}
-        self._images = np.asarray(backend.images)  # no np.memmap, of which an index takes longer
+        self._images = np.asarray(backend.images)  # indexing an np.memmap takes longer
 
     def train(self, order: np.ndarray, draws: np.ndarray | None) -> np.ndarray:  # noqa: ARG002 (augments none)
         backend, learn = self._backend, self._backend.learn
@@ -46,9 +46,9 @@ class Grain(InstrumentedRunner):
     def _batches(self, order: np.ndarray) -> Iterable[tuple[np.ndarray, np.ndarray]]:
         """Return the scaled images, float32, and the labels, int32, of each row of `order`.
 
-        One thread works ahead, as the images are in memory and Python runs one thread at a time. Four batches
-        wait at most: Grain's default of 500 would be 600 MB of CIFAR-10. There are no worker processes: a job
-        is one process, and each worker would take seconds to start, again at every call.
+        One thread works ahead, as the images are in memory and Python runs one thread at a time. At most four
+        batches wait: Grain's default of 500 would be 600 MB of CIFAR-10. There are no worker processes: a job
+        is one process, and workers would take seconds to start at every call.
         """
         images, labels = self._images, self._backend.labels
 

@@ -1,6 +1,6 @@
 """Keras as its users train: `compile` and `fit`, on the engine that KERAS_BACKEND names.
 
-Beside the engine's own backend it shows what the high-level way costs.
+Compared with the engine's own backend, it shows what this high-level interface costs.
 """
 
 import sys
@@ -19,7 +19,7 @@ EVALUATION_BATCH = 1000
 
 
 class KerasBackend:
-    """One network trained by Keras on the CPU; see `backends.base.Backend` for what is owed."""
+    """One network trained by Keras on the CPU; `backends.base.Backend` is its contract."""
 
     call_steps = 1
 
@@ -58,7 +58,7 @@ class KerasBackend:
     # Training
 
     def train_steps(self, order: np.ndarray) -> np.ndarray:
-        # What `fit` shuffles by itself is drawn anew by every framework; so the order is made before.
+        # `fit` would shuffle in an order of the engine; so the images are put in order before.
         rows = order.ravel()
         losses = StepLosses()
         self._network.fit(
@@ -69,7 +69,7 @@ class KerasBackend:
             verbose=0,
             callbacks=[losses],
         )
-        named_variables(self._network)[-1][1].numpy()  # a loss is there before its update has landed
+        named_variables(self._network)[-1][1].numpy()  # wait: a loss is ready before its update is
         return losses.of_each_step()
 
     # Evaluation
@@ -121,7 +121,7 @@ class StepLosses(keras.callbacks.Callback):
     """Keeps the loss of every step of one call of `fit`."""
 
     async_safe = True
-    """Whether `fit` may go on before a callback has returned; otherwise it waits at every step."""
+    """Lets `fit` go on before a callback has returned; otherwise it would wait at every step."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class StepLosses(keras.callbacks.Callback):
 
 
 class LastLoss(keras.metrics.Mean):
-    """The loss of the latest step alone; `fit` would report the mean of all steps so far."""
+    """The loss of the latest step; by default `fit` reports the mean of all steps so far."""
 
     def update_state(self, values: Any, sample_weight: Any = None) -> None:  # noqa: ARG002 - equal batches
         self.total.assign(values)

@@ -1,4 +1,4 @@
-"""The network and the optimizers in Keras, on whichever engine: TensorFlow, JAX or PyTorch."""
+"""The network and the optimizers in Keras, on any of its engines: TensorFlow, JAX or PyTorch."""
 
 import keras
 from keras import ops
@@ -11,7 +11,7 @@ NORM_NAMES = {"gamma": "scale", "beta": "offset", "moving_mean": "mean", "moving
 def build_network(
     architecture: Architecture, info: DatasetInfo, policy: keras.DTypePolicy, *, of_bytes: bool = False
 ) -> keras.Sequential:
-    """Return the network; it takes images (n, height, width, channels) and gives logits.
+    """Return the network, from images (n, height, width, channels) to logits (n, classes).
 
     Images are float32 and scaled or, with `of_bytes`, uint8. The initialisers are Keras's own.
     """
@@ -54,7 +54,7 @@ def named_variables(network: keras.Sequential) -> list[tuple[str, keras.Variable
 
 
 def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
-    """Return the optimizer with every constant stated."""
+    """Return the optimizer with every constant of the workload."""
     rate: float | keras.optimizers.schedules.LearningRateSchedule = spec.learning_rate
     if spec.decay_rate != 1.0:
         rate = keras.optimizers.schedules.ExponentialDecay(
@@ -83,7 +83,7 @@ def make_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
 
 
 def make_default_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
-    """Return the optimizer with Keras's own constants, but for momentum, which has no default to use."""
+    """Return the optimizer with Keras's own constants; a momentum, 0 by default, is the workload's."""
     match spec.name:
         case "sgd":
             return keras.optimizers.SGD()
@@ -96,7 +96,7 @@ def make_default_optimizer(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
 
 
 class Momentum(keras.optimizers.SGD):
-    """SGD with the learning rate applied after the momentum; Keras multiplies it into the buffer."""
+    """SGD with momentum that applies the learning rate last; Keras multiplies it into the buffer."""
 
     def update_step(self, gradient, variable, learning_rate) -> None:
         buffer = self.momentums[self._get_variable_index(variable)]
@@ -119,7 +119,7 @@ class Adam(keras.optimizers.Adam):
 
 
 class RMSprop(keras.optimizers.RMSprop):
-    """RMSprop whose mean of squares may start from another value than zero."""
+    """RMSprop whose mean of squares starts from `initial_square`; Keras's starts from zero."""
 
     def __init__(self, *constants, initial_square: float, **others) -> None:
         super().__init__(*constants, **others)

@@ -1,7 +1,7 @@
-"""The reference: forward, backward and four optimizers in float64 NumPy, written to be read.
+"""The reference: forward pass, backward pass and four optimizers in float64 NumPy, written to be read.
 
-This file defines what every other backend must compute. It is also a backend of its own: it trains, slowly,
-where no framework is installed.
+This file defines what every other backend must compute. It is also a backend itself: it trains, slowly, where
+no framework is installed.
 """
 
 import time
@@ -37,7 +37,7 @@ TRIES = 5
 
 
 class NumpyBackend:
-    """Trains in float64 on the CPU; parameters and losses leave it as float32, as the contract asks."""
+    """Trains in float64 on the CPU; parameters and losses leave it as float32, as the contract requires."""
 
     call_steps = 1
 
@@ -68,7 +68,7 @@ class NumpyBackend:
         return self.train_steps_float64(order, draws).astype(np.float32)
 
     def train_steps_float64(self, order: npt.NDArray[np.int32], draws: Draws | None = None) -> Array:
-        """Train one step a row of `order`; return each step's loss in full precision."""
+        """Train one step for each row of `order`; return each step's loss in float64."""
         losses = np.empty(len(order))
         for row, batch in enumerate(order):
             pixels = self.pixels(batch, None if draws is None else draws[row])
@@ -76,7 +76,7 @@ class NumpyBackend:
         return losses
 
     def pixels(self, batch: npt.NDArray[np.int32], draws: Draws | None = None) -> Array:
-        """Return what enters the network of a batch of indices, augmented where the workload says so."""
+        """Return the pixels of a batch of indices, augmented if the workload augments its images."""
         images = self._data.images[batch]
         if self._workload.augmentation is None or draws is None:
             return images / 255.0
@@ -96,7 +96,7 @@ class NumpyBackend:
         return loss
 
     def split_steps(self, order: npt.NDArray[np.int32]) -> StepSplit:
-        """Time gathering a batch, and the step, which is all dispatch: there is no device to wait for."""
+        """Time the gathering of a batch, and the step, which is all dispatch as there is no device."""
         data_s = step_s = 0.0
         for batch in order:
             start = time.perf_counter()
@@ -111,10 +111,10 @@ class NumpyBackend:
         )
 
     def count_flops(self) -> None:
-        """NumPy counts no operations."""
+        """Return None: NumPy counts no operations."""
 
     def peak(self) -> Peak:
-        """Measure in float32, as the other backends compute, though this one trains in float64."""
+        """Measure in float32 like the other backends, though this one trains in float64."""
         a = np.random.default_rng(0).normal(size=(MATRIX_SIDE, MATRIX_SIDE)).astype(np.float32)
         product = np.empty_like(a)
         source = np.ones(COPIED_BYTES // 4, np.float32)
@@ -134,14 +134,14 @@ class NumpyBackend:
         return loss, backward(network, self.params, trace, d_logits)
 
     def batch_statistics(self, pixels: Array) -> Arrays:
-        """Return the means and variances that a step moves the running ones towards, by their names."""
+        """Return the batch's means and variances, by the names of the running ones that move towards them."""
         statistics: Arrays = {}
         if self._workload.architecture.normalises:
             forward(self._workload.architecture, self.params, pixels, statistics=statistics)
         return statistics
 
     def logits(self, images: npt.NDArray[np.uint8]) -> Array:
-        """Return the logits (n, classes) of uint8 images in full precision."""
+        """Return the logits (n, classes) of uint8 images in float64."""
         return forward(self._workload.architecture, self.params, images / 255.0)[0]
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -179,7 +179,7 @@ class NumpyBackend:
 
 
 def best_seconds(work: Callable[[], object]) -> float:
-    """Return the shortest of several times that `work` takes, after it ran once."""
+    """Return the shortest time of several tries, in seconds, after one that is not timed."""
     work()
     times = []
     for _ in range(TRIES):
@@ -195,10 +195,10 @@ def best_seconds(work: Callable[[], object]) -> float:
 def forward(
     architecture: Architecture, params: Arrays, x: Array, *, statistics: Arrays | None = None
 ) -> tuple[Array, list[Array]]:
-    """Return the logits of pixels (n, h, w, c), and what the backward pass needs, in the order of computing.
+    """Return the logits of pixels (n, h, w, c), and in order of computation what the backward pass needs.
 
-    Given a dictionary for the batch's statistics it normalises by these, as training does, and notes them
-    there by the names of the running ones; else it normalises by the running ones.
+    With a dictionary `statistics` it normalises by the batch, as training does, and stores the batch's means
+    and variances there, by the names of the running ones. Without it, it normalises by the running ones.
     """
     trace: list[Array] = []
     for number, block in enumerate(architecture.convs, start=1):
@@ -229,7 +229,7 @@ def forward(
 
 
 def layer_outputs(architecture: Architecture, params: Arrays, x: Array) -> Arrays:
-    """Return what every convolution gives for pixels after its ReLU, before pooling, by its layer's name."""
+    """Return the output of every convolution after its ReLU and before pooling, by the name of its layer."""
     _, trace = forward(architecture, params, x)
     outputs: Arrays = {}
     place = -1
@@ -270,7 +270,7 @@ def backward(architecture: Architecture, params: Arrays, trace: list[Array], d_l
         x = trace.pop()
         kernel = params[f"{layer}/kernel"]
         gradients[f"{layer}/kernel"] = convolve_backward_kernel(x, d_x, block.kernel)
-        if number > 1:  # nobody asks for the gradient by the images
+        if number > 1:  # nothing needs the gradient by the images
             d_x = convolve(d_x, kernel[::-1, ::-1].swapaxes(2, 3))
     return {name: gradients[name] for name in params if not is_statistic(name)}
 
@@ -331,8 +331,8 @@ def softmax_cross_entropy(logits: Array, labels: npt.NDArray[np.uint8]) -> tuple
     return -float(log_probabilities[rows, labels].mean()), d_logits / len(labels)
 
 
-# The optimizers. p parameter, g its gradient, r the learning rate of this step; a state starts at zero where
-# nothing else is said.
+# The optimizers. p: parameter, g: its gradient, r: learning rate of this step. A state starts at zero unless
+# its class says otherwise.
 
 
 def learning_rate(spec: OptimizerSpec, step: int) -> float:
@@ -341,7 +341,7 @@ def learning_rate(spec: OptimizerSpec, step: int) -> float:
 
 
 class Optimizer(Protocol):
-    """Changes parameters in place; its state is one array a slot and parameter."""
+    """Changes parameters in place; its state is one array for each slot and parameter."""
 
     def update(self, params: Arrays, gradients: Arrays, rate: float) -> None: ...
     def slots(self) -> list[tuple[str, str, npt.NDArray[Any]]]: ...
@@ -371,7 +371,7 @@ class SGD(_Slots):
 
 
 class Momentum(_Slots):
-    """v <- m v + g; p <- p - r v. The rate is applied last, so a decaying rate does not enter the memory."""
+    """v <- m v + g; p <- p - r v. The rate is applied last, so v does not depend on a decaying rate."""
 
     def __init__(self, momentum: float) -> None:
         super().__init__()
@@ -411,7 +411,7 @@ class Adam(_Slots):
 class RMSProp(_Slots):
     """Tieleman and Hinton, 2012: v <- d v + (1 - d) g^2; p <- p - r g / sqrt(v + epsilon).
 
-    v starts at `initial_square`: at 1 in TensorFlow 1, whose first steps are smaller for it.
+    v starts at `initial_square`. It is 1 in TensorFlow 1, whose first steps are therefore smaller.
     """
 
     def __init__(self, rho: float, epsilon: float, initial_square: float = 0.0) -> None:
@@ -426,7 +426,7 @@ class RMSProp(_Slots):
 
 
 def make_optimizer(spec: OptimizerSpec) -> Optimizer:
-    """Return the optimizer of that name with its state as it starts."""
+    """Return the named optimizer in its initial state."""
     match spec.name:
         case "sgd":
             return SGD()

@@ -1,7 +1,7 @@
-"""From a mode to the class that trains in it: one table, the modes in `backends.catalog`.
+"""Runners: from a mode to the class that trains in it. `backends.catalog` names the class of each mode.
 
-A backend holds what all its modes share: the network, its parameters, the optimizer, evaluation. A runner is
-one way to train it, and has nothing but that.
+A backend holds what all its modes share: the network, its parameters, the optimizer, evaluation. A runner
+holds the training programs of one mode.
 """
 
 from importlib import import_module
@@ -15,19 +15,19 @@ from bench.errors import UnavailableError
 
 
 class Runner(Protocol):
-    """One way to train the network of a backend, which the constructor gets."""
+    """Trains the network of a backend in one mode."""
 
     call_steps: int
     """As in `Backend`."""
 
     def __init__(self, backend: Any) -> None:
-        """Build the programs of this mode, and of no other; raise UnavailableError if it cannot run here."""
+        """Build the programs of this mode and no others; raise UnavailableError if it cannot run here."""
 
     def train(self, order: npt.NDArray[np.int32], draws: npt.NDArray[np.float32] | None) -> Any:
-        """Train one step a row of `order`, as `Backend.train_steps` says, and return the loss of each step.
+        """Train one step for each row of `order` as `Backend.train_steps` does; return the loss of each step.
 
-        The losses, (steps,), may be an array of the framework's own: the backend waits for the last update
-        and converts them.
+        The losses, (steps,), may be an array of the framework: the backend waits for the last update and
+        converts them.
         """
 
 

@@ -1,4 +1,4 @@
-"""The clock by which every backend times the parts of a training step."""
+"""The clock with which every backend times the parts of a training step."""
 
 import time
 
@@ -16,17 +16,17 @@ class StepClock:
         self.begin()
 
     def begin(self) -> None:
-        """Start the clock of a step, or of its first part."""
+        """Start to time the first part of a step, or of several steps."""
         self._last = time.perf_counter()
 
     def mark(self, part: str) -> None:
-        """Add the seconds since the last `begin` or `mark` to `part`; raise KeyError if it is none."""
+        """Add the seconds since the last `begin` or `mark` to `part`; raise KeyError for any other part."""
         now = time.perf_counter()
         self._seconds[part] += now - self._last
         self._last = now
 
     def split(self, steps: int) -> StepSplit:
-        """Return the mean seconds of each part over `steps` steps; a part without a mark has 0.0."""
+        """Return the mean seconds of each part over `steps` steps; 0.0 for a part that was never marked."""
         return StepSplit(
             steps=steps, **{f"{part}_s": seconds / steps for part, seconds in self._seconds.items()}
         )

@@ -1,6 +1,6 @@
-"""Augmentation in TensorFlow, a batch at a time on its device, as `bench.workloads.augmentation` defines it.
+"""Augmentation in TensorFlow, a batch at a time: the formulas of `bench.workloads.augmentation`.
 
-The functions of `tf.image` change all images of a batch by one factor. These take a factor for each image.
+The functions of `tf.image` change all images of a batch by one factor; these take a factor for each image.
 """
 
 import tensorflow as tf

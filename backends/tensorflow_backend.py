@@ -1,6 +1,6 @@
-"""TensorFlow as its documentation teaches it: Keras layers and optimizers, and a step in a tf.function.
+"""TensorFlow as its documentation teaches it: Keras layers and optimizers, and steps in a tf.function.
 
-`TensorFlowBackend` holds what all modes share. `GraphRunner`, below it, trains in the mode that is taught.
+`TensorFlowBackend` holds what all modes share. `GraphRunner` trains in the default mode.
 The runners of the other modes are in modules beside this one; `backends.catalog` names the runner of each.
 """
 
@@ -30,9 +30,9 @@ from bench.workloads.parameters import Params
 from bench.workloads.specs import Device, Precision, Workload
 
 ALIGNMENT = 64
-"""Bytes; the images of a mapped data set begin at a multiple."""
+"""Bytes; the images of a mapped data set begin at a multiple of it."""
 EVALUATION_BATCH = 1000
-"""Images in one call of the program that evaluates."""
+"""Images per call of the program that evaluates."""
 
 
 class TensorFlowBackend:
@@ -80,7 +80,7 @@ class TensorFlowBackend:
         That is the device, or the host in a mode whose input pipeline brings batches to the device.
         """
         with tf.device("/CPU:0" if self._mode.pipeline else self._device_name):
-            # uint8 stays uint8: a batch is gathered and then scaled. Labels and indices are int64, as int32
+            # Images stay uint8: a batch is gathered and then scaled. Labels and indices are int64, as int32
             # would stay on the host.
             images, labels = shared(data.images), tf.constant(data.labels.astype(np.int64))
             if self.device == "gpu" and not self._mode.pipeline:
@@ -93,7 +93,7 @@ class TensorFlowBackend:
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         with tf.device(self._device_name):
             losses = self._runner.train(order, draws)
-            tf.test.experimental.sync_devices()  # a loss is there before its update has landed
+            tf.test.experimental.sync_devices()  # a loss is ready before its update is
             return losses.numpy()
 
     def step(self, indices: tf.Tensor) -> tf.Tensor:
@@ -126,7 +126,7 @@ class TensorFlowBackend:
         return tf.cast(self._network(images, training=training), tf.float32)
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        # A tf.function for one call: only tests and `bench verify` look at augmented images.
+        # This tf.function serves one call: only tests and `bench verify` ask for augmented images.
         augment_images = tf.function(self._augment, jit_compile=self._runner.jit_compile)
         with tf.device(self._device_name):
             return augment_images(tf.constant(batch.astype(np.int64)), tf.constant(draws)).numpy()
@@ -188,12 +188,12 @@ class TensorFlowBackend:
     # Where the time goes
 
     def split_steps(self, order: np.ndarray) -> StepSplit:
-        """Time the parts of a step, each a call of its own, in every mode.
+        """Time the parts of a step, which are separate calls in every mode.
 
         In a mode with an input pipeline `data_s` is the wait for its iterator, from the start of the pipeline
-        on, and `transfer_s` is the copy of a batch to the device. In the other modes `transfer_s` is the copy
-        of a row of indices. One step is taken first and undone, so that tracing and compiling are over when
-        the clock starts.
+        on, and `transfer_s` is the copy of a batch to the device; in the other modes it is the copy of a row
+        of indices. One step is taken first and undone, so that tracing and compiling are over when the clock
+        starts.
         """
         fetch = self._runner.fetch if self._mode.pipeline else self._fetch
         _, update = self._halves
@@ -205,7 +205,7 @@ class TensorFlowBackend:
             return timed_parts(order, fetch, update)
 
     def _fetch(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-        """Yield the batch of each row, once the parts `transfer` and `data` are over and on the clock."""
+        """Yield the batch of each row; mark the parts `transfer` and `data`."""
         gather, _ = self._halves
         for row in order:
             indices = tf.constant(row.astype(np.int64))
@@ -218,7 +218,7 @@ class TensorFlowBackend:
 
     @cached_property
     def _halves(self) -> tuple[tf.types.experimental.PolymorphicFunction, ...]:
-        """`batch` and `update` as programs of their own, which only `split_steps` needs."""
+        """`batch` and `update` as separate programs, which only `split_steps` needs."""
         xla = self._runner.jit_compile
         return (
             tf.function(self.batch, input_signature=self.batch_spec[1:], jit_compile=xla),
@@ -226,7 +226,7 @@ class TensorFlowBackend:
         )
 
     def count_flops(self) -> float | None:
-        """Count in the graph of one step. XLA may compute it in another way."""
+        """Count the operations in the graph of one step, which XLA may compute differently."""
         with tf.device(self._device_name):
             step = tf.function(self.step, input_signature=self.batch_spec[1:]).get_concrete_function()
         return graph_flops(step)
@@ -238,7 +238,7 @@ class TensorFlowBackend:
 
     def initialise(self, seed: int) -> None:
         keras.utils.set_random_seed(seed)
-        # A layer's initialiser draws the same values whenever it is called: only a new network has new ones.
+        # An initialiser draws the same values at every call, so only a new network has new ones.
         fresh = build_network(self.workload.architecture, self._seen, self._policy)
         self._network.set_weights(fresh.get_weights())
         self._reset_optimizer()
@@ -269,7 +269,7 @@ class GraphRunner:
 
     def train(self, order: np.ndarray, draws: np.ndarray | None) -> tf.Tensor:
         """Return the losses, float32 (steps,); the backend waits for the device and copies them."""
-        # To call the concrete function saves the search for it: a quarter of a small step.
+        # Calling the concrete function saves the search for it, which takes a quarter of a small step.
         step = self._step.get_concrete_function()
         batches = tf.unstack(tf.constant(order.astype(np.int64)))
         if draws is None:
@@ -292,7 +292,7 @@ def scaled(images: tf.Tensor) -> tf.Tensor:
 def shared(array: np.ndarray) -> tf.Tensor:
     """Return a tensor that shares the array's memory, or a copy where TensorFlow cannot share it."""
     if array.ctypes.data % ALIGNMENT:
-        return tf.constant(array)  # by DLPack the process would abort when it reads the tensor
+        return tf.constant(array)  # through DLPack the process would abort when it reads the tensor
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
 
 

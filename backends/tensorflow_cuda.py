@@ -35,7 +35,7 @@ def load_cusolver() -> None:
     and without cuSOLVER TensorFlow uses no GPU. The dynamic linker takes a library that is loaded already.
     LD_LIBRARY_PATH does not help: it would mix the libraries of CUDA 12 and CUDA 13.
 
-    It does nothing for a job that must see no GPU, or where the wheel is not installed.
+    It does nothing if the job must see no GPU, or if the wheel is not installed.
     """
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return
@@ -67,7 +67,7 @@ def why_no_gpu() -> str:
 
 
 def quoted_reasons(log: str) -> str:
-    """Return the lines of a log that tell why no GPU is used, joined and without the mark, time and place."""
+    """Return the lines of a log that say why no GPU is used, joined, without their mark, time and place."""
     found = [match[1] for line in log.splitlines() if (match := _REASONS.match(line))]
     said = dict.fromkeys(line.partition("; LD_LIBRARY_PATH:")[0].strip() for line in found)
     if said:

@@ -1,4 +1,4 @@
-"""Measurements beside training: the parts of a step, the operations of a graph, and the machine's peak."""
+"""The instruments of the TensorFlow backend: the parts of a step, its operations, the machine's peak."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ from bench.workloads.specs import Device
 
 MATRIX_SIDE: dict[Device, int] = {"cpu": 2048, "gpu": 8192}
 COPIED_BYTES: dict[Device, int] = {"cpu": 2**28, "gpu": 2**30}
-"""Of one copy. A CPU's caches hold tens of megabytes, of which a virtual machine gets a part."""
+"""Bytes of one copy. A CPU's caches hold tens of megabytes."""
 TRIES = 8
 LIMIT_S = 0.5
 
@@ -23,9 +23,9 @@ def timed_parts(
     fetch: Callable[[np.ndarray, StepClock], Iterator[tuple[tf.Tensor, tf.Tensor]]],
     update: Callable[[tf.Tensor, tf.Tensor], tf.Tensor],
 ) -> StepSplit:
-    """Train one step a row of `order`, int32 (steps, batch), and return the mean time of each part.
+    """Train one step for each row of `order`, int32 (steps, batch), and return the mean time of each part.
 
-    `fetch` yields the batch of each row and marks the parts that it consists of; `update` trains on a batch.
+    `fetch` yields the batch of each row and marks the parts that bring it; `update` trains on a batch.
     """
     tf.test.experimental.sync_devices()
     clock = StepClock()
@@ -42,9 +42,9 @@ def graph_flops(function: tf.types.experimental.ConcreteFunction) -> float | Non
     """Return the floating-point operations of a function, or None if the profiler finds none.
 
     `tf.compat.v1.profiler` counts matrix products, convolutions and their gradients, biases, pooling and
-    arithmetic, but not ReLU, the loss or the assignment of an update. Operations that nothing depends on are
-    left out, as a tf.function prunes them: the gradient of a first convolution with respect to its images is
-    in every graph.
+    arithmetic, but not ReLU, the loss or the assignment of an update. Only operations that affect a result
+    count, as a tf.function prunes the others: every graph holds the gradient of the first convolution with
+    respect to the images.
     """
     options = tf.compat.v1.profiler.ProfileOptionBuilder.float_operation()
     options["output"] = "none"
@@ -72,7 +72,7 @@ def _needed(function: tf.types.experimental.ConcreteFunction) -> set[str]:
 
 
 def measured_peak(device: Device, dtype: tf.DType) -> Peak:
-    """Return the best rates of `tf.linalg.matmul` in a tf.function, and of a copy, on this device."""
+    """Return the best rates of `tf.linalg.matmul` in a tf.function and of a copy, on this device."""
     side, copied = MATRIX_SIDE[device], COPIED_BYTES[device]
     with tf.device(f"/{device.upper()}:0"):
         plain = [tf.random.stateless_normal((side, side), (seed, 0)) for seed in (0, 1)]
@@ -82,13 +82,13 @@ def measured_peak(device: Device, dtype: tf.DType) -> Peak:
         found = tf.cast(product(a, b)[:ROWS], tf.float32)
         error = product_error(plain[0][:ROWS].numpy(), plain[1].numpy(), found.numpy())
         source = tf.zeros(copied // 4, tf.float32)
-        # tf.identity copies nothing; this is the operation that always does.
+        # tf.identity copies nothing; this operation always copies.
         copy_s = _best_seconds(lambda: tf.raw_ops.DeepCopy(x=source))
     return Peak(flops_per_s=2 * side**3 / product_s, bytes_per_s=2 * copied / copy_s, product_error=error)
 
 
 def _best_seconds(work: Callable[[], object]) -> float:
-    """Return the shortest of `TRIES` times, or of fewer when they take longer than `LIMIT_S` in all."""
+    """Return the shortest of `TRIES` times, or of fewer if these take more than `LIMIT_S` together."""
     work()
     best = float("inf")
     end = time.perf_counter() + LIMIT_S

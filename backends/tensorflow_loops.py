@@ -1,4 +1,4 @@
-"""Modes of TensorFlow in which many training steps are one call: `graph-loop` and `xla-loop`."""
+"""TensorFlow's modes `graph-loop` and `xla-loop`, in which many training steps are one call."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,13 +6,13 @@ import tensorflow as tf
 from backends.tensorflow_backend import TensorFlowBackend
 
 CHUNK_STEPS = 100
-"""Steps to a call in mode `xla-loop`, at most."""
+"""The most steps per call in mode `xla-loop`."""
 UNROLLED_STEPS = 4
-"""Steps to a call in mode `xla-loop` where the loop is unrolled."""
+"""Steps per call in mode `xla-loop` if the loop is unrolled."""
 
 
 class GraphLoopRunner:
-    """Mode `graph-loop`: all steps are one call of a tf.function, and the loop is inside."""
+    """Mode `graph-loop`: all steps are one call of a tf.function, which holds the loop."""
 
     call_steps = 1
     jit_compile = False
@@ -34,7 +34,7 @@ class GraphLoopRunner:
 
 
 class XlaLoopRunner:
-    """Mode `xla-loop`: a loop that XLA compiles, or unrolled steps where a loop would slow them down."""
+    """Mode `xla-loop`: a loop that XLA compiles, or unrolled steps if a loop would slow them down."""
 
     jit_compile = True
 
@@ -49,7 +49,7 @@ class XlaLoopRunner:
 
 
 class LoopedSteps:
-    """Up to `CHUNK_STEPS` steps to a call, in a loop.
+    """Trains up to `CHUNK_STEPS` steps per call, in a loop.
 
     The program takes indices of a fixed shape and the number of steps, so that XLA compiles it once.
     """
@@ -73,7 +73,7 @@ class LoopedSteps:
 
     def _train_chunk(self, batches: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
         losses, step = tf.zeros(CHUNK_STEPS), tf.constant(0)
-        while step < steps:  # over a range, XLA would compile anew for every length
+        while step < steps:  # with a range, XLA would compile again for every length
             loss = self._step(batches[step])
             losses = tf.tensor_scatter_nd_update(losses, [[step]], [loss])
             step += 1
@@ -81,7 +81,7 @@ class LoopedSteps:
 
 
 class UnrolledSteps:
-    """`UNROLLED_STEPS` steps to a call, one after the other; what is left over is trained step by step."""
+    """Trains `UNROLLED_STEPS` steps per call, without a loop; the remaining steps are trained one by one."""
 
     call_steps = UNROLLED_STEPS
 

@@ -1,4 +1,4 @@
-"""Mode `tf-data` of TensorFlow: batches come through `tf.data`, TensorFlow's input pipeline."""
+"""TensorFlow's mode `tf-data`: batches come through `tf.data`, TensorFlow's input pipeline."""
 
 from collections.abc import Iterator
 
@@ -30,7 +30,7 @@ class PipelineRunner:
         return tf.stack([update(*batch) for batch in self._batches(order)])
 
     def fetch(self, order: np.ndarray, clock: StepClock) -> Iterator[Batch]:
-        """Yield the batch of each row, once the parts `data` and `transfer` are over and on the clock."""
+        """Yield the batch of each row; mark the parts `data` and `transfer`."""
         for batch in self._batches(order):
             clock.mark("data")
             images, labels = (tf.identity(part) for part in batch)
@@ -39,15 +39,15 @@ class PipelineRunner:
             yield images, labels
 
     def _batches(self, order: np.ndarray) -> Iterator[Batch]:
-        """Start the pipeline, which takes some milliseconds, as it does at the start of an epoch.
+        """Start the pipeline, which takes some milliseconds, as at the start of an epoch.
 
-        An iterator that never ends, fed through a queue, would not have to start again. But TensorFlow 2.21
-        crashes when it frees such an iterator while that waits for the queue.
+        An endless iterator, fed through a queue, would start only once. But TensorFlow 2.21 crashes when it
+        frees such an iterator while that waits for the queue.
         """
         with tf.device("/CPU:0"):
             return iter(self._pipeline(tf.constant(order.astype(np.int64))))
 
     def _make_pipeline(self, batches: tf.Tensor) -> tf.data.Dataset:
-        """Return images and labels of each row of indices, made while the step before them trains."""
+        """Return the images and labels of each row of indices, made while the previous step trains."""
         rows = tf.data.Dataset.from_tensor_slices(batches)
         return rows.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)

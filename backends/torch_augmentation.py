@@ -1,6 +1,6 @@
-"""Augmentation in PyTorch, a batch at a time on its device; `bench.workloads.augmentation` defines each part.
+"""Augmentation in PyTorch, a batch at a time: the formulas of `bench.workloads.augmentation`.
 
-torchvision's functions change all images of a batch by one factor, or by a random one of their own.
+torchvision's functions change all images of a batch by one factor, or draw a factor themselves.
 """
 
 import torch
@@ -10,7 +10,7 @@ from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE
 
 
 def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
-    """Return those of uint8 images (N, h, w, c) at `indices` (n,), changed: float32 (n, c, crop, crop)."""
+    """Return the uint8 images (N, h, w, c) at `indices` (n,), augmented: float32 (n, c, crop, crop)."""
     x = crop_and_flip(images, indices, draws, crop).permute(0, 3, 1, 2).float() / 255
     values = draws[:, :, None, None, None]
     x = turn_hue(x, values[:, HUE])
@@ -21,7 +21,7 @@ def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor
 
 
 def crop_and_flip(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
-    """Gather a window of each image, mirrored where told: uint8 (n, crop, crop, c)."""
+    """Return a window of each image, mirrored where its draw is 1: uint8 (n, crop, crop, c)."""
     places = torch.arange(crop, device=images.device)
     rows = draws[:, ROW, None].long() + places
     mirrored = draws[:, FLIP, None] == 1
@@ -30,7 +30,7 @@ def crop_and_flip(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> 
 
 
 def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Turn the hue of images (n, 3, h, w) in [0, 1] by so many turns (n, 1, 1, 1); grey ones have none."""
+    """Turn the hue of images (n, c, h, w) in [0, 1] by `turns` (n, 1, 1, 1); grey images have no hue."""
     if x.shape[1] == 1:
         return x
     red, green, blue = x.unbind(1)

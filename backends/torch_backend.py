@@ -1,7 +1,7 @@
-"""PyTorch as its tutorials teach it (mode eager), and what all of its modes share.
+"""PyTorch as its tutorials teach it (mode eager), and what all its modes share.
 
-It reads from top to bottom: the network, the batches, the training step, evaluation, parameters in and out.
-The class of a mode is named in `backends.catalog`. That of mode eager is `Eager`; the others are in
+From top to bottom: the network, the batches, the training step, evaluation, parameters in and out.
+`backends.catalog` names the class of each mode. That of mode eager is `Eager`; the others are in
 `torch_compiled`, `torch_graphs` and `torch_pipeline`.
 """
 
@@ -37,7 +37,7 @@ from bench.workloads.specs import (
 
 EVALUATION_BATCH = 1000
 GATHERED_STEPS = 8
-"""Steps whose images are gathered and scaled together, as a call of an operation takes as long as its work.
+"""Steps whose images are gathered and scaled together, as calling an operation takes as long as its work.
 A multiple of the `call_steps` of every mode."""
 NORM_NAMES = {"scale": "weight", "offset": "bias", "mean": "running_mean", "variance": "running_var"}
 
@@ -69,7 +69,7 @@ def build_network(architecture: Architecture, info: DatasetInfo) -> nn.Sequentia
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation whose running variance is of the biased variance; PyTorch's is of the unbiased."""
+    """Batch normalisation whose running variance follows the biased variance; PyTorch takes the unbiased."""
 
     def __init__(self, features: int) -> None:
         super().__init__(features, eps=NORM_EPSILON, momentum=1 - NORM_DECAY)
@@ -77,7 +77,7 @@ class BatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        # Backward needs the statistics as they were passed in. So copies are passed in.
+        # Backward needs the statistics unchanged, so batch_norm gets copies to change.
         mean, variance = self.running_mean.clone(), self.running_var.clone()
         normal = functional.batch_norm(
             x, mean, variance, self.weight, self.bias, training=True, momentum=self.momentum, eps=self.eps
@@ -95,14 +95,17 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class DeviceData:
-    """The training split on the device, from which batches are gathered.
+    """The training split on the device; it gathers batches.
 
     Images stay uint8 (N, h, w, c) and are scaled on use; labels are int64 (N,). On a CPU the images are not
     copied: all processes share the mapped file.
     """
 
     def __init__(self, data: TrainingData, device: torch.device, *, scaled: bool = True) -> None:
-        """Put the data on the device. Batches are float32 (n, c, h, w), or uint8 as here if not `scaled`."""
+        """Put the data on the device.
+
+        Batches are float32 (n, c, h, w) if `scaled`, else uint8 (n, h, w, c).
+        """
         self.images = torch.from_numpy(data.images).to(device)
         self.labels = torch.from_numpy(data.labels).to(device, torch.int64)
         self._device, self._scaled = device, scaled
@@ -113,7 +116,7 @@ class DeviceData:
             yield from in_parts(images, labels, order.shape[1])
 
     def gathered(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the images and labels of `GATHERED_STEPS` rows of `order` together; the last are the rest."""
+        """Yield the images and labels of `GATHERED_STEPS` rows of `order` together, at last of the rest."""
         for rows in torch.from_numpy(order).to(self._device).split(GATHERED_STEPS):
             yield self.gather(rows)
 
@@ -123,7 +126,7 @@ class DeviceData:
         return (scale(images) if self._scaled else images), labels
 
     def timed_batches(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[Tensor, Tensor]]:
-        """Do what `batches` does row by row, and time each part once the device has finished it."""
+        """Do what `batches` does row by row, and time each part until the device has finished it."""
         clock.begin()
         for row in order:
             rows = torch.from_numpy(row[None]).to(self._device)
@@ -136,12 +139,12 @@ class DeviceData:
 
 
 def in_parts(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Return images and labels, `size` at a time; the last part holds the rest."""
+    """Yield images and labels, `size` at a time; the last part holds the rest."""
     return zip(images.split(size), labels.split(size), strict=True)
 
 
 def scale(images: Tensor) -> Tensor:
-    """uint8 (n, h, w, c) to float32 (n, c, h, w) in [0, 1]; NHWC memory seen as NCHW is channels-last."""
+    """Scale uint8 (n, h, w, c) to float32 (n, c, h, w) from 0 to 1, in channels-last memory."""
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
@@ -158,7 +161,7 @@ class Eager:
     facts: Mapping[str, str | int] = {}
     """What `describe` adds in this mode."""
     source: Callable[..., Any] = DeviceData
-    """What the batches come from."""
+    """The class that makes the batches."""
 
     def __init__(self, backend: "TorchBackend") -> None:
         self._device, self._network, self._workload = backend.device, backend.network, backend.workload
@@ -174,11 +177,11 @@ class Eager:
         return losses.cpu().numpy()  # the copy waits for the device
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Learn from one batch and return its loss, a scalar."""
+        """Train on one batch and return its loss, a scalar."""
         loss = self.loss(images, labels)
         loss.backward()
         self.optimizer.step()
-        # As in PyTorch's quickstart; between forward and backward it made steps up to 4 % longer.
+        # Here as in PyTorch's quickstart: between forward and backward it made steps up to 4 % longer.
         self.optimizer.zero_grad()
         return loss.detach()
 
@@ -197,14 +200,14 @@ class Eager:
         return augment(self.data.images, batch, draws, self._workload.augmentation.crop)
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
-        """Return what enters the network of a batch; see `backends.base.Augmenting`."""
+        """Do what `backends.base.Augmenting` says."""
         on_device = (torch.from_numpy(part).to(self._device) for part in (batch, draws))
         return self._augment(*on_device).permute(0, 2, 3, 1).cpu().numpy()
 
     def count_flops(self, order: np.ndarray) -> float | None:
-        """Return the operations of the first step of `order`, or None if they cannot be counted."""
+        """Return the operations of the first step of `order`; None in modes that cannot count them."""
         images, labels = next(self.data.batches(order))
-        # The counter counts nothing of an update, so this takes none.
+        # The counter counts no operation of an update, so none is made.
         flops = counted_flops(lambda: self.loss(images, labels).backward())
         self._network.zero_grad(set_to_none=True)
         return flops
@@ -213,7 +216,7 @@ class Eager:
 class TorchBackend:
     """One network trained by PyTorch; `backends.base.Backend` is its contract.
 
-    The public names beyond that contract are for the classes of the modes.
+    Public names beyond the contract are for the classes of the modes.
     """
 
     def __init__(
@@ -222,9 +225,9 @@ class TorchBackend:
         self.workload, self.data, self.mode, self._precision = workload, data, mode, precision
         self.device = find_device(device)
         set_precision(precision)
-        # A GPU has a thread of its own for backward, and waking it takes a third of a small network's step.
+        # On a GPU backward would run in another thread; to wake it takes a third of a small network's step.
         torch.autograd.set_multithreading_enabled(False)
-        # An autocast that is not enabled would take a twentieth of a small step.
+        # A disabled autocast would still take a twentieth of a small step.
         half = torch.autocast(self.device.type, torch.bfloat16)
         self.autocast = half if precision == "bf16" else contextlib.nullcontext()
         self._info = workload.seen(data.info)
@@ -273,7 +276,7 @@ class TorchBackend:
         return {name: self._from_torch(name, state[torch_name(name)].cpu().numpy()) for name in names}
 
     def _to_torch(self, name: str, value: np.ndarray) -> np.ndarray:
-        """Canonical layout to PyTorch's: kernels OIHW and (out, in), features flattened channel first."""
+        """Convert from canonical to PyTorch's layout: kernels OIHW and (out, in), features channels first."""
         if value.ndim == 4:
             value = value.transpose(3, 2, 0, 1)
         elif name == self._first_dense():
@@ -298,7 +301,7 @@ class TorchBackend:
         return "dense1/kernel" if self.workload.architecture.hidden else "logits/kernel"
 
     def _feature_map(self) -> tuple[int, int, int]:
-        """Return height, width and channels of what the first dense layer gets."""
+        """Return height, width and channels of the last feature map, which the first dense layer gets."""
         height, width, channels = self._info.image_shape
         for block in self.workload.architecture.convs:
             height, width, channels = height // block.pool, width // block.pool, block.filters
@@ -329,7 +332,7 @@ class TorchBackend:
         self._runner.optimizer.reset()
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
-        # As RandomSampler draws it after torch.manual_seed(seed): a seed for each epoch, from that the order.
+        # As RandomSampler after torch.manual_seed(seed): a seed for each epoch, and from it the order.
         seeds = torch.empty(epoch + 1, dtype=torch.int64).random_(
             generator=torch.Generator().manual_seed(seed)
         )
@@ -376,7 +379,7 @@ class TorchBackend:
 
 
 def find_device(device: Device) -> torch.device:
-    """Return the device asked for, never another one; raise UnavailableError if it is not there."""
+    """Return the device; raise UnavailableError if PyTorch does not see it."""
     if device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
@@ -385,14 +388,14 @@ def find_device(device: Device) -> torch.device:
 
 
 def set_precision(precision: Precision) -> None:
-    """Allow TF32 in `tf32` alone: matrix products and convolutions have a switch each."""
+    """Allow TF32 only in `tf32`; matrix products and convolutions have separate switches."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True  # shapes never change here: let cuDNN time its algorithms once
+    torch.backends.cudnn.benchmark = True  # shapes never change, so cuDNN times its algorithms once
 
 
 def torch_name(name: str) -> str:
-    """`conv1/kernel` is `conv1.weight` in PyTorch, and `conv1/scale` is `conv1_norm.weight`."""
+    """Return PyTorch's name: `conv1.weight` for `conv1/kernel`, `conv1_norm.weight` for `conv1/scale`."""
     layer, _, kind = name.partition("/")
     if kind in NORM_NAMES:
         return f"{layer}_norm.{NORM_NAMES[kind]}"

@@ -14,11 +14,11 @@ from backends.torch_optimizers import Foreach
 from backends.torch_toolchain import require_toolchain
 
 Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-"""Learns from images and labels, of one batch or several, and returns the loss or losses."""
+"""Trains on the images and labels of one batch or several, and returns the loss or losses."""
 
 
 class Compile:
-    """Mode compile: a step is one program from the images to the updated parameters."""
+    """Mode compile: a step is one program, from the images to the updated parameters."""
 
     call_steps = 1
     facts: Mapping[str, str | int] = {}
@@ -27,13 +27,13 @@ class Compile:
         backend.refuse_augmentation()
         on_gpu = backend.device.type == "cuda"
         require_toolchain(backend.mode, gpu=on_gpu)
-        # What is compiled for a GPU scales by itself, as part of what reads the images. Compiled for a CPU
-        # without AVX-512 it reads bytes slowly: a step of softmax regression took a quarter longer.
+        # A program for a GPU scales the images where it reads them. A program for a CPU without AVX-512 reads
+        # bytes slowly: a step of softmax regression took a quarter longer.
         self._program_scales = on_gpu
         self.data = DeviceData(backend.data, backend.device, scaled=not on_gpu)
         self._network, workload = backend.network, backend.workload
         self._autocast, self._reduction = backend.autocast, workload.loss
-        # A compiled step reads and writes tensors; they share the memory of the network's parameters.
+        # A compiled step reads and writes these tensors, which share the memory of the network's parameters.
         self._parameters = {name: value.detach() for name, value in self._network.named_parameters()}
         self._statistics = dict(self._network.named_buffers())
         self.optimizer = Foreach(
@@ -47,10 +47,10 @@ class Compile:
         return losses.cpu().numpy()  # the copy waits for the device
 
     def whole_step(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Learn from one batch by functions alone, all of which can be compiled; return the loss."""
+        """Train on one batch with functions that can be compiled; return the loss."""
 
         def loss_of(parameters: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-            # torch.func lets a function change in place only tensors that it made itself.
+            # torch.func lets a function change only tensors in place that it made itself.
             statistics = {name: value.clone() for name, value in self._statistics.items()}
 
             x = scale(images) if self._program_scales else images
@@ -65,20 +65,20 @@ class Compile:
         return loss
 
     def count_flops(self, _order: np.ndarray) -> None:
-        """Count nothing: PyTorch's counter sees operations, not the kernels that they are compiled to."""
+        """Return None: PyTorch's counter sees operations, not the kernels that they are compiled to."""
 
 
 class SeveralSteps(Compile):
-    """Trains `call_steps` steps by one call, and what is left over step by step."""
+    """Trains `call_steps` steps per call, and the remaining steps one by one."""
 
     several: Step
-    """Learns from `call_steps` batches that come one behind the other, and returns their losses."""
+    """Trains on `call_steps` batches, which lie one behind the other, and returns their losses."""
 
     def train(self, order: np.ndarray, _draws: None = None) -> np.ndarray:
         return torch.cat(list(self._losses(order))).cpu().numpy()
 
     def _losses(self, order: np.ndarray) -> Iterator[Tensor]:
-        """Train, and yield the losses (n,) of one call, or of what is left over."""
+        """Train, and yield the losses (n,) of each call, or of the remaining steps."""
         batch = order.shape[1]
         for pictures in self.data.gathered(order):
             for images, labels in in_parts(*pictures, self.call_steps * batch):
@@ -99,7 +99,7 @@ class CompileLoop(SeveralSteps):
 
 
 def one_by_one(step: Step, batch: int) -> Step:
-    """Return what takes a step for each of several batches, which come one behind the other."""
+    """Return a function that takes a step for each of several batches, which lie one behind the other."""
 
     def several(images: Tensor, labels: Tensor) -> Tensor:
         return torch.stack([step(*one) for one in in_parts(images, labels, batch)])
@@ -108,12 +108,12 @@ def one_by_one(step: Step, batch: int) -> Step:
 
 
 def compiled(step: Step) -> Step:
-    """Return a step as one program; the programs of the process's former networks must be forgotten.
+    """Return a step as one program; `torch.compiler.reset` must have dropped those of former networks.
 
-    PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, with a warning at
-    most; `fullgraph` makes that, and a graph break, an error. A call checks the tensors and constants that
-    the program was compiled for, but not the modules: none of them changes, and a step of softmax regression
-    would spend some percent on it.
+    PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, maybe with a warning;
+    `fullgraph` makes that, and a graph break, an error. A call checks the tensors and constants for which a
+    program was compiled, but not the modules: they never change, and the check would take some percent of a
+    step of softmax regression.
     """
     options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
     return torch.compile(step, dynamic=False, fullgraph=True, options=options)

@@ -1,6 +1,6 @@
-"""PyTorch's mode cuda-graphs: training steps recorded as a CUDA graph, launched together, without Python.
+"""PyTorch's mode cuda-graphs: training steps recorded as a CUDA graph, which one launch repeats.
 
-After "Whole-network capture" in PyTorch's notes on CUDA semantics.
+It follows "Whole-network capture" in PyTorch's notes on CUDA semantics.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,14 +14,14 @@ from backends.torch_compiled import SeveralSteps, Step, one_by_one
 from bench.errors import UnavailableError
 
 Record: TypeAlias = Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]
-"""Takes what is to be recorded; returns what repeats it, and the tensor that holds its result after that."""
+"""Takes a function to record; returns a function that repeats it, and the tensor that holds its result."""
 
 WARM_UP_STEPS = 3
-"""Repetitions before the recording: in the first ones libraries choose their algorithms and allocate."""
+"""Calls before the recording: in the first ones libraries choose their algorithms and allocate memory."""
 
 
 class CudaGraphs(SeveralSteps):
-    """Mode cuda-graphs: the step of mode compile is recorded, eight times in a row and once."""
+    """Mode cuda-graphs: two recordings, of one step of mode compile and of eight in a row."""
 
     call_steps = 8
 
@@ -32,17 +32,17 @@ class CudaGraphs(SeveralSteps):
         self.record_steps(backend, record_cuda_graph)
 
     def record_steps(self, backend: TorchBackend, record: Record) -> None:
-        """Replace the step, and several of it at once, by what `record` makes of them."""
+        """Replace the single step and the several steps by recordings that `record` makes."""
         changed = [*backend.network.state_dict().values(), *self.optimizer.state_tensors()]
         several = one_by_one(self.step, backend.workload.batch_size)
         self.step, self.several = (Recorded(one, changed, record) for one in (self.step, several))
 
 
 class Recorded:
-    """A step on images of one shape, which is recorded at the first call and repeated at each."""
+    """A step on images of one shape; the first call records it, and every call repeats the recording."""
 
     def __init__(self, step: Step, changed: Sequence[Tensor], record: Record) -> None:
-        """Wrap a step that changes the tensors in `changed`, in place, and no others."""
+        """Wrap a step that changes, in place, the tensors in `changed` and no others."""
         self._step, self._changed, self._record = step, changed, record
         self._repeat: Callable[[], None] | None = None
 
@@ -56,7 +56,7 @@ class Recorded:
         return self._loss.clone()
 
     def _begin(self, images: Tensor, labels: Tensor) -> None:
-        # A graph reads where it read when it was recorded.
+        # A graph reads from the memory from which it read when it was recorded.
         self._images, self._labels = images.clone(), labels.clone()
         before = [value.clone() for value in self._changed]
         self._repeat, self._loss = self._record(lambda: self._step(self._images, self._labels))
@@ -65,7 +65,7 @@ class Recorded:
 
 
 def record_cuda_graph(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Warm a step up and record it. The warm-up changes what the step changes; the recording does not."""
+    """Warm a step up and record it. The warm-up trains; the recording does not."""
     current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
     aside.wait_stream(current)
     with torch.cuda.stream(aside):

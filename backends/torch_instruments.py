@@ -1,4 +1,4 @@
-"""What PyTorch can count and measure beside training: operations, the peak of the machine."""
+"""The instruments of the PyTorch backend: the operations of a step, the machine's peak."""
 
 import time
 from collections.abc import Callable
@@ -14,11 +14,11 @@ CPU_SIDE, CPU_HALF_SIDE, GPU_SIDE = 2048, 1024, 8192
 for a product of 2048, and seconds for one of 1024."""
 COPY_BYTES = 256 * 2**20
 TRIES, TRIES_S, LONGEST_S = 3, 0.4, 2.0
-"""A thing is tried so often and for so many seconds at least, and once only where a try takes too long."""
+"""The least number of tries, and the least seconds of all; after `LONGEST_S` seconds no other try begins."""
 
 
 def counted_flops(run: Callable[[], object]) -> float:
-    """Return what PyTorch's counter sees in `run`: products, convolutions and attention, nothing else."""
+    """Return the operations in `run` that PyTorch's counter sees: products, convolutions and attention."""
     from torch.utils.flop_counter import FlopCounterMode  # imports triton where there is one
 
     with FlopCounterMode(display=False) as counter:
@@ -27,7 +27,7 @@ def counted_flops(run: Callable[[], object]) -> float:
 
 
 def measure_peak(device: torch.device, precision: Precision) -> Peak:
-    """Return the best of several tries of a square product and of a copy; TF32 is as it has been set."""
+    """Return the best of several tries of a square product and of a copy; `set_precision` decides on TF32."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side = GPU_SIDE if device.type == "cuda" else CPU_HALF_SIDE if precision == "bf16" else CPU_SIDE
     plain = [torch.randn(side, side, device=device) for _ in range(2)]
@@ -37,7 +37,7 @@ def measure_peak(device: torch.device, precision: Precision) -> Peak:
     parts = (plain[0][:ROWS], plain[1], product[:ROWS])
     error = product_error(*(part.float().cpu().numpy() for part in parts))
 
-    # Ones: zeros that nobody has written may all be one page, which is read from a cache.
+    # Ones, because unwritten zeros may all be one page, which is read from a cache.
     source = torch.ones(COPY_BYTES, device=device, dtype=torch.uint8)
     target = torch.empty_like(source)
     copy_s = best_seconds(lambda: target.copy_(source), device)
@@ -45,7 +45,7 @@ def measure_peak(device: torch.device, precision: Precision) -> Peak:
 
 
 def best_seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Return the shortest time of several tries, by the GPU's own clock where there is one."""
+    """Return the shortest time of several tries, in seconds, on a GPU by its own clock."""
     run()
     synchronise(device)
     found: list[float] = []

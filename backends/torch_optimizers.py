@@ -1,6 +1,6 @@
-"""The four optimizers in PyTorch: by `torch.optim`, and such as are compiled with the rest of a step.
+"""The four optimizers in PyTorch: by `torch.optim`, and as operations that are compiled with a step.
 
-Both update the parameters in place; formulas are those of `backends.numpy_backend`.
+Both update the parameters in place; the formulas are those of `backends.numpy_backend`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,17 +15,17 @@ from bench.workloads.specs import OptimizerSpec
 
 
 class TorchOptim:
-    """An optimizer of `torch.optim`, and the schedule of its rate, as PyTorch's documentation uses them."""
+    """An optimizer of `torch.optim` and the schedule of its rate, used as PyTorch's documentation does."""
 
     def __init__(self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool) -> None:
-        # The first optimizer of a process imports torch._dynamo, which takes about a second: a cost that
-        # everyone who uses torch.optim has, and nearly all of what it takes to build a small network.
+        # The first optimizer of a process imports torch._dynamo, which takes about a second. That is most of
+        # the time to build a small network, and everyone who uses torch.optim pays it.
         self._spec, self._parameters = spec, parameters
         self._make = make_optimizer if matched else make_default_optimizer
         self.reset()
 
     def reset(self, steps_before: int = 0) -> None:
-        """Make the optimizer anew, and the schedule of its rate as it stands after so many steps."""
+        """Make a new optimizer, and the schedule of its rate as it is after `steps_before` steps."""
         self._steps_before = steps_before
         self.optimizer = self._make(self._spec, self._parameters)
         self._scheduler = None
@@ -63,14 +63,14 @@ class TorchOptim:
                 _, number, slot = key.split("/")
                 found, parameter = torch.from_numpy(np.array(value)), self._parameters[int(number)]
                 if found.shape == parameter.shape:
-                    # A fused optimizer walks through both in the order of memory, which is the parameter's.
+                    # A fused optimizer reads both in the order of memory, which must be the parameter's.
                     found = torch.empty_like(parameter, requires_grad=False).copy_(found)
                 slots.setdefault(int(number), {})[slot] = found
         self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": slots})
 
 
 class Foreach:
-    """Updates by foreach operations on tensors alone, the count of steps too: they can be compiled."""
+    """Updates by foreach operations on tensors, which can be compiled; the step count is a tensor too."""
 
     def __init__(self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool) -> None:
         self._spec = spec if matched else with_own_constants(spec, parameters)
@@ -83,24 +83,24 @@ class Foreach:
         self.reset()
 
     def state_tensors(self) -> list[Tensor]:
-        """Return what an update changes beside the parameters."""
+        """Return the tensors that an update changes beside the parameters."""
         return [self._step, *(value for values in self._slots.values() for value in values)]
 
     def reset(self) -> None:
-        """Forget all steps; in place, as what is compiled holds on to these tensors."""
+        """Reset the state in place, as compiled programs hold on to these tensors."""
         self._step.zero_()
         for slot, values in self._slots.items():
             for value in values:
                 value.fill_(self._spec.initial_square if slot == "square" else 0.0)
 
     def update(self, gradients: Sequence[Tensor]) -> None:
-        """Take one step by these gradients."""
+        """Update the parameters by these gradients."""
         spec, change = self._spec, gradients
         rate: float | Tensor = spec.learning_rate
         if spec.decay_rate != 1.0:
             rate = rate * spec.decay_rate ** (self._step / spec.decay_steps)
         if self._counts:
-            # Not `add_`: what PyTorch 2.13 compiles is then wrong, with Adam's second loss no number.
+            # Not `add_`: PyTorch 2.13 compiles that to a wrong program, and Adam's second loss is NaN.
             self._step += 1
         match spec.name:
             case "momentum":
@@ -202,7 +202,7 @@ class RMSProp(torch.optim.Optimizer):
 
 
 def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Return the optimizer with every constant stated; `fused` updates all parameters in one kernel."""
+    """Return the optimizer with every constant of the workload; `fused` updates all in one kernel."""
     rate = spec.learning_rate
     match spec.name:
         case "sgd":
@@ -240,7 +240,7 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.o
 
 
 def make_default_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Return torch.optim's own, constants too; a momentum, which is none by default, is the workload's."""
+    """Return the optimizer with torch.optim's own constants; a momentum, 0 by default, is the workload's."""
     match spec.name:
         case "sgd":
             return torch.optim.SGD(parameters)
@@ -253,7 +253,7 @@ def make_default_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) ->
 
 
 def with_own_constants(spec: OptimizerSpec, parameters: Sequence[Tensor]) -> OptimizerSpec:
-    """Return the optimizer of that name with the constants that torch.optim has by default."""
+    """Return the spec of that optimizer with the constants that torch.optim has by default."""
     own = make_default_optimizer(spec, parameters).defaults
     beta1, beta2 = own.get("betas", (spec.beta1, spec.beta2))
     return msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""PyTorch's mode dataloader: batches through its own input pipeline, Dataset and DataLoader."""
+"""PyTorch's mode dataloader: batches come through its input pipeline, Dataset and DataLoader."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,11 +13,11 @@ from backends.torch_backend import Eager, TorchBackend
 from backends.torch_instruments import synchronise
 
 WORKERS = 0
-"""Processes that make samples beside the training process; 0, DataLoader's default: it makes them itself.
+"""Processes that make samples; with 0, DataLoader's default, the training process makes them itself.
 
-By plain torch on a quiet machine of two cores it takes 1.3 ms for 100 of 28 x 28 and 1.8 ms of 32 x 32.
-From one or two workers that are kept alive it is 2.2 to 4.5 ms: images so small are sooner made than sent.
-Workers may pay where cores lie idle and torchvision, about four times as slow, makes the samples.
+With plain torch, on a quiet machine of two cores, 100 images take it 1.3 ms at 28 x 28 and 1.8 ms at 32 x 32.
+One or two workers that are kept alive take 2.2 to 4.5 ms: such small images are made faster than sent.
+Workers may pay if cores are idle and torchvision, about four times as slow, makes the samples.
 """
 
 Transform = Callable[[np.ndarray], Tensor]
@@ -66,7 +66,7 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     """The training split; a sample is an image, float32 (c, h, w) in [0, 1], and its label."""
 
     def __init__(self, data: TrainingData) -> None:
-        self._images = np.asarray(data.images)  # a view, as a memmap takes longer to index
+        self._images = np.asarray(data.images)  # indexing an np.memmap takes longer
         self._labels = data.labels.tolist()
         self._transform, self.transforms = find_transforms()
 
@@ -85,17 +85,17 @@ def make_loader(dataset: ImageDataset, order: np.ndarray, device: torch.device) 
 
 
 def find_transforms() -> tuple[Transform, str]:
-    """Return what scales an image uint8 (h, w, c), and its name: torchvision's where that can be imported."""
+    """Return a function that scales an image, uint8 (h, w, c), and its name; if possible torchvision's."""
     try:
         import torchvision
         from torchvision.transforms import v2
     except (ImportError, RuntimeError) as error:
-        # RuntimeError: torchvision was built for another torch and misses operators ("torchvision::nms").
+        # RuntimeError: torchvision was built for another torch and lacks operators ("torchvision::nms").
         return scale_image, f"plain torch, as torchvision is not available: {error}"
     transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
     return transforms, f"torchvision {torchvision.__version__}: ToImage, ToDtype"
 
 
 def scale_image(image: np.ndarray) -> Tensor:
-    """Do what those transforms do, but divide by 255 where they multiply by its inverse."""
+    """Do what torchvision's transforms do, but divide by 255 where they multiply by its inverse."""
     return torch.from_numpy(image).permute(2, 0, 1).contiguous().to(torch.float32) / 255

@@ -8,7 +8,7 @@ from bench.errors import UnavailableError
 
 
 def require_toolchain(mode: str, *, gpu: bool) -> None:
-    """Raise UnavailableError, with the remedy, if a compiled mode of PyTorch cannot work here.
+    """Raise UnavailableError, with the remedy, if a compiled mode of PyTorch cannot run here.
 
     On a CPU, Inductor calls a C++ compiler: `$CXX`, else g++. On a GPU, Triton calls a C compiler: `$CC`,
     else gcc or clang. Both load what they have compiled from `$TORCHINDUCTOR_CACHE_DIR`.
@@ -31,7 +31,7 @@ def require_toolchain(mode: str, *, gpu: bool) -> None:
 
 
 def is_noexec(folder: Path) -> bool:
-    """Whether the file system on which a folder is, or would be made, lets no code be run from it."""
+    """Return whether the file system of a folder, which need not exist yet, is mounted with noexec."""
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
     return bool(os.statvfs(folder).f_flag & os.ST_NOEXEC)

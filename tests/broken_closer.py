@@ -250,7 +250,7 @@ TWINS = [
     (CountsTwice, "operations_are_counted_as_by_hand"),
     (CountsNoBackwardPass, "operations_are_counted_as_by_hand"),
     (CountsByTraining, "operations_are_counted_as_by_hand"),
-    (CountsAndKeepsGradients, "operations_are_counted_as_by_hand"),
+    (CountsAndKeepsGradients, "counting_leaves_the_next_step_as_it_was"),
     (PeaksInTeraflops, "a_peak_is_measured_beside_training"),
     (PeaksInfinitely, "a_peak_is_measured_beside_training"),
     (PeaksInTensorFloats, "a_peak_is_measured_beside_training"),
@@ -262,7 +262,7 @@ TWINS = [
     (ShufflesAsItComes, "a_permutation_is_one"),
     (DrawsAlikeForAll, "a_seed_draws_its_own_parameters"),
     (DrawsAsItComes, "a_seed_draws_its_own_parameters"),
-    (DrawsForAnOldOptimizer, "a_seed_draws_its_own_parameters"),
+    (DrawsForAnOldOptimizer, "drawing_anew_resets_the_optimizer"),
     (TrainsByTheWorkloadsRate, "its_own_defaults_train_or_are_refused"),
 ]
 """Each with the check that must see it."""

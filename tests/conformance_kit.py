@@ -1,4 +1,4 @@
-"""What the checks of conformance share: a backend on a little noise, and comparisons that tell."""
+"""What the checks of conformance share: a backend that trains on noise, and comparisons with clear errors."""
 
 import hashlib
 import os
@@ -30,12 +30,12 @@ ARCHITECTURES = {
     "cnn": Architecture(
         convs=(ConvBlock(filters=4, kernel=5), ConvBlock(filters=5, kernel=3)), hidden=(12, 6)
     ),
-    "conv to classifier, pool 3 with rows left over": Architecture(
-        convs=(ConvBlock(filters=4, kernel=3, pool=3),)
+    "no pooling, then pool 3 with rows left over, to the classifier": Architecture(
+        convs=(ConvBlock(filters=3, kernel=1, pool=1), ConvBlock(filters=4, kernel=3, pool=3))
     ),
-    "no pooling": Architecture(convs=(ConvBlock(filters=3, kernel=1, pool=1),)),
     "eleven layers": Architecture(hidden=(4,) * 11),
-    "batch norm": Architecture(
+    "one batch norm": Architecture(convs=(ConvBlock(filters=3, kernel=3, normalise=True),)),
+    "two batch norms": Architecture(
         convs=(
             ConvBlock(filters=4, kernel=3, normalise=True),
             ConvBlock(filters=3, kernel=3, normalise=True),
@@ -55,18 +55,20 @@ OPTIMIZERS = {
     ),
 }
 SAME = 1e-6
-"""One program on the same numbers: threads may add in another order, which moves a float32 by a few 6e-8."""
+"""The tolerance between two runs of one program: threads may add in another order, which moves a float32 by
+some 6e-8."""
 ALIKE = 2e-5
-"""Programs that compute the same in another order, over 20 small steps; a wrong formula is off by 1e-3."""
+"""The tolerance between two programs that compute the same in another order, over 20 small steps: a wrong
+formula is off by 1e-3."""
 
 
 class Kit:
-    """A backend under test, and a folder for memory maps such as a worker trains from."""
+    """A backend under test, and a folder for memory maps like those that a worker trains from."""
 
     def __init__(
         self, backend_class: type[Backend], info: BackendInfo, folder: Path, *, traces: Path | None = None
     ) -> None:
-        """`traces`: where what the reference computes is kept for the other backends."""
+        """`traces` is a folder in which the kits of all backends share the results of the reference."""
         self._traces = traces or folder
         self.backend_class, self.info = backend_class, info
         self.modes = [mode.name for mode in info.modes if "cpu" in mode.devices]
@@ -76,13 +78,14 @@ class Kit:
         self._folder = folder
         self.images, self.labels = self.mapped()
         self.data = TrainingData(info=INFO, images=self.images[:160], labels=self.labels[:160])
+        self._made: dict[tuple[Any, ...], Any] = {}
 
     def mapped(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return 1001 images and labels, mapped as `datasets.load` does: who writes changes no other's."""
+        """Return 1001 images and labels, mapped as `datasets.load` does: a write changes no other mapping."""
         return tuple(np.load(self._folder / f"{name}.npy", mmap_mode="c") for name in ("images", "labels"))
 
     def trace(self, workload: Workload, data: TrainingData) -> checks.Trace:
-        """Return what the reference computes for a workload, at once where it did so before."""
+        """Return what the reference computes for a workload, from a file if it was computed before."""
         named = msgspec.json.encode(workload) + repr(data.images.shape).encode()
         path = self._traces / f"{hashlib.sha256(named).hexdigest()}.npz"
         if not path.exists():
@@ -93,19 +96,25 @@ class Kit:
 
     def make(
         self,
-        architecture: str = "mlp",
-        optimizer: OptimizerSpec = OPTIMIZERS["adam"],
+        architecture: str = "softmax",
+        optimizer: OptimizerSpec = OPTIMIZERS["momentum"],
         *,
         mode: str | None = None,
-        **other: Any,
+        precision: Precision = "fp32",
+        matched: bool = True,
     ) -> Any:
-        """Return a backend, built and given the start parameters.
+        """Return a backend with the start parameters and a reset optimizer.
 
-        The optimizer is the same where a check does not mind, so that its step is compiled once for all.
+        It is the same backend for the same arguments, so that its programs are compiled once for all checks.
+        A check that needs an untouched backend calls `build`.
         """
-        backend = self.build(architecture, optimizer, mode=mode, **other)
-        backend.load_params(start(architecture))
-        return backend
+        key = (architecture, optimizer, mode or self.info.taught_mode, precision, matched)
+        if key not in self._made:
+            self._made[key] = self.build(
+                architecture, optimizer, mode=mode, precision=precision, matched=matched
+            )
+        self._made[key].load_params(start(architecture))
+        return self._made[key]
 
     def build(
         self,
@@ -118,7 +127,7 @@ class Kit:
         matched: bool = True,
         data: TrainingData | None = None,
     ) -> Any:
-        """Return a backend as it is built, before it is given parameters; without `data`, on the kit's."""
+        """Return a new backend without parameters, on the kit's data or on `data`."""
         workload = Workload(
             name="noise",
             dataset="noise",
@@ -143,7 +152,16 @@ def start(architecture: str) -> Params:
     return params
 
 
+def narrow(workload: Workload) -> Workload:
+    """Return a workload with a quarter of its filters and units, which trains in half a second."""
+    network = workload.architecture
+    convs = tuple(msgspec.structs.replace(block, filters=block.filters // 4) for block in network.convs)
+    network = Architecture(convs=convs, hidden=tuple(units // 4 for units in network.hidden))
+    return msgspec.structs.replace(workload, architecture=network)
+
+
 def order(steps: int, seed: int = 1) -> np.ndarray:
+    """Return the images of `steps` batches: int32 (steps, BATCH)."""
     return np.random.default_rng(seed).integers(0, 160, (steps, BATCH), dtype=np.int32)
 
 

@@ -1,1 +1,1 @@
-"""The proof that a backend does the same work: reference, checks, tolerances."""
+"""The proof that a backend does the same work: the reference, the checks and the tolerances."""

@@ -1,4 +1,4 @@
-"""The float64 reference: where parity starts, what is trained, and the trace of it."""
+"""The float64 reference: the parameters that parity starts from, the training, and its trace."""
 
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,14 @@ BATCH = 8
 TEST_IMAGES = 64
 
 SEED = 3
-"""A start in which no unit of a dense layer of any named workload comes nearer to its kink, in all steps,
-than 2e-5 of its typical size, a hundred times what float32 rounds off. A test disturbs the weights of the
-reference before every step, and holds it to ending where the undisturbed one does."""
+"""The seed of the start parameters. With this seed no unit of a dense layer, in any named workload and in any
+of the steps, comes nearer to its kink than 2e-5 of its typical size, a hundred times what float32 rounds off.
+A test disturbs the weights of the reference before every step and checks that it ends where the undisturbed
+one does."""
 
 BIAS = 1.0
-"""Size of the biases that parity starts from; half of them are negative. Zeros would hide a backend that
-forgets to load them, and these keep most units clearly on or clearly off, far from the kink of their ReLU."""
+"""The size of the start biases; half of them are negative. A start at zero would hide a backend that forgets
+to load them. Biases of this size keep most units clearly on or clearly off, far from the kink of the ReLU."""
 
 GRADIENT_RATE = 1024.0
 
@@ -36,32 +37,34 @@ SMALLEST_STEP = 1e-4
 """A smaller change of a parameter near one would be lost in the rounding of float32."""
 
 ADAM_EPSILON = 1e-3
-"""At least so large is epsilon: see `gentle`."""
+"""The smallest epsilon of Adam in a gentle workload, see `gentle`."""
 
 OPTIMIZER_CASES = (
-    # Rates decay and epsilon is large, so that where each of them stands in the formula shows.
+    # Rates decay and epsilon is large, so that their places in the formulas make a difference.
     OptimizerSpec(name="sgd", learning_rate=0.1, decay_rate=0.5, decay_steps=10),
     OptimizerSpec(name="momentum", learning_rate=0.02, momentum=0.9, decay_rate=0.5, decay_steps=10),
     OptimizerSpec(name="adam", learning_rate=0.002, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
     OptimizerSpec(name="rmsprop", learning_rate=0.002, rho=0.9, epsilon=1e-3, decay_rate=0.5, decay_steps=10),
-    # As TensorFlow 1 had them.
+    # Those of TensorFlow 1.
     OptimizerSpec(name="adam", learning_rate=0.002, epsilon=1e-3, epsilon_hat=True),
     OptimizerSpec(name="rmsprop", learning_rate=0.002, rho=0.9, epsilon=1e-10, initial_square=1.0),
 )
-"""Optimizers checked beside those that the workloads use, each on the MNIST softmax regression."""
+"""Optimizers that parity checks beside those of the workloads, each on MNIST's softmax regression."""
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
     """What the reference computes for one workload, all in float64."""
 
     pixels: Array | None
-    """The first batch, augmented; None where the workload augments nothing."""
+    """The first batch, augmented; None where the workload augments no images."""
     logits: Array
     gradients: Arrays
     losses: Array
     """The loss of every step."""
     after_one: Arrays
+    """The parameters after one step."""
     after_all: Arrays
+    """The parameters after all steps."""
 
 
 _PARAMETER_FIELDS = ("gradients", "after_one", "after_all")
@@ -73,11 +76,11 @@ def parity_workload(workload: Workload) -> Workload:
 
 
 def gentle(workload: Workload) -> Workload:
-    """Return the workload at a tenth of its learning rate, where its network has kinks.
+    """Return the workload at a tenth of its learning rate if its network has kinks, else unchanged.
 
     At their full rate the first steps of the convolutional networks are chaotic: disturbances of 1e-7 grow to
     several percent within 20 steps in the float64 reference itself. Adam divides every gradient by its own
-    size, so that the rounding of one near zero would decide a whole step: its epsilon is raised.
+    size, so the rounding of a gradient near zero would decide a whole step. Its epsilon is therefore raised.
     """
     optimizer = workload.optimizer
     if not has_kinks(workload):
@@ -121,9 +124,9 @@ def load_trace(path: Path) -> tuple[TrainingData, Trace]:
 
 
 def start_params(workload: Workload, data: TrainingData) -> Params:
-    """Return the initial parameters that parity starts from: kernels as if Glorot-uniform in every workload.
+    """Return the parameters that parity starts from, with Glorot-uniform kernels in every workload.
 
-    Statistics and scales are drawn too, as no backend may take them for what they are at the beginning.
+    Statistics and scales are drawn too: a backend that ignored them and took their usual start would show.
     """
     params = initial_params(workload.architecture, workload.seen(data.info), seed=SEED)
     generator = np.random.Generator(np.random.PCG64([SEED, len(params)]))
@@ -131,7 +134,7 @@ def start_params(workload: Workload, data: TrainingData) -> Params:
         kind = name.partition("/")[2]
         if kind in ("bias", "offset", "mean"):
             params[name] = (BIAS * generator.choice((-1.0, 1.0), value.shape)).astype(np.float32)
-        elif kind in ("scale", "variance"):  # below one, where a small change is rounded less
+        elif kind in ("scale", "variance"):  # below 1, where float32 rounds a small change less
             params[name] = generator.uniform(0.5, 1.0, value.shape).astype(np.float32)
     return params
 
@@ -141,12 +144,13 @@ def evaluated_images(workload: Workload, data: TrainingData) -> npt.NDArray[np.u
     return seen_images(workload, data.images[:TEST_IMAGES])
 
 
-def _order(data: TrainingData) -> npt.NDArray[np.int32]:
+def parity_order(data: TrainingData) -> npt.NDArray[np.int32]:
+    """Return the batches that parity trains on: int32 (STEPS, BATCH)."""
     return BatchOrder(images=len(data.images), batch_size=BATCH, seed=SEED).steps(0, STEPS)
 
 
-def _draws(workload: Workload, data: TrainingData) -> tuple[tuple[Draws, ...], tuple[Draws, ...]]:
-    """Return what `train_steps` is given beside the order in the first step, and in the others."""
+def parity_draws(workload: Workload, data: TrainingData) -> tuple[tuple[Draws, ...], tuple[Draws, ...]]:
+    """Return the draws that `train_steps` gets in the first step, and in the later ones; () without any."""
     small = parity_workload(workload)
     return (
         draws_of(small, data.info, seed=SEED, start=0, steps=1),
@@ -158,8 +162,8 @@ def reference_trace(workload: Workload, data: TrainingData) -> Trace:
     """Train the reference for STEPS steps of `parity_workload(workload)` and return what it computed."""
     reference = NumpyBackend(parity_workload(workload), data, mode="float64", device="cpu", precision="fp32")
     reference.load_params(start_params(workload, data))
-    order = _order(data)
-    drawn, later = _draws(workload, data)
+    order = parity_order(data)
+    drawn, later = parity_draws(workload, data)
     logits = reference.logits(evaluated_images(workload, data))
     pixels = reference.pixels(order[0], *(step[0] for step in drawn))
     _, gradients = reference.loss_and_gradients(pixels, data.labels[order[0]])

@@ -1,11 +1,11 @@
 """The worker: one fresh process that does one task with one framework and reports events.
 
-Started as `python -m bench.worker FD`, with the task as a line of JSON on standard input, and after it, where
-the task is to measure, a line for every command; events are JSON lines on the file descriptor FD, because
-frameworks print to standard output and standard error as they please.
+It is started as `python -m bench.worker FD`. The task is a line of JSON on standard input. If the task is to
+measure, a line for every command follows. Events are JSON lines on the file descriptor FD, because frameworks
+print to standard output and standard error as they please.
 
-The backend is imported first, into a process in which nothing else has brought NumPy: that is a part of what
-importing a framework takes. What the task needs besides comes after.
+The backend is imported first, before anything else imports NumPy, as NumPy is a part of what importing a
+framework takes. Whatever else the task needs is imported after it.
 """
 
 import os
@@ -24,13 +24,13 @@ from bench.worker.stopwatch import Stopwatch
 
 
 class Handler(NamedTuple):
-    """What does a kind of task: the module, which is imported after the backend, and two names in it."""
+    """The function that does a kind of task, and its module, which is imported after the backend."""
 
     module: str
     task: str
     function: str
     commanded: bool = False
-    """Whether it takes commands while it works."""
+    """Whether the function takes commands."""
 
 
 HANDLERS = {
@@ -40,11 +40,11 @@ HANDLERS = {
     "train": Handler("bench.recipes.worker", "TrainTask", "follow"),
     "evaluate": Handler("bench.recipes.worker", "EvaluateTask", "evaluate_model"),
 }
-"""The handler of every task, by its tag. They are named as text, as the worker knows no feature."""
+"""The handler of every task, by the task's tag. Names are text, so that the worker imports no feature."""
 
 
 def main() -> None:
-    """Do the task on standard input; exit 0 whatever happened, as the events say it."""
+    """Do the task on standard input. The exit status is always 0: the events report failures."""
     events = os.fdopen(int(sys.argv[1]), "wb", buffering=0)
 
     def emit(event: Event) -> None:
@@ -56,18 +56,18 @@ def main() -> None:
     try:
         do(task, read_commands(lines), emit)
         emit(Done())
-    except Exception as error:  # the process ends here: whatever was raised becomes the job's status
+    except Exception as error:  # any exception becomes the status of the job
         print_if_unforeseen(error)
         emit(Failed(status=status_of(error), error=in_a_line(error)))
 
 
 def do(line: bytes, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Import the backend of a task, which is a line of JSON, and do the task with it."""
+    """Import the backend of a task, given as a line of JSON, and do the task with it."""
     about = msgspec.json.decode(line, type=AnyTask)
     clock = Stopwatch()
     try:
         backend_class = load_backend(about.backend)
-    except ImportError as error:  # the framework's, or a library's that it needs
+    except ImportError as error:  # of the framework, or of a library that it needs
         print_if_unforeseen(error)
         raise UnavailableError(f"{type(error).__name__}: {error}") from error
     emit(Imported(import_s=clock.seconds()))
@@ -80,7 +80,7 @@ def do(line: bytes, commands: Iterator[AnyCommand], emit: Emit) -> None:
 
 
 def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:
-    """Yield the commands as they come, until there are no more."""
+    """Yield the commands as they come."""
     for line in lines:
         command: AnyCommand = msgspec.json.decode(line, type=AnyCommand)
         yield command
@@ -90,6 +90,6 @@ if __name__ == "__main__":
     main()
     sys.stdout.flush()
     sys.stderr.flush()
-    # The task is done and said to be. What a framework tears down at exit takes up to 0.7 s, for which the
-    # next job waits, and nothing of it outlives the process anyway.
+    # The last event has been sent. What a framework tears down now ends with the process anyway, but it takes
+    # up to 0.7 s, for which the next job would wait.
     os._exit(0)

@@ -1,4 +1,4 @@
-"""What an exception in a worker means: the status of its job, and a line for its record."""
+"""From an exception in a worker to the status of its job and a line for its record."""
 
 import traceback
 
@@ -9,7 +9,7 @@ _OUT_OF_MEMORY_SIGNS = ("out of memory", "resource_exhausted", "cannot allocate 
 
 
 def status_of(error: Exception) -> Status:
-    """Return the status that an exception means."""
+    """Return the status of a job that ended with this exception."""
     text = f"{type(error).__name__}: {error}".lower()
     match error:
         case NanLossError():
@@ -26,12 +26,12 @@ def status_of(error: Exception) -> Status:
 
 
 def print_if_unforeseen(error: Exception) -> None:
-    """Print the traceback, which the job's record keeps, of what is none of our own errors."""
+    """Print the traceback of an exception that is not a BenchError; the record keeps it."""
     if not isinstance(error, BenchError):
         traceback.print_exception(error)
 
 
 def in_a_line(error: Exception) -> str:
-    """Return what an exception says, in one line of at most 300 characters."""
+    """Return the message of an exception, in one line of at most 300 characters."""
     text = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:300]

@@ -1,4 +1,4 @@
-"""The class of a backend, imported inside a worker."""
+"""Import the class of a backend, inside a worker."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from backends.info import BackendInfo
 from bench.errors import ContractError
 
-if TYPE_CHECKING:  # for it brings NumPy, which takes a third of the time of `bench list`
+if TYPE_CHECKING:  # it imports NumPy, which would take a third of the time of `bench list`
     from backends.base import Backend
 
 
@@ -22,7 +22,7 @@ _METHODS = (
 
 
 def load_backend(info: BackendInfo) -> "type[Backend]":
-    """Import the class of a backend, and with it its framework; raise ContractError where it falls short."""
+    """Import the class of a backend and its framework; raise ContractError if a method is missing."""
     module, _, name = info.target.partition(":")
     found = getattr(import_module(module), name, None)
     if not isinstance(found, type):

@@ -1,8 +1,8 @@
-"""What a worker does with a backend: measure it, hold it to the reference, or see whether it runs at all."""
+"""What a worker does to measure a backend: build it, take the first step, warm up, take turns, then learn."""
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 import msgspec
@@ -14,7 +14,7 @@ from bench.errors import UnavailableError
 from bench.machine.energy import Meter
 from bench.machine.environment import peak_rss_bytes
 from bench.machine.gpu import GpuMonitor
-from bench.records.schema import EpochPoint
+from bench.records.schema import EpochPoint, JobSpec
 from bench.worker.protocol import (
     AnyCommand,
     Built,
@@ -39,15 +39,15 @@ from bench.worker.training import Batches, Trainer, check_device, evaluate, load
 from bench.workloads.augmentation import seen_images
 from bench.workloads.parameters import initial_params
 from bench.workloads.schedule import evaluation_steps, whole_calls
-from bench.workloads.specs import Workload
+from bench.workloads.specs import Device, Workload
 
 WARMUP_S = 0.5
-"""Training for at least so long comes before the first window, however short a window is."""
+"""The least seconds of training before the first window, however short a window is."""
 LEAD_S = 0.01
-"""Training before every window that does not count, a step at least: while a job waited, others had the
-caches, and its threads slept."""
+"""Seconds of training before every window that do not count, at least one step. While a job waited, others
+used the caches and its threads slept."""
 _CLOSER_STEPS = 20
-"""Steps that are looked at to split one, at most; as many as take `WARMUP_S`."""
+"""The most steps that `look_closer` splits; it takes as many as fit into `WARMUP_S`."""
 
 
 def measure(
@@ -58,56 +58,40 @@ def measure(
     commands: Iterator[AnyCommand],
     clock: Stopwatch,
 ) -> None:
-    """Build, take the first step, warm up, take turns, then learn; each is timed apart.
+    """Build, take the first step, warm up, take turns, then learn; each part is timed separately.
 
-    `clock` runs since the backend has been imported: what a task needs of the harness counts with the data.
+    `clock` runs since the backend was imported: what the task imports of the harness counts with the data.
     """
     spec, workload = task.spec, task.spec.workload
     dataset = load_data(task.data)
     training = training_data(workload, dataset)
-    params = initial_params(
-        workload.architecture,
-        workload.seen(dataset.info),
-        seed=spec.seed,
-        initialiser=workload.initialiser,
-    )
+    start = starter(spec, dataset)
     emit(DataLoaded(data_s=clock.seconds()))
 
     clock = Stopwatch()
     cell = spec.cell
     backend = backend_class(workload, training, mode=cell.mode, device=cell.device, precision=cell.precision)
-
-    def start() -> None:
-        if workload.matched:
-            backend.load_params(params)
-        else:
-            own_defaults(backend).initialise(spec.seed)
-
-    start()
+    start(backend)
     emit(Built(build_s=clock.seconds()))
     check_device(backend, cell)
 
     permute = None if workload.matched else own_defaults(backend).permutation
     batches = Batches(workload, training, seed=spec.seed, permute=permute)
     trained = backend if task.slowdown is None else cast(Backend, Slowed(backend, task.slowdown))
-    next(commands, None)  # to begin: the first step is to have the machine for itself
+    next(commands, None)  # `Begin`: the first step must have the machine for itself
     with Meter.open(cell.device) as meter:
         trainer = Trainer(trained, batches, meter, plain=backend)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
         if spec.windows:
             warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
             take_turns(trainer, spec.window_s, commands, emit)
-    peak, method = peak_rss_bytes()
-    emit(Memory(peak_rss_bytes=peak, peak_rss_method=method))
-    if cell.device == "gpu":
-        with GpuMonitor.open() as monitor:
-            emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
+    emit_memory(cell.device, emit)
     facts = {"energy_meter": meter.method, "call_steps": backend.call_steps}
     emit(Described(facts={**backend.describe(), **facts}))
     if task.look_closer:
         emit(look_closer(backend, workload, trainer))
     if spec.epochs:
-        start()
+        start(backend)
         clock = Stopwatch()
         learn(
             backend, batches, workload, dataset,
@@ -116,8 +100,27 @@ def measure(
         emit(Learned(learn_s=clock.seconds()))
 
 
+def starter(spec: JobSpec, dataset: cache.Dataset) -> Callable[[Backend], None]:
+    """Return what sets a backend to its start: the job's initial parameters, or its framework's own."""
+    workload = spec.workload
+    params = initial_params(
+        workload.architecture,
+        workload.seen(dataset.info),
+        seed=spec.seed,
+        initialiser=workload.initialiser,
+    )
+
+    def start(backend: Backend) -> None:
+        if workload.matched:
+            backend.load_params(params)
+        else:
+            own_defaults(backend).initialise(spec.seed)
+
+    return start
+
+
 def own_defaults(backend: Backend) -> OwnDefaults:
-    """Return the backend as one that knows its framework's defaults, or raise UnavailableError."""
+    """Return a backend that offers its framework's own defaults, or raise UnavailableError."""
     if not (hasattr(backend, "initialise") and hasattr(backend, "permutation")):
         raise UnavailableError(
             f"{type(backend).__name__} lacks its framework's own defaults (initialise and permutation); "
@@ -126,25 +129,34 @@ def own_defaults(backend: Backend) -> OwnDefaults:
     return cast(OwnDefaults, backend)
 
 
+def emit_memory(device: Device, emit: Emit) -> None:
+    """Report the largest resident memory of this process, and on a GPU its memory there."""
+    peak, method = peak_rss_bytes()
+    emit(Memory(peak_rss_bytes=peak, peak_rss_method=method))
+    if device == "gpu":
+        with GpuMonitor.open() as monitor:
+            emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
+
+
 def warm_up(trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 1) -> None:
-    """Train ever longer windows until one lasts about `window_s`, and say that all is ready."""
+    """Train ever longer windows until one lasts about `window_s`, then report that the job is ready."""
     steps, step_s = call_steps, math.inf
-    if call_steps > 1:  # compiled when it is first called, as the first step was
+    if call_steps > 1:  # the first call of several steps compiles, as the first step did
         emit(WarmedUp(window=trainer.train(call_steps)))
-    before_s = trainer.train_s  # what compiles warms nothing up
+    before_s = trainer.train_s  # compiling is not warming up
     while True:
         window = trainer.train(steps)
         emit(WarmedUp(window=window))
         step_s = min(step_s, window.seconds / steps)
         if window.seconds >= window_s / 2 and trainer.train_s - before_s >= WARMUP_S:
             break
-        # At most eightfold: the first steps are slow, and one guess from them would overshoot.
+        # At most eight times as many: the first steps are slow, and a guess from them would overshoot.
         steps = whole_calls(min(window_s / step_s, steps * 8), call_steps)
     emit(Ready(step_s=step_s, call_steps=call_steps))
 
 
 def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Train a window at every `Turn`, after a lead that does not count."""
+    """Train a window at every `Turn`, after a lead that does not count; end at any other command."""
     for command in commands:
         if not isinstance(command, Turn):
             return
@@ -153,9 +165,9 @@ def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand]
 
 
 def look_closer(backend: Backend, workload: Workload, trainer: Trainer) -> LookedCloser:
-    """Return where a step's time goes, what it computes, and the machine's peak, as far as known.
+    """Return the parts of a step, its operations and the machine's peak, where the backend offers them.
 
-    A step that augments its images has more parts than these, and is not taken apart.
+    A step that augments its images has further parts and is not split.
     """
     if not hasattr(backend, "split_steps") or workload.augmentation is not None:
         return LookedCloser(split=None, counted_flops=None, peak=None)
@@ -163,7 +175,7 @@ def look_closer(backend: Backend, workload: Workload, trainer: Trainer) -> Looke
     step_s = trainer.train_s / trainer.steps
     steps = max(1, min(_CLOSER_STEPS, int(WARMUP_S / step_s)))
     clock = Stopwatch()
-    instrumented.split_steps(trainer.next_batches(1))  # what it compiles and allocates is not a step's time
+    instrumented.split_steps(trainer.next_batches(1))  # it compiles and allocates, which is no part of a step
     found = LookedCloser(
         split=instrumented.split_steps(trainer.next_batches(steps)),
         counted_flops=instrumented.count_flops(),
@@ -183,9 +195,9 @@ def learn(
     test_samples: int | None,
     emit: Emit,
 ) -> None:
-    """Train so many epochs; evaluate on the test split along the way, or at the end alone, untimed.
+    """Train for `epochs` and evaluate on the test split, several times or once at the end; training is timed.
 
-    `test_samples`: on the first so many of it, where not on all.
+    `test_samples`: how many test images are evaluated, from the first on; None for all.
     """
     trainer = Trainer(backend, batches)
     per_epoch = batches.steps_per_epoch

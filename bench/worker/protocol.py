@@ -1,4 +1,4 @@
-"""What harness and worker say to each other, each a line of JSON: a task and commands in, events out."""
+"""The messages between harness and worker, one line of JSON each: a task and commands in, events out."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -11,12 +11,12 @@ from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.specs import Cell, Workload
 
 VERSION = 3
-"""Of what a worker does when it is asked to measure. It grows when a figure of an older worker can no
-longer be compared with one of this worker, so that a comparison of two commits is refused."""
+"""The version of what a worker measures. It grows when a figure of an older worker can no longer be compared
+with one of this worker; the gate then refuses to compare two commits."""
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a worker finds a data set: in the cache folder, or the shipped sample where `cache` is None."""
+    """Where a worker finds a data set: in the folder `cache`, or in the sample data set if that is None."""
 
     name: str
     cache: str | None
@@ -24,7 +24,7 @@ class DataSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class MeasureTask(msgspec.Struct, frozen=True, kw_only=True, tag="measure", tag_field="task"):
-    """Train one cell: start, warm up, then take a turn at each `Turn`, and at `Finish` do the rest."""
+    """Measure one cell: build, warm up, train a window at each `Turn`, and at `Finish` do the rest."""
 
     backend: BackendInfo
     data: DataSource
@@ -32,7 +32,7 @@ class MeasureTask(msgspec.Struct, frozen=True, kw_only=True, tag="measure", tag_
     look_closer: bool = False
     """Whether to split a step, count its operations and measure the machine's peak after the windows."""
     slowdown: float | None = None
-    """For the self-test: share by which training is made to take longer, 0.05 for 5 %; None: not at all."""
+    """For the self-test: the share by which training takes longer, 0.05 for 5 %; None: not at all."""
 
 
 class ParityCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,39 +58,39 @@ class ProbeTask(msgspec.Struct, frozen=True, kw_only=True, tag="probe", tag_fiel
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
-    """What the harness asks of a worker that measures, once it is built."""
+    """What the harness asks of a worker that measures, once its backend is built."""
 
 
 class Begin(Command, frozen=True, kw_only=True, tag="begin"):
-    """Take the first step and warm up, answered by `Ready`. Until then a worker only builds."""
+    """Take the first step and warm up; `Ready` answers it. Before it a worker only builds."""
 
 
 class Turn(Command, frozen=True, kw_only=True, tag="turn"):
-    """Train a window of so many steps, answered by `Timed`."""
+    """Train a window of `steps` steps; `Timed` answers it."""
 
     steps: int
 
 
 class Finish(Command, frozen=True, kw_only=True, tag="finish"):
-    """No more turns: describe, learn if that was asked, and end."""
+    """No more turns: describe, learn if the job asks for it, and end."""
 
 
 AnyCommand: TypeAlias = Begin | Turn | Finish
 
 
 class AnyTask(msgspec.Struct, frozen=True, kw_only=True):
-    """As much of a task as every worker reads first: its tag, which names its handler, and the backend."""
+    """What a worker reads of any task first: its tag, which names the handler, and the backend."""
 
     task: str
     backend: BackendInfo
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
-    """Something a worker reports as soon as it has happened."""
+    """What a worker reports, as soon as it has happened."""
 
 
 class Started(Event, frozen=True, kw_only=True, tag="started"):
-    """The first word: the interpreter runs, and so does what reads the task."""
+    """The first event: the interpreter runs, and the task can be read."""
 
 
 class Imported(Event, frozen=True, kw_only=True, tag="imported"):
@@ -114,18 +114,18 @@ class WarmedUp(Event, frozen=True, kw_only=True, tag="warmup"):
 
 
 class Ready(Event, frozen=True, kw_only=True, tag="ready"):
-    """Warmed up: it waits for its turns."""
+    """The worker has warmed up and waits for its turns."""
 
     step_s: float
-    """Seconds of a step in the quickest window of the warm-up: the machine's moods only make it slower."""
+    """Seconds of a step in the quickest window of the warm-up, as disturbances only make a step slower."""
     call_steps: int
-    """Of the backend; its windows hold whole calls."""
+    """`call_steps` of the backend; its windows hold whole calls."""
 
 
 class Timed(Event, frozen=True, kw_only=True, tag="window"):
     window: Window
     lead_s: float | None = None
-    """Training before the window that does not count, in seconds."""
+    """Seconds of training before the window, which do not count."""
 
 
 class Evaluated(Event, frozen=True, kw_only=True, tag="point"):
@@ -151,10 +151,10 @@ class DeviceMemory(Event, frozen=True, kw_only=True, tag="device_memory"):
 
 
 class LookedCloser(Event, frozen=True, kw_only=True, tag="looked_closer"):
-    """What a backend that can be looked into says; None where it cannot."""
+    """What an `Instrumented` backend measured; None where it offers none of it."""
 
     closer_s: float | None = None
-    """What looking took, in seconds."""
+    """Seconds that these measurements took."""
     split: StepSplit | None
     counted_flops: float | None
     peak: Peak | None
@@ -170,7 +170,7 @@ class Verified(Event, frozen=True, kw_only=True, tag="verified"):
 
 class Probed(Event, frozen=True, kw_only=True, tag="probed"):
     error: float
-    """Largest relative error of the logits of a convolutional network against the reference."""
+    """The largest relative error of the logits of a convolutional network."""
 
 
 class Failed(Event, frozen=True, kw_only=True, tag="failed"):
@@ -179,7 +179,7 @@ class Failed(Event, frozen=True, kw_only=True, tag="failed"):
 
 
 class Done(Event, frozen=True, kw_only=True, tag="done"):
-    """The last event of a worker that did all it was asked."""
+    """The last event of a worker that has done its task."""
 
 
 AnyEvent: TypeAlias = (
@@ -187,7 +187,6 @@ AnyEvent: TypeAlias = (
     | Memory | DeviceMemory | Described | LookedCloser | Verified | Probed
     | Failed | Done
 )  # fmt: skip
-
-"""Every event of measuring and proving. A feature with events of its own has a union of its own."""
+"""Every event of measuring and proving. A feature that has further events defines its own union."""
 
 Emit: TypeAlias = Callable[[Event], None]

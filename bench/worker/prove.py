@@ -8,35 +8,38 @@ from backends.base import Backend, TrainingData
 from bench.errors import NotComparableError
 from bench.parity.checks import check_parity, relative_error
 from bench.parity.reference import evaluated_images, load_trace, parity_workload, start_params
-from bench.records.schema import ParityCheck, Status
 from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
-from bench.worker.protocol import Described, Emit, Probed, ProbeTask, Verified, VerifyTask
+from bench.worker.protocol import Described, Emit, ParityCase, Probed, ProbeTask, Verified, VerifyTask
 from bench.worker.training import build
-from bench.workloads.specs import Cell, Workload
+from bench.workloads.specs import Workload
 
 
 def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:
-    """Compare every case with its reference trace; one that fails does not stop the others."""
+    """Compare every case with its reference trace; a case that fails does not stop the others."""
     for case in task.cases:
-        cell = case.cell
-        status: Status = "ok"
-        error: str | None = None
-        checks: tuple[ParityCheck, ...] = ()
-        try:
-            data, trace = load_trace(Path(case.trace))
+        emit(verified(case, backend_class))
 
-            def make(workload: Workload, data: TrainingData, cell: Cell = cell) -> Backend:
-                return build(backend_class, workload, data, cell)
 
-            checks = check_parity(make, case.workload, data, trace, cell.precision)
-        except Exception as raised:
-            print_if_unforeseen(raised)
-            status, error = status_of(raised), in_a_line(raised)
-        emit(
-            Verified(
-                cell=cell, optimizer=case.workload.optimizer.name, status=status, error=error, checks=checks
-            )
+def verified(case: ParityCase, backend_class: type[Backend]) -> Verified:
+    """Return what the comparison of a case found, or why it failed."""
+    cell, workload = case.cell, case.workload
+
+    def make(workload: Workload, data: TrainingData) -> Backend:
+        return build(backend_class, workload, data, cell)
+
+    try:
+        data, trace = load_trace(Path(case.trace))
+        checks = check_parity(make, workload, data, trace, cell.precision)
+    except Exception as error:
+        print_if_unforeseen(error)
+        return Verified(
+            cell=cell,
+            optimizer=workload.optimizer.name,
+            status=status_of(error),
+            error=in_a_line(error),
+            checks=(),
         )
+    return Verified(cell=cell, optimizer=workload.optimizer.name, status="ok", error=None, checks=checks)
 
 
 def probe(task: ProbeTask, backend_class: type[Backend], emit: Emit) -> None:

@@ -1,4 +1,4 @@
-"""A backend made slower on purpose, by a known share: what the self-test holds the measuring against."""
+"""A backend that is made slower on purpose by a known share, for the self-test of the measurement."""
 
 import time
 from typing import Any
@@ -10,7 +10,7 @@ from backends.base import Backend
 
 
 class Slowed:
-    """Trains as the backend inside it does, and takes a share longer for it; all else is that backend's."""
+    """Trains as the backend inside it does, but takes longer by a share; all else is that backend's."""
 
     def __init__(self, backend: Backend, share: float) -> None:
         self._backend, self._share = backend, share
@@ -20,9 +20,9 @@ class Slowed:
     ) -> npt.NDArray[np.float32]:
         """Train; then keep a CPU busy for the share of the time that training took.
 
-        A share of the time, not a fixed one: a step that does 5 % more work suffers 5 % more from whatever
-        disturbs the machine meanwhile, and so does this one. It is not to be used right before a stretch that
-        counts: while this waits the framework's threads fall asleep, and the stretch itself takes longer.
+        It is a share and not a fixed time: a disturbance of the machine makes a step that does 5 % more work
+        wait 5 % longer, and so it does here. Do not train so right before a window that counts: the
+        framework's threads fall asleep during the wait, and the window would take longer.
         """
         began = time.perf_counter_ns()
         losses = self._backend.train_steps(order, *draws)

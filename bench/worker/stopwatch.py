@@ -1,10 +1,10 @@
-"""The clock by which a worker times what it does."""
+"""The clock of a worker."""
 
 import time
 
 
 class Stopwatch:
-    """Seconds since it was made."""
+    """Counts the seconds since it was made."""
 
     def __init__(self) -> None:
         self._start = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""A training as every task of a worker drives it: its data, its batches, steps under a clock, evaluation."""
+"""What all trainings of a worker share: the data, the batches, timed steps and evaluation."""
 
 from pathlib import Path
 
@@ -18,28 +18,31 @@ from bench.workloads.specs import Cell, Workload
 
 
 def build(backend_class: type[Backend], workload: Workload, data: TrainingData, cell: Cell) -> Backend:
-    """Return a backend, built; raise WrongDeviceError where it is on another device than the cell's."""
+    """Return a new backend; raise WrongDeviceError if it runs on another device than the cell's."""
     backend = backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision)
     check_device(backend, cell)
     return backend
 
 
 def check_device(backend: Backend, cell: Cell) -> None:
-    """Raise WrongDeviceError where a backend says that it runs on another device than the cell's."""
+    """Raise WrongDeviceError if a backend describes another device than the cell's."""
     actual = backend.describe().get("device")
     if actual != cell.device:
         raise WrongDeviceError(f"asked to run on {cell.device}, it runs on {actual}")
 
 
 def load_data(source: DataSource) -> datasets.Dataset:
-    """Return the data set, memory-mapped from the cache or from the shipped sample."""
+    """Return the data set, memory-mapped from the cache or from the sample data set."""
     if source.cache is None:
         return datasets.load_sample(source.name, source.limit)
     return datasets.load(source.name, cache=Path(source.cache), limit=source.limit)
 
 
 def training_data(workload: Workload, dataset: datasets.Dataset) -> TrainingData:
-    """Return what the workload trains on: the training split without what it holds out."""
+    """Return the training split without the images that the workload holds out.
+
+    Raise UnavailableError if no whole batch is left.
+    """
     images, labels = (part[workload.held_out :] for part in (dataset.train_images, dataset.train_labels))
     if len(images) < workload.batch_size:
         raise UnavailableError(
@@ -50,7 +53,7 @@ def training_data(workload: Workload, dataset: datasets.Dataset) -> TrainingData
 
 
 class Batches:
-    """What a training takes from step to step: the order of its images, and how each is changed."""
+    """The images of every step, and the draws by which they are augmented."""
 
     def __init__(
         self, workload: Workload, data: TrainingData, *, seed: int, permute: Permutation | None = None
@@ -72,7 +75,7 @@ class Batches:
 
 
 class Trainer:
-    """Walks a backend along its batch order and reads the clock around each stretch."""
+    """Trains a backend batch by batch and times each stretch of steps."""
 
     def __init__(
         self,
@@ -84,9 +87,9 @@ class Trainer:
         steps: int = 0,
         train_s: float = 0.0,
     ) -> None:
-        """`plain` trains what does not count, where `backend` is slowed.
+        """`plain` trains the steps that do not count, if `backend` is a slowed one.
 
-        `steps` and `train_s` are what was trained before, where `backend` has taken up its state.
+        `steps` and `train_s` were trained before, if `backend` goes on from a saved state.
         """
         self._backend, self._batches, self._meter = backend, batches, meter
         self._plain = plain or backend
@@ -96,11 +99,11 @@ class Trainer:
         """The losses of the latest stretch."""
 
     def lead(self, steps: int) -> float:
-        """Train steps that do not count, and return the seconds that they took."""
+        """Train steps that do not count; return their seconds."""
         return self._advance(self._plain, steps).seconds
 
     def train(self, steps: int) -> Window:
-        """Train so many steps; between the two clock readings there is training and nothing else."""
+        """Train `steps` steps; nothing else happens between the two clock readings."""
         return self._advance(self._backend, steps)
 
     def _advance(self, backend: Backend, steps: int) -> Window:
@@ -119,7 +122,7 @@ class Trainer:
         return Window(steps=steps, samples=order.size, seconds=seconds, energy_j=energy_j)
 
     def next_batches(self, steps: int) -> npt.NDArray[np.int32]:
-        """Return the order of the next steps, int32 (steps, batch), without training them."""
+        """Return the images of the next steps, int32 (steps, batch), without training on them."""
         return self._batches.order(self.steps, steps)
 
 

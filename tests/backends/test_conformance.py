@@ -1,10 +1,9 @@
-"""The contract of `backends.base`, held against every backend in every mode; and proven able to fail.
+"""The contract of `backends.base`, checked for every backend in every mode, and proof that checks can fail.
 
-A check is a function that takes a `Kit` and raises AssertionError. All checks of a backend run in one fresh
-process, which is started once, as importing a framework and compiling for it take longer than any check.
+A check is a function that takes a `Kit` and raises AssertionError. All checks of a backend run in one new
+process, because importing a framework and compiling take longer than any check.
 """
 
-import importlib
 import os
 import subprocess
 import tempfile
@@ -31,6 +30,7 @@ from conformance_data import (
 from conformance_kit import (
     ALIKE,
     ARCHITECTURES,
+    BATCH,
     INFO,
     OPTIMIZERS,
     SAME,
@@ -38,6 +38,7 @@ from conformance_kit import (
     assert_close,
     assert_same_params,
     cross_entropy,
+    narrow,
     order,
     start,
 )
@@ -57,7 +58,7 @@ from bench.workloads.specs import OptimizerSpec, Workload
 pytestmark = pytest.mark.alone  # it fills the cores by itself
 
 LIMIT_S = 1500.0
-"""For all checks of one backend; PyTorch's take four minutes on two quiet cores, and here have one."""
+"""The time limit of all checks of one backend, in a process that may have half a busy core."""
 
 
 # ---- the checks
@@ -94,19 +95,19 @@ def exports_are_copies(kit: Kit) -> None:
 
 def logits_have_their_shape_and_type(kit: Kit) -> None:
     for mode in kit.modes:
-        backend = kit.make("cnn" if mode == kit.info.taught_mode else "mlp", mode=mode)
+        backend = kit.make("cnn" if mode == kit.info.taught_mode else "softmax", mode=mode)
         before = backend.export_params()
         whole = backend.predict(kit.images)  # 1001: with batches of 1000, 500 or 100 the last one is ragged
         assert type(whole) is np.ndarray
         assert (whole.shape, whole.dtype) == ((1001, INFO.classes), np.float32), f"{mode}: {whole.shape}"
-        for part in (slice(0, 1), slice(999, 1001), slice(100, 300, 2)):
+        for part in (slice(0, 1), slice(999, 1001), slice(500, 1001, 500)):
             assert_close(backend.predict(kit.images[part]), whole[part], SAME * 5, f"{mode}, images {part}")
         assert_same_params(backend.export_params(), before, 0.0, f"{mode}: prediction trains")
 
 
 def losses_have_their_shape_and_are_taken_before_the_update(kit: Kit) -> None:
     for mode in kit.modes:
-        backend = kit.make("mlp", mode=mode)
+        backend = kit.make(mode=mode)
         batches = order(103)  # more than any mode may put into one call
         for row in (0, 1):
             expected = cross_entropy(backend.predict(kit.images[batches[row]]), kit.labels[batches[row]])
@@ -116,26 +117,27 @@ def losses_have_their_shape_and_are_taken_before_the_update(kit: Kit) -> None:
                 f"{mode}: {losses.shape} {losses.dtype}"
             )
             assert_close(losses, np.array([expected]), 1e-5, f"{mode}: loss of step {row}")
-        backend.load_params(start("mlp"))
+        backend.load_params(start("softmax"))
         losses = backend.train_steps(batches)
         assert (losses.shape, losses.dtype) == ((103,), np.float32), f"{mode}: {losses.shape} {losses.dtype}"
         assert np.isfinite(losses).all()
 
 
 def some_optimizers(kit: Kit) -> list[tuple[str, str, OptimizerSpec]]:
-    """Return all optimizers in the taught mode, and one with state, decay and step count in the others."""
+    """Return all optimizers in the default mode, and one with state, decay and step count in the others."""
     taught = kit.info.taught_mode
     all_here = [(taught, name, spec) for name, spec in OPTIMIZERS.items()]
-    return all_here + [(mode, "adam", OPTIMIZERS["adam"]) for mode in kit.modes if mode != taught]
+    others = [mode for mode in kit.modes if mode != taught]
+    return all_here + [(mode, "momentum", OPTIMIZERS["momentum"]) for mode in others]
 
 
 def calls_may_be_cut_anywhere(kit: Kit) -> None:
     batches = order(7)
     for mode, name, spec in some_optimizers(kit):
-        backend = kit.make("mlp", spec, mode=mode)
+        backend = kit.make("softmax", spec, mode=mode)
         losses = backend.train_steps(batches)
         whole = backend.export_params()
-        backend = kit.make("mlp", spec, mode=mode)
+        backend.load_params(start("softmax"))
         parts = np.concatenate([backend.train_steps(batches[:3]), backend.train_steps(batches[3:])])
         assert_close(parts, losses, SAME, f"{mode}, {name}: losses of 3 + 4 steps against 7")
         assert_same_params(backend.export_params(), whole, SAME * 10, f"{mode}, {name}: 3 + 4 steps")
@@ -144,16 +146,16 @@ def calls_may_be_cut_anywhere(kit: Kit) -> None:
 def loading_resets_the_optimizer(kit: Kit) -> None:
     batches = order(6)
     for mode, name, spec in some_optimizers(kit):
-        backend = kit.make("mlp", spec, mode=mode)
+        backend = kit.make("softmax", spec, mode=mode)
         first = backend.train_steps(batches)
-        backend.load_params(start("mlp"))
+        backend.load_params(start("softmax"))
         again = backend.train_steps(batches)
         assert_close(again, first, SAME, f"{mode}, {name}: losses after loading again")
 
 
 def training_goes_on_from_a_saved_state(kit: Kit) -> None:
-    cases = [(mode, "mlp", name, spec) for mode, name, spec in some_optimizers(kit)]
-    cases.append((kit.info.taught_mode, "batch norm", "adam", OPTIMIZERS["adam"]))
+    cases = [(mode, "softmax", name, spec) for mode, name, spec in some_optimizers(kit)]
+    cases.append((kit.info.taught_mode, "two batch norms", "adam", OPTIMIZERS["adam"]))
     for mode, architecture, name, spec in cases:
         backend = kit.make(architecture, spec, mode=mode)
         backend.train_steps(order(5))
@@ -173,7 +175,7 @@ def training_goes_on_from_a_saved_state(kit: Kit) -> None:
 
 def calls_are_of_a_number_of_steps(kit: Kit) -> None:
     for mode in kit.modes:
-        for architecture in ("mlp", "cnn"):
+        for architecture in ("softmax", "cnn"):
             steps = kit.build(architecture, OPTIMIZERS["sgd"], mode=mode).call_steps
             assert type(steps) is int, f"{mode}: {steps!r} steps to a call"
             assert 1 <= steps <= 16, f"{mode}: {steps} steps to a call, where windows hold whole calls"
@@ -201,7 +203,7 @@ def it_says_what_it_runs_on(kit: Kit) -> None:
 def a_gpu_that_is_not_there_is_refused(kit: Kit) -> None:
     for mode in kit.modes:
         try:
-            kit.make(mode=mode, device="gpu")
+            kit.build("softmax", OPTIMIZERS["sgd"], mode=mode, device="gpu")
         except UnavailableError as error:
             assert len(str(error)) > 20, f"{mode}: it does not say what is missing: {error}"  # noqa: PT017
         else:
@@ -212,14 +214,27 @@ def modes_agree(kit: Kit) -> None:
     """Convolutions are left to `bench verify`: to compile several steps of them at once takes minutes."""
     batches, found = order(20), {}
     for mode in kit.modes:
-        found[mode] = kit.make("mlp", OPTIMIZERS["adam"], mode=mode).train_steps(batches)
+        found[mode] = kit.make(mode=mode).train_steps(batches)
     for mode, losses in found.items():
         assert_close(losses, found[kit.info.taught_mode], ALIKE, f"{mode}: losses")
 
 
+def statistics_move_alike_when_compiled(kit: Kit) -> None:
+    """The second mode compiles more than the first; statistics change in a step too, but by no gradient."""
+    found = {}
+    for mode in kit.modes[:2]:
+        backend = kit.make("one batch norm", OPTIMIZERS["sgd"], mode=mode)
+        losses = backend.train_steps(order(8))
+        found[mode] = {"losses": losses, **backend.export_params()}
+    for mode, values in found.items():
+        assert_same_params(values, found[kit.info.taught_mode], ALIKE * 10, mode)
+
+
 def odd_networks_agree_with_the_reference(kit: Kit) -> None:
     for architecture, network in ARCHITECTURES.items():
-        if architecture == "eleven layers":  # so deep, a step is lost in the rounding of what it changes
+        # Softmax regression is in the optimizers' check. Eleven layers are so deep that rounding hides what a
+        # step changes.
+        if architecture in ("softmax", "eleven layers", "one batch norm"):
             continue
         workload = Workload(
             name="noise",
@@ -227,9 +242,7 @@ def odd_networks_agree_with_the_reference(kit: Kit) -> None:
             architecture=network,
             optimizer=OptimizerSpec(name="sgd", learning_rate=0.01),
         )
-        # A mode that compiles may treat statistics, which a step changes too, otherwise.
-        for mode in kit.modes[:2] if network.normalises else [kit.info.taught_mode]:
-            assert_parity(kit, workload, kit.data, mode, "fp32")
+        assert_parity(kit, workload, kit.data, kit.info.taught_mode, "fp32")
 
 
 def optimizers_agree_with_the_reference(kit: Kit) -> None:
@@ -240,17 +253,19 @@ def optimizers_agree_with_the_reference(kit: Kit) -> None:
 
 def notebooks_agree_with_the_reference(kit: Kit) -> None:
     augments = next(mode.augments for mode in kit.info.modes if mode.taught)
-    for notebook in NOTEBOOKS:
+    # Four notebooks train the same network, at different rates: the last of them stands for all.
+    different = {(one.architecture, one.optimizer.name, one.loss): one for one in NOTEBOOKS}
+    for notebook in different.values():
         if notebook.augmentation is None or augments:
-            workload = reference.gentle(notebook)
+            workload = reference.gentle(narrow(notebook))
             assert_parity(kit, workload, parity_data(workload), kit.info.taught_mode, "fp32")
 
 
 def bfloat16_is_itself_and_near_enough(kit: Kit) -> None:
     for mode in kit.modes if "bf16" in kit.info.cpu_precisions else []:
-        backend = kit.make("mlp", OPTIMIZERS["sgd"], mode=mode, precision="bf16")
+        backend = kit.make("softmax", OPTIMIZERS["sgd"], mode=mode, precision="bf16")
         assert "bfloat16" in str(backend.describe()["dtype"]), f"{mode}: {backend.describe()['dtype']}"
-        logits, losses = backend.predict(kit.images[:100]), backend.train_steps(order(3))
+        logits, losses = backend.predict(kit.images[:BATCH]), backend.train_steps(order(3))
         for value in (logits, losses, *backend.export_params().values()):
             assert value.dtype == np.float32, f"{mode}: {value.dtype} came out"
         error = parity.relative_error(logits, reference_logits(kit))
@@ -261,29 +276,13 @@ def bfloat16_is_itself_and_near_enough(kit: Kit) -> None:
 
 
 def reference_logits(kit: Kit) -> np.ndarray:
+    """Return the float64 logits of softmax regression at its start, for one batch of images."""
     workload = Workload(
-        name="noise", dataset="noise", architecture=ARCHITECTURES["mlp"], optimizer=OPTIMIZERS["sgd"]
+        name="noise", dataset="noise", architecture=ARCHITECTURES["softmax"], optimizer=OPTIMIZERS["sgd"]
     )
     reference = NumpyBackend(workload, kit.data, mode="float64", device="cpu", precision="fp32")
-    reference.load_params(start("mlp"))
-    return reference.logits(kit.images[:100])
-
-
-def every_one_of_many_is_compiled(kit: Kit) -> None:
-    """PyTorch stops compiling a function after 8 versions of it, and goes on without a word, uncompiled.
-
-    `bench verify` makes some twenty backends in one process: those after the eighth would be proven in eager.
-    """
-    utils = importlib.import_module("torch._dynamo.utils")
-    for number, (mode, graphs) in enumerate([("compile", 1)] * 10 + [("compile-loop", 2)]):
-        backend = kit.make("softmax", OPTIMIZERS["sgd"], mode=mode)
-        before = utils.counters["stats"]["unique_graphs"]
-        for steps in (1, 2, 7, 9):
-            backend.train_steps(order(steps))
-        backend.load_params(start("softmax"))
-        backend.train_steps(order(5))
-        compiled = utils.counters["stats"]["unique_graphs"] - before
-        assert compiled == graphs, f"{mode}, backend {number} of one process: {compiled} graphs compiled"
+    reference.load_params(start("softmax"))
+    return reference.logits(kit.images[:BATCH])
 
 
 def assert_parity(kit: Kit, workload: Workload, data: TrainingData, mode: str, precision: str):
@@ -295,7 +294,6 @@ def assert_parity(kit: Kit, workload: Workload, data: TrainingData, mode: str, p
     wrong = [f"{check.kind} at {check.worst} by {check.error:.1e}" for check in checks if not check.ok]
     what = f"{mode}, {workload.name}, {workload.architecture}, {workload.optimizer.name}, {precision}"
     assert not wrong, f"{what}: off in {'; '.join(wrong)}"
-    return checks
 
 
 CHECKS: Mapping[str, Callable[[Kit], Any]] = {
@@ -314,32 +312,32 @@ CHECKS: Mapping[str, Callable[[Kit], Any]] = {
         it_says_what_it_runs_on,
         a_gpu_that_is_not_there_is_refused,
         modes_agree,
+        statistics_move_alike_when_compiled,
         odd_networks_agree_with_the_reference,
         optimizers_agree_with_the_reference,
         notebooks_agree_with_the_reference,
         images_are_augmented_or_refused,
         grey_images_are_augmented_too,
         bfloat16_is_itself_and_near_enough,
-        every_one_of_many_is_compiled,
         *CLOSER_CHECKS,
     )
 }
 
 
-def run_check(kit: Kit, name: str) -> Any:
-    """Run a check; what the framework warns of is an error, but that its own inside will have to change."""
+def run_check(kit: Kit, name: str) -> None:
+    """Run a check. A warning of the framework is an error, unless it is about deprecations inside itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("default", category=DeprecationWarning)
         warnings.filterwarnings("error", category=DeprecationWarning, module=r"backends\.")
-        return CHECKS[name](kit)
+        CHECKS[name](kit)
 
 
-# ---- run, in a process of its own, over every backend
+# ---- all checks of every backend, each in a process of its own
 
 
 def run_checks(argument: dict[str, Any]) -> dict[str, Any]:
-    """Return for each check asked for None or what went wrong; called in a child process."""
+    """Return for each check None or its traceback; called in a child process."""
     info = INFOS[argument["backend"]]
     backend_class, found = load_backend(info), {}
     with tempfile.TemporaryDirectory() as folder:
@@ -357,14 +355,14 @@ def run_checks(argument: dict[str, Any]) -> dict[str, Any]:
 def verdicts(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], dict[str, Any]]]:
-    """Return what `run_checks` found for a backend, of all checks that this session selected for it.
+    """Return a function from a backend to what `run_checks` found, for all its checks in this session.
 
-    One process is begun for each core, as most of what they do, tracing and compiling, takes one core.
+    Each core runs one process at a time, because tracing and compiling mostly take one core.
     """
     parameters = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
     selected = {
         backend: [name for name in CHECKS if {"backend": backend, "check": name} in parameters]
-        for backend in INFOS  # TensorFlow and PyTorch, which take longest, are among the first
+        for backend in LONGEST_FIRST
     }
     traces, compiled = tmp_path_factory.mktemp("traces"), kept_compiled(request.config)
 
@@ -376,9 +374,9 @@ def verdicts(
             return in_process(
                 INFOS[backend], "test_conformance:run_checks", argument, limit_s=LIMIT_S, compiled=compiled
             )
-        except pytest.skip.Exception:  # no test of it will ask
+        except pytest.skip.Exception:  # its tests are skipped too
             return {}
-        except (AssertionError, subprocess.TimeoutExpired) as died:  # once is enough: not for every check
+        except (AssertionError, subprocess.TimeoutExpired) as died:  # do not start it again for every check
             return dict.fromkeys(checks, str(died))
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -386,20 +384,16 @@ def verdicts(
         yield lambda backend: begun[backend].result()
 
 
+LONGEST_FIRST = ("jax", "torch", "tensorflow", "keras-jax", "keras-torch", "keras-tensorflow", "numpy")
+"""The backends in the order in which their processes start, so that both cores are busy to the end."""
+
+
 @pytest.mark.timeout(2 * LIMIT_S)
-@pytest.mark.parametrize("check", [name for name in CHECKS if name != "every_one_of_many_is_compiled"])
+@pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("backend", every_backend())
 def test_a_backend_keeps_the_contract(backend, check, verdicts):
     wrong = verdicts(backend)[check]
     assert wrong is None, f"{backend}: {wrong}"
-
-
-@pytest.mark.timeout(2 * LIMIT_S)
-@pytest.mark.framework("torch")
-@pytest.mark.parametrize(("backend", "check"), [("torch", "every_one_of_many_is_compiled")])
-def test_a_mode_stays_itself(backend, check, verdicts):
-    wrong = verdicts(backend)[check]
-    assert wrong is None, wrong
 
 
 # ---- the checks can fail
@@ -469,6 +463,13 @@ def two_modes(backend_class: type[Backend], folder: Path, **info: Any) -> Kit:
         return (NumpyBackend if mode == "a" else backend_class)(workload, data, mode=mode, **kinds)
 
     return Kit(make, info, folder)
+
+
+@pytest.mark.parametrize("twin", [broken.UnbiasedVariance, broken.ForgetsStatistics])
+def test_a_mode_that_moves_statistics_otherwise_is_seen(twin, tmp_path):
+    run_check(two_modes(NumpyBackend, tmp_path), "statistics_move_alike_when_compiled")
+    with pytest.raises(AssertionError, match="b, conv1/"):
+        run_check(two_modes(twin, tmp_path), "statistics_move_alike_when_compiled")
 
 
 @pytest.mark.parametrize("twin", [broken.DecaysTooEarly, broken.SumsLoss])

@@ -97,25 +97,24 @@ def building_compiles_nothing() -> None:
 
 def the_first_step_compiles_and_no_other() -> None:
     for mode in MODES:
-        for optimizer in (SGD, ADAM):
-            for begin in ("load", "initialise"):
-                backend = make(mode, optimizer)
-                if begin == "load":
-                    backend.load_params(zeros(backend))
-                else:
-                    backend.initialise(3)
-                with compilations() as seen:
-                    backend.train_steps(order(1))
-                assert seen, f"{mode}: the first step compiled nothing"
-                with compilations() as seen:
-                    for steps in (1, 2, 31, 32, 33, 100, 101):
-                        backend.train_steps(order(steps))
-                assert not seen, f"{mode}, {optimizer.name}, {begin}: {seen}"
-                backend.split_steps(order(1))
-                with compilations() as seen:
-                    backend.split_steps(order(3))
-                    backend.train_steps(order(2))
-                assert not seen, f"{mode}, {optimizer.name}, {begin}: splitting: {seen}"
+        for optimizer, begin in ((SGD, "load"), (ADAM, "initialise")):
+            backend = make(mode, optimizer)
+            if begin == "load":
+                backend.load_params(zeros(backend))
+            else:
+                backend.initialise(3)
+            with compilations() as seen:
+                backend.train_steps(order(1))
+            assert seen, f"{mode}: the first step compiled nothing"
+            with compilations() as seen:
+                for steps in (1, 2, 31, 32, 33, 100, 101):
+                    backend.train_steps(order(steps))
+            assert not seen, f"{mode}, {optimizer.name}, {begin}: {seen}"
+            backend.split_steps(order(1))
+            with compilations() as seen:
+                backend.split_steps(order(3))
+                backend.train_steps(order(2))
+            assert not seen, f"{mode}, {optimizer.name}, {begin}: splitting: {seen}"
 
 
 def evaluating_compiles_once() -> None:
@@ -131,17 +130,6 @@ def evaluating_compiles_once() -> None:
             backend.predict(images)
             backend.predict(images)
         assert not seen, f"{mode}: {seen}"
-
-
-def losses_come_in_their_order() -> None:
-    for mode in MODES:
-        backend = make(mode)
-        backend.initialise(1)
-        losses = backend.train_steps(order(70))
-        backend.initialise(1)
-        singly = np.concatenate([backend.train_steps(row[np.newaxis]) for row in order(70)])
-        np.testing.assert_allclose(losses, singly, rtol=1e-6, err_msg=mode)
-        assert len(set(losses.tolist())) > 60, f"{mode}: losses repeat themselves: {losses}"
 
 
 def as_on_a_gpu(mode: str, optimizer: OptimizerSpec, network: str) -> Any:
@@ -234,13 +222,13 @@ def every_mode_of_the_table_has_a_runner() -> None:
 def grain_trains_as_jit_does() -> None:
     trained = {}
     for mode in ("jit", "grain"):
-        backend = make(mode, ADAM, "cnn")
+        backend = make(mode, ADAM)
         backend.initialise(5)
         losses = [backend.train_steps(order(steps)) for steps in (1, 7, 40)]
         backend.split_steps(order(3))
         trained[mode] = {"losses": np.concatenate(losses), **backend.export_params()}
     for name, value in trained["jit"].items():
-        # Forty steps of Adam, whose sums run in another order where the batch is an argument.
+        # Sums over 48 steps of Adam run in another order where the batch is an argument.
         np.testing.assert_allclose(trained["grain"][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
@@ -276,16 +264,6 @@ def parameters_are_drawn_as_flax_draws_them() -> None:
             np.testing.assert_allclose(value, expected, rtol=1e-6, atol=1e-7, err_msg=name)
 
 
-def initialising_starts_anew() -> None:
-    backend = make("jit", ADAM, matched=False)
-    backend.initialise(2)
-    losses = backend.train_steps(order(5))
-    backend.initialise(2)
-    np.testing.assert_array_equal(backend.train_steps(order(5)), losses)
-    backend.initialise(3)
-    assert not np.allclose(backend.train_steps(order(5)), losses)
-
-
 def first_change(optimizer: OptimizerSpec, *, matched: bool) -> np.ndarray:
     """Return by how much a first step from zero moves the biases."""
     backend = make("jit", optimizer, matched=matched)
@@ -304,16 +282,6 @@ def unmatched_the_optimizer_is_optax_s_own() -> None:
     for name in ("sgd", "momentum"):
         change = first_change(OptimizerSpec(name=name, **odd), matched=False)
         np.testing.assert_allclose(change, 0.1 * gradient, rtol=1e-5, err_msg=name)
-
-
-def an_epoch_is_a_permutation_of_its_own() -> None:
-    backend = make("jit")
-    drawn = {(seed, epoch): backend.permutation(seed, epoch) for seed in (0, 1) for epoch in (0, 1)}
-    for found in drawn.values():
-        assert (found.shape, found.dtype) == ((IMAGES,), np.int32)
-        assert sorted(found.tolist()) == list(range(IMAGES))
-    assert len({found.tobytes() for found in drawn.values()}) == 4
-    np.testing.assert_array_equal(backend.permutation(1, 1), drawn[1, 1])
 
 
 def operations_are_those_of_the_step() -> None:
@@ -352,7 +320,6 @@ CHECKS = {
         building_compiles_nothing,
         the_first_step_compiles_and_no_other,
         evaluating_compiles_once,
-        losses_come_in_their_order,
         every_program_trains_the_same_and_compiles_once,
         a_cnn_is_trained_in_no_loop_on_a_cpu,
         a_mode_builds_its_own_programs_alone,
@@ -361,9 +328,7 @@ CHECKS = {
         grain_leaves_no_thread_behind,
         without_grain_its_mode_is_unavailable,
         parameters_are_drawn_as_flax_draws_them,
-        initialising_starts_anew,
         unmatched_the_optimizer_is_optax_s_own,
-        an_epoch_is_a_permutation_of_its_own,
         operations_are_those_of_the_step,
         the_peak_is_that_of_a_product_in_the_jobs_type,
     )

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import correlate
 from scipy.special import logsumexp
 
 from backends.base import TrainingData
@@ -113,18 +112,6 @@ def test_the_order_inside_a_batch_changes_nothing(architecture, seed):
         np.testing.assert_allclose(others[name], gradient, rtol=0, atol=1e-13)
 
 
-@given(copies=st.integers(2, 4))
-@settings(max_examples=3)
-def test_the_loss_is_a_mean(copies):
-    backend, data = make_backend(ARCHITECTURES["two convolutions"])
-    loss, gradients = backend.loss_and_gradients(data.images[:5] / 255, data.labels[:5])
-    again = np.tile(np.arange(5), copies)
-    other, others = backend.loss_and_gradients(data.images[again] / 255, data.labels[again])
-    assert other == pytest.approx(loss, rel=1e-13)
-    for name, gradient in gradients.items():
-        np.testing.assert_allclose(others[name], gradient, rtol=0, atol=1e-13)
-
-
 # ---- layers
 
 
@@ -146,16 +133,6 @@ def test_convolution_is_that_of_a_naive_loop(size):
     rng = np.random.default_rng(0)
     x, kernel = rng.normal(size=(2, 6, 7, 3)), rng.normal(size=(size, size, 3, 2))
     np.testing.assert_allclose(convolve(x, kernel), naive_convolution(x, kernel), rtol=0, atol=1e-13)
-
-
-@pytest.mark.parametrize("size", [3, 5])
-def test_convolution_is_the_cross_correlation_of_scipy(size):
-    rng = np.random.default_rng(1)
-    x, kernel = rng.normal(size=(2, 9, 8, 3)), rng.normal(size=(size, size, 3, 4))
-    found = convolve(x, kernel)
-    for i, f in np.ndindex(2, 4):
-        planes = [correlate(x[i, :, :, c], kernel[:, :, c, f], mode="same") for c in range(3)]
-        np.testing.assert_allclose(found[i, :, :, f], sum(planes), rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("size", [1, 3, 5])
@@ -288,50 +265,11 @@ def test_training_applies_the_optimizer_to_the_gradients(name):
         np.testing.assert_array_equal(backend.params[parameter], value)
 
 
-@pytest.mark.parametrize("name", SPECS)
-def test_training_goes_on_from_a_saved_state_as_if_it_had_not_stopped(name):
-    order = np.random.default_rng(7).integers(0, 40, (9, 8), dtype=np.int32)
-    whole, _ = make_backend(ARCHITECTURES["two convolutions"], SPECS[name])
-    expected = whole.train_steps_float64(order)
-    stopped, _ = make_backend(ARCHITECTURES["two convolutions"], SPECS[name])
-    first = stopped.train_steps_float64(order[:4])
-    state = stopped.save_state()
-    stopped.train_steps_float64(order[4:])  # must not reach into what was saved
-    fresh, _ = make_backend(ARCHITECTURES["two convolutions"], SPECS[name], seed=9)
-    for backend in (stopped, fresh):
-        backend.restore_state(state)
-        if backend is fresh:
-            backend._data = whole._data
-        np.testing.assert_array_equal(
-            np.concatenate([first, backend.train_steps_float64(order[4:])]), expected
-        )
-        for parameter, value in whole.params.items():
-            np.testing.assert_array_equal(backend.params[parameter], value)
-
-
-def test_it_learns():
-    backend, data = make_backend(
-        Architecture(hidden=(32,)), msgspec.structs.replace(SPECS["momentum"], decay_rate=1.0)
-    )
-    losses = backend.train_steps(np.tile(np.arange(40, dtype=np.int32).reshape(5, 8), (40, 1)))
-    assert losses[-5:].mean() < 0.1 * losses[:5].mean()
-    assert (backend.predict(data.images).argmax(axis=1) == data.labels).all()
-
-
 @pytest.mark.parametrize(("device", "precision"), [("gpu", "fp32"), ("cpu", "bf16"), ("cpu", "tf32")])
 def test_it_claims_no_device_or_precision_that_it_has_not(device, precision):
     backend, data = make_backend(ARCHITECTURES["softmax"])
     with pytest.raises(UnavailableError, match=f"{device} in {precision}"):
         NumpyBackend(backend._workload, data, mode="float64", device=device, precision=precision)
-
-
-def test_it_has_no_defaults_of_its_own():
-    backend, data = make_backend(ARCHITECTURES["softmax"])
-    workload = msgspec.structs.replace(backend._workload, matched=False)
-    with pytest.raises(
-        UnavailableError, match="noise trains by each framework's own defaults, and the numpy"
-    ):
-        NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
 
 
 def test_split_steps_are_the_same_steps_to_the_last_bit():

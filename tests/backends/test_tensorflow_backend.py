@@ -1,8 +1,12 @@
-"""What only TensorFlow's backend promises, asked in a process of its own."""
+"""What only TensorFlow's backend promises. One process with TensorFlow answers the questions of all tests."""
 
 import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest import mock
 
 import msgspec
 import numpy as np
@@ -16,8 +20,39 @@ from bench.workloads.specs import DatasetInfo, OptimizerSpec
 pytestmark = [pytest.mark.framework("tensorflow"), pytest.mark.long]
 
 
-def ask(question: str) -> Any:
-    return in_process(INFOS["tensorflow"], f"test_tensorflow_backend:{question}", None)
+class Answers(NamedTuple):
+    told: dict[str, Any]
+    dumped: Path
+    """Where XLA has written the programs that it compiled."""
+
+    def to(self, question: Callable[[], Any]) -> Any:
+        """Return the answer to a question; fail with its traceback where it raised."""
+        answer, wrong = self.told[question.__name__]
+        assert wrong is None, wrong
+        return answer
+
+
+def answer(names: list[str]) -> dict[str, Any]:
+    """Return for each question its answer and what went wrong; called in a child process."""
+    told = {}
+    for name in names:
+        try:
+            told[name] = (globals()[name](), None)
+        except (Exception, pytest.fail.Exception):
+            told[name] = (None, traceback.format_exc())
+    return told
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    questions = (
+        counted, constants, drawn, traces, traces_of_each_mode, traces_of_a_cnn_that_is_unrolled, table, peak,
+        refused,
+    )  # fmt: skip
+    names, dumped = [question.__name__ for question in questions], tmp_path_factory.mktemp("xla")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XLA_FLAGS", f"--xla_dump_to={dumped} --xla_dump_hlo_as_text")
+        return Answers(in_process(INFOS["tensorflow"], "test_tensorflow_backend:answer", names), dumped)
 
 
 def _backend(mode: str = "graph", name: str = "mnist-mlp", **changes: Any) -> Any:
@@ -34,7 +69,14 @@ def _backend(mode: str = "graph", name: str = "mnist-mlp", **changes: Any) -> An
     return TensorFlowBackend(workload, data, mode=mode, device="cpu", precision="fp32")
 
 
-def counted(_: None) -> dict[str, float]:
+def _train(backend: Any, *counts: int) -> None:
+    """Train so many steps in one call each."""
+    size = backend.workload.batch_size
+    for steps in counts:
+        backend.train_steps(np.arange(steps * size, dtype=np.int32).reshape(steps, size) % 1000)
+
+
+def counted() -> dict[str, float]:
     return {
         f"{mode} {name}": _backend(mode, name).count_flops()
         for mode in ("graph", "tf-data")
@@ -42,10 +84,9 @@ def counted(_: None) -> dict[str, float]:
     }
 
 
-def test_the_profilers_count_is_that_of_a_pocket_calculator() -> None:
+def test_the_profilers_count_is_that_of_a_pocket_calculator(answers: Answers) -> None:
     """Products by hand; beside them the profiler counts scaling, biases, pooling and the update."""
-    found = ask("counted")
-    batch = 100
+    found, batch = answers.to(counted), 100
     first, *others = (2 * batch * rows * columns for rows, columns in ((784, 512), (512, 256), (256, 10)))
     mlp = 2 * first + 3 * sum(others)
     conv1, conv2 = 2 * batch * 28**2 * 25 * 32, 2 * batch * 14**2 * 25 * 32 * 64
@@ -55,10 +96,10 @@ def test_the_profilers_count_is_that_of_a_pocket_calculator() -> None:
         assert 1 < found[f"{mode} mnist-cnn"] / cnn < 1.004, f"{mode}: {found}"
 
 
-def constants(_: None) -> list[dict[str, Any]]:
+def constants() -> list[dict[str, Any]]:
     found = []
     for name in ("sgd", "momentum", "adam", "rmsprop"):
-        # What the workload says of the constants must not matter, but for how much momentum is.
+        # The workload's constants must not matter, except its momentum.
         spec = OptimizerSpec(
             name=name, learning_rate=7.0, momentum=0.8, beta1=0.1, beta2=0.1, epsilon=0.1, rho=0.1
         )
@@ -68,10 +109,10 @@ def constants(_: None) -> list[dict[str, Any]]:
     return found
 
 
-def test_own_defaults_are_those_of_keras() -> None:
+def test_own_defaults_are_those_of_keras(answers: Answers) -> None:
     """As the documentation of Keras 3 gives them."""
-    sgd, momentum, adam, rmsprop = ask("constants")
-    assert all(found["class"].startswith("keras.src.optimizers.") for found in (sgd, momentum, adam, rmsprop))
+    sgd, momentum, adam, rmsprop = answers.to(constants)
+    assert all(one["class"].startswith("keras.src.optimizers.") for one in (sgd, momentum, adam, rmsprop))
     assert (sgd["learning_rate"], sgd["momentum"]) == (pytest.approx(0.01), 0.0)
     assert (momentum["learning_rate"], momentum["momentum"]) == (pytest.approx(0.01), 0.8)
     assert adam["learning_rate"] == rmsprop["learning_rate"] == pytest.approx(0.001)
@@ -79,7 +120,7 @@ def test_own_defaults_are_those_of_keras() -> None:
     assert (rmsprop["rho"], rmsprop["momentum"], rmsprop["epsilon"]) == (0.9, 0.0, 1e-7)
 
 
-def drawn(_: None) -> dict[str, list[float]]:
+def drawn() -> dict[str, list[float]]:
     backend = _backend(matched=False)
     backend.initialise(3)
     return {
@@ -88,8 +129,8 @@ def drawn(_: None) -> dict[str, list[float]]:
     }
 
 
-def test_initialise_draws_glorot_uniform_kernels_and_no_biases() -> None:
-    found = ask("drawn")
+def test_initialise_draws_glorot_uniform_kernels_and_no_biases(answers: Answers) -> None:
+    found = answers.to(drawn)
     for name, rows, columns in (("dense1", 784, 512), ("dense2", 512, 256), ("logits", 256, 10)):
         limit = (6 / (rows + columns)) ** 0.5
         low, high, deviation = found[f"{name}/kernel"]
@@ -99,10 +140,10 @@ def test_initialise_draws_glorot_uniform_kernels_and_no_biases() -> None:
         assert found[f"{name}/bias"] == [0.0, 0.0, 0.0], name
 
 
-def traces(_: None) -> list[int]:
-    backend, found = _backend("tf-data"), []
+def traces() -> list[int]:
+    backend, found = _backend("tf-data", "mnist-softmax"), []
     for steps in (1, 5, 2, 7):
-        backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100))
+        _train(backend, steps)
         found.append(sum(traced(backend._runner).values()))
     return found
 
@@ -116,45 +157,43 @@ def traced(runner: Any) -> dict[str, int]:
     }
 
 
-def test_the_pipeline_is_traced_once_however_many_steps_come() -> None:
-    assert ask("traces") == [2, 2, 2, 2]
+def test_the_pipeline_is_traced_once_however_many_steps_come(answers: Answers) -> None:
+    assert answers.to(traces) == [2, 2, 2, 2]
 
 
-def traces_of_each_mode(_: None) -> dict[str, list[int]]:
+def traces_of_each_mode() -> dict[str, list[int]]:
     found = {}
     images = np.zeros((2000, 28, 28, 1), np.uint8)
     for mode in ("graph", "graph-loop", "xla", "xla-loop"):
         backend = _backend(mode, "mnist-softmax")
         for steps in (1, 5, 2, 103):
-            backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
+            _train(backend, steps)
             backend.predict(images)
         programs = getattr(backend._runner, "_steps", backend._runner)
         found[mode] = [traced(programs), backend._logits.experimental_get_tracing_count()]
     return found
 
 
-def test_training_and_evaluating_are_traced_once_each_in_every_mode() -> None:
-    found = ask("traces_of_each_mode")
+def test_training_and_evaluating_are_traced_once_each_in_every_mode(answers: Answers) -> None:
     programs = {"graph": "_step", "graph-loop": "_loop", "xla": "_step", "xla-loop": "_chunk"}
-    assert found == {mode: [{program: 1}, 1] for mode, program in programs.items()}
+    expected = {mode: [{program: 1}, 1] for mode, program in programs.items()}
+    assert answers.to(traces_of_each_mode) == expected
 
 
-def traces_of_a_cnn_that_is_unrolled(_: None) -> dict[str, int]:
-    backend = _backend("xla-loop", "mnist-cnn")
-    for steps in (1, 5, 2, 8):
-        backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
+def traces_of_a_cnn_that_is_unrolled() -> dict[str, int]:
+    backend = _backend("xla-loop", "mnist-cnn", batch_size=2)
+    _train(backend, 1, 5, 2, 8)
     return traced(backend._runner._steps)
 
 
-def test_a_cnn_is_trained_by_a_step_and_by_four_and_in_no_loop_of_xla() -> None:
-    assert ask("traces_of_a_cnn_that_is_unrolled") == {"_step": 1, "_few": 1}
+def test_a_cnn_is_trained_by_a_step_and_by_four_and_in_no_loop_of_xla(answers: Answers) -> None:
+    assert answers.to(traces_of_a_cnn_that_is_unrolled) == {"_step": 1, "_few": 1}
 
 
-def table(_: None) -> dict[str, Any]:
-    """Return what a constructor makes tf.functions of, by mode, and what it says where it refuses."""
-    from backends.runners import load_runner
+@contextmanager
+def made_functions() -> Iterator[list[str]]:
+    """Collect the names of the functions of which a tf.function is made meanwhile."""
     from backends.tensorflow_backend import tf
-    from bench.errors import UnavailableError
 
     made: list[str] = []
     make = tf.function
@@ -163,14 +202,22 @@ def table(_: None) -> dict[str, Any]:
         made.append(function.__name__)
         return make(function, **options)
 
-    tf.function = recorded
+    with mock.patch.object(tf, "function", recorded):
+        yield made
+
+
+def table() -> dict[str, Any]:
+    """Return by mode the steps of a call and what a constructor makes tf.functions of, or its refusal."""
+    from backends.runners import load_runner
+    from bench.errors import UnavailableError
+
     found: dict[str, Any] = {}
     for mode in (mode.name for mode in INFOS["tensorflow"].modes):
-        runner = _backend(mode)._runner
+        with made_functions() as made:
+            runner = _backend(mode)._runner
         assert isinstance(runner, load_runner(INFOS["tensorflow"], mode))
         assert callable(runner.train)
         found[mode] = [runner.call_steps, *made]
-        made.clear()
     with pytest.raises(UnavailableError) as refused:
         _backend("eager")
     found["eager"] = str(refused.value)
@@ -179,8 +226,10 @@ def table(_: None) -> dict[str, Any]:
     return {**found, "augmenting in tf-data": str(refused.value)}
 
 
-def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another() -> None:
-    assert ask("table") == {
+def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another(
+    answers: Answers,
+) -> None:
+    assert answers.to(table) == {
         "graph": [1, "_evaluate", "step"],
         "graph-loop": [1, "_evaluate", "_train_loop"],
         "xla": [1, "_evaluate", "step"],
@@ -191,31 +240,44 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
     }
 
 
-def peak(_: None) -> list[float]:
+def peak() -> list[float]:
     backend = _backend()
     start = time.perf_counter()
     found = backend.peak()
     return [found.flops_per_s, found.bytes_per_s, time.perf_counter() - start]
 
 
-def test_the_peak_is_not_that_of_one_element_at_a_time() -> None:
+def test_the_peak_is_not_that_of_one_element_at_a_time(answers: Answers) -> None:
     """Any CPU of the last decade does a gigaflop a second on one thread, and copies a gigabyte."""
-    flops_per_s, bytes_per_s, seconds = ask("peak")
+    flops_per_s, bytes_per_s, seconds = answers.to(peak)
     assert flops_per_s > 1e9
     assert bytes_per_s > 1e8
     assert seconds < 60, "it is measured in every job that looks closer, and takes about a second"
 
 
-def trained_in_a_loop(_: None) -> None:
-    backend = _backend("xla-loop", "mnist-softmax")
-    for steps in (1, 5, 7, 103):
-        backend.train_steps(np.arange(steps * 100, dtype=np.int32).reshape(steps, 100) % 1000)
-
-
-def test_xla_compiles_the_loop_once_however_many_steps_come(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XLA_FLAGS", f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text")
-    ask("trained_in_a_loop")
-    compiled = sorted(path.name for path in tmp_path.glob("*train_chunk*before_optimizations.txt"))
+def test_xla_compiles_the_loop_once_however_many_steps_come(answers: Answers) -> None:
+    assert answers.to(traces_of_each_mode)["xla-loop"], "it has trained in the loop"
+    compiled = sorted(path.name for path in answers.dumped.glob("*train_chunk*before_optimizations.txt"))
     assert len(compiled) == 1, compiled
+
+
+def refused() -> list[str]:
+    """Return why no GPU is used, by a build of TensorFlow without CUDA and by one with it."""
+    from backends import tensorflow_backend
+    from bench.errors import UnavailableError
+
+    found = []
+    for built in (False, True):
+        with (
+            mock.patch.object(tensorflow_backend.tf.test, "is_built_with_cuda", return_value=built),
+            pytest.raises(UnavailableError) as error,
+        ):
+            tensorflow_backend.find_device("gpu")
+        found.append(str(error.value))
+    return found
+
+
+def test_the_error_says_why_there_is_no_gpu(answers: Answers) -> None:
+    without, with_cuda = answers.to(refused)
+    assert without.endswith("this build has no CUDA; install tensorflow[and-cuda] in its place")
+    assert "sees no GPU here; its loader " in with_cuda

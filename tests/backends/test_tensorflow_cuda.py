@@ -6,7 +6,6 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 import pytest
-from conftest import INFOS, in_process
 
 from backends.tensorflow_cuda import load_cusolver, quoted_reasons
 
@@ -90,24 +89,3 @@ def test_a_library_that_cannot_be_loaded_is_left_to_tensorflow(
 )
 def test_the_reason_is_in_the_loaders_own_words(log: str, said: str) -> None:
     assert quoted_reasons(log) == said
-
-
-def refused(_: None) -> list[str]:
-    from backends import tensorflow_backend
-    from bench.errors import UnavailableError
-
-    found = []
-    for built in (False, True):
-        tensorflow_backend.tf.test.is_built_with_cuda = lambda built=built: built
-        try:
-            tensorflow_backend.find_device("gpu")
-        except UnavailableError as error:
-            found.append(str(error))
-    return found
-
-
-@pytest.mark.framework("tensorflow")
-def test_the_error_says_why_there_is_no_gpu() -> None:
-    without, with_cuda = in_process(INFOS["tensorflow"], "test_tensorflow_cuda:refused", None)
-    assert without.endswith("this build has no CUDA; install tensorflow[and-cuda] in its place")
-    assert "sees no GPU here; its loader " in with_cuda

@@ -53,7 +53,7 @@ def measured(target: str = "Steady", **changes: Any) -> list[Event]:
 
 
 class Clockwork:
-    """A trainer whose steps take as long as a list says, a figure a call; the last stands for all after."""
+    """A trainer whose steps take the seconds of a list: one figure per call, the last for all later calls."""
 
     def __init__(self, seconds_a_step: list[float]) -> None:
         self._seconds = seconds_a_step
@@ -70,19 +70,10 @@ class Clockwork:
         return Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
 
 
-def warmed(clock: Clockwork, window_s: float = 0.5) -> tuple[list[Window], float]:
-    """Return the windows of a warm-up and the seconds of a step that it ends with."""
-    events: list[Event] = []
-    tasks.warm_up(clock, window_s, events.append)  # type: ignore[arg-type]
-    *before, last = events
-    assert isinstance(last, Ready)
-    return [event.window for event in before if isinstance(event, WarmedUp)], last.step_s
-
-
-def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[Window]:
+def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[Timed]:
     events: list[Event] = []
     tasks.take_turns(clock, window_s, iter(commands), events.append)  # type: ignore[arg-type]
-    return [event.window for event in events if isinstance(event, Timed)]
+    return [event for event in events if isinstance(event, Timed)]
 
 
 def test_the_events_come_in_the_order_of_the_work() -> None:
@@ -105,50 +96,54 @@ def test_a_window_says_how_much_was_trained_in_it() -> None:
         assert window.seconds >= window.steps * fakes.STEP_S
 
 
-def test_a_warm_up_grows_its_windows_and_says_what_a_step_takes() -> None:
-    windows, step_s = warmed(Clockwork([0.01]), window_s=0.5)
-    assert [window.steps for window in windows] == [1, 8, 50]
-    assert step_s == 0.01
+@pytest.mark.parametrize(
+    ("seconds", "window_s", "call_steps", "calls", "step_s"),
+    [
+        pytest.param([0.01], 0.5, 1, [1, 8, 50], 0.01, id="windows-grow-eightfold-at-most"),
+        # A guess from the first call, which compiles, would leave windows a thousandth as long.
+        pytest.param([0.4, 0.0004], 0.1, 1, [1, 1, 8, 64, 250], 0.0004, id="one-slow-step-ends-nothing"),
+        pytest.param([20.0, 0.04, 0.01], 0.35, 4, [4, 4, 8, 36], 0.01, id="whole-calls"),
+        # Disturbances only make a step slower.
+        pytest.param([0.3, 0.01, 0.02], 0.5, 1, [1, 2, 16], 0.01, id="the-quickest-window-counts"),
+    ],
+)
+def test_a_warm_up_ends_with_a_whole_window_and_reports_the_seconds_of_a_step(
+    seconds: list[float], window_s: float, call_steps: int, calls: list[int], step_s: float
+) -> None:
+    clock, events = Clockwork(seconds), []
+    tasks.warm_up(clock, window_s, events.append, call_steps=call_steps)  # type: ignore[arg-type]
+    assert clock.calls == calls
+    assert [event.window.steps for event in events[:-1]] == calls
+    assert events[-1] == Ready(step_s=step_s, call_steps=call_steps)
 
 
-def test_a_warm_up_trains_whole_calls() -> None:
-    clock = Clockwork([20.0, 0.04, 0.01])
-    events: list[Event] = []
-    tasks.warm_up(clock, 0.35, events.append, call_steps=4)  # type: ignore[arg-type]
-    assert clock.calls == [4, 4, 8, 36], "the first of all, which compiles, ends no warm-up"
-    assert events[-1] == Ready(step_s=0.01, call_steps=4)
-
-
-def test_a_step_is_judged_by_the_quickest_window() -> None:
-    """The machine's moods only make it slower."""
-    _, step_s = warmed(Clockwork([0.3, 0.01, 0.02, 0.014]), window_s=0.5)
-    assert step_s == 0.01
-
-
-def test_a_short_window_is_no_short_warm_up() -> None:
-    windows, _ = warmed(Clockwork([0.001]), window_s=0.01)
-    assert sum(window.seconds for window in windows) >= tasks.WARMUP_S
-
-
-def test_one_slow_step_at_the_start_does_not_end_the_warm_up() -> None:
-    """The first call compiles: a guess from it alone would leave windows a thousandth as long."""
-    windows, step_s = warmed(Clockwork([0.4, 0.0004]), window_s=0.1)
-    assert windows[-1].seconds == pytest.approx(0.1)
-    assert step_s == 0.0004
-
-
-def test_a_slow_first_step_does_not_count_as_warming_up() -> None:
+@pytest.mark.parametrize("before_s", [0.0, 3.0], ids=["short window", "slow first step"])
+def test_a_warm_up_takes_half_a_second(before_s: float) -> None:
     clock = Clockwork([0.001])
-    clock.train_s = 3.0
-    windows, _ = warmed(clock, window_s=0.01)
-    assert sum(window.seconds for window in windows) >= tasks.WARMUP_S
+    clock.train_s = before_s
+    tasks.warm_up(clock, 0.01, lambda _: None)  # type: ignore[arg-type]
+    assert sum(clock.calls) * 0.001 >= tasks.WARMUP_S
 
 
-def test_a_few_steps_that_do_not_count_come_before_every_window() -> None:
-    clock = Clockwork([0.01])
-    windows = turns(clock, [Turn(steps=50), Turn(steps=7)], window_s=0.5)
-    assert clock.calls == [1, 50, 1, 7]
-    assert [window.steps for window in windows] == [50, 7]
+@pytest.mark.parametrize(
+    ("step_s", "window_s", "steps", "lead"),
+    [
+        (0.01, 0.5, 50, 1),
+        (0.01, 0.5, 7, 1),
+        (0.001, 0.05, 50, 10),
+        (0.0001, 0.002, 20, 20),
+        (0.03, 0.05, 2, 1),
+    ],
+)
+def test_every_window_has_a_lead_of_a_hundredth_of_a_second_that_does_not_count(
+    step_s: float, window_s: float, steps: int, lead: int
+) -> None:
+    """It is one step at least, and at most as long as the window."""
+    clock = Clockwork([step_s])
+    found = turns(clock, [Turn(steps=steps)] * 2, window_s)
+    assert clock.calls == [lead, steps] * 2
+    assert [event.window.steps for event in found] == [steps] * 2
+    assert found[0].lead_s == pytest.approx(lead * step_s)
 
 
 def test_what_comes_before_a_window_is_not_slowed() -> None:
@@ -168,20 +163,6 @@ def test_what_comes_before_a_window_is_not_slowed() -> None:
     tasks.take_turns(trainer, 0.5, iter([Turn(steps=50)]), lambda _: None)
     assert calls == [("plain", 1), ("slowed", 50)]
     assert trainer.steps == 51
-
-
-def test_a_window_says_what_the_lead_before_it_took() -> None:
-    events: list[Event] = []
-    tasks.take_turns(Clockwork([0.001]), 0.05, iter([Turn(steps=50)]), events.append)  # type: ignore[arg-type]
-    (timed,) = events
-    assert isinstance(timed, Timed)
-    assert timed.lead_s == pytest.approx(0.01)
-
-
-def test_before_a_window_shorter_than_its_lead_comes_as_much_again() -> None:
-    clock = Clockwork([0.0001])
-    turns(clock, [Turn(steps=20)], window_s=0.002)
-    assert clock.calls == [20, 20]
 
 
 @pytest.mark.parametrize("last", [Finish(), None])
@@ -346,9 +327,3 @@ def test_a_probe_of_logits_that_are_no_numbers_fails(trace: Path) -> None:
     task = ProbeTask(backend=fakes.info("fake", "fakes:NanLogits"), case=case_of(trace))
     with pytest.raises(NotComparableError, match="not finite"):
         worker.do(msgspec.json.encode(task), iter(()), lambda event: None)
-
-
-def test_a_network_of_slow_steps_has_a_lead_of_one_step() -> None:
-    clock = Clockwork([0.03])
-    turns(clock, [Turn(steps=2), Turn(steps=2)], window_s=0.05)
-    assert clock.calls == [1, 2, 1, 2]
