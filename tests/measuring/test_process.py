@@ -15,8 +15,16 @@ from fakes import task_for
 
 from backends.info import BackendInfo
 from bench.measuring import process as launch
-from bench.measuring.process import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
+from bench.measuring.process import (
+    KEPT_MEMORY,
+    Outcome,
+    Worker,
+    kept_compiled,
+    run_worker,
+    worker_environment,
+)
 from bench.worker.protocol import (
+    Built,
     Described,
     Done,
     Evaluated,
@@ -112,6 +120,10 @@ def test_each_mishap_has_its_name(
     assert "\n" not in outcome.error
     assert outcome.exit_signal == exit_signal
     assert not any(isinstance(event, Done) for event in outcome.events)
+    if target in ("Exits", "Segfaults", "Garbles"):  # what was measured before is kept
+        assert {Imported, FirstStep, WarmedUp} <= kinds(outcome)
+    if target == "Segfaults":  # and so is the end of what was printed
+        assert "about to fault" in outcome.stderr_tail
     assert_nothing_left(scratch)
 
 
@@ -123,16 +135,6 @@ def test_a_missing_framework_is_unavailable(scratch: Path) -> None:
     assert_nothing_left(scratch)
 
 
-@pytest.mark.parametrize("target", ["Exits", "Segfaults", "Garbles"])
-def test_what_was_measured_before_a_crash_is_kept(target: str) -> None:
-    outcome = outcome_of(f"fakes:{target}")
-    assert {Imported, FirstStep, WarmedUp} <= kinds(outcome)
-
-
-def test_a_crash_keeps_the_end_of_what_was_printed() -> None:
-    assert "about to fault" in outcome_of("fakes:Segfaults").stderr_tail
-
-
 def test_a_hang_ends_at_its_limit(scratch: Path) -> None:
     started = time.monotonic()
     outcome = outcome_of("fakes:Hangs", limit_s=3.0)
@@ -141,6 +143,16 @@ def test_a_hang_ends_at_its_limit(scratch: Path) -> None:
     assert 3.0 <= outcome.wall_s <= time.monotonic() - started < 3.0 + SLACK_S
     assert WarmedUp in kinds(outcome)
     assert_nothing_left(scratch)
+
+
+def test_waiting_for_a_turn_costs_a_worker_nothing() -> None:
+    began = time.monotonic()
+    with Worker(task_for(fakes.STEADY), python=PYTHON, device="cpu", time_limit_s=60) as worker:
+        worker.wait_for(Built)
+        time.sleep(1.0)
+        outcome = worker.finish()
+    assert outcome.status == "ok", outcome
+    assert 0.1 < outcome.wall_s < time.monotonic() - began - 0.9
 
 
 def test_a_worker_with_much_to_say_ends_at_its_limit_too(scratch: Path) -> None:
