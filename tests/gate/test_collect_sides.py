@@ -8,8 +8,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from commits import commit, make_repository, set_pace
-from conftest import undisturbed
+from commits import commit, make_repository, mislabel, set_pace
+from fakes import Screen
+from played import play_sides, undisturbed
 from rich.console import Console
 from sides_by_side import CELL, make_ab, make_block, make_side, proven, unproven
 
@@ -17,7 +18,7 @@ from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import collect, environments
 from bench.gate.collect import Asking, Collector, Folders
 from bench.gate.judge import judge_all
-from bench.gate.records import create_ab, read_ab
+from bench.gate.records import Ab, create_ab, read_ab
 from bench.gate.sides import Description, Side, SideSpec, code_digest, parse_side
 from bench.measuring.backends import Registry, find_backends
 from bench.progress import make_display
@@ -35,16 +36,17 @@ def repository(tmp_path_factory) -> Path:
     set_pace(folder, 0.020)
     commit(folder, "base")
     set_pace(folder, 0.080)
-    workloads = folder / "bench" / "datasets" / "cache.py"
-    data = workloads.read_text()
-    assert "train_labels=" in data
-    workloads.write_text(
-        data + "\n\n_load_sample = load_sample\n\n\ndef load_sample(name, limit=None):\n"
+    mislabel(folder)
+    commit(folder, "worse")
+    data = folder / "bench" / "datasets" / "cache.py"
+    data.write_text(
+        data.read_text() + "\n\n_load_sample = load_sample\n\n\ndef load_sample(name, limit=None):\n"
         "    found = _load_sample(name, limit)\n"
         "    labels = np.where(found.train_labels == 3, 4, found.train_labels).astype(np.uint8)\n"
         "    return msgspec.structs.replace(found, train_labels=labels)\n"
     )
-    commit(folder, "worse")
+    set_pace(folder, 0.080)
+    commit(folder, "other")
     return folder
 
 
@@ -68,6 +70,24 @@ def measured(asked: Asking, folders: Folders, *, resume: str | None = None) -> t
     return found, out.getvalue()
 
 
+class Interrupting(Screen):
+    """Presses Ctrl-C when the third block is to begin."""
+
+    def overall(self, text: str, done: float, left_s: float | None) -> None:
+        if "block 3" in text:
+            raise KeyboardInterrupt
+
+
+def interrupted(asked: Asking, folders: Folders) -> Ab:
+    """Return a comparison that was interrupted after two blocks, as its folder has it."""
+    screen = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        collect.measure(asked, folders=folders, resume=None, offline=True, display=screen)
+    (folder,) = folders.results.iterdir()
+    assert screen.lines[-1].endswith(f"--resume {folder.name}")
+    return read_ab(folder)
+
+
 @pytest.fixture
 def quick(monkeypatch, repository):
     monkeypatch.setattr(collect, "PROJECT", repository)
@@ -76,33 +96,41 @@ def quick(monkeypatch, repository):
     undisturbed(monkeypatch)
 
 
-def test_each_side_runs_its_own_code_and_an_interrupted_comparison_is_gone_on_with(
-    quick, folders, monkeypatch
-):
-    """Head is slower, and the labels of one class are shifted: both fail, confirmed."""
-    run_block, blocks = Collector._run_block, []
+def test_each_side_runs_its_own_code_in_processes_of_its_own(quick, folders, monkeypatch):
+    """Head's backend is slower, and its data set has other labels: `backends` and `bench` are its own."""
+    monkeypatch.setattr(collect, "TRAINING_S", 0.1)
+    found = interrupted(asking("base", "other"), folders)
+    assert [(one.side, one.parity.ok) for one in found.parity] == [("head", True)]
+    assert len(found.blocks) == 2
+    for block in found.blocks:
+        base_s, head_s = (
+            sum(window.seconds for window in job.windows) / sum(window.steps for window in job.windows)
+            for job in (block.base, block.head)
+        )
+        assert 3 < head_s / base_s < 5
+    trained = found.blocks[1]
+    assert trained.base.spec.seed == trained.head.spec.seed
+    assert trained.base.points[-1].steps == trained.head.points[-1].steps
+    assert trained.base.points[-1].test_loss != trained.head.points[-1].test_loss
 
-    def interrupted(self, cell, series):
-        if len(blocks) == 2:
-            raise KeyboardInterrupt
-        blocks.append(series)
-        run_block(self, cell, series)
 
-    monkeypatch.setattr(Collector, "_run_block", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        measured(asking("base", "worse"), folders)
-    name = next(folders.results.iterdir()).name
-    assert len(read_ab(folders.results / name).blocks) == 2
-    monkeypatch.setattr(Collector, "_run_block", run_block)
-    found, said = measured(asking("base", "worse"), folders, resume=name)
-    assert [(block.series, block.block) for block in found.blocks][:4] == [("first", n) for n in range(4)]
+def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted(quick, folders, monkeypatch):
+    """Head is slower, and takes the images of one class for another: both fail, confirmed."""
+    play_sides(monkeypatch)
+    begun = interrupted(asking("base", "worse"), folders)
+    assert len(begun.blocks) == 2
+    found, said = measured(asking("base", "worse"), folders, resume=begun.folder.name)
+    assert found.records[: len(begun.records)] == begun.records
+    assert [(block.series, block.block) for block in found.blocks] == [
+        (series, number) for series in ("first", "second") for number in range(4)
+    ]
     assert [block.first for block in found.blocks[:2]] == ["base", "head"]
     assert len(found.parity) == 1
     judged = judge_all(found).cells[0]
-    # Of steps so much longer the first is later too, which is found or not.
+    # The first of such longer steps comes later too.
     assert judged.standing == "regression"
-    assert {"speed", "accuracy"} <= set(judged.confirmed) <= {"speed", "first step", "accuracy"}
-    assert -0.80 < judged.second[0].change < -0.65  # a quarter of the speed
+    assert set(judged.confirmed) == {"speed", "first step", "accuracy"}
+    assert judged.second[0].change == pytest.approx(-0.75, abs=0.01)
     assert "got worse, in both series" in said
     assert found.header.base.commit != found.header.head.commit
     assert found.header.head.dirty is False
@@ -114,12 +142,19 @@ def test_the_same_twice_is_refused(quick, folders):
         measured(asking("base", "base"), folders)
 
 
-def test_a_workload_that_neither_side_has_is_refused(quick, folders):
-    with pytest.raises(UsageError, match="did you mean 'mnist-mlp'"):
-        measured(asking("base", "worse", workloads=("mnist-mpl",)), folders)
+@pytest.mark.parametrize(
+    ("workload", "words"),
+    [
+        ("mnist-mpl", "did you mean 'mnist-mlp'"),  # which neither side has
+        ("mnist-mlp-defaults", r"could never pass\. Take mnist-mlp\."),  # which has no reference
+    ],
+)
+def test_a_workload_that_cannot_be_compared_is_refused(workload, words, quick, folders):
+    with pytest.raises(UsageError, match=words):
+        measured(asking("base", "worse", workloads=(workload,)), folders)
 
 
-# ---- with processes that are played
+# ---- what is measured next
 
 
 def collector(folder: Path, records: Any = (), **header: Any) -> tuple[Collector, Any, io.StringIO]:
@@ -330,11 +365,6 @@ def test_a_version_written_as_a_variable_is_refused(mistaken, quick, folders):
     asked = msgspec.structs.replace(asked, base=SideSpec(asked=(mistaken,), variables={name: value}))
     with pytest.raises(UsageError, match=f"a version is written {name}=="):
         measured(asked, folders)
-
-
-def test_a_workload_that_is_held_to_no_reference_is_refused(quick, folders):
-    with pytest.raises(UsageError, match=r"could never pass\. Take mnist-mlp\."):
-        measured(asking("base", "worse", workloads=("mnist-mlp-defaults",)), folders)
 
 
 def test_the_digest_of_code_tells_every_edit_of_what_workers_run(tmp_path):
