@@ -1,5 +1,6 @@
 """Measuring side by side: real commits of a repository, each under its own code, and what is kept of them."""
 
+import functools
 import io
 import os
 import sys
@@ -12,15 +13,16 @@ from commits import commit, make_repository, mislabel, set_pace
 from fakes import Screen
 from played import play_sides, undisturbed
 from rich.console import Console
-from sides_by_side import CELL, make_ab, make_block, make_side, proven, unproven
+from sides_by_side import CELL, make_ab, make_side, proven, unproven
 
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import collect, environments
 from bench.gate.collect import Asking, Collector, Folders
 from bench.gate.judge import judge_all
-from bench.gate.records import Ab, create_ab, read_ab
-from bench.gate.sides import Description, Side, SideSpec, code_digest, parse_side
+from bench.gate.records import BLOCKS, Ab, create_ab, read_ab
+from bench.gate.sides import Description, Side, SideSpec, code_digest, describe, parse_side
 from bench.measuring.backends import Registry, find_backends
+from bench.measuring.block import run_block
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
 from bench.worker.protocol import VERSION
@@ -58,9 +60,15 @@ def asking(base: str, head: str, **more: Any) -> Asking:
     return Asking(base=parse_side([base]), head=parse_side([head]), **{**facts, **more})
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """Return a folder that keeps the code of the commits."""
+    return tmp_path_factory.mktemp("kept")
+
+
 @pytest.fixture
-def folders(tmp_path) -> Folders:
-    return Folders(results=tmp_path / "results", data=tmp_path / "data", environments=tmp_path / "kept")
+def folders(tmp_path, kept) -> Folders:
+    return Folders(results=tmp_path / "results", data=tmp_path / "data", environments=kept)
 
 
 def measured(asked: Asking, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
@@ -93,7 +101,12 @@ def quick(monkeypatch, repository):
     monkeypatch.setattr(collect, "PROJECT", repository)
     monkeypatch.setattr(environments, "PROJECT", repository)
     monkeypatch.setattr(collect, "WINDOWS", 8)
+    monkeypatch.setattr(collect, "describe", described)
     undisturbed(monkeypatch)
+
+
+described = functools.cache(describe)
+"""What a commit says of itself stays the same: a process less for every side."""
 
 
 def test_each_side_runs_its_own_code_in_processes_of_its_own(quick, folders, monkeypatch):
@@ -117,14 +130,24 @@ def test_each_side_runs_its_own_code_in_processes_of_its_own(quick, folders, mon
 def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted(quick, folders, monkeypatch):
     """Head is slower, and takes the images of one class for another: both fail, confirmed."""
     play_sides(monkeypatch)
+    patience: set[float] = set()
+
+    def spy(jobs, *, patience_s, **options):
+        patience.add(patience_s)
+        return run_block(jobs, patience_s=patience_s, **options)
+
+    monkeypatch.setattr(collect, "run_block", spy)
     begun = interrupted(asking("base", "worse"), folders)
-    assert len(begun.blocks) == 2
+    assert [(block.block, block.first) for block in begun.blocks] == [(0, "base"), (1, "head")]
+    lines = (begun.folder / BLOCKS).read_text().splitlines(keepends=True)
+    (begun.folder / BLOCKS).write_text("".join([lines[0], lines[1][:-50] + "\n", lines[2]]))
     found, said = measured(asking("base", "worse"), folders, resume=begun.folder.name)
-    assert found.records[: len(begun.records)] == begun.records
+    # A block that cannot be read is made up for, under a number of its own.
     assert [(block.series, block.block) for block in found.blocks] == [
-        (series, number) for series in ("first", "second") for number in range(4)
+        *(("first", number) for number in (1, 2, 3, 4)),
+        *(("second", number) for number in range(4)),
     ]
-    assert [block.first for block in found.blocks[:2]] == ["base", "head"]
+    assert found.blocks[0] == begun.blocks[1]
     assert len(found.parity) == 1
     judged = judge_all(found).cells[0]
     # The first of such longer steps comes later too.
@@ -134,7 +157,25 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
     assert "got worse, in both series" in said
     assert found.header.base.commit != found.header.head.commit
     assert found.header.head.dirty is False
-    assert found == read_ab(found.folder)
+    assert patience == {collect.PATIENCE_S}, "a quiet machine is waited for, and not for ever"
+
+
+def test_a_comparison_stops_when_its_budget_is_spent_which_is_of_one_sitting(quick, folders, monkeypatch):
+    play_sides(monkeypatch)
+    monkeypatch.setattr(collect, "TRAINING_S", 0.1)
+    asked = asking("base", "worse", budget_s=4.0)
+    found, said = measured(asked, folders)
+    first = len(found.blocks)
+    assert 1 < first < 4
+    assert "The budget is spent" in said
+    judged = judge_all(found)
+    assert judged.standing == "undecided"
+    assert judged.cells[0].why == f"{first} of 4 blocks were measured"
+    again, _ = measured(asked, folders, resume=found.header.run_id)
+    assert again.blocks[:first] == found.blocks
+    assert len(again.blocks) > first
+    # 20 steps of 0.020 s are an epoch; what base trains in 0.1 s stays, whatever is found later.
+    assert [block.base.spec.epochs for block in again.blocks[:4]] == [0.0, *[0.25] * 3]
 
 
 def test_the_same_twice_is_refused(quick, folders):
@@ -154,96 +195,25 @@ def test_a_workload_that_cannot_be_compared_is_refused(workload, words, quick, f
         measured(asking("base", "worse", workloads=(workload,)), folders)
 
 
-# ---- what is measured next
-
-
-def collector(folder: Path, records: Any = (), **header: Any) -> tuple[Collector, Any, io.StringIO]:
-    made = make_ab(records, **header)
-    kept = create_ab(folder, made.header)
-    out = io.StringIO()
-    display = make_display(Console(file=out, width=200))
-    return (
-        Collector(msgspec.structs.replace(made, folder=kept), sides={}, splits={}, display=display),
-        made,
-        out,
-    )
-
-
-def test_a_comparison_stops_when_the_budget_is_spent(tmp_path, monkeypatch):
-    made, header, out = collector(tmp_path)
-    made._append(proven())
-    blocks: list[str] = []
-
-    def run_block(cell, series):
-        blocks.append(series)
-        made._append(make_block(len(blocks) - 1))
-        made._begun -= 1000.0
-
-    monkeypatch.setattr(made, "_run_block", run_block)
-    monkeypatch.setattr(made, "_prove_parity", lambda: None)
-    made.run()
-    assert len(blocks) == 4  # of 3600 s
-    assert "The budget is spent" in out.getvalue()
-    judged = judge_all(read_ab(made._ab.folder))
-    assert judged.standing == "undecided"
-    assert judged.cells[0].why == "4 of 6 blocks were measured"
-    assert header.header.budget_s == 3600
-
-
-def test_a_budget_is_of_one_sitting(tmp_path):
-    """What a comparison took before it was interrupted is no part of what going on with it may take."""
-    made, _, _ = collector(tmp_path, [make_block(number) for number in range(5)])
-    assert made._spent_s() < 10  # those took 50 s
-
-
-def test_a_block_after_one_that_cannot_be_read_gets_a_number_of_its_own(tmp_path, monkeypatch):
-    made, _, _ = collector(tmp_path, [proven(), *(make_block(number) for number in (0, 1, 3))])
-    asked = []
-
-    def job(cell, name, *, number, **_):
-        asked.append(number)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(made, "_job", job)
-    with pytest.raises(KeyboardInterrupt):
-        made._run_block(CELL, "first")
-    assert asked == [4]
-
-
-def test_a_block_waits_for_a_quiet_machine_and_not_for_ever(tmp_path, monkeypatch):
-    made, _, _ = collector(tmp_path, [proven()])
-    asked = {}
-
-    def run_block(jobs, **options):
-        asked.update(options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(collect, "run_block", run_block)
-    monkeypatch.setattr(made, "_job", lambda *_, **__: None)
-    with pytest.raises(KeyboardInterrupt):
-        made._run_block(CELL, "first")
-    assert asked["patience_s"] == collect.PATIENCE_S
+# ---- with parity that is played
 
 
 @pytest.mark.parametrize(("status", "again"), [("timeout", True), ("out_of_memory", True), ("ok", False)])
 def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path, monkeypatch):
     held = proven() if status == "ok" else unproven(status, "it is gone")
-    made, tried = proving(tmp_path, monkeypatch, [held])
-    made._prove_parity()
+    tried = tried_again(tmp_path, monkeypatch, held)
     assert tried == ([("head", [CELL]), ("base", [CELL])] if again else [])
 
 
 @pytest.mark.parametrize("off", [False, True])
 def test_base_is_compared_with_the_reference_where_head_fails(off, tmp_path, monkeypatch):
     wrong = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits")
-    made, tried = proving(tmp_path, monkeypatch, [proven(wrong if off else None)])
-    made._prove_parity()
+    tried = tried_again(tmp_path, monkeypatch, proven(wrong if off else None))
     assert tried == ([("base", [CELL])] if off else [])
 
 
-def proving(tmp_path, monkeypatch, records):
-    """Return a collector that compares nothing, and the sides and cells that it would have compared."""
-    made, _, _ = collector(tmp_path, records)
+def tried_again(tmp_path, monkeypatch, held) -> list[tuple[str, list[Any]]]:
+    """Return the sides and cells that are compared with the reference where this record is held already."""
     tried = []
     monkeypatch.setattr(
         collect,
@@ -251,30 +221,20 @@ def proving(tmp_path, monkeypatch, records):
         lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells)),
     )
     monkeypatch.setattr(collect, "plan_parity", lambda cells, *_, **__: cells)
-    info = find_backends().find("torch")
-    described = Description(
-        backends={"torch": info},
+    told = Description(
+        backends={"torch": find_backends().find("torch")},
         broken={},
         workloads={CELL.workload: find_workload(CELL.workload)},
         protocol=VERSION,
     )
-    made._sides = {
-        name: msgspec.structs.replace(side(name, described), pythons={"torch": Path(name)})
+    sides = {
+        name: msgspec.structs.replace(side(name, told), pythons={"torch": Path(name)})
         for name in ("base", "head")
     }
-    return made, tried
-
-
-def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_path):
-    from bench.measuring.data import Split
-    from bench.worker.protocol import DataSource
-
-    split = Split(source=DataSource(name="mnist", cache=None, limit=None), train=60_000, test=10_000)
-    made, _, _ = collector(tmp_path / "a", [make_block(0, trained=False)])
-    made._splits = {CELL.workload: split}
-    assert made._epochs(CELL) == 0.05  # 1,000 samples/s
-    chosen, _, _ = collector(tmp_path / "b", [make_block(0, trained=False), make_block(1)])
-    assert chosen._epochs(CELL) == 1.0
+    ab = make_ab([held])
+    ab = msgspec.structs.replace(ab, folder=create_ab(tmp_path, ab.header))
+    Collector(ab, sides=sides, splits={}, display=Screen())._prove_parity()
+    return tried
 
 
 @pytest.mark.parametrize(
