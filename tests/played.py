@@ -32,7 +32,7 @@ from bench.worker.failures import in_a_line, status_of
 from bench.worker.loading import load_backend
 from bench.worker.protocol import AnyCommand, Done, Event, Failed, Started
 
-USERS = ("bench.measuring.block.Worker", "bench.measuring.parity.Worker")
+USERS = ("bench.measuring.block.Worker", "bench.measuring.parity.Worker", "bench.measuring.process.Worker")
 """The names by which the harness starts workers."""
 
 _END = None
@@ -132,6 +132,7 @@ class PlayedWorker:
         hash_seed: int | None = None,
         compiled: Path | None = None,
         deadline: float = inf,
+        events: Any = None,
     ) -> None:
         self._clock, self._task, self._on_event = clock, task, on_event
         self._limit_s, self._deadline = time_limit_s, deadline
