@@ -52,13 +52,13 @@ def play(patch: pytest.MonkeyPatch) -> None:
 
 
 def play_sides(patch: pytest.MonkeyPatch) -> None:
-    """Play both sides of a comparison: a worker takes the backend from its side's code, all else from here."""
+    """Play both sides of a comparison: a worker has its side's backend, and all else from this code."""
     play(patch)
     patch.setattr("bench.worker.__main__.load_backend", _load_from_its_side)
 
 
 def undisturbed(patch: pytest.MonkeyPatch) -> None:
-    """Let every rate count as steady and no block as disturbed: what a test counts must not depend on them."""
+    """Let every rate count as steady and no block as disturbed, so that the machine decides no test."""
     patch.setattr("bench.measuring.block.Watch", QuietWatch)
     patch.setattr("bench.measuring.block.settled", lambda *_, **__: True)
 
@@ -73,11 +73,11 @@ def command() -> None:
     main()
 
 
-class _OutOfTime(BaseException):  # noqa: N818 (a backend that handles its errors must not handle this)
+class _OutOfTime(BaseException):  # a backend that handles exceptions must not handle this one
     """The played worker has reached its limit."""
 
 
-class _Left(BaseException):  # noqa: N818
+class _Left(BaseException):
     """The played worker has called `os._exit`, or nobody listens to it any more."""
 
 

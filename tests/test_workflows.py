@@ -25,7 +25,7 @@ pytestmark = pytest.mark.measures
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FAST = "--device cpu --sample --backend numpy --workload mnist-softmax"
-NOX = f"""# Instead of nox: -s SESSION -- OPTIONS. Whatever a session's command ended with, nox ends with 0 or 1.
+NOX = f"""# Instead of nox: -s SESSION -- OPTIONS. Whatever the command's status, nox ends with 0 or 1.
 session=$2; shift 3
 case $session in
     regression) bench ab {FAST} --blocks 4 --most-blocks 4 --confirm-blocks 4 "$@" || exit 1 ;;
@@ -55,7 +55,7 @@ def repository(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def shell(tmp_path, repository):
-    """Return a function that runs shell commands in the repository, as a runner does, with these tools first."""
+    """Return a function that runs shell commands in the repository, as a runner does, with stand-ins."""
 
     def run(script: str, *, nox: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         tools = tmp_path / "tools"
@@ -67,6 +67,7 @@ def shell(tmp_path, repository):
             "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": f"{repository}{os.pathsep}{TESTS}",
             "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "OPENBLAS_NUM_THREADS": "1",  # two threads wait for each other on a busy machine
             "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
             **variables,
         }

@@ -61,9 +61,7 @@ main()
 """The command `bench` with real workers, whose runs have short blocks and do not ask for a quiet machine."""
 
 
-def process(
-    *arguments: str, cwd: Path, command: Sequence[str] = ("-m", "bench"), **variables: str
-) -> Said:
+def process(*arguments: str, cwd: Path, command: Sequence[str] = ("-m", "bench"), **variables: str) -> Said:
     environment = os.environ | {"PYTHONPATH": fakes.python_path()} | variables
     done = subprocess.run(
         [sys.executable, *command, *arguments],
