@@ -33,7 +33,7 @@ from bench.workloads.specs import Cell
 
 TESTS = Path(__file__).parent
 WORKLOAD = "mnist-softmax"
-STEP_S = 0.004
+STEP_S = 0.010
 """A step takes this long whatever the machine does, so that a window's rate is steady."""
 PARITY_BATCH = 8
 END_AT = "FAKE_END_AT"
