@@ -17,6 +17,7 @@ from math import inf
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NoReturn, Self
+from unittest import mock
 
 import msgspec
 import pytest
@@ -47,6 +48,9 @@ def play(patch: pytest.MonkeyPatch) -> None:
     for name in ("monotonic", "perf_counter", "perf_counter_ns", "sleep"):
         patch.setattr(time, name, getattr(clock, name))
     patch.setattr(os, "_exit", partial(_leave, os._exit))
+    patch.setattr(
+        "bench.worker.failures.traceback", mock.Mock()
+    )  # no output of the harness
     for user in USERS:
         patch.setattr(user, partial(PlayedWorker, clock))
 

@@ -242,7 +242,9 @@ def test_lost_parity_is_a_measured_failure(call: Call, monkeypatch: pytest.Monke
     known(monkeypatch, [fakes.STEADY, fakes.WRONG])
     said = call("run", *SMALL)
     assert said.status == 1, said
-    assert "parity lost: mnist-softmax wrong/only: logits off by 1.0e-02" in " ".join(said.out.split())
+    assert "parity lost: mnist-softmax wrong/only cpu fp32: logits off by 1.0e-02" in " ".join(
+        said.out.split()
+    )
 
 
 def test_an_exception_while_parity_is_proven_is_no_measured_failure(
