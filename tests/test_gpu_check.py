@@ -264,6 +264,8 @@ def test_the_operations_of_every_mode_are_found_on_the_cpu(looks: dict[str, list
     modes = [mode.name for mode in INFOS["tensorflow"].modes]
     assert [one["mode"] for one in found] == [*modes, "graph"]
     for one in found:
+        idle = one["devices"].pop("CPU:1")
+        assert idle == {"housekeeping": {"SyncDevice": 1}}
         assert list(one["devices"]) == ["CPU:0"], one
         kinds = one["devices"]["CPU:0"]
         assert kinds["housekeeping"]["SyncDevice"] == 1, (
