@@ -21,7 +21,7 @@ from sides_by_side import make_ab, make_block, proven
 
 from bench.gate.records import append_ab, create_ab
 
-pytestmark = pytest.mark.measures
+pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FAST = "--device cpu --sample --backend numpy --workload mnist-softmax"
