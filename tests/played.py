@@ -48,9 +48,7 @@ def play(patch: pytest.MonkeyPatch) -> None:
     for name in ("monotonic", "perf_counter", "perf_counter_ns", "sleep"):
         patch.setattr(time, name, getattr(clock, name))
     patch.setattr(os, "_exit", partial(_leave, os._exit))
-    patch.setattr(
-        "bench.worker.failures.traceback", mock.Mock()
-    )  # no output of the harness
+    patch.setattr("bench.worker.failures.traceback", mock.Mock())  # no output of the harness
     for user in USERS:
         patch.setattr(user, partial(PlayedWorker, clock))
 
