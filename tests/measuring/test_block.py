@@ -44,6 +44,12 @@ def jobs_of(infos: Sequence[BackendInfo], *, windows: int = 5, epochs: float = 0
     ]
 
 
+def changed(job: BlockJob, *, slowdown: float | None = None, **changes: float) -> BlockJob:
+    """Return the job with a slowdown and other figures in its spec."""
+    spec = msgspec.structs.replace(job.task.spec, **changes)
+    return msgspec.structs.replace(job, task=msgspec.structs.replace(job.task, slowdown=slowdown, spec=spec))
+
+
 def run(infos: Sequence[BackendInfo], **changes: float) -> tuple[BlockOutcome, Heard]:
     heard: Heard = []
     outcome = run_block(
@@ -118,9 +124,7 @@ def test_jobs_that_hang_or_crash_end_and_leave_the_others_their_turns(
     monkeypatch.setattr(block, "settled", lambda *_, **__: True)
     bad = [fakes.info("hangs", "fakes:HangsInTraining"), fakes.info("exits", "fakes:ExitsInTraining")]
     hangs, exits, steady = jobs_of([*bad, fakes.STEADY])
-    spec = msgspec.structs.replace(hangs.task.spec, time_limit_s=2.0)
-    hangs = msgspec.structs.replace(hangs, task=msgspec.structs.replace(hangs.task, spec=spec))
-    outcome = run_block([hangs, exits, steady])
+    outcome = run_block([changed(hangs, time_limit_s=2.0), exits, steady])
     assert [one.status for one in outcome.outcomes] == ["timeout", "crashed", "ok"]
     assert outcome.outcomes[0].wall_s < 4
     assert windows_of(outcome.outcomes[2]) == outcome.rounds >= 5
@@ -156,8 +160,7 @@ def test_windows_of_one_cell_have_as_many_steps_in_every_process_and_block() -> 
 
 def test_a_slowed_process_trains_windows_of_as_many_steps_as_the_others_of_its_cell() -> None:
     plain, slow = jobs_of([fakes.STEADY, fakes.STEADY])
-    slow = msgspec.structs.replace(slow, task=msgspec.structs.replace(slow.task, slowdown=0.5))
-    first, second = run_block([plain, slow]).outcomes
+    first, second = run_block([plain, changed(slow, slowdown=0.5)]).outcomes
     assert steps_of(first) == steps_of(second)
     assert len(steps_of(first)) == 1
 
@@ -192,8 +195,7 @@ def test_ctrl_c_leaves_nothing_running(real_processes: None) -> None:
 def test_a_job_is_slowed_by_the_share_that_is_asked() -> None:
     def rate(slowdown: float | None) -> float:
         (job,) = jobs_of([fakes.STEADY], windows=10)
-        task = msgspec.structs.replace(job.task, slowdown=slowdown)
-        (outcome,) = run_block([msgspec.structs.replace(job, task=task)]).outcomes
+        (outcome,) = run_block([changed(job, slowdown=slowdown)]).outcomes
         windows = [event.window for event in outcome.events if isinstance(event, Timed)]
         return max(window.samples / window.seconds for window in windows)
 
@@ -246,13 +248,7 @@ def test_where_a_step_lasts_longer_than_a_window_fewer_are_asked_for(
     monkeypatch.setattr(block, "settled", lambda *_, **__: True)
     said: list[int] = []
     jobs = [
-        msgspec.structs.replace(
-            job,
-            task=msgspec.structs.replace(
-                job.task, spec=msgspec.structs.replace(job.task.spec, window_s=fakes.STEP_S / 10)
-            ),
-        )
-        for job in jobs_of([fakes.STEADY, fakes.QUICK], windows=6)
+        changed(job, window_s=fakes.STEP_S / 10) for job in jobs_of([fakes.STEADY, fakes.QUICK], windows=6)
     ]
     outcome = run_block(jobs, fewest=fewest, on_end=lambda _place, _outcome, windows: said.append(windows))
     assert said == [asked, asked]

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import fakes
 import psutil
@@ -64,6 +65,11 @@ def outcome_of(target: str, limit_s: float = 60.0, **changes: object) -> Outcome
 
 def kinds(outcome: Outcome) -> set[type[Event]]:
     return {type(event) for event in outcome.events}
+
+
+def facts_of(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.status == "ok", outcome
+    return next(event.facts for event in outcome.events if isinstance(event, Described))
 
 
 def assert_gone(pid: int) -> None:
@@ -181,8 +187,7 @@ def test_the_tail_is_short_however_much_was_printed(tmp_path: Path) -> None:
 
 def test_a_temporary_file_left_behind_goes_with_the_worker(scratch: Path) -> None:
     outcome = outcome_of("fakes:Litters")
-    assert outcome.status == "ok", outcome
-    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    facts = facts_of(outcome)
     assert not Path(str(facts["left"])).exists()
     assert_nothing_left(scratch)
 
@@ -191,7 +196,7 @@ def test_a_helper_left_behind_is_killed_and_does_not_delay(scratch: Path) -> Non
     outcome = outcome_of("fakes:Clings")
     assert outcome.status == "ok", outcome
     assert outcome.wall_s < 20  # the helper would hold the pipe for 600
-    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    facts = facts_of(outcome)
     helper = facts["helper"]
     assert isinstance(helper, int)
     assert helper > 0
@@ -254,8 +259,7 @@ def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.Mo
     outcome = outcome_of(
         "fakes:Tells", environment={"FAKE_CACHE": "{scratch}/cache"}, cpu_environment={"FAKE_ON_CPU": "yes"}
     )
-    assert outcome.status == "ok", outcome
-    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    facts = facts_of(outcome)
     assert facts["SAMEWORK_SECRET"] is None
     assert facts["OMP_NUM_THREADS"] == "1"
     assert facts["CUDA_VISIBLE_DEVICES"] == ""
@@ -269,13 +273,7 @@ def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.Mo
 
 def test_every_worker_has_a_scratch_folder_of_its_own() -> None:
     backend = fakes.info("fake", "fakes:Tells", environment={"FAKE_CACHE": "{scratch}"})
-    found = {
-        event.facts["FAKE_CACHE"]
-        for outcome in (measure(task_for(backend)), measure(task_for(backend)))
-        for event in outcome.events
-        if isinstance(event, Described)
-    }
-    assert len(found) == 2
+    assert len({facts_of(measure(task_for(backend)))["FAKE_CACHE"] for _ in range(2)}) == 2
 
 
 def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
