@@ -61,11 +61,6 @@ def every_backend() -> list[Any]:
     ]
 
 
-def every_framework() -> list[Any]:
-    """Return the names of all backends but the reference as parameters, marked."""
-    return [pytest.param(name, marks=pytest.mark.framework(name)) for name in INFOS if name != "numpy"]
-
-
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that take long, so that at the end no core waits for one of them."""

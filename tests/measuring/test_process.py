@@ -290,8 +290,8 @@ def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
 def test_memory_that_a_step_gives_back_is_kept_for_the_next(tmp_path: Path) -> None:
     script = (
         "import resource\n"
-        "for step in range(40):\n"
-        "    if step == 20: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for step in range(12):\n"
+        "    if step == 6: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    block = bytearray(48 << 20); del block\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )
