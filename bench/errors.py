@@ -1,11 +1,11 @@
-"""The errors a user can meet, each with the exit status of the command that meets it."""
+"""The errors that a user can see, each with the exit status of the command."""
 
 from difflib import get_close_matches
 from typing import ClassVar
 
 
 class BenchError(Exception):
-    """A failure whose message says what was wrong, with which value, and what to do."""
+    """A failure. The message says what is wrong, with which value, and what to do."""
 
     exit_status: ClassVar[int] = 3
 
@@ -17,7 +17,7 @@ class UsageError(BenchError):
 
 
 class DataError(BenchError):
-    """A data set could not be had, or is not what its digest says."""
+    """A data set cannot be fetched or read, or does not match its digests."""
 
 
 class RecordError(BenchError):
@@ -25,7 +25,7 @@ class RecordError(BenchError):
 
 
 class ContractError(BenchError):
-    """A backend does not keep the contract of `backends.base`."""
+    """A backend breaks the contract of `backends.base`."""
 
 
 class UnavailableError(BenchError):
@@ -33,19 +33,19 @@ class UnavailableError(BenchError):
 
 
 class NanLossError(BenchError):
-    """Training lost its numbers."""
+    """The loss is not finite."""
 
 
 class NotComparableError(BenchError):
-    """What a backend computed is no number, or has another shape than what the reference computed."""
+    """The values of a backend are not finite, or their shape differs from that of the reference."""
 
 
 class WrongDeviceError(BenchError):
-    """A backend ran somewhere else than it was asked to."""
+    """A backend ran on another device than requested."""
 
 
 def unknown(kind: str, value: str, known: list[str], hint: str) -> UsageError:
-    """Return the error for a name that is not among `known`, with the nearest one that is."""
+    """Return the error for a name that is not in `known`, with the most similar known name."""
     near = get_close_matches(value, known, n=1)
     guess = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known) or 'none'}."
     return UsageError(f"unknown {kind} {value!r}{guess} ({hint})")

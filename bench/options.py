@@ -1,4 +1,4 @@
-"""What the commands share: exit status, options, and how their values are read."""
+"""What the commands share: exit statuses, options, and parsers of option values."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from bench.errors import UsageError
 EXIT_MEASURED_FAILURE = 1
 EXIT_NOT_MEASURED = 3
 EXIT_FAULT = 70
-"""Of a fault of this program: what <sysexits.h> calls EX_SOFTWARE."""
+"""An error in this program itself: EX_SOFTWARE of <sysexits.h>."""
 EXIT_INTERRUPTED = 130
 
 own_python = click.option(
@@ -37,11 +37,11 @@ where_data = click.option(
 sample = click.option(
     "--sample", is_flag=True, help="Use the shipped sample of each data set; no network is needed."
 )
-offline = click.option("--offline", is_flag=True, help="Fetch nothing.")
+offline = click.option("--offline", is_flag=True, help="Download nothing.")
 
 
 def parse_pythons(pairs: tuple[str, ...]) -> dict[str, Path]:
-    """Read NAME=PATH pairs; raise UsageError for one that is not, or whose path is no file."""
+    """Parse NAME=PATH pairs; raise UsageError for a malformed pair or a missing file."""
     found: dict[str, Path] = {}
     for pair in pairs:
         name, equals, path = pair.partition("=")
@@ -54,7 +54,7 @@ def parse_pythons(pairs: tuple[str, ...]) -> dict[str, Path]:
 
 
 def refuse_beside(why: str, *free: str) -> None:
-    """Raise UsageError where an option is given that is not among the free ones, as it would say nothing."""
+    """Raise UsageError if an option was given that is not in `free`, because it would have no effect."""
     context = click.get_current_context()
     for parameter in context.command.params:
         given = context.get_parameter_source(parameter.name or "") is click.core.ParameterSource.COMMANDLINE
@@ -63,7 +63,7 @@ def refuse_beside(why: str, *free: str) -> None:
 
 
 def parse_budget(text: str) -> float:
-    """Return the seconds of a budget such as `90s`, `15m` or `2h`; raise UsageError if it makes no sense."""
+    """Return the seconds of a budget such as `90s`, `15m` or `2h`; raise UsageError if it is invalid."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}
     number, unit = (text[:-1], text[-1:]) if text[-1:] in units else (text, "s")
     try:
@@ -76,7 +76,7 @@ def parse_budget(text: str) -> float:
 
 
 def parse_precision(text: str) -> float:
-    """Return the relative half-width in `1.5%` or `0.015`; raise UsageError if it makes no sense."""
+    """Return the relative half-width from `1.5%` or `0.015`; raise UsageError if it is invalid."""
     number, scale = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
     try:
         width = float(number) * scale
@@ -88,7 +88,10 @@ def parse_precision(text: str) -> float:
 
 
 def parse_sweep(text: str) -> tuple[int, ...]:
-    """Return the batch sizes in `batch=16..1024`, doubling, or `batch=16,100`; raise UsageError if none."""
+    """Return the batch sizes from `batch=16..1024`, which doubles, or `batch=16,100`.
+
+    Raises UsageError if the text is invalid.
+    """
     what, equals, sizes = text.partition("=")
     first, dots, last = sizes.partition("..")
     words = [first, last] if dots else sizes.split(",")
@@ -128,7 +131,10 @@ what_to_run = _options(
         "--backend", "backends", multiple=True, metavar="NAME",
         help="Backend; repeat for several. [default: all]",
     ),
-    click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode, or taught, pipeline, all."),
+    click.option(
+        "--mode", "modes", multiple=True, metavar="NAME",
+        help="Mode, or one of taught, pipeline and all; repeat for several.",
+    ),
     device,
     precision,
     own_python,
@@ -136,4 +142,4 @@ what_to_run = _options(
 
 
 SETTLED_LATER = ("resume", "results", "data", "offline", "pythons")
-"""Parameters that say nothing of what is measured, and so may stand beside --resume."""
+"""Parameters that do not change what is measured, and so are allowed with --resume."""

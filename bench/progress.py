@@ -1,4 +1,4 @@
-"""Progress on the terminal: two bars where somebody watches, plain lines where the output is piped."""
+"""Progress output: two bars on a terminal, plain lines if the output is piped."""
 
 import time
 from types import TracebackType
@@ -12,20 +12,20 @@ from bench.text import duration
 
 
 class Teller(Protocol):
-    """What a piece of work tells while it goes on. Seconds are of the wall clock."""
+    """Receives the progress of a piece of work. Seconds are wall-clock time."""
 
     def say(self, text: str) -> None:
-        """Print a line that stays."""
+        """Print a line that is not overwritten."""
 
     def overall(self, text: str, done: float, left_s: float | None) -> None:
-        """Say how far the whole work is, `done` from 0 to 1, and about how long it still takes."""
+        """Show the progress of the whole work: `done` from 0 to 1, `left_s` the estimated time left."""
 
     def job(self, text: str, done: float | None) -> None:
-        """Say what the job in hand does; `done` from 0 to 1, or None where that is not known."""
+        """Show the progress of the current job: `done` from 0 to 1, or None if unknown."""
 
 
 class Display(Teller, Protocol):
-    """A teller that has the terminal while it is a context."""
+    """A teller that is a context manager and uses the terminal inside the context."""
 
     def __enter__(self) -> Self: ...
     def __exit__(
@@ -34,12 +34,12 @@ class Display(Teller, Protocol):
 
 
 def make_display(console: Console) -> Display:
-    """Return bars for a terminal, lines for anything else."""
+    """Return bars for a terminal, and lines for anything else."""
     return _Bars(console) if console.is_terminal else _Lines(console)
 
 
 class _Lines:
-    """A line a job: nothing that only makes sense on a screen."""
+    """A line for every tenth of the work, and for every call of `say`."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -71,7 +71,7 @@ class _Bars:
         self._console = console
         self._progress = Progress(
             BarColumn(bar_width=16), TextColumn("{task.percentage:>3.0f}%"),
-            # A text that is too long for the line is cut; else Rich lets bars and percents shrink to nothing.
+            # A text that is too long for the line is cut. Without this, Rich shrinks bars and percentages.
             TextColumn("{task.description}", markup=False, table_column=Column(no_wrap=True, ratio=1)),
             console=console, transient=True, refresh_per_second=4, expand=True,
         )  # fmt: skip
@@ -103,7 +103,7 @@ class _Bars:
 
 
 def _plain(text: str) -> str:
-    """Return text that cannot act on a terminal: a worker's last words may hold anything."""
+    """Return text without control characters, because the output of a worker can contain anything."""
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
@@ -112,7 +112,7 @@ def _left(left_s: float | None) -> str:
 
 
 class DownloadProgress:
-    """Turns the bytes of a download into progress of the job in hand, at most four times a second."""
+    """Shows the bytes of a download as progress of the current job, at most four times per second."""
 
     def __init__(self, display: Display) -> None:
         self._display = display

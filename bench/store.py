@@ -1,7 +1,8 @@
-"""A folder of raw values: a header written once, and a file with a line a record, safe from a crash.
+"""Folders of raw values: a header that is written once, and a file with one record a line.
 
-Where a folder lacks the file with the records, they are read from the archive `records.tar.xz` beside the
-folder, if that has them: those of many folders are much smaller in one. `tar -xf` puts them into place.
+If a folder lacks the file with the records, they are read from the archive `records.tar.xz` beside the
+folder. The records of many folders are much smaller in one archive. `tar -xf` unpacks them to where they
+belong.
 """
 
 import os
@@ -9,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,31 +18,33 @@ import msgspec
 from bench.errors import RecordError, UsageError, unknown
 
 ARCHIVE = "records.tar.xz"
+LAST_READERS: Mapping[int, str] = MappingProxyType({1: "cdcd1c67c1"})
+"""For each schema that is not read any more, the last commit of this program that reads it."""
 
 H = TypeVar("H", bound=msgspec.Struct)
 
 
 class _Schema(msgspec.Struct):
-    """As much of a header as tells whether the rest can be read."""
+    """The part of a header that says whether the rest can be read."""
 
     schema: int
 
 
 def create(folder: Path, name: str, header: msgspec.Struct) -> Path:
-    """Make the folder, write its header, and return it; raise RecordError where that cannot be done."""
+    """Make the folder, write its header, and return the folder; raise RecordError if that fails."""
     try:
         folder.mkdir(parents=True)
         write_durably(folder / name, msgspec.json.format(msgspec.json.encode(header)) + b"\n")
     except OSError as error:
         raise RecordError(
             f"cannot write results to {folder}: {error.strerror}. "
-            "Name another folder with --results DIR, or that of a training with --folder DIR."
+            "Name another folder with --results DIR; for a training, with --folder DIR."
         ) from error
     return folder
 
 
 def find(results: Path, name: str, header: str, kind: str) -> Path:
-    """Return the folder with such a header that has this name, or path; raise UsageError where none has."""
+    """Return the folder with this name or path that has such a header; raise UsageError if there is none."""
     for candidate in (results / name, Path(name)):
         if (candidate / header).is_file():
             return candidate
@@ -49,7 +53,7 @@ def find(results: Path, name: str, header: str, kind: str) -> Path:
 
 
 def append(path: Path, record: msgspec.Struct) -> None:
-    """Append a record, on a line of its own even after one cut off, and return only when it is on disk."""
+    """Append a record, on a new line even if the last one is cut off; return only when it is on disk."""
     try:
         if not path.exists() and (before := content(path)):
             write_durably(path, before)  # from the archive
@@ -68,10 +72,11 @@ def append(path: Path, record: msgspec.Struct) -> None:
 
 
 def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
-    """Read a header of that schema; raise UsageError, saying `missing`, where there is no such file."""
+    """Read a header of that schema; raise UsageError with the text `missing` if there is no such file."""
     try:
         content = path.read_bytes()
-        # First, as a header of another schema has other fields, and would only be said to lack some.
+        # First, because a header of another schema has other fields, and the error would only name one of
+        # them.
         found = msgspec.json.decode(content, type=_Schema).schema
         header = msgspec.json.decode(content, type=kind) if found == schema else None
     except FileNotFoundError as error:
@@ -81,13 +86,17 @@ def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
     if header is None:
         raise RecordError(
             f"{path.parent} has records of schema {found}; this version reads schema {schema}. "
-            "Read it with the version that made it."
+            + (
+                f"The last version that reads them is commit {LAST_READERS[found]}."
+                if found in LAST_READERS
+                else "Update this program: a newer version made them."
+            )
         )
     return header
 
 
 def read_records(path: Path, kind: Any) -> tuple[tuple[Any, ...], tuple[str, ...]]:
-    """Return the records of a file, and of every line that is none, which and why."""
+    """Return the records of a file, and for each line that is not a record, its number and the reason."""
     records: list[Any] = []
     rejected: list[str] = []
     for number, line in lines(path):
@@ -99,14 +108,14 @@ def read_records(path: Path, kind: Any) -> tuple[tuple[Any, ...], tuple[str, ...
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number, from 1, and the bytes of each line that is not empty; none where there is no file."""
+    """Yield the number, from 1, and the bytes of each line that is not empty; nothing if there is no file."""
     for number, line in enumerate(content(path).split(b"\n"), start=1):
         if line.strip():
             yield number, line
 
 
 def content(path: Path) -> bytes:
-    """Return what a file of records holds, here or in the archive; nothing where it is in neither."""
+    """Return the content of a file of records, from the folder or the archive; empty if neither has it."""
     if path.exists():
         return path.read_bytes()
     whole = path.resolve()
@@ -114,13 +123,13 @@ def content(path: Path) -> bytes:
 
 
 def archived(archive: Path) -> Mapping[str, bytes]:
-    """Return what an archive holds, by folder and file; nothing where there is none."""
+    """Return the content of an archive, by folder and file; empty if there is no archive."""
     return _members(archive, archive.stat().st_mtime_ns) if archive.is_file() else {}
 
 
 @lru_cache(maxsize=1)
 def _members(archive: Path, _changed_ns: int) -> Mapping[str, bytes]:
-    """Return every file of an archive, read once for all the folders beside it."""
+    """Return every file of an archive. It is kept, so that it is read once for all folders beside it."""
     import tarfile
 
     try:
@@ -130,7 +139,7 @@ def _members(archive: Path, _changed_ns: int) -> Mapping[str, bytes]:
             f"this Python cannot read {archive}: it lacks lzma. Unpack it: tar -xf {archive.name}"
         ) from error
     try:
-        whole = BytesIO(lzma.decompress(archive.read_bytes()))  # all of it, so that its checksum is tested
+        whole = BytesIO(lzma.decompress(archive.read_bytes()))  # all of it, so that its checksum is verified
         with tarfile.open(fileobj=whole) as packed:
             files = [(member.name, packed.extractfile(member)) for member in packed if member.isfile()]
             return {name: file.read() for name, file in files if file is not None}

@@ -1,11 +1,11 @@
-"""Making a text that comes from elsewhere, such as a name in a file, safe to print."""
+"""Make texts from files safe to print, and format lists and durations."""
 
 import unicodedata
 from collections.abc import Sequence
 
 
 def clean(text: str) -> str:
-    """Return one line of text in which nothing is a control, format, private or unassigned character."""
+    """Return one line of text without control, format, private or unassigned characters."""
     return " ".join(
         "".join(
             " "
@@ -19,17 +19,17 @@ def clean(text: str) -> str:
 
 
 def clean_lines(text: str) -> str:
-    """Return a text of several lines, each of them clean."""
+    """Return a text of several lines, with `clean` applied to each."""
     return "\n".join(clean(line) for line in text.splitlines())
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names as a sentence lists them: `a`, `a and b`, `a, b and c`."""
+    """Return names as in a sentence: `a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def duration(seconds: float) -> str:
-    """Return a time as a person says it: `42 s`, `15 min`, `3 min 05 s`, `1 h 20 min`."""
+    """Return a duration as text: `42 s`, `15 min`, `3 min 05 s`, `1 h 20 min`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

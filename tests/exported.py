@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -30,22 +31,24 @@ HOSTILE = '../../<script>alert("1")</script>, a|b`c`\n\x1b[31m\x9b\u202e=1+1 \\ 
 def with_commit(
     run: Run, commit: str | None = COMMIT, *, dirty: bool | None = False, **changes: object
 ) -> Run:
-    """Return the run as made at that commit, its header changed besides."""
+    """Return the run as made at that commit, with further changes of its header."""
     environment = msgspec.structs.replace(run.header.environment, commit=commit, dirty=dirty)
     header = msgspec.structs.replace(run.header, environment=environment, **changes)
     return msgspec.structs.replace(run, header=header)
 
 
-def full_run(commit: str = COMMIT, *, seed: int = 0) -> Run:
-    """Return a run with one of every mishap, as read from its folder, at a commit as git writes it."""
-    run = realistic_run(seed=seed)
+@cache
+def full_run() -> Run:
+    """Return a run with one of every mishap, as read from its folder, at a commit."""
+    run = realistic_run()
     written = msgspec.json.encode(run.records, enc_hook=float)  # NumPy's floats become Python's
     records = msgspec.json.decode(written, type=tuple[Record, ...])
-    return with_commit(msgspec.structs.replace(run, records=records), commit)
+    return with_commit(msgspec.structs.replace(run, records=records))
 
 
+@cache
 def hostile_run() -> Run:
-    """Return a run in which every name is hostile, and two names differ in nothing but what is unsafe."""
+    """Return a run in which every name is hostile, and two names differ only in an unsafe character."""
     twin = HOSTILE.replace("\x1b", "\x07")
     cells = [make_cell(workload, HOSTILE, f"=cmd {HOSTILE}") for workload in (HOSTILE, twin)]
     workloads = [make_workload(cell.workload, 0.8) for cell in cells]
@@ -79,8 +82,7 @@ def tool(
             "PATH": os.environ["PATH"],
             "HOME": str(cwd),
             "COLUMNS": "200",
-            # What the tools warn of is theirs.
-            "PYTHONWARNINGS": "ignore",
+            "PYTHONWARNINGS": "ignore",  # the tools' own
             "GIT_CONFIG_GLOBAL": os.devnull,
             "GIT_CONFIG_NOSYSTEM": "1",
             **(env or {}),
@@ -92,12 +94,21 @@ def tool(
 
 
 def acts_on_a_terminal(text: str) -> list[str]:
-    """Return the characters, but for the ends of lines, that are not printed as what they are."""
+    """Return the characters that a terminal would not print, except line ends."""
     return [char for char in text if char != "\n" and not char.isprintable()]
 
 
+def texts_in(value: object) -> list[str]:
+    """Return every text in a JSON value."""
+    if isinstance(value, dict):
+        return [found for item in value.items() for part in item for found in texts_in(part)]
+    if isinstance(value, list):
+        return [found for item in value for found in texts_in(item)]
+    return [value] if isinstance(value, str) else []
+
+
 def plain_file_names(folder: Path) -> bool:
-    """Whether every path below the folder is of characters that no shell, page or file system minds."""
+    """Whether all names below the folder are safe in every shell, page and file system."""
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_@+-.")
     names = [path.name for path in folder.rglob("*")]
     return bool(names) and all(set(name) <= allowed and name.strip(".") and len(name) < 200 for name in names)

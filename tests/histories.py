@@ -10,7 +10,7 @@ import numpy as np
 from synthetic import make_cell, simple_run
 
 from bench import store
-from bench.history.entries import Entry, Figures, Framework, History, Machine, entry_of
+from bench.history.entries import Entry, Figures, Framework, History, Machine
 from bench.records.runs import RECORDS, Run, create_run
 from bench.records.schema import RunHeader
 from bench.workloads.specs import Cell
@@ -21,7 +21,7 @@ BOX = Machine(key="0badcafe", words="Example CPU, 16 CPUs, 64 GiB, no GPU", host
 
 
 def make_figures(rate: float | None = 1000.0, cell: Cell = CELL, **changes: Any) -> Figures:
-    """Return figures of a row that is ranked, with an interval of 1 % to either side."""
+    """Return the figures of a ranked row, with an interval of 1 % on either side."""
     figures = Figures(
         cell=cell,
         ranked=True,
@@ -58,7 +58,7 @@ def make_entry(day: int = 0, cells: Sequence[Figures] = (), **changes: Any) -> E
 
 
 def make_history(rates: Sequence[float], cell: Cell = CELL, **changes: Any) -> History:
-    """Return a history of one cell that had these rates, day by day."""
+    """Return a history of one row with these rates, one a day."""
     return History(
         entries=tuple(
             make_entry(day, [make_figures(rate, cell)], **changes) for day, rate in enumerate(rates)
@@ -82,7 +82,7 @@ def joined(*histories: History) -> History:
 
 
 def write_run(results: Path, name: str, rate: float = 1000.0, day: int = 0, **changes: Any) -> Run:
-    """Write a run of one cell into a folder of that name, and return it."""
+    """Write a run of one row into a folder of that name, and return it."""
     run = make_run_of(name, rate, day, **changes)
     folder = create_run(results, run.header)
     for record in run.records:
@@ -91,7 +91,7 @@ def write_run(results: Path, name: str, rate: float = 1000.0, day: int = 0, **ch
 
 
 def make_run_of(name: str, rate: float = 1000.0, day: int = 0, **changes: Any) -> Run:
-    """Return a run of one cell with three blocks; `changes` are of its header."""
+    """Return a run of one row with three blocks; `changes` apply to its header."""
     run = simple_run({CELL: [rate, 1.01 * rate, 0.99 * rate]})
     created = (BEGUN + timedelta(days=day)).isoformat()
     header: RunHeader = msgspec.structs.replace(run.header, run_id=name, created_at=created, **changes)
@@ -100,7 +100,3 @@ def make_run_of(name: str, rate: float = 1000.0, day: int = 0, **changes: Any) -
 
 def line_of(entry: Entry) -> bytes:
     return msgspec.json.encode(entry) + b"\n"
-
-
-def entries_of(*runs: Run) -> list[Entry]:
-    return [entry_of(run) for run in runs]

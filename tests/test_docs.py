@@ -1,4 +1,4 @@
-"""What the documentation tells one to type is what the command takes. Nothing of it is run."""
+"""Every command that the documentation shows can be parsed; none of them is run."""
 
 import contextlib
 import re
@@ -16,11 +16,11 @@ PAGES = sorted(
     path for path in (ROOT / "README.md", ROOT / "results" / "README.md", *(ROOT / "docs").rglob("*.md"))
 )
 SESSIONS = {"bench": "run", "regression": "ab", "notebooks": "notebooks", "verify": "verify"}
-"""The command to which a session gives what follows `--`."""
+"""For each nox session, the command that gets the arguments after `--`."""
 
 
 def commands(text: str) -> Iterator[str]:
-    """Yield what a page shows as code that begins with `bench` or starts one of those sessions of nox."""
+    """Yield the arguments of every `bench` command and nox session that a page shows as code."""
     shown = re.findall(r"`([^`\n]+(?:\n[^`\n]+)?)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     for block in re.findall(r"```[a-z]*\n(.*?)```", text, flags=re.DOTALL):
         shown += block.replace("\\\n", " ").splitlines()
@@ -34,12 +34,12 @@ def commands(text: str) -> Iterator[str]:
 
 
 def parse(command: str) -> None:
-    """Parse a command; raise click.UsageError for one that there is not, or an option or a value of it."""
+    """Parse a command; raise click.UsageError for an unknown command, option or value."""
     shown = re.split(r"[;|&>]", command.split(" #", maxsplit=1)[0])[0].replace(", …", "")
     words = shlex.split(re.sub(r"\bN\b", "1", shown.replace("…", "x")))
     found: click.Command = bench
     context: click.Context | None = None
-    # A page may ask for help, and may speak of a command without all that it needs.
+    # A page may show --help, or a command without its required arguments.
     with contextlib.suppress(click.exceptions.Exit, click.MissingParameter):
         while isinstance(found, click.Group) and not words[0].startswith("--"):
             context = click.Context(found, parent=context)
@@ -49,7 +49,7 @@ def parse(command: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_a_page_names_no_command_or_option_that_there_is_not(page: Path) -> None:
+def test_every_command_on_a_page_exists(page: Path) -> None:
     wrong = {}
     for command in commands(page.read_text(encoding="utf-8")):
         try:
@@ -70,7 +70,7 @@ def test_the_pages_name_commands() -> None:
     ["`bench rnu`", "```sh\nbench run --bugdet 5m\n```", "```\n$ nox -s regression -- --bsae main\n```",
      "`bench run --device tpu`", "`bench history shwo`"],
 )  # fmt: skip
-def test_what_there_is_not_would_be_seen(text: str) -> None:
+def test_an_unknown_command_is_seen(text: str) -> None:
     (command,) = commands(text)
     with pytest.raises(click.UsageError):
         parse(command)

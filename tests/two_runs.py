@@ -101,11 +101,11 @@ def only(compared: Compared) -> CellComparison:
 
 
 def finding(one: CellComparison, measure: str) -> Finding:
-    return next(found for found in one.findings if found.measure.name == measure)
+    return next(found for found in one.findings if found.metric.name == measure)
 
 
 def kinds(one: CellComparison) -> dict[str, str]:
-    return {found.measure.name: found.kind for found in one.findings}
+    return {found.metric.name: found.kind for found in one.findings}
 
 
 def save(run: Run, results: Path) -> Path:

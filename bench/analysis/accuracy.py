@@ -1,6 +1,6 @@
 """Whether frameworks learn the same: tests of accuracy, the frameworks' own defaults, targets for workloads.
 
-Trainings of one seed start from the same weights and walk the same batches in every cell of a matched
+Trainings of one seed start from the same weights and take the same batches in every cell of a matched
 workload, so accuracies are compared in pairs, seed by seed. Accuracies and differences are shares of 1.
 """
 
@@ -31,11 +31,11 @@ from bench.records.schema import JobRecord
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 ALPHA = 0.05
-"""Level at which the family of a workload is decided: seeds are few, and no margin is asked for besides."""
+"""Level of a workload's family of tests. Higher than for throughput: there are few seeds and no margin."""
 EQUIVALENT = 0.005
-"""Accuracies whose difference is shown to be smaller than this count as equal: half a percentage point."""
+"""Accuracies count as equal if their difference is shown to be smaller than this: half a percentage point."""
 TARGET_SDS = 3
-"""A target lies so many standard deviations below the mean of the accuracies that were measured."""
+"""A target lies this many standard deviations below the mean of the measured accuracies."""
 
 
 class AccuracyTest(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class AccuracyTest(msgspec.Struct, frozen=True, kw_only=True):
     difference: float
     """The first cell's mean less the second's, over the shared seeds."""
     low: float
-    """The interval at the level `alpha`, which Holm's procedure gave this comparison."""
+    """Lower end of the interval at the level `alpha`, which Holm's procedure gave this comparison."""
     high: float
     alpha: float
     p_adjusted: float
@@ -52,16 +52,16 @@ class AccuracyTest(msgspec.Struct, frozen=True, kw_only=True):
     detectable: float
     """The difference that would have been found four times in five at this level."""
     equivalent: bool
-    """Whether two one-sided tests, Holm's method over the pairs, show a difference within `EQUIVALENT`."""
+    """Whether two one-sided tests, with Holm's method over the pairs, show equality within `EQUIVALENT`."""
 
 
 class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two frameworks on one workload, the one with the higher mean first where they were tested."""
+    """Two frameworks on one workload. If they were tested, the one with the higher mean is first."""
 
     first: Cell
     second: Cell
     seeds: int
-    """Seeds that both trained with, for the same epochs."""
+    """Seeds with which both trained, for the same number of epochs."""
     test: AccuracyTest | None
     """None below `FEWEST_SEEDS`."""
 
@@ -77,13 +77,13 @@ class WorkloadConvergence(msgspec.Struct, frozen=True, kw_only=True):
     cells: Mapping[Cell, CellConvergence]
     """In the order of the plan."""
     representatives: tuple[Cell, ...]
-    """For each framework that computes what the reference computes, the cell that stands for it."""
+    """For each framework that did not fail parity, the cell that stands for it."""
     comparisons: tuple[AccuracyComparison, ...]
     """Every pair of representatives: one family."""
 
 
 class DefaultsRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One framework trained alike with the others, and as it would by its own defaults, at the same epoch."""
+    """One framework at the same epoch of two trainings: matched, and with its own defaults."""
 
     matched: Cell
     defaults: Cell
@@ -92,7 +92,7 @@ class DefaultsRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DefaultsAgainstMatched(msgspec.Struct, frozen=True, kw_only=True):
-    """How far frameworks lie apart when everything is equal, and when each follows its own defaults."""
+    """How much the frameworks differ if everything is equal, and if each follows its own defaults."""
 
     matched: str
     """The workloads' names."""
@@ -100,7 +100,7 @@ class DefaultsAgainstMatched(msgspec.Struct, frozen=True, kw_only=True):
     device: Device
     precision: Precision
     epoch: float
-    """The last at which every training of both was evaluated."""
+    """The last epoch at which every training of both workloads was evaluated."""
     rows: tuple[DefaultsRow, ...]
 
     @property
@@ -126,7 +126,7 @@ class ProposedTarget(msgspec.Struct, frozen=True, kw_only=True):
     workload: str
     seeds: int
     trainings: int
-    """Of all frameworks and modes. Those of one seed are no independent draws, so seeds must be several."""
+    """Of all frameworks and modes. Trainings of one seed are not independent: several seeds are needed."""
     epochs: float
     mean: float
     """Of the final test accuracies."""
@@ -155,8 +155,8 @@ def converge(run: Run) -> Convergence:
 def proposed_targets(run: Run) -> tuple[ProposedTarget, ...]:
     """Return a target for every workload that was trained: mean - 3 sd over all seeds and frameworks.
 
-    The reference and cells that do not compute what it computes are left out, and so are trainings of fewer
-    epochs than the workload's longest.
+    The reference and cells that failed parity are left out, and so are trainings of fewer epochs than the
+    workload's longest.
     """
     cells: dict[str, list[CellConvergence]] = {}
     left_out = _left_out(run)
@@ -206,7 +206,7 @@ def _workload(
 
 
 def _representatives(cells: Mapping[Cell, CellConvergence], run: Run) -> tuple[Cell, ...]:
-    """Return one cell a framework: its taught mode, else the one with the most seeds, else the first.
+    """Return one cell of each framework: its default mode, else the one with the most seeds, else the first.
 
     All modes of a framework compute the same, so any of them can stand for what it learns.
     """
@@ -223,7 +223,7 @@ def _representatives(cells: Mapping[Cell, CellConvergence], run: Run) -> tuple[C
 
 
 def _left_out(run: Run) -> frozenset[Cell]:
-    """Return the cells of the reference, and those that do not compute what it computes."""
+    """Return the cells of the reference, and those that failed parity."""
     references = {backend.name for backend in run.header.backends if backend.reference}
     wrong = {record.cell for record in run.parity if record.checks and not record.ok}
     return frozenset({cell for cell in run.header.cells if cell.backend in references} | wrong)
@@ -232,9 +232,9 @@ def _left_out(run: Run) -> frozenset[Cell]:
 def _compare(
     cells: Sequence[Cell], learned: Mapping[Cell, CellConvergence]
 ) -> tuple[AccuracyComparison, ...]:
-    """Test every pair of one family by the differences inside the seeds that both have.
+    """Test every pair of one family by the differences at the seeds that both have.
 
-    Where the starts are not equal the pairing gains nothing, and the test stays valid.
+    If the initial weights differ, pairing gains nothing, but the test stays valid.
     """
     tested: dict[tuple[Cell, Cell], Difference] = {}
     shared: dict[tuple[Cell, Cell], int] = {}
@@ -250,9 +250,18 @@ def _compare(
         shared[pair] = seeds
         if difference is not None:
             tested[pair] = difference
+    tests = _test(tested)
+    return tuple(
+        AccuracyComparison(first=pair[0], second=pair[1], seeds=seeds, test=tests.get(pair))
+        for pair, seeds in shared.items()
+    )
+
+
+def _test(tested: Mapping[tuple[Cell, Cell], Difference]) -> dict[tuple[Cell, Cell], AccuracyTest]:
+    """Test the pairs of one family, for a difference and for equivalence."""
     different = holm([p_value(one, margin=0.0) for one in tested.values()], ALPHA)
     equal = holm([_equivalence_p(one) for one in tested.values()], ALPHA)
-    tests = {
+    return {
         pair: AccuracyTest(
             difference=one.mean,
             low=interval[0],
@@ -260,17 +269,13 @@ def _compare(
             alpha=step.alpha,
             p_adjusted=step.p_adjusted,
             differs=step.rejected,
-            # The statistics module speaks of ratios, exp of a difference; an accuracy's is the difference.
+            # The statistics module returns ratios, exp of a difference; here the difference itself is wanted.
             detectable=math.log1p(detectable_difference(one, step.alpha, margin=0.0)),
             equivalent=same.rejected,
         )
         for (pair, one), step, same in zip(tested.items(), different, equal, strict=True)
         for interval in [_interval(one, step.alpha)]
     }
-    return tuple(
-        AccuracyComparison(first=pair[0], second=pair[1], seeds=seeds, test=tests.get(pair))
-        for pair, seeds in shared.items()
-    )
 
 
 def _difference(first: CellConvergence, second: CellConvergence) -> Difference | None:
@@ -299,7 +304,7 @@ def _equivalence_p(difference: Difference) -> float:
 def _defaults(
     judged: Sequence[WorkloadConvergence], workloads: Mapping[str, Workload]
 ) -> Iterator[DefaultsAgainstMatched]:
-    """Yield every workload that is not matched beside its matched twin, where both were trained."""
+    """Yield every workload that is not matched together with its matched twin, if both were trained."""
     for one in judged:
         for twin in judged:
             if (
@@ -315,7 +320,7 @@ def _defaults(
 
 
 def _are_twins(one: Workload, other: Workload | None) -> bool:
-    """Say whether two workloads are the same but for the constants of the optimizer that both name."""
+    """Say whether two workloads differ only in the constants of their optimizer."""
     return other is not None and (one.dataset, one.architecture, one.batch_size, one.optimizer.name) == (
         other.dataset,
         other.architecture,
@@ -325,7 +330,7 @@ def _are_twins(one: Workload, other: Workload | None) -> bool:
 
 
 def _against(defaults: WorkloadConvergence, matched: WorkloadConvergence) -> DefaultsAgainstMatched | None:
-    """Set the frameworks that trained both workloads side by side, at the last epoch that all have."""
+    """Compare the frameworks that trained both workloads, at the last epoch that all of them have."""
     own = {cell.backend: cell for cell in defaults.representatives}
     pairs = [(cell, own[cell.backend]) for cell in matched.representatives if cell.backend in own]
     points = [

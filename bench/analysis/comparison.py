@@ -1,20 +1,22 @@
 """Verdicts: which framework is faster on a workload, how sure that is, and what cannot be said.
 
-A verdict is made from the rows of one workload, device and precision. Only ranked rows are compared, by their
-differences inside the rounds and blocks that both have, and a difference is claimed only where Holm's
-procedure rejects that it is within `MARGIN`.
+A verdict is made from the rows of one workload, device and precision. Only ranked rows are compared, by the
+differences in the rounds and blocks that both have. A difference is claimed only if Holm's procedure rejects
+that it is within `MARGIN`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import msgspec
 
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import (
+    EQUIVALENCE,
     Difference,
     block_differences,
     bootstrap_interval,
@@ -30,11 +32,26 @@ from bench.workloads.specs import Cell, Device, Precision
 
 Kind: TypeAlias = Literal[
     "faster",  # by more than the margin
-    "slightly faster",  # so, and by no more than the bound of equivalence
+    "slightly faster",  # by more than the margin, but not by more than the bound of equivalence
     "equivalent",  # no difference larger than that bound
     "undecided",
-    "disturbed",  # too many blocks were, so nothing is claimed
+    "disturbed",  # too many blocks were disturbed, so nothing is claimed
 ]
+
+_Pair: TypeAlias = tuple[Cell, Cell, Difference, tuple[float, float]]
+"""The faster cell, the slower one, their difference, and its bootstrap interval."""
+
+
+KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
+    {
+        "faster": "faster",
+        "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
+        "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
+        "undecided": "no detectable difference",
+        "disturbed": "disturbed: nothing claimed",
+    }
+)
+"""The words for each kind of comparison."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,22 +60,22 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     cell: Cell
     ranked: bool
     reference: bool
-    """Whether its backend is the reference, of which no verdict speaks."""
+    """Whether its backend is the reference, which no verdict mentions."""
     matched: bool
-    """Whether its workload is the same work for all, and so can be ranked."""
+    """Whether its workload is the same work for all frameworks; only then can it be ranked."""
     parity_ok: bool | None
     rounds: Mapping[int, Sequence[float]]
-    """ln(samples/s) of every round from the first, by block, of all blocks that were timed and settled."""
+    """By block, ln(samples/s) of every round from the first; only blocks that were timed and settled."""
     latest: int
-    """So many rounds of each block count, the latest."""
+    """How many rounds of each block count: the latest ones."""
     epochs: float | None
-    """After how many epochs the accuracies were taken; None where no job trained to the end."""
+    """After how many epochs the accuracies were taken; None if no job trained to the end."""
     accuracies: Mapping[int, float]
     """Test accuracy by seed, of the jobs that trained to the end."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two cells of one workload, the one that was faster first."""
+    """Two cells of one workload, the faster one first."""
 
     faster: Cell
     slower: Cell
@@ -87,7 +104,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
-    """Every comparison of a verdict, made of one choice of blocks."""
+    """Every comparison of a verdict, for one choice of blocks."""
 
     backends: tuple[Comparison, ...]
     """Every pair of the backends' best cells: one family of comparisons."""
@@ -106,7 +123,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     winner: Cell | None
     """The cell that is detectably faster than the best cell of every other backend."""
     matched: bool
-    """Whether the workload is the same work for all; where not, nothing of it is ranked."""
+    """Whether the workload is the same work for all frameworks; if not, no row of it is ranked."""
     disturbed: bool
     """Whether so many blocks were disturbed that nothing is claimed."""
     unranked: tuple[str, ...]
@@ -116,18 +133,18 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     modes: tuple[Comparison, ...]
     """Every pair of modes of one backend: one family a backend."""
     with_dropped: Comparisons | None
-    """The same comparisons of all blocks, those that were dropped included; None where none was."""
+    """The same comparisons with the dropped blocks included; None if no block was dropped."""
     accuracy_spread: float | None
-    """Largest less smallest test accuracy of the backends after the same epochs, in percentage points."""
+    """Largest minus smallest test accuracy of the backends after the same epochs, in percentage points."""
     accuracy_epochs: float | None
     screening: Screening
     """Which of the workload's blocks were disturbed."""
 
 
 def judge(rows: Sequence[Standing], screening: Screening) -> Verdict:
-    """Judge the rows of one workload, device and precision, which come ranked first and the fastest first.
+    """Judge the rows of one workload, device and precision: ranked rows come first, the fastest first.
 
-    `screening` is that of the workload's blocks.
+    `screening` says which of the workload's blocks were disturbed.
     """
     ranked = [row for row in rows if row.ranked]
     best = best_of_each_backend([row.cell for row in ranked])
@@ -160,7 +177,7 @@ def judge(rows: Sequence[Standing], screening: Screening) -> Verdict:
 
 
 def best_of_each_backend(order: Iterable[Cell]) -> list[Cell]:
-    """Return the first cell of every backend, in the order in which they come: the fastest first."""
+    """Return the first cell of every backend, in the given order: the fastest first."""
     best: dict[str, Cell] = {}
     for cell in order:
         best.setdefault(cell.backend, cell)
@@ -170,7 +187,7 @@ def best_of_each_backend(order: Iterable[Cell]) -> list[Cell]:
 def _compare(
     ranked: Sequence[Standing], best: Sequence[Cell], dropped: frozenset[int], *, disturbed: bool
 ) -> Comparisons:
-    """Compare the backends' best cells, and the modes of each backend, by all blocks but those dropped."""
+    """Compare the backends' best cells, and the modes of each backend, in all blocks not dropped."""
     families = {
         backend: [row for row in ranked if row.cell.backend == backend]
         for backend in dict.fromkeys(row.cell.backend for row in ranked)
@@ -188,8 +205,8 @@ def _compare(
 def _compare_family(
     rows: Sequence[Standing], dropped: frozenset[int], *, disturbed: bool
 ) -> tuple[Comparison, ...]:
-    """Compare every pair of a family, the faster side first; a pair needs two blocks that both have."""
-    found: list[tuple[Cell, Cell, Difference, tuple[float, float]]] = []
+    """Compare every pair of a family, the faster side first. A pair needs two blocks that both sides have."""
+    found: list[_Pair] = []
     for one, other in combinations(rows, 2):
         shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
         latest = min(one.latest, other.latest)
@@ -205,6 +222,11 @@ def _compare_family(
             first, second, low, high = second, first, 1 / high, 1 / low
             difference = msgspec.structs.replace(difference, mean=-difference.mean)
         found.append((first, second, difference, (low, high)))
+    return _decide(found, disturbed=disturbed)
+
+
+def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...]:
+    """Decide the pairs of one family together."""
     p_values = [p_value(difference) for _, _, difference, _ in found]
     comparisons = []
     for (faster, slower, difference, bootstrap), p, step in zip(found, p_values, holm(p_values), strict=True):
@@ -239,8 +261,8 @@ def _kind(difference: Difference, *, claimed: bool) -> Kind:
 def _accuracy_spread(rows: Sequence[Standing]) -> tuple[float | None, float | None]:
     """Return the spread of test accuracy between frameworks, in percentage points, and after which epochs.
 
-    Only rows that compute what the reference computes are asked, since the others are known to differ, and
-    of their jobs only those of seeds that all of them trained with.
+    Only rows with parity count, since the others are known to differ, and only the seeds with which all of
+    these rows trained.
     """
     asked = [row for row in rows if row.epochs is not None and row.parity_ok and not row.reference]
     epochs = max((row.epochs or 0.0 for row in asked), default=0.0)

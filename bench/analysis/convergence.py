@@ -1,10 +1,10 @@
-"""What one cell learned, over seeds: accuracy and its spread, the curve, the way to the target.
+"""What one cell learned, over seeds: accuracy and its spread, the curve, the time to the target.
 
-A training is one job that trained for accuracy; those of one seed start from the same weights and walk the
-same batches in every cell. A training that never reached the target is censored: it is kept as one that takes
-longer than any other, never left out.
+A training is one job that trained for accuracy. Trainings of one seed start from the same weights and take
+the same batches in every cell. A training that never reached the target is censored: it counts as longer than
+any other, and is never left out.
 
-All is derived from raw points when they are read, and does not depend on the order in which they stand.
+Everything is derived from the raw points when they are read, and does not depend on the order of the records.
 """
 
 import math
@@ -17,7 +17,7 @@ from bench.analysis.statistics import CONFIDENCE, success_interval
 from bench.records.schema import EpochPoint, JobRecord
 
 FEWEST_SEEDS = 3
-"""Seeds from which on a mean has an interval and two cells are tested."""
+"""Fewest seeds for which a mean has an interval and two cells are tested."""
 
 
 class Crossing(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,9 +29,9 @@ class Crossing(msgspec.Struct, frozen=True, kw_only=True):
 
     epochs: float
     bracket_epochs: float
-    """Distance of the two evaluations; 0 where the initial weights are at the target already."""
+    """Distance of the two evaluations; 0 if the initial weights are at the target already."""
     seconds: float
-    """Of training alone: the epochs, times what an epoch of this training took on average."""
+    """Of training alone: the epochs, multiplied by the mean seconds of an epoch of this training."""
     bracket_seconds: float
 
 
@@ -40,10 +40,10 @@ class CurvePoint(msgspec.Struct, frozen=True, kw_only=True):
 
     epoch: float
     train_s: float
-    """Mean over the seeds, as all but the two ends of the bands."""
+    """Mean over the seeds, like every field that is not an end of a band."""
     test_accuracy: float
     accuracy_low: float
-    """Of the lowest seed: a band holds every seed, since a few have no quantiles worth the name."""
+    """Of the lowest seed: a band holds every seed, since quantiles of so few seeds mean little."""
     accuracy_high: float
     test_loss: float
     loss_low: float
@@ -54,9 +54,9 @@ class CellConvergence(msgspec.Struct, frozen=True, kw_only=True):
     """What one cell learned, over its seeds."""
 
     epochs: float | None
-    """Epochs trained; None where no training came to its end."""
+    """Epochs trained; None if no training was completed."""
     accuracies: Mapping[int, float]
-    """Final test accuracy by seed, of the trainings that came to their end."""
+    """Final test accuracy by seed, of the completed trainings."""
     accuracy: float | None
     """Their mean."""
     accuracy_sd: float | None
@@ -66,27 +66,27 @@ class CellConvergence(msgspec.Struct, frozen=True, kw_only=True):
     accuracy_high: float | None
     curve: tuple[CurvePoint, ...]
     diverged: int
-    """Trainings whose loss stopped being a number: without a final accuracy, and trials for the target."""
+    """Trainings whose loss became NaN. They have no final accuracy, but count as trials for the target."""
     crossings: Mapping[int, Crossing | None]
-    """The way to the target by seed, None where the training is censored; empty where there is no target."""
+    """Where each seed reached the target, None if the training is censored; empty if there is no target."""
     epochs_to_target: float | None
-    """Median over the crossings, a censored one later than all; None where the median itself is censored."""
+    """Median over the crossings, a censored one later than all; None if the median itself is censored."""
     seconds_to_target: float | None
-    """As epochs_to_target, in seconds of training alone: evaluation and start-up are left out."""
+    """Like epochs_to_target, in seconds of training alone: evaluation and start-up are excluded."""
     bracket_epochs: float | None
-    """The widest bracket of a crossing; None where no training got there."""
+    """The widest bracket of a crossing; None if no training reached the target."""
     bracket_seconds: float | None
     successes: int
     """Trainings that reached the target, of len(crossings)."""
     success_low: float | None
-    """95 % interval of the rate of success by Wilson; None where there is no target."""
+    """95 % interval of the success rate by Wilson; None if there is no target."""
     success_high: float | None
 
 
 def cell_convergence(jobs: Iterable[JobRecord], target: float | None) -> CellConvergence | None:
-    """Return what the jobs of one cell learned; None where none of them trained.
+    """Return what the jobs of one cell learned; None if none of them trained.
 
-    A seed that was trained again, as after a resume, counts once.
+    A seed that was trained again, for example after a resume, counts once.
     """
     trained, diverged = _trainings(jobs)
     if not trained and not diverged:
@@ -120,7 +120,7 @@ def cell_convergence(jobs: Iterable[JobRecord], target: float | None) -> CellCon
 
 
 def crossing(points: Sequence[EpochPoint], target: float) -> Crossing | None:
-    """Return where a training first reached the target; None where it is censored."""
+    """Return where a training first reached the target; None if it is censored."""
     place = next((place for place, point in enumerate(points) if point.test_accuracy >= target), None)
     if place is None:
         return None
@@ -130,7 +130,7 @@ def crossing(points: Sequence[EpochPoint], target: float) -> Crossing | None:
     share = (target - before.test_accuracy) / (after.test_accuracy - before.test_accuracy)
     bracket = after.epoch - before.epoch
     epochs = before.epoch + share * bracket
-    # The pace of the whole training: between two near evaluations the clock would add its own scatter.
+    # The pace of the whole training: between two close evaluations the clock would add scatter.
     seconds_per_epoch = points[-1].train_s / points[-1].epoch
     return Crossing(
         epochs=epochs,
@@ -143,7 +143,7 @@ def crossing(points: Sequence[EpochPoint], target: float) -> Crossing | None:
 def finished(job: JobRecord) -> bool:
     """Say whether a job trained the epochs it was asked for, to the nearest step.
 
-    The first point of a job is taken before training: alone it proves that nothing was trained.
+    The first point of a job is taken before training, so a job with that point alone trained nothing.
     """
     if not job.points or job.points[-1].steps <= 0:
         return False
@@ -153,9 +153,10 @@ def finished(job: JobRecord) -> bool:
 
 
 def _trainings(jobs: Iterable[JobRecord]) -> tuple[list[JobRecord], list[JobRecord]]:
-    """Return the jobs that trained to the end, at an even pace or not, and those that diverged, by seed.
+    """Return the jobs that trained to the end, at a steady pace or not, and those that diverged, by seed.
 
-    Of the former only those of the most epochs; of a seed the last that came to its end, else the last.
+    Of the first group only those with the most epochs count. Of several jobs of a seed the last completed one
+    counts, or the last one if none was completed.
     """
     by_seed: dict[int, JobRecord] = {}
     for job in sorted(jobs, key=lambda job: (job.started_at, job.spec.job_id)):
@@ -206,7 +207,7 @@ def standard_deviation(values: Sequence[float]) -> float | None:
 
 
 def _mean_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None, None]:
-    """Return the interval of the mean by Student's t; none below `FEWEST_SEEDS`."""
+    """Return the interval of the mean by Student's t; None, None below `FEWEST_SEEDS`."""
     sd = standard_deviation(values)
     if sd is None or len(values) < FEWEST_SEEDS:
         return None, None
@@ -217,7 +218,7 @@ def _mean_interval(values: Sequence[float]) -> tuple[float, float] | tuple[None,
 
 
 def _censored_median(values: Sequence[float | None]) -> float | None:
-    """Return the median, None being later than all; None where the median falls on such a one."""
+    """Return the median, where None counts as later than any number; None if the median is such a value."""
     if not values:
         return None
     median = float(np.median([math.inf if value is None else value for value in values]))

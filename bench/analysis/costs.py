@@ -1,7 +1,7 @@
-"""What a row costs besides its pace: starting, a step's parts, memory, energy, use of the machine.
+"""What a row costs besides its pace: start-up, a step's parts, memory, energy, use of the machine.
 
-Raw values come from the records, the pace from the row's summary. A figure is None where nobody told it:
-nothing here is estimated but a first epoch that was not trained, which says so.
+Raw values come from the records, the pace from the row's summary. A figure that no record holds is None.
+Nothing is estimated, except the time of a first epoch that was not trained, and that is marked.
 """
 
 import math
@@ -34,18 +34,18 @@ class StartUp(msgspec.Struct, frozen=True, kw_only=True):
     first_step_s: float | None
     first_epoch_s: float | None
     epoch_measured: bool
-    """Whether an epoch was trained to its end; else its time follows from the steady pace."""
+    """Whether a whole epoch was trained; if not, its time is derived from the steady pace."""
 
     @property
     def parts(self) -> tuple[float | None, ...]:
-        """The six times, in the order in which they pass."""
+        """The six times, in chronological order."""
         return (
             self.start_s, self.import_s, self.data_s, self.build_s, self.first_step_s, self.first_epoch_s
         )  # fmt: skip
 
     @property
     def first_result_s(self) -> float | None:
-        """The sum of all parts; None where one is not known."""
+        """The sum of all parts; None if one is unknown."""
         known = [part for part in self.parts if part is not None]
         return math.fsum(known) if len(known) == len(self.parts) else None
 
@@ -60,62 +60,62 @@ class CellCosts(msgspec.Struct, frozen=True, kw_only=True):
     step_s: float | None
     """Seconds of a step at the steady pace."""
     split: StepSplit | None
-    """The mean over all steps that were looked at."""
+    """The mean over all steps that were measured part by part."""
     peak_rss_bytes: int | None
-    """The largest of all jobs, as the two below are."""
+    """The largest of all jobs, like the other two fields in bytes."""
     peak_rss_method: str | None
     peak_device_bytes: int | None
     process_device_bytes: int | None
     joules_per_1000: float | None
-    """Energy for 1,000 training images; None where no meter told."""
+    """Energy for 1,000 training images; None without a meter."""
     work: StepWork | None
-    """What a training step takes; None where the row does not compute it, or the data set is not known."""
+    """Operations and bytes of a step; None if the row computes something else, or the data set is unknown."""
     flops_per_s: float | None
-    """Operations of products a second at the steady pace."""
+    """Operations of matrix products per second at the steady pace."""
     ceiling: Peak | None
     """The best that any framework of the run reached on this device in this precision."""
     counted_flops: float | None
-    """Operations of a step by the framework's own count: the median over the jobs."""
+    """Operations of a step as the framework counts them: the median over the jobs."""
 
     @property
     def share_of_peak(self) -> float | None:
-        """Part of the machine's best matrix product, as measured in this run: 0.4 for 40 %."""
+        """Share of the rate of the machine's best matrix product, as measured in this run: 0.4 for 40 %."""
         if self.flops_per_s is None or self.ceiling is None:
             return None
         return self.flops_per_s / self.ceiling.flops_per_s
 
     @property
     def share_of_roof(self) -> float | None:
-        """Part of what the roofline allows at this row's intensity."""
+        """Share of what the roofline allows at this row's intensity."""
         if self.flops_per_s is None or self.ceiling is None or self.work is None:
             return None
         return self.flops_per_s / roof(self.ceiling, self.work.intensity)
 
 
 class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
-    """Two modes of one framework on one workload: the one that is longer in starting, and the other."""
+    """Two modes of one framework on one workload: the one that starts later, and the other."""
 
     later: Cell
     sooner: Cell
     extra_s: float
     """How much longer `later` takes for building the network and its first step."""
     saved_s: float
-    """What it then saves in every epoch; negative where it loses."""
+    """What it then saves in every epoch; negative if it is slower."""
     epochs: float | None
-    """From here on `later` is ahead; None if it never is."""
+    """After this many epochs `later` is ahead; None if it never is."""
 
 
 class PipelineRatio(msgspec.Struct, frozen=True, kw_only=True):
-    """A mode fed by the framework's own input pipeline against the taught one, fed from memory."""
+    """A mode fed by the framework's own input pipeline, compared with the default mode, fed from memory."""
 
     pipeline: Cell
     memory: Cell
     comparison: Comparison | None
-    """As the verdicts have it; None where one of them is not ranked, or they share too few blocks."""
+    """The comparison of the verdicts; None if one of the two is not ranked, or they share too few blocks."""
 
     @property
     def ratio(self) -> tuple[float, float, float] | None:
-        """Throughput from the pipeline over that from memory, and its interval: ratio, low, high."""
+        """Throughput from the pipeline divided by that from memory, and its interval: ratio, low, high."""
         found = self.comparison
         if found is None:
             return None
@@ -134,12 +134,12 @@ class ProductError(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def as_asked(self) -> bool:
-        """Whether that is the error of the precision that was asked for."""
+        """Whether the error fits the precision that was asked for."""
         return fits(self.error, self.precision)
 
 
 class Costs(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a run tells of costs, in the order of the summary's rows."""
+    """All costs of a run, in the order of the summary's rows."""
 
     cells: tuple[CellCosts, ...]
     break_evens: tuple[BreakEven, ...]
@@ -148,10 +148,10 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def framework_share(jobs: Sequence[JobRecord]) -> float | None:
-    """Return the share of the jobs' time that they spent inside their frameworks; None where one cannot tell.
+    """Return the share of the jobs' time that they spent inside their frameworks; None if that is unknown.
 
-    What is left are the start of the interpreter, opening the data, and ending. Scores of evaluations, which
-    are ours, count as the framework's.
+    The rest is the start of the interpreter, opening the data, and ending. The scores of evaluations, which
+    this program computes, count as the framework's time.
     """
     if not jobs or any(job.windows and job.lead_s is None for job in jobs):
         return None
@@ -192,7 +192,7 @@ def product_errors(jobs: Iterable[JobRecord]) -> tuple[ProductError, ...]:
 
 
 def peaks(jobs: Iterable[JobRecord]) -> dict[Place, Peak]:
-    """Return the machine's peak by device and precision: the best that any job reached, figure by figure."""
+    """Return the machine's peak by device and precision: for each figure the best that any job reached."""
     found: dict[Place, Peak] = {}
     for job in jobs:
         if job.peak is None:
@@ -207,7 +207,7 @@ def peaks(jobs: Iterable[JobRecord]) -> dict[Place, Peak]:
 
 
 def roof(ceiling: Peak, intensity: float) -> float:
-    """Return the operations a second that a machine allows at so many operations a byte.
+    """Return the operations per second that a machine allows at `intensity` operations per byte.
 
     Source: Williams, Waterman and Patterson, Roofline (2009): min(peak, bandwidth x intensity).
     """
@@ -215,10 +215,10 @@ def roof(ceiling: Peak, intensity: float) -> float:
 
 
 def break_even(extra_s: float, saved_s: float) -> float | None:
-    """Return the epochs after which a later start has been made good; None if it never is, 0 if at once.
+    """Return the epochs after which a later start has paid off: 0 if at once, None if it never does.
 
-    That is where extra_s = epochs x saved_s. A mode that starts no later and loses nothing is ahead at once;
-    one that loses in every epoch is not ahead for good, whatever its head start.
+    That is where extra_s = epochs x saved_s. A mode that starts no later and is no slower is ahead at once.
+    One that is slower in every epoch falls behind in the end, even if it starts earlier.
     """
     if extra_s <= 0 and saved_s >= 0:
         return 0.0
@@ -226,7 +226,7 @@ def break_even(extra_s: float, saved_s: float) -> float | None:
 
 
 def images_per_epoch(workload: Workload, header: RunHeader) -> int | None:
-    """Return the images an epoch trains on, the ragged last batch dropped; None for an unknown data set."""
+    """Return the images of an epoch without an incomplete last batch; None for an unknown data set."""
     spec = DATASETS.get(workload.dataset)
     if spec is None or (header.sample and spec.sample is None):
         return None
@@ -271,7 +271,7 @@ def _read_cell(
 
 
 def _work(row: CellSummary, workload: Workload) -> StepWork | None:
-    """Return a step's work; None for a row that does other work than the reference, or does it in float64."""
+    """Return a step's work; None for the reference (in float64) and for rows that failed parity."""
     spec = DATASETS.get(workload.dataset)
     if spec is None or row.parity_ok is False or row.reference:
         return None
@@ -292,7 +292,7 @@ def _start_up(jobs: Sequence[JobRecord], epoch_s: float | None) -> StartUp:
 
 
 def _first_epoch(job: JobRecord) -> float | None:
-    """Return the seconds an epoch took, evaluation left out, up to the first point at epoch 1 or later."""
+    """Return the seconds of an epoch without evaluation, up to the first point at epoch 1 or later."""
     point = next((point for point in job.points if point.epoch >= 1), None)
     return None if point is None else point.train_s / point.epoch
 
@@ -317,7 +317,7 @@ def _mean_split(splits: Sequence[StepSplit]) -> StepSplit | None:
 def _break_evens(cells: Sequence[CellCosts], header: RunHeader) -> Iterator[BreakEven]:
     """Compare every two modes of a framework on a workload that are fed from memory.
 
-    What is the same for all modes of a framework, as its import is, is left out: it would add noise.
+    What all modes of a framework share, such as its import, is left out: it would only add noise.
     """
     fed = {(backend.name, mode) for backend in header.backends for mode in backend.pipeline_modes}
     families: dict[tuple[str, str, Device, Precision], list[tuple[float, float, Cell]]] = {}
@@ -342,7 +342,7 @@ def _break_evens(cells: Sequence[CellCosts], header: RunHeader) -> Iterator[Brea
 
 
 def _pipelines(header: RunHeader, summary: Summary) -> Iterator[PipelineRatio]:
-    """Pair every row fed by a pipeline with that of its framework's taught mode, where both were measured."""
+    """Pair every row fed by a pipeline with its framework's default mode, if both were measured."""
     rows = {row.cell for row in summary.cells if row.samples_per_s is not None}
     here = {backend.name: backend for backend in header.backends}
     compared = {
@@ -353,6 +353,6 @@ def _pipelines(header: RunHeader, summary: Summary) -> Iterator[PipelineRatio]:
         if backend is None or row.mode not in backend.pipeline_modes or row.cell not in rows:
             continue
         memory = msgspec.structs.replace(row.cell, mode=backend.taught_mode)
-        if memory in rows and memory != row.cell:  # Keras has no other mode than that
+        if memory in rows and memory != row.cell:  # Keras has only a mode that is fed by a pipeline
             comparison = compared.get(frozenset((row.cell, memory)))
             yield PipelineRatio(pipeline=row.cell, memory=memory, comparison=comparison)

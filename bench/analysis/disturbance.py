@@ -1,6 +1,6 @@
 """Blocks that something else disturbed: which they are, and which of them are left out of the figures.
 
-Only what the machine did besides is looked at, never a rate: leaving a block out cannot favour a result.
+The decision uses only what else the machine did, never a rate, so leaving a block out cannot favour a result.
 """
 
 import math
@@ -15,20 +15,20 @@ from bench.machine.conditions import Conditions
 from bench.records.schema import BlockRecord
 
 MOST_STEAL = 0.10
-"""Of CPU time in a round: a shared machine loses a few percent all the time, and turns spread them over all
-sides. Larger losses come in spells, so rounds are left out, and others taken in their place."""
+"""Share of CPU time in a round. A shared machine loses a few percent all the time, and the turns spread them
+over all jobs. Larger losses come and go, so those rounds are left out, and others measured in their place."""
 FEWEST_QUIET = 0.25
-"""Share of a block's rounds that must be quiet; with fewer none is left out, and the block is tainted."""
+"""Share of a block's rounds that must be quiet. With fewer, all rounds count and the block is disturbed."""
 MOST_THROTTLED = 0.01
-"""Of the time: a job that is stopped for having used up its quota stops for tens of milliseconds, about as
-long as a window takes, and which side that hits is chance."""
+"""Share of time. A job that has used up its quota stops for tens of milliseconds, about as long as a window
+takes, and which job is hit is chance."""
 MOST_FOREIGN = 0.10
-"""Of CPU time: a fifth of a core where there are two, more than daemons need."""
+"""Share of CPU time: a fifth of a core on a machine with two cores, which is more than daemons need."""
 MOST_CANARY = 1.25
-"""The canary's median over that of the run: the same product takes so much longer only where the clock, the
-caches or the memory are not what they were in other blocks."""
+"""The canary's median divided by that of the run. The same product takes this much longer only if the clock,
+the caches or the memory differ from other blocks."""
 LARGEST_SHARE_DROPPED = 0.2
-"""Of a workload's blocks: more would no longer be the odd mishap, but how this machine is."""
+"""Share of a workload's blocks. If more are disturbed, that is the normal state of the machine."""
 
 SLOWDOWNS: Mapping[str, str] = MappingProxyType(
     {
@@ -39,12 +39,12 @@ SLOWDOWNS: Mapping[str, str] = MappingProxyType(
         "hw_power_brake_slowdown": "the power supply's brake",
     }
 )
-"""Reasons for which a GPU lowers its clocks under load, and what to call them; idling is none of them."""
+"""Reasons for which a GPU lowers its clocks under load, with their names in reports. Idling is not one."""
 
 _UNMEASURED = 2.0
-"""Severity of what is there or not, as of something that is twice its threshold."""
+"""Severity of a yes-or-no check that fails: like a value of twice its threshold."""
 _LEAST = 1.0
-"""Severity of what has no value: a block that was certainly disturbed is dropped before it."""
+"""Severity of a check without a value: a block that was certainly disturbed is dropped first."""
 _UNKNOWN_FOREIGN = "this system does not tell how much CPU time other programs used"
 
 
@@ -52,24 +52,24 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     """Something that disturbed a block."""
 
     words: str
-    """With the value and the threshold."""
+    """What happened, with the value and the threshold."""
     severity: float
-    """The value over its threshold."""
+    """The value divided by its threshold."""
     measured: bool = True
-    """Whether there is a value. False where the system did not tell, so that nothing can be ruled out."""
+    """Whether there is a value. False if the system gave none, so that nothing can be ruled out."""
 
 
 class Screening(msgspec.Struct, frozen=True, kw_only=True):
-    """The blocks of one workload that were disturbed, and what becomes of them."""
+    """The blocks of one workload that were disturbed, and which of them are dropped."""
 
     blocks: int
-    """All there are."""
+    """Number of all blocks."""
     tainted: Mapping[int, tuple[str, ...]]
-    """By the number of each disturbed block, why, in words."""
+    """The disturbed blocks by number, each with the reasons in words."""
     dropped: frozenset[int]
-    """Those of them that no figure is made of."""
+    """The disturbed blocks that no figure uses."""
     unmeasured: frozenset[int] = frozenset()
-    """Those of which it is not known whether they were disturbed, as a check had no value."""
+    """Blocks that may have been disturbed: a check had no value."""
 
     @property
     def staying(self) -> tuple[int, ...]:
@@ -86,15 +86,15 @@ class Screening(msgspec.Struct, frozen=True, kw_only=True):
 
 
 UNDISTURBED = Screening(blocks=0, tainted=MappingProxyType({}), dropped=frozenset())
-"""Of a workload without a record of any block."""
+"""For a workload without a record of any block."""
 
 
 def dropped_blocks(blocks: Sequence[BlockRecord], min_blocks: int) -> dict[str, Screening]:
     """Screen the blocks of a run, workload by workload.
 
-    The worst are dropped first, by the largest ratio of a value to its threshold; at most a fifth of a
-    workload's blocks, rounded down, and never so many that fewer than `min_blocks` remain. Of a block that
-    was run again the last record counts.
+    The worst blocks are dropped first, by the largest ratio of a value to its threshold. At most a fifth of a
+    workload's blocks is dropped, rounded down, and at least `min_blocks` remain. If a block was run again,
+    its last record counts.
     """
     latest = {
         (one.workload, one.block): one for one in sorted(blocks, key=lambda one: (one.started_at, one.block))
@@ -121,7 +121,7 @@ def _screen(flagged: Mapping[int, tuple[Flag, ...]], min_blocks: int) -> Screeni
 
 
 class InRound(Protocol):
-    """A window that knows what its round was like."""
+    """A window that knows how much CPU time its round lost."""
 
     @property
     def round_steal(self) -> float | None: ...
@@ -136,16 +136,17 @@ def is_quiet(round_steal: float | None) -> bool:
 
 
 def in_quiet_rounds(windows: Sequence[W]) -> list[W]:
-    """Return the windows of the rounds that count; all of them where too few do, which taints the block.
+    """Return the windows of quiet rounds, or all windows if too few rounds are quiet.
 
-    All jobs of a block share the rounds, so of each the same windows are left out, whatever they say.
+    In the second case the block counts as disturbed. All jobs of a block share the rounds, so the same
+    windows of each are left out, whatever their rates.
     """
     quiet = [window for window in windows if is_quiet(window.round_steal)]
     return quiet if len(quiet) >= FEWEST_QUIET * len(windows) else list(windows)
 
 
 def run_canary(blocks: Sequence[BlockRecord]) -> float | None:
-    """Return the median over a run's blocks of the canary's median in each, in seconds; None without any."""
+    """Return the median over blocks of the canary's median in each, in seconds; None without a canary."""
     medians = [float(np.median(one.conditions.canary_s)) for one in blocks if one.conditions.canary_s]
     return float(np.median(medians)) if medians else None
 
@@ -153,8 +154,8 @@ def run_canary(blocks: Sequence[BlockRecord]) -> float | None:
 def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag, ...]:
     """Return what disturbed a block, each with its value, its threshold and how bad it is.
 
-    `run_canary_s` is what `run_canary` gives for the run. Where the system does not tell what other programs
-    used, that is a flag as well: nothing can be claimed of a block in which they may have used anything.
+    `run_canary_s` is the value of `run_canary` for the run. If the system does not tell how much CPU time
+    other programs used, that is a flag as well: they may have used any amount, so nothing can be claimed.
     """
     found = _steal_flags(conditions)
     found += [
@@ -207,5 +208,5 @@ def _gpu_flags(conditions: Conditions) -> list[Flag]:
 
 
 def _percent(share: float) -> str:
-    """Return a share with the digits it takes to be told from its threshold: `41 %`, `1.4 %`."""
+    """Return a share with enough digits to tell it from its threshold: `41 %`, `1.4 %`."""
     return f"{100 * share:.1f}".removesuffix(".0") + " %"

@@ -1,8 +1,8 @@
-"""Statistics of training rates: every figure of a report is derived here, from raw values, when it is read.
+"""Statistics of training rates: every figure of a report is derived here, from raw values.
 
 Everything is computed on the logarithm of a rate, so that "1.1 times as fast" and "1/1.1 times as fast" are
 the same distance from 1. The functions take numbers, not records, and raise ValueError for values that no
-measurement can have. SciPy is imported by the functions that need it, so that a worker never loads it.
+measurement can have. The functions that need SciPy import it themselves, so that a worker never loads it.
 """
 
 import math
@@ -15,34 +15,34 @@ import numpy as np
 import numpy.typing as npt
 
 CONFIDENCE = 0.95
-"""Of every interval that is shown, but for those of accuracy tests, which have their test's level."""
+"""Of every interval that is shown, except those of accuracy tests, which have the level of their test."""
 POWER = 0.80
 
 ALPHA = 0.02
-"""Level at which a family of comparisons is decided: how often, at most, one of them claims a difference that
+"""Level of a family of comparisons: the largest probability that one of them claims a difference although it
 is not larger than `MARGIN`."""
 MARGIN = 0.01
-"""A difference is claimed only where it is proven larger than this: what a fresh process happens to get, its
-place in memory and the order of its hash tables, makes two runs of one program differ by as much."""
+"""A difference is claimed only if it is proven larger than this. Chance in a fresh process, such as its place
+in memory and the order of its hash tables, makes two runs of one program differ by about as much."""
 EQUIVALENCE = 0.02
-"""Two rows are called equal where a difference larger than this is ruled out,"""
+"""Two rows are called equal if a difference larger than this is ruled out."""
 EQUIVALENCE_ALPHA = 0.05
-"""at this level of each of the two one-sided tests."""
+"""Level of each of the two one-sided tests that rule it out."""
 
 TRIMMED = 0.2
-"""Share of a job's windows, or of two jobs' rounds, cut off at either end before the mean is taken."""
+"""Share of a job's windows, or of two jobs' rounds, cut off at each end before the mean is taken."""
 
 _DRAWS = 2000
 _LOOKS_DRAWS = 100_000
 _SEED = 20240229
-"""Of what is drawn: the same values give the same interval."""
+"""Fixed, so that the same values always give the same interval."""
 _LARGEST_LOG = 300.0
 
 _Values: TypeAlias = npt.NDArray[np.float64]
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A rate and its interval; without interval where there are fewer than two blocks."""
+    """A rate and its interval; there is no interval below two blocks."""
 
     value: float
     low: float | None
@@ -51,19 +51,19 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def half_width(self) -> float | None:
-        """Half the interval's width over the estimate: 0.012 for ±1.2 %."""
+        """Half the interval's width divided by the estimate: 0.012 for ±1.2 %."""
         return None if self.low is None or self.high is None else (self.high - self.low) / (2 * self.value)
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """The mean difference of two sides, most often of the logarithms of what they reached."""
+    """The mean difference of two sides, usually of logarithms of rates."""
 
     mean: float
     standard_error: float
     degrees: float
-    """Degrees of freedom of the standard error; no whole number where the sides are no pairs."""
+    """Degrees of freedom of the standard error; fractional if the sides are not paired."""
     blocks: int
-    """Pairs; where the sides are no pairs, the values of the side that has fewer."""
+    """Number of pairs; if the sides are not paired, number of values of the smaller side."""
 
     @property
     def ratio(self) -> float:
@@ -71,15 +71,15 @@ class Difference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PairJudgement(msgspec.Struct, frozen=True, kw_only=True):
-    """All that one pair of cells says by itself, judged alone and not as one of a family."""
+    """The judgement of one pair of cells alone, not as one of a family."""
 
     ratio: float
-    """Of the first side's throughput to the second's."""
+    """The first side's throughput divided by the second's."""
     low: float
-    """Where its 95 % interval begins."""
+    """Lower end of its 95 % interval."""
     high: float
     p: float
-    """Of the test that the difference is no larger than `MARGIN`."""
+    """The p value of the test that the difference is no larger than `MARGIN`."""
     claimed: bool
     """Whether a difference larger than `MARGIN` is claimed at level `ALPHA`."""
     equivalent: bool
@@ -93,7 +93,7 @@ class HolmStep(msgspec.Struct, frozen=True, kw_only=True):
 
     p_adjusted: float
     alpha: float
-    """The level this comparison was tested at."""
+    """The level at which this comparison was tested."""
     rejected: bool
 
 
@@ -108,9 +108,9 @@ def log_rate(samples: int, seconds: float) -> float:
 
 
 def trimmed_mean(values: Sequence[float] | _Values) -> float:
-    """Return the mean of what is left when a fifth of the values, rounded down, is cut off at either end.
+    """Return the mean after a fifth of the values, rounded down, is cut off at each end.
 
-    A stall now and then moves neither it nor a median. But where values scatter evenly about their middle,
+    An occasional stall moves neither this mean nor a median. But if values scatter evenly about their middle,
     as those of short windows do, a median scatters more. Source: Tukey and McLaughlin, Less vulnerable
     confidence and significance procedures for location (1963).
     """
@@ -130,9 +130,9 @@ def log_throughput(logs: Sequence[float], latest: int) -> float:
 
 
 def block_differences(first: Sequence[float], second: Sequence[float], latest: int) -> _Values:
-    """Return the differences, round by round, of two jobs of one block: the `latest` rounds that both have.
+    """Return the differences of two jobs of one block in the `latest` rounds that both have, round by round.
 
-    Both sides are ln(samples/s) by round, from the first on; one that died has fewer.
+    Both sides are ln(samples/s) by round, from the first one. A job that died has fewer rounds.
     """
     shared = min(len(first), len(second))
     if shared < 1 or latest < 1:
@@ -143,13 +143,13 @@ def block_differences(first: Sequence[float], second: Sequence[float], latest: i
 def block_difference(first: Sequence[float], second: Sequence[float], latest: int) -> float:
     """Return the difference of two jobs of one block: the trimmed mean of `block_differences`.
 
-    What slowed the machine in a round slowed both sides of it, and cancels.
+    If something slowed the machine in a round, it slowed both jobs, and cancels out.
     """
     return trimmed_mean(block_differences(first, second, latest))
 
 
 def estimate(logs: Sequence[float], confidence: float = CONFIDENCE) -> Estimate:
-    """Return exp of the mean of the blocks' log-throughputs with its Student's t interval.
+    """Return exp of the mean of the blocks' log-throughputs, with its interval by Student's t.
 
     A single block has no scatter, so it has no interval.
     """
@@ -181,7 +181,9 @@ def paired_difference(differences: Mapping[int, float]) -> Difference | None:
 
 
 def unpaired_difference(first: Sequence[float], second: Sequence[float]) -> Difference | None:
-    """Return the second side's mean less the first's, which share nothing; None below two values on a side.
+    """Return the second side's mean minus the first's, for sides that are not paired.
+
+    None below two values on a side.
 
     The variances may differ (Welch's t test). Source: Welch, The generalization of "Student's" problem when
     several different population variances are involved (1947).
@@ -202,7 +204,7 @@ def unpaired_difference(first: Sequence[float], second: Sequence[float]) -> Diff
 
 
 def judge_pair(differences: Mapping[int, float]) -> PairJudgement | None:
-    """Judge the differences by block of one pair, compared alone; None below two blocks."""
+    """Judge one pair alone by its differences in each block; None below two blocks."""
     difference = paired_difference(differences)
     if difference is None:
         return None
@@ -224,13 +226,13 @@ def p_value(difference: Difference, margin: float = MARGIN) -> float:
     """Return the p value of the test that the true ratio is within `margin` of 1, a minimum-effect test.
 
     The null hypothesis is |mu| <= delta, with mu the true mean difference of logarithms and delta =
-    ln(1 + margin). With t = (|mean| - delta) / standard error, p = min(1, 2 P(T >= t)), T of Student's t with
-    so many degrees of freedom: the one-sided p value at the nearer end of the null hypothesis, doubled
-    because the data choose which end that is. So p <= alpha exactly where the interval `ratio_interval` makes
-    at alpha leaves out every ratio from 1 / (1 + margin) to 1 + margin, and under the null hypothesis that
-    happens with a probability of alpha at most. With a margin of 0 it is the ordinary paired t test.
-    Source: Murphy and Myors, Testing the hypothesis that treatments have negligible effects: minimum-effect
-    tests in the general linear model (1999), there for F tests.
+    ln(1 + margin). With t = (|mean| - delta) / standard error, p = min(1, 2 P(T >= t)), where T has Student's
+    t distribution with `difference.degrees` degrees of freedom. That is the one-sided p value at the nearer
+    end of the null hypothesis, doubled because the data choose the end. So p <= alpha exactly if the interval
+    `ratio_interval(difference, alpha)` excludes every ratio from 1 / (1 + margin) to 1 + margin. Under the
+    null hypothesis the probability of that is at most alpha. With a margin of 0 it is the ordinary paired t
+    test. Source: Murphy and Myors, Testing the hypothesis that treatments have negligible effects:
+    minimum-effect tests in the general linear model (1999), there for F tests.
     """
     excess = abs(difference.mean) - math.log1p(margin)
     if difference.standard_error == 0:
@@ -241,16 +243,17 @@ def p_value(difference: Difference, margin: float = MARGIN) -> float:
 
 
 def ratio_interval(difference: Difference, alpha: float = 1 - CONFIDENCE) -> tuple[float, float]:
-    """Return the interval of the ratio that leaves out `alpha`: exp(mean ± t S/√P)."""
+    """Return the interval of the ratio with confidence 1 - alpha: exp(mean ± t S/√P)."""
     margin = _t_quantile(1 - alpha / 2, difference.degrees) * difference.standard_error
     return _exp(difference.mean - margin), _exp(difference.mean + margin)
 
 
 def is_equivalent(difference: Difference, bound: float = EQUIVALENCE) -> bool:
-    """Say whether a ratio of more than 1 + bound, to either side, is ruled out: two one-sided tests (TOST).
+    """Say whether a ratio beyond 1 + bound is ruled out in both directions: two one-sided tests (TOST).
 
-    Each is made at `EQUIVALENCE_ALPHA`, so it holds exactly where the 90 % interval lies inside. Source:
-    Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987).
+    Each test has the level `EQUIVALENCE_ALPHA`, so both reject exactly if the 90 % interval lies inside the
+    bounds. Source: Schuirmann, A comparison of the two one-sided tests procedure and the power approach
+    (1987).
     """
     low, high = ratio_interval(difference, 2 * EQUIVALENCE_ALPHA)
     return 1 / (1 + bound) < low and high < 1 + bound
@@ -261,10 +264,10 @@ def detectable_difference(
 ) -> float:
     """Return the smallest true relative difference that `p_value` finds with that power: 0.03 for 3 %.
 
-    The test rejects where t passes Student's quantile, and t then is of the noncentral t distribution with
-    noncentrality (mu - delta) / standard error, which is solved for exactly: the usual sum of two quantiles
-    promises too much when there are few blocks. The true scatter is taken to be the one seen. Source: Cohen,
-    Statistical Power Analysis (1988), chapter 2.
+    The test rejects if t exceeds Student's quantile. t has the noncentral t distribution with noncentrality
+    (mu - delta) / standard error, and the equation is solved exactly: the usual sum of two quantiles is too
+    optimistic with few blocks. The true scatter is assumed to be the observed one. Source: Cohen, Statistical
+    Power Analysis (1988), chapter 2.
     """
     from scipy.special import nctdtrinc
 
@@ -278,16 +281,16 @@ def bootstrap_interval(
 ) -> tuple[float, float] | None:
     """Return a percentile interval of the ratio by hierarchical bootstrap; None below two blocks.
 
-    `blocks` holds what `block_differences` gives for each block. Each of 2000 draws takes as many blocks,
-    with replacement, and in each of them as many rounds, with replacement; its ratio is exp of the mean over
-    its blocks of the trimmed mean over their rounds. It is shown beside the t interval, which decides: with
-    few blocks a percentile interval is too narrow. Source: Davison and Hinkley, Bootstrap Methods and their
-    Application (1997), section 3.8.
+    `blocks` holds the `block_differences` of each block. Each of 2000 draws takes as many blocks as there
+    are, with replacement, and in each of them as many rounds, with replacement. Its ratio is exp of the mean
+    over the drawn blocks of the trimmed mean over their rounds. The interval is only shown; the t interval
+    decides, because a percentile interval of few blocks is too narrow. Source: Davison and Hinkley, Bootstrap
+    Methods and their Application (1997), section 3.8.
     """
     count = len(blocks)
     if count < 2:
         return None
-    # Row b holds means of rounds drawn anew from block b; a drawn block takes any one of its row.
+    # Row b holds means of newly drawn rounds of block b; each time block b is drawn, one of them is taken.
     means = np.stack([np.sort(values)[_drawn_ranks(len(values))].mean(axis=1) for values in blocks])
     random = np.random.default_rng(_SEED)
     drawn = means[random.integers(count, size=(_DRAWS, count)), random.integers(_DRAWS, size=(_DRAWS, count))]
@@ -298,20 +301,19 @@ def bootstrap_interval(
 
 @lru_cache(maxsize=64)
 def _drawn_ranks(count: int) -> npt.NDArray[np.int64]:
-    """Return, for each of the bootstrap's draws of `count` values, the ranks that its trimmed mean is of."""
+    """Return, for each of the bootstrap's draws of `count` values, the ranks that enter its trimmed mean."""
     ranks = np.sort(np.random.default_rng([_SEED, count]).integers(count, size=(_DRAWS, count)), axis=1)
     cut = int(TRIMMED * count)
     return ranks[:, cut : count - cut]
 
 
 def holm(p_values: Sequence[float], alpha: float = ALPHA) -> tuple[HolmStep, ...]:
-    """Adjust the p values of one family by Holm's step-down method, in the order given.
+    """Adjust the p values of one family by Holm's step-down method; the results are in the given order.
 
-    Source: Holm, A simple sequentially rejective multiple test procedure (1979). The p values are taken from
-    the smallest on; of m, the one at step i (from 0) is tested at alpha / (m - i), and the first that is not
-    rejected ends the procedure: it and all after it are not rejected, and have its level. The method asks
-    of each p value only that it is no smaller than chance allows under its own null hypothesis, whatever that
-    is, so it serves minimum-effect tests as it does others.
+    The p values are tested from the smallest to the largest: of m, the one at step i (from 0) at alpha / (m -
+    i). The first that is not rejected ends the procedure: it and all larger ones are not rejected, and get
+    its level. The method only requires that each p value is valid under its own null hypothesis, so it also
+    serves minimum-effect tests. Source: Holm, A simple sequentially rejective multiple test procedure (1979).
     """
     count = len(p_values)
     steps: dict[int, HolmStep] = {}
@@ -329,13 +331,13 @@ def holm(p_values: Sequence[float], alpha: float = ALPHA) -> tuple[HolmStep, ...
 
 @lru_cache
 def level_of_looks(looks: tuple[int, ...], alpha: float) -> float:
-    """Return the level of each look at growing data with which all of them together err with `alpha`.
+    """Return the level for each look at growing data so that all together err with probability `alpha`.
 
-    At every count of values in `looks`, all so far are put to a one-sided t test; whoever rejects at one of
-    them, rejects. The looks share their data, so each may have more than its share of `alpha`. The level
-    depends only on the counts, and is found by simulation with a fixed seed, to a fiftieth of itself.
-    Source: Pocock, Group sequential methods in the design and analysis of clinical trials (1977).
-    Raises ValueError for a look at fewer than two values.
+    At each count of values in `looks`, a one-sided t test of all values so far is made, and one rejection is
+    enough. The looks share data, so each may have more than its share of `alpha`. The level depends only on
+    the counts. It is found by simulation with a fixed seed, with a relative error of about 2 %. Source:
+    Pocock, Group sequential methods in the design and analysis of clinical trials (1977). Raises ValueError
+    for a look at fewer than two values.
     """
     if min(looks) < 2:
         raise ValueError(f"a t test needs two values; got looks at {looks}")
@@ -357,7 +359,7 @@ def level_of_looks(looks: tuple[int, ...], alpha: float) -> float:
 
 
 def success_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return Wilson's interval of a success rate, which stays inside 0 to 1 also where all or none succeed.
+    """Return Wilson's interval of a success rate, which stays within 0 to 1 even if all or none succeed.
 
     Source: Wilson, Probable inference, the law of succession, and statistical inference (1927).
     """
@@ -373,11 +375,11 @@ def success_interval(successes: int, trials: int, confidence: float = CONFIDENCE
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-# ---- steady state
+# ---- shared
 
 
 def _finite(values: Sequence[float] | _Values) -> _Values:
-    """Return the values as an array; raise ValueError where there is none, or one is not finite."""
+    """Return the values as an array; raise ValueError if there is none, or one is not finite."""
     array = np.asarray(values, dtype=np.float64)
     if not array.size or not np.isfinite(array).all():
         raise ValueError(f"a statistic needs finite values, at least one; got {list(values)}")
@@ -385,7 +387,7 @@ def _finite(values: Sequence[float] | _Values) -> _Values:
 
 
 def _exp(value: float) -> float:
-    """Return exp(value), finite also where scatter without sense would overflow it."""
+    """Return exp(value), limited so that an absurd scatter does not overflow."""
     return math.exp(max(-_LARGEST_LOG, min(_LARGEST_LOG, value)))
 
 

@@ -1,4 +1,4 @@
-"""How precisely a workload's cells are known by now: what decides where a run goes on, and when it stops."""
+"""How precisely the cells of a workload are known so far, which decides where a run goes on and stops."""
 
 import math
 from collections import defaultdict
@@ -20,8 +20,8 @@ from bench.workloads.specs import Cell
 def widest_half_width(jobs: Sequence[JobRecord]) -> float:
     """Return the widest relative half-width, 0.015 for ±1.5 %, of a workload's ratios to its fastest cell.
 
-    These are the intervals that decide; where there is one cell only, it is that of its rate. Infinite where
-    two cells share fewer than two blocks. `jobs` are those that count, of one workload.
+    These intervals decide the verdicts. If there is only one cell, it is the half-width of its rate. Infinite
+    if two cells share fewer than two blocks. `jobs` are the jobs of one workload that count.
     """
     logs: dict[Cell, dict[int, list[float]]] = defaultdict(dict)
     windows = max((job.spec.windows for job in jobs), default=0)

@@ -1,7 +1,7 @@
-"""From a run's raw records to what a reader wants: one row a cell, and the verdicts made of the rows.
+"""From a run's raw records to a summary: one row for each cell, and the verdicts made from the rows.
 
-A row is ranked only if its cell computes what the reference computes, was timed in enough blocks and is not
-the reference itself. Every other planned cell has a row too, with the reason in words. Nothing is stored.
+A row is ranked only if its cell has parity, was timed in enough blocks and is not the reference itself. Every
+other planned cell has a row too, with the reason in words. Nothing is stored.
 """
 
 import math
@@ -23,7 +23,7 @@ from bench.records.schema import BlockRecord, JobRecord, ParityRecord, RunHeader
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 FEWEST_FOR_INTERVAL = 3
-"""Blocks from which on a row has an interval: that of two would reach 12.7 standard errors to each side."""
+"""Fewest blocks for which a row has an interval: with two it reaches 12.7 standard errors to each side."""
 
 STATUS_WORDS: Mapping[Status, str] = MappingProxyType(
     {
@@ -46,7 +46,7 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One row of the report. A figure is None where it was not measured, never zero."""
 
     mark: str | None
-    """What sets the whole run apart from a full one, as a limited data set does; None for a full run."""
+    """How the run differs from a full one, for example by a limited data set; None for a full run."""
     workload: str
     backend: str
     mode: str
@@ -56,55 +56,55 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     reference: bool
     """Whether its backend is the reference, which is never ranked."""
     matched: bool
-    """Whether its workload is the same work for all; where not, each framework uses its own defaults."""
+    """Whether its workload is the same work for all; if not, each framework uses its own defaults."""
     parity_ok: bool | None
-    """Whether it computes what the reference computes; None where that was not verified."""
+    """Whether it computes what the reference computes; None if that was not verified."""
     measured: bool
-    """Whether it has all the blocks that a ranking needs, be it ranked or not."""
+    """Whether it has all the blocks that a ranking needs, even if it is not ranked for another reason."""
     ranked: bool
     why_not: str | None
     """Why the row is not ranked, in one line; None if it is."""
     samples_per_s: float | None
-    """Steady-state throughput over the blocks that settled; over all others where none did, never ranked."""
+    """Steady-state throughput. If no block has steady state, that of the others, which is never ranked."""
     samples_per_s_low: float | None
-    """Where the 95 % interval begins; None, as its end and half_width are, below three blocks."""
+    """Lower end of the 95 % interval; None below three blocks, like its upper end and half_width."""
     samples_per_s_high: float | None
     half_width: float | None
-    """Half the interval's width over the throughput: 0.012 for ±1.2 %."""
+    """Half the interval's width divided by the throughput: 0.012 for ±1.2 %."""
     imprecise: bool
-    """Whether the half-width is larger than the run aimed at."""
+    """Whether the half-width is larger than the run's target."""
     blocks: int
-    """Blocks that count: timed, settled, complete and not dropped."""
+    """Blocks that count: timed, with steady state, complete and not dropped."""
     dropped_blocks: int
     """Blocks of its workload that were dropped, because something else disturbed them."""
     disturbed: bool
-    """Whether most of the blocks that count were disturbed, so that no verdict claims anything of them."""
+    """Whether most of the blocks that count were disturbed, so that nothing is claimed about them."""
     failed_jobs: int
     start_s: float | None
-    """From starting the process until its first word: median over the jobs, as all up to first_step_s."""
+    """From starting the process to its first message; a median over jobs, like the next three fields."""
     import_s: float | None
     build_s: float | None
     first_step_s: float | None
     epochs: float | None
-    """Epochs trained by the jobs whose accuracy is given; None where no job trained to the end."""
+    """Epochs trained by the jobs whose accuracy is given; None if no job trained to the end."""
     test_accuracy: float | None
     """Mean over the jobs that trained to the end."""
     trained_jobs: int
     target_accuracy: float | None
     epochs_to_target: float | None
-    """Median over the trained jobs, those that never got there counting as later than all.
+    """Median over the trained jobs. A job that never reached the target counts as later than all others.
 
-    None where that median is a job that never got there: it is censored, which jobs_at_target tells apart.
+    None if the median falls on such a job (it is censored), or if no job trained: trained_jobs tells which.
     """
     seconds_to_target: float | None
-    """As epochs_to_target, in seconds of training alone: evaluation and start-up are left out."""
+    """Like epochs_to_target, in seconds of training alone: evaluation and start-up are excluded."""
     jobs_at_target: int
     peak_rss_bytes: int | None
-    """Largest of all jobs, as the two below are."""
+    """Largest of all jobs, like the next two fields."""
     peak_device_bytes: int | None
     process_device_bytes: int | None
     energy_per_1000_j: float | None
-    """Joules drawn for 1,000 samples, median over the jobs; None where no meter told for every window."""
+    """Joules for 1,000 samples, median over the jobs; None unless a meter covered every window."""
 
     @property
     def cell(self) -> Cell:
@@ -118,69 +118,46 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is derived from a run."""
+    """Everything that is derived from a run."""
 
     mark: str | None
     cells: tuple[CellSummary, ...]
-    """Workload by workload, device and precision together; ranked rows first, the fastest first."""
+    """By workload, device and precision; in each group ranked rows first, the fastest first."""
     standings: tuple[Standing, ...]
-    """Of each row, in the same order, what its comparisons are made of."""
+    """For each row, in the same order, the data of its comparisons."""
     verdicts: tuple[Verdict, ...]
     screenings: Mapping[str, Screening]
     """By workload, which of its blocks were disturbed and which are dropped."""
     titles: Mapping[str, str]
     """A backend's title by its name."""
     warnings: tuple[str, ...]
-    """Which of the run's frameworks are of a version that is known to compute wrong values."""
+    """One for each framework whose version is known to compute wrong values."""
 
 
 def summarise(run: Run) -> Summary:
     """Derive every row and verdict of a run."""
     header = run.header
-    mark = run_mark(header)
-    titles = {backend.name: backend.title for backend in header.backends}
-    references = frozenset(backend.name for backend in header.backends if backend.reference)
+    blocks = [record for record in run.records if isinstance(record, BlockRecord)]
+    context = _Context(
+        header=header,
+        mark=run_mark(header),
+        workloads={workload.name: workload for workload in header.workloads},
+        references=frozenset(backend.name for backend in header.backends if backend.reference),
+        screenings=dropped_blocks(blocks, header.min_blocks),
+    )
     evidence = _gather(run)
-    workloads = {workload.name: workload for workload in header.workloads}
-    screenings = dropped_blocks(
-        [record for record in run.records if isinstance(record, BlockRecord)], header.min_blocks
-    )
-    rows = [
-        _summarise_cell(
-            cell,
-            found,
-            workloads.get(cell.workload),
-            header,
-            screenings.get(cell.workload, UNDISTURBED),
-            mark=mark,
-            reference=cell.backend in references,
-        )
-        for cell, found in evidence.items()
-    ]
-    names = dict.fromkeys([*workloads, *(row.workload for row in rows)])
-    places = {name: place for place, name in enumerate(names)}
-    # A row without throughput comes last; rows that nothing tells apart stay in the order of the plan.
-    rows.sort(
-        key=lambda row: (
-            places[row.workload],
-            row.device,
-            row.precision,
-            not row.ranked,
-            -(row.samples_per_s or 0.0),
-        )
-    )
+    rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
     standings = [_standing(row, evidence[row.cell]) for row in rows]
     verdicts = tuple(
-        judge(list(group), screenings.get(place[0], UNDISTURBED))
-        for place, group in groupby(standings, key=_place)
+        judge(list(group), context.screening(place[0])) for place, group in groupby(standings, key=_place)
     )
     return Summary(
-        mark=mark,
+        mark=context.mark,
         cells=tuple(rows),
         standings=tuple(standings),
         verdicts=verdicts,
-        screenings=screenings,
-        titles=titles,
+        screenings=context.screenings,
+        titles={backend.name: backend.title for backend in header.backends},
         warnings=run_warnings(header),
     )
 
@@ -197,7 +174,7 @@ def run_warnings(header: RunHeader) -> tuple[str, ...]:
 
 
 def run_mark(header: RunHeader) -> str | None:
-    """Return what sets the whole run apart from one on the full data sets; None where nothing does."""
+    """Return how the run differs from one on the full data sets; None if it does not."""
     marks = []
     if header.sample:
         marks.append("made on the small sample that comes with the program")
@@ -211,18 +188,34 @@ def run_mark(header: RunHeader) -> str | None:
 # ---- one row a cell
 
 
+class _Context(msgspec.Struct, frozen=True, kw_only=True):
+    """What all rows of a run share."""
+
+    header: RunHeader
+    mark: str | None
+    workloads: Mapping[str, Workload]
+    """By name."""
+    references: frozenset[str]
+    """Names of the backends that are references."""
+    screenings: Mapping[str, Screening]
+    """By workload."""
+
+    def screening(self, workload: str) -> Screening:
+        return self.screenings.get(workload, UNDISTURBED)
+
+
 class _Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's record with what is made of it."""
+    """A job's record and what is derived from it."""
 
     record: JobRecord
     fault: str | None
-    """Why it does not count, in words; None if it does."""
+    """Why it does not count, in words; None if it counts."""
     logs: tuple[float, ...]
-    """ln(samples/s) of each window, by round; empty where it was not timed."""
+    """ln(samples/s) of each window, by round; empty if it was not timed."""
 
     @property
     def latest(self) -> int:
-        """So many of its windows count, the latest."""
+        """How many of its windows count: the latest ones."""
         return max(1, self.record.spec.windows)
 
 
@@ -235,7 +228,7 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def sound(self) -> dict[int, _Job]:
-        """By block, the jobs that were timed and settled."""
+        """By block, the jobs that were timed and have steady state."""
         return {
             job.record.spec.block: job
             for job in self.jobs
@@ -252,14 +245,14 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _gather(run: Run) -> dict[Cell, _Evidence]:
-    """Sort the records by cell: planned cells first, in their order, then any that was not planned.
+    """Group the records by cell: planned cells first, in their order, then any that was not planned.
 
-    A job that was run again, as after a resume, counts once: the last one that is sound, else the last.
+    A job that was run again, for example after a resume, counts once: the last sound one, else the last one.
     """
     jobs: dict[Cell, dict[tuple[int, bool, int], _Job]] = defaultdict(dict)
     for record in sorted(run.jobs, key=lambda record: record.started_at):
         spec = record.spec
-        # Jobs that only train are told apart by seed, timed ones by block.
+        # Jobs that only train are identified by seed, timed ones by block.
         key = (spec.block, spec.windows > 0, 0 if spec.windows > 0 else spec.seed)
         job, before = _read_job(record), jobs[spec.cell].get(key)
         if before is None or job.fault is None or before.fault is not None:
@@ -279,7 +272,7 @@ def _gather(run: Run) -> dict[Cell, _Evidence]:
 
 
 def _read_job(record: JobRecord) -> _Job:
-    """Judge one job; one with status ok fails if it did not do all that it was asked."""
+    """Judge one job. A job with status ok still fails if it did not do everything it was asked."""
     logs: tuple[float, ...] = ()
     fault = None
     try:
@@ -314,16 +307,27 @@ def _standing(row: CellSummary, found: _Evidence) -> Standing:
     )
 
 
-def _summarise_cell(
-    cell: Cell,
-    found: _Evidence,
-    workload: Workload | None,
-    header: RunHeader,
-    screening: Screening,
-    *,
-    mark: str | None,
-    reference: bool,
-) -> CellSummary:
+def _in_order(rows: Sequence[CellSummary], context: _Context) -> list[CellSummary]:
+    """Sort the rows: workloads as in the plan; in each of them ranked rows first, and the fastest first."""
+    names = dict.fromkeys([*context.workloads, *(row.workload for row in rows)])
+    places = {name: place for place, name in enumerate(names)}
+    # A row without throughput comes last; equal rows stay in the order of the plan.
+    return sorted(
+        rows,
+        key=lambda row: (
+            places[row.workload],
+            row.device,
+            row.precision,
+            not row.ranked,
+            -(row.samples_per_s or 0.0),
+        ),
+    )
+
+
+def _summarise_cell(cell: Cell, found: _Evidence, context: _Context) -> CellSummary:
+    header, screening = context.header, context.screening(cell.workload)
+    workload = context.workloads.get(cell.workload)
+    reference = cell.backend in context.references
     counting = [job for block, job in found.sound.items() if block not in screening.dropped]
     matched = workload is None or workload.matched
     parity_ok = _parity_ok(found.parity)
@@ -331,17 +335,12 @@ def _summarise_cell(
     throughput = _throughput(found, counting)
     interval = throughput if throughput and throughput.blocks >= FEWEST_FOR_INTERVAL else None
     half_width = interval.half_width if interval else None
-    reasons = ["it is the reference"] if reference else []
-    if not matched:
-        reasons.append("trained with its framework's own defaults: not the same work")
-    else:
-        reasons += _parity_reasons(found, parity_ok)
     too_few = _block_reasons(found, len(counting), header.min_blocks)
-    reasons += too_few
+    reasons = [*_work_reasons(found, parity_ok, reference=reference, matched=matched), *too_few]
     target = workload.target_accuracy if workload else None
     learned = cell_convergence(records, target)
     return CellSummary(
-        mark=mark,
+        mark=context.mark,
         workload=cell.workload,
         backend=cell.backend,
         mode=cell.mode,
@@ -382,7 +381,7 @@ def _summarise_cell(
 
 
 def _throughput(found: _Evidence, counting: Sequence[_Job]) -> Estimate | None:
-    """Return the throughput of the blocks that count, else of those that did not settle."""
+    """Return the throughput of the blocks that count; if there is none, of those without steady state."""
     drifting = [job for job in found.jobs if job.record.status == "no_steady_state" and job.logs]
     logs = [log_throughput(job.logs, job.latest) for job in counting or drifting]
     return estimate(logs) if logs else None
@@ -397,7 +396,7 @@ def _energy_per_1000(job: _Job) -> float | None:
 
 
 def _status(found: _Evidence, counting: int, min_blocks: int) -> Status:
-    """Return one status for a cell: `ok` with enough blocks, else the last that says why it has too few."""
+    """Return one status for a cell: `ok` with enough blocks, else the latest reason for too few."""
     if counting >= max(1, min_blocks):
         return "ok"
     if found.faulty:
@@ -410,8 +409,18 @@ def _status(found: _Evidence, counting: int, min_blocks: int) -> Status:
     return next((check.status for check in found.parity if check.status != "ok"), "not_measured")
 
 
+def _work_reasons(found: _Evidence, parity_ok: bool | None, *, reference: bool, matched: bool) -> list[str]:
+    """Return why a cell is not ranked, however well it was timed; nothing if its work is comparable."""
+    reasons = ["it is the reference"] if reference else []
+    if not matched:
+        reasons.append("trained with its framework's own defaults: not the same work")
+    else:
+        reasons += _parity_reasons(found, parity_ok)
+    return reasons
+
+
 def _parity_reasons(found: _Evidence, parity_ok: bool | None) -> list[str]:
-    """Return why a cell cannot be said to do the same work as the reference; nothing if it does."""
+    """Return why a cell is not known to do the same work as the reference; nothing if it does."""
     said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
     if parity_ok is False:
         lost = next(check for check in found.parity if check.lost)
@@ -428,7 +437,7 @@ def _block_reasons(found: _Evidence, counting: int, min_blocks: int) -> list[str
         return reasons
     blocks: dict[str, list[int]] = defaultdict(list)
     for job in found.faulty:
-        # Counted from 1, as they are while the run goes on.
+        # Counted from 1, as in the progress display.
         blocks[job.fault or ""].append(job.record.spec.block + 1)
     for fault, numbers in blocks.items():
         where = "block" if len(numbers) == 1 else "blocks"
@@ -468,11 +477,11 @@ def _worst_check(records: Sequence[ParityRecord]) -> str:
 
 
 def median_of(values: Iterable[float | None]) -> float | None:
-    """Return the median of the values that are there; None where there are none."""
+    """Return the median of the values that are not None; None if there are none."""
     present = [value for value in values if value is not None]
     return float(np.median(present)) if present else None
 
 
 def largest_of(values: Iterable[int | None]) -> int | None:
-    """Return the largest of the values that are there; None where there are none."""
+    """Return the largest of the values that are not None; None if there are none."""
     return max((value for value in values if value is not None), default=None)

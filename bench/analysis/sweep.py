@@ -1,6 +1,6 @@
 """Reading a batch-size sweep: where the overhead of a step ends and the work of its images begins.
 
-The workloads of a sweep are called `<workload>@<batch size>` and differ in nothing but the batch size.
+The workloads of a sweep are called `<workload>@<batch size>` and differ only in the batch size.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from bench.workloads.catalog import SWEPT
 from bench.workloads.specs import Cell
 
 FEWEST_BATCHES = 3
-"""With two points every line fits, and says nothing of whether a line is right."""
+"""A line always fits two points, so two points cannot show whether a line is right."""
 GOOD_FIT = 0.15
 """A line that misses a point by more than this share of its time does not describe the sweep."""
 
@@ -30,7 +30,7 @@ class SweepPoint(msgspec.Struct, frozen=True, kw_only=True, order=True):
 
 
 class StepLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A step's time as a line: overhead_s + per_image_s x batch size, neither below 0."""
+    """A step's time as a line: overhead_s + per_image_s x batch size. Neither is negative."""
 
     overhead_s: float
     per_image_s: float
@@ -43,7 +43,7 @@ class StepLine(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def half_batch(self) -> float | None:
-        """The batch size at which overhead is half of the step; None where a larger batch takes no longer."""
+        """The batch size at which overhead is half of the step; None if a larger batch takes no longer."""
         return self.overhead_s / self.per_image_s if self.per_image_s > 0 else None
 
 
@@ -51,7 +51,7 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True):
     """One workload in one backend and mode over its batch sizes, in their order."""
 
     cell: Cell
-    """Its workload is named without a batch size."""
+    """With the name of the workload without a batch size."""
     points: tuple[SweepPoint, ...]
     line: StepLine | None
     """None below three batch sizes."""
@@ -64,7 +64,7 @@ def split_name(name: str) -> tuple[str, int] | None:
 
 
 def read_sweeps(summary: Summary) -> tuple[Sweep, ...]:
-    """Return every sweep of a run; rows that fail parity, or never kept a steady pace, are no part of one."""
+    """Return every sweep of a run, without rows that failed parity or never kept a steady pace."""
     found: dict[Cell, list[SweepPoint]] = {}
     for row in summary.cells:
         named = split_name(row.workload)
@@ -79,7 +79,7 @@ def read_sweeps(summary: Summary) -> tuple[Sweep, ...]:
 
 
 def leave_out_sweep(summary: Summary) -> frozenset[Cell]:
-    """Return the rows of no sweep; where all are of one, those of its largest batch size."""
+    """Return the rows outside a sweep; if all rows belong to one, those of its largest batch size."""
     named = {row.cell: split_name(row.workload) for row in summary.cells}
     if None in named.values():
         return frozenset(cell for cell, name in named.items() if name is None)
@@ -90,11 +90,12 @@ def leave_out_sweep(summary: Summary) -> frozenset[Cell]:
 
 
 def fit(points: Sequence[SweepPoint]) -> StepLine | None:
-    """Return the line that fits the steps' times best in relative error; None below three batch sizes.
+    """Return the line with the smallest relative error of the steps' times; None below three batch sizes.
 
-    It makes the sum of ((line - time) / time)² least under overhead_s >= 0 and per_image_s >= 0 (non-negative
-    least squares; Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23). Relative, because the
-    scatter of a time grows with the time, and the smallest batches are what tells the overhead.
+    It minimises the sum of ((line - time) / time)² with overhead_s >= 0 and per_image_s >= 0 (non-negative
+    least squares; Lawson and Hanson, Solving Least Squares Problems, 1974, chapter 23). The error is relative
+    because the scatter of a time grows with the time, and because the smallest batches show the overhead
+    best.
     """
     if len({point.batch_size for point in points}) < FEWEST_BATCHES:
         return None

@@ -1,7 +1,11 @@
-"""The commands that show what is here: `list` and `doctor`."""
+"""The commands that show what is available: `list` and `doctor`."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
+from backends.info import BackendInfo
 from bench.machine.environment import capture_environment, nvidia_driver_present
 from bench.machine.known_faults import known_faults
 from bench.measuring.backends import find_backends, installed_versions
@@ -9,36 +13,29 @@ from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
 from bench.recipes.catalog import RECIPES
 from bench.run.plan import PRESETS
 from bench.workloads.catalog import WORKLOADS
-from bench.workloads.specs import Device
+from bench.workloads.specs import Device, Workload
+
+if TYPE_CHECKING:
+    from bench.measuring.doctor import Finding
 
 
 @click.command("list")
 @own_python
 def list_(pythons: tuple[str, ...]) -> None:
-    """Show workloads, recipes, backends with their modes, presets, and what is installed."""
+    """Show workloads, recipes, backends with their modes, presets, and installed versions."""
     registry = find_backends()
     found = installed_versions(list(registry.backends.values()), parse_pythons(pythons))
     click.echo("Workloads")
     for workload in WORKLOADS.values():
-        target = f", target {workload.target_accuracy:.1%}" if workload.target_accuracy is not None else ""
-        optimizer = workload.optimizer
-        how = f"batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}"
-        click.echo(f"  {workload.name:<22}{how}{target}")
+        click.echo(f"  {workload.name:<22}{_in_words(workload)}")
     click.echo("\nRecipes (bench train)")
     for recipe in RECIPES.values():
-        told = [one.text for one in recipe.published if one.measure == "test accuracy"]
-        click.echo(f"  {recipe.name:<22}{recipe.steps:,} steps; test accuracy in the notebook: {told[-1]}")
+        figures = [one.text for one in recipe.published if one.measure == "test accuracy"]
+        click.echo(f"  {recipe.name:<22}{recipe.steps:,} steps; test accuracy in the notebook: {figures[-1]}")
     click.echo("\nBackends")
     for info in registry.backends.values():
-        versions, missing = found[info.name]
-        state = ", ".join(f"{name} {version}" for name, version in versions.items())
-        if missing:
-            state = f"not installed: {', '.join(missing).replace('|', ' or ')}"
-        click.echo(f"  {info.name:<18}{info.title}: {state}")
-        for mode in info.modes:
-            note = " (what its documentation teaches)" if mode.taught else ""
-            note += "" if "cpu" in mode.devices else " (on a GPU)"
-            click.echo(f"    {mode.name:<16}{mode.summary}{note}")
+        for line in _described(info, *found[info.name]):
+            click.echo(line)
     for reason in registry.broken.values():
         click.echo(f"  {reason}")
     click.echo("\nPresets")
@@ -46,11 +43,34 @@ def list_(pythons: tuple[str, ...]) -> None:
         click.echo(f"  {preset.name:<12}{preset.summary}")
 
 
+def _in_words(workload: Workload) -> str:
+    optimizer = workload.optimizer
+    target = f", target {workload.target_accuracy:.1%}" if workload.target_accuracy is not None else ""
+    return f"batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}{target}"
+
+
+def _described(info: BackendInfo, versions: dict[str, str], missing: Sequence[str]) -> Iterator[str]:
+    """Yield a line for the backend and one for each of its modes."""
+    state = ", ".join(f"{name} {version}" for name, version in versions.items())
+    if missing:
+        state = f"not installed: {_alternatives(missing)}"
+    yield f"  {info.name:<18}{info.title}: {state}"
+    for mode in info.modes:
+        note = " (what its documentation teaches)" if mode.taught else ""
+        note += "" if "cpu" in mode.devices else " (on a GPU)"
+        yield f"    {mode.name:<16}{mode.summary}{note}"
+
+
+def _alternatives(missing: Sequence[str]) -> str:
+    """Return the names of distributions; one of several that would do is written `a or b`."""
+    return ", ".join(missing).replace("|", " or ")
+
+
 @click.command()
 @own_python
 def doctor(pythons: tuple[str, ...]) -> int:
-    """Show the machine, and compute on every device to see which are really usable."""
-    from bench.measuring.doctor import examine  # with NumPy, which `bench list` does without
+    """Show the machine, and compute on every device to find out which ones each framework can use."""
+    from bench.measuring.doctor import examine  # imports NumPy, which `bench list` does not need
 
     environment = capture_environment()
     click.echo(f"Machine   {environment.in_words()}")
@@ -61,20 +81,25 @@ def doctor(pythons: tuple[str, ...]) -> int:
     for reason in registry.broken.values():
         click.echo(reason)
     found = installed_versions(list(registry.backends.values()), own)
+    for name, (_, missing) in found.items():
+        if missing:
+            click.echo(f"{name:<11} -    not installed: {_alternatives(missing)}")
     installed = [info for info in registry.backends.values() if not found[info.name][1]]
-    for info in registry.backends.values():
-        if info not in installed:
-            missing = ", ".join(found[info.name][1]).replace("|", " or ")
-            click.echo(f"{info.name:<11} -    not installed: {missing}")
     devices: list[Device] = ["cpu", "gpu"] if nvidia_driver_present() else ["cpu"]
-    well = bool(installed)
+    usable = []
     for finding in examine(installed, devices, own):
-        mark = "usable" if finding.usable else "NOT USABLE"
-        click.echo(f"{finding.backend:<11} {finding.device}  {mark}: {finding.said}")
-        for warning in known_faults(found[finding.backend][0], finding.device):
-            click.echo(f"                WARNING: {warning}")
-        facts = [f"{key} {value}" for key, value in finding.facts.items() if value is not None]
-        if facts := [fact for fact in facts if not fact.startswith(("device", "peak_device"))]:
-            click.echo("                " + ", ".join(facts))
-        well = well and finding.usable
-    return 0 if well else EXIT_NOT_MEASURED
+        for line in _examined(finding, found[finding.backend][0]):
+            click.echo(line)
+        usable.append(finding.usable)
+    return 0 if installed and all(usable) else EXIT_NOT_MEASURED
+
+
+def _examined(finding: "Finding", versions: dict[str, str]) -> Iterator[str]:
+    """Yield the lines about a backend on a device."""
+    mark = "usable" if finding.usable else "NOT USABLE"
+    yield f"{finding.backend:<11} {finding.device}  {mark}: {finding.said}"
+    for warning in known_faults(versions, finding.device):
+        yield f"                WARNING: {warning}"
+    facts = [f"{key} {value}" for key, value in finding.facts.items() if value is not None]
+    if facts := [fact for fact in facts if not fact.startswith(("device", "peak_device"))]:
+        yield "                " + ", ".join(facts)

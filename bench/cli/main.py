@@ -1,8 +1,8 @@
-"""The command line: reads what the user asks, calls the part that does it, and turns errors into exit status.
+"""The command line: finds the command, imports and runs it, and turns errors into exit statuses.
 
-0 all is well; 1 a measured failure (parity lost, a target missed that was demanded, a self-test failed, two
-runs that contradict each other, a regression); 2 wrong usage; 3 something could not be measured, or told; 70
-a fault of this program; 130 interrupted.
+0 success; 1 a measured failure (parity lost, a target missed with --require-target, a self-test failed, two
+runs that contradict each other, a regression); 2 wrong usage; 3 something could not be measured, or not well
+enough to decide; 70 a fault of this program; 130 interrupted.
 """
 
 import os
@@ -20,32 +20,28 @@ from bench.options import EXIT_FAULT, EXIT_INTERRUPTED
 from bench.text import clean_lines
 
 _OTHERS_VARIABLES = ("MPLBACKEND", "MATPLOTLIBRC")
-"""Variables that Matplotlib reads when it is imported, meant for another program. Jupyter and Colab set the
-first to a module that is not installed here."""
+"""Variables of other programs that Matplotlib reads when it is imported. Jupyter and Colab set the first one
+to a module that is not installed here."""
 
 
 class Lazy(NamedTuple):
-    """A command that is not imported yet: where it is, as `module:function`, and its line of help."""
+    """A command that is imported when it is used: its place, as `module:function`, and its line of help."""
 
     target: str
     summary: str
 
 
 COMMANDS = {
-    "run": Lazy("bench.run.command:run", "Prove parity, measure every cell, and report."),
+    "run": Lazy("bench.run.command:run", "Check parity, measure every row, and report."),
     "verify": Lazy("bench.run.command:verify", "Compare every backend and mode with the float64 reference."),
-    "report": Lazy("bench.run.command:report", "Report a run, the newest if none is named."),
+    "report": Lazy("bench.run.command:report", "Show a run, by default the newest."),
     "targets": Lazy(
         "bench.run.command:targets",
-        "Propose a target accuracy for every workload of a run: the mean less three standard deviations.",
-    ),
-    "agree": Lazy(
-        "bench.run.command:agree",
-        "Compare two runs of one machine, and say whether their verdicts agree.",
+        "Propose a target accuracy for every workload of a run: the mean minus three standard deviations.",
     ),
     "ab": Lazy(
         "bench.gate.command:ab",
-        "Measure two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided.",
+        "Measure two sides side by side: exit 0 if nothing is worse in head, 1 if so, 3 if undecided.",
     ),
     "compare": Lazy(
         "bench.gate.command:compare",
@@ -53,18 +49,17 @@ COMMANDS = {
     ),
     "selftest": Lazy(
         "bench.selftest.command:selftest",
-        "Measure how often a verdict is right, with sides that are equal or slowed by a known share.",
+        "Measure how often a verdict is right, with sides that are equal or slower by a known share.",
     ),
     "history": Lazy(
-        "bench.history.command:history", "Keep the figures of runs over time, and show where they changed."
+        "bench.history.command:history", "Keep the metrics of runs over time, and show where they changed."
     ),
     "export": Lazy(
-        "bench.exports.command:export",
-        "Write a run, the newest if none is named, in the format of another tool.",
+        "bench.exports.command:export", "Write a run, by default the newest, in the format of another tool."
     ),
     "train": Lazy(
         "bench.recipes.command:train",
-        "Follow a recipe in one framework: figures on the way, checkpoints, and a model in the end.",
+        "Follow a recipe in one framework; write accuracy and loss, checkpoints, and the model.",
     ),
     "evaluate": Lazy(
         "bench.recipes.command:evaluate",
@@ -72,66 +67,73 @@ COMMANDS = {
     ),
     "predict": Lazy(
         "bench.recipes.command:predict",
-        "Print the probability of every class for one test image; no framework is needed.",
+        "Print the probability of every class for one test image; needs no framework.",
     ),
     "show": Lazy(
         "bench.recipes.command:show",
-        "Draw a data set, a recipe, a training or a model, as SVG; no framework is needed.",
+        "Draw a data set, a recipe, a training run or a model as SVG; needs no framework.",
     ),
     "notebooks": Lazy(
         "bench.recipes.command:notebooks",
         "Follow all recipes in all frameworks over several seeds, and compare with the notebooks' figures.",
     ),
-    "data": Lazy("bench.datasets.command:data", "Fetch the data sets, or check them against their digests."),
+    "data": Lazy("bench.datasets.command:data", "Download data sets, or check them against their digests."),
     "list": Lazy(
         "bench.cli.info:list_",
-        "Show workloads, recipes, backends with their modes, presets, and what is installed.",
+        "Show workloads, recipes, backends with their modes, presets, and installed versions.",
     ),
     "doctor": Lazy(
         "bench.cli.info:doctor",
-        "Show the machine, and compute on every device to see which are really usable.",
+        "Show the machine, and compute on every device to find out which ones each framework can use.",
     ),
 }
 """Every command, in the order of `bench --help`."""
 
 
 def main() -> NoReturn:
-    """Run the command and exit; what a user can do wrong is one or two lines, never a traceback."""
+    """Run the command and exit; print what a user can do wrong in one or two lines, without a traceback."""
     for name in _OTHERS_VARIABLES:
         os.environ.pop(name, None)
-    # A CI job that is cancelled or out of time gets SIGTERM; what is done is to be kept as after Ctrl-C.
+    # CI ends a job with SIGTERM; the command then keeps what is done, as after Ctrl-C.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        # Not bench.main(), which ends with status 1 where the reader of our output, `head` say, has gone.
+        # bench.main() would end with status 1 if the reader of the output, such as `head`, has gone.
         with bench.make_context("bench", sys.argv[1:]) as context:
-            status = bench.invoke(context)
-    except click.exceptions.Exit as done:  # --help and --version
-        status = done.exit_code
-    except (click.exceptions.Abort, KeyboardInterrupt):
-        status = EXIT_INTERRUPTED
-    except click.ClickException as error:
-        hint = (
-            f" ({error.ctx.command_path} --help)" if isinstance(error, click.UsageError) and error.ctx else ""
-        )
-        click.echo(f"bench: {error.format_message()}{hint}", err=True)
-        status = error.exit_code
-    except BenchError as error:
-        # A name in it may come from a folder or a file, and hold what a terminal obeys.
-        click.echo(f"bench: {clean_lines(str(error))}", err=True)
-        status = error.exit_status
+            status = bench.invoke(context) or 0
     except (BrokenPipeError, SystemExit) as ended:
         if not isinstance(ended.__context__ if isinstance(ended, SystemExit) else ended, BrokenPipeError):
             raise
+        # The reader of the output has gone, which is no failure. rich turns this error into a SystemExit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0  # that the reader has gone is not our failure; rich makes it a SystemExit
-    except Exception:  # a fault of this program, whose status must not be that of a measured failure
-        traceback.print_exc()
-        status = EXIT_FAULT
-    sys.exit(status or 0)
+        status = 0
+    except (Exception, KeyboardInterrupt) as error:
+        status = _report(error)
+    sys.exit(status)
+
+
+def _report(error: BaseException) -> int:
+    """Print the error that ended the command, and return the exit status."""
+    match error:
+        case click.exceptions.Exit():  # --help and --version
+            return error.exit_code
+        case click.exceptions.Abort() | KeyboardInterrupt():
+            return EXIT_INTERRUPTED
+        case click.ClickException():
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            hint = f" ({context.command_path} --help)" if context else ""
+            click.echo(f"bench: {error.format_message()}{hint}", err=True)
+            return error.exit_code
+        case BenchError():
+            # A name in the message may come from a folder or a file, and have control characters.
+            click.echo(f"bench: {clean_lines(str(error))}", err=True)
+            return error.exit_status
+        case _:  # a fault of this program; its status must differ from that of a measured failure
+            traceback.print_exception(error)
+            return EXIT_FAULT
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is asked for, so that `bench --help` imports nothing."""
+    """A group that imports a command only when it is used, so that `bench --help` imports none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's)
         return list(COMMANDS)
@@ -155,4 +157,4 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="samework")
 def bench() -> None:
-    """Train the same networks in TensorFlow, PyTorch and JAX; prove them equal, measure, report."""
+    """Train the same networks in TensorFlow, PyTorch and JAX; check that they agree, measure, report."""

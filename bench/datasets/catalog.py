@@ -1,6 +1,6 @@
-"""What is known of each data set before it is fetched.
+"""The catalog of data sets.
 
-Its sizes, the digests of its arrays, where it is published, and in what files.
+The size of each, the digests of its arrays, its mirrors, and the files in which it is published.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,24 +19,24 @@ _MIB = 1 << 20
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """The files a data set is published as in one kind of place, and how they are read."""
+    """The files in which a mirror publishes a data set, and how to decode them."""
 
     files: tuple[File, ...]
     decode: Callable[[Sequence[Path], Sizes], Arrays]
-    """Given the files in order, returns the four arrays or raises DataError."""
+    """Takes the files in order; returns the four arrays or raises DataError."""
     md5: str | None = None
-    """Of the only file, where the decoded arrays have no pinned digest."""
+    """MD5 of the single file, for a data set without digests of its arrays."""
 
 
 class Packaged(msgspec.Struct, frozen=True, kw_only=True):
-    """A data set as a package holds it."""
+    """A package that contains a data set, and the form of its files."""
 
     package: NpmPackage
     form: Form
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """The first images of each split, shipped inside this package."""
+    """The first images of each split, shipped in this package."""
 
     train_size: int
     test_size: int
@@ -44,18 +44,18 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a data set before it is fetched."""
+    """A catalog entry: what is known about a data set before it is fetched."""
 
     info: DatasetInfo
     class_names: tuple[str, ...]
     train_size: int
     test_size: int
     digests: Mapping[str, str] | None
-    """SHA-256 of each decoded array's bytes in C order; None where the archive is proven by its MD5 alone."""
+    """SHA-256 of each decoded array's bytes in C order; None if only the MD5 of the archive is known."""
     originals: Form
     hosts: tuple[WebFolder, ...]
     folders: tuple[LocalFolder, ...] = ()
-    """Where a system package puts the original files."""
+    """Folders in which a system package installs the original files."""
     packaged: Packaged | None = None
     sample: Sample | None = None
 
@@ -70,7 +70,7 @@ class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _idx_originals(train: int, test: int) -> Form:
-    """Return the four files that MNIST, and what was made after it, is published as."""
+    """Return the four IDX files in which MNIST and its successors are published."""
     stems = (
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",
@@ -172,7 +172,7 @@ _FASHION_MNIST = DatasetSpec(
     folders=(
         LocalFolder(
             path=Path("/usr/share/datasets/fashion-mnist"),
-            hint="Debian's package dataset-fashion-mnist puts it there",
+            hint="Debian's package dataset-fashion-mnist installs it",
         ),
     ),
 )

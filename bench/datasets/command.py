@@ -12,7 +12,7 @@ from bench.progress import DownloadProgress, make_display
 
 @click.group(no_args_is_help=False)
 def data() -> None:
-    """Fetch the data sets, or check them against their digests."""
+    """Download data sets, or check them against their digests."""
 
 
 @data.command()
@@ -23,21 +23,21 @@ def data() -> None:
 )
 @offline
 def fetch(names: tuple[str, ...], data: Path | None, source: str | None, offline: bool) -> None:
-    """Fetch data sets into the cache; mnist and cifar10 where none is named."""
+    """Fetch data sets into the cache; by default mnist and cifar10."""
     cache = datasets.cache_dir(data)
     with make_display(Console()) as display:
         for name in names or ("mnist", "cifar10"):
             folder = datasets.fetch(
                 name, cache=cache, source=source, offline=offline, progress=DownloadProgress(display)
             )
-            display.say(f"{name}: {folder}, digests hold")
+            display.say(f"{name}: {folder}, digests match")
 
 
 @data.command("verify")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @where_data
 def verify_data(names: tuple[str, ...], data: Path | None) -> None:
-    """Compute the digests of data sets in the cache again; mnist and cifar10 where none is named."""
+    """Check the digests of data sets; by default mnist and cifar10."""
     for name in names or ("mnist", "cifar10"):
         datasets.verify(name, datasets.cache_dir(data))
-        click.echo(f"{name}: digests hold")
+        click.echo(f"{name}: digests match")

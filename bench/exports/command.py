@@ -12,7 +12,7 @@ from bench.text import clean
 
 
 class _WithFormats(click.Command):
-    """A command whose help lists the formats, which are not imported before it is asked for."""
+    """A command whose help ends with the list of formats."""
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
 
@@ -25,11 +25,11 @@ class _WithFormats(click.Command):
 @click.option("--format", "form", required=True, metavar="NAME", help="Format: one of those below.")
 @click.option(
     "--output", type=click.Path(path_type=Path), metavar="PATH",
-    help="File or folder to write. [default: print it, where it is text]",
+    help="File or folder to write. [default: print it, if it is text]",
 )  # fmt: skip
 @where_results
 def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
-    """Write a run, the newest if none is named, in the format of another tool."""
+    """Write a run, by default the newest, in the format of another tool."""
     chosen = formats.find_export(form)
     found = read_run(find_run(results, name))
     for line in found.rejected:

@@ -1,11 +1,11 @@
-"""JSON for the action github-action-benchmark, which draws figures by commit, and warns where one is worse.
+"""JSON for the action github-action-benchmark, which draws values by commit, and alerts if one gets worse.
 
-Its two custom tools take a list of {name, value, unit, range, extra}; in one a larger value is better, in the
-other a smaller one, so each figure is in the one it belongs to. Entries of two commits are the same figure if
-their names are equal; a figure that is gone raises no alarm, which is why the share of trainings that reached
-their target stands beside the seconds it took, and falls to 0 where these are no longer to be had.
+Its two custom tools take a list of {name, value, unit, range, extra}. In one a larger value is better, in the
+other a smaller one. The action matches the entries of two commits by their names. A value that is missing
+raises no alert. The share of training runs that reached the target is therefore exported next to the seconds:
+it falls to 0 when the seconds are no longer known.
 
-Names are put into Markdown tables, between backticks, as they stand: they are made of safe characters alone.
+The action puts names unescaped into Markdown tables, between backticks, so they contain safe characters only.
 """
 
 from collections import defaultdict
@@ -25,77 +25,77 @@ from bench.text import clean
 from bench.workloads.specs import Cell
 
 
-class _Figure(msgspec.Struct, frozen=True, kw_only=True):
+class _Value(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     value: float | None
-    """None where it was not measured: it is left out, and never 0."""
+    """None if it was not measured; it is then left out."""
     unit: str
     half_width: float | None = None
 
 
 def to_bigger(run: Run) -> str:
-    """Return the figures of which more is better; raise UsageError where there is none."""
+    """Return the values of which more is better; raise UsageError if there are none."""
     return _to_json(run, _bigger)
 
 
 def to_smaller(run: Run) -> str:
-    """Return the figures of which less is better; raise UsageError where there is none."""
+    """Return the values of which less is better; raise UsageError if there are none."""
     return _to_json(run, _smaller)
 
 
-def _bigger(row: CellSummary, learned: CellConvergence | None) -> Iterator[_Figure]:
-    yield _Figure(
+def _bigger(row: CellSummary, learned: CellConvergence | None) -> Iterator[_Value]:
+    yield _Value(
         what="throughput",
-        # Without a block that settled, the row's figure is of those that drifted.
+        # Without a block in steady state, the row's throughput is that of blocks that drifted.
         value=row.samples_per_s if row.blocks else None,
         unit="samples/s",
         half_width=_half(row.samples_per_s_low, row.samples_per_s_high),
     )
     if learned is not None:
-        yield _Figure(
+        yield _Value(
             what="test accuracy",
             value=_percent(learned.accuracy),
             unit="%",
             half_width=_percent(_half(learned.accuracy_low, learned.accuracy_high)),
         )
         if learned.crossings:
-            yield _Figure(
+            yield _Value(
                 what="target reached", value=100 * learned.successes / len(learned.crossings), unit="%"
             )
 
 
-def _smaller(row: CellSummary, learned: CellConvergence | None) -> Iterator[_Figure]:
-    yield _Figure(what="first step", value=row.first_step_s, unit="s")
-    yield _Figure(what="peak memory", value=_mib(row.peak_rss_bytes), unit="MiB")
-    yield _Figure(what="peak GPU memory", value=_mib(row.peak_device_bytes), unit="MiB")
+def _smaller(row: CellSummary, learned: CellConvergence | None) -> Iterator[_Value]:
+    yield _Value(what="first step", value=row.first_step_s, unit="s")
+    yield _Value(what="peak memory", value=_mib(row.peak_rss_bytes), unit="MiB")
+    yield _Value(what="peak GPU memory", value=_mib(row.peak_device_bytes), unit="MiB")
     if learned is not None:
-        yield _Figure(what="time to target", value=learned.seconds_to_target, unit="s")
+        yield _Value(what="time to target", value=learned.seconds_to_target, unit="s")
 
 
-def _to_json(run: Run, figures: Any) -> str:
+def _to_json(run: Run, values: Any) -> str:
     jobs: dict[Cell, list[JobRecord]] = defaultdict(list)
     for job in run.jobs:
         jobs[job.spec.cell].append(job)
     entries = [
-        _entry(row, figure, run)
+        _entry(row, value, run)
         for row in summarise(run).cells
         if comparable(row)
-        for figure in figures(row, cell_convergence(jobs[row.cell], row.target_accuracy))
-        if figure.value is not None
+        for value in values(row, cell_convergence(jobs[row.cell], row.target_accuracy))
+        if value.value is not None
     ]
     if not entries:  # the action fails on an empty list
-        raise nothing(run, "figure for it of a cell that was not shown to be wrong")
+        raise nothing(run, "value for this format in a row that did not lose parity")
     return dump(entries) + "\n"
 
 
-def _entry(row: CellSummary, figure: _Figure, run: Run) -> dict[str, Any]:
+def _entry(row: CellSummary, value: _Value, run: Run) -> dict[str, Any]:
     name = f"{part(row.workload)} {part(row.backend)}/{part(row.mode)} {row.device} {row.precision}"
     if data := data_words(run.header):
         name += f" ({data})"
-    entry = {"name": f"{name}: {figure.what}", "unit": figure.unit, "value": figure.value}
-    if figure.half_width is not None:
-        # The action reads it back by /(\+-|±)\s*\d.+/ and converts it where the unit has changed.
-        entry["range"] = f"{PLUS_MINUS} {figure.half_width!r}"
+    entry = {"name": f"{name}: {value.what}", "unit": value.unit, "value": value.value}
+    if value.half_width is not None:
+        # The action reads it with /(\+-|±)\s*\d.+/, and converts it if the unit has changed.
+        entry["range"] = f"{PLUS_MINUS} {value.half_width!r}"
     return entry | {"extra": "\n".join(clean(line) for line in _remarks(row, run))}
 
 

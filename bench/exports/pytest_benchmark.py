@@ -1,11 +1,11 @@
 """JSON as `pytest --benchmark-json` writes it, for `pytest-benchmark compare` and `--benchmark-compare`.
 
-A benchmark is a timed cell, a round is a window, and its time is that of one training step of a whole batch:
-what a user of that tool compares is how long a call takes. The windows are those that the cell's throughput
-is made of. pytest-benchmark's statistics of them take every window for an independent measurement, which
-windows of one process are not; the figure that counts blocks, with its interval, stands in `extra_info`.
+A benchmark is a timed row and a round is a window. The time of a round is that of one training step of a
+whole batch, because users of this tool compare how long a call takes. The windows are those that the row's
+throughput is computed from. pytest-benchmark's statistics take every window for an independent measurement,
+which windows of one process are not. The throughput over blocks, with its interval, is in `extra_info`.
 
-The layout, and the quartiles, are those of pytest-benchmark 5.3.1 (`stats.Stats`, `stats.Metadata.as_dict`).
+The layout and the quartiles are those of pytest-benchmark 5.3.1 (`stats.Stats`, `stats.Metadata.as_dict`).
 """
 
 import statistics
@@ -24,11 +24,11 @@ LAYOUT = "5.3.1"
 
 
 def to_json(run: Run) -> str:
-    """Return one benchmark a timed cell; raise UsageError where none was timed."""
+    """Return one benchmark for each timed row; raise UsageError if no row was timed."""
     header = run.header
     benchmarks = [_benchmark(cell, run) for cell in timed_cells(run, summarise(run))]
     if not benchmarks:
-        raise nothing(run, "cell with a timed block that counts")
+        raise nothing(run, "row with a timed block that counts")
     content = {
         "machine_info": _machine(header.environment),
         "commit_info": {
@@ -50,7 +50,7 @@ def _benchmark(cell: TimedCell, run: Run) -> dict[str, Any]:
     row = cell.row
     workload, backend, mode = shown(row.workload), shown(row.backend), shown(row.mode)
     data = [cell.step_s(log) for rounds in cell.rounds.values() for log in rounds]
-    # As of a parametrized test: --group-by func then groups by workload, and param:backend by framework.
+    # Named like a parametrized test: --group-by func groups by workload, and param:backend by framework.
     param = f"{backend}-{mode}-{row.device}-{row.precision}"
     if cut := data_words(run.header):
         param += f"-{cut.replace(' ', '-')}"
@@ -66,18 +66,7 @@ def _benchmark(cell: TimedCell, run: Run) -> dict[str, Any]:
             "precision": row.precision,
         },
         "param": param,
-        "extra_info": {
-            "run": clean(run.header.run_id),
-            "mark": row.mark,
-            "commit": _commit(run),
-            "parity_ok": row.parity_ok,
-            "ranked": row.ranked,
-            "why_not": clean(row.why_not) if row.why_not else None,
-            "blocks": row.blocks,
-            "samples_per_s": row.samples_per_s,
-            "samples_per_s_low": row.samples_per_s_low,
-            "samples_per_s_high": row.samples_per_s_high,
-        },
+        "extra_info": _extra_info(cell, run),
         "options": {
             "disable_gc": False,
             "timer": "perf_counter_ns",
@@ -90,13 +79,29 @@ def _benchmark(cell: TimedCell, run: Run) -> dict[str, Any]:
     }
 
 
+def _extra_info(cell: TimedCell, run: Run) -> dict[str, Any]:
+    row = cell.row
+    return {
+        "run": clean(run.header.run_id),
+        "mark": row.mark,
+        "commit": _commit(run),
+        "parity_ok": row.parity_ok,
+        "ranked": row.ranked,
+        "why_not": clean(row.why_not) if row.why_not else None,
+        "blocks": row.blocks,
+        "samples_per_s": row.samples_per_s,
+        "samples_per_s_low": row.samples_per_s_low,
+        "samples_per_s_high": row.samples_per_s_high,
+    }
+
+
 def _commit(run: Run) -> str | None:
     commit = run.header.environment.commit
     return None if commit is None else clean(commit)
 
 
 def _machine(environment: Environment) -> dict[str, Any]:
-    """Return what the run knows of what pytest-benchmark says; null for the rest."""
+    """Return the fields of pytest-benchmark's machine that a run records; null for the others."""
     system, _, release = clean(environment.system).partition("-")
     implementation, _, version = clean(environment.python).partition(" ")
     return {
@@ -150,7 +155,10 @@ def describe(data: Sequence[float]) -> dict[str, Any]:
 
 
 def _quartiles(ordered: Sequence[float]) -> tuple[float, float]:
-    """Return the quartiles as that tool has them: of an odd count by its "method 3", else of the halves."""
+    """Return the quartiles as pytest-benchmark computes them.
+
+    Of an even count they are the medians of the two halves, of an odd one the tool's "method 3".
+    """
     count = len(ordered)
     quarter, rest = divmod(count, 4)
     if count == 1:

@@ -1,8 +1,8 @@
-"""The rows of a run as tables: CSV and Parquet, a line for every planned cell, the columns of `CellSummary`.
+"""The rows of a run as tables, CSV and Parquet: a line for every planned row, the columns of `CellSummary`.
 
-CSV is read by spreadsheets, so its text is one line without controls and no formula. Parquet is read by
-programs, so it keeps every text as it stands, with types; what was not measured is null there, and empty in
-CSV.
+Spreadsheets read CSV, so its texts are single lines without control characters, and none is a formula.
+Programs read Parquet, so it keeps every text unchanged, and types. A value that was not measured is null in
+Parquet and empty in CSV.
 """
 
 import csv
@@ -19,13 +19,13 @@ from bench.records.runs import Run
 from bench.text import clean
 
 _FORMULA = ("=", "+", "-", "@")
-"""A spreadsheet takes text that begins so for a formula."""
+"""A spreadsheet takes text with one of these beginnings for a formula."""
 _TYPES = {str: "string", bool: "bool", int: "int64", float: "float64"}
-"""Parquet's types of the fields'."""
+"""Parquet's type for each type of a field."""
 
 
 def to_csv(run: Run) -> str:
-    """Return a header line and one line a cell; empty where not measured."""
+    """Return a header line and one line for each row; values that were not measured are empty."""
     file = io.StringIO()
     names = [field.name for field in msgspec.structs.fields(CellSummary)]
     writer = csv.DictWriter(file, names, lineterminator="\n")
@@ -36,13 +36,16 @@ def to_csv(run: Run) -> str:
 
 
 def to_parquet(run: Run) -> bytes:
-    """Return a Parquet file whose metadata name run and commit; raise UnavailableError without PyArrow."""
+    """Return a Parquet file whose metadata name run and commit.
+
+    Raise UnavailableError without PyArrow, and RecordError if a value fits no column.
+    """
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError as error:
         raise UnavailableError(
-            f"Parquet is written by PyArrow, which cannot be imported ({error}). "
+            f"Parquet needs PyArrow, which cannot be imported ({error}). "
             "Install it with: pip install 'samework[parquet]'"
         ) from error
     rows = [msgspec.structs.asdict(row) for row in summarise(run).cells]
@@ -66,7 +69,7 @@ def to_parquet(run: Run) -> bytes:
 
 
 def _columns() -> list[tuple[str, str, bool]]:
-    """Return of every column its name, its type, and whether it may be null."""
+    """Return the name, the type, and whether it may be null, of every column."""
     found = []
     for name, hint in typing.get_type_hints(CellSummary).items():
         choices = set(typing.get_args(hint)) if isinstance(hint, types.UnionType) else {hint}

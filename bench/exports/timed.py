@@ -1,4 +1,4 @@
-"""The cells of a run that were timed, each with the figures that its throughput is made of."""
+"""The rows of a run that were timed, each with the values that its throughput is computed from."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ class TimedCell(msgspec.Struct, frozen=True, kw_only=True):
     row: CellSummary
     batch_size: int
     steps: int
-    """In a window, the median."""
+    """Steps of a window, the median."""
     rounds: Mapping[int, tuple[float, ...]]
-    """By block, of those that count: ln(samples/s) of the windows that count, in order."""
+    """For each block that counts: ln(samples/s) of the windows that count, in order."""
 
     @property
     def logs(self) -> list[float]:
-        """ln(samples/s) of each block, as the report has it."""
+        """ln(samples/s) of each block, as in the report."""
         return [log_throughput(rounds, len(rounds)) for rounds in self.rounds.values()]
 
     def step_s(self, log: float) -> float:
@@ -33,7 +33,7 @@ class TimedCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def timed_cells(run: Run, summary: Summary) -> Iterator[TimedCell]:
-    """Yield the timed cells in the report's order."""
+    """Yield the timed rows in the report's order."""
     for row, standing in zip(summary.cells, summary.standings, strict=True):
         dropped = summary.screenings.get(row.workload, UNDISTURBED).dropped
         rounds = {
@@ -52,8 +52,8 @@ def timed_cells(run: Run, summary: Summary) -> Iterator[TimedCell]:
 
 
 def comparable(row: CellSummary) -> bool:
-    """Whether a row's figures may stand where no reason can stand beside them: it was not shown to be wrong.
+    """Whether a tool that shows values without remarks may get this row: it did not lose parity.
 
-    The charts and alarms of other tools have no place for "does not compute what the reference computes".
+    The charts and alerts of other tools have no place for "does not compute what the reference computes".
     """
     return row.parity_ok is not False

@@ -1,4 +1,4 @@
-"""What differs between two sides beside their figures: versions, threads, variables, code, workloads."""
+"""Find what differs between two sides beside their figures: versions, threads, variables, code, workloads."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
@@ -13,21 +13,21 @@ from bench.records.schema import BackendHere, JobRecord
 from bench.workloads.specs import Workload
 
 Facts = Mapping[str, str]
-"""By name, in words."""
+"""Facts in words, by their names."""
 
 NONE = "none"
 _EMPTY = "''"
 _CHANGED = " with changes"
 _ALWAYS = ("threads",)
-"""Told also where it is the same, as it is the first that one asks of a figure."""
+"""Facts that are shown even if they are the same, because a reader asks for them first."""
 _OF_ONE_JOB = ("peak_device_bytes", "energy_meter")
-"""What a backend tells of the job and not of how it was set up."""
+"""What a backend reports about a single job, and not about its set-up."""
 _COMMIT = "commit"
 _SHORT_COMMIT = 10
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing on both sides."""
+    """One fact on both sides."""
 
     what: str
     base: str
@@ -53,15 +53,15 @@ def environment_changes(base: Run, head: Run) -> tuple[Changed, ...]:
 
 
 def data_change(base: Run, head: Run) -> Changed | None:
-    """Return which data two runs used, where that is not the same; None where it is."""
+    """Return the data that two runs used if they differ; None if they are the same."""
     one, other = (_data(run) for run in (base, head))
     return None if one == other else Changed(what="data", base=one, head=other)
 
 
 def work_changes(base: Iterable[Workload], head: Iterable[Workload]) -> dict[str, tuple[Changed, ...]]:
-    """Return, by the name of each workload that both sides have, what makes it other work.
+    """Return, for each workload that both sides have, the differences that change its work.
 
-    A target is none of it: training does not ask for it.
+    The target accuracy is not one of them: training does not depend on it.
     """
     sides = [{workload.name: workload for workload in side} for side in (base, head)]
     found = {
@@ -77,7 +77,7 @@ def work_changes(base: Iterable[Workload], head: Iterable[Workload]) -> dict[str
 
 
 def machine_changes(base: Environment, head: Environment) -> tuple[Changed, ...]:
-    """Return what makes it another machine, in words."""
+    """Return the differences that make it another machine."""
     facts = [machine_facts(one) for one in (base, head)]
     return changes(*({name: one[name] for name in ("host", "machine", "driver")} for one in facts))
 
@@ -88,7 +88,7 @@ def side_changes(ab: Ab) -> tuple[Changed, ...]:
 
 
 def changes(base: Facts, head: Facts) -> tuple[Changed, ...]:
-    """Return every fact that differs, and those that are always told, in the order of the sides' facts.
+    """Return every fact that differs, and those that are always shown, in the order of the sides' facts.
 
     Changed code is reported even if both sides have changes, since they may differ.
     """
@@ -139,7 +139,7 @@ def machine_facts(environment: Environment) -> Facts:
 
 
 def code_facts(version: str, commit: str | None, *, dirty: bool | None) -> Facts:
-    """Return which code it is; a checkout that was changed is another one than its commit."""
+    """Return the version and commit of the code, and whether it has uncommitted changes."""
     changed = _CHANGED if dirty else ""
     return {"samework": version, _COMMIT: (commit[:_SHORT_COMMIT] if commit else NONE) + changed}
 
@@ -149,9 +149,10 @@ def variable_facts(variables: Mapping[str, str]) -> Facts:
 
 
 def backend_facts(backends: Iterable[BackendHere], jobs: Sequence[JobRecord]) -> Facts:
-    """Return the versions of every backend, and all that its jobs say of themselves.
+    """Return the versions of every backend, and all facts that its jobs report.
 
-    Modes say different things, and the jobs of a block come in any order: so of each thing, every value.
+    Modes report different values, and the jobs of a block come in any order, so every value of a fact is
+    listed.
     """
     facts: dict[str, str] = {}
     for backend in backends:

@@ -5,26 +5,16 @@ first series finds worse is measured again, in a second series with seeds of its
 """
 
 import secrets
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 import msgspec
 
-from backends.info import BackendInfo
-from bench.errors import RecordError, UnavailableError, UsageError, unknown
-from bench.gate.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
 from bench.gate.judge import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
 from bench.gate.records import (
-    ONLY_IN_BASE,
-    ONLY_IN_HEAD,
     Ab,
     AbBlock,
-    AbHeader,
     AbParity,
     AbRecord,
     Series,
@@ -33,80 +23,51 @@ from bench.gate.records import (
     find_ab,
     read_ab,
 )
-from bench.gate.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
-from bench.machine.environment import capture_environment, source_state
+from bench.gate.setup import AbPlan, Folders, in_words, make_sides, new_header, refuse_others
+from bench.gate.sides import SIDES, Side, SideName
 from bench.machine.known_faults import known_faults
-from bench.measuring.backends import find_backends, installed_versions, interpreter
-from bench.measuring.block import BlockJob, run_block
+from bench.measuring.block_runner import BlockRunner, Seat, steps_of_windows
 from bench.measuring.data import Split, prepare_data
 from bench.measuring.design import SMALLEST_TRAINING, balanced_order
-from bench.measuring.job import job_record
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.measuring.selection import choose_cells, choose_device
+from bench.measuring.selection import choose_device
 from bench.progress import Display
-from bench.records.schema import BackendHere, JobSpec, ParityRecord
-from bench.worker.protocol import VERSION, Evaluated, Event, MeasureTask, Ready, Timed
-from bench.workloads.specs import Cell, Device, Precision
+from bench.records.schema import JobSpec, ParityRecord
+from bench.worker.protocol import MeasureTask
+from bench.workloads.specs import Cell
 
-WORKLOADS = ("mnist-softmax", "mnist-mlp", "mnist-cnn")
-"""What is compared when no workload is named: steps of a tenth of a millisecond, of one or two, and of 50."""
-WINDOWS = 30
-WINDOW_S = 0.05
 TRAINING_S = 1.5
-"""About how long a training for accuracy takes: equal starts and batches tell a wrong rate or label early."""
+"""About how long a training for accuracy takes. From equal starts and batches, a wrong rate or label shows
+early."""
 MOST_EPOCHS = 1.0
 TEST_SAMPLES = 2000
-"""Of the test split: equal trainings give equal answers, and a wrong one shows on a fifth of it."""
+"""Images of the test split that are used. Equal trainings give equal answers, and a wrong one shows on a
+fifth."""
 SECOND_SEEDS = 1000
-"""Where the seeds of the second series begin: it shares none with the first."""
+"""The first seed of the second series, which shares no seed with the first."""
 BLOCK_GUESS_S = 15.0
-"""What a block is thought to take before any has run."""
+"""The time that a block is expected to take before any has run."""
 TIME_LIMIT_S = 300.0
 PATIENCE_S = 10.0
-"""From a block's first round until none is taken any more for those that the hypervisor disturbed: base and
-head meet the same of it, and a gate has an end. About three times what all rounds take."""
+"""How long after a block's first round disturbed rounds are repeated: about three times as long as all rounds
+take. Base and head meet the same disturbance, and a gate has to end."""
 
 
-class Asking(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asks for."""
+def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool, display: Display) -> Ab:
+    """Measure all that was asked for, or continue a comparison, and return it as read from its file.
 
-    base: SideSpec
-    head: SideSpec
-    workloads: tuple[str, ...] = ()
-    backends: tuple[str, ...] = ()
-    modes: tuple[str, ...] = ()
-    device: str = "auto"
-    precision: Precision = "fp32"
-    pythons: Mapping[str, Path] = {}
-    sample: bool = False
-    budget_s: float
-    first_blocks: int
-    most_blocks: int
-    confirm_blocks: int
-
-
-class Folders(msgspec.Struct, frozen=True, kw_only=True):
-    """Where results, data sets, and the code and environments of the sides are."""
-
-    results: Path
-    data: Path
-    environments: Path
-
-
-def measure(asked: Asking, *, folders: Folders, resume: str | None, offline: bool, display: Display) -> Ab:
-    """Measure all that was asked, or go on with what was begun, and return the whole as read from its file.
-
-    KeyboardInterrupt passes through, with every block so far on disk, after telling how to go on.
+    On KeyboardInterrupt, which is raised again, every finished block is on disk, and the user is told how to
+    continue.
     """
-    device = choose_device(asked.device)
-    sides = make_sides(asked, device, folders=folders, display=display)
-    header = _new_header(asked, device, sides)
+    device = choose_device(plan.asked.device)
+    sides = make_sides(plan, device, folders=folders, display=display)
+    header = new_header(plan, device, sides)
     begun = None
     if resume is not None:
         begun = read_ab(find_ab(folders.results, resume))
-        _refuse_others(begun.header, header)
-        # The budget is what this sitting may take.
-        header = msgspec.structs.replace(begun.header, budget_s=asked.budget_s)
+        refuse_others(begun.header, header)
+        # The budget is for this call, not for the calls before it.
+        header = msgspec.structs.replace(begun.header, budget_s=plan.budget_s)
     splits = prepare_data(
         header.base.workloads, cache=folders.data, sample=header.sample, limit=None, offline=offline,
         display=display,
@@ -132,237 +93,8 @@ def measure(asked: Asking, *, folders: Folders, resume: str | None, offline: boo
     return read_ab(folder)
 
 
-def in_words(side: SideHere) -> str:
-    """Return what a side is, for a person."""
-    code = f"commit {side.commit[:10]}" if side.commit else "this code"
-    changed = " with changes" if side.dirty else ""
-    parts = [f"{code}{changed}"]
-    parts += [f"{name} {version}" for one in side.backends for name, version in one.versions.items()]
-    parts += [f"{name}={value}" for name, value in side.variables.items()]
-    return ", ".join(dict.fromkeys(parts))
-
-
-# ---- the sides
-
-
-def make_sides(
-    asked: Asking, device: Device, *, folders: Folders, display: Display
-) -> Mapping[SideName, Side]:
-    """Return both sides, their code fetched and their environments made."""
-    specs: dict[SideName, SideSpec] = {"base": asked.base, "head": asked.head}
-    if len({(spec.revision, str(spec.pins), str(spec.variables)) for spec in specs.values()}) == 1:
-        raise UsageError(
-            "base and head are the same: ask for another commit, version or variable with --base or --head."
-        )
-    registry = find_backends()
-    known = {info.name: info for info in registry.frameworks()}
-    _refuse_mistaken_variables(specs.values(), registry.backends.values())
-    if asked.backends:
-        names = list(dict.fromkeys(asked.backends))
-        for name in names:
-            registry.find(name)
-    else:
-        names = [
-            name
-            for name in known
-            if any(spec.pins and name in concerned(spec, known) for spec in specs.values())
-        ] or list(known)
-    sides = {
-        name: _make_side(name, spec, names, asked, device, folders=folders, display=display)
-        for name, spec in specs.items()
-    }
-    _refuse_other_protocols(sides)
-    return sides
-
-
-def _refuse_other_protocols(sides: Mapping[SideName, Side]) -> None:
-    """Raise RecordError where the workers of base and of head would not do the same when asked the same."""
-    base, head = (sides[name].described.protocol for name in SIDES)
-    if not base == head == VERSION:
-        raise RecordError(
-            f"base's workers follow protocol {base}, head's {head} and this program {VERSION}, so they would "
-            "not measure alike. Compare commits that are nearer to each other, by the program of one of them."
-        )
-
-
-def _refuse_mistaken_variables(specs: Iterable[SideSpec], infos: Iterable[BackendInfo]) -> None:
-    """Raise UsageError for a version that was written as a variable: both sides would be the same."""
-    packages = {name for info in infos for name in (info.name, *info.packages)}
-    for spec in specs:
-        for name, value in spec.variables.items():
-            if name.lower() in packages or value.startswith("="):
-                raise UsageError(
-                    f"{name}={value} would set a variable; a version is written {name}=={value.strip('= ')}."
-                )
-
-
-def _make_side(
-    name: SideName,
-    spec: SideSpec,
-    backends: Sequence[str],
-    asked: Asking,
-    device: Device,
-    *,
-    folders: Folders,
-    display: Display,
-) -> Side:
-    if spec.revision is None:
-        source = PROJECT
-        commit, dirty = source_state(source)
-    else:
-        source, commit = fetch_code(spec.revision, folders.environments / "code")
-        dirty = False
-    registry = find_backends()
-    pythons: dict[str, Path] = {}
-    for backend in backends:
-        if needs_own(spec, source):
-            pythons[backend] = make_environment(
-                spec, source, backend, device, folder=folders.environments, display=display
-            )
-        else:
-            pythons[backend] = interpreter(registry.find(backend), asked.pythons).absolute()
-    described = describe(next(iter(pythons.values())), source)
-    found = installed_versions(
-        [info for backend, info in described.backends.items() if backend in pythons], pythons
-    )
-    for backend, (present, missing) in found.items():
-        _refuse_doubled(name, registry.find(backend), present)
-        if missing:
-            raise UnavailableError(
-                f"{name}: backend {backend!r}: not installed: {', '.join(missing).replace('|', ' or ')}. "
-                f"Install it, leave the backend out, or name an interpreter that has it: --python "
-                f"{backend}=PATH"
-            )
-    return Side(
-        name=name, spec=spec, source=source, commit=commit, dirty=dirty, pythons=pythons,
-        described=described, versions={backend: versions for backend, (versions, _) in found.items()},
-    )  # fmt: skip
-
-
-def _refuse_doubled(name: SideName, info: BackendInfo, present: Mapping[str, str]) -> None:
-    """Raise UsageError where two builds of one package lie in one folder: nobody could say which is run."""
-    for needed in info.distributions:
-        builds = [build for build in needed.split("|") if build in present]
-        if len(builds) > 1:
-            raise UsageError(
-                f"{name}: backend {info.name!r}: {' and '.join(builds)} are builds of one package, and both "
-                f"are installed. Ask for the one that is there anyway: {builds[-1]}=={present[builds[0]]}"
-            )
-
-
-def _here(side: Side, cells: Sequence[Cell]) -> SideHere:
-    used = {cell.workload for cell in cells}
-    return SideHere(
-        asked=side.spec.asked,
-        commit=side.commit,
-        dirty=side.dirty,
-        code=code_digest(side.source),
-        variables=dict(side.spec.variables),
-        pins=dict(side.spec.pins),
-        backends=tuple(
-            BackendHere(
-                name=info.name, title=info.title, taught_mode=info.taught_mode,
-                modes={mode.name: mode.summary for mode in info.modes}, reference=info.reference,
-                versions=dict(side.versions[info.name]),
-            )
-            for info in side.described.backends.values()
-            if info.name in side.pythons
-        ),
-        workloads=tuple(workload for name, workload in side.described.workloads.items() if name in used),
-    )  # fmt: skip
-
-
-def _cells(side: Side, asked: Asking, device: Device) -> tuple[Cell, ...]:
-    return choose_cells(
-        workloads=[name for name in asked.workloads or WORKLOADS if name in side.described.workloads],
-        backends=[side.described.backends[name] for name in side.pythons if name in side.described.backends],
-        modes=asked.modes,
-        preset_modes="taught",
-        device=device,
-        precision=asked.precision,
-        named=bool(asked.backends),
-    )
-
-
-def _new_header(asked: Asking, device: Device, sides: Mapping[SideName, Side]) -> AbHeader:
-    known = {name for side in sides.values() for name in side.described.workloads}
-    for name in asked.workloads:
-        if name not in known:
-            raise unknown("workload", name, sorted(known), "bench list shows all")
-    for side in sides.values():
-        for name in asked.workloads:
-            if name in side.described.workloads and not side.described.workloads[name].matched:
-                raise UsageError(
-                    f"{name} trains by each framework's own defaults, which have no reference, so it "
-                    f"could never pass. Take {name.removesuffix('-defaults')}."
-                )
-    base, head = (_cells(sides[name], asked, device) for name in SIDES)
-    cells = tuple(cell for cell in base if cell in head)
-    missing = {str(cell): ONLY_IN_BASE for cell in base if cell not in head}
-    missing |= {str(cell): ONLY_IN_HEAD for cell in head if cell not in base}
-    if not asked.backends and not asked.base.pins and not asked.head.pins:
-        missing |= _unasked(sides)
-    now = datetime.now(UTC)
-    return AbHeader(
-        run_id=f"ab-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
-        created_at=now.isoformat(timespec="seconds"),
-        command=("bench", *sys.argv[1:]),
-        budget_s=asked.budget_s,
-        first_blocks=asked.first_blocks,
-        most_blocks=asked.most_blocks,
-        confirm_blocks=asked.confirm_blocks,
-        windows=WINDOWS,
-        window_s=WINDOW_S,
-        sample=asked.sample,
-        cells=cells,
-        missing=missing,
-        base=_here(sides["base"], cells),
-        head=_here(sides["head"], cells),
-        environment=capture_environment(),
-    )
-
-
-def _unasked(sides: Mapping[SideName, Side]) -> dict[str, str]:
-    """Return, and why, the frameworks that are not compared as one side lacks them or broke them."""
-    base, head = (sides[name].described for name in SIDES)
-    before, now = (
-        {info.name for info in one.backends.values() if not (info.on_request or info.reference)}
-        for one in (base, head)
-    )
-    compared = set(sides["head"].pythons)
-    found = dict.fromkeys(sorted(now - before - compared), ONLY_IN_HEAD)
-    found |= dict.fromkeys(sorted(before - compared), ONLY_IN_BASE)
-    return found | {name: why for name, why in head.broken.items() if name not in base.broken}
-
-
-def _refuse_others(begun: AbHeader, now: AbHeader) -> None:
-    """Raise RecordError where this is another machine, or something else is asked than was begun."""
-    if not begun.environment.same_machine(now.environment):
-        raise RecordError(
-            f"{begun.run_id} was begun on another machine ({begun.environment.in_words()}); "
-            f"this is {now.environment.in_words()}. Start a new comparison."
-        )
-    for name in SIDES:
-        before, here = begun.side(name), now.side(name)
-        if before != here:
-            edited = "; its code has been edited since" if in_words(before) == in_words(here) else ""
-            raise RecordError(
-                f"{begun.run_id} was begun with another {name}: {in_words(before)}; "
-                f"here it is {in_words(here)}{edited}. Start a new comparison."
-            )
-    for what in ("cells", "first_blocks", "most_blocks", "confirm_blocks", "sample"):
-        if getattr(begun, what) != getattr(now, what):
-            raise UsageError(
-                f"{begun.run_id} was begun with other {what.replace('_', ' ')}. Go on with the same command "
-                "and --resume, or start a new comparison."
-            )
-
-
-# ---- the measuring
-
-
 class Collector:
-    """Measures what is not there yet, and appends each block as it ends."""
+    """Measures what is missing in a comparison, and records each block as it ends."""
 
     def __init__(
         self, so_far: Ab, *, sides: Mapping[SideName, Side], splits: Mapping[str, Split], display: Display
@@ -370,10 +102,11 @@ class Collector:
         self._ab, self._sides, self._splits, self._display = so_far, sides, splits, display
         self._header = so_far.header
         self._begun = time.monotonic()
+        jobs = [job for block in so_far.blocks for job in (block.base, block.head)]
+        self._blocks = BlockRunner(display, steps_of_windows(jobs))
 
     def run(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="samework-compiled-") as folder:
-            self._compiled = Path(folder)
+        with self._blocks:
             self._prove_parity()
             for wanted in ("block", "confirm"):
                 while cells := self._due(wanted):
@@ -394,7 +127,7 @@ class Collector:
     def _prove_parity(self) -> None:
         """Compare every cell of head with the reference, and where that fails, base too.
 
-        Head is to blame only for what base does right.
+        Head is worse only where base is right.
         """
         self._prove("head", self._header.cells)
         heads = {cell: last_parity(self._ab, cell, "head") for cell in self._header.cells}
@@ -404,8 +137,8 @@ class Collector:
             self._display.say(f"  {cell}: {judge_cell(self._ab, cell).why}")
 
     def _prove(self, name: SideName, wanted: Sequence[Cell]) -> None:
-        """Compare cells of a side with the reference, as far as that was not done before."""
-        # What ran out of time or memory may not do so again.
+        """Compare those cells of a side with the reference that were not compared before."""
+        # A comparison that ran out of time or memory is tried again.
         proven = {
             one.parity.cell
             for one in self._ab.parity
@@ -434,21 +167,17 @@ class Collector:
         names = [SIDES[place] for place in balanced_order(2, number)]
         epochs = self._epochs(cell) if trains(self._ab, cell, series) else 0.0
         self._show(cell, series, number)
-        started_at, began = datetime.now(UTC).isoformat(), time.monotonic()
-        jobs = [
-            self._job(cell, name, series=series, number=number, place=place, epochs=epochs)
+        seats = [
+            self._seat(cell, name, series=series, number=number, place=place, epochs=epochs)
             for place, name in enumerate(names)
         ]
-        outcome = run_block(jobs, on_event=self._follow(), together=True, patience_s=PATIENCE_S)
-        records = {
-            name: job_record(job.task.spec, ended, started_at=started_at)
-            for name, job, ended in zip(names, jobs, outcome.outcomes, strict=True)
-        }
+        block = self._blocks.run(seats, together=True, patience_s=PATIENCE_S)
+        records = dict(zip(names, block.records, strict=True))
         self._append(
             AbBlock(
-                series=series, block=number, cell=cell, started_at=started_at,
-                wall_s=time.monotonic() - began, rounds=outcome.rounds, first=names[0],
-                conditions=outcome.conditions, base=records["base"], head=records["head"],
+                series=series, block=number, cell=cell, started_at=block.started_at,
+                wall_s=block.wall_s, rounds=block.rounds, first=names[0],
+                conditions=block.conditions, base=records["base"], head=records["head"],
             )
         )  # fmt: skip
         for name, record in records.items():
@@ -456,14 +185,12 @@ class Collector:
                 self._display.say(f"  {cell}, {name}: {record.status}: {record.error}")
         judged = judge_cell(self._ab, cell)
         if next_step(self._ab, cell) != ("block" if series == "first" else "confirm"):
-            self._display.say(f"  {cell}: {judged.standing}: {judged.why}")
+            self._display.say(f"  {cell}: {judged.conclusion}: {judged.why}")
 
-    def _job(
+    def _seat(
         self, cell: Cell, name: SideName, *, series: Series, number: int, place: int, epochs: float
-    ) -> BlockJob:
+    ) -> Seat:
         side = self._sides[name]
-        anew = compiles_anew(self._ab, cell, series)
-        kept = self._compiled / f"{cell.workload}.{cell.backend}.{cell.mode}.{name}"
         spec = JobSpec(
             job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{series}.{number}.{name}",
             cell=cell,
@@ -478,29 +205,12 @@ class Collector:
             time_limit_s=TIME_LIMIT_S,
             only_last=True,
             test_samples=TEST_SAMPLES,
-            compiles_anew=anew,
+            compiles_anew=compiles_anew(self._ab, cell, series),
         )
         task = MeasureTask(
             backend=side.info(cell.backend), data=self._splits[cell.workload].source, spec=spec
         )
-        return BlockJob(
-            task=task,
-            python=side.pythons[cell.backend],
-            window_steps=self._window_steps(cell),
-            compiled=None if anew else kept,
-        )
-
-    def _window_steps(self, cell: Cell) -> int | None:
-        return next(
-            (
-                job.windows[0].steps
-                for block in self._ab.blocks
-                if block.cell == cell
-                for job in (block.base, block.head)
-                if job.windows
-            ),
-            None,
-        )
+        return Seat(task=task, python=side.pythons[cell.backend], side=name)
 
     def _epochs(self, cell: Cell) -> float:
         """Return the epochs to train, the same in every block: as many as base trains in `TRAINING_S`."""
@@ -517,24 +227,6 @@ class Collector:
 
     # Progress
 
-    def _follow(self) -> Callable[[int, Event], None]:
-        ready, timed = 0, 0
-        turns = 2 * self._header.windows
-
-        def follow(_place: int, event: Event) -> None:
-            nonlocal ready, timed
-            match event:
-                case Ready():
-                    ready += 1
-                    self._display.job(f"{ready} of 2 processes are warmed up", ready / 2)
-                case Timed():
-                    timed += 1
-                    self._display.job(f"turn {timed} of {max(timed, turns)}", min(1.0, timed / turns))
-                case Evaluated(point=point, of_epochs=of_epochs):
-                    self._display.job(f"epoch {point.epoch:.2f} of {of_epochs:.2f}", point.epoch / of_epochs)
-
-        return follow
-
     def _spent_s(self) -> float:
         return time.monotonic() - self._begun
 
@@ -549,7 +241,7 @@ class Collector:
         )
 
     def _left_s(self) -> float:
-        """Return the time until every cell is judged the next time."""
+        """Return the seconds until every cell has been judged once more."""
         left_s = 0.0
         walls = [block.wall_s for block in self._ab.blocks]
         for cell in self._header.cells:

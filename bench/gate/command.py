@@ -1,5 +1,6 @@
-"""The commands that look for regressions: in two runs, and in two sides measured side by side."""
+"""The commands `compare` and `ab`, which look for regressions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,15 +8,19 @@ import click
 import platformdirs
 from rich.console import Console
 
+from bench.analysis.summary import summarise
 from bench.datasets.cache import cache_dir
 from bench.errors import RecordError, UsageError
-from bench.gate import collect as measuring
 from bench.gate import report as comparison
 from bench.gate.changes import machine_changes
+from bench.gate.collect import measure
 from bench.gate.compare import compare as compare_runs
 from bench.gate.judge import judge_all
 from bench.gate.records import find_ab, read_ab
+from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import parse_side
+from bench.gate.verdicts import blocks, pair_verdicts
+from bench.measuring.selection import Asked
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -31,8 +36,10 @@ from bench.options import (
     where_results,
 )
 from bench.progress import make_display
-from bench.records.runs import find_run, read_run
+from bench.records.runs import Run, find_run, read_run
+from bench.report.markdown import document
 from bench.report.rehearsal import rehearse
+from bench.report.terminal import print_blocks
 from bench.text import clean
 
 _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT_MEASURED}
@@ -43,8 +50,14 @@ _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT
 @click.argument("head", metavar="HEAD")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
 @click.option("--across-machines", is_flag=True, help="Compare although the runs are of different machines.")
+@click.option(
+    "--verdicts", is_flag=True,
+    help="Compare what the runs claim, not their figures: exit 1 if two claims contradict, 3 without any.",
+)  # fmt: skip
 @where_results
-def compare(*, base: str, head: str, output: Path | None, across_machines: bool, results: Path) -> int:
+def compare(
+    *, base: str, head: str, output: Path | None, across_machines: bool, verdicts: bool, results: Path
+) -> int:
     """Compare two runs row by row: exit 0 if nothing is worse in HEAD, 1 if something is, 3 if undecided."""
     places = [find_run(results, name) for name in (base, head)]
     if places[0].resolve() == places[1].resolve():
@@ -61,12 +74,27 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
         for line in run.rejected:
             said = f"{run.folder}: left out, as it cannot be read: {line}"
             click.echo(f"bench: {clean(said)}", err=True)
+    if verdicts:
+        return _compare_verdicts(runs, output)
     compared = compare_runs(*runs)
     view = comparison.view_of_runs(compared)
     comparison.render(view, Console())
     if output is not None:
         _write(output, comparison.text(view), "--output")
-    return _STATUS[compared.outcome]
+    return _STATUS[compared.conclusion]
+
+
+def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
+    summaries = [summarise(run) for run in runs]
+    titles = {name: title for summary in summaries for name, title in summary.titles.items()}
+    pairings = pair_verdicts(*summaries)
+    report = blocks(runs, pairings, titles)
+    print_blocks(report, Console())
+    if output is not None:
+        _write(output, document(report, frozenset()), "--output")
+    if any(pairing.agree is False for pairing in pairings):
+        return EXIT_MEASURED_FAILURE
+    return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED
 
 
 @click.command()
@@ -102,7 +130,7 @@ def compare(*, base: str, head: str, output: Path | None, across_machines: bool,
 )  # fmt: skip
 @offline
 @click.option("--resume", metavar="RUN", help="Go on with a comparison that was interrupted.")
-@click.option("--again", metavar="RUN", help="Measure nothing: judge the blocks of a comparison again.")
+@click.option("--again", metavar="RUN", help="Metric nothing: judge the blocks of a comparison again.")
 def ab(
     *,
     base: tuple[str, ...],
@@ -120,35 +148,33 @@ def ab(
     again: str | None,
     **what: Any,
 ) -> int:
-    """Measure two sides side by side; exit 0 if nothing is worse in head, 1 if so, 3 if undecided."""
+    """Measure two sides side by side: exit 0 if nothing is worse in head, 1 if so, 3 if undecided."""
     console = Console()
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")
         return _show(read_ab(find_ab(results, again)), console)
-    asked = measuring.Asking(
+    plan = AbPlan(
+        asked=Asked(pythons=parse_pythons(pythons), **what),
         base=parse_side(base), head=parse_side(head), budget_s=parse_budget(budget),
         first_blocks=blocks, most_blocks=max(blocks, most_blocks), confirm_blocks=confirm_blocks,
-        pythons=parse_pythons(pythons), **what,
     )  # fmt: skip
     kept = environments or platformdirs.user_cache_path("samework", appauthor=False) / "environments"
     rehearse(results)
-    folders = measuring.Folders(
-        results=results, data=cache_dir(data), environments=kept.expanduser().absolute()
-    )
+    folders = Folders(results=results, data=cache_dir(data), environments=kept.expanduser().absolute())
     with make_display(console) as display:
-        measured = measuring.measure(asked, folders=folders, resume=resume, offline=offline, display=display)
+        measured = measure(plan, folders=folders, resume=resume, offline=offline, display=display)
     return _show(measured, console)
 
 
 def _show(measured: Any, console: Any) -> int:
-    """Print what a comparison says, write its report, and return the status that it deserves."""
+    """Print the verdict of a comparison, write its report, and return the exit status."""
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)
     comparison.render(view, console)
     path = measured.folder / "AB.md"
     _write(path, comparison.text(view), "--results")
     console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
-    return _STATUS[gate.standing]
+    return _STATUS[gate.conclusion]
 
 
 def _write(path: Path, text: str, option: str) -> None:

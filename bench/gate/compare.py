@@ -1,13 +1,12 @@
 """Two runs compared: for each cell what changed, and whether it got worse.
 
-The runs were made one after the other, so no round of one meets a round of the other, and what the machine
-did between them is in every difference. The canary, a fixed NumPy product that every block computes, shows a
-machine that was faster or slower; `bench ab` measures both sides side by side and needs no such caution.
+The runs were made one after the other, so their rounds cannot be paired, and every difference contains what
+the machine did between the runs. The canary, a fixed NumPy product that every block computes, shows whether
+the machine was faster or slower. `bench ab` measures both sides side by side and does not have this problem.
 """
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -27,8 +26,9 @@ from bench.gate.metrics import (
     MEMORY,
     SPEED,
     TIME_TO_TARGET,
+    Conclusion,
     Finding,
-    Measure,
+    Metric,
     in_families,
     judge,
 )
@@ -37,10 +37,8 @@ from bench.records.schema import JobRecord
 from bench.text import listed
 from bench.workloads.specs import Cell
 
-Outcome: TypeAlias = Literal["fine", "regression", "undecided"]
-
 MOST_DRIFT = 0.03
-"""By how much the canary's time may differ between the runs for a figure in seconds to be compared."""
+"""Largest relative change of the canary's time between the runs with which times are still compared."""
 
 
 class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,11 +47,11 @@ class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
     cell: Cell
     findings: tuple[Finding, ...]
     untold: Mapping[str, str]
-    """By its name, each measure that could not be compared, and why."""
-    outcome: Outcome | None
-    """None where the cell is only in head: there is nothing to compare it with."""
+    """The metrics that could not be compared, by name, with the reason."""
+    conclusion: Conclusion | None
+    """None if only head has the cell: there is nothing to compare it with."""
     why: str
-    """In words, what the outcome is for."""
+    """The reason for the conclusion, in words."""
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,25 +62,25 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[CellComparison, ...]
     changes: tuple[Changed, ...]
     drift: float | None
-    """By how much the canary took longer in head, 0.02 for 2 %; None where a run has none."""
+    """How much longer the canary took in head: 0.02 for 2 %. None if a run has no canary."""
     titles: Mapping[str, str]
 
     @property
-    def outcome(self) -> Outcome:
-        """A regression where any cell has one; fine only where at least one was compared and all are fine."""
-        outcomes = {one.outcome for one in self.cells if one.outcome is not None}
-        if "regression" in outcomes:
+    def conclusion(self) -> Conclusion:
+        """A regression if any cell has one; fine only if at least one cell was compared and all are fine."""
+        conclusions = {one.conclusion for one in self.cells if one.conclusion is not None}
+        if "regression" in conclusions:
             return "regression"
-        return "fine" if outcomes == {"fine"} and not self.unreadable else "undecided"
+        return "fine" if conclusions == {"fine"} and not self.unreadable else "undecided"
 
     @property
     def unreadable(self) -> tuple[str, ...]:
-        """In words, what cannot be read of either run: nothing is known of it, so nothing passes."""
+        """The lines of both runs that cannot be read. With any, the comparison does not pass."""
         return tuple(f"{run.folder}: {line}" for run in (self.base, self.head) for line in run.rejected)
 
 
 def compare(base: Run, head: Run) -> Compared:
-    """Compare every cell that either run planned; changes are claimed by Holm's method over all cells."""
+    """Compare every cell of either run. Changes are claimed by Holm's method over all cells."""
     sides = [_side(base), _side(head)]
     canaries = [run_canary(list(run.blocks)) for run in (base, head)]
     drift = canaries[1] / canaries[0] - 1 if canaries[0] and canaries[1] else None
@@ -105,13 +103,13 @@ def compare(base: Run, head: Run) -> Compared:
 
 
 class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """What one run has of a cell."""
+    """The figures of one cell in one run."""
 
     row: CellSummary
     values: Mapping[str, Mapping[int, float]]
-    """By the measure's name, the values by block or by seed."""
+    """The values by block or by seed, by the metric's name."""
     memory_method: str | None
-    """How its memory was counted."""
+    """The method by which memory was counted."""
     epochs: float | None
     censored: int
     """Trainings that did not reach the target."""
@@ -156,7 +154,7 @@ def _evidence(row: CellSummary, standing: Standing, jobs: Sequence[JobRecord], s
 
 
 def _by_block(jobs: Sequence[JobRecord], field: str, *, anew: bool = False) -> dict[int, float]:
-    """Return a field of the jobs by block; with `anew`, of those that compiled everything anew."""
+    """Return a field of the jobs by block; with `anew`, only of jobs that compiled everything anew."""
     return {
         job.spec.block: float(value)
         for job in jobs
@@ -170,14 +168,14 @@ def _times(learned: CellConvergence | None) -> dict[int, float]:
 
 
 class _Look(msgspec.Struct, frozen=True, kw_only=True):
-    """What a cell shows in both runs, before it is known what of it is claimed."""
+    """The comparison of one cell, before Holm's method decides which changes are claimed."""
 
-    certain: tuple[Outcome | None, str] | None = None
-    """The outcome that holds whatever the figures are."""
+    certain: tuple[Conclusion | None, str] | None = None
+    """The conclusion that does not depend on the figures, with the reason."""
     findings: tuple[Finding, ...] = ()
     untold: Mapping[str, str] = {}
     missed: tuple[str, ...] = ()
-    """The measures that base has values of, and that could not be compared."""
+    """The metrics that base has values for and that could not be compared."""
 
 
 def _look(
@@ -188,21 +186,21 @@ def _look(
     data: Changed | None,
     work: Sequence[Changed],
 ) -> _Look:
-    """Look at one cell; `data` and `work` are what makes what it does in head other work than in base."""
+    """Compare one cell; `data` and `work` are the differences that make head do other work than base."""
     certain = _unlike_reference(base, head) or _unmeasured(base, head)
     if base is None or head is None or certain is not None:
         return _Look(certain=certain)
     if data is not None:
         return _Look(certain=("undecided", f"not the same work: {data.in_words()}"))
     findings, untold, missed = [], {}, []
-    for measure in (SPEED, FIRST_STEP, MEMORY, DEVICE_MEMORY, ACCURACY, TIME_TO_TARGET):
-        found = _find(measure, base, head, drift)
+    for metric in (SPEED, FIRST_STEP, MEMORY, DEVICE_MEMORY, ACCURACY, TIME_TO_TARGET):
+        found = _find(metric, base, head, drift)
         if isinstance(found, Finding):
             findings.append(found)
         elif found is not None:
-            untold[measure.name] = found
-            if measure is SPEED or (base.values[measure.name] and not _as_good(measure, base, head)):
-                missed.append(measure.name)
+            untold[metric.name] = found
+            if metric is SPEED or (base.values[metric.name] and not _as_good(metric, base, head)):
+                missed.append(metric.name)
     changed = f"not the same work: {listed([one.in_words() for one in work])}" if work else None
     return _Look(
         certain=("undecided", changed) if changed else None,
@@ -212,24 +210,24 @@ def _look(
     )
 
 
-def _as_good(measure: Measure, base: _Evidence, head: _Evidence) -> bool:
-    """Whether seeds too few to judge by came out alike, each as in base: it is little, and no loss."""
-    one, other = base.values[measure.name], head.values[measure.name]
+def _as_good(metric: Metric, base: _Evidence, head: _Evidence) -> bool:
+    """Whether every seed ended as in base, which is enough to pass where seeds are too few for a verdict."""
+    one, other = base.values[metric.name], head.values[metric.name]
     return (
-        measure is ACCURACY
+        metric is ACCURACY
         and base.epochs == head.epochs
         and one.keys() == other.keys()
-        and all(abs(other[seed] - value) <= measure.margin for seed, value in one.items())
+        and all(abs(other[seed] - value) <= metric.margin for seed, value in one.items())
     )
 
 
-def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome | None, str] | None:
-    """Return the outcome for a cell that is not known to compute what the reference computes."""
+def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[Conclusion | None, str] | None:
+    """Return the conclusion for a cell that is not known to agree with the reference."""
     before, now = (None if side is None else side.row.parity_ok for side in (base, head))
     if head is not None and now is False:
         said = f"head does not compute what the reference computes: {head.row.why_not}"
-        # Lost is only what base had.
-        return ("undecided", f"{said}; nor does base") if before is False else ("regression", said)
+        # Parity is lost only if base had it.
+        return ("undecided", f"{said}; base does not either") if before is False else ("regression", said)
     if base is None or head is None:
         return None
     if before is False:
@@ -242,8 +240,8 @@ def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[O
     return ("undecided", f"not compared with the reference in {listed(unproven)}") if unproven else None
 
 
-def _unmeasured(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome | None, str] | None:
-    """Return the outcome for a cell that was not measured in both runs."""
+def _unmeasured(base: _Evidence | None, head: _Evidence | None) -> tuple[Conclusion | None, str] | None:
+    """Return the conclusion for a cell that was not measured in both runs."""
     lacks = [
         f"not in {name}" if side is None else f"not measured in {name}: {side.row.why_not}"
         for name, side in (("base", base), ("head", head))
@@ -251,7 +249,7 @@ def _unmeasured(base: _Evidence | None, head: _Evidence | None) -> tuple[Outcome
     ]
     if not lacks:
         return None
-    # What base never meant to measure, or could not, cannot have got worse.
+    # A cell that base did not plan, or could not measure, cannot have got worse.
     never = base is None or base.row.status == "unavailable"
     new = head is not None and _measured(head.row) and never
     return None if new else "undecided", "; ".join(lacks)
@@ -261,63 +259,63 @@ def _measured(row: CellSummary) -> bool:
     return row.measured and row.samples_per_s is not None
 
 
-def _find(measure: Measure, base: _Evidence, head: _Evidence, drift: float | None) -> Finding | str | None:
-    """Return what is found of a measure, in words why nothing is, or None where neither run has it."""
-    one, other = base.values[measure.name], head.values[measure.name]
-    never = base.censored + head.censored if measure is TIME_TO_TARGET else 0
+def _find(metric: Metric, base: _Evidence, head: _Evidence, drift: float | None) -> Finding | str | None:
+    """Return the finding for a metric, or the reason why there is none, or None if neither run has it."""
+    one, other = base.values[metric.name], head.values[metric.name]
+    never = base.censored + head.censored if metric is TIME_TO_TARGET else 0
     if not one and not other and not never:
         return None
     hindered = (
-        _learned_otherwise(measure, base, head)
-        or _timed_otherwise(measure, base, head, drift)
-        or _counted_otherwise(measure, base, head)
+        _learned_otherwise(metric, base, head)
+        or _timed_otherwise(metric, base, head, drift)
+        or _counted_otherwise(metric, base, head)
     )
     if hindered:
         return hindered
     try:
-        # Equal seeds are equal starts; blocks of two runs have nothing in common.
-        found = judge(measure, one, other, paired=measure is ACCURACY)
+        # Equal seeds are equal starts, so they are paired; blocks of two runs are not.
+        found = judge(metric, one, other, paired=metric is ACCURACY)
     except ValueError as error:
         return str(error)
-    few = "seeds" if measure in (ACCURACY, TIME_TO_TARGET) else "blocks"
-    shared = f", {len(one.keys() & other.keys())} of them in both" if measure is ACCURACY else ""
+    few = "seeds" if metric in (ACCURACY, TIME_TO_TARGET) else "blocks"
+    shared = f", {len(one.keys() & other.keys())} of them in both" if metric is ACCURACY else ""
     return found or f"{len(one)} and {len(other)} {few}{shared}; {FEWEST_VALUES} are needed"
 
 
-def _learned_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> str | None:
-    """Return in words why what was learned cannot be compared; None where it can, or was not asked for."""
-    if measure is ACCURACY and base.epochs != head.epochs:
+def _learned_otherwise(metric: Metric, base: _Evidence, head: _Evidence) -> str | None:
+    """Return the reason why accuracy or time to target cannot be compared; None if it can, or for others."""
+    if metric is ACCURACY and base.epochs != head.epochs:
         return f"after {base.epochs or 0:g} and {head.epochs or 0:g} epochs"
-    if measure is not TIME_TO_TARGET:
+    if metric is not TIME_TO_TARGET:
         return None
     if base.row.target_accuracy != head.row.target_accuracy:
         return f"the targets are {_target(base)} and {_target(head)}"
     if base.censored or head.censored:
-        return f"{base.censored} and {head.censored} trainings never got there"
+        return f"{base.censored} and {head.censored} trainings did not reach the target"
     return None
 
 
-def _counted_otherwise(measure: Measure, base: _Evidence, head: _Evidence) -> str | None:
-    """Return in words why memory cannot be compared; None where it can, or is not asked for."""
-    if measure is not MEMORY or base.memory_method == head.memory_method:
+def _counted_otherwise(metric: Metric, base: _Evidence, head: _Evidence) -> str | None:
+    """Return the reason why memory cannot be compared; None if it can, or for another metric."""
+    if metric is not MEMORY or base.memory_method == head.memory_method:
         return None
     return f"counted as {base.memory_method} in base and as {head.memory_method} in head"
 
 
-def _timed_otherwise(measure: Measure, base: _Evidence, head: _Evidence, drift: float | None) -> str | None:
-    """Return in words why seconds cannot be compared; None where they can, or are not asked for."""
-    if not measure.timed:
+def _timed_otherwise(metric: Metric, base: _Evidence, head: _Evidence, drift: float | None) -> str | None:
+    """Return the reason why times cannot be compared; None if they can, or for other metrics."""
+    if not metric.timed:
         return None
     if drift is None:
-        return "a run has no canary, which shows whether the machine was the same"
+        return "a run has no canary, which would show whether the machine was as fast"
     if not _steady(drift):
-        return f"the machine was not the same, as its canary took {1 + drift:.3f} times as long in head"
+        return f"the machine was not equally fast: the canary took {1 + drift:.3f} times as long in head"
     disturbed = [name for name, side in (("base", base), ("head", head)) if side.row.disturbed]
     return f"something else disturbed most blocks of {listed(disturbed)}" if disturbed else None
 
 
 def _steady(drift: float) -> bool:
-    """Whether the machine was the same by its canary, whichever of the runs comes first; a NaN is not."""
+    """Whether the machine was equally fast by its canary, in either order of the runs; False for NaN."""
     return drift > -1 and abs(math.log1p(drift)) <= math.log1p(MOST_DRIFT)
 
 
@@ -326,16 +324,18 @@ def _target(side: _Evidence) -> str:
 
 
 def _judged(cell: Cell, look: _Look, findings: Sequence[Finding]) -> CellComparison:
-    outcome, why = look.certain or _outcome(findings, look.missed)
-    return CellComparison(cell=cell, findings=tuple(findings), untold=look.untold, outcome=outcome, why=why)
+    conclusion, why = look.certain or _conclusion(findings, look.missed)
+    return CellComparison(
+        cell=cell, findings=tuple(findings), untold=look.untold, conclusion=conclusion, why=why
+    )
 
 
-def _outcome(findings: Sequence[Finding], missed: Collection[str]) -> tuple[Outcome, str]:
-    """Return what the figures say; `missed` are the measures that were to be compared and could not be."""
-    if worse := [found.measure.name for found in findings if found.kind == "worse"]:
+def _conclusion(findings: Sequence[Finding], missed: Collection[str]) -> tuple[Conclusion, str]:
+    """Return the conclusion of the figures; `missed` are the metrics that could not be compared."""
+    if worse := [found.metric.name for found in findings if found.kind == "worse"]:
         return "regression", f"{listed(worse)} got worse"
-    told = {found.measure.name: found.kind in FINE for found in findings}
-    undecided = [measure.name for measure in GATED if not told.get(measure.name, measure.name not in missed)]
+    told = {found.metric.name: found.kind in FINE for found in findings}
+    undecided = [metric.name for metric in GATED if not told.get(metric.name, metric.name not in missed)]
     if undecided:
         return "undecided", f"{listed(undecided)} undecided"
     return "fine", "nothing got worse"

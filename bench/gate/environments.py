@@ -1,7 +1,7 @@
-"""What a side of a comparison runs in: the code of a commit, and an environment with the versions asked for.
+"""Make the code and the environments that a side of a comparison runs in.
 
-Both are kept in a folder and made once: code under its commit, an environment under the digest of all that
-it was made from. An installation that was cut short is not taken for a whole one.
+Both are kept in a folder and made once: code under its commit, an environment under the digest of everything
+that it was made from. An installation that was interrupted is made again.
 """
 
 import hashlib
@@ -21,14 +21,14 @@ from bench.progress import Display
 from bench.workloads.specs import Device
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
-"""The root of the checkout, where this is one."""
+"""The root of the checkout, if the program runs from one."""
 _STAMP = "installed.sha256"
 _UNNEEDED = ("results", "tests", "docs")
 """Folders of a commit that no worker reads."""
 
 
 def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
-    """Return the folder of a commit's code, and the commit; raise UsageError for a revision unknown here."""
+    """Return the folder of a commit's code, and the commit; raise UsageError for an unknown revision."""
     git = ("git", "-C", str(PROJECT))
     try:
         commit = subprocess.run(
@@ -37,7 +37,7 @@ def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
         ).stdout.strip()  # fmt: skip
     except (OSError, subprocess.CalledProcessError) as error:
         raise UsageError(
-            f"{revision!r} is no revision of the repository in {PROJECT}. In CI, fetch its history too "
+            f"{revision!r} is not a revision of the repository in {PROJECT}. In CI, fetch its history too "
             "(fetch-depth: 0)."
         ) from error
     code = folder / commit
@@ -52,7 +52,7 @@ def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
 
 
 def _extract(archiving: Sequence[str], code: Path) -> None:
-    """Extract what a command archives into a folder that is there whole or not at all."""
+    """Extract what a command archives into a folder. The folder exists only once it is complete."""
     archive = subprocess.run(archiving, capture_output=True, check=True).stdout
     code.parent.mkdir(parents=True, exist_ok=True)
     part = code.with_name(f"{code.name}.part")
@@ -63,12 +63,12 @@ def _extract(archiving: Sequence[str], code: Path) -> None:
 
 
 def needs_own(spec: SideSpec, source: Path) -> bool:
-    """Say whether a side needs environments of its own: for versions, or code that needs other packages."""
+    """Whether a side needs environments of its own: for versions, or for code that needs other packages."""
     return bool(spec.pins) or _needed(source) != _needed(PROJECT)
 
 
 def _needed(source: Path) -> tuple[object, ...]:
-    """Return what decides what an environment for the code holds."""
+    """Return everything that decides which packages an environment for the code has."""
     try:
         project = tomllib.loads((source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     except (OSError, ValueError, KeyError):
@@ -87,7 +87,7 @@ def _constraints(source: Path) -> list[str]:
 
 
 def concerned(spec: SideSpec, infos: Mapping[str, BackendInfo]) -> list[str]:
-    """Return the backends that a side's versions concern: those that need such a distribution, else all."""
+    """Return the backends that need one of the side's pinned distributions; all if none does."""
     names = [
         name
         for name, info in infos.items()
@@ -101,18 +101,18 @@ def concerned(spec: SideSpec, infos: Mapping[str, BackendInfo]) -> list[str]:
 def make_environment(
     spec: SideSpec, source: Path, backend: str, device: Device, *, folder: Path, display: Display
 ) -> Path:
-    """Return the interpreter of an environment for a backend of a side, made where it is not there yet.
+    """Return the interpreter of an environment for a backend of a side; make the environment if needed.
 
-    Raises UnavailableError, with what pip said last, where it cannot be installed.
+    Raises UnavailableError, with pip's last message, if it cannot be installed.
     """
     if not (source / "pyproject.toml").is_file():
         raise UsageError(
-            f"{source} is no checkout, so no environment can be made from it; name interpreters that have "
-            "what is to be compared: --python NAME=PATH"
+            f"{source} is not a checkout, so no environment can be made from it. Name interpreters that have "
+            "the versions to compare: --python NAME=PATH"
         )
     suffix = "-gpu" if device == "gpu" else ""
     extras = [f"{part}{suffix}" for part in backend.split("-")]
-    # What a version is asked for, and its kin such as jaxlib, are not pinned.
+    # Distributions with a requested version, and related ones such as jaxlib, are not pinned.
     kept = [line for line in _constraints(source) if not line.startswith(tuple(spec.pins))]
     wanted = [f"{source}[{','.join(extras)}]", *(f"{name}=={version}" for name, version in spec.pins.items())]
     digest = hashlib.sha256(

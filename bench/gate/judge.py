@@ -1,9 +1,9 @@
-"""What a comparison side by side says: cell by cell, and of the whole, with one word for a gate.
+"""Judge a comparison side by side: each cell, and the whole.
 
-A cell is judged by its first series, at a few counts of blocks (`LOOKS`) and at no others. What is worse
-there is a suspect, and is a regression only if a second series, measured anew and judged by itself, finds it
-worse again; else the report states that it did not repeat. A cell passes only where a loss as large as
-the tolerance is ruled out.
+A cell is judged by its first series, at a few fixed numbers of blocks (`LOOKS`). A metric that is worse there
+is a suspect. It is a regression only if a second series, measured anew and judged by itself, finds it worse
+again; otherwise the report states that it did not repeat. A cell passes only if a loss as large as the
+tolerance is ruled out.
 """
 
 import contextlib
@@ -33,8 +33,9 @@ from bench.gate.metrics import (
     GATED,
     MEMORY,
     SPEED,
+    Conclusion,
     Finding,
-    Measure,
+    Metric,
     judge,
     judge_difference,
 )
@@ -45,16 +46,15 @@ from bench.records.schema import JobRecord, ParityRecord, Status
 from bench.text import listed
 from bench.workloads.specs import Cell
 
-Standing: TypeAlias = Literal["fine", "regression", "undecided"]
 Next: TypeAlias = Literal["block", "confirm"]
 
 LOOKS = (0.0, 0.2, 0.5, 1.0)
-"""When a series is judged: shares of the way from the fewest blocks to the most. Who looks after every block,
-and ends where he likes what he sees, passes a loss of the tolerance too often (docs/design.md)."""
+"""When a series is judged: shares of the way from the fewest blocks to the most. Judging after every block,
+and stopping as soon as a cell passes, would pass a loss of the tolerance too often (docs/design.md)."""
 FAILURES = 2
-"""Blocks in which only head fails after which that is no mishap, but a regression."""
+"""Number of blocks in which only head fails that makes a regression."""
 LOST = 3
-"""Blocks of a series that may be lost before no more are measured."""
+"""Number of lost blocks of a series after which no more are measured."""
 _NO_FAILURE: tuple[Status, ...] = ("ok", "no_steady_state")
 
 
@@ -62,26 +62,26 @@ class CellGate(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on one cell."""
 
     cell: Cell
-    standing: Standing
+    conclusion: Conclusion
     why: str
     first: tuple[Finding, ...]
     second: tuple[Finding, ...]
-    """Of the second series, where there is one; of either, all that was measured up to its last look, and
-    before its first one all there is."""
+    """Those of the second series, if there is one. Each series is judged by its blocks up to the last
+    look, before the first look by all of them."""
     suspects: tuple[str, ...]
-    """Names of the measures that the first series finds worse."""
+    """Names of the metrics that the first series finds worse."""
     confirmed: tuple[str, ...]
-    """Those that the second finds worse too."""
+    """The suspects that the second series finds worse too."""
     not_repeated: tuple[str, ...]
-    """Those of which it rules a loss as large as the tolerance out."""
+    """The suspects for which the second series rules out a loss as large as the tolerance."""
     blocks: int
-    """That are sound, of both series."""
+    """Number of sound blocks of both series."""
     lost: int
-    """That are not: a process failed, or drifted to the end."""
+    """Number of the other blocks, in which a process failed or did not settle."""
     lost_for: str
-    """In words, what the last one was lost for."""
+    """The reason for the last lost block, in words."""
     disturbed: int
-    """Blocks during which something else disturbed the machine."""
+    """Number of blocks during which something else disturbed the machine."""
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,19 +89,20 @@ class Gate(msgspec.Struct, frozen=True, kw_only=True):
 
     cells: tuple[CellGate, ...]
     missing: tuple[str, ...]
-    """In words, what only base has, or what cannot be read: nothing is known of it, so nothing passes."""
+    """What only base has or cannot be read, in words. Nothing is known about it, so the comparison does not
+    pass."""
 
     @property
-    def standing(self) -> Standing:
-        """A regression where a cell has one; fine only where there are cells and every one is fine."""
-        found = {cell.standing for cell in self.cells}
+    def conclusion(self) -> Conclusion:
+        """A regression if any cell has one; fine only if there are cells and every one is fine."""
+        found = {cell.conclusion for cell in self.cells}
         if "regression" in found:
             return "regression"
         return "fine" if found == {"fine"} and not self.missing else "undecided"
 
 
 def judge_all(ab: Ab) -> Gate:
-    """Derive what a comparison says."""
+    """Judge every cell of a comparison."""
     return Gate(
         cells=tuple(judge_cell(ab, cell) for cell in ab.header.cells),
         missing=(
@@ -119,22 +120,22 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
     both = [*series["first"], *series["second"]]
     looked, enough = (bool(_last_look(ab, name, blocks)) for name, blocks in series.items())
     first, second = (findings(ab, name, blocks) for name, blocks in series.items())
-    suspects = tuple(found.measure.name for found in first if looked and found.kind == "worse")
-    again = {found.measure.name: found.kind for found in second}
+    suspects = tuple(found.metric.name for found in first if looked and found.kind == "worse")
+    again = {found.metric.name: found.kind for found in second}
     confirmed = tuple(name for name in suspects if enough and again.get(name) == "worse")
     not_repeated = tuple(name for name in suspects if enough and again.get(name) in FINE)
-    standing, why = _certain(ab, cell) or _judged(
+    conclusion, why = _certain(ab, cell) or _judged(
         first, series, suspects=suspects, confirmed=confirmed, not_repeated=not_repeated
     )
-    if standing == "fine" and not looked:
+    if conclusion == "fine" and not looked:
         sound = len(_sound(series["first"]))
-        standing, why = "undecided", f"{sound} of {ab.header.first_blocks} blocks were measured"
+        conclusion, why = "undecided", f"{sound} of {ab.header.first_blocks} blocks were measured"
     work = work_changes(ab.header.base.workloads, ab.header.head.workloads).get(cell.workload)
-    if standing == "fine" and work:
-        standing, why = "undecided", f"not the same work: {listed([one.in_words() for one in work])}"
+    if conclusion == "fine" and work:
+        conclusion, why = "undecided", f"not the same work: {listed([one.in_words() for one in work])}"
     return CellGate(
         cell=cell,
-        standing=standing,
+        conclusion=conclusion,
         why=why,
         first=first,
         second=second,
@@ -149,10 +150,10 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
 
 
 def next_step(ab: Ab, cell: Cell) -> Next | None:
-    """Return what is still to be measured of a cell, a block of the first or the second series, or None."""
+    """Return what is measured next for a cell: a block of the first or the second series, or None."""
     first, second = ab.blocks_of(cell, "first"), ab.blocks_of(cell, "second")
     if _certain(ab, cell) is not None:
-        return None  # its figures would not change what is said
+        return None  # its figures would not change the verdict
     sound = len(_sound(first))
     if len(first) - sound >= LOST:
         return None
@@ -166,7 +167,7 @@ def next_step(ab: Ab, cell: Cell) -> Next | None:
             return None
         settled = judged.confirmed or set(judged.suspects) <= set(judged.not_repeated)
         return None if told in second_looks and settled else "confirm"
-    return "block" if judged.standing == "undecided" and sound < first_looks[-1] else None
+    return "block" if judged.conclusion == "undecided" and sound < first_looks[-1] else None
 
 
 def looks(ab: Ab, series: Series) -> list[int]:
@@ -178,22 +179,22 @@ def looks(ab: Ab, series: Series) -> list[int]:
 
 
 def left_out_by(ab: Ab, series: Series) -> float:
-    """Return what an interval leaves out, of both ends: one that is off the tolerance rules it out.
+    """Return the probability that the interval leaves out, at both ends together.
 
-    A loss of the tolerance is to pass with a probability of `EQUIVALENCE_ALPHA`, in all looks together, as in
-    the two one-sided tests of `is_equivalent`.
+    A loss as large as the tolerance may pass with a probability of `EQUIVALENCE_ALPHA` in all looks together,
+    as in the two one-sided tests of `is_equivalent`.
     """
     return 2 * level_of_looks(tuple(looks(ab, series)), EQUIVALENCE_ALPHA)
 
 
 def _last_look(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> int:
-    """Return the count of blocks by which a series is judged, 0 before it is for the first time."""
+    """Return the number of sound blocks at the last look at a series; 0 before the first look."""
     sound = len(_sound(blocks))
     return max((look for look in looks(ab, series) if look <= sound), default=0)
 
 
 def compiles_anew(ab: Ab, cell: Cell, series: Series) -> bool:
-    """Say whether the next block of a cell compiles all anew: always where the time for it is suspected."""
+    """Whether the next block of a cell compiles everything anew: always if the first step is a suspect."""
     if series == "second" and FIRST_STEP.name in judge_cell(ab, cell).suspects:
         return True
     sound = _sound(ab.blocks_of(cell, series))
@@ -201,30 +202,30 @@ def compiles_anew(ab: Ab, cell: Cell, series: Series) -> bool:
 
 
 def trains(ab: Ab, cell: Cell, series: Series) -> bool:
-    """Say whether the next block of a cell trains for accuracy; the first one shows how long that takes."""
+    """Whether the next block of a cell trains for accuracy. The first block shows how long that takes."""
     if series == "second":
         return ACCURACY.name in judge_cell(ab, cell).suspects
     blocks = ab.blocks_of(cell, "first")
     if len(_accuracies(_sound(blocks))[0]) < FEWEST_VALUES:
         return bool(blocks)
-    found = {one.measure.name: one.kind for one in findings(ab, series, blocks)}
+    found = {one.metric.name: one.kind for one in findings(ab, series, blocks)}
     return bool(_last_look(ab, series, blocks)) and found.get(ACCURACY.name) == "undecided"
 
 
 def findings(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> tuple[Finding, ...]:
-    """Judge every measure that both sides have, by the blocks of one series; speed comes first."""
+    """Judge every metric that both sides have, by the blocks of one series; speed comes first."""
     sound = _sound(blocks)
     sound = sound[: _last_look(ab, series, blocks) or len(sound)]
     left_out = left_out_by(ab, series)
     found = [_speed(sound, left_out)]
-    for measure, values in (
+    for metric, values in (
         (FIRST_STEP, _values(sound, "first_step_s", anew=True)),
         (MEMORY, _values(sound, "peak_rss_bytes")),
         (DEVICE_MEMORY, _values(sound, "peak_device_bytes")),
         (ACCURACY, _accuracies(sound)),
     ):
-        with contextlib.suppress(ValueError):  # of a figure that cannot be, such as memory of 0 bytes
-            found.append(judge(measure, *values, paired=True, left_out=left_out))
+        with contextlib.suppress(ValueError):  # for an impossible figure, such as memory of 0 bytes
+            found.append(judge(metric, *values, paired=True, left_out=left_out))
     return tuple(one for one in found if one is not None)
 
 
@@ -253,7 +254,7 @@ def _speed(blocks: Sequence[AbBlock], left_out: float) -> Finding | None:
 def _values(
     blocks: Sequence[AbBlock], field: str, *, anew: bool = False
 ) -> tuple[dict[int, float], dict[int, float]]:
-    """Return a field of both sides' jobs by block; with `anew`, of those that compiled everything anew."""
+    """Return a field of both sides' jobs by block; with `anew`, only of jobs that compiled anew."""
     base, head = (
         {
             block.block: float(value)
@@ -280,7 +281,7 @@ def _accuracies(blocks: Sequence[AbBlock]) -> tuple[dict[int, float], dict[int, 
 
 
 def _sound(blocks: Sequence[AbBlock]) -> list[AbBlock]:
-    """Return the blocks in which both sides did all they were asked, settled, and have times that can be."""
+    """Return the blocks in which both sides took all windows, settled, and have plausible times."""
     return [block for block in blocks if _is_sound(block)]
 
 
@@ -289,13 +290,13 @@ def _is_sound(block: AbBlock) -> bool:
 
 
 def _loss(block: AbBlock) -> str:
-    """Return in words what a block was lost for."""
+    """Return the reason in words why a block was lost."""
     side = next(side for side in SIDES if not _did_all(block.job(side)))
     job = block.job(side)
     return (
         f"{side}: {job.status}: {job.error}"
         if job.status != "ok"
-        else f"{side}: it lacks times, or has some that cannot be"
+        else f"{side}: it lacks times, or has impossible ones"
     )
 
 
@@ -315,8 +316,8 @@ def last_parity(ab: Ab, cell: Cell, side: SideName) -> ParityRecord | None:
     return found[-1] if found else None
 
 
-def _certain(ab: Ab, cell: Cell) -> tuple[Standing, str] | None:
-    """Return the verdict on a cell that holds whatever its figures are; None if its figures decide."""
+def _certain(ab: Ab, cell: Cell) -> tuple[Conclusion, str] | None:
+    """Return the verdict on a cell that does not depend on its figures; None if the figures decide."""
     head = last_parity(ab, cell, "head")
     if head is not None and not head.ok:
         return _unlike_reference(head, last_parity(ab, cell, "base"))
@@ -327,11 +328,11 @@ def _certain(ab: Ab, cell: Cell) -> tuple[Standing, str] | None:
     return None if head is not None else ("undecided", "head was not compared with the reference")
 
 
-def _unlike_reference(head: ParityRecord, base: ParityRecord | None) -> tuple[Standing, str]:
+def _unlike_reference(head: ParityRecord, base: ParityRecord | None) -> tuple[Conclusion, str]:
     """Return the verdict where head does not agree with the reference, or could not be compared with it.
 
-    Head is worse only if base agrees. What fails on both sides, such as a mode without its compiler, is the
-    fault of this machine or of both.
+    Head is worse only if base agrees. If both sides fail, as a mode without its compiler does, the machine or
+    both sides are at fault.
     """
     said = f"head {_fault(head)}"
     if base is None:
@@ -345,7 +346,7 @@ def _unlike_reference(head: ParityRecord, base: ParityRecord | None) -> tuple[St
 
 
 def _fault(record: ParityRecord) -> str:
-    """Return in words how a record differs from the reference, or why it was not compared."""
+    """Return in words how a cell differs from the reference, or why it was not compared."""
     off = [check for check in record.checks if not check.ok]
     worst = max(off, key=lambda check: check.error / check.tolerance, default=None)
     if worst is not None:
@@ -363,21 +364,21 @@ def _judged(
     suspects: Sequence[str],
     confirmed: Sequence[str],
     not_repeated: Sequence[str],
-) -> tuple[Standing, str]:
-    """Return what the figures say; `first` are the findings of the first series."""
+) -> tuple[Conclusion, str]:
+    """Return the verdict of the figures; `first` are the findings of the first series."""
     blocks = series["first"]
     if confirmed:
         return "regression", f"{listed(confirmed)} got worse, in both series"
-    kinds = {found.measure.name: found.kind for found in first}
+    kinds = {found.metric.name: found.kind for found in first}
     waiting = [name for name in suspects if name not in not_repeated]
     if waiting:
         but = "the second does not decide" if series["second"] else "is to be measured again"
         return "undecided", f"{listed(waiting)} got worse in the first series, and {but}"
     open_ = [
-        measure.name
-        for measure in GATED
-        if measure.name not in not_repeated
-        and kinds.get(measure.name, "undecided" if _has(measure, blocks) else "same") not in FINE
+        metric.name
+        for metric in GATED
+        if metric.name not in not_repeated
+        and kinds.get(metric.name, "undecided" if _has(metric, blocks) else "same") not in FINE
     ]
     if open_:
         lost = len(blocks) - len(_sound(blocks))
@@ -386,8 +387,8 @@ def _judged(
     return "fine", f"nothing got worse{told}"
 
 
-def _has(measure: Measure, blocks: Sequence[AbBlock]) -> bool:
-    """Say whether a cell has that figure at all, as without a GPU it has no GPU memory."""
-    return measure is not DEVICE_MEMORY or any(
+def _has(metric: Metric, blocks: Sequence[AbBlock]) -> bool:
+    """Whether a cell has that figure at all: without a GPU it has no GPU memory."""
+    return metric is not DEVICE_MEMORY or any(
         block.job(side).peak_device_bytes is not None for block in blocks for side in SIDES
     )

@@ -1,4 +1,4 @@
-"""The raw file of a comparison side by side: what was asked, what the sides are, every job of every block.
+"""The records of a comparison side by side: what was asked, what the sides are, every job of every block.
 
 A comparison is a folder: `ab.json` (an `AbHeader`, written once) and `blocks.jsonl` (an `AbBlock` or an
 `AbParity` a line, appended and fsynced as it ends). `bench.gate.judge` derives the verdicts.
@@ -22,11 +22,11 @@ BLOCKS = "blocks.jsonl"
 ONLY_IN_BASE, ONLY_IN_HEAD = "only in base", "only in head"
 
 Series: TypeAlias = Literal["first", "second"]
-"""The second is measured only of what the first found worse, and is judged by itself."""
+"""The second series is measured only for cells that the first found worse, and is judged by itself."""
 
 
 class AbHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, of what, on which machine."""
+    """What was asked for, which sides it compares, and on which machine."""
 
     schema: int = SCHEMA
     run_id: str
@@ -36,17 +36,17 @@ class AbHeader(msgspec.Struct, frozen=True, kw_only=True):
     first_blocks: int
     """Blocks of a cell before it is judged for the first time."""
     most_blocks: int
-    """Blocks of a series after which a cell that is still undecided stays so."""
+    """Blocks of a series after which an undecided cell is not measured further."""
     confirm_blocks: int
     """Blocks of the second series before it is judged for the first time."""
     windows: int
     window_s: float
     sample: bool
-    """Whether the shipped sample stood in for the data sets."""
+    """Whether the shipped samples were used in place of the data sets."""
     cells: tuple[Cell, ...]
-    """Those that both sides have."""
+    """The cells that both sides have."""
     missing: dict[str, str]
-    """Of cells and backends that one side has not, by their names, why."""
+    """The cells and backends that one side does not have, by name, with the reason."""
     base: SideHere
     head: SideHere
     environment: Environment
@@ -56,7 +56,7 @@ class AbHeader(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AbBlock(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="record"):
-    """A process of either side, both of one cell, taking turns."""
+    """A block of one cell: a process of each side, which take turns."""
 
     schema: int = SCHEMA
     series: Series
@@ -76,7 +76,7 @@ class AbBlock(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field=
 
 
 class AbParity(msgspec.Struct, frozen=True, kw_only=True, tag="parity", tag_field="record"):
-    """Whether a side's cell computes what the reference computes."""
+    """Whether a cell of a side computes what the reference computes."""
 
     side: SideName
     parity: ParityRecord
@@ -116,8 +116,8 @@ def append_ab(folder: Path, record: AbRecord) -> None:
 
 
 def read_ab(folder: Path) -> Ab:
-    """Read a comparison; a line that is cut off or is no record is left out and named in `rejected`."""
-    missing = f"{folder} is no comparison side by side: it has no {HEADER}."
+    """Read a comparison; a line that is cut off or is not a record is left out and named in `rejected`."""
+    missing = f"{folder} is not a comparison side by side: it has no {HEADER}."
     header = store.read_header(folder / HEADER, AbHeader, SCHEMA, missing=missing)
     records, rejected = store.read_records(folder / BLOCKS, AbRecord)
     return Ab(folder=folder, header=header, records=records, rejected=rejected)

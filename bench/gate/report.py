@@ -1,76 +1,75 @@
-"""Two sides beside each other, on the terminal and as Markdown: of two runs, or of one comparison."""
+"""Report two sides, of two runs or of a comparison side by side, on the terminal and as Markdown."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 
 import msgspec
 from rich.console import Console
-from rich.measure import Measurement
-from rich.table import Table
-from rich.text import Text
 
 from bench.gate.changes import Changed, side_changes
 from bench.gate.compare import Compared
 from bench.gate.judge import CellGate, Gate, left_out_by
-from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Measure
+from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Metric
 from bench.gate.records import Ab
+from bench.report.blocks import Block, Heading, Paragraph, Table, bullets
 from bench.report.format import cell_name, percent_text
-from bench.report.markdown import bullets, escape, grid
-from bench.report.terminal import print_encodable
-from bench.text import clean, listed
+from bench.report.markdown import document
+from bench.report.terminal import print_blocks
+from bench.text import listed
 
 _HEADS = ("figure", "base", "head", "change", "interval", "detectable", "verdict")
+_NUMBERS = ("base", "head", "change", "interval", "detectable")
 _FEW_ROWS = 3
-_ROOM = 10_000
-"""Columns."""
 _MINUS = "\N{MINUS SIGN}"
-_OUTCOMES = {
+_TITLES = {
     "fine": "No regression",
     "regression": "REGRESSION",
     "undecided": "Undecided, which does not pass",
 }
 _TOLD = (SPEED, FIRST_STEP, MEMORY, TIME_TO_TARGET, ACCURACY)
-"""Measures whose limits the legend gives; GPU memory has those of memory."""
+"""The metrics whose limits the legend gives; GPU memory has those of memory."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
-    """What is shown, whatever it comes from."""
+    """The content of a report, of either kind of comparison."""
 
     title: str
-    outcome: str
+    conclusion: str
     interval: str
-    """In words, of what interval the figures are."""
+    """Which interval the figures have, in words."""
     sentences: tuple[str, ...]
     rows: tuple[tuple[str, tuple[str, ...]], ...]
-    """The row's name, then a cell for each of the heads."""
+    """A row's name, and a cell for each of the heads."""
     changes: tuple[str, ...]
     remarks: tuple[str, ...]
 
 
 def legend(view: View) -> str:
-    """Return what the columns mean, with the limits that decide."""
+    """Return the meaning of the columns, with the limits that decide."""
     margins = ", ".join(f"{one.name} {_limit(one, one.margin)}" for one in _TOLD)
     tolerances = ", ".join(f"{one.name} {_limit(one, one.tolerance)}" for one in _TOLD)
     return (
         f"Change: of head against base, and {view.interval}. Detectable: the change that would have been "
         "found four times in five. "
-        f"A change is claimed where it is proven larger than a margin ({margins}); none is where the whole "
-        f"interval keeps off the tolerance ({tolerances}); all else is undecided."
+        f"A change is claimed if it is proven larger than a margin ({margins}). No change is claimed if the "
+        f"whole interval is within the tolerance ({tolerances}). Everything else is undecided."
     )
 
 
 def _interval_of(ab: Ab) -> str:
-    """Return in words what interval decides in a comparison side by side."""
+    """Return which interval decides in a comparison side by side, in words."""
     share = f"{100 * (1 - left_out_by(ab, 'first')):.3g} %"
-    return f"its {share} interval, so that of losses of the tolerance 5 % may pass in all looks together"
+    return (
+        f"its {share} interval, with which 5 % of losses as large as the tolerance pass in all looks together"
+    )
 
 
-def _limit(measure: Measure, share: float) -> str:
-    return f"{100 * share:g} {'%' if measure.relative else 'points'}"
+def _limit(metric: Metric, share: float) -> str:
+    return f"{100 * share:g} {'%' if metric.relative else 'points'}"
 
 
 def view_of_runs(compared: Compared) -> View:
-    """Return what is shown of two runs."""
+    """Return the report of two runs."""
     base, head = compared.base.header, compared.head.header
     rows: list[tuple[str, tuple[str, ...]]] = []
     remarks: list[str] = []
@@ -81,9 +80,9 @@ def view_of_runs(compared: Compared) -> View:
         place = f" ({one.cell.device} {one.cell.precision})" if several else ""
         name = f"{one.cell.workload}{place}: {cell_name(one.cell, compared.titles)}"
         rows += [(name, _figures(found)) for found in one.findings]
-        for measure, why in one.untold.items():
-            untold.setdefault(f"{measure} was not compared: {why}", []).append(name)
-        sentences.append(f"{name}: {one.outcome or 'new'}: {one.why}")
+        for metric, why in one.untold.items():
+            untold.setdefault(f"{metric} was not compared: {why}", []).append(name)
+        sentences.append(f"{name}: {one.conclusion or 'new'}: {one.why}")
     if compared.drift is not None:
         remarks.insert(
             0, f"The canary, a fixed product, took {1 + compared.drift:.3f} times as long in head."
@@ -91,14 +90,14 @@ def view_of_runs(compared: Compared) -> View:
     sentences += [f"nothing passes, as a line cannot be read: {line}" for line in compared.unreadable]
     remarks += [f"{why} ({_rows(names)})" for why, names in untold.items()]
     remarks.append(
-        "The runs were made one after the other; what the machine did between them is in "
-        "every change. bench ab measures both sides side by side, and sees smaller ones."
+        "The runs were made one after the other, so every change contains what the machine did between "
+        "them. bench ab measures both sides side by side and detects smaller changes."
     )
     return View(
         title=f"{base.run_id} (base) and {head.run_id} (head)",
-        outcome=_OUTCOMES[compared.outcome],
+        conclusion=_TITLES[compared.conclusion],
         interval=f"its {100 * (1 - LEFT_OUT):g} % interval",
-        sentences=tuple(sentences) or ("The runs have no row at all.",),
+        sentences=tuple(sentences) or ("The runs have no rows.",),
         rows=tuple(rows),
         changes=_in_words(compared.changes),
         remarks=tuple(remarks),
@@ -106,7 +105,7 @@ def view_of_runs(compared: Compared) -> View:
 
 
 def view_of_ab(ab: Ab, gate: Gate) -> View:
-    """Return what is shown of a comparison side by side."""
+    """Return the report of a comparison side by side."""
     titles = {
         backend.name: backend.title for side in (ab.header.base, ab.header.head) for backend in side.backends
     }
@@ -116,11 +115,9 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
         name = f"{cell.cell.workload}: {cell_name(cell.cell, titles)}"
         rows += [(name, _figures(found)) for found in cell.first]
         rows += [
-            (f"{name}, again", _figures(found))
-            for found in cell.second
-            if found.measure.name in cell.suspects
+            (f"{name}, again", _figures(found)) for found in cell.second if found.metric.name in cell.suspects
         ]
-        sentences.append(f"{name}: {cell.standing}: {cell.why}")
+        sentences.append(f"{name}: {cell.conclusion}: {cell.why}")
         if remark := _blocks(cell):
             remarks.append(f"{name}: {remark}")
     blocks = sum(cell.blocks for cell in gate.cells)
@@ -128,7 +125,7 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     remarks.append(f"{blocks} blocks counted, measured in {minutes:.1f} minutes.")
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
-        outcome=_OUTCOMES[gate.standing],
+        conclusion=_TITLES[gate.conclusion],
         interval=_interval_of(ab),
         sentences=(*sentences, *(f"nothing passes without {name}" for name in gate.missing))
         or ("Nothing was compared.",),
@@ -139,86 +136,57 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
 
 
 def render(view: View, console: Console) -> None:
-    """Print it at the console's width; where a table is wider, its rows as lines, so that nothing is cut."""
-    print_encodable(console, lambda: _render(view, console))
-
-
-def _render(view: View, console: Console) -> None:
-    _say(console, view.title)
-    _say(console, "")
+    """Print the report, with the conclusion last."""
+    blocks: list[Block] = [Paragraph(text=view.title)]
     for name, group in groupby(view.rows, key=lambda row: row[0]):
-        console.print(Text(clean(name), style="bold"))
-        _print_figures(console, [cells for _, cells in group])
-        _say(console, "")
+        blocks += [Heading(text=name, level=3), _table(_HEADS, [cells for _, cells in group])]
     if view.rows:
-        console.print(Text(legend(view), style="dim"))
-        _say(console, "")
-    for heading, lines in (
-        ("Environment", view.changes),
-        ("Remarks", view.remarks),
-        ("Verdict", view.sentences),
-    ):
-        if lines:
-            console.print(Text(heading, style="bold"))
-            for line in lines:
-                _say(console, f"\N{BULLET} {line}")
-            _say(console, "")
-    console.print(Text(f"{view.outcome}.", style="bold"))
-
-
-def _print_figures(console: Console, rows: Sequence[Sequence[str]]) -> None:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
-    for place, head in enumerate(_HEADS):
-        table.add_column(head, justify="right" if 0 < place < len(_HEADS) - 1 else "left", no_wrap=True)
-    for cells in rows:
-        table.add_row(*(Text(clean(cell)) for cell in cells))
-    # Measured where there is room, as a console that is too narrow would say that it fits.
-    if Measurement.get(console, console.options.update(max_width=_ROOM), table).maximum <= console.width:
-        console.print(table)
-        return
-    for figure, base, head, change, interval, detectable, verdict in rows:
-        _say(
-            console,
-            f"{figure}: {verdict}; {base} \N{RIGHTWARDS ARROW} {head}, {change} ({interval}), "
-            f"detectable {detectable}",
-        )
+        blocks.append(Paragraph(text=legend(view), faint=True))
+    blocks += _lists(("Environment", view.changes), ("Remarks", view.remarks), ("Verdict", view.sentences))
+    print_blocks([*blocks, Paragraph(text=f"{view.conclusion}.")], console)
 
 
 def text(view: View) -> str:
-    """Return it as Markdown, the outcome first, as a job's summary shows it."""
-    parts = [f"# {view.outcome}", escape(view.title), bullets(view.sentences)]
+    """Return the report as Markdown, the conclusion first, as a CI job's summary shows the beginning."""
+    blocks: list[Block] = [
+        Heading(text=view.conclusion, level=1), Paragraph(text=view.title), bullets(view.sentences),
+    ]  # fmt: skip
     if view.rows:
-        parts += [
-            "## Figures",
-            grid(("row", *_HEADS), [[name, *cells] for name, cells in view.rows]),
-            legend(view),
-        ]
-    if view.changes:
-        parts += ["## Environment", bullets(view.changes)]
-    if view.remarks:
-        parts += ["## Remarks", bullets(view.remarks)]
-    return "\n\n".join(parts) + "\n"
+        table = _table(("row", *_HEADS), [(name, *cells) for name, cells in view.rows])
+        blocks += [Heading(text="Figures"), table, Paragraph(text=legend(view), faint=True)]
+    blocks += _lists(("Environment", view.changes), ("Remarks", view.remarks))
+    return document(blocks, frozenset())
+
+
+def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    numbers = frozenset(place for place, head in enumerate(heads) if head in _NUMBERS)
+    return Table(heads=tuple(heads), rows=tuple(tuple(row) for row in rows), numbers=numbers)
+
+
+def _lists(*lists: tuple[str, Sequence[str]]) -> list[Block]:
+    """Return a heading and a list for each that is not empty."""
+    return [block for name, lines in lists if lines for block in (Heading(text=name), bullets(lines))]
 
 
 def _figures(found: Finding) -> tuple[str, ...]:
-    measure = found.measure
-    digits = 1 if measure.relative else 2
+    metric = found.metric
+    digits = 1 if metric.relative else 2
     return (
-        measure.name,
+        metric.name,
         _value(found, found.base),
         _value(found, found.head),
-        _signed(found.change) if measure.relative else _points(found.change),
+        _signed(found.change) if metric.relative else _points(found.change),
         f"{_bare(found.low, digits)} to {_bare(found.high, digits)}",
-        percent_text(found.detectable) if measure.relative else f"{100 * found.detectable:.2f} points",
+        percent_text(found.detectable) if metric.relative else f"{100 * found.detectable:.2f} points",
         verdict_words(found),
     )
 
 
 def verdict_words(found: Finding) -> str:
-    """Return what a finding says: slower, faster, no difference larger than 5 %, undecided."""
-    measure = found.measure
-    most = _limit(measure, measure.tolerance)
-    worse, better = measure.words
+    """Return a finding in words: slower, faster, no difference larger than 5 %, undecided."""
+    metric = found.metric
+    most = _limit(metric, metric.tolerance)
+    worse, better = metric.words
     return {
         "worse": worse,
         "better": better,
@@ -229,7 +197,7 @@ def verdict_words(found: Finding) -> str:
 
 
 def _value(found: Finding, value: float) -> str:
-    match found.measure.unit:
+    match found.metric.unit:
         case "bytes":
             return f"{value / 2**20:,.0f} MiB"
         case "share":
@@ -267,7 +235,3 @@ def _blocks(cell: CellGate) -> str:
         blocks = cell.blocks + cell.lost
         said.append(f"something else disturbed the machine during {cell.disturbed} of {blocks} blocks")
     return "; ".join(said)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(Text(clean(line)), highlight=False)

@@ -42,7 +42,7 @@ told = {"backends": registry.backends, "broken": registry.broken, "workloads": d
 told["protocol"] = getattr(protocol, "VERSION", 1)
 sys.stdout.buffer.write(msgspec.json.encode(told))
 """
-"""Of what every version of this program has; what it prints is read as a `Description`."""
+"""Uses only what every version of this program has. Its output is read as a `Description`."""
 
 
 class SideSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,13 +93,13 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SideHere(msgspec.Struct, frozen=True, kw_only=True):
-    """What a record keeps of a side."""
+    """The part of a side that is recorded."""
 
     asked: tuple[str, ...]
     commit: str | None
     dirty: bool | None
     code: str | None = None
-    """Digest of the code; None in comparisons that were made before it was kept."""
+    """Digest of the code; None in older comparisons, which did not record it."""
     variables: dict[str, str]
     pins: dict[str, str]
     backends: tuple[BackendHere, ...]
@@ -121,7 +121,7 @@ def parse_side(values: Sequence[str]) -> SideSpec:
             variables[variable[1]] = variable[2]
         elif not value or value.startswith("-"):
             raise UsageError(
-                f"{value!r} is no revision, no package (torch==2.13.0) and no variable (OMP_NUM_THREADS=1)."
+                f"{value!r} is not a revision, a version (torch==2.13.0) or a variable (OMP_NUM_THREADS=1)."
             )
         elif revision is not None:
             raise UsageError(f"a side has one revision; got {revision!r} and {value!r}.")
@@ -131,7 +131,7 @@ def parse_side(values: Sequence[str]) -> SideSpec:
 
 
 def code_digest(source: Path) -> str:
-    """Return the SHA-256 of the code in a folder, as far as workers run it."""
+    """Return the SHA-256 of the code in a folder that workers may run."""
     digest = hashlib.sha256()
     for package in ("bench", "backends"):
         for path in sorted((source / package).rglob("*.py")):
@@ -149,7 +149,7 @@ def code_variables(source: Path) -> dict[str, str]:
 
 
 def describe(python: Path, source: Path) -> Description:
-    """Ask the code in `source` for its backends and workloads; raise RecordError where it cannot tell."""
+    """Ask the code in `source` for its backends and workloads; raise RecordError if it does not answer."""
     try:
         told = subprocess.run(
             [str(python), "-c", _DESCRIBE],
@@ -165,6 +165,6 @@ def describe(python: Path, source: Path) -> Description:
         )
         why = (said.strip().splitlines() or [str(error)])[-1]
         raise RecordError(
-            f"the code in {source} does not tell its backends and workloads to this version: {why}. "
+            f"the code in {source} cannot be asked for its backends and workloads: {why}. "
             "Compare it with a commit that is nearer to it."
         ) from error

@@ -1,8 +1,8 @@
-"""Runs over time: a file with a line a run, which a CI job carries along, and the series that it holds.
+"""The file of a history: one line for each run, which a CI job carries from run to run.
 
-A line holds the figures that `bench.analysis.summary` derives from a run, because the run itself is not
-carried along. Each can be derived again from the run that it names. The file has no header: to append, one
-needs nothing but its name.
+A line holds values that `bench.analysis.summary` derives from a run, because the run itself is not carried
+along. Each value can be derived again from the run that the line names. The file has no header, so a program
+can append to it without reading it.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,23 +21,24 @@ from bench.workloads.specs import Cell
 
 SCHEMA = 1
 
-Measure: TypeAlias = Literal["speed", "first-step", "accuracy", "memory"]
+Metric: TypeAlias = Literal["speed", "first-step", "accuracy", "memory"]
 
-# What no machine can have is refused where it enters, and so are values whose ratio would overflow.
-Positive: TypeAlias = Annotated[float, msgspec.Meta(ge=1e-9, le=1e18)]
-End: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
-"""Of an interval, which blocks without sense can make as wide as they please."""
-Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
-Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
+# The bounds exclude impossible values, and values whose ratio would overflow.
+_Positive: TypeAlias = Annotated[float, msgspec.Meta(ge=1e-9, le=1e18)]
+_End: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+"""An end of an interval. It has no upper bound: a few blocks that scatter a lot give an enormous interval."""
+_Share: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+_Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**18)]
+_Moment: TypeAlias = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
     """The machine of a run."""
 
     key: str
-    """Two runs have the same exactly where `Environment.same_machine` holds."""
+    """Two runs have the same key if and only if `Environment.same_machine` is true."""
     words: str
+    """Processor, memory and GPUs in words, for a heading."""
     hostname: str
 
 
@@ -50,27 +51,27 @@ class Framework(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """The figures of one cell in a run, as in `CellSummary`; None where not measured."""
+    """The values of one row in a run, as in `CellSummary`; None means not measured."""
 
     cell: Cell
     ranked: bool
     counts: bool
-    """Whether it has what a ranking needs: it is ranked, or is not only for being the reference or because
-    its framework's own defaults are not the same work. No other figure enters a series."""
+    """Whether the values enter a time series: the row is ranked, or only its kind (the reference, a
+    framework's own defaults) keeps it from being ranked."""
     why_not: str | None
     """Why the row is not ranked; None if it is."""
-    samples_per_s: Positive | None
-    samples_per_s_low: End | None
-    """Where the 95 % interval begins; None below three blocks, as its end is."""
-    samples_per_s_high: End | None
-    blocks: Count
-    first_step_s: Positive | None
-    epochs: Positive | None
+    samples_per_s: _Positive | None
+    samples_per_s_low: _End | None
+    """Lower end of the 95 % interval; None below three blocks, like the upper end."""
+    samples_per_s_high: _End | None
+    blocks: _Count
+    first_step_s: _Positive | None
+    epochs: _Positive | None
     """Epochs after which the accuracy was taken."""
-    test_accuracy: Share | None
-    trained_jobs: Count
-    peak_rss_bytes: Count | None
-    peak_device_bytes: Count | None
+    test_accuracy: _Share | None
+    trained_jobs: _Count
+    peak_rss_bytes: _Count | None
+    peak_device_bytes: _Count | None
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,15 +79,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int
     run_id: str
-    created_at: Moment
+    created_at: _Moment
     commit: str | None
     dirty: bool | None
     version: str
-    """Of this program."""
+    """Version of this program."""
     machine: Machine
     frameworks: tuple[Framework, ...]
     mark: str | None
-    """What sets the run apart from one on the full data sets; such runs make series of their own."""
+    """What distinguishes the run from one on the full data sets. Marked runs have time series of their
+    own."""
     cells: tuple[Figures, ...]
 
 
@@ -102,7 +104,10 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def entry_of(run: Run, host: str | None = None) -> Entry:
-    """Return the line of a run; `host` stands in for the machine's own name where one is given."""
+    """Return the line of a run; `host`, if given, replaces the machine's own name.
+
+    Raise RecordError if a value of the run is impossible.
+    """
     header = run.header
     environment = header.environment
     if host is not None:
@@ -111,7 +116,7 @@ def entry_of(run: Run, host: str | None = None) -> Entry:
     entry = Entry(
         schema=SCHEMA,
         run_id=header.run_id,
-        created_at=_moment(header),
+        created_at=_created_at(header),
         commit=environment.commit,
         dirty=environment.dirty,
         version=environment.version,
@@ -124,19 +129,20 @@ def entry_of(run: Run, host: str | None = None) -> Entry:
         cells=tuple(_figures(row) for row in summary.cells),
     )
     try:
-        return msgspec.convert(msgspec.to_builtins(entry), Entry)  # its constructor asks nothing of a figure
+        # msgspec checks the bounds when it converts, not in the constructor.
+        return msgspec.convert(msgspec.to_builtins(entry), Entry)
     except msgspec.ValidationError as error:
-        raise RecordError(f"run {header.run_id!r} has a figure that no machine can have: {error}") from error
+        raise RecordError(f"run {header.run_id!r} has an impossible value: {error}") from error
 
 
-def _moment(header: RunHeader) -> datetime:
+def _created_at(header: RunHeader) -> datetime:
     try:
         created = datetime.fromisoformat(header.created_at)
         return (created if created.tzinfo else created.replace(tzinfo=UTC)).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise RecordError(
-            f"run {header.run_id!r} was begun at {header.created_at!r}, which is no date; "
-            "mend created_at in its run.json."
+            f"run {header.run_id!r} has the start time {header.created_at!r}, which is not a date. "
+            "Correct created_at in its run.json."
         ) from error
 
 
@@ -163,11 +169,11 @@ def _figures(row: CellSummary) -> Figures:
 
 
 def add(path: Path, entry: Entry) -> bool:
-    """Append a run to the file, made where there is none; return False where the file has it already."""
+    """Append a run to the file, which is created if missing; return False if the file already has the run."""
     known = read_file(path)
-    if not known.entries and known.rejected and not _looks_like_one(path):
+    if not known.entries and known.rejected and not _is_cut_off(path):
         raise UsageError(
-            f"{path} is no history: none of its lines is a run. Name another file with --history."
+            f"{path} is not a history: none of its lines is a run. Name another file with --history."
         )
     if any(before.run_id == entry.run_id for before in known.entries):
         return False
@@ -182,7 +188,7 @@ def add(path: Path, entry: Entry) -> bool:
 
 
 def read(where: Path) -> History:
-    """Return the history in a file, in a folder of runs, or of the one run whose folder it is."""
+    """Return the history in a file, in a folder of runs, or in the folder of a single run."""
     if where.is_dir():
         return read_folder(where)
     if not where.exists():
@@ -193,7 +199,7 @@ def read(where: Path) -> History:
 
 
 def read_file(path: Path) -> History:
-    """Return what a file holds, nothing where there is none; a line that cannot be read is named."""
+    """Return the history in a file: empty if there is no file, and with the unreadable lines listed."""
     entries: list[Entry] = []
     rejected: list[str] = []
     try:
@@ -208,7 +214,7 @@ def read_file(path: Path) -> History:
 
 
 def read_folder(folder: Path) -> History:
-    """Return the history that the runs in a folder make; one that cannot be read is named."""
+    """Return the history of the runs in a folder, with the unreadable runs listed."""
     entries: list[Entry] = []
     rejected: list[str] = []
     own = folder / HEADER
@@ -224,7 +230,7 @@ def read_folder(folder: Path) -> History:
 
 
 class _Schema(msgspec.Struct):
-    """As much of a line as tells whether the rest can be read."""
+    """The one field that shows whether the rest of a line can be read."""
 
     schema: int
 
@@ -232,15 +238,15 @@ class _Schema(msgspec.Struct):
 def _decode(line: bytes) -> Entry:
     found = msgspec.json.decode(line, type=_Schema).schema
     if found != SCHEMA:
-        raise msgspec.DecodeError(f"it is of schema {found}; this version reads schema {SCHEMA}")
+        raise msgspec.DecodeError(f"it has schema {found}; this version reads schema {SCHEMA}")
     return msgspec.json.decode(line, type=Entry)
 
 
-def _looks_like_one(path: Path) -> bool:
-    """Whether a file without a whole line may be a history, cut off while its first line was written."""
-    begun = b'{"schema":'
-    start = path.read_bytes()[: len(begun)]
-    return start == begun[: len(start)]
+def _is_cut_off(path: Path) -> bool:
+    """Whether a file without a complete line may be a history whose first line was cut off."""
+    beginning = b'{"schema":'
+    start = path.read_bytes()[: len(beginning)]
+    return start == beginning[: len(start)]
 
 
 def _in_order(entries: Iterable[Entry], rejected: Sequence[str]) -> History:
@@ -249,6 +255,3 @@ def _in_order(entries: Iterable[Entry], rejected: Sequence[str]) -> History:
         once.setdefault(entry.run_id, entry)
     ordered = sorted(once.values(), key=lambda entry: (entry.created_at, entry.run_id))
     return History(entries=tuple(ordered), rejected=tuple(rejected))
-
-
-# ---- series

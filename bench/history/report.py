@@ -1,10 +1,10 @@
-"""Runs over time: a table of every series, and in words where its level changed; printed and as Markdown.
+"""Runs over time, printed and as Markdown: a table of the time series, and a sentence for each change point.
 
-Change points are advice: they say where to look, and decide nothing.
+Change points are advice: they show where to look and decide nothing.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from rich.text import Text
 
 from bench.errors import RecordError
 from bench.history.change_points import RECENT, SEGMENT, ChangePoint
-from bench.history.entries import Entry, History, Measure
-from bench.history.series import WORDS, Group, Point, Series, Shown, place_of
+from bench.history.entries import Entry, History, Metric
+from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
 from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
 from bench.report.markdown import PLOTS, bullets, escape, grid
 from bench.report.terminal import print_encodable
@@ -24,64 +24,67 @@ from bench.text import clean
 
 REPORT = "HISTORY.md"
 FEWEST = 2 * SEGMENT
-"""Runs from which on a series can have a change point."""
+"""The smallest number of runs in which a time series can have a change point."""
 
 
 # ---- on the terminal
 
 
-def render(history: History, measure: Measure, groups: Sequence[Group], console: Console) -> None:
+def render(history: History, metric: Metric, machines: Sequence[MachineHistory], console: Console) -> None:
     """Print the history at the console's width; the words are the same with colour and without."""
-    print_encodable(console, lambda: _render(history, measure, groups, console))
+    print_encodable(console, lambda: _render(history, metric, machines, console))
 
 
-def _render(history: History, measure: Measure, groups: Sequence[Group], console: Console) -> None:
-    _print(console, f"{WORDS[measure].title} of {span(history)}", "bold")
-    for group in groups:
+def _render(history: History, metric: Metric, machines: Sequence[MachineHistory], console: Console) -> None:
+    _print(console, f"{WORDS[metric].title} of {span(history)}", "bold")
+    for machine in machines:
         _print(console, "")
-        _print(console, _heading(group), "bold")
-        if group.mark:
-            _print(console, f"NOTE: {group.mark}", "bold yellow")
-        table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-        for place, head in enumerate(_heads(measure)[1:]):
-            table.add_column(
-                Text(head), justify="right" if place + 1 in _NUMBERS else "left", overflow="fold"
-            )
-        for workload, rows in groupby(_rows(group, measure), key=lambda row: row[0]):
-            table.add_row(Text(clean(workload)))
-            for row in rows:
-                name, *figures = map(clean, row[1:])
-                table.add_row(Text(f"  {name}"), *map(Text, figures))
-        console.print(table)
+        _print(console, _heading(machine), "bold")
+        if machine.mark:
+            _print(console, f"NOTE: {machine.mark}", "bold yellow")
+        console.print(_table(machine, metric))
     _print(console, "")
-    _print(console, _legend(measure), "dim")
+    _print(console, _legend(metric), "dim")
     _print(console, "")
-    for line in advice(groups, measure):
+    for line in advice(machines, metric):
         _print(console, line)
-    for line in left_out(history, groups, most=3):
+    for line in left_out(history, machines, most=3):
         _print(console, line, "yellow")
 
 
+def _table(machine: MachineHistory, metric: Metric) -> Table:
+    """Return the table for the terminal, in which a workload has a line of its own above its rows."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for column, head in list(enumerate(_heads(metric)))[1:]:
+        table.add_column(Text(head), justify="right" if column in _NUMBERS else "left", overflow="fold")
+    for workload, rows in groupby(_rows(machine, metric), key=lambda row: row[0]):
+        table.add_row(Text(clean(workload)))
+        for row in rows:
+            name, *values = map(clean, row[1:])
+            table.add_row(Text(f"  {name}"), *map(Text, values))
+    return table
+
+
 def _print(console: Console, text: str, style: str = "") -> None:
-    # Text, never markup: a name with brackets in it stays a name.
+    # Text and not markup, so that brackets in a name are printed.
     console.print(Text(clean(text), style=style, overflow="fold"), highlight=False)
 
 
 # ---- as Markdown
 
 
-def write(folder: Path, history: History, measure: Measure, groups: Sequence[Group]) -> Path:
+def write(folder: Path, history: History, metric: Metric, machines: Sequence[MachineHistory]) -> Path:
     """Write the report and a chart for every workload into a folder, and return the report's path."""
     from bench.history import plot
 
-    charts = plot.draw(groups, measure)
+    charts = plot.draw(machines, metric)
     path = folder / REPORT
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
         for chart in charts:
             write_durably(folder / PLOTS / f"{chart.name}.svg", chart.content)
-        captions = {chart.name: f"{WORDS[measure].title}: {chart.workload}" for chart in charts}
-        write_durably(path, text(history, measure, groups, captions).encode())
+        captions = {chart.name: f"{WORDS[metric].title}: {chart.workload}" for chart in charts}
+        write_durably(path, text(history, metric, machines, captions).encode())
     except OSError as error:
         raise RecordError(
             f"cannot write the history to {folder}: {error.strerror}. Name another folder with --output."
@@ -89,48 +92,51 @@ def write(folder: Path, history: History, measure: Measure, groups: Sequence[Gro
     return path
 
 
-def text(history: History, measure: Measure, groups: Sequence[Group], captions: Mapping[str, str]) -> str:
-    """Return the history as Markdown; `captions` are those of the charts that were drawn, by name."""
+def text(
+    history: History, metric: Metric, machines: Sequence[MachineHistory], captions: Mapping[str, str]
+) -> str:
+    """Return the history as Markdown; `captions` has the caption of each chart by the chart's name."""
     blocks = [
-        f"# {WORDS[measure].title} over time",
-        escape(f"{WORDS[measure].title} of {span(history)}: {WORDS[measure].meaning}."),
+        f"# {WORDS[metric].title} over time",
+        escape(f"{WORDS[metric].title} of {span(history)}: {WORDS[metric].meaning}."),
         "## Where to look",
-        bullets(advice(groups, measure)),
+        bullets(advice(machines, metric)),
     ]
-    for group in groups:
-        blocks.append(f"## {escape(_heading(group))}")
-        blocks += [f"**NOTE: {escape(group.mark)}**"] if group.mark else []
-        blocks.append(grid(_heads(measure), _rows(group, measure), numbers=_NUMBERS))
-    blocks.append(escape(_legend(measure)))
+    for machine in machines:
+        blocks.append(f"## {escape(_heading(machine))}")
+        blocks += [f"**NOTE: {escape(machine.mark)}**"] if machine.mark else []
+        blocks.append(grid(_heads(metric), _rows(machine, metric), numbers=_NUMBERS))
+    blocks.append(escape(_legend(metric)))
     if captions:
         blocks += ["## Charts", _CHARTS]
         blocks += [f"![{escape(caption)}]({PLOTS}/{name}.svg)" for name, caption in captions.items()]
-    if missing := left_out(history, groups):
+    if missing := left_out(history, machines):
         blocks += ["## What is left out", bullets(missing)]
-    blocks += [
-        "## Runs",
-        grid(
-            ("run", "begun", "commit", "program", "frameworks"),
-            [
-                [
-                    entry.run_id,
-                    f"{entry.created_at:%Y-%m-%d %H:%M}",
-                    _commit(entry),
-                    entry.version,
-                    _versions(entry),
-                ]
-                for entry in history.entries
-            ],
-        ),
-    ]
+    blocks += ["## Runs", _runs(history.entries)]
     return "\n\n".join(blocks) + "\n"
 
 
+def _runs(entries: Iterable[Entry]) -> str:
+    return grid(
+        ("run", "begun", "commit", "program", "frameworks"),
+        [
+            [
+                entry.run_id,
+                f"{entry.created_at:%Y-%m-%d %H:%M}",
+                _commit(entry),
+                entry.version,
+                _versions(entry),
+            ]
+            for entry in entries
+        ],
+    )
+
+
 _CHARTS = (
-    "A strip is one row on one machine; its runs stand side by side in order of time. Up is more: the axis "
-    f"is logarithmic, and 1{TIMES} is the median named beside it. A dashed red line is a change point, with "
-    "the medians to either side as red lines; a grey cross is a run whose row lacks what a ranking needs: it "
-    "counts for nothing."
+    "Each strip shows one row on one machine, with its runs side by side in order of time. Higher is more. "
+    f"The axis is logarithmic, and 1{TIMES} is the median named above the strip. A dashed red line is a "
+    "change point, and the red lines on either side of it are the medians there. A grey cross is a run in "
+    "which the row lacks what a ranking needs; it does not count."
 )
 
 
@@ -138,79 +144,79 @@ _CHARTS = (
 
 
 def span(history: History) -> str:
-    """Return how many runs there are and when they were begun."""
+    """Return the number of runs and the days on which the first and the last began."""
     first, last = (history.entries[place].created_at for place in (0, -1))
     if len(history.entries) == 1:
         return f"one run, of {first:%Y-%m-%d}"
     return f"{len(history.entries)} runs, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
 
 
-def advice(groups: Sequence[Group], measure: Measure) -> list[str]:
-    """Return every change point in a sentence, the latest first, and how many series have none."""
+def advice(machines: Sequence[MachineHistory], metric: Metric) -> list[str]:
+    """Return a sentence for every change point, the latest first, and the numbers of series without one."""
     found = [
         (
-            _after(one, change).entry.created_at,
-            _sentence(one, change, measure, group if len(groups) > 1 else None),
+            row.series.points[change.index].entry.created_at,
+            _sentence(row, change, metric, machine if len(machines) > 1 else None),
         )
-        for group in groups
-        for one in group.shown
-        for change in one.changes
+        for machine in machines
+        for row in machine.rows
+        for change in row.changes
     ]
     found.sort(key=lambda pair: pair[0], reverse=True)
-    counted = [one for group in groups for one in group.shown]
-    short = sum(len(one.series.points) < FEWEST for one in counted)
-    level = sum(not one.changes for one in counted) - short
+    rows = [row for machine in machines for row in machine.rows]
+    short = sum(len(row.series.points) < FEWEST for row in rows)
+    level = sum(not row.changes for row in rows) - short
     return [sentence for _, sentence in found] + [
-        f"{count} series {what}."
+        f"{count} time series {what}."
         for count, what in (
             (level, "without a change of level"),
-            (short, f"with fewer than {FEWEST} runs, too few to tell a change from noise"),
+            (short, f"with fewer than {FEWEST} runs, too few to distinguish a change from noise"),
         )
         if count
     ]
 
 
-def moves(one: Shown) -> str:
-    """Return in a few words what became of a series."""
-    if one.changes:
-        return ", ".join(_move(change) for change in one.changes)
-    return "no change" if len(one.series.points) >= FEWEST else "too few runs"
+def moves(row: RowHistory) -> str:
+    """Return the changes of a row in a few words."""
+    if row.changes:
+        return ", ".join(_move(change) for change in row.changes)
+    return "no change" if len(row.series.points) >= FEWEST else "too few runs"
 
 
-def left_out(history: History, groups: Sequence[Group], most: int | None = None) -> list[str]:
-    """Return which rows of which runs count for nothing, and what could not be read; `most` names of each."""
-    rows: dict[tuple[str, str], list[str]] = {}
-    for one in (one for group in groups for one in group.shown):
-        for point in one.series.apart:
+def left_out(history: History, machines: Sequence[MachineHistory], most: int | None = None) -> list[str]:
+    """Return the rows that do not count, by run and reason, and what could not be read.
+
+    `most` limits the names in a line and the number of unreadable lines.
+    """
+    names: dict[tuple[str, str], list[str]] = {}
+    for row in (row for machine in machines for row in machine.rows):
+        for point in row.series.excluded:
             why = point.figures.why_not or "no reason recorded"
-            rows.setdefault((point.entry.run_id, why), []).append(f"{place_of(one.series)} {one.name}")
+            names.setdefault((point.entry.run_id, why), []).append(f"{place_of(row.series)} {row.name}")
     lines = []
-    for (run_id, why), names in rows.items():
-        told = names[:most]
-        more = f" and {len(names) - len(told)} more" if len(told) < len(names) else ""
-        lines.append(f"Does not count in {run_id}: {', '.join(told)}{more}: {why}.")
+    for (run_id, why), found in names.items():
+        shown = found[:most]
+        more = f" and {len(found) - len(shown)} more" if len(shown) < len(found) else ""
+        lines.append(f"Does not count in {run_id}: {', '.join(shown)}{more}: {why}.")
     unread = [f"Left out, as it cannot be read: {line}" for line in history.rejected[:most]]
     if len(unread) < len(history.rejected):
         unread.append(f"And {len(history.rejected) - len(unread)} more.")
     return lines + unread
 
 
-def _sentence(one: Shown, change: ChangePoint, measure: Measure, group: Group | None) -> str:
-    points = one.series.points
+def _sentence(row: RowHistory, change: ChangePoint, metric: Metric, machine: MachineHistory | None) -> str:
+    """Return a change point as a sentence, which names the machine only if it is given."""
+    points = row.series.points
     before, after = points[change.index - 1].entry, points[change.index].entry
-    words = WORDS[measure]
-    where = f" on {group.machine.hostname} (machine {group.machine.key})" if group else ""
-    became = _became(before, after, one.series.cell.backend)
+    words = WORDS[metric]
+    where = f" on {machine.machine.hostname} (machine {machine.machine.key})" if machine else ""
+    updates = _updates(before, after, row.series.cell.backend)
     return (
-        f"{place_of(one.series)}, {one.name}{where}: {words.figure} {_move(change)}, from "
+        f"{place_of(row.series)}, {row.name}{where}: {words.subject} {_move(change)}, from "
         f"{words.full(math.exp(change.before))} to {words.full(math.exp(change.after))}, between "
         f"{before.run_id} ({_commit(before)}) and {after.run_id} ({_commit(after)})"
-        f"{'; in between, ' + ', '.join(became) if became else ''}."
+        f"{'; in between, ' + ', '.join(updates) if updates else ''}."
     )
-
-
-def _after(one: Shown, change: ChangePoint) -> Point:
-    return one.series.points[change.index]
 
 
 def _move(change: ChangePoint) -> str:
@@ -218,8 +224,8 @@ def _move(change: ChangePoint) -> str:
     return f"{'fell' if change.ratio < 1 else 'rose'} by {share}"
 
 
-def _became(before: Entry, after: Entry, backend: str) -> list[str]:
-    """Return which versions of a framework, and of this program, two runs differ in."""
+def _updates(before: Entry, after: Entry, backend: str) -> list[str]:
+    """Return how the versions of a backend's distributions, and of this program, differ between two runs."""
     earlier, later = (
         {"samework": entry.version}
         | {
@@ -257,36 +263,36 @@ def _versions(entry: Entry) -> str:
 _NUMBERS = frozenset(range(2, 6))
 
 
-def _heads(measure: Measure) -> tuple[str, ...]:
-    latest = WORDS[measure].unit or "latest"
+def _heads(metric: Metric) -> tuple[str, ...]:
+    latest = WORDS[metric].unit or "latest"
     return ("workload", "framework", "runs", latest, PLUS_MINUS, "change", "advice")
 
 
-def _heading(group: Group) -> str:
-    cell = group.shown[0].series.cell
-    kind = f"; {cell.device} {cell.precision}" if group.one_kind else ""
-    return f"{group.machine.words} ({group.machine.hostname}, machine {group.machine.key}{kind})"
+def _heading(machine: MachineHistory) -> str:
+    cell = machine.rows[0].series.cell
+    kind = f"; {cell.device} {cell.precision}" if machine.one_kind else ""
+    return f"{machine.machine.words} ({machine.machine.hostname}, machine {machine.machine.key}{kind})"
 
 
-def _rows(group: Group, measure: Measure) -> list[list[str]]:
+def _rows(machine: MachineHistory, metric: Metric) -> list[list[str]]:
     return [
         [
-            place_of(one.series, kind=not group.one_kind),
-            one.name,
-            str(len(one.series.points)),
-            WORDS[measure].text(one.series.points[-1].value) if one.series.points else NOTHING,
-            _half_width(one.series),
-            _change(one.series.change),
-            moves(one),
+            place_of(row.series, kind=not machine.one_kind),
+            row.name,
+            str(len(row.series.points)),
+            WORDS[metric].text(row.series.points[-1].value) if row.series.points else NOTHING,
+            _half_width(row.series),
+            _change(row.series.change),
+            moves(row),
         ]
-        for one in group.shown
+        for row in machine.rows
     ]
 
 
-def _half_width(one: Series) -> str:
-    if not one.points:
+def _half_width(series: TimeSeries) -> str:
+    if not series.points:
         return NOTHING
-    latest = one.points[-1]
+    latest = series.points[-1]
     if latest.low is None or latest.high is None:
         return NOTHING
     return width_text((latest.high - latest.low) / (2 * latest.value))
@@ -297,14 +303,14 @@ def _change(ratio: float | None) -> str:
     return NOTHING if ratio is None else f"{round(100 * (ratio - 1), 1) + 0.0:+.1f} %"
 
 
-def _legend(measure: Measure) -> str:
-    words = WORDS[measure]
-    interval = f"{PLUS_MINUS}: half the width of its 95 % interval; " if measure == "speed" else ""
+def _legend(metric: Metric) -> str:
+    words = WORDS[metric]
+    interval = f"{PLUS_MINUS}: half the width of its 95 % interval; " if metric == "speed" else ""
     return (
-        f"{words.title}: {words.meaning}. runs: those whose row has what a ranking needs. "
-        f"{_heads(measure)[3]}: in the newest of them; {interval}change: against the median of all before. "
-        "advice: where the level changed and stayed changed, by more than 2 % and by more than the scatter "
-        f"from run to run explains, among the latest {RECENT} runs; a run that stands out alone is none, and "
-        f"{SEGMENT} runs on either side are needed. It says where to look, and is no verdict. "
-        f"{NOTHING}: no figure."
+        f"{words.title}: {words.meaning}. runs: those in which the row has what a ranking needs. "
+        f"{_heads(metric)[3]}: in the newest of them; {interval}change: against the median of all before. "
+        f"advice: where the level changed and stayed changed, among the latest {RECENT} runs, by more than "
+        f"2 % and by more than the scatter from run to run explains. A change needs {SEGMENT} runs on either "
+        "side, so a single outlier is never named. The advice shows where to look and is not a verdict. "
+        f"{NOTHING}: not measured."
     )

@@ -1,4 +1,4 @@
-"""What a block records of the machine while its jobs took turns."""
+"""What a block records about the machine."""
 
 import msgspec
 
@@ -6,26 +6,26 @@ from bench.machine.gpu import GpuReading
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
-    """What else the machine did while the jobs of a block took their turns.
+    """What else the machine did while the trials of a block took their turns.
 
-    Shares are of all usable CPUs' time, but for `pressure_share`, which is of the time; a field is None
-    where the system does not tell.
+    Shares are of the time of all usable CPUs, except `pressure_share`, which is of the time. A field is None
+    if the system does not report it.
     """
 
     seconds: float
     steal_share: float | None
-    """What the hypervisor gave to somebody else, over all rounds."""
+    """Taken by the hypervisor for other machines, over all rounds."""
     round_steal: tuple[float | None, ...] = ()
-    """The same in each round."""
+    """The same for each round."""
     throttled_share: float | None
-    """Of the time, that the control group was kept from running for having used up its quota."""
+    """Time in which the control group could not run because it had used up its quota."""
     pressure_share: float | None
-    """Of the time, that some task waited for a CPU (pressure stall information)."""
+    """Time in which a task waited for a CPU (pressure stall information)."""
     foreign_share: float | None
-    """CPU time used by processes that are not of this run; under a quota, beyond what it leaves to them."""
+    """Used by processes that are not part of this run; under a quota, beyond what it leaves to them."""
     load_average: float
-    """Of the last minute, when the turns began."""
+    """Of the last minute, at the first turn."""
     canary_s: tuple[float, ...]
-    """Seconds of a fixed NumPy matrix product before every round of turns and after the last."""
+    """Seconds of a fixed NumPy matrix product, before every round and after the last one."""
     gpu_before: GpuReading | None = None
     gpu_after: GpuReading | None = None

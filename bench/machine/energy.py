@@ -1,4 +1,4 @@
-"""What a job draws, as a meter of the machine tells it; never an estimate."""
+"""The energy that a job draws, read from a meter of the machine; never an estimate."""
 
 import re
 from pathlib import Path
@@ -12,25 +12,24 @@ from bench.workloads.specs import Device
 Method: TypeAlias = Literal["NVML total energy", "powercap package energy"]
 
 _POWERCAP = Path("/sys/class/powercap")
-# A control type, a colon and a number: a zone that stands for itself, not for a part of another. The same
-# packages appear again as intel-rapl-mmio on some machines.
+# A top-level zone. `intel-rapl:0:0` is a part of one, and `intel-rapl-mmio:0` lists the same package again.
 _TOP_ZONE = re.compile(r"intel-rapl:[0-9]+")
 
 
 class Meter:
-    """The joules that the hardware of a job has drawn: the whole GPU, or all of the machine's CPU packages.
+    """A meter of the energy in joules of a device: the whole GPU, or all CPU packages of the machine.
 
-    Whatever else runs there at the time is counted as well.
+    It includes the energy of everything else that runs there at the same time.
     """
 
     def __init__(self, gpu: GpuMonitor | None, packages: "tuple[Package, ...]") -> None:
-        """Read from this GPU's counter, or else from these packages'; `open` finds out which there are."""
+        """Read this GPU's counter, or else the counters of these packages. `open` finds what exists."""
         self._gpu = gpu
         self._packages = packages
 
     @classmethod
     def open(cls, device: Device, powercap: Path = _POWERCAP) -> "Meter":
-        """Return the meter of a device, one that tells nothing where there is none that may be read."""
+        """Return the meter of a device. It reports None if no counter can be read."""
         if device == "gpu":
             gpu = GpuMonitor.open()
             if gpu.energy_mj() is not None:
@@ -43,16 +42,16 @@ class Meter:
 
     @property
     def method(self) -> Method | None:
-        """Which counter it reads; None where it tells nothing."""
+        """The counter that it reads; None if there is none."""
         if self._gpu is not None:
             return "NVML total energy"
         return "powercap package energy" if self._packages else None
 
     def read_j(self) -> float | None:
-        """Return the joules drawn since some moment in the past, the same for all readings of this meter.
+        """Return the joules drawn since a moment that is the same for all readings of this meter.
 
-        None where nothing tells. A CPU package's counter starts again at zero after a range that lasts some
-        minutes at full power; a meter that is read more often than that is not misled.
+        None if no counter can be read. The counter of a CPU package wraps around after a few minutes at full
+        power, so read the meter more often than that.
         """
         if self._gpu is not None:
             energy_mj = self._gpu.energy_mj()
@@ -62,7 +61,7 @@ class Meter:
         return sum(known) / 1e6 if known and len(known) == len(drawn) else None
 
     def since(self, before_j: float | None) -> float | None:
-        """Return the joules drawn since an earlier reading, None where that or this one is missing."""
+        """Return the joules drawn since an earlier reading; None if either reading is None."""
         now_j = self.read_j()
         return None if before_j is None or now_j is None else now_j - before_j
 
@@ -75,23 +74,23 @@ class Meter:
         self.close()
 
     def close(self) -> None:
-        """Let go of the GPU's driver."""
+        """Release the GPU's driver."""
         if self._gpu is not None:
             self._gpu.close()
 
 
 class Package:
-    """The energy counter of one CPU package, unrolled where it starts again at zero."""
+    """The energy counter of one CPU package, corrected for its wrap-around."""
 
     def __init__(self, zone: Path) -> None:
-        """Count from the first time that the zone's counter is read."""
+        """Count from the first reading of the zone's counter."""
         self._zone = zone
         self._range_uj = parse_uj(read_text(zone / "max_energy_range_uj"))
         self._last_uj: int | None = None
         self._drawn_uj = 0
 
     def read_uj(self) -> int | None:
-        """Return the microjoules drawn since the first reading; None where the counter cannot be read."""
+        """Return the microjoules drawn since the first reading; None if the counter cannot be read."""
         now_uj = parse_uj(read_text(self._zone / "energy_uj"))
         if now_uj is None:
             return None
@@ -105,12 +104,12 @@ class Package:
 
 
 def package_zones(powercap: Path) -> list[Path]:
-    """Return the folders under /sys/class/powercap that count the energy of a CPU package, in order."""
+    """Return the folders under /sys/class/powercap that count the energy of a CPU package, sorted."""
     try:
         zones = sorted(powercap.iterdir())
     except OSError:
         return []
-    # A zone named psys counts the packages once more, with all else on the board.
+    # A zone named psys counts the packages again, together with the rest of the board.
     return [
         zone
         for zone in zones
@@ -119,9 +118,9 @@ def package_zones(powercap: Path) -> list[Path]:
 
 
 def drawn_uj(before: int, after: int, range_uj: int | None) -> int | None:
-    """Return what was drawn between two readings of a counter that starts again at 0 after `range_uj`.
+    """Return the microjoules between two readings of a counter that starts again at 0 after `range_uj`.
 
-    None where it went back and its range is not known, or is exceeded.
+    None if the counter went back and its range is unknown or smaller than `before`.
     https://docs.kernel.org/power/powercap/powercap.html
     """
     if after >= before:
@@ -130,6 +129,6 @@ def drawn_uj(before: int, after: int, range_uj: int | None) -> int | None:
 
 
 def parse_uj(text: str) -> int | None:
-    """Return the number in the text of a powercap file, None where it is none."""
+    """Return the number in the text of a powercap file; None if it is not a number."""
     word = text.strip()
     return int(word) if word.isascii() and word.isdecimal() else None

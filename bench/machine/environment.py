@@ -1,7 +1,7 @@
-"""What machine this is: captured once a run, compared before a run is resumed.
+"""The machine and the state of the code: captured once per run, and compared before a run is resumed.
 
-Whatever the system does not tell, or tells in words nobody foresaw, is None or empty here, never an error: a
-benchmark that cannot name its CPU can still measure it.
+What the system does not report, or reports in an unknown format, is None or empty here, never an error: a
+benchmark can measure a CPU whose name it does not know.
 """
 
 import os
@@ -29,32 +29,32 @@ _CPU_FLAGS = (
     "asimd",
     "sve",
 )
-"""The instruction sets that decide how fast a network trains; the other flags are left out."""
+"""The instruction sets that affect the speed of training. Other flags are not recorded."""
 _TUNING = (
     "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "TF_NUM_",
     "CUDA_", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "XLA_FLAGS", "TF_XLA_FLAGS", "LD_LIBRARY_PATH",
 )  # fmt: skip
-"""How the names begin of those environment variables that can change a figure."""
+"""Prefixes of the environment variables that can change a figure."""
 _DISTRIBUTION = "samework"
 _PROJECT = Path(__file__).resolve().parent.parent.parent
-"""The root of the checkout, if this is one; else whatever folder the package was installed in."""
+"""The root of the checkout, or the folder in which the package is installed."""
 _DRIVER_FILE = Path("/proc/driver/nvidia/version")
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
-# A name may hold a comma, and memory is "[N/A]" where the driver does not tell it.
+# A name may contain a comma, and the memory is "[N/A]" if the driver does not report it.
 _GPU_ROW = re.compile(r"(\S.*?)\s*,\s*([0-9]+|\[[^]]+\])\s*,\s*([0-9]+(?:\.[0-9]+)+)")
 _COMMAND_TIMEOUT_S = 10.0
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
-    """A GPU as its driver names it."""
+    """A GPU, as its driver reports it."""
 
     name: str
     memory_mib: int | None
-    """None where the driver does not tell, as on chips that share the system's memory."""
+    """None if the driver does not report it, as on chips that share the system's memory."""
 
 
 class Environment(msgspec.Struct, frozen=True, kw_only=True):
-    """The machine and the state of the code, as far as they explain a figure."""
+    """The machine and the state of the code, as far as they can explain a figure."""
 
     hostname: str
     system: str
@@ -63,26 +63,26 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     cpu_flags: tuple[str, ...]
     logical_cpus: int
     usable_cpus: int
-    """CPUs this process may run on, which a container can make fewer."""
+    """The CPUs that this process may keep busy; a container can have fewer than the machine."""
     memory_bytes: int
     gpus: tuple[Gpu, ...]
     gpu_driver: str | None
     load_average: float
     variables: dict[str, str]
-    """Those environment variables, where set, that change how many threads or which device is used."""
+    """The environment variables that are set and can change a figure."""
     version: str
     commit: str | None
     dirty: bool | None
     """Whether the working tree differed from the commit; None outside a checkout."""
 
     def same_machine(self, other: "Environment") -> bool:
-        """Whether figures taken in both may stand in one run."""
+        """Whether figures from both may be part of one run."""
         return self._fingerprint() == other._fingerprint()
 
     def key(self) -> str:
-        """Return a short name that two environments share exactly where `same_machine` holds.
+        """Return a short name that two environments share if and only if they are the same machine.
 
-        Not by chance: eight hexadecimal digits are enough for the machines that one history has.
+        Eight hexadecimal digits are enough to tell the machines of one history apart.
         """
         return sha256(msgspec.json.encode(self._fingerprint())).hexdigest()[:8]
 
@@ -91,13 +91,13 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         return (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
 
     def in_words(self) -> str:
-        """Return the machine in one line for a person."""
+        """Return a one-line description of the machine."""
         gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
         return f"{self.cpu_model}, {self.usable_cpus} CPUs, {self.memory_bytes / 2**30:.0f} GiB, {gpus}"
 
 
 def capture_environment() -> Environment:
-    """Return what this machine and this code are now."""
+    """Return the current state of this machine and of this code."""
     import psutil
 
     cpu_model, cpu_flags = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))
@@ -123,24 +123,27 @@ def capture_environment() -> Environment:
 
 
 def tuning_variables() -> dict[str, str]:
-    """Return the variables, where set, that choose threads, devices, libraries or compiler flags."""
+    """Return the set environment variables that choose threads, devices, libraries or compiler flags."""
     return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_TUNING)}
 
 
 def nvidia_driver_present() -> bool:
-    """Whether this machine has an NVIDIA driver, which is not yet a GPU that a framework can use."""
-    # nvidia-smi is asked as well because under WSL the driver is the host's and has no file here.
+    """Whether this machine has an NVIDIA driver. A framework may still be unable to use the GPU."""
+    # Under WSL the driver belongs to the host and has no file here, but nvidia-smi works.
     return _DRIVER_FILE.exists() or _output(("nvidia-smi",)) is not None
 
 
 def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return the model and the chosen flags of the first CPU in the text of /proc/cpuinfo."""
+    """Return the model and the chosen flags of the first CPU in the text of /proc/cpuinfo.
+
+    psutil reports neither, and `platform` only the architecture.
+    """
     fields: dict[str, str] = {}
     for line in text.splitlines():
         key, colon, value = line.partition(":")
         if colon:
             fields.setdefault(key.strip(), value.strip())
-    # ARM kernels write "Features" for "flags", and no model name.
+    # ARM kernels write "Features" instead of "flags", and no model name.
     flags = set((fields.get("flags") or fields.get("Features") or "").split())
     return fields.get("model name") or None, tuple(flag for flag in _CPU_FLAGS if flag in flags)
 
@@ -157,15 +160,15 @@ def parse_gpus(text: str) -> tuple[tuple[Gpu, ...], str | None]:
 
 
 def usable_cpus() -> int:
-    """Return how many CPUs this process may keep busy, at least 1.
+    """Return the number of CPUs that this process may keep busy, at least 1.
 
-    A quota is rounded down, since a thread too many is throttled along with all the others.
+    A quota is rounded down, because one thread too many causes all threads to be throttled.
     """
     return max(1, int(granted_cpus()))
 
 
 def granted_cpus() -> float:
-    """Return how many CPUs' worth of time this process may use, by its affinity and its container's quota."""
+    """Return the number of CPUs, maybe a fraction, that affinity and the container's quota grant."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
     allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = cgroup_cpu_quota(read_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
@@ -173,13 +176,14 @@ def granted_cpus() -> float:
 
 
 def cgroup_cpu_quota(memberships: str, mount: Path) -> float | None:
-    """Return the CPUs' worth of time that control groups grant, None where none sets a limit.
+    """Return the number of CPUs, maybe a fraction, that control groups grant; None if none sets a limit.
 
-    `memberships` is the text of /proc/self/cgroup; the groups' files are looked for under `mount`.
+    `memberships` is the text of /proc/self/cgroup; `mount` is the folder of the groups' files. (psutil does
+    not report quotas.)
     """
     quotas: list[float | None] = []
     for folder in cpu_groups(memberships, mount):
-        # Only one of the two versions has its files there.
+        # A system has the files of version 2 or those of version 1.
         quotas.append(parse_cpu_max(read_text(folder / "cpu.max")))
         period = read_text(folder / "cpu.cfs_period_us")
         quotas.append(parse_cpu_max(f"{read_text(folder / 'cpu.cfs_quota_us')} {period}"))
@@ -187,7 +191,7 @@ def cgroup_cpu_quota(memberships: str, mount: Path) -> float | None:
 
 
 def cpu_groups(memberships: str, mount: Path) -> list[Path]:
-    """Return the folders, under `mount`, of the control groups whose CPU limits hold for this process.
+    """Return the folders, under `mount`, of the control groups whose CPU limits apply to this process.
 
     `memberships` is the text of /proc/self/cgroup. Some of the folders may not exist.
     """
@@ -203,7 +207,7 @@ def cpu_groups(memberships: str, mount: Path) -> list[Path]:
 
 
 def parse_cpu_max(text: str) -> float | None:
-    """Return the CPUs' worth of time in `quota period`, None for `max`, -1 or anything unknown."""
+    """Return quota / period from the text `quota period`; None for `max`, -1 or anything unknown."""
     words = text.split()
     if len(words) != 2 or not all(word.isdecimal() for word in words):
         return None
@@ -214,27 +218,27 @@ def parse_cpu_max(text: str) -> float | None:
 def _upwards(mount: Path, path: str) -> list[Path]:
     """Return the folder of a control group and those of its parents, up to `mount`.
 
-    Every parent's limit holds as well. In a container the path can be the host's, which does not exist here,
-    and then the container's own group is at the mount.
+    The limits of all parents apply as well. In a container the path can be that of the host, which does not
+    exist here; the group of the container is then at the mount.
     """
     folder = mount / path.strip().strip("/")
     return [folder, *(parent for parent in folder.parents if parent.is_relative_to(mount))]
 
 
 def source_state(project: Path) -> tuple[str | None, bool | None]:
-    """Return the commit of the checkout rooted at `project`, and whether tracked files differ from it."""
+    """Return the commit of the checkout in `project`, and whether tracked files differ from it."""
     git = ("git", "-C", str(project))
     toplevel = _output((*git, "rev-parse", "--show-toplevel"))
-    # An environment inside somebody else's checkout would otherwise lend its commit to the package in it.
+    # A package that is installed inside another checkout must not report the commit of that checkout.
     if not toplevel or Path(toplevel.strip()).resolve() != project.resolve():
         return None, None
-    # Files that git does not track, such as new results, leave the code what it was.
+    # Untracked files, such as new results, do not change the code.
     status = _output((*git, "status", "--porcelain=v2", "--branch", "--untracked-files=no"))
     return parse_git_status(status or "")
 
 
 def parse_git_status(text: str) -> tuple[str | None, bool | None]:
-    """Return the commit and whether anything differs from `git status --porcelain=v2 --branch`."""
+    """Return the commit, and whether any file differs, from `git status --porcelain=v2 --branch`."""
     commit = None
     dirty = False
     for line in text.splitlines():
@@ -248,13 +252,13 @@ def parse_git_status(text: str) -> tuple[str | None, bool | None]:
 
 
 def peak_rss_bytes() -> tuple[int, str]:
-    """Return the most memory this process ever held in RAM, and how that was counted.
+    """Return the peak of this process's resident memory in bytes, and the method.
 
-    Pages of files are left out where the system tells them: how many of a library's are resident depends on
-    how it came into the system's cache, and the system drops them at will.
+    Pages of files are subtracted if the system reports them: how many pages of a library are resident depends
+    on how it came into the page cache, and the system drops them at any time.
     """
-    # Not ru_maxrss where it can be helped: on Linux it starts at the peak of the process that forked this
-    # one, so a worker started by a large harness would report the harness.
+    # psutil reports no peak. ru_maxrss is the last choice: on Linux it starts at the peak of the process that
+    # forked this one, so a worker that is started by a large harness would report the harness.
     peak, files = parse_resident(read_text(Path("/proc/self/status")))
     if peak is not None and files is not None:
         return peak - files, "VmHWM - RssFile"
@@ -267,7 +271,7 @@ def peak_rss_bytes() -> tuple[int, str]:
 
 
 def parse_resident(text: str) -> tuple[int | None, int | None]:
-    """Return the bytes of VmHWM, the peak of all pages, and of RssFile in the text of /proc/PID/status."""
+    """Return VmHWM, the peak of all pages, and RssFile, in bytes, from the text of /proc/PID/status."""
     found = {"VmHWM:": None, "RssFile:": None} | {
         name: int(kib) * 1024
         for name, kib, *unit in (line.split() for line in text.splitlines() if len(line.split()) == 3)
@@ -277,10 +281,10 @@ def parse_resident(text: str) -> tuple[int | None, int | None]:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file, empty where it cannot be read."""
+    """Return the text of a file; empty if it cannot be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
-    except (OSError, ValueError):  # ValueError: a path with a NUL in it
+    except (OSError, ValueError):  # ValueError: the path contains NUL
         return ""
 
 
@@ -289,14 +293,14 @@ def _version() -> str:
 
     try:
         return metadata.version(_DISTRIBUTION)
-    except metadata.PackageNotFoundError:  # run from a checkout that was not installed
+    except metadata.PackageNotFoundError:  # run from a checkout that is not installed
         return bench.__version__
 
 
 def _output(command: Sequence[str]) -> str | None:
-    """Return what a command wrote, None where it is missing, failed or took too long."""
-    # A git hook sets GIT_DIR, which would point git at another repository; and asking for the status must not
-    # take the lock that somebody's `git add` is waiting for.
+    """Return the output of a command; None if it is missing, fails or takes too long."""
+    # A git hook sets GIT_DIR, which would point git at another repository. `git status` must not take the
+    # lock that a user's `git add` is waiting for.
     variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(

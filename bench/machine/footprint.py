@@ -1,4 +1,4 @@
-"""What a framework brings with it: how many distributions, and how much they take on disk.
+"""The installed size of a framework: its distributions and their bytes on disk.
 
 Run as a program, it prints the footprint in its own interpreter:
 `python -m bench.machine.footprint '["NAME", "ONE|OTHER"]'`.
@@ -16,17 +16,18 @@ from packaging.utils import canonicalize_name
 
 
 class Footprint(msgspec.Struct, frozen=True, kw_only=True):
-    """The distributions a framework needs, itself included, and all that these need."""
+    """A framework with all distributions that it needs, directly or through others."""
 
     packages: int
     bytes: int | None
-    """Of all their files; None where one of them has no list of files."""
+    """The size of all their files; None if one of them has no list of files."""
 
 
 def footprint(distributions: Sequence[str]) -> Footprint:
     """Return the footprint of the named distributions in this interpreter; `ONE|OTHER` names alternatives.
 
-    Bytecode is left out, as installers differ in whether they make and list it. A file counts once.
+    Bytecode does not count, because some installers create and list it and others do not. A file that several
+    distributions list counts once.
     """
     roots = [name for needed in distributions if (name := _first_installed(needed.split("|")))]
     packages = _closure({root: asked_extras(root) for root in roots})
@@ -40,16 +41,16 @@ def footprint(distributions: Sequence[str]) -> Footprint:
                 path = Path(file.locate())
                 try:
                     sizes[path] = path.lstat().st_size
-                except (OSError, ValueError):  # removed by hand, or no path at all
+                except (OSError, ValueError):  # the file was removed, or the entry is not a path
                     continue
     return Footprint(packages=len(packages), bytes=sum(sizes.values()) if listed else None)
 
 
 def asked_extras(name: str) -> set[str]:
-    """Return the extras of a distribution that were probably asked for when it was installed.
+    """Return the extras with which a distribution was probably installed.
 
-    That is written nowhere. An extra counts if some installed distribution can ask for it, be it by an extra
-    of its own, and all that it needs is here.
+    No metadata records them. An extra counts if an installed distribution requires it, possibly only with an
+    extra of that distribution, and if everything that the extra adds is installed.
     """
     wanted = canonicalize_name(name)
     extras: set[str] = set()
@@ -67,8 +68,8 @@ def _is_complete(name: str, extra: str) -> bool:
 
 
 def _closure(roots: Mapping[str, set[str]]) -> set[str]:
-    """Return the installed distributions among those named with their extras and all that they need."""
-    # Which extras of a distribution were followed: a later requirement may ask for more of them.
+    """Return the installed distributions among `roots`, given with their extras, and all that they need."""
+    # The extras that were followed for each distribution: a later requirement can ask for more of them.
     followed: dict[str, set[str]] = {}
     waiting = [(canonicalize_name(name), extras) for name, extras in roots.items()]
     while waiting:
@@ -82,14 +83,14 @@ def _closure(roots: Mapping[str, set[str]]) -> set[str]:
 
 
 def _needed(name: str, extras: set[str]) -> Iterator[Requirement]:
-    """Yield what an installed distribution requires here when these extras of it are asked for."""
+    """Yield the requirements of an installed distribution with these extras on this platform."""
     for requirement in _requirements(metadata.distribution(name).requires):
         try:
             if requirement.marker is None or any(
                 requirement.marker.evaluate({"extra": extra}) for extra in ("", *extras)
             ):
                 yield requirement
-        except UndefinedComparison:  # as of a platform by version
+        except UndefinedComparison:  # such as a platform compared like a version
             continue
 
 
@@ -97,7 +98,7 @@ def _requirements(lines: Sequence[str] | None) -> Iterator[Requirement]:
     for line in lines or ():
         try:
             yield Requirement(line)
-        except InvalidRequirement:  # old metadata may hold anything
+        except InvalidRequirement:  # old metadata can contain anything
             continue
 
 

@@ -1,11 +1,11 @@
-"""What NVIDIA's driver reports about the GPU that a worker uses.
+"""What the NVIDIA driver reports about the GPU that a worker uses.
 
-All of it comes through NVML, by the distribution nvidia-ml-py, whose module is `pynvml`. Where there is no
-driver, no library, no permission or no such counter, the answer is None, never an error.
+It is read through NVML with the distribution nvidia-ml-py, whose module is `pynvml`. Without a driver, a
+library, a permission or a counter, the answer is None, never an error.
 """
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -13,15 +13,15 @@ import msgspec
 
 
 class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
-    """What the driver reports about the GPU at one moment; None where it reports nothing."""
+    """The state of the GPU at one moment; None for what the driver does not report."""
 
     sm_clock_mhz: int | None
     temperature_c: int | None
     power_w: float | None
     clock_events: tuple[str, ...]
-    """Reasons for which it holds its clocks down."""
+    """Reasons for reduced clocks."""
     foreign_processes: int | None
-    """Processes that compute on it and are none of ours."""
+    """The number of processes that compute on it and are not part of this run."""
 
 
 _T = TypeVar("_T")
@@ -41,28 +41,28 @@ _CLOCK_EVENTS = {
 
 
 class GpuMonitor:
-    """The driver's view of one GPU, from `open` to `close`; where there is none, every answer is None."""
+    """One GPU as the driver reports it, from `open` to `close`. Without a GPU, every answer is None."""
 
     def __init__(self, nvml: Any, device: Any) -> None:
-        """Take over an initialised module and the handle of a device, or None for both."""
+        """Take an initialised module and the handle of a device, or None for both."""
         self._nvml = nvml
         self._device = device
 
     @classmethod
-    def open(cls, variables: Mapping[str, str] | None = None) -> "GpuMonitor":
-        """Return a monitor of the first GPU that a program started with these variables can see.
+    def open(cls) -> "GpuMonitor":
+        """Return a monitor of the first GPU that CUDA uses in this process.
 
-        Without `variables` they are this process's own. Close the monitor, or use it in a `with` statement.
+        Close the monitor, or use it in a `with` statement.
         """
         try:
             import pynvml
 
             pynvml.nvmlInit()
-        except Exception:  # no module, no library, no driver, or one that does not fit the other
+        except Exception:  # no module, no library, no driver, or versions that do not fit together
             return cls(None, None)
         try:
-            device = _first_visible(pynvml, os.environ if variables is None else variables)
-        except Exception:  # there are not so many GPUs, or we may not ask
+            device = _first_visible(pynvml)
+        except Exception:  # there are fewer GPUs, or no permission
             device = None
         if device is None:
             _answer(pynvml.nvmlShutdown)
@@ -78,13 +78,13 @@ class GpuMonitor:
         self.close()
 
     def close(self) -> None:
-        """Let go of the driver's library; from then on every answer is None."""
+        """Release the driver's library. After this, every answer is None."""
         if self._nvml is not None:
             _answer(self._nvml.nvmlShutdown)
         self._nvml = self._device = None
 
     def read(self, own_pids: Collection[int]) -> GpuReading | None:
-        """Return the state of the GPU now, None where there is none; `own_pids` are the run's own workers."""
+        """Return the current state of the GPU; `own_pids` are the run's own workers."""
         if self._nvml is None:
             return None
         power_mw = self._ask("nvmlDeviceGetPowerUsage")
@@ -97,21 +97,21 @@ class GpuMonitor:
         )
 
     def process_bytes(self, pid: int) -> int | None:
-        """Return the GPU memory that a process holds, its context and libraries included.
+        """Return the bytes of GPU memory that a process holds, including its context and libraries.
 
-        None where the driver does not list the process, as in a container that has its own process numbers.
+        None if the driver does not list the process, as in a container with its own process numbers.
         """
         held = [process.usedGpuMemory for process in self._processes() or () if process.pid == pid]
-        # A process that computes on several instances of a GPU is listed once for each.
+        # A process that computes on several instances of a GPU is listed once per instance.
         return sum(held) if held and None not in held else None
 
     def energy_mj(self) -> int | None:
-        """Return the millijoules drawn by the whole GPU, whoever used it, since its driver was loaded."""
+        """Return the millijoules that the whole GPU has drawn since its driver was loaded."""
         energy: int | None = self._ask("nvmlDeviceGetTotalEnergyConsumption")
         return energy
 
     def _clock_event_bits(self) -> int:
-        # NVML renamed the function with driver 535; each side, module and driver, may know only the old name.
+        # NVML renamed the function with driver 535. The module or the driver may know only the old name.
         for name in ("nvmlDeviceGetCurrentClocksEventReasons", "nvmlDeviceGetCurrentClocksThrottleReasons"):
             if (bits := self._ask(name)) is not None:
                 return int(bits)
@@ -122,8 +122,8 @@ class GpuMonitor:
         if processes is None:
             return None
         pids = {process.pid for process in processes}
-        # Our workers hold the GPU. If none of them is listed, the driver knows processes by other numbers
-        # than ours, or hides them, as it does from containers.
+        # Our workers use the GPU. If none of them is listed, the driver has other process numbers than ours,
+        # or hides processes, as it does in containers.
         if own_pids and not pids & set(own_pids):
             return None
         return len(pids - set(own_pids))
@@ -139,30 +139,30 @@ class GpuMonitor:
 
 
 def read_gpu(own_pids: Collection[int]) -> GpuReading | None:
-    """Return the state of the GPU now, None where there is none; `own_pids` are the run's own workers."""
+    """Return the current state of the GPU, None without one; `own_pids` are the run's own workers."""
     with GpuMonitor.open() as monitor:
         return monitor.read(own_pids)
 
 
 def clock_events(bits: int) -> tuple[str, ...]:
-    """Return the names of the reasons for which a GPU holds its clocks down, for NVML's bit mask."""
+    """Return the names of the reasons for reduced clocks in NVML's bit mask."""
     return tuple(name for bit, name in _CLOCK_EVENTS.items() if bits & bit)
 
 
 def _answer(call: Callable[[], _T]) -> _T | None:
     try:
         return call()
-    except Exception:  # NVMLError, or an AttributeError where the module is too old to know the function
+    except Exception:  # NVMLError, or AttributeError if the module is too old to have the function
         return None
 
 
-def _first_visible(nvml: Any, variables: Mapping[str, str]) -> Any:
-    """Return the handle of the first GPU that CUDA would show, None where that is none or cannot be told.
+def _first_visible(nvml: Any) -> Any:
+    """Return the handle of the first GPU that CUDA would use; None if there is none or it is uncertain.
 
-    CUDA_VISIBLE_DEVICES holds indices, or UUIDs of which the first digits will do; unset, all are visible.
+    CUDA_VISIBLE_DEVICES holds indices, or UUIDs that may be abbreviated. Unset, it shows all GPUs.
     https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-variables.html
     """
-    first = variables.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if first.startswith("MIG-"):
         return nvml.nvmlDeviceGetHandleByUUID(first)
     devices = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
@@ -171,13 +171,13 @@ def _first_visible(nvml: Any, variables: Mapping[str, str]) -> Any:
         return found[0] if len(found) == 1 else None
     if not first.isdecimal():
         return None
-    # NVML counts by bus address. CUDA begins with the fastest unless it is told otherwise, so an index means
-    # the same GPU to both only where all are of one kind.
+    # NVML orders GPUs by bus address, CUDA by speed unless CUDA_DEVICE_ORDER is set. So an index means the
+    # same GPU to both only if all GPUs are of one kind.
     kinds = {_text(nvml.nvmlDeviceGetName(device)) for device in devices}
-    if len(kinds) > 1 and variables.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+    if len(kinds) > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
         return None
     return devices[int(first)]
 
 
-def _text(said: str | bytes) -> str:
-    return said.decode() if isinstance(said, bytes) else said  # bytes from versions before 11.515
+def _text(name: str | bytes) -> str:
+    return name.decode() if isinstance(name, bytes) else name  # bytes from versions before 11.515

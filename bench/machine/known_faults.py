@@ -1,4 +1,4 @@
-"""Versions of frameworks that are known to compute wrong values, each with a link to the report."""
+"""Versions of frameworks that are known to compute wrong values, with links to the reports."""
 
 from collections.abc import Mapping
 
@@ -14,14 +14,14 @@ class KnownFault(msgspec.Struct, frozen=True, kw_only=True):
 
     distribution: str
     versions: str
-    """As pip writes them: `==0.10.2`, `>=0.11,<0.11.2`."""
+    """In pip's syntax, such as `>=0.11,<0.11.2`."""
     device: Device
     what: str
     link: str
     remedy: str
 
     def concerns(self, version: str, device: Device) -> bool:
-        """Whether an installed version has this fault on a device; what is no version has none."""
+        """Whether an installed version has this fault on a device. False for an invalid version."""
         try:
             parsed = Version(version)
         except InvalidVersion:
@@ -47,7 +47,7 @@ KNOWN_FAULTS = (
         remedy="install a current version",
     ),
 )
-"""Each is confirmed by its developers or was reproduced; a fault that is fixed stays, as old versions do."""
+"""Confirmed by the developers or reproduced. A fault stays after its fix, as old versions stay in use."""
 
 
 def known_faults(versions: Mapping[str, str], device: Device) -> list[str]:

@@ -1,8 +1,9 @@
-"""What else the machine does while the jobs of a block take their turns.
+"""What else the machine does while the trials of a block take their turns.
 
-Whatever the system does not tell, or tells in words nobody foresaw, is None, never an error.
+What the system does not report, or reports in an unknown format, is None, never an error.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Collection, Mapping
@@ -21,34 +22,25 @@ _PROC = Path("/proc")
 _CGROUPS = Path("/sys/fs/cgroup")
 _CANARY_SIZE = 48
 _CANARY_PRODUCTS = 4000
-"""So many products of matrices of 48 by 48 are 0.88 GFLOP, about 10 ms on one core of a laptop. Not one large
-product: OpenBLAS gives that to a pool of threads, which go on spinning for 0.1 s afterwards, all through the
-next window. A product of 64 by 64 or less it computes in the calling thread (SMP_THRESHOLD_MIN and
+"""4000 products of 48 by 48 matrices are 0.88 GFLOP, about 10 ms on one core of a laptop. One large product
+would not do: OpenBLAS gives it to a pool of threads, which keep spinning for 0.1 s afterwards, into the next
+window. It computes products of up to 64 by 64 in the calling thread (SMP_THRESHOLD_MIN and
 GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
 """
 
 
 class CpuTimes(NamedTuple):
-    """CPU time since boot, over the CPUs this process may run on, in the kernel's ticks."""
+    """CPU time since boot of the CPUs that this process may run on, in the kernel's ticks."""
 
     busy: int
-    """Time in which somebody here ran: user, nice, system, irq and softirq."""
+    """Time in which a process of this machine ran: user, nice, system, irq and softirq."""
     steal: int
-    """Time a CPU was ready to run and the hypervisor ran somebody else."""
+    """Time in which a CPU was ready to run and the hypervisor ran another machine."""
     total: int
 
 
-class ProcessTimes(NamedTuple):
-    """CPU time of a process, in the kernel's ticks."""
-
-    session: int
-    """The process that leads its session."""
-    ticks: int
-    """Of all its threads, ended ones too, and of those children that have ended and that it waited for."""
-
-
 class _Counters(NamedTuple):
-    """Everything that is read twice and subtracted."""
+    """Counters that are read before and after a block, and subtracted."""
 
     seconds: float
     cpu: CpuTimes | None
@@ -58,12 +50,12 @@ class _Counters(NamedTuple):
 
 
 class Watch:
-    """Watches the machine from just before a block's turns until they are over."""
+    """Watches the machine from before the first turn of a block until after the last one."""
 
     def __init__(self, own_pids: Collection[int], *, gpu: bool) -> None:
         """Begin. `own_pids` are the workers, each the leader of its session; `gpu` says if they use one."""
         self._canary = Canary()
-        self._canary.seconds()  # the first touches its memory for the first time
+        self._canary.seconds()  # the first call touches its memory for the first time
         self._canary_s: list[float] = []
         self._round_steal: list[float | None] = []
         self._gpu = gpu
@@ -73,17 +65,17 @@ class Watch:
         self._before = _read_counters(own_pids)
 
     def round(self) -> None:
-        """Time the canary; to be called before every round of turns."""
+        """Time the canary. Call this before every round."""
         self._canary_s.append(self._canary.seconds())
         self._round_before = _read_cpu()
 
     def round_over(self) -> float | None:
-        """Return the share of CPU time that the hypervisor gave to others in the round that is over."""
+        """Return the share of CPU time that the hypervisor took in the round that has just ended."""
         self._round_steal.append(steal_share(self._round_before, _read_cpu()))
         return self._round_steal[-1]
 
     def finish(self, own_pids: Collection[int]) -> Conditions:
-        """Return what was seen since the beginning; to be called once, while the workers still wait."""
+        """Return what happened since the beginning. Call this once, while the workers still wait."""
         gpu_after = read_gpu(own_pids) if self._gpu else None  # before it cools down
         self.round()
         before, after = self._before, _read_counters(own_pids)
@@ -104,17 +96,17 @@ class Watch:
 
 
 class Canary:
-    """A fixed piece of work for one CPU core. That it takes longer now than before is the machine's doing."""
+    """A fixed piece of work for one CPU core. If it takes longer than before, the machine is the cause."""
 
     def __init__(self) -> None:
-        """Make the matrices."""
+        """Allocate the matrices."""
         self._matrix: npt.NDArray[np.float32] = np.linspace(-1, 1, _CANARY_SIZE**2, dtype=np.float32).reshape(
             _CANARY_SIZE, _CANARY_SIZE
         )
         self._product = np.empty_like(self._matrix)
 
     def seconds(self) -> float:
-        """Return the seconds that the work takes now."""
+        """Do the work once and return its seconds."""
         begin_ns = time.perf_counter_ns()
         for _ in range(_CANARY_PRODUCTS):
             np.matmul(self._matrix, self._matrix, out=self._product)
@@ -122,17 +114,21 @@ class Canary:
 
 
 def parse_stat(text: str, cpus: Collection[int]) -> CpuTimes | None:
-    """Return the times of these CPUs in the text of /proc/stat, None where one of them is not told of."""
-    told: dict[str, list[int]] = {}
+    """Return the times of these CPUs in the text of /proc/stat; None if one of them is missing.
+
+    psutil.cpu_times(percpu=True) does not report the numbers of the CPUs. Without them the times cannot be
+    assigned to the CPUs of an affinity mask if some CPUs are offline, as with hyper-threading switched off.
+    """
+    found: dict[str, list[int]] = {}
     for line in text.splitlines():
         name, *words = line.split() or [""]
         if name.startswith("cpu") and len(words) >= 8 and all(map(_is_number, words)):
             # user nice system idle iowait irq softirq steal; then guest time, which is part of user and nice
-            told[name] = [int(word) for word in words[:8]]
-    if not cpus or any(f"cpu{cpu}" not in told for cpu in cpus):
+            found[name] = [int(word) for word in words[:8]]
+    if not cpus or any(f"cpu{cpu}" not in found for cpu in cpus):
         return None
     user, nice, system, idle, iowait, irq, softirq, steal = (
-        sum(ticks) for ticks in zip(*(told[f"cpu{cpu}"] for cpu in set(cpus)), strict=True)
+        sum(ticks) for ticks in zip(*(found[f"cpu{cpu}"] for cpu in set(cpus)), strict=True)
     )
     busy = user + nice + system + irq + softirq
     return CpuTimes(busy=busy, steal=steal, total=busy + idle + iowait + steal)
@@ -149,7 +145,7 @@ def steal_share(before: CpuTimes | None, after: CpuTimes | None) -> float | None
 
 
 def granted_share() -> float:
-    """Return the share of the time of all CPUs we may run on that a quota lets us use; 1 without a quota."""
+    """Return the share of the time of the allowed CPUs that a quota grants; 1 without a quota."""
     allowed = len(_allowed_cpus())
     return min(1.0, granted_cpus() / allowed) if allowed else 1.0
 
@@ -157,48 +153,43 @@ def granted_share() -> float:
 def foreign_share(
     before: CpuTimes | None, after: CpuTimes | None, own_ticks: int, granted: float = 1.0
 ) -> float | None:
-    """Return the share of the CPU time granted to this run that others used between two readings.
+    """Return the share of this run's granted CPU time that other processes used between two readings.
 
-    It is from 0 to 1. `own_ticks` is what this run used between them, and `granted` the share of all CPU time
-    that its quota grants. What others use of the time that is not granted is not in the way: with a quota of
-    2 of 64 CPUs, 62 CPUs are theirs.
+    It is from 0 to 1. `own_ticks` is the time that this run used, and `granted` the share of all CPU time
+    that its quota grants. Others may use the rest without disturbing the run: with a quota of 2 of 64 CPUs,
+    62 CPUs are theirs.
     """
     if before is None or after is None:
         return None
     busy, total = after.busy - before.busy, after.total - before.total
     if total <= 0 or not 0 <= busy <= total or not 0 < granted <= 1:
         return None
-    # The kernel counts a CPU's time by ticks and a process's exactly, so the difference may fall below zero.
+    # The kernel counts the time of a CPU in ticks and that of a process exactly, so this may be below zero.
     foreign = busy - own_ticks
     return min(1.0, max(0.0, foreign - (1 - granted) * total) / (granted * total))
 
 
-def parse_process(text: str) -> ProcessTimes | None:
-    """Return the times in the text of /proc/PID/stat."""
-    # The name, in parentheses, may hold spaces, parentheses and line breaks; nothing after it does.
-    fields = text.rpartition(")")[2].split()
-    if len(fields) < 15 or not all(map(_is_number, (fields[3], *fields[11:15]))):
-        return None
-    return ProcessTimes(session=int(fields[3]), ticks=sum(int(field) for field in fields[11:15]))
-
-
-def read_own_ticks(own_pids: Collection[int], proc: Path = _PROC) -> int:
+def read_own_ticks(own_pids: Collection[int]) -> int:
     """Return the CPU time, in ticks, that this process and the sessions led by `own_pids` have used so far.
 
-    When a process ends, its time passes to the one that waits for it. So the sum over all of them goes on by
-    what was used, though some of them end between two readings.
+    The time of a process includes that of its ended children that it has waited for. So no time is lost if a
+    process ends between two readings.
     """
     ours = {os.getpid(), *own_pids}
-    ticks = 0
-    for pid in _process_ids(proc):
-        times = parse_process(read_text(proc / str(pid) / "stat"))
-        if times is not None and (pid in ours or times.session in own_pids):
-            ticks += times.ticks
-    return ticks
+    used_s = 0.0
+    for pid in psutil.pids():
+        # ProcessLookupError, or psutil's own error, if the process ends now.
+        with contextlib.suppress(OSError, psutil.Error):
+            if pid in ours or os.getsid(pid) in own_pids:
+                used_s += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of ended children
+    return round(used_s * os.sysconf("SC_CLK_TCK"))
+
+
+# The files of control groups and of pressure stall information are read here, as psutil does not report them.
 
 
 def parse_throttled_s(text: str) -> float | None:
-    """Return the CPU seconds for which a control group was held back, from the text of its cpu.stat."""
+    """Return the CPU seconds for which a control group was throttled, from the text of its cpu.stat."""
     units = {"throttled_usec": 1e6, "throttled_time": 1e9}  # version 2 counts microseconds, 1 nanoseconds
     for line in text.splitlines():
         match line.split():
@@ -208,7 +199,7 @@ def parse_throttled_s(text: str) -> float | None:
 
 
 def parse_pressure_s(text: str) -> float | None:
-    """Return the seconds in the text of /proc/pressure/cpu in which some task waited for a CPU."""
+    """Return the seconds in which a task waited for a CPU, from the text of /proc/pressure/cpu."""
     for line in text.splitlines():
         match line.split():
             case ["some", *_, total] if _is_number(total.removeprefix("total=")):
@@ -219,16 +210,16 @@ def parse_pressure_s(text: str) -> float | None:
 def throttled_share(
     before: Mapping[Path, float], after: Mapping[Path, float], cpu_seconds: float
 ) -> float | None:
-    """Return the largest share of `cpu_seconds` for which one of the control groups was held back.
+    """Return the largest share of `cpu_seconds` for which one of the control groups was throttled.
 
-    The groups, by their folders, are this process's own and its parents, each held back for itself.
+    The keys are the folders of this process's own group and of its parents. Each is throttled on its own.
     """
     shares = [share_of(before[folder], after[folder], cpu_seconds) for folder in before.keys() & after.keys()]
     return max((share for share in shares if share is not None), default=None)
 
 
 def share_of(before: float | None, after: float | None, whole: float) -> float | None:
-    """Return how far a counter went up, as a share of `whole`, at most 1; None where it went back."""
+    """Return the increase of a counter as a share of `whole`, at most 1; None if it went back."""
     if before is None or after is None or whole <= 0 or after < before:
         return None
     return min(1.0, (after - before) / whole)
@@ -254,15 +245,8 @@ def _read_cpu() -> CpuTimes | None:
 
 
 def _allowed_cpus() -> set[int]:
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS, where there is no /proc either
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS, which has no /proc/stat either
     return set(affinity(0)) if affinity else set()
-
-
-def _process_ids(proc: Path) -> list[int]:
-    try:
-        return [int(entry.name) for entry in proc.iterdir() if _is_number(entry.name)]
-    except OSError:
-        return []
 
 
 def _is_number(word: str) -> bool:

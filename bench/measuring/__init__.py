@@ -1,1 +1,1 @@
-"""How it is measured: worker processes, blocks of turns, and what is selected to run."""
+"""Measuring: worker processes, blocks of turns, and the choice of what runs."""

@@ -1,4 +1,4 @@
-"""Which backends there are, found by entry point, and whether what they need is installed."""
+"""Find the backends by their entry points, and the versions that are installed of what they need."""
 
 import json
 import subprocess
@@ -6,16 +6,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from backends.info import BackendInfo
 from bench.errors import ContractError, UsageError, unknown
 from bench.machine.footprint import Footprint, footprint
-
-if TYPE_CHECKING:  # for it brings NumPy, which takes a third of the time of `bench list`
-    pass
 
 GROUP = "bench.backends"
 _VERSIONS_LIMIT_S = 30.0
@@ -32,7 +28,7 @@ print(json.dumps({name: version(name) for name in json.loads(sys.argv[1])}))
 
 
 class Registry(msgspec.Struct, frozen=True, kw_only=True):
-    """The backends by name, and those entry points that could not be used, each with the reason."""
+    """The backends by name, and for each entry point that cannot be used, the reason."""
 
     backends: dict[str, BackendInfo]
     broken: dict[str, str]
@@ -50,12 +46,12 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
         return self.backends.keys() | self.broken.keys()
 
     def frameworks(self) -> list[BackendInfo]:
-        """Return the backends that are compared where none is named."""
+        """Return the backends that are compared by default."""
         return [info for info in self.backends.values() if not (info.reference or info.on_request)]
 
 
 def find_backends() -> Registry:
-    """Read the entry points of the group `bench.backends`; none of them imports a framework."""
+    """Load the entry points of the group `bench.backends`. None of them imports a framework."""
     backends: dict[str, BackendInfo] = {}
     broken: dict[str, str] = {}
     for entry in metadata.entry_points(group=GROUP):
@@ -63,7 +59,7 @@ def find_backends() -> Registry:
             info = entry.load()
             _check_info(entry.name, info)
             backends[entry.name] = info
-        except Exception as error:  # whatever a stranger's module raises, the other backends go on
+        except Exception as error:  # an error in one backend's module must not hide the others
             broken[entry.name] = f"backend {entry.name!r} ({entry.value}) cannot be used: {error}"
     return Registry(backends=backends, broken=broken)
 
@@ -80,7 +76,7 @@ def _check_info(name: str, info: object) -> None:
 def installed_versions(
     infos: list[BackendInfo], pythons: Mapping[str, Path]
 ) -> dict[str, tuple[dict[str, str], list[str]]]:
-    """Return for each backend the versions of what it needs, and what is missing, in its own interpreter."""
+    """Return the versions of each backend's distributions in its interpreter, and the missing ones."""
     found = {}
     for info in infos:
         wanted = [name for needed in info.distributions for name in needed.split("|")]
@@ -109,7 +105,7 @@ def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
         ).stdout  # fmt: skip
         return dict(json.loads(output))
     except subprocess.CalledProcessError as error:
-        said = (error.stderr.strip().splitlines() or [f"it ends with status {error.returncode}"])[-1]
+        said = (error.stderr.strip().splitlines() or [f"it ended with status {error.returncode}"])[-1]
         raise UsageError(f"--python: {python} does not run as a Python interpreter: {said}") from error
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"--python: {python} gave no answer within {error.timeout:.0f} s") from error
@@ -123,13 +119,13 @@ def interpreter(info: BackendInfo, pythons: Mapping[str, Path]) -> Path:
 
 
 _LIMIT_S = 120.0
-"""A framework has tens of thousands of files, and each is looked at."""
+"""A framework has tens of thousands of files, and the size of each is read."""
 
 
 def footprints(infos: Sequence[BackendInfo], pythons: Mapping[str, Path]) -> dict[str, Footprint]:
-    """Return the footprint of each backend's distributions in its own interpreter, by the backend's name.
+    """Return the installed size of each backend's distributions in its interpreter, by the backend's name.
 
-    A backend is left out where none of its distributions is installed, or its interpreter does not answer.
+    A backend is missing if none of its distributions is installed, or if its interpreter does not answer.
     """
     found = {}
     for info in infos:

@@ -1,8 +1,8 @@
 """A block: every job in a process of its own, all alive side by side, training a window each in turn.
 
-Processes that ran one after another would meet the machine in different moods; on a shared one these differ
-by more than most frameworks do. A turn lasts a twentieth of a second, so a mood meets every side of a round,
-and what rounds tell of two jobs is compared round by round.
+The speed of a shared machine changes from minute to minute, often by more than frameworks differ. Processes
+that run one after another would meet different speeds. A turn lasts a twentieth of a second, so all jobs of a
+round meet the same, and two jobs are compared round by round.
 """
 
 import time
@@ -25,8 +25,8 @@ from bench.workloads.schedule import whole_calls
 from bench.workloads.specs import Cell
 
 PAUSE_S = 0.5
-"""After a disturbed round, once those that were asked for are taken: such spells pass. Not before, since a
-quiet spell may be as short as a wait."""
+"""Pause after a disturbed round, once all rounds that were asked for are taken: disturbances pass. There is
+no pause before, as a quiet time may be as short as the pause."""
 
 
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,13 +35,13 @@ class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
     task: MeasureTask
     python: Path
     window_steps: int | None = None
-    """Of a cell that was measured before: the steps of its windows then."""
+    """The steps of this cell's windows in an earlier block; None if it was not measured before."""
     compiled: Path | None = None
-    """Where programs are kept that jobs of this cell have compiled; None where it is to compile anew."""
+    """Folder of the programs that jobs of this cell have compiled; None: compile everything anew."""
 
 
 class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How the jobs of a block ended, in their order, and what the machine did meanwhile."""
+    """How the jobs of a block ended, in their order, and what else the machine did meanwhile."""
 
     outcomes: tuple[Outcome, ...]
     rounds: int
@@ -61,14 +61,14 @@ def run_block(
 ) -> BlockOutcome:
     """Run the jobs: start and warm up one after another, take turns, then let each end alone.
 
-    All are asked for as many windows as the first; where calls last longer than a window, for `windows_asked`
-    of them. `on_event` and `on_end` get the place of a job in `jobs`; `on_end` also how many windows it was
-    asked for.
-    For `patience_s` from the first round on, others are taken for rounds that the hypervisor disturbed. After
-    `enough`, a time of the monotonic clock as `deadline` is, no more rounds are taken than were asked for,
-    whatever they were like; at `deadline` whatever still runs is ended.
-    With `together` two are built at a time, which is quicker and leaves the times of starting worth nothing;
-    they warm up alone all the same.
+    All jobs are asked for the same number of windows: that of the first job's spec, or fewer where calls last
+    longer than a window (`windows_asked`, which `fewest` is passed to). `on_event` and `on_end` get the place
+    of a job in `jobs`; `on_end` also gets the number of windows it was asked for.
+    For `patience_s` from the first round on, rounds that the hypervisor disturbed are repeated. After
+    `enough`, no more rounds are taken than were asked for, disturbed or not. At `deadline`, whatever still
+    runs is ended. Both are times of the monotonic clock.
+    With `together` two jobs are built at a time, which is quicker, and makes the times of starting useless.
+    Each still warms up alone.
     KeyboardInterrupt leaves no process running.
     """
     with ExitStack() as stack:
@@ -88,45 +88,51 @@ def run_block(
             )
             return stack.enter_context(worker)
 
-        workers: list[Worker] = []
-        ready: list[Ready | None] = []
-        at_once = 2 if together else 1
-        while len(workers) < len(jobs):
-            begun = [start(place) for place in range(len(workers), len(jobs))[:at_once]]
-            for worker in begun:
-                worker.wait_for(Built)
-            for worker in begun:
-                worker.ask(Begin())
-                ready.append(worker.wait_for(Ready))
-            workers += begun
-        steps = window_steps(jobs, ready)
-        windows = windows_asked(jobs[0].task.spec.windows, _stretches(jobs, ready), fewest)
-        watch = Watch([worker.pid for worker in workers], gpu=jobs[0].task.spec.cell.device == "gpu")
-        rounds, conditions, logs = _take_turns(
-            workers, steps, watch, windows, patience_s=patience_s, enough=enough
-        )
+        workers, ready = _warm_up(start, len(jobs), at_once=2 if together else 1)
+        first = jobs[0].task.spec
+        windows = windows_asked(first.windows, _stretches(jobs, ready), fewest)
+        rounds = _Rounds(workers, window_steps(jobs, ready), windows, gpu=first.cell.device == "gpu")
+        rounds.take(patience_s=patience_s, enough=enough)
+        conditions = rounds.conditions()
         outcomes = []
         for place, worker in enumerate(workers):
             worker.ask(Finish())
             outcome = _with_steal(worker.finish(), conditions.round_steal)
-            if outcome.status == "ok" and rounds and not _settled(place, logs, windows):
-                outcome = msgspec.structs.replace(
-                    outcome,
-                    status="no_steady_state",
-                    error=f"the rate still drifts after {rounds} windows",
-                )
+            if outcome.status == "ok" and rounds.count and not rounds.settled(place):
+                error = f"the rate still drifts after {rounds.count} windows"
+                outcome = msgspec.structs.replace(outcome, status="no_steady_state", error=error)
             outcomes.append(outcome)
             on_end(place, outcome, windows)
-    return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds, conditions=conditions)
+    return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds.count, conditions=conditions)
+
+
+def _warm_up(
+    start: Callable[[int], Worker], jobs: int, *, at_once: int
+) -> tuple[list[Worker], list[Ready | None]]:
+    """Start and build the workers, so many at once, and warm each up alone.
+
+    Returns the workers, and what each said when it was warm: None for one that ended before.
+    """
+    workers: list[Worker] = []
+    ready: list[Ready | None] = []
+    while len(workers) < jobs:
+        begun = [start(place) for place in range(len(workers), jobs)[:at_once]]
+        for worker in begun:
+            worker.wait_for(Built)
+        for worker in begun:
+            worker.ask(Begin())
+            ready.append(worker.wait_for(Ready))
+        workers += begun
+    return workers, ready
 
 
 def window_steps(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> list[int]:
-    """Return the steps of each job's windows, given what it said when it was warm, or None.
+    """Return the steps of each job's windows. `ready` is what each job reported when it was warm, or None.
 
-    All windows of a cell have as many steps, in every process and every block. A call costs something beside
-    its steps, and the first of them is unlike the rest, so windows of different lengths have different rates.
-    A mode whose calls train several steps gets whole calls, however long they take: its leftovers are trained
-    by another program.
+    All windows of a cell have the same number of steps, in every process and every block. A call has a cost
+    of its own, and its first step differs from the rest, so windows of different lengths have different
+    rates. A mode that trains several steps a call gets whole calls, however long they take, because it
+    trains leftover steps with another program.
     """
     known = {job.task.spec.cell: job.window_steps for job in jobs if job.window_steps is not None}
     calls = _quickest_calls(jobs, ready)
@@ -139,7 +145,7 @@ def window_steps(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> lis
 
 
 def _stretches(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> list[float]:
-    """Return how much longer than meant a window of each job that is warm takes, as it holds a whole call."""
+    """Return how many times as long as `window_s` the windows of each warm job are: they hold whole calls."""
     calls = _quickest_calls(jobs, ready)
     return [
         max(1.0, said.step_s * said.call_steps / job.task.spec.window_s)
@@ -149,7 +155,7 @@ def _stretches(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> list[
 
 
 def _quickest_calls(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> dict[Cell, Ready]:
-    """Return of each cell what the quickest of its jobs said when it was warm, of those that said it."""
+    """Return, for each cell, what the quickest of its warm jobs reported."""
     found: dict[Cell, Ready] = {}
     for job, said in zip(jobs, ready, strict=True):
         cell = job.task.spec.cell
@@ -158,52 +164,67 @@ def _quickest_calls(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> 
     return found
 
 
-def _take_turns(
-    workers: Sequence[Worker],
-    steps: Sequence[int],
-    watch: Watch,
-    windows: int,
-    *,
-    patience_s: float,
-    enough: float,
-) -> tuple[int, Conditions, list[list[float]]]:
-    """Let the workers take turns until all rates have settled, or twice the windows asked for are taken.
+class _Rounds:
+    """The rounds of a block. In each, every worker that still runs trains one window, in a balanced order."""
 
-    Rounds that the hypervisor disturbed come on top, up to four times the windows asked for in all. Returns
-    the rounds, the conditions and every worker's ln(samples/s) in the rounds that count.
-    """
-    most = round(windows / FEWEST_QUIET)
-    taken: list[list[Window]] = [[] for _ in workers]
-    logs: list[list[float]] = []
-    rounds = quiet = 0
-    patient_until = time.monotonic() + patience_s
-    while windows and rounds < most and any(not worker.over for worker in workers):
-        watch.round()
-        before = [len(of_one) for of_one in taken]
-        for place in balanced_order(len(workers), rounds):
-            if (window := _turn(workers[place], steps[place])) is not None:
-                taken[place].append(window)
-        rounds += 1
-        steal = watch.round_over()
-        for of_one, count in zip(taken, before, strict=True):
-            of_one[count:] = [msgspec.structs.replace(window, round_steal=steal) for window in of_one[count:]]
-        logs = [_logs(in_quiet_rounds(of_one)) for of_one in taken]
-        quiet += is_quiet(steal)
-        going = [place for place, worker in enumerate(workers) if not worker.over]
-        if quiet >= 2 * windows or (
-            quiet >= windows and all(_settled(place, logs, windows) for place in going)
-        ):
-            break
-        now = time.monotonic()
-        if rounds >= windows and (now > enough or (quiet < windows and now > patient_until)):
-            break
-        if rounds >= windows and not is_quiet(steal):
-            time.sleep(PAUSE_S)
-    return rounds, watch.finish([worker.pid for worker in workers]), logs
+    def __init__(self, workers: Sequence[Worker], steps: Sequence[int], windows: int, *, gpu: bool) -> None:
+        """Take the steps of each worker's windows, and the number of windows that each is asked for."""
+        self._workers, self._steps, self._windows = workers, steps, windows
+        self._watch = Watch([worker.pid for worker in workers], gpu=gpu)
+        self._taken: list[list[Window]] = [[] for _ in workers]
+        self._logs: list[list[float]] = []
+        self._quiet = 0
+        self.count = 0
+
+    def take(self, *, patience_s: float, enough: float) -> None:
+        """Take the rounds that were asked for, and further ones while rates drift or rounds are disturbed.
+
+        In all at most twice as many quiet rounds as were asked for, and at most four times as many rounds.
+        """
+        patient_until = time.monotonic() + patience_s
+        most = round(self._windows / FEWEST_QUIET)
+        while self._windows and self.count < most and any(not worker.over for worker in self._workers):
+            steal = self._take_one()
+            if self._quiet >= 2 * self._windows or (self._quiet >= self._windows and self._all_settled()):
+                break
+            if self.count < self._windows:
+                continue
+            now = time.monotonic()
+            if now > enough or (self._quiet < self._windows and now > patient_until):
+                break
+            if not is_quiet(steal):
+                time.sleep(PAUSE_S)
+
+    def settled(self, place: int) -> bool:
+        """Whether a job's latest windows are level, by themselves or beside those of another job."""
+        others = [log_rates for other, log_rates in enumerate(self._logs) if other != place]
+        return settled(self._logs[place], others, latest=self._windows)
+
+    def conditions(self) -> Conditions:
+        """Return what the machine did during the rounds; called once, after the last of them."""
+        return self._watch.finish([worker.pid for worker in self._workers])
+
+    def _take_one(self) -> float | None:
+        """Take a round, and return the share of CPU time in it that the hypervisor gave to others."""
+        self._watch.round()
+        before = [len(taken) for taken in self._taken]
+        for place in balanced_order(len(self._workers), self.count):
+            if (window := _turn(self._workers[place], self._steps[place])) is not None:
+                self._taken[place].append(window)
+        self.count += 1
+        steal = self._watch.round_over()
+        for taken, count in zip(self._taken, before, strict=True):
+            taken[count:] = [msgspec.structs.replace(window, round_steal=steal) for window in taken[count:]]
+        self._logs = [_logs(in_quiet_rounds(taken)) for taken in self._taken]
+        self._quiet += is_quiet(steal)
+        return steal
+
+    def _all_settled(self) -> bool:
+        return all(self.settled(place) for place, worker in enumerate(self._workers) if not worker.over)
 
 
 def _turn(worker: Worker, steps: int) -> Window | None:
-    """Let a worker train one window; None where it is over."""
+    """Let a worker train one window, and return it; None if the worker has ended."""
     if worker.over:
         return None
     worker.ask(Turn(steps=steps))
@@ -215,14 +236,8 @@ def _logs(windows: Sequence[Window]) -> list[float]:
     return [log(window.samples / window.seconds) for window in windows]
 
 
-def _settled(place: int, logs: Sequence[Sequence[float]], windows: int) -> bool:
-    """Say whether a job's latest windows are level, by themselves or beside those of another job."""
-    others = [of_other for other, of_other in enumerate(logs) if other != place]
-    return settled(logs[place], others, latest=windows)
-
-
 def _with_steal(outcome: Outcome, round_steal: Sequence[float | None]) -> Outcome:
-    """Return an outcome whose windows know what their rounds were like; window k is of round k."""
+    """Return the outcome with `round_steal` set in its windows; window k comes from round k."""
     rounds = iter(round_steal)
     events = tuple(
         msgspec.structs.replace(

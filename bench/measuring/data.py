@@ -1,4 +1,4 @@
-"""The data of a run: fetched, proven by digest, and where workers find it."""
+"""The data of a run: fetch them, check their digests, and tell the workers where they are."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from bench.workloads.specs import Workload
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
-    """How many images a workload trains and is tested on, and where its workers find them."""
+    """How many images a workload trains on and is tested on, and where its workers find them."""
 
     source: DataSource
     train: int
@@ -29,7 +29,10 @@ def prepare_data(
     offline: bool,
     display: Display,
 ) -> dict[str, Split]:
-    """Return for each workload what it trains on, fetched and proven by its digests."""
+    """Return the data of each workload, fetched and checked by their digests.
+
+    Raises UsageError where a data set has fewer images than a batch.
+    """
     splits: dict[str, Split] = {}
     for name in dict.fromkeys(workload.dataset for workload in workloads):
         if sample:
@@ -42,7 +45,7 @@ def prepare_data(
     for workload in workloads:
         images = splits[workload.dataset].train
         if images - workload.held_out < workload.batch_size:
-            held = f" beside the {workload.held_out} that it holds out" if workload.held_out else ""
+            held = f", after {workload.held_out} are held out" if workload.held_out else ""
             raise UsageError(
                 f"{images} training images are less than one batch of {workload.name}, "
                 f"{workload.batch_size} images{held}."

@@ -1,17 +1,18 @@
-"""How a block is laid out: the order of turns, how many windows, what compiles anew."""
+"""The design of a block: the order of turns, the number of windows, and which blocks compile anew."""
 
 import math
 from collections.abc import Sequence
 from statistics import fmean
 
 FEWEST_OF_LONG = 0.5
-"""Share of a preset's windows that a run takes also where calls last long: see `windows_asked`."""
+"""The smallest share of a preset's windows that a run takes where calls are long: see `windows_asked`."""
 
 BLOCKS_ANEW = 3
-"""Blocks whose jobs compile all anew, so that the time to compile is known; later ones take what is there."""
+"""The first blocks, whose jobs compile everything anew, to measure the time to compile. Later ones reuse
+it."""
 
 SMALLEST_TRAINING = 0.05
-"""Less than this part of an epoch teaches nothing worth a row."""
+"""The smallest part of an epoch that is trained: less does not say anything about accuracy."""
 
 
 def balanced_order(size: int, number: int) -> list[int]:
@@ -33,10 +34,11 @@ def balanced_order(size: int, number: int) -> list[int]:
 
 
 def windows_asked(windows: int, stretches: Sequence[float], fewest: float) -> int:
-    """Return how many windows each job of a block is asked for, of the `windows` of a preset.
+    """Return how many windows each job of a block is asked for; `windows` is the number in the preset.
 
-    `stretches` are how much longer than meant a window of each job takes, 1 or more: it holds whole calls.
-    The time stays what was meant, over all jobs, but for the share `fewest` of the windows, which is taken in
-    any case. Long windows scatter less, and the time is worth more as a further block.
+    `stretches` say how many times as long as planned the windows of each job are, because they hold whole
+    calls; each is 1 or more. Fewer windows are taken in proportion, so that the block takes the planned time,
+    but never less than the share `fewest` of them. Long windows scatter less, and the time saved is better
+    spent on another block.
     """
     return math.ceil(windows * max(fewest, 1 / fmean(stretches or [1.0])))

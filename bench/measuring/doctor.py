@@ -1,4 +1,4 @@
-"""Doctor: which devices are really usable, found out by computing on each in a child process."""
+"""Doctor: find out which devices can be used, by computing on each in a child process."""
 
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -15,13 +15,13 @@ from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell, Device
 
 WORKLOAD = "mnist-cnn"
-"""Its logits take convolutions and matrix products, on real images."""
+"""Its logits need convolutions and matrix products. The images are real."""
 TOLERANCE = 1e-5
 LIMIT_S = 180.0
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
-    """What one backend did on one device."""
+    """The result of one backend on one device."""
 
     backend: str
     device: Device
@@ -61,7 +61,7 @@ def _probe(info: BackendInfo, case: ParityCase, python: Path) -> Finding:
     facts = next((event.facts for event in outcome.events if isinstance(event, Described)), {})
     if outcome.status != "ok" or error is None:
         return Finding(
-            backend=info.name, device=device, usable=False, said=outcome.error or "it said nothing"
+            backend=info.name, device=device, usable=False, said=outcome.error or "it ended without a message"
         )
     right = error <= TOLERANCE
     said = f"ran on {facts.get('device_name')}, largest relative error {error:.1e}"
@@ -69,6 +69,6 @@ def _probe(info: BackendInfo, case: ParityCase, python: Path) -> Finding:
         backend=info.name,
         device=device,
         usable=right,
-        said=said if right else f"{said}, allowed {TOLERANCE:.0e}: its values are wrong",
+        said=said if right else f"{said}, allowed {TOLERANCE:.0e}: the values are wrong",
         facts=facts,
     )

@@ -1,4 +1,4 @@
-"""What is kept of a job: its record, from what its worker said and how it ended."""
+"""Make the record of a job from its worker's events and the way the worker ended."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ from bench.worker.protocol import (
 
 
 def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord:
-    """Return what is kept of a worker's events and of how it ended."""
+    """Return the record of a job; `started_at` is UTC, ISO 8601."""
     facts: dict[str, Any] = {"start_s": outcome.start_s}
     described: dict[str, str | int | float | bool | None] = {}
     warmup, windows, leads, points = [], [], [], []
@@ -64,7 +64,7 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
 
 
 def in_a_line(record: JobRecord) -> str:
-    """Return a finished job as a person reads it while the run goes on."""
+    """Return a finished job in a line, to be shown while the run goes on."""
     head = f"{record.spec.cell}, block {record.spec.block + 1}, {duration(record.wall_s)}"
     if record.status != "ok":
         return f"{head}: {record.status}: {record.error}"

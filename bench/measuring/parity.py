@@ -1,4 +1,4 @@
-"""Run parity: compute the reference once a workload, then compare every cell of every backend with it."""
+"""Check parity: compute the reference once for each workload, then compare every cell with it."""
 
 import math
 import tempfile
@@ -24,13 +24,14 @@ from bench.workloads.specs import Cell, Workload
 
 START_LIMIT_S = 210.0
 CASE_LIMIT_S = 30.0
-"""A worker that takes longer than its start and so much a cell, for twenty small steps each, hangs."""
+"""Time limits for a worker's start, and for the twenty small steps of each cell. Longer means that it
+hangs."""
 OPTIMIZER_WORKLOAD = "mnist-softmax"
-"""The network on which the optimizers are checked that the workloads do not use."""
+"""The network on which all optimizers are checked, also those that no workload uses."""
 
 
 class ParityJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell and the workload, which may have another optimizer than the cell's own, to check it with."""
+    """A cell, and the workload to check it with, which may have another optimizer than the cell's own."""
 
     cell: Cell
     workload: Workload
@@ -39,7 +40,7 @@ class ParityJob(msgspec.Struct, frozen=True, kw_only=True):
 def plan_parity(
     cells: Sequence[Cell], workloads: Mapping[str, Workload], *, optimizers: bool
 ) -> list[ParityJob]:
-    """Return a job a cell, and with `optimizers` those that check all four optimizers in every mode."""
+    """Return one job for each cell; with `optimizers`, also jobs for all four optimizers in every mode."""
     jobs = [ParityJob(cell=cell, workload=gentle(workloads[cell.workload])) for cell in cells]
     if optimizers:
         network = workloads[OPTIMIZER_WORKLOAD]
@@ -49,7 +50,7 @@ def plan_parity(
             for row in sorted(rows)
             for spec in OPTIMIZER_CASES
         ]
-    return sorted(jobs, key=lambda job: job.cell.backend)  # stable: one process a backend
+    return sorted(jobs, key=lambda job: job.cell.backend)  # stable; each backend gets one process
 
 
 def verify_cells(
@@ -61,11 +62,11 @@ def verify_cells(
     *,
     deadline: float = math.inf,
 ) -> None:
-    """Compare every job's cell with the reference; `on_record` gets each result as soon as it is there.
+    """Compare every job's cell with the reference; `on_record` gets each result as soon as it is known.
 
-    On the CPU the processes of all backends work side by side, as most of what they do, importing, tracing
-    and compiling, takes one core; on a GPU one after another, as its memory may have room for no more.
-    What has not come by `deadline`, a time of the monotonic clock, is recorded as timed out.
+    On the CPU the processes of all backends run side by side, because most of their work (importing, tracing,
+    compiling) uses one core. On a GPU they run one after another, because its memory may not hold several.
+    A job without a result at `deadline`, a time of the monotonic clock, is recorded as timed out.
     """
     with tempfile.TemporaryDirectory(prefix="samework-parity-") as folder:
         traces: dict[Workload, Path] = {}
@@ -87,7 +88,7 @@ def verify_cells(
 
 
 class _Proof:
-    """Starts workers that compare the jobs of one backend with the reference, and records what they find."""
+    """Starts workers that compare the jobs of one backend with the reference, and records the results."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class _Proof:
         on_record: Callable[[ParityRecord], None],
         deadline: float,
     ) -> None:
-        """`count`: how many jobs there are in all, to say how far they are."""
+        """`count` is the number of all jobs, for the progress."""
         self._count, self._traces, self._infos, self._pythons = count, traces, infos, pythons
         self._display, self._on_record, self._deadline = display, on_record, deadline
         self._done = 0
@@ -122,14 +123,14 @@ class _Proof:
         )
 
     def follow(self, worker: Worker, jobs: Sequence[ParityJob]) -> None:
-        """Listen until all jobs are done; where a worker dies on one, the others get a fresh worker."""
+        """Wait until all jobs are done. If a worker dies during one, the jobs after it get a fresh worker."""
         left = self._finish(worker, jobs)
         while left:
             with self.begin(left) as fresh:
                 left = self._finish(fresh, left)
 
     def _finish(self, worker: Worker, jobs: Sequence[ParityJob]) -> Sequence[ParityJob]:
-        """Listen until the worker is over; return the jobs behind the one, if any, that it died on."""
+        """Wait until the worker ends. If it died during a job, record that and return the jobs after it."""
         before = self._done
         self._display.job(f"parity: {jobs[0].cell}", before / self._count)
         outcome = worker.finish()
@@ -156,16 +157,16 @@ class _Proof:
 
 
 def write_reference(workload: Workload, path: Path) -> Path:
-    """Compute the reference trace of a workload on shipped images and write it to `path`."""
+    """Compute the reference trace of a workload on shipped images, write it to `path`, and return `path`."""
     data = parity_data(workload)
     save_trace(path, data, reference_trace(workload, data))
     return path
 
 
 def parity_data(workload: Workload) -> TrainingData:
-    """Return real images to check a workload on: its own shipped sample, or one of the same shape.
+    """Return real images to check a workload on: its own shipped sample, or another of the same shape.
 
-    Whether two programs compute the same function does not depend on whose pictures they are given.
+    Whether two programs compute the same function does not depend on which images they get.
     """
     info = DATASETS[workload.dataset].info
     name = next(

@@ -1,4 +1,4 @@
-"""Start a worker, talk with it, and make sure that it ends: by itself, at its time limit, or with us."""
+"""Start a worker, talk to it, and make sure that it ends, at the latest with this process."""
 
 import contextlib
 import math
@@ -25,19 +25,19 @@ from bench.workloads.specs import Device
 PASSED_VARIABLES = (
     "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "XDG_CACHE_HOME", "CC", "CXX",
 )  # fmt: skip
-"""What a process needs to start. Beside these a worker gets the tuning variables, which the run's environment
-records; all else is kept from it, as a figure must not depend on a variable that no record holds."""
+"""What a process needs to start. A worker also gets the tuning variables, which are in the run's environment
+record, and no others: a figure must not depend on a variable that no record holds."""
 
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
-"""What makes glibc keep the memory that a step gives back, for every framework alike. Else it returns large
-blocks to the kernel, and the next step gets them anew, zeroed and page by page, which takes a quarter of the
-time of a convolutional step in JAX (docs/design.md)."""
+"""Make glibc keep the memory that a step frees, for every framework alike. By default it returns large blocks
+to the kernel, and the next step gets them again, zeroed and page by page, which takes a quarter of the time
+of a convolutional step in JAX (docs/design.md)."""
 
 Heard = TypeVar("Heard", bound=Event)
 
 
 class Task(Protocol):
-    """What every task has: the backend whose worker does it. It is a struct, sent to the worker as JSON."""
+    """Every task names the backend whose worker does it. It is a struct, sent to the worker as JSON."""
 
     @property
     def backend(self) -> BackendInfo: ...
@@ -46,11 +46,11 @@ class Task(Protocol):
 _TAIL_LINES = 20
 _POLL_S = 0.2
 _EXIT_S = 10.0
-"""A worker that has said its last word, and still runs after so long, hangs in its framework's clean-up."""
+"""A worker that still runs so long after its last event hangs in its framework's clean-up."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How a worker ended, and all it said before."""
+    """How a worker ended, and all its events."""
 
     events: tuple[Event, ...]
     status: Status
@@ -58,9 +58,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     exit_signal: str | None
     stderr_tail: tuple[str, ...]
     wall_s: float
-    """Time in which it was listened to: starting and working, not waiting for its turn."""
+    """Time of starting and working, without the time in which it waited for its turn."""
     start_s: float | None = None
-    """From its start to its first word."""
+    """From its start to its first event."""
 
 
 def worker_environment(
@@ -71,10 +71,10 @@ def worker_environment(
     hash_seed: int | None = None,
     compiled: Path | None = None,
 ) -> dict[str, str]:
-    """Return the variables a worker is started with: those allowed through, then the backend's own.
+    """Return the environment variables of a worker: those that are allowed, then the backend's own.
 
-    `compiled` is where compiled programs are kept; without it nothing is found compiled, and what a framework
-    keeps of itself goes to the scratch folder, as its temporary files do: a worker ends without tidying up.
+    `compiled` is the folder for compiled programs. Without it the worker finds none, and what the framework
+    writes goes to the scratch folder with its temporary files, which is deleted when the worker has ended.
     """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
     environment["TMPDIR"] = str(scratch)
@@ -96,9 +96,9 @@ def worker_environment(
 
 
 def kept_compiled(task: Task, asked: Path | None, scratch: Path) -> Path | None:
-    """Return where compiled programs are kept: where it is asked for, else nowhere by what measures.
+    """Return the folder for compiled programs: the one asked for, else none for a task that measures.
 
-    Other tasks, which may build a network more than once, keep them for themselves.
+    Other tasks may build a network more than once. They get a folder of their own.
     """
     return asked if asked is not None or isinstance(task, MeasureTask) else scratch / "compiled"
 
@@ -112,9 +112,9 @@ def run_worker(
     on_event: Callable[[Event], None] = lambda _: None,
     events: Any = AnyEvent,
 ) -> Outcome:
-    """Run one task that needs no commands in a fresh process; KeyboardInterrupt leaves nothing running.
+    """Run a task that needs no commands in a fresh process; KeyboardInterrupt leaves no process running.
 
-    `events` is the union of the events that it may report.
+    `events` is the union of the events that the worker may send.
     """
     with Worker(
         task, python=python, device=device, time_limit_s=time_limit_s, on_event=on_event, events=events
@@ -123,9 +123,9 @@ def run_worker(
 
 
 class Worker:
-    """A worker process; as a context it leaves neither the process nor its scratch folder behind.
+    """A worker process. Used as a context, it leaves neither the process nor its scratch folder behind.
 
-    Its time limit counts the time in which it is listened to, so waiting for a turn costs it nothing.
+    Its time limit does not count the time in which it waits for its turn.
     """
 
     def __init__(
@@ -141,9 +141,9 @@ class Worker:
         deadline: float = math.inf,
         events: Any = AnyEvent,
     ) -> None:
-        """`events` is the union of the events that it may report.
+        """`events` is the union of the events that the worker may send.
 
-        `deadline`, a time of the monotonic clock, ends it whatever is left of its time limit.
+        At `deadline`, a time of the monotonic clock, it is ended whatever is left of its time limit.
         """
         self._compiled, self._kinds = compiled, events
         self._task, self._python, self._device, self._hash_seed = task, python, device, hash_seed
@@ -154,7 +154,7 @@ class Worker:
         self._start_s: float | None = None
         self._timed_out = False
         self._over = False
-        """Nothing more is to be heard: it ended, ran out of time, or said what is no event."""
+        """No further event will come: it ended, ran out of time, or sent something that is not an event."""
 
     def __enter__(self) -> Self:
         self._scratch = Path(tempfile.mkdtemp(prefix="samework-"))
@@ -195,7 +195,7 @@ class Worker:
         return self._over
 
     def ask(self, command: AnyCommand) -> None:
-        """Send a command; that it can no longer be read shows when its answer is waited for."""
+        """Send a command. If the worker can no longer read it, waiting for the answer will show that."""
         if self._process.stdin is not None:
             with contextlib.suppress(BrokenPipeError):
                 self._process.stdin.write(msgspec.json.encode(command) + b"\n")
@@ -244,9 +244,9 @@ class Worker:
     def _take(self, kind: type[Event] | None, deadline: float) -> bool:
         """Collect events until one of that kind, the worker's end, or the deadline.
 
-        The end is seen by polling the process, not by the end of the pipe: a helper process that a framework
-        leaves behind would hold the pipe open. A line that is no event ends the job: nothing after it can be
-        trusted. Events behind the one that is waited for stay in the buffer.
+        The end is found by polling the process and not by the end of the pipe, which a helper process that a
+        framework leaves behind would keep open. A line that is not an event ends the job, because nothing
+        after it can be trusted. Events after the one that is waited for stay in the buffer.
         """
         if self._buffer and self._read_lines(kind):
             return True
@@ -264,7 +264,7 @@ class Worker:
                     self._buffer += chunk
                     if self._read_lines(kind):
                         return True
-                    if not ended and time.monotonic() > deadline:  # however much it has to say
+                    if not ended and time.monotonic() > deadline:  # also while events keep coming
                         self._over = self._timed_out = True
                 if ended:
                     self._over = True
@@ -273,13 +273,13 @@ class Worker:
         return False
 
     def _read_lines(self, kind: type[Event] | None) -> bool:
-        """Take events from the buffer, up to one of that kind; return whether it was there."""
+        """Take events from the buffer, up to one of that kind; return whether there was one."""
         while not self._over and b"\n" in self._buffer:
             line, self._buffer = self._buffer.split(b"\n", 1)
             try:
                 event: Event = msgspec.json.decode(line, type=self._kinds)
             except msgspec.DecodeError as error:
-                event = Failed(status="failed", error=f"it sent a line that is no event: {error}")
+                event = Failed(status="failed", error=f"it sent a line that is not an event: {error}")
                 self._over = True
             if isinstance(event, Started) and self._start_s is None:
                 self._start_s = time.monotonic() - self._started
@@ -302,13 +302,13 @@ def _start(
                 "-m",
                 "bench.worker",
                 str(write_end),
-            ],  # -P: not what lies in this folder
+            ],  # -P: do not import from the current folder
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             env=environment,
             pass_fds=(write_end,),
-            start_new_session=True,  # so that its own children end with it, and Ctrl-C reaches us first
+            start_new_session=True,  # its own children end with it, and Ctrl-C reaches this process first
         )
     except OSError:
         os.close(read_end)
@@ -316,14 +316,14 @@ def _start(
     finally:
         os.close(write_end)
     if process.stdin is not None:
-        with contextlib.suppress(BrokenPipeError):  # it died first: its exit status and output tell
+        with contextlib.suppress(BrokenPipeError):  # it died before; its exit status and output tell why
             process.stdin.write(msgspec.json.encode(task) + b"\n")
             process.stdin.flush()
     return process, read_end
 
 
 def _overruns(process: "subprocess.Popen[bytes]", deadline: float) -> bool:
-    """Wait for a worker that will say no more; return whether it still runs at the deadline."""
+    """Wait for a worker that sends no more events to end; return whether it still runs at the deadline."""
     try:
         process.wait(max(0.0, deadline - time.monotonic()) + _POLL_S)
     except subprocess.TimeoutExpired:
@@ -347,11 +347,14 @@ def _tail(output: IO[bytes]) -> tuple[str, ...]:
 def _verdict(
     returncode: int, timed_out: bool, time_limit_s: float, events: list[Event], tail: tuple[str, ...]
 ) -> tuple[Status, str | None, str | None]:
-    """Return status, error and signal; anything but a last word of `done` is a failure with a name."""
+    """Return status, error and signal. A worker whose last event is not `Done` has failed."""
     last = events[-1] if events else None
     if isinstance(last, Failed):
         return last.status, last.error, None
-    if isinstance(last, Done) and returncode in (0, -signal.SIGKILL):  # ours, where it hung when it was done
+    if isinstance(last, Done) and returncode in (
+        0,
+        -signal.SIGKILL,
+    ):  # killed by this process, as it hung after it was done
         return "ok", None, None
     if timed_out:
         return (
@@ -364,4 +367,4 @@ def _verdict(
         hint = "; most often the system ran out of memory" if returncode == -signal.SIGKILL else ""
         return "crashed", f"the process was ended by {name}{hint}", name
     said = f": {tail[-1]}" if tail else ""
-    return "crashed", f"the process ended with status {returncode} and without a last word{said}", None
+    return "crashed", f"the process ended with status {returncode} and without a message{said}", None

@@ -1,4 +1,4 @@
-"""From what the user asked to what can run here: device, backends, workloads, cells."""
+"""From what the user asks for to what can run here: device, backends, workloads, cells."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,9 +16,9 @@ from bench.workloads.specs import Cell, Device, Precision, Workload
 
 
 def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, device: Device) -> list[str]:
-    """Return the modes of one backend that are to run there: those asked for, else those of the preset.
+    """Return the modes of one backend that run on the device: those asked for, else those of the preset.
 
-    `all`, `taught` and `pipeline` may be asked for in place of names.
+    Beside names, `all`, `taught` and `pipeline` may be asked for.
     """
     wanted = set(asked) or {preset_modes}
     return [
@@ -44,9 +44,9 @@ def choose_cells(
     precision: Precision,
     named: bool,
 ) -> tuple[Cell, ...]:
-    """Return the cells to run; raise UsageError where a mode is nobody's, or not that of a backend named.
+    """Return the cells to run; raise UsageError for a mode that no backend has, or not the one named.
 
-    `named` says whether the backends were named by the user, rather than being all there are.
+    `named` says whether the user named the backends.
     """
     here = {mode.name for info in backends for mode in info.modes if device in mode.devices}
     known = sorted(here | {"all", "taught", "pipeline"})
@@ -68,7 +68,7 @@ def choose_cells(
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
-    """What the command line asks for, checked only where a value alone can be wrong."""
+    """What the command line asks for. Each value is valid; whether the choice can run is not known yet."""
 
     workloads: tuple[str, ...] = ()
     backends: tuple[str, ...] = ()
@@ -77,11 +77,15 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision = "fp32"
     pythons: Mapping[str, Path] = {}
     sweep: tuple[int, ...] = ()
-    """Batch sizes at which every workload is timed, in place of its own; none: its own."""
+    """Batch sizes at which every workload is timed; empty: its own batch size."""
+    sample: bool = False
+    """Use the shipped sample of each data set."""
+    limit: int | None = None
+    """Use only so many images of each split; None: all."""
 
 
 class Available(msgspec.Struct, frozen=True, kw_only=True):
-    """The backends that were asked for, and of those that cannot run here, why not."""
+    """The backends that were asked for, and for each that cannot run here, the reason."""
 
     infos: dict[str, BackendInfo]
     versions: dict[str, dict[str, str]]
@@ -103,9 +107,9 @@ def choose_device(asked: str) -> Device:
 def choose_backends(
     registry: Registry, asked: Asked, device: Device, *, reference: bool = False
 ) -> Available:
-    """Return the backends to run: those named, all of which must be usable, or all, of which some may not be.
+    """Return the backends to run: those named, which must all be usable, or all, some of which may not be.
 
-    With `reference`, the reference backend belongs to all.
+    With `reference`, all includes the reference backend.
     """
     for name in asked.pythons:
         registry.find(name)
@@ -127,7 +131,7 @@ def choose_backends(
             )
         elif asked.precision not in precisions:
             known = ", ".join(precisions) or "none"
-            unavailable[name] = f"precision {asked.precision} is not to be had on {device}; it has: {known}."
+            unavailable[name] = f"precision {asked.precision} is not available on {device}; it has: {known}."
         if asked.backends and name in unavailable:
             raise UnavailableError(f"backend {name!r}: {unavailable[name]}")
     if not infos.keys() - unavailable.keys():
@@ -141,7 +145,7 @@ def choose_backends(
 
 
 def backends_of_run(registry: Registry, header: RunHeader, pythons: Mapping[str, Path]) -> Available:
-    """Return the backends a run was begun with; one that could not run then may still be missing now."""
+    """Return the backends that a run began with. One that could not run then may still be missing."""
     names = {backend.name for backend in header.backends}
     known = Registry(
         backends={name: info for name, info in registry.backends.items() if name in names},
@@ -168,10 +172,10 @@ def chosen_workloads(asked: Asked) -> tuple[Workload, ...]:
 
 
 def chosen_cells(asked: Asked, available: Available, device: Device, preset_modes: str) -> tuple[Cell, ...]:
-    """Return the cells that were asked for, those of backends that cannot run included.
+    """Return the cells that were asked for, including those of backends that cannot run.
 
-    Of a workload that augments its images these are only the modes that can; raise UsageError where that
-    leaves none.
+    A workload that augments its images has only cells of modes that can do that. Raises UsageError if none
+    is left.
     """
     workloads = {workload.name: workload for workload in chosen_workloads(asked)}
     infos = available.infos.values()
@@ -193,13 +197,16 @@ def chosen_cells(asked: Asked, available: Available, device: Device, preset_mode
     if cells and not found:
         able = ", ".join(sorted(f"{backend} {mode}" for backend, mode in augmenting)) or "none"
         raise UsageError(
-            f"{', '.join(workloads)}: its images are augmented, which no mode that was asked for does; "
-            f"these do: {able}."
+            f"{', '.join(workloads)}: its images are augmented, and no mode that was asked for can do that; "
+            f"these can: {able}."
         )
     return found
 
 
-def backend_here(info: BackendInfo, available: Available, size: Footprint | None) -> BackendHere:
+def backend_here(
+    info: BackendInfo, versions: Mapping[str, str], size: Footprint | None = None
+) -> BackendHere:
+    """Return what a header keeps of a backend; `versions` are those of its distributions."""
     return BackendHere(
         name=info.name,
         title=info.title,
@@ -207,7 +214,7 @@ def backend_here(info: BackendInfo, available: Available, size: Footprint | None
         modes={mode.name: mode.summary for mode in info.modes},
         pipeline_modes=tuple(mode.name for mode in info.modes if mode.pipeline),
         reference=info.reference,
-        versions=available.versions[info.name],
+        versions=dict(versions),
         packages=size.packages if size else None,
         installed_bytes=size.bytes if size else None,
     )

@@ -155,7 +155,7 @@ def _header(order: Order, available: Available) -> TrainingHeader:
         seed=order.seed,
         limit=order.source.limit,
         sample=order.source.cache is None,
-        backend=backend_here(available.infos[order.cell.backend], available, None),
+        backend=backend_here(available.infos[order.cell.backend], available.versions[order.cell.backend]),
         environment=capture_environment(),
     )
 

@@ -1,1 +1,1 @@
-"""What a run writes down, and runs on disk."""
+"""The records of a run, and runs on disk."""

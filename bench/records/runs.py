@@ -1,4 +1,4 @@
-"""Run folders: create one, append a record so that a crash loses at most that one, and read it back."""
+"""Run folders: create one, append records so that a crash loses at most one, and read them back."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,14 +59,14 @@ def append_record(folder: Path, record: Record) -> None:
 
 def read_run(folder: Path) -> Run:
     """Read a run; a line that is cut off or not a record is left out and named in `rejected`."""
-    missing = f"{folder} is no run: it has no {HEADER}. (bench report names the newest run)"
+    missing = f"{folder} is not a run: it has no {HEADER}. (bench report shows the newest run)"
     header = store.read_header(folder / HEADER, RunHeader, SCHEMA, missing=missing)
     records, rejected = store.read_records(folder / RECORDS, Record)
     return Run(folder=folder, header=header, records=records, rejected=rejected)
 
 
 def quarantine_rejected(folder: Path) -> tuple[str, ...]:
-    """Move every unreadable line to a file beside, so that appending is safe again; return what they were."""
+    """Move unreadable lines to another file, so that appending is safe; return what is wrong with them."""
     run = read_run(folder)
     lines = [line for _, line in store.lines(folder / RECORDS)]
     if run.rejected:
@@ -102,13 +102,13 @@ def find_run(results: Path, name: str | None) -> Path:
 
 
 class _Created(msgspec.Struct):
-    """As much of a header as tells which run is the newest."""
+    """The part of a header that says when the run began."""
 
     created_at: str
 
 
 def _created(folder: Path) -> datetime:
-    """Return when a run was begun, by its header: a checkout by git gives every file the same age.
+    """Return when a run began, by its header, because a checkout by git gives every file the same age.
 
     A header that cannot be read makes a run the oldest; reading the run then says what is wrong with it.
     """

@@ -1,4 +1,4 @@
-"""The records of a run: what is written down, raw, so that a stranger can derive every figure again.
+"""The records of a run: raw values, from which anybody can derive every figure again.
 
 A run is a folder: `run.json` (a `RunHeader`, written once) and `records.jsonl` (one record a line, appended
 and fsynced as each job ends). Statistics are never stored.
@@ -19,13 +19,13 @@ Status: TypeAlias = Literal[
     "ok",
     "no_steady_state",  # the windows kept drifting: stored, never ranked
     "failed",  # the backend raised
-    "crashed",  # the process ended by a signal or without a last word
+    "crashed",  # the process ended by a signal or without its last event
     "timeout",
     "out_of_memory",
     "nan_loss",
-    "not_comparable",  # what it computed is no number, or has another shape than the reference's
-    "wrong_device",  # it ran somewhere else than asked
-    "unavailable",  # the framework, the device or the precision is not to be had here
+    "not_comparable",  # its values are not numbers, or have another shape than the reference's
+    "wrong_device",  # it ran on another device than asked
+    "unavailable",  # the framework, the device or the precision is not available here
     "not_measured",  # the budget was spent first
 ]
 
@@ -37,13 +37,13 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     samples: int
     seconds: float
     energy_j: float | None = None
-    """What the machine, or the GPU the job runs on, drew in that time; None where no meter tells."""
+    """Energy that the machine, or the GPU of the job, used in that time; None without a meter."""
     round_steal: float | None = None
     """Share of CPU time that the hypervisor gave to others in the whole round, the same for all its jobs."""
 
 
 class EpochPoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where training stood when it was evaluated on the whole test split."""
+    """The state of training when it was evaluated on the whole test split."""
 
     epoch: float
     """Epochs trained; a fraction where training stops inside one."""
@@ -68,7 +68,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """The place of this job in its block's order, from 0."""
     hash_seed: int
-    """Of the worker's PYTHONHASHSEED, drawn anew for every job, so that its effect is noise, no bias."""
+    """The worker's PYTHONHASHSEED. Every job has another, so that its effect is noise and not bias."""
     windows: int
     """Timed windows at least; up to twice as many are taken while the rate has not settled. 0: none."""
     window_s: float
@@ -77,11 +77,11 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Epochs to train and evaluate after the windows, from the initial weights; 0: none."""
     time_limit_s: float
     only_last: bool = False
-    """Whether training is evaluated at its end alone, where nobody asks for the way there."""
+    """Whether training is evaluated only at its end."""
     test_samples: int | None = None
-    """It is evaluated on the first so many of the test split; None: on all."""
+    """It is evaluated on so many images of the test split; None: on all."""
     compiles_anew: bool = True
-    """Whether it may use nothing compiled before, so that its first step tells what compiling takes."""
+    """Whether it must compile everything anew, so that its first step shows the time to compile."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):
@@ -97,22 +97,21 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     started_at: str
     """UTC, ISO 8601."""
     wall_s: float
-    """What the job cost, seen from the harness: from starting the process to its end, but for the time in
-    which it waited for its turn."""
+    """From the start of the process to its end, without the time in which it waited for its turn."""
     start_s: float | None = None
-    """From starting the process until its first word: the interpreter, and what reads the task."""
+    """From the start of the process to its first event: starting the interpreter and reading the task."""
     import_s: float | None = None
     data_s: float | None = None
-    """Opening the data, and what else the harness needs."""
+    """Opening the data, and importing what the harness needs."""
     build_s: float | None = None
     first_step_s: float | None = None
     """The first call of a training step: tracing and compilation, then one step."""
     warmup: tuple[Window, ...] = ()
     windows: tuple[Window, ...] = ()
     lead_s: float | None = None
-    """Training before all the windows that does not count: see `bench.worker.measure.LEAD_S`."""
+    """Training before the windows that is not counted: see `bench.worker.measure.LEAD_S`."""
     closer_s: float | None = None
-    """Looking closer, for `split`, `counted_flops` and `peak`."""
+    """Time to find `split`, `counted_flops` and `peak`."""
     learn_s: float | None = None
     """Training and evaluating for `points`, from the first evaluation to the last."""
     points: tuple[EpochPoint, ...] = ()
@@ -122,9 +121,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     peak_device_bytes: int | None = None
     """Peak of the framework's own allocator on the GPU."""
     process_device_bytes: int | None = None
-    """What the driver says the whole process held on the GPU when its windows were done."""
+    """GPU memory of the whole process after its windows, as the driver reports it."""
     split: StepSplit | None = None
-    """Where a step's time goes; None where the backend does not tell, or it was not asked."""
+    """The parts of a step's time; None if the backend does not report them or was not asked."""
     counted_flops: float | None = None
     """Floating-point operations of one training step as the framework itself counts them."""
     peak: Peak | None = None
@@ -134,7 +133,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
 
 
 class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="record"):
-    """The round in which every cell of a workload ran one job, all side by side."""
+    """A block: every cell of a workload ran one job, all side by side."""
 
     schema: int = SCHEMA
     workload: str
@@ -183,7 +182,7 @@ class ParityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="parity", tag_
 
 
 class UnmeasuredRecord(msgspec.Struct, frozen=True, kw_only=True, tag="unmeasured", tag_field="record"):
-    """A cell of the plan that got no job, and why."""
+    """A cell of the plan that got no job, and the reason."""
 
     schema: int = SCHEMA
     cell: Cell
@@ -201,34 +200,34 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     taught_mode: str
     modes: dict[str, str]
-    """What each mode is, in a line."""
+    """A line about each mode, by its name."""
     pipeline_modes: tuple[str, ...] = ()
-    """Those of them whose batches come through the framework's own input pipeline."""
+    """The modes whose batches come through the framework's own input pipeline."""
     reference: bool
     """Whether it is the reference, which is never ranked."""
     versions: dict[str, str]
     """Version of every distribution it needs."""
     packages: int | None = None
-    """Distributions that come with it: those it needs, and all that these need."""
+    """Number of installed distributions: those it needs, and all that these need."""
     installed_bytes: int | None = None
-    """What their files take on disk."""
+    """Size of their files on disk."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
-    """What a run meant to do, with the time it was thought to take, in seconds."""
+    """The plan of a run, with the expected times in seconds."""
 
     jobs: int
     """Worker processes of the required blocks."""
     parity_s: float
     blocks_s: float
     training_s: float
-    """What is set aside for training for accuracy; the epochs are chosen when the speeds are known."""
+    """Time for training for accuracy; the epochs are chosen when the speeds are known."""
     refining_s: float
-    """What is left for further blocks where an interval is wider than the target."""
+    """Time for further blocks, where an interval is wider than the target."""
 
 
 class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, of what, on which machine."""
+    """What was asked for, with which backends, and on which machine."""
 
     schema: int = SCHEMA
     run_id: str
@@ -240,14 +239,14 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     target_half_width: float
     """Relative half-width of an interval at which a row counts as precise, 0.015 for 1.5 %."""
     seeds: int
-    """Seeds a cell trains with for accuracy, at most: 0 where nothing is trained."""
+    """Number of seeds that a cell trains with for accuracy; 0: it does not train."""
     planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int
     dataset_limit: int | None
     """Only the first so many images of each split were used; None: all."""
     sample: bool
-    """Whether the shipped sample stood in for the data sets."""
+    """Whether the shipped samples were used in place of the data sets."""
     cells: tuple[Cell, ...]
     workloads: tuple[Workload, ...]
     backends: tuple[BackendHere, ...]

@@ -1,1 +1,1 @@
-"""The kit of every report: how figures are written, Markdown, the terminal, charts. It knows no feature."""
+"""What every report uses: blocks, their printers for terminal and Markdown, formats of figures, charts."""

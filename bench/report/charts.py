@@ -1,7 +1,8 @@
 """What every plot of a report shares: colours and looks, settings, panels, labels, and the SVG itself.
 
-A backend has one colour, and a mode one hatch, marker and line, in all plots. The SVG is the same to the byte
-whenever it is made from the same run. Matplotlib's objects are used directly, never its list of figures.
+A backend has one colour, and a mode one hatch, marker and line, in all plots. The same run always gives the
+same SVG, byte for byte. The plots use Matplotlib's objects directly, never pyplot and its list of open
+figures.
 """
 
 import io
@@ -20,9 +21,9 @@ from matplotlib.font_manager import findfont, get_font
 
 from bench.text import clean
 
-# Okabe and Ito's palette, told apart with any colour vision; its yellow is left out, too pale for lines.
+# Okabe and Ito's palette, made for every kind of colour vision, without its yellow: too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Of lines: a pattern of dots makes a picture of hundreds of kilobytes.
+# Lines only: a pattern of dots makes a file of hundreds of kilobytes.
 HATCHES = ("", "///", "|||", "\\\\\\", "---", "+++", "//||")
 MARKERS = ("o", "s", "^", "D", "v", "P", "h")
 LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
@@ -32,10 +33,10 @@ UNRANKED_HATCH = "xxxx"
 ON_LINES: Mapping[str, Any] = MappingProxyType(
     {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}
 )
-"""The box behind a text that lines may cross, so that they do not strike it out."""
+"""The box behind a text that lines may cross, so that it stays readable."""
 _FONT = "DejaVu Sans"
 _FAMILIES = f"'{_FONT}', Verdana, sans-serif"
-"""What the text of an SVG is shown in: where DejaVu Sans is missing, in a font as wide, else in any."""
+"""Fonts for the text of an SVG: if DejaVu Sans is missing, one of the same width, else any."""
 _WIDTH_IN = 8.0
 _LONGEST_NAME = 30
 _RC: Mapping[Any, Any] = MappingProxyType(
@@ -65,7 +66,7 @@ _INDENT = re.compile(r"\n +(?=<)")
 
 @contextmanager
 def settings() -> Iterator[None]:
-    """Draw with this module's settings, whatever the user's own are; they are put back at the end."""
+    """Draw with this module's settings instead of the user's, which are restored at the end."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_RC)
@@ -73,7 +74,7 @@ def settings() -> Iterator[None]:
 
 
 def make_panels(heights_in: Sequence[float], *, legend: bool = False) -> tuple[Figure, list[Axes]]:
-    """Return a figure with one panel for each height, two in a row, and none without a use."""
+    """Return a figure with one panel for each height, two in a row, without empty panels."""
     columns = 1 if len(heights_in) == 1 else 2
     rows = [max(heights_in[start : start + columns]) for start in range(0, len(heights_in), columns)]
     figure = Figure(figsize=(_WIDTH_IN, sum(rows) + (0.3 if legend else 0.0)), layout="constrained")
@@ -85,7 +86,7 @@ def make_panels(heights_in: Sequence[float], *, legend: bool = False) -> tuple[F
 
 
 def name_rows(panel: Axes, names: Sequence[str], *, grid: bool = False) -> None:
-    """Give every row its name, the first on top; `grid` leaves the lines through the rows."""
+    """Give every row its name, the first on top; `grid` keeps the horizontal grid lines."""
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.set_yticks(range(len(names)), [label(name) for name in names])
     panel.tick_params(axis="y", length=0)
@@ -93,7 +94,7 @@ def name_rows(panel: Axes, names: Sequence[str], *, grid: bool = False) -> None:
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist], columns: int = 4) -> None:
-    """Set the entries below the panels, so many in a line at most."""
+    """Put the entries below the panels, at most `columns` in a line."""
     figure.legend(
         list(entries.values()),
         list(entries),
@@ -107,13 +108,13 @@ def svg(figure: Figure) -> bytes:
     FigureCanvasSVG(figure)
     _lay_out(figure)
     file = io.BytesIO()
-    # A date or a version in the file would make every regeneration a change.
+    # A date or a version would change the file each time it is made.
     figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
     return _slim(file.getvalue().decode()).encode()
 
 
 def _slim(content: str) -> str:
-    """Name the fonts once and not at every text, and leave out what nobody sees: half of the bytes."""
+    """Halve the size: name the fonts once instead of at every text, and leave out what is invisible."""
     content = _TAG.sub(lambda tag: _slim_tag(tag[0]), content)
     content = content.replace("</style>", f" text{{font-family: {_FAMILIES}}}</style>", 1)
     return _INDENT.sub("\n", content)
@@ -130,7 +131,7 @@ def _two_digits(number: re.Match[str]) -> str:
 
 
 def _lay_out(figure: Figure) -> None:
-    """Lay the panels out, once and to 1e-5 of the figure: the solver's last digits vary between processes."""
+    """Lay the panels out once, rounded to 1e-5: the solver's last digits vary between processes."""
     engine = figure.get_layout_engine()
     if engine is not None:
         engine.execute(figure)
@@ -141,9 +142,9 @@ def _lay_out(figure: Figure) -> None:
 
 
 def label(text: str, longest: int = _LONGEST_NAME) -> str:
-    """Return text that Matplotlib draws as it stands, shortened where it would push the plot away."""
+    """Return text that Matplotlib draws unchanged, shortened if it is too long for the plot."""
     font = get_font(findfont(_FONT))
     drawn = "".join(char if font.get_char_index(ord(char)) else "?" for char in clean(text))
-    # A legend leaves out what begins with an underscore.
+    # A legend leaves out an entry that begins with an underscore.
     drawn = f" {drawn}" if drawn.startswith("_") else drawn
     return drawn if len(drawn) <= longest else f"{drawn[: longest - 1]}\N{HORIZONTAL ELLIPSIS}"

@@ -12,12 +12,12 @@ DASH = "\N{EN DASH}"
 
 
 def cell_name(cell: Cell, titles: Mapping[str, str]) -> str:
-    """Return what a cell is called inside its workload: the backend's title and the mode."""
+    """Return the name of a cell within its workload: the backend's title and the mode."""
     return f"{titles.get(cell.backend, cell.backend)} {cell.mode}"
 
 
 def ratio_text(low: float, high: float) -> str:
-    """Return an interval of ratios with the digits it takes to keep its ends apart and off 1."""
+    """Return an interval of ratios, with enough digits to tell its ends apart and from 1."""
     for digits in (2, 3, 4):
         ends = f"{low:.{digits}f}", f"{high:.{digits}f}"
         if "1." + "0" * digits not in ends and ends[0] != ends[1]:
@@ -26,7 +26,7 @@ def ratio_text(low: float, high: float) -> str:
 
 
 def percent_text(share: float) -> str:
-    """Return a share as a percentage of two digits or so: `0.8 %`, `12 %`."""
+    """Return a share as a percentage with about two digits: `0.8 %`, `12 %`."""
     percent = 100 * share
     if percent > 1000:
         return "over 1000 %"
@@ -36,7 +36,7 @@ def percent_text(share: float) -> str:
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 NOTHING = DASH
-"""What a table shows where there is no figure."""
+"""What a table shows instead of a missing figure."""
 
 
 def versions_text(header: RunHeader) -> str:
@@ -49,7 +49,7 @@ def versions_text(header: RunHeader) -> str:
 
 
 def commit_text(run: Run) -> str:
-    """Return the version and the commit of this program, and whether it was changed since."""
+    """Return the version and the commit of this program, and whether there were uncommitted changes."""
     environment = run.header.environment
     if environment.commit is None:
         return f"{environment.version}, commit not known"
@@ -76,7 +76,7 @@ def bytes_text(count: int | None) -> str:
 
 
 def width_text(half_width: float | None) -> str:
-    """Return an interval's half-width as a share of its middle: `1.2 %`, `12 %`."""
+    """Return the half-width of an interval relative to its middle: `1.2 %`, `12 %`."""
     return percent(half_width, 0 if half_width is not None and half_width >= 0.0995 else 1)
 
 

@@ -1,18 +1,50 @@
-"""Markdown that shows just the text it is given: escaped lines, lists and tables."""
+"""Markdown that shows exactly the text that it is given: escaped lines, lists, tables, and whole reports."""
 
 import re
 from collections.abc import Iterable, Sequence
 
+from bench.report.blocks import Block, Bullets, Code, Heading, Item, Note, Paragraph, Picture, Table
 from bench.text import clean
 
 PLOTS = "plots"
 """The folder of the plots, beside the report."""
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~!&$^])")
-"""What Markdown, its extensions or HTML could take for more than itself."""
+"""What Markdown, its extensions or HTML could take for markup."""
 
 _LIST_MARK = re.compile(r"^(\d*)([-+.)])(?=\s|$)")
-"""What would begin a list where the text begins an item."""
+"""What would begin a list at the start of an item."""
+
+
+def document(blocks: Iterable[Block], drawn: frozenset[str]) -> str:
+    """Return a report as Markdown; `drawn` names the plots that exist, and no other is linked."""
+    parts: list[str] = []
+    for block in blocks:
+        if isinstance(block, Picture):
+            parts += plot(block.name, block.caption, drawn)
+        else:
+            parts.append(_part(block))
+    return "\n\n".join(parts) + "\n"
+
+
+def _part(block: Heading | Paragraph | Note | Bullets | Table | Code) -> str:
+    match block:
+        case Heading(text=text, level=level):
+            return f"{'#' * level} {escape(text)}"
+        case Paragraph(text=text):
+            return escape(text)
+        case Note(text=text, warning=warning):
+            return f"> **Warning.** {escape(text)}" if warning else f"> **{escape(text)}**"
+        case Bullets(items=items):
+            return "\n".join(f"- {_item(item)}" for item in items)
+        case Table(heads=heads, rows=rows, numbers=numbers):
+            return grid(heads, rows, numbers=numbers)
+        case Code(text=text):
+            return code(text)
+
+
+def _item(item: Item) -> str:
+    return f"**{escape(item.name)}**: {escape(item.text)}" if item.name else escape(item.text)
 
 
 def escape(raw: str) -> str:
@@ -26,7 +58,7 @@ def escape(raw: str) -> str:
 def grid(
     heads: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: frozenset[int] = frozenset()
 ) -> str:
-    """Return a table of raw text; the columns in `numbers` are set flush right."""
+    """Return a table of raw text; the columns in `numbers` are aligned right."""
     rules = ["--:" if place in numbers else ":--" for place in range(len(heads))]
     lines = [[escape(head) for head in heads], rules, *([escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -34,19 +66,15 @@ def grid(
 
 def bullets(lines: Iterable[str]) -> str:
     """Return a list of raw text."""
-    return bullets_escaped(escape(line) for line in lines)
-
-
-def bullets_escaped(lines: Iterable[str]) -> str:
-    """Return a list of lines that are Markdown already."""
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {escape(line)}" for line in lines)
 
 
 def code(command: str) -> str:
-    """Return a shell-quoted command as a code block, which quoting keeps from beginning with a fence."""
+    """Return a shell-quoted command as a code block; its quotes keep it from starting with a fence."""
     return f"```\n{clean(command)}\n```"
 
 
-def plot(name: str, alt: str, drawn: frozenset[str]) -> list[str]:
-    """Return a plot with its caption, as blocks; none where it was not drawn."""
-    return [f"![{alt}]({PLOTS}/{name}.svg)", f"*{alt}.*"] if name in drawn else []
+def plot(name: str, caption: str, drawn: frozenset[str]) -> list[str]:
+    """Return a plot and its caption as two blocks; none if it was not drawn."""
+    shown = escape(caption)
+    return [f"![{shown}]({PLOTS}/{name}.svg)", f"*{shown}.*"] if name in drawn else []

@@ -1,4 +1,4 @@
-"""What a report needs, tried before anything is measured: a run must not be lost at its end."""
+"""Try before a run what a report needs, so that a fault at the end does not lose the measurements."""
 
 import tempfile
 from pathlib import Path
@@ -9,7 +9,7 @@ from bench.errors import RecordError
 def rehearse(results: Path) -> None:
     """Draw a figure and write it below the folder of the results, then remove it.
 
-    Raises RecordError if nothing can be written there. Whatever Matplotlib raises passes through.
+    Raises RecordError if the folder cannot be written, and whatever Matplotlib raises.
     """
     from bench.report import charts
 

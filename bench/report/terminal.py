@@ -1,8 +1,20 @@
-"""Printing where the terminal, or the file in its place, takes fewer characters than Unicode has."""
+"""Printing blocks on a terminal of any width, whatever characters it can show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
+import msgspec
+from rich.cells import cell_len
 from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from bench.report.blocks import Block, Bullets, Code, Heading, Note, Paragraph, Picture, Table
+from bench.report.format import NOTHING
+from bench.text import clean
+
+_NAME_WRAPPED, _WRAPPED = 17, 15
+"""Where a table is too wide, names of rows and other texts are wrapped beyond these widths. With them the
+most important figures of a run fit into 80 columns."""
 
 _ASCII = str.maketrans(
     {
@@ -16,6 +28,15 @@ _ASCII = str.maketrans(
 )
 
 
+class _Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """Widths shared by all tables with the same columns, and which columns stand side by side."""
+
+    widths: tuple[int, ...]
+    parts: tuple[tuple[int, ...], ...]
+    """Columns of each part, by index. Every part also begins with the first column."""
+    gap: int
+
+
 def print_encodable(console: Console, draw: Callable[[], None]) -> None:
     """Call `draw`, which prints on the console, and write what it printed in what the console can encode."""
     if console.encoding.lower().startswith("utf"):
@@ -25,3 +46,132 @@ def print_encodable(console: Console, draw: Callable[[], None]) -> None:
         draw()
     plain = captured.get().translate(_ASCII).encode(console.encoding, "replace").decode(console.encoding)
     console.file.write(plain)
+
+
+def print_blocks(blocks: Iterable[Block], console: Console) -> None:
+    """Print blocks at the console's width; the words are the same with and without colour.
+
+    Pictures are left out. Tables with the same heads get the same column widths.
+    """
+    shown = [_cleaned(block) for block in blocks if not isinstance(block, Picture)]
+    print_encodable(console, lambda: _print_blocks(shown, console))
+
+
+def _print_blocks(blocks: Sequence[Block], console: Console) -> None:
+    alike: dict[tuple[str, ...], list[Table]] = {}
+    for block in blocks:
+        if isinstance(block, Table):
+            alike.setdefault(block.heads, []).append(block)
+    layouts = {heads: _lay_out(tables, console.width) for heads, tables in alike.items()}
+    for before, block in zip((None, *blocks), blocks, strict=False):
+        if before is not None and not _belongs(block, before):
+            console.print()
+        match block:
+            case Table(heads=heads):
+                _print_table(block, layouts[heads], console)
+            case Bullets(items=items):
+                for item in items:
+                    _print_item(f"{item.name}: {item.text}" if item.name else item.text, console)
+            case Heading(text=text, level=level):
+                _print_text(text, "bold underline" if level == 2 else "bold", console)
+            case Note(text=text, warning=warning):
+                _print_text(f"{'WARNING' if warning else 'NOTE'}: {text}", "bold yellow", console)
+            case Paragraph(text=text, faint=faint):
+                _print_text(text, "dim" if faint else "", console)
+            case Code(text=text):
+                console.print(Text(clean(text)), highlight=False, soft_wrap=True)  # one line can be copied
+
+
+def _belongs(block: Block, before: Block) -> bool:
+    """Say whether a block follows the one before it without an empty line."""
+    return isinstance(before, Heading) or (isinstance(before, Note) and isinstance(block, Note))
+
+
+def _cleaned(block: Block) -> Block:
+    """Return a table whose cells are clean, so that they can be measured; any other block as it is."""
+    if not isinstance(block, Table):
+        return block
+    return msgspec.structs.replace(
+        block,
+        heads=tuple(map(clean, block.heads)),
+        rows=tuple(tuple(map(clean, row)) for row in block.rows),
+    )
+
+
+def _print_text(text: str, style: str, console: Console) -> None:
+    # Text, never markup: a name with brackets in it stays a name.
+    console.print(Text(clean(text), style=style, overflow="fold"), highlight=False)
+
+
+def _print_item(text: str, console: Console) -> None:
+    wrapped = Text(clean(text), overflow="fold").wrap(console, console.width - 2)
+    for number, part in enumerate(wrapped):
+        part.rstrip()
+        console.print(Text("  " if number else "\N{BULLET} ") + part, highlight=False)
+
+
+def _lay_out(tables: Sequence[Table], width: int) -> _Layout:
+    """Fit columns to the console: side by side if they fit, else the details below the rest.
+
+    A part that is still too wide is cut into parts that fit.
+    """
+    first = tables[0]
+    natural = [
+        max(cell_len(cell) for table in tables for cell in (head, *(row[place] for row in table.rows)))
+        for place, head in enumerate(first.heads)
+    ]
+    limits = [_NAME_WRAPPED, *[_WRAPPED] * (len(natural) - 1)]
+    widths = [
+        size if place in first.numbers else min(size, limits[place]) for place, size in enumerate(natural)
+    ]
+    gaps = len(widths) - 1
+    gap = 2 if sum(widths) + 2 * gaps <= width else 1
+    spare = width - sum(widths) - gap * gaps
+    if spare < 0:
+        return _Layout(widths=tuple(widths), parts=_cut(widths, first.details, width, gap), gap=gap)
+    for place, size in enumerate(natural):
+        wider = min(size - widths[place], spare)
+        widths[place] += wider
+        spare -= wider
+    return _Layout(widths=tuple(widths), parts=(tuple(range(1, len(widths))),), gap=gap)
+
+
+def _cut(widths: Sequence[int], details: int | None, width: int, gap: int) -> tuple[tuple[int, ...], ...]:
+    """Return the columns of each part. A new part begins at the details, and where a column does not fit."""
+    parts: list[list[int]] = [[]]
+    used = widths[0]
+    for place, column_width in enumerate(widths[1:], start=1):
+        if parts[-1] and (place == details or used + gap + column_width > width):
+            parts.append([])
+            used = widths[0]
+        parts[-1].append(place)
+        used += gap + column_width
+    return tuple(map(tuple, parts))
+
+
+def _print_table(table: Table, layout: _Layout, console: Console) -> None:
+    for number, part in enumerate(layout.parts):
+        # The first part has every row, the others only those with something to show.
+        if rows := [
+            place
+            for place, row in enumerate(table.rows)
+            if not number or any(row[column] != NOTHING for column in part)
+        ]:
+            console.print(_part(table, rows, part, layout))
+
+
+def _part(table: Table, rows: Sequence[int], part: Sequence[int], layout: _Layout) -> RichTable:
+    """Return rows with their names and the columns of one part."""
+    drawn = RichTable(box=None, pad_edge=False, padding=(0, layout.gap, 0, 0), header_style="dim")
+    chosen = (0, *part)
+    for place in chosen:
+        drawn.add_column(
+            Text(table.heads[place]),
+            justify="right" if place in table.numbers else "left",
+            width=layout.widths[place],
+            overflow="fold",
+        )
+    for place in rows:
+        texts = [Text(table.rows[place][column]) for column in chosen]
+        drawn.add_row(*texts, style="yellow" if place in table.flagged else None)
+    return drawn

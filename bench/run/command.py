@@ -1,4 +1,4 @@
-"""The commands of a run: `run`, `verify`, `targets`, `agree` and `report`."""
+"""The commands of a run: `run`, `verify`, `targets` and `report`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,10 @@ from rich.console import Console
 from bench.analysis.accuracy import proposed_targets
 from bench.analysis.summary import run_warnings, summarise
 from bench.datasets.cache import cache_dir
-from bench.errors import RecordError, UsageError
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.measuring.selection import (
-    Asked,
-    backends_of_run,
-    choose_backends,
-    choose_device,
-    chosen_cells,
-    chosen_workloads,
-)
+from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -39,17 +31,16 @@ from bench.options import (
     where_results,
 )
 from bench.progress import make_display
-from bench.records.runs import QUARANTINE, RECORDS, find_run, read_run
+from bench.records.runs import QUARANTINE, RECORDS, Run, find_run, read_run
 from bench.records.schema import ParityRecord
 from bench.report.rehearsal import rehearse
-from bench.run.agreement import compare
 from bench.run.plan import find_preset
-from bench.run.report import agreement, export, markdown, terminal
+from bench.run.report import export, markdown, terminal
 from bench.run.report.convergence import render_targets
 from bench.run.report.parity import render_parity
 from bench.run.report.rehearsal import rehearse_run
 from bench.run.runner import Runner
-from bench.run.setup import Wish, new_run, plan_in_words, resumed_run
+from bench.run.setup import Prepared, RunPlan, new_run, plan_in_words, prepare, prepare_resumed
 from bench.store import ARCHIVE
 from bench.text import clean
 from bench.workloads.catalog import WORKLOADS
@@ -73,7 +64,9 @@ from bench.workloads.catalog import WORKLOADS
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."
 )
-@click.option("--dataset-limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images.")
+@click.option(
+    "--dataset-limit", "limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images."
+)
 @sample
 @click.option("--require-target", is_flag=True, help="Exit 1 where a workload misses its target accuracy.")
 @where_results
@@ -88,8 +81,6 @@ def run(
     seeds: int | None,
     sweep: str | None,
     seed: int,
-    dataset_limit: int | None,
-    sample: bool,
     require_target: bool,
     results: Path,
     data: Path | None,
@@ -97,59 +88,27 @@ def run(
     resume: str | None,
     **what: Any,
 ) -> int:
-    """Prove parity, measure every cell, and report."""
+    """Check parity, measure every row, and report."""
     console = Console()
-    asked = _asked(**what, sweep=() if sweep is None else parse_sweep(sweep))
     if resume is not None:
         refuse_beside("--resume goes on with a run as it was begun", *SETTLED_LATER, "require_target")
     chosen = find_preset(preset)
-    wish = Wish(
+    plan = RunPlan(
+        asked=_asked(**what, sweep=() if sweep is None else parse_sweep(sweep)),
         preset=chosen,
         budget_s=chosen.budget_s if budget is None else parse_budget(budget),
         target_half_width=parse_precision(precision_aim) if precision_aim else chosen.target_half_width,
         seeds=(0 if sweep else chosen.seeds) if seeds is None else seeds,
-        seed=seed, limit=dataset_limit, sample=sample,
-    )  # fmt: skip
-    workloads = chosen_workloads(asked)
+        seed=seed,
+    )
+    prepared = (
+        prepare(plan) if resume is None else prepare_resumed(find_run(results, resume), plan.asked.pythons)
+    )
     rehearse(results)
-    if resume is None:
-        device = choose_device(asked.device)
-        available = choose_backends(find_backends(), asked, device)
-        cells = chosen_cells(asked, available, device, chosen.modes)
-        begun = None
-    else:
-        folder = find_run(results, resume)
-        header = read_run(folder).header
-        chosen, sample, dataset_limit = find_preset(header.preset), header.sample, header.dataset_limit
-        cells, workloads = header.cells, header.workloads
-        available = backends_of_run(find_backends(), header, asked.pythons)
-        begun = resumed_run(folder, available)
-        for line in begun.rejected:
-            said = f"{folder}: moved to {QUARANTINE}, as it cannot be read: {line}"
-            click.echo(f"bench: {clean(said)}", err=True)
-    with make_display(console) as display:
-        splits = prepare_data(
-            workloads, cache=cache_dir(data), sample=sample, limit=dataset_limit, offline=offline,
-            display=display,
-        )  # fmt: skip
-        current = begun or new_run(
-            results, cells=cells, workloads=workloads, available=available, wish=wish, pythons=asked.pythons,
-        )  # fmt: skip
-        display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
-        display.say(plan_in_words(current.header))
-        for warning in run_warnings(current.header):
-            display.say(f"WARNING: {warning}")
-        rehearse_run(current, console)
-        try:
-            Runner(
-                run=current, preset=chosen, infos=available.infos, pythons=asked.pythons, splits=splits,
-                unavailable=available.unavailable, display=display,
-            ).run()  # fmt: skip
-        except KeyboardInterrupt:
-            display.say("Interrupted; all finished jobs are kept.")
-            display.say(f"Go on with: bench run --resume {current.header.run_id}")
-            return EXIT_INTERRUPTED
-    finished = read_run(current.folder)
+    folder = _measure(plan, prepared, results=results, data=cache_dir(data), offline=offline, console=console)
+    if folder is None:
+        return EXIT_INTERRUPTED
+    finished = read_run(folder)
     summary = summarise(finished)
     terminal.render(finished, summary, console)
     path = markdown.write(finished, summary)
@@ -157,9 +116,47 @@ def run(
     return _status(summary, require_target=require_target)
 
 
+def _measure(
+    plan: RunPlan, prepared: Prepared, *, results: Path, data: Path, offline: bool, console: Console
+) -> Path | None:
+    """Measure, and return the run's folder; None where the run was interrupted."""
+    if prepared.begun is not None:
+        _name_rejected(prepared.begun)
+    with make_display(console) as display:
+        splits = prepare_data(
+            prepared.workloads, cache=data, sample=prepared.sample, limit=prepared.limit, offline=offline,
+            display=display,
+        )  # fmt: skip
+        current = prepared.begun or new_run(
+            results, plan, cells=prepared.cells, workloads=prepared.workloads, available=prepared.available
+        )
+        display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
+        display.say(plan_in_words(current.header))
+        for warning in run_warnings(current.header):
+            display.say(f"WARNING: {warning}")
+        rehearse_run(current, console)
+        try:
+            Runner(
+                run=current, preset=prepared.preset, infos=prepared.available.infos,
+                pythons=plan.asked.pythons, splits=splits, unavailable=prepared.available.unavailable,
+                display=display,
+            ).run()  # fmt: skip
+        except KeyboardInterrupt:
+            display.say("Interrupted; all finished jobs are kept.")
+            display.say(f"Go on with: bench run --resume {current.header.run_id}")
+            return None
+    return current.folder
+
+
+def _name_rejected(run: Run) -> None:
+    for line in run.rejected:
+        said = f"{run.folder}: moved to {QUARANTINE}, as it cannot be read: {line}"
+        click.echo(f"bench: {clean(said)}", err=True)
+
+
 def _status(summary: Any, *, require_target: bool) -> int:
-    """Return the exit status that a finished run deserves."""
-    # What was set aside before the run, not being installed, was named; a job that found no device failed.
+    """Return the exit status of a finished run."""
+    # A backend that is not installed was named before the run. A job that found no device has failed.
     cells = [cell for cell in summary.cells if cell.status != "unavailable" or cell.failed_jobs]
     if any(cell.parity_ok is False for cell in cells):
         return EXIT_MEASURED_FAILURE
@@ -167,7 +164,7 @@ def _status(summary: Any, *, require_target: bool) -> int:
         cell.target_accuracy is not None and cell.seconds_to_target is None for cell in cells
     ):
         return EXIT_MEASURED_FAILURE
-    # The reference and the frameworks' own defaults are measured, and by design never ranked.
+    # The reference and the frameworks' own defaults are measured and never ranked.
     done = [cell.ranked or (cell.measured and (cell.reference or not cell.matched)) for cell in cells]
     return 0 if done and all(done) else EXIT_NOT_MEASURED
 
@@ -176,7 +173,7 @@ def _status(summary: Any, *, require_target: bool) -> int:
 @what_to_run
 @click.option("--json", "as_json", is_flag=True, help="Print every record as a line of JSON.")
 def verify(*, as_json: bool, **what: Any) -> int:
-    """Compare every backend and mode with the float64 reference, and print the errors."""
+    """Compare every backend and mode with the float64 reference."""
     console = Console(stderr=as_json)
     asked = _asked(**what)
     device = choose_device(asked.device)
@@ -190,7 +187,7 @@ def verify(*, as_json: bool, **what: Any) -> int:
                 display.say(f"{name}: not verified: {reason}")
             jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)
             verify_cells(jobs, available.infos, asked.pythons, display, records.append)
-    finally:  # what was found before an interruption is printed as well
+    finally:  # results from before an interruption are printed too
         if as_json:
             for record in records:
                 click.echo(msgspec.json.encode(record))
@@ -205,35 +202,8 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @click.argument("name", metavar="RUN")
 @where_results
 def targets(name: str, results: Path) -> None:
-    """Propose a target accuracy for every workload of a run: the mean less three standard deviations."""
+    """Propose a target accuracy for every workload of a run: the mean minus three standard deviations."""
     render_targets(proposed_targets(read_run(find_run(results, name))), Console())
-
-
-@click.command()
-@click.argument("first", metavar="RUN")
-@click.argument("second", metavar="RUN")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
-@where_results
-def agree(*, first: str, second: str, output: Path | None, results: Path) -> int:
-    """Compare two runs of one machine, and say whether their verdicts agree."""
-    runs = [read_run(find_run(results, name)) for name in (first, second)]
-    if not runs[0].header.environment.same_machine(runs[1].header.environment):
-        machines = " and ".join(run.header.environment.in_words() for run in runs)
-        raise UsageError(f"{first} and {second} were made on different machines: {machines}.")
-    summaries = [summarise(run) for run in runs]
-    titles = {name: title for summary in summaries for name, title in summary.titles.items()}
-    pairings = compare(*summaries)
-    agreement.render(pairings, titles, Console())
-    if output is not None:
-        try:
-            output.write_text(agreement.text(runs, pairings, titles), encoding="utf-8")
-        except OSError as error:
-            raise RecordError(
-                f"cannot write {output}: {error.strerror}. Name another file with --output."
-            ) from error
-    if any(pairing.agree is False for pairing in pairings):
-        return EXIT_MEASURED_FAILURE
-    return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED
 
 
 @click.command()
@@ -244,7 +214,7 @@ def agree(*, first: str, second: str, output: Path | None, results: Path) -> int
 )  # fmt: skip
 @where_results
 def report(name: str | None, form: str, results: Path) -> int:
-    """Report a run, the newest if none is named."""
+    """Show a run, by default the newest."""
     found = read_run(find_run(results, name))
     for line in found.rejected:
         click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
@@ -266,17 +236,5 @@ def report(name: str | None, form: str, results: Path) -> int:
     return 0
 
 
-def _asked(
-    *,
-    workloads: tuple[str, ...],
-    backends: tuple[str, ...],
-    modes: tuple[str, ...],
-    device: str,
-    precision: Any,
-    pythons: tuple[str, ...],
-    sweep: tuple[int, ...] = (),
-) -> Any:
-    return Asked(
-        workloads=workloads, backends=backends, modes=modes, device=device, precision=precision,
-        pythons=parse_pythons(pythons), sweep=sweep,
-    )  # fmt: skip
+def _asked(*, pythons: tuple[str, ...], **what: Any) -> Asked:
+    return Asked(pythons=parse_pythons(pythons), **what)

@@ -1,4 +1,4 @@
-"""What a run is to do: presets, the cells that were asked for, the order of a block, the epochs that fit."""
+"""Presets, the expected times of a run, and the epochs that fit the budget."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -13,7 +13,7 @@ from bench.workloads.specs import Cell, Device
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):
-    """How much is measured, and what of it."""
+    """How much a run measures, and in which modes."""
 
     name: str
     summary: str
@@ -22,12 +22,12 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     """`taught`: the mode each framework's documentation teaches; `all`: every mode."""
     min_blocks: int
     windows: int
-    """Timed windows a job at least: rounds of turns in a block."""
+    """Fewest timed windows of a job: rounds of turns in a block."""
     window_s: float
     epochs: float
-    """Epochs trained for accuracy at most, where the budget allows."""
+    """Most epochs that are trained for accuracy, if the budget allows."""
     seeds: int
-    """Blocks whose jobs also train for accuracy, each with a seed of its own."""
+    """Number of blocks whose jobs also train for accuracy, each with a seed of its own."""
     target_half_width: float = 0.015
 
 
@@ -56,12 +56,12 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
 
 START_GUESS_S: Mapping[Device, float] = MappingProxyType({"cpu": 6.0, "gpu": 16.0})
 PARITY_GUESS_S: Mapping[Device, float] = MappingProxyType({"cpu": 4.0, "gpu": 6.0})
-"""What starting a worker and ending it, and proving one cell's parity, is thought to take before anything has
-run. On an H200 they took 7 to 30 s and 6: compilers there try many kernels before they choose."""
+"""Expected times of starting and ending a worker, and of checking one cell's parity, before anything has run.
+On an H200 they took 7 to 30 s and 6 s, because compilers for GPUs try many kernels before they choose."""
 FLOPS_GUESS: Mapping[Device, float] = MappingProxyType({"cpu": 1e11, "gpu": 1e13})
-"""Operations a second of a network whose steps last longer than a window, on two cores and on an H200."""
+"""Expected operations a second of a large network, on two cores and on an H200."""
 ROUND_GUESS = 1.4
-"""A turn over its window: what leads to it, and what is read of the machine between rounds."""
+"""Time of a turn divided by that of its window: a turn has a lead, and the machine is read between rounds."""
 TRAINING_SHARE = 0.6
 """Share of the time left after the required windows that is given to training for accuracy."""
 
@@ -102,7 +102,7 @@ def make_plan(
     budget_s: float,
     seeds: int,
 ) -> Plan:
-    """Return what a run is thought to take, before anything is known of the machine.
+    """Return the expected times of a run, before anything is known about the machine.
 
     `step_flops` are the operations of a training step of each workload.
     """
@@ -111,7 +111,7 @@ def make_plan(
     parity_s = sum(PARITY_GUESS_S[device] for device in proven.values())
     block_s = 0.0
     for cell in cells:
-        # What leads to a window is a step at least, so a long one comes twice.
+        # The lead of a window has at least one step, so a long step is taken twice.
         stretch = max(1.0, step_flops[cell.workload] / FLOPS_GUESS[cell.device] / window_s)
         turn_s = window_s * max(ROUND_GUESS, 2 * stretch if stretch > 1 else 0.0)
         asked = windows_asked(windows, [stretch], FEWEST_OF_LONG)

@@ -12,74 +12,124 @@ import msgspec
 from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError
 from bench.machine.environment import capture_environment
-from bench.measuring.backends import footprints
-from bench.measuring.selection import Available, backend_here
+from bench.measuring.backends import find_backends, footprints
+from bench.measuring.selection import (
+    Asked,
+    Available,
+    backend_here,
+    backends_of_run,
+    choose_backends,
+    choose_device,
+    chosen_cells,
+    chosen_workloads,
+)
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
-from bench.run.plan import Preset, make_plan
+from bench.run.plan import Preset, find_preset, make_plan
 from bench.text import duration
 from bench.workloads.flops import training_flops
 from bench.workloads.specs import Cell, Workload
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """How much a run is to measure: the preset, and what the user wants otherwise."""
+class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run measures, and how much of it: the preset, and the values that the user gave instead."""
 
+    asked: Asked
     preset: Preset
     budget_s: float
     target_half_width: float
     seeds: int
     seed: int
-    limit: int | None
-    sample: bool
 
     @property
     def min_blocks(self) -> int:
-        """Blocks a row needs; where many seeds are wished for, one more than there are seeds.
+        """Blocks that a row needs: at least one more than there are seeds.
 
         The first block shows how fast each cell is, and from that follow the epochs that the others train.
         """
         return max(self.preset.min_blocks, self.seeds + 1)
 
 
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of a run before its data are fetched."""
+
+    preset: Preset
+    cells: tuple[Cell, ...]
+    workloads: tuple[Workload, ...]
+    available: Available
+    sample: bool
+    limit: int | None
+    begun: Run | None = None
+    """The run so far; None: it is new."""
+
+
+def prepare(plan: RunPlan) -> Prepared:
+    """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none."""
+    device = choose_device(plan.asked.device)
+    available = choose_backends(find_backends(), plan.asked, device)
+    return Prepared(
+        preset=plan.preset,
+        cells=chosen_cells(plan.asked, available, device, plan.preset.modes),
+        workloads=chosen_workloads(plan.asked),
+        available=available,
+        sample=plan.asked.sample,
+        limit=plan.asked.limit,
+    )
+
+
+def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:
+    """Find what a run was begun with; raise RecordError where machine or versions have changed."""
+    header = read_run(folder).header
+    available = backends_of_run(find_backends(), header, pythons)
+    return Prepared(
+        preset=find_preset(header.preset),
+        cells=header.cells,
+        workloads=header.workloads,
+        available=available,
+        sample=header.sample,
+        limit=header.dataset_limit,
+        begun=resumed_run(folder, available),
+    )
+
+
 def new_run(
     results: Path,
+    plan: RunPlan,
     *,
     cells: tuple[Cell, ...],
     workloads: Sequence[Workload],
     available: Available,
-    wish: Wish,
-    pythons: Mapping[str, Path],
 ) -> Run:
     """Make the folder of a new run and write its header."""
     now = datetime.now(UTC)
     usable = {name: info for name, info in available.infos.items() if name not in available.unavailable}
-    sizes = footprints(list(usable.values()), pythons)
+    sizes = footprints(list(usable.values()), plan.asked.pythons)
     header = RunHeader(
         run_id=f"run-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         created_at=now.isoformat(timespec="seconds"),
         command=("bench", *sys.argv[1:]),
-        preset=wish.preset.name,
-        budget_s=wish.budget_s,
-        min_blocks=wish.min_blocks,
-        target_half_width=wish.target_half_width,
-        seeds=wish.seeds,
+        preset=plan.preset.name,
+        budget_s=plan.budget_s,
+        min_blocks=plan.min_blocks,
+        target_half_width=plan.target_half_width,
+        seeds=plan.seeds,
         planned=make_plan(
             cells,
             step_flops={workload.name: _step_flops(workload) for workload in workloads},
-            min_blocks=wish.min_blocks,
-            windows=wish.preset.windows,
-            window_s=wish.preset.window_s,
-            budget_s=wish.budget_s,
-            seeds=wish.seeds,
+            min_blocks=plan.min_blocks,
+            windows=plan.preset.windows,
+            window_s=plan.preset.window_s,
+            budget_s=plan.budget_s,
+            seeds=plan.seeds,
         ),
-        seed=wish.seed,
-        dataset_limit=wish.limit,
-        sample=wish.sample,
+        seed=plan.seed,
+        dataset_limit=plan.asked.limit,
+        sample=plan.asked.sample,
         cells=cells,
         workloads=tuple(workloads),
         backends=tuple(
-            backend_here(info, available, sizes.get(name)) for name, info in available.infos.items()
+            backend_here(info, available.versions[name], sizes.get(name))
+            for name, info in available.infos.items()
         ),
         environment=capture_environment(),
     )
@@ -92,7 +142,7 @@ def _step_flops(workload: Workload) -> float:
 
 
 def plan_in_words(header: RunHeader) -> str:
-    """Return what a run means to do and about how long each part takes."""
+    """Return what a run will do and about how long each part takes."""
     plan = header.planned
     parts = [f"parity {duration(plan.parity_s)}", f"{plan.jobs} jobs in blocks {duration(plan.blocks_s)}"]
     if plan.training_s:
@@ -110,7 +160,7 @@ def plan_in_words(header: RunHeader) -> str:
 
 
 def resumed_run(folder: Path, available: Available) -> Run:
-    """Read a run to go on with; raise RecordError where machine or versions are not those it started with.
+    """Read a run that is to be continued; raise RecordError where machine or versions have changed.
 
     Lines that cannot be read are moved aside, and named in the run's `rejected`.
     """

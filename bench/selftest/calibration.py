@@ -1,7 +1,7 @@
-"""How good the measuring is: rates of false alarms and of findings, and coverage, from a self-test's windows.
+"""How good the measuring is: rates of false alarms, detection and coverage, from a self-test's windows.
 
-A trial is one comparison of two sides whose true difference is known. Every rule is put to every trial, ours
-and those of other tools, on the same windows.
+A comparison pairs two sides whose true difference is known. Every decision rule, ours and those of other
+tools, judges every comparison, on the same windows.
 """
 
 import math
@@ -26,23 +26,24 @@ from bench.selftest.records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideR
 from bench.workloads.specs import Cell
 
 FEWEST_BLOCKS = 3
-"""A trial with fewer blocks in which both sides did all they were asked is lost: an interval needs them."""
+"""A trial with fewer usable blocks is not judged, because an interval needs them."""
 INJECTED = tuple(side.injected for side in SIDES if side.injected)
-"""The slowdowns, from the smallest."""
+"""The slowdowns, the smallest first."""
 MUST_FIND = {0.05: 0.9, 0.10: 1.0}
-"""The share of trials in which a slowdown has to be found."""
+"""The required share of trials in which a slowdown is found, by the slowdown."""
 COVERAGE = (0.90, 0.98)
-"""Between these lies the share of 95 % intervals that hold the truth, where they are what they say."""
+"""The share of correct 95 % intervals that contain the truth lies between these."""
 FEWEST_FOR_FINDING = 10
-"""Blocks that the demands on finding are made for: with fewer, not finding a slowdown is no fault."""
+"""The requirements on detection hold from so many blocks on. With fewer, missing a slowdown is not a
+fault."""
 FEWEST_FOR_COVERAGE = 40
-"""Of fewer intervals the share says little: all of them hold the truth where a few more would not."""
+"""With fewer intervals their share says little."""
 
-Standing: TypeAlias = Literal["held", "failed", "unmeasured"]
+SelfTestStatus: TypeAlias = Literal["held", "failed", "unmeasured"]
 
 
 class Rate(msgspec.Struct, frozen=True, kw_only=True):
-    """How often something came about."""
+    """How often something happened."""
 
     hits: int
     of: int
@@ -58,37 +59,37 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
-    """One comparison of two sides of a group, over the blocks in which both did all they were asked."""
+    """One comparison of two sides of a group, over the blocks in which both took all their windows."""
 
     group: int
     cell: Cell
     head_side: str
     injected: float
-    """Share by which `head` was made slower; 0 where both sides are the same."""
+    """Share by which `head` was made slower; 0 if both sides are the same."""
     base: tuple[tuple[float, ...], ...]
-    """Seconds a sample, by block and by round; those of `head` come from the same rounds."""
+    """Seconds a sample, by block and by round; `head` has those of the same rounds."""
     head: tuple[tuple[float, ...], ...]
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True):
-    """A decision rule by its name."""
+    """A decision rule and its name."""
 
     name: str
     slower: other_tools.Rule
     judge: Callable[[Processes, Processes], PairJudgement] | None = None
-    """The same with an interval, for a rule that makes one; its ratio is of the seconds of head to base."""
+    """The rule with an interval, if it has one; the ratio is seconds of head to seconds of base."""
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """How a rule did."""
+    """The results of one rule."""
 
     name: str
     false_alarms: Rate
-    """Trials of equal sides in which either was called slower than the other."""
+    """Trials of equal sides in which one was called slower than the other."""
     found: dict[float, Rate]
-    """By the slowdown injected: trials in which it was called slower."""
+    """Trials in which the slowed side was called slower, by the injected slowdown."""
     coverage: Rate | None
-    """Intervals that hold the truth; None for a rule without intervals."""
+    """Intervals that contain the truth; None for a rule without intervals."""
     half_width: float | None
     """Half the width of the intervals, relative, median over trials: 0.012 for 1.2 %."""
 
@@ -101,12 +102,12 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def covered(self) -> bool:
-        """Whether the 95 % interval holds the truth."""
+        """Whether the 95 % interval contains the truth."""
         return _covers(self.judgement, self.trial)
 
 
 class Criterion(msgspec.Struct, frozen=True, kw_only=True):
-    """What is demanded of our rule; `held` is None where too little was measured to say."""
+    """A requirement on our rule; `held` is None if too little was measured."""
 
     demand: str
     found: str
@@ -120,14 +121,14 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     judged: tuple[Judged, ...]
     criteria: tuple[Criterion, ...]
     lost: tuple[str, ...]
-    """In words: trials that could not be judged, and those that had to do without a block."""
+    """Trials that could not be judged, or that lack a block, in words."""
     total_s: float
     trial_s: float
-    """What a trial cost: the share of two sides in the time of their group's blocks."""
+    """Time of a trial: the share of two sides in the time of their group's blocks."""
 
     @property
-    def standing(self) -> Standing:
-        """Whether all that is demanded was held, something failed, or too little was measured."""
+    def status(self) -> SelfTestStatus:
+        """Whether all requirements were held, one failed, or too little was measured."""
         if any(criterion.held is False for criterion in self.criteria):
             return "failed"
         return "unmeasured" if any(criterion.held is None for criterion in self.criteria) else "held"
@@ -142,7 +143,7 @@ def paired_by_round(base: Processes, head: Processes) -> PairJudgement:
 
 
 def unpaired_by_round(base: Processes, head: Processes) -> PairJudgement:
-    """Judge by the same test the differences of the processes' figures, as if no window had a partner."""
+    """Judge the differences of the processes' figures by the same test, without pairing windows."""
     return _judge(
         log_throughput(_logs(first), len(first)) - log_throughput(_logs(second), len(second))
         for first, second in zip(base, head, strict=True)
@@ -177,11 +178,11 @@ JUDGES = (
     Judge(name="pyperf t test", slower=other_tools.pyperf),
     Judge(name="google/benchmark U test", slower=other_tools.google_benchmark),
 )
-"""Ours first; the others to compare it with."""
+"""Our rule first, then those of other tools."""
 
 
 def calibrate(test: SelfTest) -> Calibration:
-    """Put every rule to every trial of a self-test."""
+    """Judge every trial of a self-test by every rule."""
     trials, lost = find_trials(test)
     rows = tuple(_row(judge, trials) for judge in JUDGES)
     judged = tuple(Judged(trial=trial, judgement=paired_by_round(trial.base, trial.head)) for trial in trials)
@@ -198,7 +199,7 @@ def calibrate(test: SelfTest) -> Calibration:
 
 
 def find_trials(test: SelfTest) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
-    """Return the trials that can be judged; and of those that cannot, or that lack a block, what is lost."""
+    """Return the trials that can be judged, and in words those that cannot or that lack a block."""
     by_group: dict[int, dict[int, SelfTestBlock]] = {}
     for block in test.blocks:
         by_group.setdefault(block.group, {})[block.block] = block
@@ -234,7 +235,7 @@ def find_trials(test: SelfTest) -> tuple[tuple[Trial, ...], tuple[str, ...]]:
 def _pair(
     block: SelfTestBlock, base: str, head: str, windows: int
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Return the seconds a sample of both sides in the latest rounds of both; None where one failed."""
+    """Return the seconds a sample of both sides in the latest rounds of both; None if one failed."""
     sides = {side.side: side for side in block.sides if side.status == "ok"}
     if base not in sides or head not in sides:
         return None
@@ -276,7 +277,7 @@ def _covers(judgement: PairJudgement, trial: Trial) -> bool:
 
 
 def _criteria(row: Row, test: SelfTest, trials: int) -> tuple[Criterion, ...]:
-    """Compare the rates of our rule with what is demanded of it."""
+    """Compare the rates of our rule with the requirements."""
     planned = len(test.header.groups) * len(TRIALS)
     demands = [
         Criterion(

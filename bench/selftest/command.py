@@ -7,6 +7,7 @@ import click
 from rich.console import Console
 
 from bench.datasets.cache import cache_dir
+from bench.measuring.selection import Asked
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
@@ -20,9 +21,9 @@ from bench.options import (
 )
 from bench.progress import make_display
 from bench.report.rehearsal import rehearse
-from bench.selftest import collect as collecting
 from bench.selftest import report as reporting
 from bench.selftest.calibration import calibrate
+from bench.selftest.collect import SelfTestPlan, measure
 from bench.selftest.records import find_selftest, read_selftest
 
 
@@ -33,11 +34,19 @@ from bench.selftest.records import find_selftest, read_selftest
     help="Workload. [default: MNIST's three]",
 )  # fmt: skip
 @click.option("--comparisons", type=click.IntRange(min=1), default=20, show_default=True,
-              help="Of each slowdown; there are twice as many of equals.")  # fmt: skip
-@click.option("--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="In a comparison.")
-@click.option("--windows", type=click.IntRange(min=5), default=60, show_default=True, help="In a block.")
+              help="Comparisons for each slowdown; equal sides have twice as many.")  # fmt: skip
+@click.option(
+    "--blocks", type=click.IntRange(min=3), default=10, show_default=True, help="Blocks of a comparison."
+)
+@click.option(
+    "--windows",
+    type=click.IntRange(min=5),
+    default=60,
+    show_default=True,
+    help="Windows of a process in a block.",
+)
 @click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.05, show_default=True,
-              help="Seconds of a window.")  # fmt: skip
+              help="Length of a window in seconds.")  # fmt: skip
 @own_python
 @where_results
 @where_data
@@ -46,20 +55,21 @@ from bench.selftest.records import find_selftest, read_selftest
 @click.option("--again", metavar="RUN", help="Measure nothing: judge the windows of a self-test again.")
 def selftest(
     *, results: Path, data: Path | None, offline: bool, resume: str | None, again: str | None,
-    pythons: tuple[str, ...], **what: Any,
+    backends: tuple[str, ...], workloads: tuple[str, ...], pythons: tuple[str, ...], **extent: Any,
 ) -> int:  # fmt: skip
-    """Measure how often a verdict is right, with sides that are equal or slowed by a known share."""
+    """Measure how often a verdict is right, with sides that are equal or slower by a known share."""
     console = Console()
     if resume is not None:
         refuse_beside("--resume goes on with a self-test as it was begun", *SETTLED_LATER)
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")
     if again is None:
-        asked = collecting.Asking(**what, pythons=parse_pythons(pythons))
+        asked = Asked(backends=backends, workloads=workloads, pythons=parse_pythons(pythons))
+        plan = SelfTestPlan(asked=asked, **extent)
         rehearse(results)
         with make_display(console) as display:
-            measured = collecting.measure(
-                asked, results=results, cache=cache_dir(data), resume=resume, offline=offline, display=display
+            measured = measure(
+                plan, results=results, cache=cache_dir(data), resume=resume, offline=offline, display=display
             )
     else:
         measured = read_selftest(find_selftest(results, again))
@@ -68,4 +78,4 @@ def selftest(
     console.print(
         f"Report: {reporting.write(measured, found)}", soft_wrap=True, highlight=False, markup=False
     )
-    return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.standing]
+    return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.status]

@@ -1,8 +1,8 @@
-"""When other benchmarking tools say "slower": their decision rules, written again from their descriptions.
+"""The decision rules of other benchmarking tools, reimplemented from their sources.
 
-A rule is asked whether `head` is slower than `base`. Each side is its processes in the order in which they
-ran, each process the seconds a sample of its windows, in order. A window stands for what the tool calls a
-value, a sample, a round or a repetition. All of the tools measure one side after the other; these windows
+A rule decides whether `head` is slower than `base`. A side is a sequence of processes, and a process is a
+sequence of the seconds a sample of its windows. A window is what the tool calls a value, a sample, a round or
+a repetition. All of the tools measure one side after the other; these windows
 were taken by turns, so their rules are shown here on better data than they collect themselves.
 """
 
@@ -25,7 +25,7 @@ GOOGLE_ALPHA = 0.05
 
 
 def pytest_benchmark(base: Processes, head: Processes) -> bool:
-    """Say whether `--benchmark-compare-fail=mean:5%` fails.
+    """Whether `--benchmark-compare-fail=mean:5%` fails.
 
     Source: pytest-benchmark, utils.py, `PercentageRegressionCheck` and `parse_compare_fail`: it fails where
     the field's value is more than so many percent above that of the stored run. There is no field or
@@ -37,7 +37,7 @@ def pytest_benchmark(base: Processes, head: Processes) -> bool:
 
 
 def asv(base: Processes, head: Processes) -> bool:
-    """Say whether `asv continuous` and `asv compare` call `head` worse, with their factor of 1.1.
+    """Whether `asv continuous` and `asv compare` call `head` worse, with their factor of 1.1.
 
     Source: asv, commands/compare.py, `_is_result_better`, and asv_runner, statistics.py, `is_different`: the
     median of all samples is more than 1.1 times that of the base, and a Mann-Whitney U test over the samples
@@ -56,7 +56,7 @@ def asv(base: Processes, head: Processes) -> bool:
 
 
 def pyperf(base: Processes, head: Processes) -> bool:
-    """Say whether `pyperf compare_to` calls `head` significantly slower.
+    """Whether `pyperf compare_to` calls `head` significantly slower.
 
     Source: pyperf, _utils.py, `is_significant` and `tscore`, and _compare.py, `CompareResult`: a two-sided
     two-sample t test of Student, with the variances pooled, over all values of all processes at 95 %; by
@@ -79,7 +79,7 @@ def pyperf(base: Processes, head: Processes) -> bool:
 
 
 def google_benchmark(base: Processes, head: Processes) -> bool:
-    """Say whether `compare.py benchmarks` of google/benchmark shows a significant U test, and `head` slower.
+    """Whether `compare.py benchmarks` of google/benchmark shows a significant U test, and `head` slower.
 
     Source: google/benchmark, tools/gbench/report.py, `calc_utest`, and tools/compare.py: SciPy's two-sided
     Mann-Whitney U test over the repetitions, alpha 0.05 by default; nine repetitions or more are advised.
@@ -96,7 +96,7 @@ def google_benchmark(base: Processes, head: Processes) -> bool:
 def _u_test(
     first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], method: str, *, continuity: bool
 ) -> float:
-    """Return the two-sided p value of the Mann-Whitney U test; 1 where all values are one and the same."""
+    """Return the two-sided p value of the Mann-Whitney U test; 1 if all values are the same."""
     from scipy.stats import mannwhitneyu
 
     if np.ptp(np.concatenate([first, second])) == 0:

@@ -1,4 +1,4 @@
-"""The self-test's raw file: what was measured, on what, and the windows of every block; no figure is derived.
+"""The records of a self-test: what was measured, on which machine, and the windows of every block.
 
 A self-test is a folder: `selftest.json` (a `SelfTestHeader`, written once) and `blocks.jsonl` (one
 `SelfTestBlock` a line, appended and fsynced as each block ends).
@@ -18,28 +18,28 @@ HEADER = "selftest.json"
 BLOCKS = "blocks.jsonl"
 
 
-class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """One of the processes of a block; all train the same cell, some of them slowed."""
+class SelfTestSide(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the processes of a block. All train the same cell; some are slowed."""
 
     name: str
     injected: float | None
-    """Share by which training is made to take longer, by a wrapper around it; None: without the wrapper."""
+    """Share by which a wrapper makes training take longer; None: there is no wrapper."""
 
 
 SIDES = (
-    Side(name="A", injected=None),
-    Side(name="B", injected=None),
-    Side(name="C", injected=0.0),
-    Side(name="slower by 3 %", injected=0.03),
-    Side(name="slower by 5 %", injected=0.05),
-    Side(name="slower by 10 %", injected=0.10),
+    SelfTestSide(name="A", injected=None),
+    SelfTestSide(name="B", injected=None),
+    SelfTestSide(name="C", injected=0.0),
+    SelfTestSide(name="slower by 3 %", injected=0.03),
+    SelfTestSide(name="slower by 5 %", injected=0.05),
+    SelfTestSide(name="slower by 10 %", injected=0.10),
 )
 TRIALS = (("A", "B"), ("A", "C"), ("B", "slower by 3 %"), ("C", "slower by 5 %"), ("B", "slower by 10 %"))
-"""The sides that are compared with each other, the one that is not slower first."""
+"""The pairs of sides that are compared; the slower one is the second."""
 
 
 class Timing(msgspec.Struct, frozen=True, array_like=True):
-    """A window, as a row of four numbers; the last is that of `bench.records.schema.Window`."""
+    """A window as a row of four numbers, which are those of `bench.records.schema.Window`."""
 
     steps: int
     samples: int
@@ -60,7 +60,7 @@ class SideRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelfTestBlock(msgspec.Struct, frozen=True, kw_only=True):
-    """The processes of all sides, side by side, taking turns."""
+    """A block: a process of every side, which take turns."""
 
     schema: int = SCHEMA
     group: int
@@ -76,7 +76,7 @@ class SelfTestBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SelfTestHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, of what, on which machine."""
+    """What was asked for, with which backends, and on which machine."""
 
     schema: int = SCHEMA
     run_id: str
@@ -117,8 +117,8 @@ def append_block(folder: Path, block: SelfTestBlock) -> None:
 
 
 def read_selftest(folder: Path) -> SelfTest:
-    """Read a self-test; a line that is cut off or is no block is left out and named in `rejected`."""
-    missing = f"{folder} is no self-test: it has no {HEADER}."
+    """Read a self-test; a line that is cut off or is not a block is left out and named in `rejected`."""
+    missing = f"{folder} is not a self-test: it has no {HEADER}."
     header = store.read_header(folder / HEADER, SelfTestHeader, SCHEMA, missing=missing)
     blocks, rejected = store.read_records(folder / BLOCKS, SelfTestBlock)
     return SelfTest(folder=folder, header=header, blocks=blocks, rejected=rejected)

@@ -1,20 +1,29 @@
-"""The self-test's report: one table of rules, what each of its columns says, and what is demanded of ours."""
+"""Report a self-test: a table of decision rules, its legend, and the requirements on our rule."""
 
 import shlex
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bench.analysis.statistics import ALPHA, MARGIN
 from bench.errors import RecordError
+from bench.report.blocks import (
+    Block,
+    Code,
+    Heading,
+    Note,
+    Paragraph,
+    Picture,
+    Table,
+    bullets,
+    number_table,
+)
 from bench.report.format import NOTHING, percent
-from bench.report.markdown import PLOTS, bullets, code, escape, grid, plot
-from bench.report.terminal import print_encodable
+from bench.report.markdown import PLOTS, document
+from bench.report.terminal import print_blocks
 from bench.selftest.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.selftest.records import SIDES, TRIALS, SelfTest
-from bench.text import clean, duration
+from bench.text import duration
 
 REPORT = "SELFTEST.md"
 TITLE = "Self-test: how often does the comparison of two rows tell the truth?"
@@ -26,7 +35,7 @@ _ALT = (
 
 
 def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) -> Path:
-    """Write the report into a folder, the self-test's own where none is named, and return its path."""
+    """Write the report into a folder, by default the self-test's own, and return its path."""
     from bench.selftest import plot as selftest_plot
 
     folder = folder or test.folder
@@ -44,53 +53,49 @@ def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) 
 
 def text(test: SelfTest, calibration: Calibration, *, drawn: bool) -> str:
     """Return the report as Markdown; `drawn` says whether there is a plot to link."""
-    numbers = frozenset(range(1, len(heads())))
-    blocks = [
-        f"# {TITLE}",
-        escape(_answer(calibration)),
-        bullets(_in_words(criterion) for criterion in calibration.criteria),
-        "## Rules",
-        grid(heads(), [cells(row) for row in calibration.rows], numbers=numbers),
-        bullets(legend(test, calibration)),
-        *plot(PLOT, _ALT, frozenset([PLOT]) if drawn else frozenset()),
-        "## Where and how",
-        grid(["what", "here"], facts(test)),
-        code(shlex.join(test.header.command)),
-    ]
-    if calibration.lost:
-        blocks += ["## What is missing", bullets(calibration.lost)]
-    if test.rejected:
-        blocks += [
-            "## Lines of the record file that could not be read and are left out",
-            bullets(test.rejected),
-        ]
-    return "\n\n".join(blocks) + "\n"
+    return document(_whole(test, calibration), frozenset([PLOT]) if drawn else frozenset())
 
 
 def render(test: SelfTest, calibration: Calibration, console: Console) -> None:
-    """Print the report at the console's width; the words are the same with colour and without."""
-    print_encodable(console, lambda: _render(test, calibration, console))
+    """Print the report at the console's width."""
+    print_blocks(_short(test, calibration), console)
 
 
-def _render(test: SelfTest, calibration: Calibration, console: Console) -> None:
-    _print(console, TITLE, "bold")
-    _print(console, f"Self-test {test.header.run_id} on {test.header.environment.in_words()}.")
-    _print(console, "")
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="dim")
-    for place, head in enumerate(heads()):
-        table.add_column(Text(head), justify="right" if place else "left", overflow="fold")
-    for row in calibration.rows:
-        table.add_row(*(Text(clean(cell)) for cell in cells(row, brief=True)))
-    console.print(table)
-    _print(console, "")
-    for line in legend(test, calibration):
-        _print(console, line, "dim")
-    _print(console, "")
-    for criterion in calibration.criteria:
-        _print(console, _in_words(criterion), "bold red" if criterion.held is False else "")
-    _print(console, _answer(calibration), "bold")
-    for line in (*calibration.lost, *(f"left out, as it cannot be read: {line}" for line in test.rejected)):
-        _print(console, line, "yellow")
+def _whole(test: SelfTest, calibration: Calibration) -> list[Block]:
+    blocks: list[Block] = [
+        Heading(text=TITLE, level=1),
+        Paragraph(text=_answer(calibration)),
+        bullets(_in_words(criterion) for criterion in calibration.criteria),
+        Heading(text="Rules"),
+        number_table(heads(), [cells(row) for row in calibration.rows]),
+        bullets(legend(test, calibration)),
+        Picture(name=PLOT, caption=_ALT),
+        Heading(text="Where and how"),
+        Table(heads=("what", "here"), rows=tuple(facts(test))),
+        Code(text=shlex.join(test.header.command)),
+    ]
+    if calibration.lost:
+        blocks += [Heading(text="What is missing"), bullets(calibration.lost)]
+    if test.rejected:
+        blocks += [
+            Heading(text="Lines of the record file that could not be read and are left out"),
+            bullets(test.rejected),
+        ]
+    return blocks
+
+
+def _short(test: SelfTest, calibration: Calibration) -> list[Block]:
+    """Return what the terminal shows; the verdict comes last, where it is read first."""
+    unreadable = (f"left out, as it cannot be read: {line}" for line in test.rejected)
+    return [
+        Heading(text=TITLE, level=1),
+        Paragraph(text=f"Self-test {test.header.run_id} on {test.header.environment.in_words()}."),
+        number_table(heads(), [cells(row, brief=True) for row in calibration.rows]),
+        *(Paragraph(text=line, faint=True) for line in legend(test, calibration)),
+        *(Note(text=line) for line in (*calibration.lost, *unreadable)),
+        bullets(_in_words(criterion) for criterion in calibration.criteria),
+        Paragraph(text=_answer(calibration)),
+    ]
 
 
 def heads() -> list[str]:
@@ -104,7 +109,7 @@ def heads() -> list[str]:
 
 
 def cells(row: Row, *, brief: bool = False) -> list[str]:
-    """Return a row of the table; a brief one has the interval of the share of false alarms only."""
+    """Return a row of the table. A brief one has an interval only for the share of false alarms."""
     rate = _count if brief else _rate
     return [
         row.name,
@@ -116,7 +121,7 @@ def cells(row: Row, *, brief: bool = False) -> list[str]:
 
 
 def legend(test: SelfTest, calibration: Calibration) -> list[str]:
-    """Return how each column is read, a sentence or two each."""
+    """Return the meaning of each column."""
     header = test.header
     return [
         f"A comparison has two sides, {header.blocks} blocks, and in each block a fresh process a side; the "
@@ -140,7 +145,7 @@ def legend(test: SelfTest, calibration: Calibration) -> list[str]:
 
 
 def facts(test: SelfTest) -> list[tuple[str, str]]:
-    """Return where, when and with what it was measured."""
+    """Return where, when and with which versions it was measured."""
     header = test.header
     environment = header.environment
     versions = {name: said for backend in header.backends for name, said in backend.versions.items()}
@@ -190,9 +195,4 @@ def _answer(calibration: Calibration) -> str:
         "held": "All that is demanded of the comparison was held.",
         "failed": "The comparison did NOT hold what is demanded of it.",
         "unmeasured": "Too little was measured to say whether the comparison holds what is demanded of it.",
-    }[calibration.standing]
-
-
-def _print(console: Console, line: str, style: str = "") -> None:
-    # Text, never markup: a name with brackets in it stays a name.
-    console.print(Text(clean(line), style=style, overflow="fold"), highlight=False)
+    }[calibration.status]

@@ -1,8 +1,8 @@
 """Random changes of training images: drawn once in NumPy for every backend, and defined here in float64.
 
-The six parts are those of TensorFlow's `tf.image` (random_crop, random_flip_left_right, adjust_hue,
+The six operations are those of TensorFlow's `tf.image` (random_crop, random_flip_left_right, adjust_hue,
 adjust_contrast, adjust_brightness, adjust_saturation; tensorflow/python/ops/image_ops_impl.py and the kernels
-adjust_hue_op.cc and adjust_saturation_op.cc), which a test holds this module to.
+adjust_hue_op.cc and adjust_saturation_op.cc). A test compares this module with `tf.image`.
 """
 
 import numpy as np
@@ -11,11 +11,11 @@ import numpy.typing as npt
 from bench.workloads.specs import Augmentation, DatasetInfo, Workload
 
 COLUMNS = ("row", "column", "flip", "hue", "contrast", "brightness", "saturation")
-"""What is drawn for every image: the corner of the crop, in pixels; 1 to flip and else 0; how far the hue is
-turned, in turns; the factor of the contrast; the shift of the brightness; the factor of the saturation."""
+"""What is drawn for every image: the corner of the crop, in pixels; 1 to flip, otherwise 0; the rotation of
+the hue, in turns; the factor of the contrast; the shift of the brightness; the factor of the saturation."""
 ROW, COLUMN, FLIP, HUE, CONTRAST, BRIGHTNESS, SATURATION = range(len(COLUMNS))
 _STREAM = 1
-"""Tells the generator of a step's draws from that of its batch."""
+"""Part of the seed, so that the draws of a step come from another stream than its batch."""
 
 Draws = npt.NDArray[np.float32]
 Images = npt.NDArray[np.float64]
@@ -24,7 +24,7 @@ Images = npt.NDArray[np.float64]
 def draws_of(
     workload: Workload, info: DatasetInfo, *, seed: int, start: int, steps: int
 ) -> tuple[Draws, ...]:
-    """Return what a backend's `train_steps` is given beside the order: what `draw` draws, or nothing."""
+    """Return the further arguments of a backend's `train_steps`: the draws, or none without augmentation."""
     if workload.augmentation is None:
         return ()
     size = workload.batch_size
@@ -32,17 +32,17 @@ def draws_of(
 
 
 def seen_images(workload: Workload, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return images as the network sees them for evaluation: cropped, where it is trained on crops."""
+    """Return images as the network sees them in evaluation: cropped, if it is trained on crops."""
     return images if workload.augmentation is None else central_crop(images, workload.augmentation.crop)
 
 
 def draw(
     augmentation: Augmentation, info: DatasetInfo, *, batch_size: int, seed: int, start: int, steps: int
 ) -> Draws:
-    """Return what is drawn for `steps` steps from step `start` on: float32 (steps, batch, columns).
+    """Return the draws of `steps` steps from step `start` on: float32 (steps, batch, columns).
 
-    `info` tells the images as they lie on disk. Each step has a stream of its own, so that a training that
-    was interrupted draws the same again.
+    `info` describes the images on disk. Each step has its own random stream, so a training run that was
+    interrupted continues with the same draws.
     """
     height, width, _ = info.image_shape
     found = np.empty((steps, batch_size, len(COLUMNS)), np.float32)
@@ -60,7 +60,7 @@ def draw(
 
 
 def augment(images: npt.NDArray[np.uint8], draws: Draws, crop: int) -> Images:
-    """Return images (n, h, w, c), changed as `draws` (n, columns) say: float64 (n, crop, crop, c)."""
+    """Return images (n, h, w, c), changed by `draws` (n, columns): float64 (n, crop, crop, c) in [0, 1]."""
     values = draws.astype(np.float64)[:, :, None, None, None]
     x = crop_and_flip(images, draws, crop) / 255.0
     x = turn_hue(x, values[:, HUE])
@@ -72,7 +72,7 @@ def augment(images: npt.NDArray[np.uint8], draws: Draws, crop: int) -> Images:
 
 
 def crop_and_flip(images: npt.NDArray[np.uint8], draws: Draws, crop: int) -> npt.NDArray[np.uint8]:
-    """Return a window of each image, `crop` rows and columns from its corner on, mirrored where told."""
+    """Return a square of `crop` pixels of each image, from the drawn corner, mirrored if FLIP is 1."""
     places = np.arange(crop)
     rows = draws[:, ROW, None].astype(int) + places
     mirrored = draws[:, FLIP, None] == 1
@@ -84,11 +84,11 @@ def crop_and_flip(images: npt.NDArray[np.uint8], draws: Draws, crop: int) -> npt
 
 
 def turn_hue(x: Images, turns: Images) -> Images:
-    """Turn the hue of RGB images in [0, 1] by so many turns of the circle of colours (Smith, 1978).
+    """Rotate the hue of RGB images in [0, 1] by `turns` of the circle of colours (Smith, 1978).
 
-    Value and chroma stay: by the hue h in sixths, each channel is v - c max(0, min(k, 4 - k, 1)) with
-    k = (n + h) mod 6, n being 5 for red, 3 for green and 1 for blue. Images of one channel, which are grey,
-    have no hue and stay as they are.
+    Value v and chroma c stay. With the hue h in sixths of the circle, each channel is
+    v - c max(0, min(k, 4 - k, 1)), where k = (n + h) mod 6, and n is 5 for red, 3 for green and 1 for blue.
+    Images of one channel are grey: they have no hue and stay as they are.
     """
     if x.shape[-1] == 1:
         return x
@@ -107,9 +107,9 @@ def turn_hue(x: Images, turns: Images) -> Images:
 
 
 def scale_saturation(x: Images, factor: Images) -> Images:
-    """Multiply the saturation, chroma over value, and keep it in [0, 1]; value and hue stay.
+    """Multiply the saturation, which is chroma over value, and keep it in [0, 1]; value and hue stay.
 
-    Where the value is not positive there is no saturation, and all channels take the value.
+    A pixel whose value is not positive has no saturation, so all its channels get the value.
     """
     value = x.max(axis=-1, keepdims=True)
     chroma = value - x.min(axis=-1, keepdims=True)
@@ -120,6 +120,9 @@ def scale_saturation(x: Images, factor: Images) -> Images:
 
 
 def central_crop(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
-    """Return the middle `size` rows and columns of images (n, h, w, c); of an odd rest, more is cut below."""
+    """Return the middle `size` rows and columns of images (n, h, w, c).
+
+    If an odd number of rows or columns is cut off, one more is cut at the bottom or on the right.
+    """
     top, left = (images.shape[1] - size) // 2, (images.shape[2] - size) // 2
     return images[:, top : top + size, left : left + size]

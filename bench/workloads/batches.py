@@ -10,9 +10,10 @@ Permutation = Callable[[int, int], npt.NDArray[np.integer]]
 
 
 class BatchOrder:
-    """An endless order of batches: a fresh permutation every epoch, the ragged last batch dropped.
+    """An endless order of batches: a new permutation in every epoch, without the incomplete last batch.
 
-    `permute` draws the permutations where it is not to be NumPy, as for a framework's own defaults.
+    `permute` draws the permutations in place of NumPy, for a framework's own defaults. Raise ValueError if
+    the images do not fill one batch.
     """
 
     def __init__(
@@ -42,10 +43,10 @@ class BatchOrder:
 
 
 class StepOrder(BatchOrder):
-    """Batches that are drawn each by itself from all images, with no image twice in a batch."""
+    """An endless order in which each batch is drawn independently from all images, without repetition."""
 
     def epoch(self, number: int) -> npt.NDArray[np.int32]:
-        """Return as many batches as an epoch would have: int32 (steps_per_epoch, batch_size)."""
+        """Return as many batches as an epoch has in `BatchOrder`: int32 (steps_per_epoch, batch_size)."""
         return self.steps(number * self.steps_per_epoch, self.steps_per_epoch)
 
     def steps(self, start: int, count: int) -> npt.NDArray[np.int32]:

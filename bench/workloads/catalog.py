@@ -1,12 +1,12 @@
 """The named workloads: every data set with softmax regression, a multi-layer perceptron and a CNN.
 
-All train by plain SGD at batch 100: what differs between rows is then the framework and the network, not how
-well an optimizer happens to be fused. Beside them are pairs that show what defaults do: `…-adam` is the same
-work for all, `…-defaults` the same network with each framework's own initialisation, order and Adam. The
-`notebook-…` are the trainings of five TensorFlow 1 notebooks, constant by constant.
+All train with plain SGD at batch 100. Rows then differ by framework and network, and not by how well an
+optimizer is fused. Pairs show the effect of defaults: `…-adam` is the same work for all frameworks, and
+`…-defaults` is the same network with each framework's own initialisation, order of the data and Adam. The
+`notebook-…` workloads train the networks of five TensorFlow 1 notebooks with all of their constants.
 
-A target is what `bench targets` made of the run in results/cpu-2-core-targets: the mean of the final test
-accuracies of three seeds, less three standard deviations.
+`bench targets` computed the targets from the run in results/cpu-2-core-targets: the mean of the final test
+accuracies of three seeds, minus three standard deviations.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from bench.errors import unknown
 from bench.workloads.specs import Architecture, Augmentation, ConvBlock, Initialiser, OptimizerSpec, Workload
 
 SWEPT = "@"
-"""Stands between the name of a workload and the batch size that a sweep gives it."""
+"""Separates the name of a workload from its batch size in a sweep."""
 
 _SOFTMAX = Architecture()
 _MLP = Architecture(hidden=(512, 256))
@@ -49,7 +49,8 @@ def _adam(dataset: str, network: str, architecture: Architecture, *, matched: bo
 
 
 _HELD_OUT = 5000
-"""What TensorFlow 1's reader of MNIST set aside for validation, at the beginning of the training split."""
+"""Images at the beginning of the training split that TensorFlow 1's reader of MNIST held out for
+validation."""
 _ZEROS = Initialiser(name="zeros")
 
 
@@ -95,7 +96,8 @@ NOTEBOOKS: tuple[Workload, ...] = (
     ),
     _notebook_softmax("notebook-softmax-save", 0.01, _ZEROS, held_out=_HELD_OUT),
 )
-"""What the notebooks train, in their order: batches of 100, pixels / 255; see `bench.recipes.catalog`."""
+"""The notebooks' workloads in the order of the notebooks: batches of 100, pixels / 255. See
+`bench.recipes.catalog`."""
 
 WORKLOADS: Mapping[str, Workload] = MappingProxyType(
     {
@@ -131,22 +133,22 @@ MAIN_WORKLOADS = tuple(
     and workload.optimizer.name == "sgd"
     and workload not in NOTEBOOKS
 )
-"""What runs when no workload is named."""
+"""The workloads that run if none is named."""
 
 
 def find_workload(name: str) -> Workload:
-    """Return the workload of that name; raise UsageError with the nearest name where there is none."""
+    """Return the workload of that name; raise UsageError with the nearest name if there is none."""
     if name not in WORKLOADS:
         raise unknown("workload", name, list(WORKLOADS), "bench list shows all")
     return WORKLOADS[name]
 
 
 def swept(workload: Workload, batch_size: int) -> Workload:
-    """Return a workload at another batch size, named `mnist-mlp@64`; it is timed, not trained to a target."""
+    """Return a workload with another batch size, named like `mnist-mlp@64`, and without a target."""
     name = f"{workload.name}{SWEPT}{batch_size}"
     return msgspec.structs.replace(workload, name=name, batch_size=batch_size, target_accuracy=None)
 
 
 def base_name(workload: str) -> str:
-    """Return the name of the workload that was swept, or the name itself."""
+    """Return the name without the batch size of a sweep."""
     return workload.partition(SWEPT)[0]

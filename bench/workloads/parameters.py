@@ -8,9 +8,8 @@ import numpy.typing as npt
 from bench.workloads.specs import Architecture, DatasetInfo, Initialiser, Shape
 
 Params: TypeAlias = dict[str, npt.NDArray[np.float32]]
-"""Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`; running
-statistics of batch normalisation are among them."""
-
+"""Parameters by canonical name, in network order: `conv1/kernel`, `conv1/bias`, …, `logits/bias`; they
+include the running statistics of batch normalisation."""
 
 GLOROT = Initialiser()
 
@@ -18,10 +17,11 @@ GLOROT = Initialiser()
 def initial_params(
     architecture: Architecture, info: DatasetInfo, *, seed: int, initialiser: Initialiser = GLOROT
 ) -> Params:
-    """Draw kernels as the initialiser says, float32, in canonical layout; `info` as the network sees it.
+    """Draw initial parameters, float32, in canonical layout.
 
-    Scales and running variances start at one, all else at zero. Every parameter has a stream of its own: none
-    depends on the shapes before it.
+    Kernels are drawn by the initialiser. Scales and running variances start at one, everything else at zero.
+    Every parameter has its own random stream, so none depends on the shapes before it. `info` describes the
+    images as the network sees them.
     """
     params: Params = {}
     for number, (name, shape) in enumerate(architecture.parameter_shapes(info).items()):
@@ -39,9 +39,9 @@ def draw_kernel(
 ) -> npt.NDArray[np.float64]:
     """Draw one kernel.
 
-    `glorot_uniform`: Glorot and Bengio, 2010, formula 16, U(±sqrt(6 / (fan_in + fan_out))); a convolution's
-    fans count the kernel's area. `truncated_normal`: what is two standard deviations or more from zero is
-    drawn anew, as tf.random.truncated_normal does.
+    `glorot_uniform`: Glorot and Bengio, 2010, formula 16, U(±sqrt(6 / (fan_in + fan_out))); the fans of a
+    convolution include the area of its kernel. `truncated_normal`: values two standard deviations or more
+    from zero are drawn again, as in tf.random.truncated_normal.
     """
     match initialiser.name:
         case "zeros":

@@ -1,4 +1,4 @@
-"""How precisely matrix products were computed: their error tells which precision was really used."""
+"""The error of a matrix product shows the precision that was really used."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -9,15 +9,15 @@ import numpy.typing as npt
 from bench.workloads.specs import Precision
 
 ROWS = 8
-"""Rows of a large product that are computed again: enough to see its rounding, and soon done in float64."""
+"""Rows of a large product that are computed again: enough to see its rounding, and quick in float64."""
 
 BOUNDS: Mapping[Precision, tuple[float, float]] = MappingProxyType(
     {"fp32": (0.0, 1e-5), "tf32": (3e-5, 9e-4), "bf16": (9e-4, 2e-2)}
 )
-"""Between which the error of a product of normal numbers lies in each precision, 2,000 to 8,000 terms long.
+"""For each precision, the bounds of the error of a product of normal numbers with 2,000 to 8,000 terms.
 
-float32 keeps 23 bits of mantissa, TF32 10 and bfloat16 7; a sum's errors grow with the root of its terms, as
-the sum itself does.
+float32 keeps 23 bits of mantissa, TF32 10 and bfloat16 7. The error of a sum grows with the root of the
+number of terms, and so does the sum, so their ratio hardly depends on that number.
 """
 
 
@@ -26,13 +26,13 @@ def product_error(
 ) -> float:
     """Return max|found - left right| / max|left right|, with the product in float64.
 
-    `left` is (rows, n) and `right` (n, m), both before anything was rounded; `found` is (rows, m).
+    `left` is (rows, n) and `right` (n, m), both before any rounding; `found` is (rows, m).
     """
     expected = left.astype(np.float64) @ right.astype(np.float64)
     return float(np.max(np.abs(found.astype(np.float64) - expected)) / np.max(np.abs(expected)))
 
 
 def fits(error: float, precision: Precision) -> bool:
-    """Whether a product of that error was computed in that precision, neither coarser nor finer."""
+    """Whether a product with this error was computed in this precision, neither coarser nor finer."""
     low, high = BOUNDS[precision]
     return low <= error <= high

@@ -1,4 +1,4 @@
-"""The records that say what is to be trained: data set, architecture, optimizer, workload, cell."""
+"""The records of what is trained: data set, architecture, optimizer, workload, row."""
 
 from typing import Literal, TypeAlias
 
@@ -21,17 +21,17 @@ class DatasetInfo(msgspec.Struct, frozen=True, kw_only=True):
 NORM_EPSILON = 1e-3
 """Added to the variance under the root of a batch normalisation."""
 NORM_DECAY = 0.99
-"""Share of a running statistic that a training step keeps."""
+"""The share of a running statistic that a training step keeps."""
 
 
 class ConvBlock(msgspec.Struct, frozen=True, kw_only=True):
     """SAME convolution of stride 1 with an odd kernel, ReLU, then max-pooling of size and stride `pool`.
 
-    With `normalise`, batch normalisation stands between convolution and ReLU, and its offset takes the place
-    of the convolution's bias (Ioffe and Szegedy, 2015, algorithm 1): over the images, rows and columns of a
-    batch, y = scale (x - mean) / sqrt(variance + NORM_EPSILON) + offset with the biased variance. Every
-    training step moves the running statistics, s <- NORM_DECAY s + (1 - NORM_DECAY) batch's, the biased
-    variance here too; evaluation uses these in place of the batch's.
+    With `normalise`, batch normalisation follows the convolution, and its offset replaces the convolution's
+    bias (Ioffe and Szegedy, 2015, algorithm 1): over the images, rows and columns of a batch, y = scale (x -
+    mean) / sqrt(variance + NORM_EPSILON) + offset with the biased variance. Every training step updates the
+    running mean and variance, s <- NORM_DECAY s + (1 - NORM_DECAY) b, where b is the batch's mean or biased
+    variance. Evaluation uses the running statistics.
     """
 
     filters: int
@@ -47,7 +47,7 @@ class ConvBlock(msgspec.Struct, frozen=True, kw_only=True):
 class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     """Zero or more convolution blocks, zero or more hidden dense layers with ReLU, then the classifier.
 
-    With neither it is softmax regression; with hidden layers alone, a multi-layer perceptron.
+    Without either it is softmax regression; with hidden layers only, a multi-layer perceptron.
     """
 
     convs: tuple[ConvBlock, ...] = ()
@@ -61,8 +61,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     def parameter_shapes(self, info: DatasetInfo) -> dict[str, Shape]:
         """Return the canonical shape of every parameter, in network order.
 
-        `info` tells the images as the network sees them: see `Workload.seen`. Running statistics of batch
-        normalisation are among them; `is_statistic` tells them from what is trained.
+        `info` describes the images as the network sees them: see `Workload.seen`. The parameters include the
+        running statistics of batch normalisation, which `is_statistic` recognizes.
         """
         shapes: dict[str, Shape] = {}
         height, width, channels = info.image_shape
@@ -82,14 +82,14 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_statistic(name: str) -> bool:
-    """Whether a parameter is a running statistic, which training moves but no gradient does."""
+    """Whether a parameter is a running statistic, which training updates without a gradient."""
     return name.endswith(("/mean", "/variance"))
 
 
 class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """An optimizer with every constant stated; `backends.numpy_backend` defines what each means.
+    """An optimizer with all its constants; `backends.numpy_backend` defines the formulas.
 
-    The learning rate of step t (from 0) is learning_rate * decay_rate ** (t / decay_steps).
+    The learning rate of step t, from 0, is learning_rate * decay_rate ** (t / decay_steps).
     """
 
     name: Literal["sgd", "momentum", "adam", "rmsprop"]
@@ -100,42 +100,42 @@ class OptimizerSpec(msgspec.Struct, frozen=True, kw_only=True):
     rho: float = 0.9
     epsilon: float = 1e-8
     epsilon_hat: bool = False
-    """Adam: whether epsilon is added to the root of the uncorrected second moment, as TensorFlow 1 does (the
+    """Adam: whether epsilon is added to the root of the uncorrected second moment, as in TensorFlow 1 (the
     "epsilon hat" at the end of section 2 of Kingma and Ba)."""
     initial_square: float = 0.0
-    """RMSProp: what the mean of squares starts from; 1 in TensorFlow 1."""
+    """RMSProp: initial mean of squares; 1 in TensorFlow 1."""
     decay_rate: float = 1.0
     decay_steps: int = 1
 
 
 class Initialiser(msgspec.Struct, frozen=True, kw_only=True):
-    """How kernels are drawn; everything else starts at zero, or at one where it scales."""
+    """The distribution of initial kernels; biases and offsets start at zero, scales at one."""
 
     name: Literal["glorot_uniform", "zeros", "normal", "truncated_normal"] = "glorot_uniform"
     stddev: float = 0.0
-    """Of the normal distributions, before it is cut at two of them."""
+    """Standard deviation of the normal distributions, before truncation at two standard deviations."""
 
 
 class Augmentation(msgspec.Struct, frozen=True, kw_only=True):
     """Random changes of training images, in this order; `bench.workloads.augmentation` defines each.
 
-    Crop to `crop` rows and columns, flip, turn the hue, and change contrast, brightness and saturation; then
-    clip to [0, 1]. For evaluation images are cropped around their centre.
+    Crop to `crop` rows and columns, flip, rotate the hue, and change contrast, brightness and saturation;
+    then clip to [0, 1]. In evaluation, images are cropped around their centre.
     """
 
     crop: int
     hue: float
-    """The largest turn, in turns of the whole circle of colours, either way."""
+    """The largest rotation in either direction, in turns of the circle of colours."""
     contrast: tuple[float, float]
     brightness: float
-    """The largest shift either way."""
+    """The largest shift in either direction."""
     saturation: tuple[float, float]
 
 
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
-    """What is trained: a data set, an architecture, an optimizer, a batch size and a target.
+    """What is trained: a data set, an architecture, an optimizer, a batch size and, for some, a target.
 
-    The loss is the softmax cross-entropy, its mean or its sum over the batch.
+    The loss is the mean or the sum of the softmax cross-entropy over the batch.
     """
 
     name: str
@@ -144,23 +144,23 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
     optimizer: OptimizerSpec
     batch_size: int = 100
     target_accuracy: float | None = None
-    """The test accuracy that time-to-accuracy counts to; None where no target is set."""
+    """The test accuracy at which the time to target ends; None without a target."""
     matched: bool = True
-    """Whether every backend starts from the same weights and computes the same formula of the same batches.
+    """Whether every backend starts from the same weights and computes the same formula with the same batches.
 
-    Where not, each uses its framework's own default initialisation, order of the data and constants of the
-    optimizer that is named: nothing is then comparable but what comes of it.
+    If not, each backend uses its framework's own default initialisation, order of the data and constants of
+    the optimizer. Only the results can then be compared.
     """
     loss: Literal["mean", "sum"] = "mean"
     initialiser: Initialiser = Initialiser()
     held_out: int = 0
-    """Images at the beginning of the training split that are not trained on."""
+    """Images at the beginning of the training split that are not used for training."""
     drawing: Literal["epochs", "steps"] = "epochs"
-    """Whether every image comes once an epoch, or every batch is drawn by itself from all images."""
+    """`epochs`: every image is used once in an epoch. `steps`: every batch is drawn from all images."""
     augmentation: Augmentation | None = None
 
     def seen(self, info: DatasetInfo) -> DatasetInfo:
-        """Return the data set as the network sees it: cropped, where images are augmented."""
+        """Return the data set as the network sees it: cropped, if images are augmented."""
         if self.augmentation is None:
             return info
         size = (self.augmentation.crop, self.augmentation.crop, info.image_shape[2])
@@ -168,7 +168,7 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """What a row of the report is about: one workload, backend, mode, device and precision."""
+    """A row of the report: one workload, backend, mode, device and precision."""
 
     workload: str
     backend: str

@@ -7,7 +7,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 from synthetic import make_cell, make_header, make_parity, make_run, make_workload
-from trainings import CELLS, learning_run, make_finals, twins
+from trainings import CELLS, learning_run, make_curve, make_finals, make_training, twins
 
 from bench.analysis.accuracy import EQUIVALENT, Convergence, converge, proposed_targets
 from bench.records.runs import Run
@@ -214,6 +214,18 @@ def test_only_twins_are_set_side_by_side(change):
     assert converge(twin_run((0.9, 0.91), (0.85, 0.93), change=change)).defaults == ()
 
 
+def test_twins_that_share_no_epoch_but_the_start_are_not_compared():
+    run = twin_run((0.90, 0.91), (0.85, 0.93))
+    own = twins()[1].name
+    jobs = [
+        make_training(job.spec.cell, job.spec.seed, make_curve([0.1, 0.9], [0, 1.5]))
+        if job.spec.cell.workload == own
+        else job
+        for job in run.jobs
+    ]
+    assert converge(make_run(run.header, jobs)).defaults == ()
+
+
 def test_a_framework_that_trained_one_twin_only_is_left_out():
     (pair,) = converge(twin_run((0.90, 0.91, 0.99), (0.85, 0.93))).defaults
     assert [row.matched.backend for row in pair.rows] == ["torch", "tensorflow"]
@@ -262,4 +274,7 @@ def test_a_workload_without_a_target_is_compared_all_the_same():
     finals = {TORCH: seeded(0.9, 0.91, 0.92), JAX: seeded(0.91, 0.92, 0.93)}
     workload = only(converge(run_of(finals, workloads=[make_workload(target=None)])))
     assert workload.target is None
+    assert workload.cells[TORCH].crossings == {}
     assert workload.comparisons[0].test is not None
+    workload = only(converge(run_of(finals, workloads=[make_workload(target=0.905)])))
+    assert [one is None for one in workload.cells[TORCH].crossings.values()] == [True, False, False]

@@ -118,6 +118,18 @@ def test_a_stall_in_a_few_rounds_of_one_side_moves_no_ratio():
     assert verdict.backends[0].ratio == pytest.approx(1000 / 900)
 
 
+def test_of_two_rows_only_the_rounds_that_count_for_both_and_all_their_jobs_are_compared():
+    slow_start = [500.0] * 10 + [1000.0] * 10
+    records = [make_parity(TORCH), make_parity(JAX)]
+    for block in range(3):
+        records += [
+            make_job(TORCH, block, rates=slow_start, windows=10 if block == 0 else 20),
+            make_job(JAX, block, rates=[900.0] * 20, windows=20),
+        ]
+    (verdict,) = summarise(make_run(make_header([TORCH, JAX]), records)).verdicts
+    assert verdict.backends[0].ratio == pytest.approx(1000 / 900)
+
+
 @pytest.mark.parametrize("order", [(TORCH, JAX), (JAX, TORCH)])
 def test_both_intervals_hold_the_ratio_whichever_side_is_faster(order):
     rates = dict(zip(order, ([1000, 1040, 960, 1010], [800, 790, 815, 805]), strict=True))

@@ -98,6 +98,12 @@ def test_a_further_evaluation_moves_a_crossing_by_less_than_its_bracket(points, 
 # ---- over seeds
 
 
+def test_the_bracket_of_a_cell_is_the_widest_of_its_trainings():
+    wide = make_training(TORCH, 0, make_curve([0.1, 1.0], [0, 2]))
+    narrow = make_training(TORCH, 1, make_curve([0.1, 0.5, 1.0], [0, 1, 2]))
+    assert convergence_of([wide, narrow]).bracket_epochs == 2
+
+
 def test_medians_count_a_training_that_never_got_there_as_later_than_all():
     jobs = make_finals(TORCH, {0: 1.0, 1: 0.95, 2: 0.5})
     learned = convergence_of(jobs)

@@ -141,7 +141,8 @@ def test_the_worst_are_dropped_a_fifth_at_most_and_not_below_what_is_needed(coun
 
 def test_how_bad_a_block_is_is_measured_in_thresholds():
     blocks = run_of(5, {0: 0.5})
-    blocks[2] = make_block((make_cell(),), 2, throttled_share=0.06)  # six times its threshold
+    # six times its threshold; the other flag of the block is less
+    blocks[2] = make_block((make_cell(),), 2, throttled_share=0.06, foreign_share=0.11)
     assert dropped_blocks(blocks, 1)["mnist-cnn"].dropped == {2}
 
 

@@ -1,6 +1,5 @@
 """Reading a sweep: the line is found again, and nothing is said beyond what was measured."""
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,12 +69,6 @@ def test_the_unit_of_time_changes_nothing(overhead_s, per_image_s, bump, scale):
     assert scaled.per_image_s == pytest.approx(line.per_image_s * scale, rel=1e-6)
 
 
-def test_half_of_the_step_is_overhead_at_the_batch_named():
-    line = fit(points_of(1e-3, 1e-5))
-    assert line is not None
-    assert line.half_batch == pytest.approx(100.0)
-
-
 def test_a_step_that_never_grows_has_no_end_of_overhead():
     line = fit([SweepPoint(batch_size=batch, samples_per_s=1000.0 * batch) for batch in BATCHES])
     assert line is not None
@@ -133,10 +126,3 @@ def test_names_that_are_of_no_sweep(name):
 @given(st.sampled_from(sorted(WORKLOADS)), st.integers(1, 65536))
 def test_the_names_that_a_plan_gives_are_read_back(name, batch):
     assert split_name(swept(WORKLOADS[name], batch).name) == (name, batch)
-
-
-def test_a_sweep_says_which_row_it_is_about():
-    (sweep,) = read_sweeps(make())
-    assert msgspec.structs.replace(sweep.cell, workload="mnist-mlp@64") == make_cell(
-        "mnist-mlp@64", "torch", "eager"
-    )

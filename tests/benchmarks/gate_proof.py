@@ -122,16 +122,16 @@ def report(results: Path) -> str:
             machines.add(ab.header.environment.in_words())
             seconds = sum(block.wall_s for block in ab.blocks)
             tries += 1
-            regressed = {one.cell.backend for one in gate.cells if one.standing == "regression"}
+            regressed = {one.cell.backend for one in gate.cells if one.conclusion == "regression"}
             blamed = BLAMED.get(kind, regressed)
-            right += gate.standing == WANTED.get(kind, "regression") and regressed == blamed
+            right += gate.conclusion == WANTED.get(kind, "regression") and regressed == blamed
             said = [
-                f"{re.sub(' cpu fp32', '', str(cell.cell))}: {cell.standing}: {cell.why}"
+                f"{re.sub(' cpu fp32', '', str(cell.cell))}: {cell.conclusion}: {cell.why}"
                 for cell in gate.cells
-                if cell.standing != "fine" or cell.not_repeated
+                if cell.conclusion != "fine" or cell.not_repeated
             ]
             rows.append(
-                [kind, folder.name, gate.standing, f"{len(ab.blocks)}", f"{seconds / 60:.1f} min",
+                [kind, folder.name, gate.conclusion, f"{len(ab.blocks)}", f"{seconds / 60:.1f} min",
                  "; ".join(said) or "nothing got worse"]
             )  # fmt: skip
         if tries:

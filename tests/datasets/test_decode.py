@@ -1,4 +1,4 @@
-"""Decoding: what was written is read back to the last byte, and whatever is not as announced is refused."""
+"""Decoding: written data is read back exactly, and unexpected data is refused."""
 
 import gzip
 import io
@@ -19,6 +19,7 @@ from bench.datasets.decode import Sizes
 from bench.errors import DataError
 
 MIB = 1 << 20
+SEEDS = st.integers(0, 2**32 - 1)
 
 
 def idx_bytes(array):
@@ -43,7 +44,8 @@ def random_arrays(sizes, seed=0):
     }
 
 
-def tarball(path: Path, members: Iterable[tuple[str, bytes] | tarfile.TarInfo]) -> Path:
+def tarball(folder: Path, members: Iterable[tuple[str, bytes] | tarfile.TarInfo]) -> Path:
+    path = folder / "it.tgz"
     with tarfile.open(path, "w:gz") as archive:
         for member in members:
             if isinstance(member, tarfile.TarInfo):
@@ -67,8 +69,8 @@ def same(found, expected):
 # --- IDX
 
 
-@given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple), seed=st.integers(0, 2**32 - 1))
-def test_idx_comes_back_as_written(shape, seed):
+@given(shape=st.lists(st.integers(0, 5), min_size=1, max_size=4).map(tuple), seed=SEEDS)
+def test_idx_is_read_back(shape, seed):
     array = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     found = decode.idx(idx_bytes(array), shape, "it")
     np.testing.assert_array_equal(found, array)
@@ -96,17 +98,14 @@ def test_idx_with_any_header_bit_flipped_is_refused(flipped, mask):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda content: b"\0\0\x0d\x03" + content[4:],
-            "starts with 00000d03, not with the IDX magic 00000803",
-        ),
-        (lambda content: content[:9], "ends inside its header"),
-        (lambda content: content[:7] + b"\x03" + content[8:], r"has dimensions \(3, 4, 4\), not \(2, 4, 4\)"),
-        (lambda content: content[:-1], "is cut short"),
-        (lambda content: content + b"\0", "goes on after its end"),
+        (lambda it: b"\0\0\x0d\x03" + it[4:], "starts with 00000d03, not with the IDX magic 00000803"),
+        (lambda it: it[:9], "ends inside its header"),
+        (lambda it: it[:7] + b"\x03" + it[8:], r"has dimensions \(3, 4, 4\), not \(2, 4, 4\)"),
+        (lambda it: it[:-1], "is cut short"),
+        (lambda it: it + b"\0", "goes on after its end"),
     ],
 )
-def test_idx_error_says_what_is_wrong(change, message):
+def test_idx_error_names_the_cause(change, message):
     with pytest.raises(DataError, match=message):
         decode.idx(change(idx_bytes(np.zeros((2, 4, 4), np.uint8))), (2, 4, 4), "it")
 
@@ -118,61 +117,60 @@ def idx_contents(arrays):
     return [idx_bytes(array.squeeze(3) if array.ndim == 4 else array) for array in arrays.values()]
 
 
-@pytest.mark.parametrize("packed", [True, False])
-def test_four_idx_files_come_back(tmp_path, packed):
+@pytest.fixture
+def idx_files(tmp_path):
+    """Return a function that writes the contents of four files and returns their paths."""
+
+    def write(contents):
+        paths = [tmp_path / f"file{number}" for number in range(4)]
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content)
+        return paths
+
+    return write
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bytes])
+def test_four_idx_files_are_read_back(idx_files, pack):
     arrays = random_arrays(IDX_SIZES)
-    paths = [tmp_path / str(number) for number in range(4)]
-    for path, content in zip(paths, idx_contents(arrays), strict=True):
-        path.write_bytes(gzip.compress(content) if packed else content)
-    same(decode.idx_files(paths, IDX_SIZES), arrays)
+    same(decode.idx_files(idx_files(map(pack, idx_contents(arrays))), IDX_SIZES), arrays)
 
 
 @pytest.mark.parametrize(
     "damage",
-    [
-        lambda content: content[:-9],
-        lambda content: content[:20] + b"\xff\xff" + content[22:],
-        lambda content: b"",
-    ],
+    [lambda it: it[:-9], lambda it: it[:20] + b"\xff\xff" + it[22:], lambda it: b""],
 )
-def test_a_damaged_gzip_file_is_named(tmp_path, damage):
-    paths = [tmp_path / f"file{number}" for number in range(4)]
-    for path, content in zip(paths, idx_contents(random_arrays(IDX_SIZES)), strict=True):
-        path.write_bytes(gzip.compress(content))
-    paths[2].write_bytes(damage(paths[2].read_bytes()))
+def test_a_damaged_gzip_file_is_named(idx_files, damage):
+    contents = [gzip.compress(content) for content in idx_contents(random_arrays(IDX_SIZES))]
+    contents[2] = damage(contents[2])
     with pytest.raises(DataError, match="file2: "):
-        decode.idx_files(paths, IDX_SIZES)
+        decode.idx_files(idx_files(contents), IDX_SIZES)
 
 
-def test_a_gzip_file_that_unpacks_without_end_is_not_unpacked_whole(tmp_path, monkeypatch):
-    paths = [tmp_path / f"file{number}" for number in range(4)]
-    for path, content in zip(paths, idx_contents(random_arrays(IDX_SIZES)), strict=True):
-        path.write_bytes(gzip.compress(content + bytes(MIB)))
+def test_a_gzip_file_with_too_many_bytes_is_not_decompressed_to_its_end(idx_files, monkeypatch):
+    contents = [gzip.compress(content + bytes(MIB)) for content in idx_contents(random_arrays(IDX_SIZES))]
     lengths = []
     really = decode.idx
     monkeypatch.setattr(
         decode, "idx", lambda content, *rest: lengths.append(len(content)) or really(content, *rest)
     )
     with pytest.raises(DataError, match="goes on after its end"):
-        decode.idx_files(paths, IDX_SIZES)
+        decode.idx_files(idx_files(contents), IDX_SIZES)
     assert lengths == [16 + 7 * 4 * 5 + 1]
 
 
-def test_an_idx_label_out_of_range_is_refused(tmp_path):
+def test_an_idx_label_out_of_range_is_refused(idx_files):
     arrays = random_arrays(IDX_SIZES)
     arrays["test_labels"][1] = 10
-    paths = [tmp_path / f"file{number}" for number in range(4)]
-    for path, content in zip(paths, idx_contents(arrays), strict=True):
-        path.write_bytes(content)
     with pytest.raises(DataError, match="file3: holds a label outside 0 to 9"):
-        decode.idx_files(paths, IDX_SIZES)
+        decode.idx_files(idx_files(idx_contents(arrays)), IDX_SIZES)
 
 
-def test_an_idx_archive_comes_back(tmp_path):
+def test_an_idx_archive_is_read_back(tmp_path):
     arrays = random_arrays(IDX_SIZES)
     contents = dict(zip(("d/a", "d/b", "d/c", "d/d"), idx_contents(arrays), strict=True))
-    # In another order than asked for, and among other files, as npm packs them.
-    path = tarball(tmp_path / "it.tgz", [("d/readme", b"hello"), *reversed(contents.items())])
+    # In another order than requested, and among other files, as npm packs them.
+    path = tarball(tmp_path, [("d/readme", b"hello"), *reversed(contents.items())])
     members = {name: len(content) for name, content in contents.items()}
     same(decode.idx_archive([path], IDX_SIZES, members=members), arrays)
 
@@ -183,32 +181,32 @@ CIFAR_SIZES = Sizes(train=10, test=4, image_shape=(3, 2, 3), classes=10)
 CIFAR_FORM = {"train": ("d/one", "d/two"), "test": "d/test"}
 
 
-def cifar_members(arrays, label_bytes):
+def cifar_archive(folder, arrays, label_bytes):
     def records(images, labels):
         planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
         other_labels = np.full((len(images), label_bytes - 1), 99, np.uint8)
         return np.concatenate([other_labels, labels[:, None], planes], axis=1).tobytes()
 
-    return {
+    members = {
         "d/one": records(arrays["train_images"][:5], arrays["train_labels"][:5]),
         "d/two": records(arrays["train_images"][5:], arrays["train_labels"][5:]),
         "d/test": records(arrays["test_images"], arrays["test_labels"]),
     }
+    path = tarball(folder, members.items())
+    return decode.cifar_archive([path], CIFAR_SIZES, label_bytes=label_bytes, **CIFAR_FORM)
 
 
-@given(seed=st.integers(0, 2**32 - 1), label_bytes=st.sampled_from([1, 2]))
-def test_a_cifar_archive_comes_back(tmp_path_factory, seed, label_bytes):
+@given(seed=SEEDS, label_bytes=st.sampled_from([1, 2]))
+def test_a_cifar_archive_is_read_back(tmp_path_factory, seed, label_bytes):
     arrays = random_arrays(CIFAR_SIZES, seed)
-    path = tarball(tmp_path_factory.mktemp("cifar") / "it.tgz", cifar_members(arrays, label_bytes).items())
-    same(decode.cifar_archive([path], CIFAR_SIZES, label_bytes=label_bytes, **CIFAR_FORM), arrays)
+    same(cifar_archive(tmp_path_factory.mktemp("cifar"), arrays, label_bytes), arrays)
 
 
 def test_a_cifar_label_out_of_range_is_refused(tmp_path):
     arrays = random_arrays(CIFAR_SIZES)
     arrays["train_labels"][9] = 10
-    path = tarball(tmp_path / "it.tgz", cifar_members(arrays, 1).items())
     with pytest.raises(DataError, match="train: holds a label outside 0 to 9"):
-        decode.cifar_archive([path], CIFAR_SIZES, label_bytes=1, **CIFAR_FORM)
+        cifar_archive(tmp_path, arrays, 1)
 
 
 # --- PNG sheets
@@ -216,9 +214,9 @@ def test_a_cifar_label_out_of_range_is_refused(tmp_path):
 
 @given(
     shape=st.tuples(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5), st.sampled_from([1, 3])),
-    seed=st.integers(0, 2**32 - 1),
+    seed=SEEDS,
 )
-def test_a_sheet_comes_back_as_written(shape, seed):
+def test_a_sheet_is_read_back(shape, seed):
     images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     found = decode.sheet(sheet_bytes(images), shape[0], shape[1:], "it")
     np.testing.assert_array_equal(found, images)
@@ -260,38 +258,28 @@ def huge_png():
     ],
     ids=lambda value: value if isinstance(value, str) else "png",
 )
-def test_a_sheet_that_is_not_as_announced_is_refused(content, message):
+def test_an_unexpected_sheet_is_refused(content, message, monkeypatch):
+    if "damaged" not in message:  # a wrong size is found before Pillow allocates memory for it
+        monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was called"))
     with pytest.raises(DataError, match=message):
         decode.sheet(content, 4, (2, 3, 3), "it")
 
 
-def test_the_size_of_a_sheet_is_judged_before_pillow_sees_it(monkeypatch):
-    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow was asked"))
-    with pytest.raises(DataError, match="is 100000x100000"):
-        decode.sheet(huge_png(), 4, (2, 3, 3), "it")
-
-
-SHEET_SIZES = Sizes(train=6, test=2, image_shape=(2, 3, 3), classes=10)
-
-
-def sheet_members(arrays):
-    return {
+def test_a_sheet_archive_is_read_back(tmp_path):
+    sizes = Sizes(train=6, test=2, image_shape=(2, 3, 3), classes=10)
+    arrays = random_arrays(sizes)
+    members = {
         "p/1.png": sheet_bytes(arrays["train_images"][:3]),
         "p/2.png": sheet_bytes(arrays["train_images"][3:]),
         "p/t.png": sheet_bytes(arrays["test_images"]),
         "p/train.json": json.dumps(arrays["train_labels"].tolist()).encode(),
         "p/test.json": json.dumps(arrays["test_labels"].tolist()).encode(),
     }
-
-
-def test_a_sheet_archive_comes_back(tmp_path):
-    arrays = random_arrays(SHEET_SIZES)
-    members = sheet_members(arrays)
     size = {name: len(content) for name, content in members.items()}
     found = decode.sheet_archive(
-        [tarball(tmp_path / "it.tgz", members.items())],
-        SHEET_SIZES,
-        train={"p/1.png": size["p/1.png"], "p/2.png": size["p/2.png"]},
+        [tarball(tmp_path, members.items())],
+        sizes,
+        train={name: size[name] for name in ("p/1.png", "p/2.png")},
         test={"p/t.png": size["p/t.png"]},
         train_labels=("p/train.json", size["p/train.json"]),
         test_labels=("p/test.json", size["p/test.json"]),
@@ -311,12 +299,14 @@ def test_a_sheet_archive_comes_back(tmp_path):
         (b"[1, 257, 3]", "a label outside 0 to 9"),
     ],
 )
-def test_labels_that_are_not_as_announced_are_refused(content, message):
+def test_unexpected_labels_are_refused(content, message):
     with pytest.raises(DataError, match=message):
         decode.json_labels(content, 3, 10, "it")
 
 
 # --- tarballs
+
+WANTED = ("d/wanted", b"12345")
 
 
 def special(name, kind, target=""):
@@ -336,35 +326,47 @@ def special(name, kind, target=""):
         (special("d/link", tarfile.LNKTYPE, "d/wanted"), "neither a plain file nor a folder"),
         (special("d/pipe", tarfile.FIFOTYPE), "neither a plain file nor a folder"),
         (special("d/device", tarfile.CHRTYPE), "neither a plain file nor a folder"),
-        (("d/wanted", b"12345"), "holds d/wanted twice"),
+        (WANTED, "holds d/wanted twice"),
     ],
 )
 @pytest.mark.parametrize("first", [True, False])
 def test_a_hostile_tarball_is_refused(tmp_path, extra, message, first):
-    members = [extra, ("d/wanted", b"12345")] if first else [("d/wanted", b"12345"), extra]
-    path = tarball(tmp_path / "it.tgz", members)
+    path = tarball(tmp_path, [extra, WANTED] if first else [WANTED, extra])
     with pytest.raises(DataError, match=message):
         decode.tar_members(path, {"d/wanted": 5})
     assert [child.name for child in tmp_path.iterdir()] == ["it.tgz"]
 
 
-@pytest.mark.parametrize("name", ["d/wanted", "d/other"])
-def test_a_huge_member_is_refused_before_it_is_unpacked(tmp_path, name):
-    path = tarball(tmp_path / "it.tgz", [(name, bytes(64 * MIB)), ("d/wanted", b"12345")])
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"d/wanted": 5, "d/also": 3}, "holds no d/also of 3 bytes"),
+        ({"d/wanted": 6}, "d/wanted has 5 bytes, not 6"),
+    ],
+)
+def test_a_member_that_is_missing_or_of_another_size_is_named(tmp_path, sizes, message):
+    path = tarball(tmp_path, [WANTED])
+    assert decode.tar_members(path, {"d/wanted": 5}) == dict([WANTED])
+    with pytest.raises(DataError, match=message):
+        decode.tar_members(path, sizes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("d/wanted", "d/wanted has 67108864 bytes, not 5"), ("d/other", r"it\.tgz: decompresses to more")],
+)
+def test_a_huge_member_is_refused_before_it_is_decompressed(tmp_path, name, message):
+    path = tarball(tmp_path, [(name, bytes(64 * MIB)), WANTED])
     assert path.stat().st_size < MIB
-    with pytest.raises(
-        DataError, match=r"it\.tgz: (decompresses to more|d/wanted has 67108864 bytes, not 5)"
-    ):
+    with pytest.raises(DataError, match=message):
         decode.tar_members(path, {"d/wanted": 5})
 
 
-def test_a_member_that_declares_more_than_there_is_is_refused(tmp_path):
+def test_a_member_that_declares_more_bytes_than_there_are_is_refused(tmp_path):
     info = tarfile.TarInfo("d/wanted")
     info.size = 8 << 30
     path = tmp_path / "it.tgz"
     path.write_bytes(gzip.compress(info.tobuf() + bytes(1024)))
-    with pytest.raises(DataError, match="has 8589934592 bytes, not 5"):
-        decode.tar_members(path, {"d/wanted": 5})
     with pytest.raises(DataError, match=r"damaged|holds no"):
         decode.tar_members(path, {"d/wanted": 8 << 30})
 
@@ -380,16 +382,7 @@ def test_a_huge_extended_header_is_refused(tmp_path):
 
 @pytest.mark.parametrize("keep", [0, 5, 40, -30])
 def test_a_cut_off_tarball_is_refused(tmp_path, keep):
-    path = tarball(tmp_path / "it.tgz", [("d/wanted", np.random.default_rng(0).bytes(5000))])
+    path = tarball(tmp_path, [("d/wanted", np.random.default_rng(0).bytes(5000))])
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"it\.tgz: "):
         decode.tar_members(path, {"d/wanted": 5000})
-
-
-def test_a_member_that_is_missing_or_of_another_size_is_named(tmp_path):
-    path = tarball(tmp_path / "it.tgz", [("d/wanted", b"12345")])
-    with pytest.raises(DataError, match="holds no d/also of 3 bytes"):
-        decode.tar_members(path, {"d/wanted": 5, "d/also": 3})
-    with pytest.raises(DataError, match="d/wanted has 5 bytes, not 6"):
-        decode.tar_members(path, {"d/wanted": 6})
-    assert decode.tar_members(path, {"d/wanted": 5}) == {"d/wanted": b"12345"}

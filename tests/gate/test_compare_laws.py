@@ -20,7 +20,7 @@ LEARNER = make_side(make_jobs(learned=LEARNED))
 def test_a_run_is_no_worse_than_itself():
     for run in (BASE, LEARNER, make_side(make_jobs(), make_jobs(cell=OTHER, learned=LEARNED))):
         compared = compare(run, run)
-        assert compared.outcome == "fine"
+        assert compared.conclusion == "fine"
         assert {found.change for one in compared.cells for found in one.findings} == {0.0}
 
 
@@ -67,14 +67,14 @@ def test_what_passes_has_ruled_every_loss_out(cells, seed, fewest):
     )
     compared = compare(base, head)
     if any(blocks < 3 for _, _, blocks in cells):
-        assert compared.outcome != "fine"
-    if compared.outcome == "fine":
+        assert compared.conclusion != "fine"
+    if compared.conclusion == "fine":
         assert {one.cell for one in compared.cells} == set(names)
         for one in compared.cells:
             assert finding(one, "speed").kind in FINE
             assert finding(one, "speed").low > 1 / (1 + SPEED.tolerance) - 1
             assert finding(one, "memory").high < MEMORY.tolerance
-    if compared.outcome == "regression":
+    if compared.conclusion == "regression":
         assert any(found.kind == "worse" for one in compared.cells for found in one.findings)
 
 
@@ -124,7 +124,7 @@ def test_a_hundred_equal_cells_raise_no_alarm_in_two_runs():
     ]
     compared = compare(*sides)
     assert len(compared.cells) == 100
-    assert compared.outcome == "fine"
+    assert compared.conclusion == "fine"
 
 
 def test_a_change_that_is_claimed_alone_is_not_claimed_among_many():
@@ -133,6 +133,6 @@ def test_a_change_that_is_claimed_alone_is_not_claimed_among_many():
     cells = [make_cell(f"mnist-w{number}") for number in range(10)]
     many = [make_jobs(cell=cell) for cell in cells]
     compared = compare(make_side(base, *many), make_side(head, *many))
-    assert {one.cell: one.outcome for one in compared.cells} == {CELL: "undecided"} | dict.fromkeys(
+    assert {one.cell: one.conclusion for one in compared.cells} == {CELL: "undecided"} | dict.fromkeys(
         cells, "fine"
     )

@@ -64,7 +64,7 @@ def test_a_fetch_that_was_cut_short_is_not_taken_for_a_whole_one(project, tmp_pa
 
 @pytest.mark.parametrize("revision", ["nonsense", "--output=hacked", "main:bench/code.py"])
 def test_a_revision_that_is_none_is_refused(project, tmp_path, revision):
-    with pytest.raises(UsageError, match="is no revision"):
+    with pytest.raises(UsageError, match="is not a revision"):
         fetch_code(revision, tmp_path)
 
 

@@ -126,6 +126,29 @@ def test_the_output_says_what_the_terminal_says(call: Call, tmp_path: Path) -> N
     assert (tmp_path / "told.md").read_text().startswith("# REGRESSION\n\nbase (base) and head (head)\n")
 
 
+@pytest.mark.parametrize(
+    ("torch", "beside", "status", "said"),
+    [
+        ((1.2, 1.3), [OTHER], 0, "yes"),
+        ((1.2, 0.8), [OTHER], 1, "NO"),
+        ((1.2, 1.2), [], 3, "claim about 0"),
+    ],
+)
+def test_verdicts_of_two_runs_are_compared_on_request(*, torch, beside, status, said, call, tmp_path):
+    base, head = (
+        make_side(
+            make_jobs(factor), *(make_jobs(cell=cell, seed=1) for cell in beside),
+            parity=[make_parity(CELL), make_parity(OTHER)],
+        )
+        for factor in torch
+    )  # fmt: skip
+    saved(tmp_path, base, head)
+    answer = call("compare", "--verdicts", "base", "head", "--output", "told.md")
+    assert answer.status == status, answer
+    assert said in answer.out
+    assert said in (tmp_path / "told.md").read_text()
+
+
 def test_a_record_that_cannot_be_read_is_named_and_never_passes(call: Call, tmp_path: Path) -> None:
     saved(tmp_path, BASE, BASE)
     path = tmp_path / "results" / "head" / RECORDS
@@ -147,7 +170,7 @@ def test_a_record_that_cannot_be_read_is_named_and_never_passes(call: Call, tmp_
     [
         ((), "base and head are the same"),
         (("--base", "A=1", "--head", "A=1"), "base and head are the same"),
-        (("--base=-x",), "no revision, no package"),
+        (("--base=-x",), "not a revision, a version"),
         (("--base", "main", "--base", "dev"), "a side has one revision"),
         (("--base", "A=1", "--backend", "torhc"), "did you mean 'torch'"),
         (("--base", "A=1", "--budget", "soon"), "soon"),

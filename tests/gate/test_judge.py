@@ -26,28 +26,28 @@ def series(change: float, *, name="first", blocks=6, scatter=0.004, seed=1, **mo
 def test_an_unchanged_head_passes_after_the_first_series():
     ab = make_ab([proven(), *series(0.0)])
     judged = judge_cell(ab, CELL)
-    assert (judged.standing, judged.suspects) == ("fine", ())
+    assert (judged.conclusion, judged.suspects) == ("fine", ())
     assert next_step(ab, CELL) is None
-    assert judge_all(ab).standing == "fine"
+    assert judge_all(ab).conclusion == "fine"
 
 
 def test_a_slower_head_is_measured_again_before_it_fails():
     first = [proven(), *series(-0.05)]
     ab = make_ab(first)
     assert next_step(ab, CELL) == "confirm"
-    assert judge_cell(ab, CELL).standing == "undecided"
+    assert judge_cell(ab, CELL).conclusion == "undecided"
     confirmed = make_ab([*first, *series(-0.05, name="second", blocks=10, seed=2)])
     judged = judge_cell(confirmed, CELL)
-    assert (judged.standing, judged.confirmed) == ("regression", ("speed",))
+    assert (judged.conclusion, judged.confirmed) == ("regression", ("speed",))
     assert "speed got worse, in both series" in judged.why
     assert next_step(confirmed, CELL) is None
-    assert judge_all(confirmed).standing == "regression"
+    assert judge_all(confirmed).conclusion == "regression"
 
 
 def test_a_loss_that_does_not_repeat_is_told_and_passes():
     ab = make_ab([proven(), *series(-0.05), *series(0.0, name="second", blocks=10, seed=3)])
     judged = judge_cell(ab, CELL)
-    assert (judged.standing, judged.not_repeated) == ("fine", ("speed",))
+    assert (judged.conclusion, judged.not_repeated) == ("fine", ("speed",))
     assert "did not repeat" in judged.why
     assert next_step(ab, CELL) is None
 
@@ -56,7 +56,7 @@ def test_a_second_series_that_is_not_complete_decides_nothing():
     for change in (0.0, -0.05):
         second = series(change, name="second", blocks=9, seed=3)
         ab = make_ab([proven(), *series(-0.05), *second])
-        assert judge_cell(ab, CELL).standing == "undecided"
+        assert judge_cell(ab, CELL).conclusion == "undecided"
         assert next_step(ab, CELL) == "confirm"
 
 
@@ -68,41 +68,41 @@ def test_a_second_series_that_neither_confirms_nor_rules_out_asks_for_more_and_d
     assert next_step(make_ab([*first, *second(10)]), CELL) == "confirm"
     ended = make_ab([*first, *second(16)])
     assert next_step(ended, CELL) is None
-    assert judge_cell(ended, CELL).standing == "undecided"
+    assert judge_cell(ended, CELL).conclusion == "undecided"
     assert "the second does not decide" in judge_cell(ended, CELL).why
 
 
 def test_the_second_series_is_judged_by_itself():
     """A first series with a loss and a second without make no loss, however large the first one's was."""
     ab = make_ab([proven(), *series(-0.5), *series(0.0, name="second", blocks=10, seed=3)])
-    assert judge_cell(ab, CELL).standing == "fine"
+    assert judge_cell(ab, CELL).conclusion == "fine"
 
 
 def test_a_faster_head_passes():
-    assert judge_all(make_ab([proven(), *series(0.1)])).standing == "fine"
+    assert judge_all(make_ab([proven(), *series(0.1)])).conclusion == "fine"
 
 
 @pytest.mark.parametrize("blocks", [0, 1, 2, 3, 4, 5])
 def test_fewer_blocks_than_were_asked_for_never_pass(blocks):
     ab = make_ab([proven(), *series(0.0, blocks=blocks)])
     assert next_step(ab, CELL) == "block"
-    assert judge_all(ab).standing == "undecided"
+    assert judge_all(ab).conclusion == "undecided"
     if blocks >= 3:
         assert f"{blocks} of 6 blocks were measured" in judge_cell(ab, CELL).why
 
 
 def test_nothing_at_all_never_passes():
-    assert judge_all(make_ab([], cells=())).standing == "undecided"
+    assert judge_all(make_ab([], cells=())).conclusion == "undecided"
 
 
 def test_a_line_that_cannot_be_read_keeps_the_whole_from_passing():
     ab = make_ab([proven(), *series(0.0)])
     torn = msgspec.structs.replace(ab, rejected=("blocks.jsonl line 7: it is cut off",))
-    assert judge_all(torn).standing == "undecided"
+    assert judge_all(torn).conclusion == "undecided"
     assert "line 7" in judge_all(torn).missing[0]
     slower = [*series(-0.05), *series(-0.05, name="second", blocks=10, seed=2)]
     worse = msgspec.structs.replace(make_ab([proven(), *slower]), rejected=torn.rejected)
-    assert judge_all(worse).standing == "regression"
+    assert judge_all(worse).conclusion == "regression"
 
 
 def test_a_series_is_judged_four_times_at_most_and_by_what_was_there_then():
@@ -114,7 +114,7 @@ def test_a_series_is_judged_four_times_at_most_and_by_what_was_there_then():
         assert speed.values == max(look for look in (6, 8, 11) if look <= blocks)
     assert judge_cell(make_ab([proven(), *noisy]), CELL).first[0].values == 16
     calm_later = [*noisy[:6], *series(0.0, blocks=10)[6:]]
-    assert judge_cell(make_ab([proven(), *calm_later]), CELL).standing == "undecided"
+    assert judge_cell(make_ab([proven(), *calm_later]), CELL).conclusion == "undecided"
 
 
 def test_each_look_has_its_share_of_what_an_interval_leaves_out():
@@ -134,14 +134,14 @@ def test_a_figure_that_cannot_be_is_undecided_and_no_fault():
         ]
 
     judged = judge_cell(make_ab([proven(), *emptied(series(0.0))]), CELL)
-    assert (judged.standing, judged.why) == ("undecided", "memory undecided")
+    assert (judged.conclusion, judged.why) == ("undecided", "memory undecided")
 
 
 def test_a_loss_is_found_however_few_blocks_the_first_series_may_have():
     slower = [*series(-0.2), *series(-0.2, name="second", blocks=10, seed=2)]
     assert next_step(make_ab([proven(), *slower[:12]], most_blocks=6), CELL) == "confirm"
     ab = make_ab([proven(), *slower], most_blocks=6)
-    assert judge_cell(ab, CELL).standing == "regression"
+    assert judge_cell(ab, CELL).conclusion == "regression"
     assert next_step(ab, CELL) is None
 
 
@@ -181,10 +181,10 @@ def test_what_was_lost_is_told_with_its_cause():
 def test_a_parity_that_ran_out_of_time_is_told_and_a_later_one_counts():
     late = unproven("timeout", "after 300 s")
     judged = judge_cell(make_ab([late, *series(0.0)]), CELL)
-    assert judged.standing == "undecided"
+    assert judged.conclusion == "undecided"
     assert judged.why.startswith("head could not be compared with the reference: timeout: after 300 s")
     assert next_step(make_ab([late]), CELL) is None
-    assert judge_cell(make_ab([late, *series(0.0), proven()]), CELL).standing == "fine"
+    assert judge_cell(make_ab([late, *series(0.0), proven()]), CELL).conclusion == "fine"
 
 
 def test_noise_asks_for_more_blocks_up_to_the_most_and_then_stays_undecided():
@@ -192,14 +192,14 @@ def test_noise_asks_for_more_blocks_up_to_the_most_and_then_stays_undecided():
     assert next_step(make_ab([proven(), *noisy[:6]]), CELL) == "block"
     ab = make_ab([proven(), *noisy], most_blocks=12)
     assert next_step(ab, CELL) is None
-    assert judge_all(ab).standing == "undecided"
+    assert judge_all(ab).conclusion == "undecided"
 
 
 def test_a_head_that_computes_something_else_fails_however_fast_it_is():
     off = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits")
     ab = make_ab([proven(off), proven(side="base"), *series(0.3)])
     judged = judge_cell(ab, CELL)
-    assert judged.standing == "regression"
+    assert judged.conclusion == "regression"
     assert "head does not compute what the reference computes" in judged.why
     assert judged.why.endswith("; base agrees with it")
     assert next_step(ab, CELL) is None
@@ -236,13 +236,13 @@ NO_COMPILER = "mode compile needs a C++ compiler"
 def test_head_is_to_blame_only_for_what_base_does_right(head, base, standing, words):
     records = [head, *([] if base is None else [base]), *series(0.3)]
     judged = judge_cell(make_ab(records), CELL)
-    assert judged.standing == standing, judged.why
+    assert judged.conclusion == standing, judged.why
     assert words in judged.why
     assert next_step(make_ab(records), CELL) is None
 
 
 def test_a_head_that_was_not_held_to_the_reference_does_not_pass():
-    assert judge_all(make_ab(series(0.0))).standing == "undecided"
+    assert judge_all(make_ab(series(0.0))).conclusion == "undecided"
 
 
 @pytest.mark.parametrize("shift", [-0.05, 0.05])
@@ -252,13 +252,13 @@ def test_accuracy_that_differs_has_to_repeat_too(shift):
     again = series(0.0, name="second", blocks=10, accuracy=0.9 + shift)
     assert judge_cell(make_ab([*first, *again]), CELL).confirmed == ("accuracy",)
     other = series(0.0, name="second", blocks=10)
-    assert judge_cell(make_ab([*first, *other]), CELL).standing == "fine"
+    assert judge_cell(make_ab([*first, *other]), CELL).conclusion == "fine"
 
 
 def test_without_accuracy_nothing_passes():
     ab = make_ab([proven(), *series(0.0, trained=False)])
     judged = judge_cell(ab, CELL)
-    assert judged.standing == "undecided"
+    assert judged.conclusion == "undecided"
     assert "accuracy" in judged.why
 
 
@@ -287,14 +287,14 @@ def test_a_head_that_needs_more_memory_fails():
 def test_a_head_that_fails_where_base_does_not_is_a_regression():
     ab = make_ab([proven(), *series(0.0, blocks=2, head_status="crashed")])
     judged = judge_cell(ab, CELL)
-    assert (judged.standing, judged.lost) == ("regression", 2)
+    assert (judged.conclusion, judged.lost) == ("regression", 2)
     assert "head fails: crashed" in judged.why
     assert next_step(ab, CELL) is None
 
 
 def test_where_base_fails_too_nothing_can_be_told():
     ab = make_ab([proven(), *series(0.0, blocks=3, head_status="crashed", base_status="crashed")])
-    assert judge_cell(ab, CELL).standing == "undecided"
+    assert judge_cell(ab, CELL).conclusion == "undecided"
     assert next_step(ab, CELL) is None
 
 
@@ -315,9 +315,9 @@ def test_a_block_with_times_that_cannot_be_does_not_count(seconds):
 
 def test_a_cell_that_only_base_has_keeps_the_whole_from_passing():
     ab = make_ab([proven(), *series(0.0)], missing={"mnist-mlp torch/eager": "only in base"})
-    assert judge_all(ab).standing == "undecided"
+    assert judge_all(ab).conclusion == "undecided"
     new = make_ab([proven(), *series(0.0)], missing={"mnist-mlp torch/eager": "only in head"})
-    assert judge_all(new).standing == "fine"
+    assert judge_all(new).conclusion == "fine"
 
 
 def test_a_workload_that_head_defines_anew_is_other_work_and_does_not_pass():
@@ -325,20 +325,20 @@ def test_a_workload_that_head_defines_anew_is_other_work_and_does_not_pass():
     optimizer = msgspec.structs.replace(workload.optimizer, learning_rate=0.25)
     other = make_side(commit="b" * 40, workloads=(msgspec.structs.replace(workload, optimizer=optimizer),))
     judged = judge_cell(make_ab([proven(), *series(0.0)], head=other), CELL)
-    assert judged.standing == "undecided"
+    assert judged.conclusion == "undecided"
     assert "not the same work: optimizer.learning_rate" in judged.why
     slower = [*series(-0.05), *series(-0.05, name="second", blocks=10, seed=2)]
-    assert judge_cell(make_ab([proven(), *slower], head=other), CELL).standing == "regression"
+    assert judge_cell(make_ab([proven(), *slower], head=other), CELL).conclusion == "regression"
     target = make_side(commit="b" * 40, workloads=(msgspec.structs.replace(workload, target_accuracy=0.5),))
-    assert judge_cell(make_ab([proven(), *series(0.0)], head=target), CELL).standing == "fine"
+    assert judge_cell(make_ab([proven(), *series(0.0)], head=target), CELL).conclusion == "fine"
 
 
 def test_one_regression_among_many_fails_the_whole():
     slow = [*series(-0.05), *series(-0.05, name="second", blocks=10, seed=2)]
     other = [msgspec.structs.replace(block, cell=OTHER) for block in series(0.0)]
     ab = make_ab([proven(), proven(cell=OTHER), *slow, *other], cells=(CELL, OTHER))
-    assert [one.standing for one in judge_all(ab).cells] == ["regression", "fine"]
-    assert judge_all(ab).standing == "regression"
+    assert [one.conclusion for one in judge_all(ab).cells] == ["regression", "fine"]
+    assert judge_all(ab).conclusion == "regression"
 
 
 def decided(change: float, scatter: float, seed: int) -> str:
@@ -360,7 +360,7 @@ def decided(change: float, scatter: float, seed: int) -> str:
         name = "first" if step == "block" else "second"
         number = len(ab.blocks_of(CELL, name))
         measure(name, range(number, 10 if name == "second" and not number else number + 1))
-    return judge_cell(ab, CELL).standing
+    return judge_cell(ab, CELL).conclusion
 
 
 def test_a_loss_of_five_percent_is_found_and_no_loss_raises_no_alarm():
@@ -385,7 +385,7 @@ def test_the_order_of_the_blocks_in_the_file_says_nothing(order, change):
     blocks = series(change)
     there = judge_cell(make_ab([proven(), *blocks]), CELL)
     mixed = judge_cell(make_ab([*(blocks[place] for place in order), proven()]), CELL)
-    assert msgspec.structs.asdict(there)["standing"] == mixed.standing
+    assert msgspec.structs.asdict(there)["conclusion"] == mixed.conclusion
     assert [found.kind for found in there.first] == [found.kind for found in mixed.first]
 
 

@@ -26,7 +26,7 @@ def test_a_side_is_a_revision_versions_and_variables_in_any_order():
 
 @pytest.mark.parametrize("value", ["", "-x", "--upload-pack=touch hacked"])
 def test_what_is_none_of_these_is_refused(value):
-    with pytest.raises(UsageError, match="no revision, no package"):
+    with pytest.raises(UsageError, match="not a revision, a version"):
         parse_side([value])
 
 
@@ -84,14 +84,14 @@ def test_code_from_before_the_folders_tells_its_backends_and_workloads(tmp_path)
 def test_code_that_is_none_of_this_program_is_named(tmp_path):
     (tmp_path / "bench").mkdir()
     (tmp_path / "bench" / "__init__.py").write_text("")
-    with pytest.raises(RecordError, match="does not tell its backends") as error:
+    with pytest.raises(RecordError, match="cannot be asked for its backends") as error:
         describe(Path(sys.executable), tmp_path)
     assert "registry" in str(error.value)
     assert "Traceback" not in str(error.value)
 
 
 def test_an_interpreter_that_is_none_is_named(tmp_path):
-    with pytest.raises(RecordError, match="does not tell"):
+    with pytest.raises(RecordError, match="cannot be asked"):
         describe(tmp_path / "python", PROJECT)
 
 

@@ -1,4 +1,4 @@
-"""A meter tells what was drawn, over the counter's end too, or nothing at all."""
+"""A meter reports the energy that was drawn, also if the counter wraps around, or nothing."""
 
 import sys
 from pathlib import Path
@@ -14,18 +14,17 @@ from bench.machine.gpu import GpuMonitor
 RANGE_UJ = 262_143_328_850
 
 
-def zone(powercap: Path, name: str, label: str, energy_uj: int | str, range_uj: int = RANGE_UJ) -> Path:
+def zone(powercap: Path, name: str, label: str, energy_uj: int | str) -> None:
     folder = powercap / name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "name").write_text(f"{label}\n")
     (folder / "energy_uj").write_text(f"{energy_uj}\n")
-    (folder / "max_energy_range_uj").write_text(f"{range_uj}\n")
-    return folder
+    (folder / "max_energy_range_uj").write_text(f"{RANGE_UJ}\n")
 
 
 @pytest.fixture
 def powercap(tmp_path: Path) -> Path:
-    """A board with two packages, and every zone that must not be counted beside them."""
+    """A board with two packages, and every zone that must not be counted with them."""
     (tmp_path / "intel-rapl").mkdir()
     zone(tmp_path, "intel-rapl:0", "package-0", 5_000_000)
     zone(tmp_path, "intel-rapl:0:0", "core", 111)
@@ -47,7 +46,7 @@ def test_the_packages_of_a_board_are_added(powercap: Path) -> None:
         assert meter.since(None) is None
 
 
-def test_a_counter_that_starts_again(powercap: Path) -> None:
+def test_a_counter_that_wraps_around(powercap: Path) -> None:
     zone(powercap, "intel-rapl:0", "package-0", RANGE_UJ - 1_000_000)
     meter = Meter.open("cpu", powercap)
     before_j = meter.read_j()
@@ -58,7 +57,7 @@ def test_a_counter_that_starts_again(powercap: Path) -> None:
 
 
 @pytest.mark.parametrize("garbled", ["", "x", "-5", "²", "1.5"])
-def test_a_package_that_does_not_tell_leaves_no_sum(garbled: str, powercap: Path) -> None:
+def test_without_one_package_there_is_no_sum(garbled: str, powercap: Path) -> None:
     meter = Meter.open("cpu", powercap)
     before_j = meter.read_j()
     zone(powercap, "intel-rapl:1", "package-1", garbled)
@@ -70,37 +69,32 @@ def test_a_package_that_does_not_tell_leaves_no_sum(garbled: str, powercap: Path
     assert meter.since(before_j) == 0.1
 
 
-def test_a_counter_that_only_root_may_read(powercap: Path) -> None:
+def test_no_powercap_and_a_counter_that_only_root_may_read(powercap: Path) -> None:
+    with Meter.open("cpu", powercap / "nowhere") as meter:
+        assert (meter.method, meter.read_j(), meter.since(None)) == (None, None, None)
     (powercap / "intel-rapl:1/energy_uj").unlink()
     (powercap / "intel-rapl:1/energy_uj").mkdir()  # an OSError for root as well
     assert Meter.open("cpu", powercap).method is None
 
 
-def test_a_range_that_is_not_told(powercap: Path) -> None:
+def test_an_unknown_range(powercap: Path) -> None:
     (powercap / "intel-rapl:0/max_energy_range_uj").unlink()
     meter = Meter.open("cpu", powercap)
     before_j = meter.read_j()
     zone(powercap, "intel-rapl:1", "package-1", 8_000_000)
     assert meter.since(before_j) == 1.0
     zone(powercap, "intel-rapl:0", "package-0", 4_000_000)
-    (powercap / "intel-rapl:0/max_energy_range_uj").unlink()
     assert meter.since(before_j) is None
 
 
-def test_no_powercap(tmp_path: Path) -> None:
-    with Meter.open("cpu", tmp_path / "nowhere") as meter:
-        assert (meter.method, meter.read_j(), meter.since(None)) == (None, None, None)
-
-
 @given(st.integers(0, RANGE_UJ), st.integers(0, RANGE_UJ - 1))
-def test_what_was_drawn_is_found_again(before: int, drawn: int) -> None:
+def test_the_drawn_energy_is_found(before: int, drawn: int) -> None:
     after = before + drawn
     assert energy.drawn_uj(before, after if after <= RANGE_UJ else after - RANGE_UJ, RANGE_UJ) == drawn
 
 
-@pytest.mark.parametrize(("before", "after", "range_uj"), [(2, 1, None), (9, 1, 5)])
-def test_no_guess_of_what_was_drawn(before: int, after: int, range_uj: int | None) -> None:
-    assert energy.drawn_uj(before, after, range_uj) is None
+def test_a_reading_above_the_range_is_not_used() -> None:
+    assert energy.drawn_uj(9, 1, 5) is None
 
 
 @given(st.text())
@@ -110,7 +104,7 @@ def test_no_text_is_an_error(text: str) -> None:
 
 
 class Counter(GpuMonitor):
-    """A GPU whose counter gives these values, one at a time."""
+    """A GPU whose counter has these values, one after another."""
 
     def __init__(self, *values: int | None) -> None:
         super().__init__(None, None)
@@ -136,14 +130,14 @@ def test_the_counter_of_a_gpu(monkeypatch: pytest.MonkeyPatch, powercap: Path) -
     assert counter.closed == 1
 
 
-def test_a_gpu_without_a_counter_is_not_the_cpu(monkeypatch: pytest.MonkeyPatch, powercap: Path) -> None:
+def test_a_gpu_without_a_counter_is_not_measured_by_the_cpu(
+    monkeypatch: pytest.MonkeyPatch, powercap: Path
+) -> None:
     counter = Counter(None)
     monkeypatch.setattr(GpuMonitor, "open", lambda: counter)
     with Meter.open("gpu", powercap) as meter:
         assert (meter.method, meter.read_j()) == (None, None)
     assert counter.closed == 1
-
-
-def test_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert Meter.open("gpu").method is None
+    assert Meter.open("gpu", powercap).method is None

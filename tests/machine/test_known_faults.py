@@ -1,4 +1,4 @@
-"""Versions that compute wrong values are named wherever they would be measured."""
+"""Versions that compute wrong values cause a warning wherever they are measured."""
 
 import subprocess
 import sys
@@ -14,10 +14,14 @@ from rich.console import Console
 from synthetic import make_cell, make_header, make_run
 from test_doctor import diagnose
 
+from backends.catalog import NUMPY
 from bench.analysis.summary import run_warnings, summarise
 from bench.machine import known_faults as catalogue
 from bench.machine.known_faults import KNOWN_FAULTS, KnownFault, known_faults
+from bench.measuring.backends import Registry
+from bench.recipes.setup import Place
 from bench.run.report import markdown, terminal
+from bench.workloads.catalog import find_workload
 
 ROOT = Path(__file__).parents[2]
 REPRODUCER = ROOT / "tests" / "reproducers" / "jax_39103.py"
@@ -37,7 +41,7 @@ REPRODUCER = ROOT / "tests" / "reproducers" / "jax_39103.py"
         ({}, "cpu", []),
     ],
 )
-def test_a_version_is_named_on_the_device_on_which_it_is_wrong(
+def test_a_version_causes_a_warning_on_the_device_on_which_it_is_wrong(
     versions: dict[str, str], device: str, links: list[str]
 ) -> None:
     found = known_faults(versions, device)  # type: ignore[arg-type]
@@ -80,47 +84,26 @@ def test_a_run_warns_in_the_terminal_and_in_the_report(capsys: pytest.CaptureFix
     assert "> **Warning.** JAX: jaxlib 0.10.2 is known" in markdown.text(run, summarise(run), frozenset())
 
 
-def test_the_doctor_warns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    from backends.catalog import NUMPY
-
+@pytest.fixture
+def _faulty_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     fault = KnownFault(
         distribution="numpy", versions=">=1", device="cpu", what="all is wrong",
         link="https://github.com/numpy/numpy/issues/1", remedy="install none",
     )  # fmt: skip
-    monkeypatch.setattr("bench.measuring.doctor.WORKLOAD", fakes.WORKLOAD)
     monkeypatch.setattr(catalogue, "KNOWN_FAULTS", (fault,))
+
+
+@pytest.mark.usefixtures("_faulty_numpy")
+def test_the_doctor_warns(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("bench.measuring.doctor.WORKLOAD", fakes.WORKLOAD)
     assert diagnose([NUMPY], monkeypatch, {}) == 0
     out = capsys.readouterr().out
     assert "WARNING: numpy " in out
     assert "is known to compute wrong values: all is wrong" in out
 
 
-@pytest.mark.framework("jax")
-def test_the_installed_jax_reduces_rightly() -> None:
-    done = subprocess.run(
-        [sys.executable, str(REPRODUCER)], capture_output=True, text=True, timeout=300, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "jit 1073741824, expected 1073741824" in done.stdout
-
-
-def test_the_reproducer_asks_for_the_version_that_is_wrong() -> None:
-    wanted = [line for line in REPRODUCER.read_text(encoding="utf-8").splitlines() if "dependencies" in line]
-    versions = dict(requirement.split("==") for requirement in tomllib.loads(wanted[0][2:])["dependencies"])
-    assert known_faults(versions, "cpu")
-
-
+@pytest.mark.usefixtures("_faulty_numpy")
 def test_a_training_warns(monkeypatch: pytest.MonkeyPatch) -> None:
-    from backends.catalog import NUMPY
-    from bench.measuring.backends import Registry
-    from bench.recipes.setup import Place
-    from bench.workloads.catalog import find_workload
-
-    fault = KnownFault(
-        distribution="numpy", versions=">=1", device="cpu", what="all is wrong",
-        link="https://github.com/numpy/numpy/issues/1", remedy="install none",
-    )  # fmt: skip
-    monkeypatch.setattr(catalogue, "KNOWN_FAULTS", (fault,))
     known = Registry(backends={"numpy": NUMPY}, broken={})
     monkeypatch.setattr("bench.recipes.setup.find_backends", lambda: known)
     screen = fakes.Screen()
@@ -129,3 +112,18 @@ def test_a_training_warns(monkeypatch: pytest.MonkeyPatch) -> None:
         precision="fp32", pythons={}, sample=True, limit=None, data=None, offline=True, display=screen,
     )  # fmt: skip
     assert any("WARNING: NumPy: numpy" in line for line in screen.lines), screen.lines
+
+
+@pytest.mark.framework("jax")
+def test_the_installed_jax_reduces_correctly() -> None:
+    done = subprocess.run(
+        [sys.executable, str(REPRODUCER)], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "jit 1073741824, expected 1073741824" in done.stdout
+
+
+def test_the_reproducer_requires_the_version_that_is_wrong() -> None:
+    wanted = [line for line in REPRODUCER.read_text(encoding="utf-8").splitlines() if "dependencies" in line]
+    versions = dict(requirement.split("==") for requirement in tomllib.loads(wanted[0][2:])["dependencies"])
+    assert known_faults(versions, "cpu")

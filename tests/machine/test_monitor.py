@@ -1,4 +1,4 @@
-"""What else the machine did is read right, and what it garbles is read as nothing, without an error."""
+"""What else the machine did is read correctly, and an unknown format is read as nothing, without an error."""
 
 import os
 import subprocess
@@ -6,14 +6,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.machine import monitor
 from bench.machine.gpu import GpuReading
-from bench.machine.monitor import Canary, CpuTimes, ProcessTimes, Watch
+from bench.machine.monitor import Canary, CpuTimes, Watch
 
 # A virtual machine with two CPUs, Linux 6.18.
 STAT = """\
@@ -23,68 +25,41 @@ cpu1 817077 1603 50507 370408 5784 0 1129 10232 0 0
 intr 9933673 0 0 0
 ctxt 18432
 """
-# Linux 2.6.32: no guest_nice yet; and a CPU that is a host of virtual machines itself.
+# Linux 2.6.32: no guest_nice yet; the CPU itself is a host of virtual machines.
 STAT_OLD = "cpu  1000 10 200 5000 30 4 6 250 77\ncpu3 1000 10 200 5000 30 4 6 250 77\n"
-# /proc/PID/stat, the name misleading; session 4242, utime 120, stime 30, cutime 7, cstime 3.
-PROCESS = (
-    "4243 (a) R 1 ) (b) S 4242 4243 4242 0 -1 4194304 102 0 0 0 120 30 7 3 20 0 1 0 1255331 3133440 415 "
-    "18446744073709551615 1 1 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0"
-)
-CGROUP_2 = """\
-usage_usec 14170000
-user_usec 9000000
-system_usec 5170000
-nr_periods 1000
-nr_throttled 400
-throttled_usec 2500000
-nr_bursts 0
-burst_usec 0
-"""
+BUSY_0, BUSY_1 = 624304 + 563 + 34564 + 1164, 817077 + 1603 + 50507 + 1129
+CGROUP_2 = "usage_usec 14170000\nnr_periods 1000\nnr_throttled 400\nthrottled_usec 2500000\nnr_bursts 0\n"
 CGROUP_1 = "nr_periods 1000\nnr_throttled 400\nthrottled_time 2500000000\n"
 PRESSURE = """\
 some avg10=10.04 avg60=6.92 avg300=5.49 total=2016924339
 full avg10=0.00 avg60=0.00 avg300=0.00 total=0
 """
-PRESSURE_OLD = (
-    "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"  # before 5.13 there was no "full" for the CPU
-)
+PRESSURE_OLD = "some avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"  # before Linux 5.13: no line "full"
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="no /proc here")
 
 
-def test_the_times_of_all_cpus_count_guest_time_once() -> None:
-    assert monitor.parse_stat(STAT_OLD, {3}) == CpuTimes(busy=1220, steal=250, total=6500)
-
-
-def test_only_the_cpus_that_we_may_use_count() -> None:
-    first = 624304 + 563 + 34564 + 1164
-    assert monitor.parse_stat(STAT, {0}) == CpuTimes(
-        busy=first, steal=11448, total=first + 583544 + 1858 + 11448
-    )
-    both = monitor.parse_stat(STAT, {0, 1})
-    assert both is not None
-    assert both.steal == 11448 + 10232
-    assert both.busy == first + 817077 + 1603 + 50507 + 1129
+def times(busy: int, steal: int, total: int) -> CpuTimes:
+    return CpuTimes(busy=busy, steal=steal, total=total)
 
 
 @pytest.mark.parametrize(
-    ("text", "cpus"),
+    ("text", "cpus", "expected"),
     [
-        ("", {0}),
-        (STAT, set()),
-        (STAT, {0, 2}),
-        ("cpu0 1 2 3 4 5 6 7\n", {0}),
-        ("cpu0 1 2 3 4 5 6 7 x\n", {0}),
-        ("cpu0 1 2 3 4 5 6 7 -8\n", {0}),
-        ("cpu0 1 2 3 4 5 6 7 ²\n", {0}),
+        (STAT, {0}, times(BUSY_0, 11448, BUSY_0 + 583544 + 1858 + 11448)),
+        (STAT, {0, 1}, times(BUSY_0 + BUSY_1, 21680, BUSY_0 + BUSY_1 + 953952 + 7642 + 21680)),
+        (STAT_OLD, {3}, times(1220, 250, 6500)),  # guest time counts once, offline CPUs have no line
+        ("", {0}, None),
+        (STAT, set(), None),
+        (STAT, {0, 2}, None),
+        ("cpu0 1 2 3 4 5 6 7\n", {0}, None),
+        ("cpu0 1 2 3 4 5 6 7 x\n", {0}, None),
+        ("cpu0 1 2 3 4 5 6 7 -8\n", {0}, None),
+        ("cpu0 1 2 3 4 5 6 7 ²\n", {0}, None),
     ],
 )
-def test_no_times_where_the_kernel_does_not_tell(text: str, cpus: set[int]) -> None:
-    assert monitor.parse_stat(text, cpus) is None
-
-
-def times(busy: int, steal: int, total: int) -> CpuTimes:
-    return CpuTimes(busy=busy, steal=steal, total=total)
+def test_the_times_of_the_cpus_that_we_may_use(text: str, cpus: set[int], expected: CpuTimes | None) -> None:
+    assert monitor.parse_stat(text, cpus) == expected
 
 
 @pytest.mark.parametrize(
@@ -111,12 +86,12 @@ def test_shares_of_cpu_time(
     ("cpus", "quota", "others", "expected"),
     [
         (64, 2.0, 60.0, 0.0),  # a large server: the others leave more than the quota
-        (64, 2.0, 63.0, 0.5),  # they leave one CPU of the two that are granted
+        (64, 2.0, 63.0, 0.5),  # they leave one of the two CPUs that are granted
         (2, 1.9, 1.0, 0.9 / 1.9),
         (2, 2.0, 1.0, 0.5),
     ],
 )
-def test_under_a_quota_others_are_in_the_way_where_they_leave_less_than_it_grants(
+def test_under_a_quota_others_disturb_if_they_leave_less_than_it_grants(
     cpus: int, quota: float, others: float, expected: float
 ) -> None:
     own = round(100 * min(quota, cpus - others))
@@ -137,60 +112,88 @@ def test_a_share_stays_a_share_and_a_quota_never_makes_others_count_for_more_tha
     assert share * granted * total <= busy - own + 1e-6
 
 
-def test_a_process_whose_name_misleads() -> None:
-    assert monitor.parse_process(PROCESS) == ProcessTimes(session=4242, ticks=160)
+def test_own_time_is_that_of_this_process_and_of_the_sessions_of_its_workers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    me = os.getpid()
+    sessions = {me: 1, 10: 10, 11: 10, 12: 1, 13: 10}
+    used_s = {  # user, system, and both of ended children; then the time that it waited for the disk
+        me: (0.25, 0.0, 0.0, 0.0, 9.0),
+        10: (1.0, 0.5, 0.25, 0.25, 9.0),  # a worker
+        11: (0.0, 0.5, 0.0, 0.0, 9.0),  # its child
+        12: (9.0, 9.0, 9.0, 9.0, 9.0),  # another program in the session of this process
+    }
+
+    def session(pid: int) -> int:
+        if pid not in sessions:
+            raise ProcessLookupError
+        return sessions[pid]
+
+    def process(pid: int) -> SimpleNamespace:
+        if pid not in used_s:
+            raise psutil.NoSuchProcess(pid)
+        return SimpleNamespace(cpu_times=lambda: used_s[pid])
+
+    monkeypatch.setattr(os, "getsid", session)
+    monkeypatch.setattr(psutil, "Process", process)
+    # 13 ends after its session was read, 14 before.
+    monkeypatch.setattr(psutil, "pids", lambda: [*used_s, 13, 14])
+    assert monitor.read_own_ticks({10}) == 2.75 * os.sysconf("SC_CLK_TCK")
+    assert monitor.read_own_ticks(()) == 0.25 * os.sysconf("SC_CLK_TCK")
+
+
+@pytest.fixture
+def spinner() -> Iterator[subprocess.Popen[bytes]]:
+    """A worker in a session of its own, with a child that uses 0.3 s of a CPU, prints a line, and waits."""
+    child = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); sys.stdin.read()"
+    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+    )
+    with process:
+        yield process
+        process.kill()
+
+
+@on_linux
+def test_the_work_of_a_workers_child_is_our_own_and_is_kept_when_it_ends(
+    spinner: subprocess.Popen[bytes],
+) -> None:
+    assert spinner.stdout is not None
+    assert spinner.stdin is not None
+    with_worker, alone = monitor.read_own_ticks({spinner.pid}), monitor.read_own_ticks(())
+    spinner.stdout.readline()
+    used = monitor.read_own_ticks({spinner.pid}) - with_worker
+    used_alone = monitor.read_own_ticks(()) - alone
+    least = 0.2 * os.sysconf("SC_CLK_TCK")
+    assert used - used_alone > least
+    spinner.stdin.close()
+    spinner.wait()
+    assert monitor.read_own_ticks({spinner.pid}) - with_worker >= used
+    assert monitor.read_own_ticks(()) - alone > least
+
+
+@on_linux
+def test_the_counters_of_this_machine_go_on() -> None:
+    first, second = (monitor._read_counters({os.getpid()}) for _ in range(2))
+    assert first.cpu is not None
+    assert second.cpu is not None
+    assert 0 < first.cpu.total <= second.cpu.total
+    assert 0 < first.own_ticks <= second.own_ticks
 
 
 @pytest.mark.parametrize(
-    "text", ["", "1 (a) S 1 1", PROCESS.replace("120", "-1"), PROCESS.replace("(", "")[:40]]
-)
-def test_no_process(text: str) -> None:
-    assert monitor.parse_process(text) is None
+    ("text", "seconds"),
+    [
+        (CGROUP_2, 2.5), (CGROUP_1, 2.5), ("", None), ("usage_usec 5\n", None), ("throttled_usec\n", None),
+        ("throttled_usec -5\n", None), ("throttled_usec x\n", None),
+    ],
+)  # fmt: skip
+def test_throttled_time(text: str, seconds: float | None) -> None:
+    assert monitor.parse_throttled_s(text) == seconds
 
 
-def process_at(proc: Path, pid: int, session: int, own: int, waited_for: int) -> None:
-    folder = proc / str(pid)
-    folder.mkdir(parents=True, exist_ok=True)
-    numbers = f"{own} 0 {waited_for} 0"
-    (folder / "stat").write_text(f"{pid} (x y) S 1 1 {session} 0 -1 0 0 0 0 0 {numbers} 20 0 1 0 5 5 5\n")
-
-
-def test_own_time_is_that_of_this_process_and_its_workers_sessions(tmp_path: Path) -> None:
-    assert monitor.read_own_ticks({10}, tmp_path / "nowhere") == 0
-    process_at(tmp_path, os.getpid(), 1, own=5, waited_for=0)
-    process_at(tmp_path, 10, 10, own=100, waited_for=20)  # a worker
-    process_at(tmp_path, 11, 10, own=7, waited_for=0)  # its child
-    process_at(tmp_path, 12, 1, own=1000, waited_for=0)  # a stranger, in the session of this process
-    (tmp_path / "self").mkdir()
-    (tmp_path / "13").mkdir()  # it ended while we looked
-    assert monitor.read_own_ticks({10}, tmp_path) == 132
-
-
-def test_own_time_is_kept_when_a_process_ends(tmp_path: Path) -> None:
-    process_at(tmp_path, os.getpid(), 1, own=5, waited_for=0)
-    process_at(tmp_path, 10, 10, own=100, waited_for=20)
-    process_at(tmp_path, 11, 10, own=7, waited_for=0)
-    before = monitor.read_own_ticks({10}, tmp_path)
-    (tmp_path / "11/stat").unlink()
-    process_at(tmp_path, 10, 10, own=100, waited_for=27 + 3)  # it waited for its child, which used 3 more
-    assert monitor.read_own_ticks({10}, tmp_path) - before == 3
-    (tmp_path / "10/stat").unlink()
-    process_at(tmp_path, os.getpid(), 1, own=5, waited_for=130 + 2)
-    assert monitor.read_own_ticks({10}, tmp_path) - before == 5
-
-
-def test_throttled_time_is_in_seconds_in_both_versions() -> None:
-    assert monitor.parse_throttled_s(CGROUP_2) == monitor.parse_throttled_s(CGROUP_1) == 2.5
-
-
-@pytest.mark.parametrize(
-    "text", ["", "throttled_usec\n", "throttled_usec x\n", "throttled_usec -5\n", "usage_usec 5\n"]
-)
-def test_no_throttled_time(text: str) -> None:
-    assert monitor.parse_throttled_s(text) is None
-
-
-def test_the_group_that_was_held_back_most_counts() -> None:
+def test_the_group_that_was_throttled_most_counts() -> None:
     inner, outer, new = Path("a/b"), Path("a"), Path("c")
     before = {inner: 1.0, outer: 5.0}
     after = {inner: 2.0, outer: 8.0, new: 99.0}
@@ -198,14 +201,15 @@ def test_the_group_that_was_held_back_most_counts() -> None:
     assert monitor.throttled_share({}, after, 10.0) is None
 
 
-@pytest.mark.parametrize(("text", "seconds"), [(PRESSURE, 2016.924339), (PRESSURE_OLD, 7e-6)])
-def test_pressure(text: str, seconds: float) -> None:
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (PRESSURE, 2016.924339), (PRESSURE_OLD, 7e-6), ("", None), ("some", None), ("some total=", None),
+        ("some total=-1", None), ("full avg10=0.00 total=5", None),
+    ],
+)  # fmt: skip
+def test_pressure(text: str, seconds: float | None) -> None:
     assert monitor.parse_pressure_s(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "some", "some total=", "some total=-1", "full avg10=0.00 total=5"])
-def test_no_pressure(text: str) -> None:
-    assert monitor.parse_pressure_s(text) is None
 
 
 @pytest.mark.parametrize(
@@ -226,7 +230,6 @@ def test_share_of(before: float | None, after: float | None, whole: float, share
 @given(st.text())
 def test_no_text_is_an_error(text: str) -> None:
     monitor.parse_stat("cpu0 " + text, {0})
-    monitor.parse_process("1 (a) S 1 1 " + text)
     monitor.parse_throttled_s("throttled_usec " + text)
     monitor.parse_pressure_s("some " + text)
 
@@ -251,39 +254,7 @@ def test_every_tick_is_busy_idle_or_stolen(ticks: list[int]) -> None:
     assert parsed.total == sum(ticks[:8]) == parsed.busy + parsed.steal + ticks[3] + ticks[4]
 
 
-@pytest.fixture
-def spinner() -> Iterator[subprocess.Popen[bytes]]:
-    """A worker in a session of its own, with a child that uses 0.3 s of a CPU, says so, and waits."""
-    child = "import sys, time\nwhile time.process_time() < 0.3: pass\nprint(flush=True); sys.stdin.read()"
-    program = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
-    )
-    with process:
-        yield process
-        process.kill()
-
-
-@on_linux
-def test_the_work_of_a_workers_child_is_our_own(spinner: subprocess.Popen[bytes]) -> None:
-    assert spinner.stdout is not None
-    with_worker, alone = monitor.read_own_ticks({spinner.pid}), monitor.read_own_ticks(())
-    spinner.stdout.readline()
-    used = monitor.read_own_ticks({spinner.pid}) - with_worker
-    used_alone = monitor.read_own_ticks(()) - alone
-    assert (used - used_alone) / os.sysconf("SC_CLK_TCK") > 0.2
-
-
-@on_linux
-def test_the_counters_of_this_machine_go_on() -> None:
-    first, second = (monitor._read_counters({os.getpid()}) for _ in range(2))
-    assert first.cpu is not None
-    assert second.cpu is not None
-    assert 0 < first.cpu.total <= second.cpu.total
-    assert 0 < first.own_ticks <= second.own_ticks
-
-
-def test_a_watch_times_the_canary_at_every_round_and_at_the_end() -> None:
+def test_a_watch_times_the_canary_before_every_round_and_at_the_end() -> None:
     begin = time.monotonic()
     watch = Watch({os.getpid()}, gpu=False)
     watch.round()
@@ -315,7 +286,7 @@ def test_a_watch_of_a_gpu_reads_it_twice(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (seen.gpu_before.sm_clock_mhz, seen.gpu_after.sm_clock_mhz) == (1, 2)
 
 
-def test_a_machine_that_tells_nothing_is_still_watched(
+def test_a_machine_that_reports_nothing_is_still_watched(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(monitor, "_PROC", tmp_path)
@@ -328,8 +299,8 @@ def test_a_machine_that_tells_nothing_is_still_watched(
     assert len(seen.canary_s) == 2
 
 
-def tell(folder: Path, *, stat: str, throttled_us: int, waited_us: int) -> None:
-    """Write what Linux would: the CPU times as in `STAT`, the rest as counters."""
+def write_counters(folder: Path, *, stat: str, throttled_us: int, waited_us: int) -> None:
+    """Write the files of Linux: the CPU times as in `STAT`, the rest as counters."""
     files = {
         "stat": stat,
         "self/cgroup": "0::/job\n",
@@ -347,7 +318,7 @@ def tell(folder: Path, *, stat: str, throttled_us: int, waited_us: int) -> None:
     [(2.0, 2, 300 / 2000), (1.9, 1, 200 / 1900), (1.5, 1, 0.0)],
     ids=["no quota", "a quota of nearly all", "a quota that leaves enough to others"],
 )
-def test_a_watch_says_what_each_counter_said(
+def test_a_watch_reports_each_counter(
     granted: float, usable: int, foreign_share: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Ten seconds of two CPUs, 2000 ticks: 800 idle, 200 stolen, 1000 busy, 700 of these our own."""
@@ -360,11 +331,12 @@ def test_a_watch_says_what_each_counter_said(
     monkeypatch.setattr(monitor.time, "monotonic", lambda: next(clock))
     monkeypatch.setattr(monitor, "read_own_ticks", lambda pids: next(own))
 
-    tell(tmp_path, stat="cpu0 9 0 0 1 0 0 0 5 0 0\ncpu2 0 0 0 0 0 0 0 0 0 0\n", throttled_us=0, waited_us=7)
+    stat = "cpu0 9 0 0 1 0 0 0 5 0 0\ncpu2 0 0 0 0 0 0 0 0 0 0\n"
+    write_counters(tmp_path, stat=stat, throttled_us=0, waited_us=7)
     watch = Watch((), gpu=False)
-    # On the CPU between them, which we may not use, others had all the time.
+    # On cpu1, which we may not use, others had all the time.
     stat = "cpu0 709 0 0 201 0 0 0 105 0 0\ncpu1 1000 0 0 0 0 0 0 0 0\ncpu2 0 100 50 500 100 50 100 100 0 0\n"
-    tell(tmp_path, stat=stat, throttled_us=1_000_000, waited_us=5_000_007)
+    write_counters(tmp_path, stat=stat, throttled_us=1_000_000, waited_us=5_000_007)
     seen = watch.finish(())
     assert (seen.seconds, seen.steal_share, seen.pressure_share) == (10.0, 0.1, 0.5)
     assert seen.foreign_share == pytest.approx(foreign_share)
@@ -374,9 +346,7 @@ def test_a_watch_says_what_each_counter_said(
 def test_the_canary_leaves_no_thread_spinning() -> None:
     canary = Canary()
     canary.seconds()
-    time.sleep(
-        0.5
-    )  # threads that were started when NumPy was imported, or by another test, have gone to sleep
+    time.sleep(0.5)  # until the threads that NumPy or another test has started sleep
     canary.seconds()
     before_s = time.process_time()
     time.sleep(0.1)

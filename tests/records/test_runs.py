@@ -233,14 +233,20 @@ def test_a_header_that_cannot_be_read_is_named(content: bytes, tmp_path: Path) -
         read_run(folder)
 
 
-def test_records_of_another_schema_are_refused(tmp_path: Path) -> None:
-    folder = create_run(tmp_path, msgspec.structs.replace(header(), schema=SCHEMA + 1))
-    with pytest.raises(RecordError, match=f"schema {SCHEMA + 1}; this version reads schema {SCHEMA}"):
+@pytest.mark.parametrize(
+    ("schema", "advice"),
+    [(1, "The last version that reads them is commit "), (SCHEMA + 1, "a newer version")],
+)
+def test_records_of_another_schema_are_refused_with_the_version_that_reads_them(
+    schema: int, advice: str, tmp_path: Path
+) -> None:
+    folder = create_run(tmp_path, msgspec.structs.replace(header(), schema=schema))
+    with pytest.raises(RecordError, match=f"schema {schema}; this version reads schema {SCHEMA}.*{advice}"):
         read_run(folder)
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"is no run: it has no run\.json"):
+    with pytest.raises(UsageError, match=r"is not a run: it has no run\.json"):
         read_run(tmp_path)
 
 

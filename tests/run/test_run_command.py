@@ -39,7 +39,7 @@ def known(
     """Let there be these backends and no others, with played workers, and a preset that takes seconds."""
     play(monkeypatch)
     # To lay out and write the pictures, twice a run, takes half of its time; they have tests of their own.
-    for module in ("plots", "cost_plots"):
+    for module in ("plots",):
         monkeypatch.setattr(f"bench.run.report.{module}.svg", lambda figure: b"<svg/>")
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
     for place in ("bench.run.command", "bench.cli.info"):
@@ -151,9 +151,9 @@ def test_nothing_is_left_on_disk_by_a_command_that_was_refused(call: Call, tmp_p
         (("verify", "--device", "gpu"), ("device gpu: no NVIDIA driver",)),
         (
             ("run", "--backend", "numpy", "--precision", "tf32"),
-            ("backend 'numpy': precision tf32 is not to be had on cpu; it has: fp32.",),
+            ("backend 'numpy': precision tf32 is not available on cpu; it has: fp32.",),
         ),
-        (("run", "--backend", "numpy", "--precision", "bf16"), ("precision bf16 is not to be had on cpu",)),
+        (("run", "--backend", "numpy", "--precision", "bf16"), ("precision bf16 is not available on cpu",)),
         (("data", "verify", "mnist"), ("mnist",)),
     ],
 )
@@ -285,15 +285,6 @@ def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: 
     header = make_header([cell], workloads=[make_workload(matched=False)])
     summary = summarise(make_run(header, [make_job(cell, block) for block in range(blocks)]))
     assert command._status(summary, require_target=False) == status
-
-
-def test_an_output_that_cannot_be_written_is_named(
-    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    known(monkeypatch, [fakes.STEADY])
-    call("run", *SMALL)
-    run, output = results(tmp_path)[0].name, tmp_path / "no-such-folder" / "AGREEMENT.md"
-    call("agree", run, run, "--output", str(output)).refused(3, f"cannot write {output}", "--output")
 
 
 def test_a_target_that_is_missed_counts_only_when_it_is_demanded(

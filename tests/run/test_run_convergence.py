@@ -15,14 +15,20 @@ from bench.analysis.accuracy import ProposedTarget, converge, proposed_targets
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.report.format import DASH, NOTHING
+from bench.report.markdown import document
 from bench.run.report import convergence, curves
 
 TORCH, TENSORFLOW, JAX = CELLS
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 
 
-def section(run: Run, drawn: frozenset[str] = frozenset(curves.NAMES)) -> str:
-    return "\n\n".join(convergence.blocks(run, summarise(run), drawn))
+@pytest.fixture(scope="module")
+def learned() -> Run:
+    return learning_run()
+
+
+def section(run: Run) -> str:
+    return document(convergence.blocks(run, summarise(run)), frozenset(curves.NAMES))
 
 
 def plain(text: str) -> str:
@@ -108,57 +114,36 @@ def test_too_few_seeds_are_said_to_be_so(seeds, words):
     assert sentences(run_of(sides)) == [f"PyTorch eager and JAX jit: not tested: {words}."]
 
 
-def test_defaults_are_set_against_matched_in_a_sentence():
-    run = learning_run()
-    (pair,) = converge(run).defaults
-    said = convergence.defaults_sentence(pair)
-    assert said == (
-        "mnist-cnn-adam: matched, the frameworks' mean accuracies lie within "
-        f"{100 * pair.matched_spread:.2f} points of each other; with their own defaults within "
+def test_defaults_are_set_against_matched_in_a_sentence(learned):
+    (pair,) = converge(learned).defaults
+    assert convergence.defaults_sentence(pair) == (
+        "mnist-cnn-adam: matched, the frameworks' mean accuracies differ by at most "
+        f"{100 * pair.matched_spread:.2f} points; with their own defaults by at most "
         f"{100 * pair.defaults_spread:.2f} points."
     )
-    assert said in plain(section(run))
     assert "own defaults" not in section(run_of({TORCH: {0: 0.9}}))
 
 
 # ---- the whole section
 
 
-def test_the_section_holds_every_workload_row_test_and_plot():
-    run = learning_run()
-    text = section(run)
+def test_the_section_holds_every_workload_row_test_and_plot(learned):
+    text = section(learned)
+    shown = plain(text)
     for name in curves.NAMES:
         assert f"(plots/{name}.svg)" in text
-    for said in sentences(run):
-        assert said in plain(text)
-    for cell in run.header.cells:
-        assert cell.workload in plain(text)
-    assert len(sentences(run)) == 12
+    found = sentences(learned)
+    assert len(found) == 12
+    (pair,) = converge(learned).defaults
+    names = (cell.workload for cell in learned.header.cells)
+    for said in (*found, convergence.defaults_sentence(pair), *names):
+        assert said in shown
     assert text.startswith("## ")
-
-
-def test_only_plots_that_exist_are_linked():
-    assert "plots/" not in section(learning_run(), frozenset())
-    assert section(learning_run(), frozenset({"to_target"})).count("plots/") == 1
 
 
 def test_a_run_without_trainings_says_so():
     text = section(make_run(make_header([TORCH])))
-    assert text.endswith("No job of this run trained to its end, so there is no accuracy.")
-
-
-def test_hostile_names_stay_text():
-    hostile = "a|b <script>x</script> `c` **d** [e](http://evil)"
-    cells = [msgspec.structs.replace(cell, workload=hostile, mode=f"{hostile} {cell.mode}") for cell in CELLS]
-    jobs = [job for cell in cells for job in make_finals(cell, {0: 0.9, 1: 0.92, 2: 0.95})]
-    run = make_run(make_header(cells, workloads=[make_workload(hostile)]), jobs)
-    text = section(run)
-    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
-    assert "<script" not in html
-    assert "<a " not in html
-    assert "<strong>" not in html
-    for table in re.findall(r"(?:^\|.*\n)+", text + "\n", flags=re.MULTILINE):
-        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+    assert text.endswith("No job of this run completed its training, so there is no accuracy.\n")
 
 
 # ---- targets
@@ -170,10 +155,10 @@ def printed(targets) -> str:
     return file.getvalue()
 
 
-def test_the_table_of_targets_shows_the_figures_they_are_made_of():
-    run = learning_run()
-    lines = printed(proposed_targets(run)).splitlines()
-    one = proposed_targets(run)[0]
+def test_the_table_of_targets_shows_the_figures_they_are_made_of(learned):
+    targets = proposed_targets(learned)
+    lines = printed(targets).splitlines()
+    one = targets[0]
     assert lines[0].split() == ["workload", "seeds", "trainings", "epochs", "mean", "sd", "target"]
     assert lines[1].split() == [
         "mnist-cnn", "5", "15", "6", f"{100 * one.mean:.2f}", "%", f"{100 * (one.sd or 0):.2f}", "%",
@@ -181,11 +166,8 @@ def test_the_table_of_targets_shows_the_figures_they_are_made_of():
     ]  # fmt: skip
 
 
-def test_a_target_that_too_few_seeds_set_is_left_open_and_names_do_not_act():
+def test_a_target_that_too_few_seeds_set_is_left_open():
     one = ProposedTarget(
-        workload="[red]x\x1b[31m", seeds=1, trainings=3, epochs=2, mean=0.9, sd=0.001, target=None
+        workload="mnist-mlp", seeds=1, trainings=3, epochs=2, mean=0.9, sd=0.001, target=None
     )
-    text = printed([one])
-    assert "[red]x" in text
-    assert "\x1b" not in text
-    assert text.splitlines()[1].rstrip().endswith(NOTHING)
+    assert printed([one]).splitlines()[1].rstrip().endswith(NOTHING)

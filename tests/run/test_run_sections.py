@@ -13,6 +13,7 @@ from synthetic import (
     make_conditions,
     make_header,
     make_job,
+    make_parity,
     make_run,
     make_workload,
     realistic_run,
@@ -22,8 +23,9 @@ from synthetic import (
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
-from bench.report.format import percent, ratio_text
+from bench.report.format import NOTHING, percent, ratio_text
 from bench.run.report import markdown, terminal
+from bench.run.report.parity import render_parity
 from bench.run.report.tables import conditions_text, plan_text
 
 TORCH = make_cell()
@@ -106,7 +108,7 @@ def test_where_a_block_is_dropped_the_comparisons_are_shown_without_it_and_with_
     assert "5 no detectable difference all blocks" in found
     assert "changes if the dropped blocks are included" in found
     dropped = section(text, "Blocks dropped")
-    assert "Of 5 blocks 2 were disturbed, and 1 of these dropped:" in dropped
+    assert "Of 5 blocks, 2 were disturbed. Dropped: 1." in dropped
     assert "mnist-cnn, block 5 : dropped: other programs used 50 % of CPU time, more than 10 %" in dropped
     assert (
         "mnist-cnn, block 2 : kept: the hypervisor gave more than 10 % of CPU time to others "
@@ -122,7 +124,7 @@ def test_a_disturbed_workload_is_shown_and_nothing_is_claimed_of_it():
     assert "Nothing is claimed about mnist-cnn" in found
     printed = on_terminal(run, 200)
     assert "Nothing is claimed about mnist-cnn" in printed
-    assert "mnist-cnn, block 1 kept: the quota of CPU time held the jobs back 50 % of the time" in printed
+    assert "mnist-cnn, block 1: kept: the quota of CPU time held the jobs back 50 % of the time" in printed
 
 
 def test_a_quiet_run_says_that_nothing_was_dropped():
@@ -157,6 +159,29 @@ def test_the_plan_stands_beside_what_it_took():
     assert plan_text(make_run(make_header([TORCH]), told)).endswith(
         " of it training, 94 % inside the frameworks"
     )
+
+
+def test_verify_shows_every_error_beside_what_is_allowed_and_which_rows_failed_where():
+    file = io.StringIO()
+    records = [
+        make_parity(TORCH),
+        make_parity(JAX, error=3e-3),
+        make_parity(make_cell(mode="compile"), status="failed", said="no C++ compiler", checked=False),
+    ]
+    render_parity(records, Console(file=file, width=100))
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    assert lines[0] == ["mnist-cnn,", "sgd,", "cpu", "fp32"]
+    assert lines[1] == ["row", "logits", "loss", "gradient", "step", "steps", "losses", "parity"]
+    assert lines[2] == ["allowed", *["1e-04"] * 6]
+    assert [(*line[:2], line[4], line[-1]) for line in lines[3:5]] == [
+        ("torch", "eager", "2.0e-06", "ok"),
+        ("jax", "jit", "3.0e-03", "FAILS"),
+    ]
+    assert lines[5] == ["torch", "compile", *[NOTHING] * 6, "not", "compared"]
+    printed = " ".join(file.getvalue().split())
+    assert "mnist-cnn jax/jit cpu fp32 sgd: gradient at logits/kernel" in printed
+    assert "torch/compile cpu fp32 sgd: no C++ compiler" in printed
+    assert "1 of 3 rows are within their tolerance. 1 row was not compared" in printed
 
 
 def test_rows_of_own_defaults_are_shown_and_called_so():

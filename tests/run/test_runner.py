@@ -28,8 +28,9 @@ from bench.measuring.selection import Asked, Available
 from bench.records.runs import RECORDS, Run, create_run, read_run
 from bench.records.schema import JobRecord, ParityCheck, ParityRecord, Record
 from bench.run import setup as prepare
+from bench.run.budget import OVERRUN
 from bench.run.plan import Preset
-from bench.run.runner import OVERRUN, PIPELINE_STRETCH, Runner
+from bench.run.runner import PIPELINE_STRETCH, Runner
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 
@@ -71,12 +72,12 @@ def begin(
 ) -> Run:
     here = available(infos)
     cells = selection.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "taught")
-    wish = prepare.Wish(
-        preset=preset, budget_s=budget_s, target_half_width=preset.target_half_width, seeds=preset.seeds,
-        seed=7, limit=300, sample=True,
+    plan = prepare.RunPlan(
+        asked=Asked(limit=300, sample=True), preset=preset, budget_s=budget_s,
+        target_half_width=preset.target_half_width, seeds=preset.seeds, seed=7,
     )  # fmt: skip
     found = [find_workload(name) for name in workloads]
-    return prepare.new_run(results, cells=cells, workloads=found, available=here, wish=wish, pythons={})
+    return prepare.new_run(results, plan, cells=cells, workloads=found, available=here)
 
 
 def carry_out(
@@ -129,7 +130,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Sequence[turns.BlockJob
         given.append((jobs, options))
         return turns.run_block(jobs, **options)
 
-    monkeypatch.setattr("bench.run.runner.run_block", spy)
+    monkeypatch.setattr("bench.measuring.block_runner.run_block", spy)
     return given
 
 
@@ -217,7 +218,7 @@ def test_the_first_three_blocks_compile_anew_and_later_ones_share_what_was_compi
 def test_a_block_waits_for_quiet_rounds_as_long_as_the_blocks_that_are_due_leave_time(
     tmp_path: Path, asked: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.run.runner.MOST_BLOCKS", 3)
+    monkeypatch.setattr("bench.run.schedule.MOST_BLOCKS", 3)
     preset = msgspec.structs.replace(TINY, target_half_width=1e-9)
     carry_out(begin(tmp_path, [QUICK], preset=preset, budget_s=60), [QUICK], preset=preset)
     first, last, further = (options["patience_s"] for _, options in asked)

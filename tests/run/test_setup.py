@@ -88,10 +88,10 @@ def test_a_precision_that_is_not_to_be_had_is_refused_and_not_replaced() -> None
     both = fakes.info("both", "fakes:Steady", cpu_precisions=("fp32", "bf16"))
     asked = Asked(precision="bf16")
     here = selection.choose_backends(registry(STEADY, both), asked, "cpu")
-    assert here.unavailable == {"steady": "precision bf16 is not to be had on cpu; it has: fp32."}
-    with pytest.raises(UnavailableError, match="precision tf32 is not to be had on cpu; it has: fp32, bf16"):
+    assert here.unavailable == {"steady": "precision bf16 is not available on cpu; it has: fp32."}
+    with pytest.raises(UnavailableError, match="precision tf32 is not available on cpu; it has: fp32, bf16"):
         selection.choose_backends(registry(both), Asked(precision="tf32", backends=("both",)), "cpu")
-    with pytest.raises(UnavailableError, match="precision fp32 is not to be had on gpu; it has: none"):
+    with pytest.raises(UnavailableError, match="precision fp32 is not available on gpu; it has: none"):
         selection.choose_backends(registry(STEADY), Asked(backends=("steady",)), "gpu")
 
 
@@ -136,15 +136,16 @@ def test_no_network_and_no_cache_is_an_error(tmp_path: Path) -> None:
 
 # The header, and taking a run up again
 
-WISH = prepare.Wish(
-    preset=fakes.TINY, budget_s=60, target_half_width=0.015, seeds=1, seed=3, limit=300, sample=True
-)
+PLAN = prepare.RunPlan(
+    asked=Asked(limit=300, sample=True), preset=fakes.TINY, budget_s=60, target_half_width=0.015, seeds=1,
+    seed=3,
+)  # fmt: skip
 
 
 def begun(folder: Path, here: Available) -> prepare.Run:
     cells = selection.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "taught")
     return prepare.new_run(
-        folder, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here, wish=WISH, pythons={}
+        folder, PLAN, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here
     )
 
 
@@ -200,12 +201,7 @@ def test_a_run_is_resumed_at_its_own_precision(tmp_path: Path) -> None:
         Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "taught"
     )
     run = prepare.new_run(
-        tmp_path,
-        cells=cells,
-        workloads=[find_workload(fakes.WORKLOAD)],
-        available=here,
-        wish=WISH,
-        pythons={},
+        tmp_path, PLAN, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here
     )
     assert selection.backends_of_run(registry(both), run.header, {}).unavailable == {}
 
@@ -233,8 +229,8 @@ def test_a_run_of_another_machine_is_not_resumed(change: dict[str, object], tmp_
 
 
 def test_more_seeds_than_blocks_make_more_blocks() -> None:
-    assert WISH.min_blocks == 2
-    assert msgspec.structs.replace(WISH, seeds=7).min_blocks == 8
+    assert PLAN.min_blocks == 2
+    assert msgspec.structs.replace(PLAN, seeds=7).min_blocks == 8
 
 
 def test_the_plan_is_said_in_words(tmp_path: Path) -> None:

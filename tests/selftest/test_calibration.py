@@ -74,7 +74,7 @@ def test_pairing_by_round_takes_the_moods_out():
 def test_a_good_self_test_holds_all_that_is_demanded():
     found = calibrated(process_sd=0.01)
     assert [criterion.held for criterion in found.criteria] == [True] * 5
-    assert found.standing == "held"
+    assert found.status == "held"
     assert (found.rows[0].false_alarms.of, found.rows[0].found[0.05].of) == (40, 20)
     assert found.trial_s == pytest.approx(10 * 60.0 / 3)
     assert found.total_s == pytest.approx(200 * 60.0)
@@ -92,7 +92,7 @@ def test_what_falls_short_fails_and_says_where(changes, demand):
     found = calibrated(**changes)
     failed = [criterion.demand for criterion in found.criteria if criterion.held is False]
     assert any(demand in text for text in failed)
-    assert found.standing == "failed"
+    assert found.status == "failed"
 
 
 @pytest.mark.parametrize("factor", [1.05, 1 / 1.05])
@@ -116,16 +116,14 @@ def test_a_rule_that_never_claims_and_one_that_always_does_are_seen(monkeypatch)
     assert all(rate.hits == 0 for rate in deaf.found.values())
     assert alarmed.false_alarms.hits == 40
     assert all(rate.hits == 20 for rate in alarmed.found.values())
-    assert calibrate(simulate()).standing == "failed"
+    assert calibrate(simulate()).status == "failed"
 
 
 def test_too_few_blocks_are_unmeasured_not_failed():
     found = calibrated(groups=2, blocks=3, process_sd=0.03)
-    assert found.standing == "unmeasured"
+    assert found.status == "unmeasured"
     assert all(criterion.held is not False for criterion in found.criteria)
-    assert (
-        calibrate(SelfTest(folder=Path(), header=make_header_of(2, 10), blocks=())).standing == "unmeasured"
-    )
+    assert calibrate(SelfTest(folder=Path(), header=make_header_of(2, 10), blocks=())).status == "unmeasured"
 
 
 def test_a_dead_worker_costs_its_block_and_is_named():
@@ -147,7 +145,7 @@ def test_a_comparison_with_too_few_usable_blocks_is_lost_and_leaves_the_rest_unm
     found = calibrate(altered(simulate(process_sd=0.005), unsettled))
     assert len(found.judged) == 98
     assert [line for line in found.lost if "not judged, 2 of 10" in line] == list(found.lost)
-    assert found.standing == "unmeasured"
+    assert found.status == "unmeasured"
 
 
 def test_the_latest_rounds_count_where_more_were_taken():

@@ -16,14 +16,16 @@ from synthetic import make_conditions, make_header
 from backends.info import BackendInfo, Mode
 from bench.errors import RecordError, UsageError
 from bench.measuring import block as turns
+from bench.measuring import block_runner
 from bench.measuring.backends import Registry
 from bench.measuring.block import BlockJob, BlockOutcome
 from bench.measuring.data import Split
 from bench.measuring.process import Outcome
+from bench.measuring.selection import Asked
 from bench.progress import make_display
 from bench.records.schema import Window
 from bench.selftest import collect as selftest
-from bench.selftest.collect import Asking, Collector
+from bench.selftest.collect import Collector, SelfTestPlan
 from bench.selftest.records import (
     BLOCKS,
     SIDES,
@@ -67,7 +69,7 @@ class Fake:
         self.blocks: list[Sequence[BlockJob]] = []
         self._interrupt_at, self._broken = interrupt_at, broken
 
-    def __call__(self, jobs: Sequence[BlockJob], *, on_event: Any, together: bool) -> BlockOutcome:
+    def __call__(self, jobs: Sequence[BlockJob], *, on_event: Any, on_end: Any, **_: Any) -> BlockOutcome:
         if len(self.blocks) == self._interrupt_at:
             raise KeyboardInterrupt
         self.blocks.append(jobs)
@@ -90,6 +92,7 @@ class Fake:
                     error="it is gone" if failed else None, exit_signal=None, stderr_tail=(), wall_s=1.0,
                 )
             )  # fmt: skip
+            on_end(place, outcomes[-1], windows)
         return BlockOutcome(
             outcomes=tuple(outcomes), rounds=jobs[0].task.spec.windows, conditions=make_conditions()
         )
@@ -98,7 +101,7 @@ class Fake:
 def go(test: SelfTest, fake: Any) -> tuple[SelfTest, str]:
     out = io.StringIO()
     with pytest.MonkeyPatch.context() as patched, make_display(Console(file=out, width=200)) as display:
-        patched.setattr(turns, "run_block", fake)
+        patched.setattr(block_runner, "run_block", fake)
         Collector(test, infos={"even": INFO}, pythons={}, sources=SOURCES, display=display).run()
     return read_selftest(test.folder), out.getvalue()
 
@@ -196,7 +199,7 @@ def test_a_self_test_is_found_by_name_or_path_and_a_wrong_name_is_corrected(tmp_
     assert find_selftest(Path("elsewhere"), str(test.folder)) == test.folder
     with pytest.raises(UsageError, match="did you mean 'selftest-x'"):
         find_selftest(tmp_path, "selftest-y")
-    with pytest.raises(UsageError, match="is no self-test"):
+    with pytest.raises(UsageError, match="is not a self-test"):
         read_selftest(tmp_path)
 
 
@@ -229,7 +232,7 @@ def test_real_processes_take_turns_and_are_kept(tmp_path, monkeypatch):
 
 def test_what_is_measured_by_default_goes_round_and_is_begun_again_only_with_the_same(tmp_path, monkeypatch):
     registry = Registry(backends={"even": INFO}, broken={})
-    available, header = selftest._new_header(registry, Asking(comparisons=5, blocks=2))
+    available, header = selftest._new_header(registry, SelfTestPlan(asked=Asked(), comparisons=5, blocks=2))
     assert [cell.workload for cell in header.groups] == [
         "mnist-softmax", "mnist-mlp", "mnist-cnn", "mnist-softmax", "mnist-mlp",
     ]  # fmt: skip
@@ -252,11 +255,11 @@ def test_an_interruption_says_how_to_go_on_and_a_name_is_enough_to_do_so(tmp_pat
     out = io.StringIO()
 
     def go_on(fake: Fake, name: str | None) -> SelfTest:
-        monkeypatch.setattr(turns, "run_block", fake)
+        monkeypatch.setattr(block_runner, "run_block", fake)
         with make_display(Console(file=out, width=200)) as display:
             return selftest.measure(
-                Asking(comparisons=2, blocks=2), results=tmp_path, cache=tmp_path, resume=name, offline=True,
-                display=display,
+                SelfTestPlan(asked=Asked(), comparisons=2, blocks=2),
+                results=tmp_path, cache=tmp_path, resume=name, offline=True, display=display,
             )  # fmt: skip
 
     with pytest.raises(KeyboardInterrupt):

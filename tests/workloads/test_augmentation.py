@@ -21,7 +21,7 @@ IMAGES = hnp.arrays(np.uint8, (2, *INFO.image_shape))
 
 
 def draws(**told: float) -> np.ndarray:
-    """Return draws for two images that change nothing but what is told."""
+    """Return draws for two images that change nothing except the named columns."""
     return np.array([[(NEUTRAL | told)[name] for name in COLUMNS]] * 2, np.float32)
 
 

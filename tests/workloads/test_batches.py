@@ -71,9 +71,9 @@ def test_a_step_order_has_no_image_twice_in_a_batch_and_is_the_same_however_it_i
     np.testing.assert_array_equal(order.epoch(1), order.steps(order.steps_per_epoch, order.steps_per_epoch))
 
 
-def test_a_step_order_draws_every_batch_by_itself():
+def test_a_step_order_draws_every_batch_independently():
     order = StepOrder(images=1000, batch_size=100, seed=1)
     epoch = order.epoch(0).ravel()
-    # Of 1,000 draws of 100 without replacement inside a batch, 651 of 1,000 images are met on average.
+    # Ten batches of 100, each without repetition, have 651 of 1,000 images on average.
     assert 600 < len(np.unique(epoch)) < 700
     assert (order.steps(0, 1) != StepOrder(images=1000, batch_size=100, seed=2).steps(0, 1)).any()

@@ -77,35 +77,33 @@ def test_products_are_those_that_loops_count(architecture, info, batch_size):
     assert training_flops(architecture, info, batch_size) == counted_by_loops(architecture, info, batch_size)
 
 
-def test_softmax_regression_by_hand():
-    # 48 weights: 2 * 48 forward and as many for the weights' gradient; nobody asks for the images' gradient.
-    work = step_work(workload_of(batch_size=2), TINY)
-    assert work.products == 2 * (2 * 48 + 2 * 48)
-    # An image: 16 pixels scaled, 3 biases added, 3 summed, 13 for softmax cross-entropy, 7 for its gradient.
-    # The update: 2 for each of 51 parameters.
-    assert work.everything == work.products + 2 * (16 + 3 + 3 + 13 + 7) + 2 * 51
-    # 17 bytes an image read; logits and their gradient, twice each; parameter and gradient, twice each.
-    assert work.least_bytes == 2 * 17 + 4 * (2 * (3 + 3) * 2 + 2 * 51 + 2 * 51)
+@pytest.mark.parametrize(
+    ("architecture", "products", "outside", "parameters", "floats"),
+    [
+        # 48 weights: 2 * 48 forward and as many for the weights' gradient; none for the images' gradient.
+        # Outside: 3 biases added, 3 summed. 3 logits.
+        pytest.param(SOFTMAX, 2 * 48 + 2 * 48, 3 + 3, 51, 3, id="softmax"),
+        # conv 3x3 1->2 on 4x4: 16 * 18 = 288 multiplications; pooled to 2x2x2 = 8; dense 8 -> 3: 24.
+        pytest.param(
+            Architecture(convs=(ConvBlock(filters=2, kernel=3, pool=2),)),
+            2 * (2 * 288 + 3 * 24), (2 * 32 + 2 * 32 + 2 * 8 * 3) + 2 * 3, 18 + 2 + 24 + 3, 32 + 8 + 3,
+            id="convolution and pooling",
+        ),
+        # A hidden layer has ReLU, the classifier has none.
+        pytest.param(
+            Architecture(hidden=(5,)), 2 * (2 * 80 + 3 * 15), 2 * 5 + 2 * 5 + 2 * 3, 85 + 18, 5 + 3,
+            id="hidden",
+        ),
+    ],
+)  # fmt: skip
+def test_the_work_of_a_step_by_hand(architecture, products, outside, parameters, floats):
+    work = step_work(workload_of(architecture, batch_size=2), TINY)
+    assert work.products == 2 * products
+    # Each image: 16 pixels scaled, 13 for softmax cross-entropy, 7 for its gradient. Each parameter: 2.
+    assert work.everything == work.products + 2 * (16 + outside + 13 + 7) + 2 * parameters
+    # 17 bytes of each image are read. Each output and its gradient, each parameter and its gradient: twice.
+    assert work.least_bytes == 2 * 17 + 4 * (2 * 4 * floats + 4 * parameters)
     assert work.intensity == work.products / work.least_bytes
-
-
-def test_convolution_and_pooling_by_hand():
-    # conv 3x3 1->2 on 4x4: 16 * 18 = 288 multiplications; pooled to 2x2x2 = 8; dense 8 -> 3: 24.
-    architecture = Architecture(convs=(ConvBlock(filters=2, kernel=3, pool=2),))
-    work = step_work(workload_of(architecture), TINY)
-    assert work.products == 2 * (2 * 288 + 3 * 24)
-    outside = 16 + (2 * 32 + 2 * 32 + 2 * 8 * 3) + 2 * 3 + 13 + 7
-    parameters = 18 + 2 + 24 + 3
-    assert work.everything == work.products + outside + 2 * parameters
-    assert work.least_bytes == 17 + 4 * (4 * (32 + 8 + 3) + 4 * parameters)
-
-
-def test_hidden_layers_have_relu_and_the_classifier_none():
-    one = step_work(workload_of(Architecture(hidden=(5,))), TINY)
-    parameters = 16 * 5 + 5 + 5 * 3 + 3
-    outside = 16 + 2 * 5 + 2 * 5 + 2 * 3 + 13 + 7
-    assert one.products == 2 * (2 * 80 + 3 * 15)
-    assert one.everything == one.products + outside + 2 * parameters
 
 
 @pytest.mark.parametrize(
@@ -142,14 +140,6 @@ def test_parameters_are_counted_as_the_architecture_says():
         assert adam.everything - plain.everything == 12 * parameters
 
 
-def test_the_mnist_mlp_takes_what_the_literature_would_say():
-    # 6 operations a weight and image, less the first layer's input gradient (2 for each of its weights).
-    weights = (784 * 512, 512 * 256, 256 * 10)
-    workload = WORKLOADS["mnist-mlp"]
-    found = training_flops(workload.architecture, DATASETS["mnist"].info, workload.batch_size)
-    assert found == 100 * (6 * sum(weights) - 2 * weights[0])
-
-
 def test_batch_norm_costs_work_and_traffic_and_no_product():
     info = DATASETS["cifar10"].info
     plain = WORKLOADS["cifar10-cnn"]
@@ -158,7 +148,7 @@ def test_batch_norm_costs_work_and_traffic_and_no_product():
     one, other = step_work(plain, info), step_work(normalised, info)
     assert other.products == one.products
     outputs = 64 * (32 * 32 + 16 * 16)
-    # 18 more operations an output and image, and 2 more parameters a filter, but for the bias that is gone.
+    # 18 more operations for each output and image, and one more parameter for each of 128 filters.
     assert other.everything - one.everything == 18 * outputs * plain.batch_size + 2 * 128
     assert other.least_bytes > one.least_bytes
 

@@ -19,16 +19,12 @@ FANS = {  # fan_in + fan_out, a convolution's counting the area of its kernel, w
 }
 
 
-def test_shapes_and_order_are_those_of_the_architecture():
+def test_shapes_and_order_are_those_of_the_architecture_and_biases_are_zero():
     params = initial_params(CNN, GREY, seed=0)
     shapes = CNN.parameter_shapes(GREY)
     assert list(params) == list(shapes)
     assert {name: value.shape for name, value in params.items()} == shapes
     assert {value.dtype for value in params.values()} == {np.dtype(np.float32)}
-
-
-def test_biases_are_zero_and_kernels_are_not():
-    params = initial_params(CNN, GREY, seed=0)
     assert all(not params[name].any() for name in params if name.endswith("/bias"))
     assert all(params[name].all() for name in FANS)
 
@@ -56,7 +52,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(seed):
         assert not np.isin(other[name], first[name]).all()
 
 
-def test_no_parameter_hangs_on_the_shapes_before_it():
+def test_no_parameter_depends_on_the_shapes_before_it():
     narrow = initial_params(Architecture(hidden=(4, 6)), GREY, seed=1)
     wide = initial_params(Architecture(hidden=(400, 6)), GREY, seed=1)
     assert wide["logits/kernel"].tobytes() == narrow["logits/kernel"].tobytes()
@@ -90,20 +86,12 @@ def drawn(name: str, stddev: float) -> np.ndarray:
     return found["logits/kernel"].astype(np.float64).ravel()
 
 
-def test_zeros_are_zero():
+def test_other_initialisers_have_their_distributions():
     assert not drawn("zeros", 0.0).any()
-
-
-def test_normal_kernels_have_the_spread_that_was_asked_for():
     value = drawn("normal", 0.01)
     assert abs(value.mean()) < 5 * 0.01 / np.sqrt(value.size)
     assert abs(value.std() / 0.01 - 1) < 5 / np.sqrt(2 * value.size)
-    assert (
-        np.abs(value).max() > 0.03
-    )  # 7,840 draws: fewer than three beyond three deviations come once in 1e8
-
-
-def test_truncated_normal_kernels_are_cut_at_two_deviations():
+    assert np.abs(value).max() > 0.03  # fewer than three of 7,840 draws beyond three deviations: once in 1e8
     value = drawn("truncated_normal", 0.1)
     assert 0.19 < np.abs(value).max() < 0.2
     # The variance of a normal variable cut at two deviations is 1 - 4 phi(2) / (2 Phi(2) - 1) = 0.774 of it.

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from bench.analysis.accuracy import (
     EQUIVALENT,
@@ -20,9 +18,9 @@ from bench.analysis.accuracy import (
 from bench.analysis.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
+from bench.report.blocks import Block, Heading, Paragraph, Picture, bullets, number_table, section
 from bench.report.format import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
-from bench.report.markdown import bullets, escape, grid, plot
-from bench.text import clean
+from bench.report.terminal import print_blocks
 from bench.workloads.specs import Cell
 
 _HEADS = (
@@ -38,36 +36,18 @@ _HEADS = (
 )
 
 
-def blocks(run: Run, summary: Summary, drawn: frozenset[str]) -> list[str]:
-    """Return the section on learning as blocks of Markdown; `drawn` names the plots that exist."""
+def blocks(run: Run, summary: Summary) -> list[Block]:
+    """Return the section on learning."""
     learned = converge(run)
-    said = ["## Does it learn the same thing?"]
     if not learned.workloads:
-        return [*said, "No job of this run trained to its end, so there is no accuracy."]
-    said += [
-        "Where a workload is matched, every framework starts from the same weights and trains with the same "
-        "batches in the same order, once for every seed, so curves that lie on each other mean that the "
-        "frameworks learn the same; against seconds of training the faster one runs ahead. A curve is the "
-        "mean over the seeds, its band reaches from the lowest seed to the highest, and a marker stands at "
-        "every whole epoch. Against epochs, accuracy is shown from where the lowest training stood after a "
-        "quarter of them, since on an axis with the start all would lie on one line. Evaluation, on the "
-        "whole test split, is never part of the seconds.",
-        *plot("accuracy_epochs", "Test accuracy against epochs, by workload", drawn),
-        *plot("accuracy_seconds", "Test accuracy against seconds of training, by workload", drawn),
-        *plot("loss_epochs", "Test loss against epochs, by workload", drawn),
-        *plot("loss_seconds", "Test loss against seconds of training, by workload", drawn),
-        "### Accuracy, and the way to the target",
-        f"Read the accuracy as mean {PLUS_MINUS} standard deviation between seeds; its interval is that of "
-        f"the mean, by Student's t, given from {FEWEST_SEEDS} seeds on. Epochs to target are medians over "
-        "the seeds, interpolated between the two evaluations on either side of the target, whose distance "
-        "stands in brackets: the figure is off by less than that. Seconds to target are these epochs times "
-        "the seconds of an epoch. A training that never reached the target counts as later than all others, "
-        "and where the median falls on one it is given as not reached. The interval of the rate is Wilson's.",
-        *plot("to_target", "Seconds of training to the target, every seed a dot, by workload", drawn),
+        none = "No job of this run completed its training, so there is no accuracy."
+        return section("Does it learn the same thing?", none)
+    return [
+        *_curves(),
+        *_to_target(learned, summary.titles),
+        *_tests(learned, summary.titles),
+        *_defaults(learned.defaults, summary.titles),
     ]
-    for workload in learned.workloads:
-        said += [f"#### {escape(_heading(workload))}", _cells_table(workload, summary.titles)]
-    return [*said, *_tests(learned, summary.titles), *_defaults(learned.defaults, summary.titles, drawn)]
 
 
 def comparison_sentence(comparison: AccuracyComparison, titles: Mapping[str, str]) -> str:
@@ -89,22 +69,18 @@ def comparison_sentence(comparison: AccuracyComparison, titles: Mapping[str, str
 
 
 def defaults_sentence(pair: DefaultsAgainstMatched) -> str:
-    """Say in one sentence how far the frameworks lie apart, matched and with their own defaults."""
+    """Say in one sentence how much the frameworks differ, matched and with their own defaults."""
     return (
-        f"{pair.matched}: matched, the frameworks' mean accuracies lie within {_points(pair.matched_spread)} "
-        f"of each other; with their own defaults within {_points(pair.defaults_spread)}."
+        f"{pair.matched}: matched, the frameworks' mean accuracies differ by at most "
+        f"{_points(pair.matched_spread)}; with their own defaults by at most {_points(pair.defaults_spread)}."
     )
 
 
 def render_targets(targets: Sequence[ProposedTarget], console: Console) -> None:
-    """Print the table of `bench targets`: each workload's target, and the figures it is made of."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
-    table.add_column("workload")
-    for head in ("seeds", "trainings", "epochs", "mean", "sd", "target"):
-        table.add_column(head, justify="right")
-    for one in targets:
-        table.add_row(
-            Text(clean(one.workload)),
+    """Print the table of `bench targets`: each workload's target, and the figures from which it follows."""
+    rows = [
+        (
+            one.workload,
             str(one.seeds),
             str(one.trainings),
             f"{one.epochs:g}",
@@ -112,12 +88,53 @@ def render_targets(targets: Sequence[ProposedTarget], console: Console) -> None:
             percent(one.sd, 2),
             percent(one.target, 1),
         )
-    console.print(table)
+        for one in targets
+    ]
     said = (
-        f"The target is the mean less {TARGET_SDS} standard deviations of the final test accuracies of all "
-        f"frameworks and seeds, rounded down to 0.1 points; it takes {FEWEST_SEEDS} seeds."
+        f"The target is the mean minus {TARGET_SDS} standard deviations of the final test accuracies of all "
+        f"frameworks and seeds, rounded down to 0.1 points. It needs {FEWEST_SEEDS} seeds."
     )
-    console.print(Text(said, style="dim"))
+    heads = ("workload", "seeds", "trainings", "epochs", "mean", "sd", "target")
+    print_blocks([number_table(heads, rows), Paragraph(text=said, faint=True)], console)
+
+
+def _curves() -> list[Block]:
+    """Return the learning curves, and how to read them."""
+    captions = {
+        "accuracy_epochs": "Test accuracy by epochs, by workload",
+        "accuracy_seconds": "Test accuracy by seconds of training, by workload",
+        "loss_epochs": "Test loss by epochs, by workload",
+        "loss_seconds": "Test loss by seconds of training, by workload",
+    }
+    return section(
+        "Does it learn the same thing?",
+        "On a matched workload every framework starts from the same weights and trains with the same batches "
+        "in the same order, once for every seed. Curves that coincide therefore mean that the frameworks "
+        "learn the same; by seconds of training, the faster one is ahead. A curve is the mean over the "
+        "seeds, its band reaches from the lowest seed to the highest, and there is a marker at every whole "
+        "epoch. The axis of accuracy by epochs starts at the lowest training after a quarter of the epochs; "
+        "if it included the start, all curves would look the same. Evaluation, on the whole test split, is "
+        "never included in the seconds.",
+        *(Picture(name=name, caption=caption) for name, caption in captions.items()),
+    )
+
+
+def _to_target(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
+    found = section(
+        "Accuracy, and the time to the target",
+        f"Accuracy is shown as mean {PLUS_MINUS} standard deviation between seeds; the interval is that of "
+        f"the mean, by Student's t, from {FEWEST_SEEDS} seeds on. Epochs to target are the median over the "
+        "seeds, interpolated between the evaluation before and the one after the target. Their distance is "
+        "in brackets: the error is smaller than that. Seconds to target are these epochs times the seconds "
+        "of an epoch. A training that never reached the target counts as later than all others; if the "
+        "median falls on one, the table says 'not reached'. The interval of the rate is Wilson's.",
+        Picture(name="to_target", caption="Seconds of training to the target, every seed a dot, by workload"),
+        level=3,
+    )
+    for workload in learned.workloads:
+        rows = [_row(cell, one, titles) for cell, one in workload.cells.items()]
+        found += [Heading(text=_heading(workload), level=4), number_table(_HEADS, rows)]
+    return found
 
 
 def _heading(workload: WorkloadConvergence) -> str:
@@ -127,11 +144,6 @@ def _heading(workload: WorkloadConvergence) -> str:
     if not workload.matched:
         said.append("own defaults")
     return f"{workload.workload} ({', '.join(said)})"
-
-
-def _cells_table(workload: WorkloadConvergence, titles: Mapping[str, str]) -> str:
-    rows = [_row(cell, learned, titles) for cell, learned in workload.cells.items()]
-    return grid(_HEADS, rows, numbers=frozenset(range(1, len(_HEADS))))
 
 
 def _row(cell: Cell, learned: CellConvergence, titles: Mapping[str, str]) -> list[str]:
@@ -153,56 +165,57 @@ def _row(cell: Cell, learned: CellConvergence, titles: Mapping[str, str]) -> lis
     ]
 
 
-def _tests(learned: Convergence, titles: Mapping[str, str]) -> list[str]:
-    said = []
+def _tests(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
+    found: list[Block] = []
     for workload in learned.workloads:
         if workload.comparisons:
-            sentences = [comparison_sentence(one, titles) for one in workload.comparisons]
-            said += [f"#### {escape(_heading(workload))}", bullets(sentences)]
-    if not said:
+            found.append(Heading(text=_heading(workload), level=4))
+            found.append(bullets(comparison_sentence(one, titles) for one in workload.comparisons))
+    if not found:
         return []
-    return [
-        "### Does accuracy differ between frameworks?",
-        "Final accuracies of two frameworks are compared seed by seed, each framework in the mode that its "
-        "documentation teaches: a paired t test, the levels set by Holm's method over the pairs of a "
-        "workload, and the interval of the difference made at its own level. Two frameworks are called "
-        f"equivalent only where two one-sided tests show that less than {_points(EQUIVALENT)} lies between "
-        "them; a difference that was not found is not yet equivalence.",
-        *said,
-    ]
+    return section(
+        "Does accuracy differ between frameworks?",
+        "The final accuracies of two frameworks are compared seed by seed, each framework in its "
+        "default mode, by a paired t test. Holm's method sets the levels over the pairs of a workload, "
+        "and the interval of a difference has the level of its test. Two frameworks are called "
+        "equivalent only if two one-sided tests show that they differ by less than "
+        f"{_points(EQUIVALENT)}. A difference that was not found is not yet equivalence.",
+        *found,
+        level=3,
+    )
 
 
-def _defaults(
-    pairs: Iterable[DefaultsAgainstMatched], titles: Mapping[str, str], drawn: frozenset[str]
-) -> list[str]:
-    said = []
+def _defaults(pairs: Iterable[DefaultsAgainstMatched], titles: Mapping[str, str]) -> list[Block]:
+    found: list[Block] = []
     for pair in pairs:
         rows = [
-            [
+            (
                 cell_name(row.matched, titles),
                 _point_text(row.matched_point),
                 _point_text(row.defaults_point),
                 f"{100 * (row.defaults_point.test_accuracy - row.matched_point.test_accuracy):+.2f}",
-            ]
+            )
             for row in pair.rows
         ]
-        heads = ["framework", pair.matched, pair.defaults, "difference in points"]
-        said += [
-            f"#### {escape(f'{pair.matched} ({pair.device} {pair.precision}, epoch {pair.epoch:g})')}",
-            grid(heads, rows, numbers=frozenset({1, 2, 3})),
-            escape(defaults_sentence(pair)),
+        where = f"{pair.device} {pair.precision}, epoch {pair.epoch:g}"
+        found += [
+            Heading(text=f"{pair.matched} ({where})", level=4),
+            number_table(("framework", pair.matched, pair.defaults, "difference in points"), rows),
+            Paragraph(text=defaults_sentence(pair)),
         ]
-    if not said:
+    if not found:
         return []
-    return [
-        "### Is it the framework, or its defaults?",
-        "Each framework trains the same network twice: matched, with the weights, batches and constants that "
-        "all share, and with its own default initialisation, optimizer constants and order of the data. What "
-        "lies between frameworks in the second column and not in the first is the work of defaults. Each "
-        "accuracy is the mean over the seeds at that epoch, the lowest and the highest seed in brackets.",
-        *plot("defaults", "Test accuracy matched, and with the frameworks' own defaults", drawn),
-        *said,
-    ]
+    return section(
+        "Is it the framework, or its defaults?",
+        "Each framework trains the same network twice: matched, with the weights, batches and "
+        "constants that all share, and with its own default initialisation, optimizer constants and "
+        "order of the data. A difference between frameworks in the second column that is not in the "
+        "first is due to the defaults. Each accuracy is the mean over the seeds at that epoch, with the "
+        "lowest and the highest seed in brackets.",
+        Picture(name="defaults", caption="Test accuracy matched, and with the frameworks' own defaults"),
+        *found,
+        level=3,
+    )
 
 
 def _interval_text(test: AccuracyTest) -> str:

@@ -1,6 +1,6 @@
 """The plots of what a run costs: time to a first result, a step's parts, the roofline, the batch-size sweep.
 
-In the two plots of parts a colour is a part; in the other two it is the framework, as everywhere else.
+In the two plots of parts a colour is a part; in the other two it is the framework, as in all other plots.
 """
 
 import math
@@ -29,19 +29,16 @@ from bench.report.charts import (
     legend,
     make_panels,
     name_rows,
-    settings,
-    svg,
 )
 from bench.report.format import cell_name, scaled, seconds_text, short_time
 from bench.run.report.costs import ABOUT
-from bench.run.report.style import Group, Style, groups_of, style_of
+from bench.run.report.style import Group, Style, groups_of
 from bench.workloads.instruments import Peak
 from bench.workloads.specs import Cell
 
 NAMES = ("first_result", "step_split", "roofline", "sweep")
-"""Every plot there can be."""
 
-# From dark to light, so that neighbours also differ where colours are not told apart.
+# From dark to light, so that neighbours also differ without colour.
 _START_PARTS: Mapping[str, str] = MappingProxyType(
     {
         "start": "#000000",
@@ -56,36 +53,28 @@ _STEP_PARTS: Mapping[str, str] = MappingProxyType(
     {"data": COLOURS[0], "transfer": COLOURS[4], "dispatch": COLOURS[5], "device": "#D9D9D9"}
 )
 _MOST_SIZES = 8
-"""Batch sizes that are named on the axis of a sweep."""
+"""Largest number of batch sizes named on the axis of a sweep."""
 _WIDE = 20.0
-"""Where the fastest is so many times the slowest, the axis of a sweep is logarithmic; else it begins at 0."""
+"""The axis of a sweep is logarithmic if the fastest is this many times the slowest; else it begins at 0."""
 _LONGEST_BAR = 4.0
-"""A bar is cut at so many times the middle one's length."""
+"""A bar is cut at this many times the length of the middle one."""
 
 _Parts: TypeAlias = Sequence[float | None]
 _Bar: TypeAlias = tuple[str, _Parts, str]
-"""A row's name, its parts, and what stands at its end."""
+"""A row's name, its parts, and the text at its end."""
 
 
-def draw(run: Run, summary: Summary) -> dict[str, bytes]:
-    """Return, by name, the SVG of every plot for which the run holds values."""
-    with settings():
-        return {name: svg(figure) for name, figure in figures(run, summary).items()}
-
-
-def figures(run: Run, summary: Summary) -> dict[str, Figure]:
-    """Return, by name, every plot for which the run holds values; to be called inside `settings`."""
+def figures(run: Run, summary: Summary, style: Style) -> dict[str, Figure | None]:
+    """Return every plot by name, None if the run has no values for it; call it inside `settings`."""
     costs = read_costs(run, summary)
-    style = style_of(run, summary)
     kept = leave_out_sweep(summary)
     groups = [(title, [row for row in rows if row.cell in kept]) for title, rows in groups_of(summary)]
-    drawn = {
+    return {
         "first_result": _first_result(costs, groups, summary),
         "step_split": _step_split(costs, groups, summary),
         "roofline": _roofline(costs, kept, summary, style),
         "sweep": _sweep(read_sweeps(summary), summary, style),
     }
-    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def _first_result(costs: Costs, groups: Sequence[Group], summary: Summary) -> Figure | None:
@@ -101,7 +90,7 @@ def _first_result(costs: Costs, groups: Sequence[Group], summary: Summary) -> Fi
 
 
 def _step_split(costs: Costs, groups: Sequence[Group], summary: Summary) -> Figure | None:
-    """Draw shares, as steps may differ a hundredfold; the time stands at the bar's end."""
+    """Draw shares, since steps may differ a hundredfold; the time is written at the end of the bar."""
     bars: dict[Cell, _Bar] = {}
     for one in costs.cells:
         split = one.split
@@ -116,7 +105,7 @@ def _step_split(costs: Costs, groups: Sequence[Group], summary: Summary) -> Figu
 def _stacks(
     bars: Mapping[Cell, _Bar], groups: Sequence[Group], colours: Mapping[str, str], axis: str
 ) -> Figure | None:
-    """Return a panel a group, with one bar a row that is made of its parts."""
+    """Return one panel for each group, with one bar for each row that consists of its parts."""
     shown = [(title, [bars[row.cell] for row in rows if row.cell in bars]) for title, rows in groups]
     shown = [(title, found) for title, found in shown if found]
     if not shown:
@@ -131,7 +120,7 @@ def _stacks(
 
 
 def _draw_stacks(panel: Axes, found: Sequence[_Bar], colours: Sequence[str]) -> None:
-    """Draw the bars; one that would squeeze all others is cut, which its text says."""
+    """Draw the bars. A bar that would make all others too short is cut, and its text says so."""
     ends = sorted(_sum(parts) for _, parts, _ in found)
     longest = min(ends[-1], _LONGEST_BAR * ends[len(ends) // 2]) or 1.0
     for place, (_, parts, text) in enumerate(found):
@@ -147,14 +136,14 @@ def _draw_stacks(panel: Axes, found: Sequence[_Bar], colours: Sequence[str]) -> 
             textcoords="offset points",
             va="center",
         )
-    panel.set_xlim(0, 1.6 * longest)  # the room to the right is for what stands there
+    panel.set_xlim(0, 1.6 * longest)  # the space to the right is for the text
     name_rows(panel, [name for name, _, _ in found])
     panel.xaxis.set_major_locator(FixedLocator(_ticks(longest)))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _ticks(longest: float) -> list[float]:
-    """Return about five ticks from 0 to `longest`, which is a sum: of shares it is 100 but for rounding."""
+    """Return about five ticks from 0 to `longest`, a sum: for shares it is 100 except for rounding."""
     end = float(f"{longest:.9g}")
     ticks = MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]).tick_values(0, end)
     return [float(tick) for tick in ticks if tick <= end]
@@ -215,7 +204,24 @@ def _draw_roof(panel: Axes, found: Sequence[CellCosts], ceiling: Peak) -> None:
     )
     line = np.geomspace(left, right, 200)
     panel.plot(line, [roof(ceiling, float(value)) for value in line], color="black", linewidth=1.6)
-    for place, intensity in zip(_apart(list(names), left, right), names, strict=True):
+    _name_intensities(panel, names, lowest, _apart(list(names), left, right))
+    panel.set_xscale("log")
+    panel.set_yscale("log")
+    panel.set_xlim(left, right)
+    panel.set_ylim(bottom, top)
+    panel.xaxis.set_major_locator(LogLocator(numticks=6))
+    panel.yaxis.set_major_locator(LogLocator(numticks=8))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "FLOP/s")))
+    panel.minorticks_off()
+    panel.set_xlabel("FLOP per byte (matrix products, least traffic)")
+
+
+def _name_intensities(
+    panel: Axes, names: Mapping[float, Sequence[str]], lowest: Mapping[float, float], places: Sequence[float]
+) -> None:
+    """Write the workloads of each intensity near the axis, with a line up to its lowest point."""
+    for place, intensity in zip(places, names, strict=True):
         panel.annotate(
             label(", ".join(names[intensity]), 26),
             (intensity, lowest[intensity] * 0.7),
@@ -228,20 +234,10 @@ def _draw_roof(panel: Axes, found: Sequence[CellCosts], ceiling: Peak) -> None:
             fontsize=7.5,
             arrowprops={"arrowstyle": "-", "color": "#BFBFBF", "linewidth": 0.6},
         )
-    panel.set_xscale("log")
-    panel.set_yscale("log")
-    panel.set_xlim(left, right)
-    panel.set_ylim(bottom, top)
-    panel.xaxis.set_major_locator(LogLocator(numticks=6))
-    panel.yaxis.set_major_locator(LogLocator(numticks=8))
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: scaled(value, "FLOP/s")))
-    panel.minorticks_off()
-    panel.set_xlabel("FLOP of products a byte of least traffic")
 
 
 def _apart(places: Sequence[float], left: float, right: float) -> list[float]:
-    """Return where labels stand on a logarithmic axis so that none lies on its neighbour."""
+    """Return places of labels on a logarithmic axis at which they do not overlap."""
     least = math.log(right / left) / 26
     order = sorted(range(len(places)), key=lambda index: places[index])
     found = [math.log(place) for place in places]
@@ -285,7 +281,7 @@ def _sweep(sweeps: Sequence[Sweep], summary: Summary, style: Style) -> Figure | 
 
 
 def _draw_sweep(panel: Axes, one: Sweep, style: Style) -> dict[str, Any]:
-    """Draw what was measured as markers, and the fitted line as a curve; return how they look."""
+    """Draw the measurements as markers and the fitted line as a curve; return their look."""
     colour, marker = style.colour(one.cell), style.look(one.cell, MARKERS)
     line_style = style.look(one.cell, LINES)
     batches = [point.batch_size for point in one.points]

@@ -1,7 +1,7 @@
-"""The plots of what was learned: curves with bands over the seeds, the way to the target, the own defaults.
+"""The plots of what was learned: curves with bands over the seeds, the time to the target, own defaults.
 
-A curve is the mean over the seeds, and its band reaches from the lowest seed to the highest. Markers stand at
-whole epochs; there are more evaluations in between.
+A curve is the mean over the seeds, and its band reaches from the lowest seed to the highest. There is a
+marker at every whole epoch, and more evaluations in between.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +25,7 @@ from bench.workloads.specs import Cell
 
 
 class _Curves(msgspec.Struct, frozen=True, kw_only=True):
-    """What a plot of training shows: a point's place, its band, and whether the target is drawn."""
+    """What a plot of training shows: the axes, a point's coordinates, its band, and the target."""
 
     x_axis: str
     y_axis: str
@@ -35,9 +35,9 @@ class _Curves(msgspec.Struct, frozen=True, kw_only=True):
     target: bool = False
     whole_x: bool = False
     from_quarter: bool = False
-    """Whether the y axis begins where the lowest training stood after a quarter of the epochs.
+    """Whether the y axis begins at the lowest training after a quarter of the epochs.
 
-    On an axis that holds the start as well, seeds and frameworks would all lie on one line.
+    On an axis that includes the start, all seeds and frameworks would look like one line.
     """
 
 
@@ -79,7 +79,7 @@ NAMES = (*_CURVES, "to_target", "defaults")
 
 
 def figures(run: Run, summary: Summary, style: Style) -> dict[str, Figure | None]:
-    """Return every plot by name, None where the run has no values for it; to be called inside `settings`."""
+    """Return every plot by name, None if the run has no values for it; call it inside `settings`."""
     learned = converge(run)
     wrong = frozenset(row.cell for row in summary.cells if row.parity_ok is False)
     return {
@@ -134,12 +134,12 @@ def _draw_curve(panel: Axes, curves: _Curves, curve: Sequence[CurvePoint], look:
     whole = [place for place, point in enumerate(curve) if point.epoch == round(point.epoch)]
     if low != high:
         panel.fill_between(x, low, high, color=look["color"], alpha=0.15, linewidth=0)
-    # Where the first marker stands on the edge, nothing is clipped.
+    # If the axis includes the start, the first marker is on its edge, where clipping would halve it.
     panel.plot(x, middle, **look, markevery=[*whole, len(curve) - 1], clip_on=curves.from_quarter)
 
 
 def _limits(curves: _Curves, workload: WorkloadConvergence) -> tuple[float, float]:
-    """Return the ends of a y axis that holds every seed from a quarter of the epochs on, and the target."""
+    """Return the ends of a y axis that includes every seed after a quarter of the epochs, and the target."""
     late = [
         end
         for learned in workload.cells.values()
@@ -155,7 +155,7 @@ def _limits(curves: _Curves, workload: WorkloadConvergence) -> tuple[float, floa
 def _draw_target(panel: Axes, target: float) -> None:
     panel.axhline(100 * target, color=GREY, linewidth=0.8, linestyle=(0, (2, 2)))
     panel.annotate(
-        f"target\n{_target_text(target)}",  # beside the panel, where no curve can cross it
+        f"target\n{_target_text(target)}",  # outside the panel, where no curve can cross it
         (1, 100 * target),
         xytext=(3, 0),
         xycoords=("axes fraction", "data"),
@@ -204,14 +204,14 @@ def _to_target_figure(learned: Convergence, summary: Summary, style: Style) -> F
 
 
 def _draw_ways(panel: Axes, cell: CellConvergence, place: int, name: Cell, style: Style) -> float:
-    """Draw the trainings of one cell, and return how far to the right they reach, in seconds."""
+    """Draw the trainings of one cell, and return their right end, in seconds."""
     colour = style.colour(name)
     reached = [one.seconds for one in cell.crossings.values() if one is not None]
     if reached:
         panel.plot(reached, [place] * len(reached), "o", color=colour, alpha=0.5, markersize=4, clip_on=False)
     if cell.seconds_to_target is not None:
         panel.plot(cell.seconds_to_target, place, "|", color=colour, markersize=12, markeredgewidth=2)
-    # One mark for all that came to their end without it, since all of a cell train equally long.
+    # One mark for all trainings that ended without reaching it: they all trained for as long.
     missed = any(cell.crossings.get(seed) is None for seed in cell.accuracies)
     stopped = [cell.curve[-1].train_s] if missed else []
     panel.plot(stopped, [place] * len(stopped), ">", mec=colour, mfc="white", markersize=5)

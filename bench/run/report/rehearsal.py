@@ -1,4 +1,4 @@
-"""Both reports of a run, tried before anything is measured: a run must not be lost at its end."""
+"""Try both reports of a run before anything is measured, so that a fault at the end does not lose the run."""
 
 import io
 import tempfile
@@ -11,7 +11,7 @@ from bench.records.runs import Run
 
 
 def rehearse_run(run: Run, console: Console) -> None:
-    """Make both reports of a run as it is now, without keeping them."""
+    """Make both reports of a run in its current state, and discard them."""
     from bench.run.report import markdown, terminal
 
     summary = summarise(run)

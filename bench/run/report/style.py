@@ -1,4 +1,4 @@
-"""How the rows of a run look in all its plots."""
+"""How the rows of a run look in its plots."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -20,7 +20,7 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
 
     backends: tuple[str, ...]
     modes: Mapping[str, tuple[str, ...]]
-    """The modes of each backend, in the order in which looks are given out."""
+    """The modes of each backend, in the order in which they get their looks."""
 
     def colour(self, cell: Cell) -> str:
         return COLOURS[self.backends.index(cell.backend) % len(COLOURS)]
@@ -32,12 +32,12 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
         return self.backends.index(cell.backend), self.modes[cell.backend].index(cell.mode)
 
     def line_width(self, cell: Cell) -> float:
-        """Return a width that shrinks from backend to backend, so that equal curves all stay in sight."""
+        """Return a width that shrinks from backend to backend, so that equal curves all stay visible."""
         return max(1.0, 3.6 - 1.1 * self.backends.index(cell.backend))
 
 
 def groups_of(summary: Summary) -> list[Group]:
-    """Return the rows of each workload, device and precision, which make a panel."""
+    """Return the rows of each workload, device and precision; each group is one panel."""
     return [
         (f"{workload} ({device} {precision})", list(rows))
         for (workload, device, precision), rows in groupby(

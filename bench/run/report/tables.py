@@ -1,23 +1,17 @@
-"""What every form of the report shares: the words, the units, and the tables before they are drawn.
-
-Text in a `Table` or a list of lines is as the records hold it; whoever draws it makes it safe for the place
-it goes to, beginning with `clean`.
-"""
+"""What the sections of the report share: labels, names of rows, lists in words, and the tables of speed."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
-from types import MappingProxyType
 
-import msgspec
 import numpy as np
 
-from bench.analysis.comparison import Kind
 from bench.analysis.costs import framework_share
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
+from bench.report.blocks import Block, Heading, Table
 from bench.report.format import (
     NOTHING,
     PLUS_MINUS,
@@ -38,28 +32,30 @@ LABELS = (
     ("framework", "the framework and the mode it ran in, under the framework's own name"),
     (
         "samples/s",
-        "training images a second in steady state, start-up and evaluation left out: the mean of the blocks",
+        "training images per second in steady state, without start-up and evaluation: the mean of the blocks",
     ),
     (
         "block",
-        "one round of a workload: every framework and mode in a fresh process, all side by side, taking "
-        "turns; its figure is the mean of its windows without the highest and the lowest fifth",
+        "one fresh process of every framework and mode of a workload; all of them are alive at the same time "
+        "and take turns; the figure of a block is the mean of its windows without the highest and the lowest "
+        "fifth",
     ),
-    (
-        "window",
-        "one turn: a stretch of training, mostly of a twentieth of a second, between two clock readings",
-    ),
+    ("window", "one turn: training between two clock readings, usually for a twentieth of a second"),
     (
         PLUS_MINUS,
-        "half the width of the 95 % interval of that mean, given from three blocks on; it tells how far the "
-        "row would move if measured again, while rows are compared block by block, which is more precise",
+        "half the width of the 95 % interval of that mean, from three blocks on; it shows how much the row "
+        "could change in a new measurement; comparisons of rows are more precise, since they are made within "
+        "each block",
     ),
-    ("relative", "throughput over that of the fastest ranked row of the same workload, device and precision"),
+    (
+        "relative",
+        "throughput divided by that of the fastest ranked row of the same workload, device and precision",
+    ),
     ("accuracy", "share of the test images classified correctly after the epochs named above the table"),
     (
         "to target",
-        "seconds of training, evaluation left out, until the target accuracy was reached, interpolated "
-        "between the two evaluations on either side",
+        "seconds of training, without evaluation, until the target accuracy was reached, interpolated "
+        "between the evaluation before and the one after",
     ),
     (
         "parity",
@@ -67,92 +63,62 @@ LABELS = (
     ),
     ("first step", "the first call of a training step: tracing and compilation, then one step"),
     ("import", "importing the framework in a fresh process"),
-    ("memory", "largest resident memory of the process (RSS) up to the end of the timed windows"),
-    ("GPU memory", "largest amount the framework's own allocator held on the GPU"),
+    ("memory", "peak resident memory of the process (RSS) up to the end of the timed windows"),
+    ("GPU memory", "the most that the framework's own allocator held on the GPU"),
     ("reference", "the float64 reference itself: shown, never ranked"),
-    ("imprecise", "ranked, but the interval is wider than the run aimed at"),
-    ("disturbed", "most of its blocks were disturbed by something else, so nothing is claimed of it"),
+    ("imprecise", "ranked, but the interval is wider than the run's target"),
+    ("disturbed", "something else disturbed most of its blocks, so nothing is claimed"),
     ("not comparable", "it does not compute what the reference computes, so its speed is not ranked"),
     ("own defaults", "trained with its framework's own defaults, which is not the same work: never ranked"),
-    ("no steady state", "the rate kept drifting from window to window; shown, not ranked"),
+    ("no steady state", "the throughput kept drifting from window to window; shown, not ranked"),
     ("too few blocks", "fewer blocks than a row needs to be ranked"),
     (
         "faster",
-        f"the ratio is proven to be off 1 by more than {100 * MARGIN:g} %, with a chance of "
-        f"{100 * ALPHA:g} % at most that any such claim inside a family of comparisons is wrong",
+        f"the ratio is proven to differ from 1 by more than {100 * MARGIN:g} %; the probability that any "
+        f"such claim in a family of comparisons is wrong is at most {100 * ALPHA:g} %",
     ),
     (
         f"no difference larger than {100 * EQUIVALENCE:g} %",
-        "a larger one is ruled out: the 90 % interval of the ratio lies inside",
+        "a larger difference is ruled out: the 90 % interval of the ratio lies within it",
     ),
-    ("no detectable difference", "neither is shown"),
+    ("no detectable difference", "neither a difference nor its absence is shown"),
     ("detectable", "the difference that would have been found four times in five if it were there"),
-    (NOTHING, "not measured, or not to be had: no interval of fewer than three blocks, no place unranked"),
+    (NOTHING, "not measured or not available: no interval below three blocks, no rank for an unranked row"),
 )
 
 
-KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
-    {
-        "faster": "faster",
-        "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
-        "equivalent": f"no difference larger than {100 * EQUIVALENCE:g} %",
-        "undecided": "no detectable difference",
-        "disturbed": "disturbed: nothing claimed",
-    }
+_HEADS = (
+    "framework",
+    "samples/s",
+    PLUS_MINUS,
+    "relative",
+    "status",
+    "accuracy",
+    "to target",
+    "parity",
+    "first step",
+    "import",
+    "memory",
 )
+_TEXTS = frozenset({0, 4, 7})
+"""Columns that hold no numbers."""
+_DETAILS = 7
+"""The first column about what a row costs besides."""
 
 
-class Column(msgspec.Struct, frozen=True, kw_only=True):
-    """A column's heading and the text of its rows."""
-
-    title: str
-    cells: tuple[str, ...]
-    number: bool = True
-    """Whether it holds numbers, which are set flush right."""
-    cost: bool = False
-    """Whether it is about what a row costs besides, which a narrow page shows in a table of its own."""
-
-
-class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one workload, device and precision; the first column names the row."""
-
-    title: str
-    columns: tuple[Column, ...]
-    ranked: tuple[bool, ...]
+def speed_blocks(summary: Summary) -> list[Block]:
+    """Return a heading and a table for each workload, device and precision, in the summary's order."""
+    device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
+    groups = groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision))
+    found: list[Block] = []
+    for _, group in groups:
+        rows = list(group)
+        found.append(Heading(text=_title(rows), level=3))
+        found.append(_table(rows, summary, device_memory=device_memory))
+    return found
 
 
-def tables(summary: Summary) -> list[Table]:
-    """Return one table for each workload, device and precision, in the summary's order."""
-    with_device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
-    return [
-        _table(list(rows), summary, with_device_memory)
-        for _, rows in groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision))
-    ]
-
-
-def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bool) -> Table:
-    best = next((row.samples_per_s for row in rows if row.ranked), None)
-    columns = [
-        Column(
-            title="framework", cells=tuple(cell_name(row.cell, summary.titles) for row in rows), number=False
-        ),
-        Column(title="samples/s", cells=tuple(rate_text(row.samples_per_s) for row in rows)),
-        Column(
-            title=PLUS_MINUS,
-            cells=tuple(width_text(row.half_width) for row in rows),
-        ),
-        Column(title="relative", cells=tuple(_relative(row, best) for row in rows)),
-        Column(title="status", cells=tuple(state(row) for row in rows), number=False),
-        Column(title="accuracy", cells=tuple(percent(row.test_accuracy, 2) for row in rows)),
-        Column(title="to target", cells=tuple(_to_target(row) for row in rows)),
-        Column(title="parity", cells=tuple(parity_text(row) for row in rows), number=False, cost=True),
-        Column(title="first step", cells=tuple(seconds_text(row.first_step_s) for row in rows), cost=True),
-        Column(title="import", cells=tuple(seconds_text(row.import_s) for row in rows), cost=True),
-        Column(title="memory", cells=tuple(bytes_text(row.peak_rss_bytes) for row in rows), cost=True),
-    ]
-    if with_device_memory:
-        cells = tuple(bytes_text(row.peak_device_bytes) for row in rows)
-        columns.append(Column(title="GPU memory", cells=cells, cost=True))
+def _title(rows: Sequence[CellSummary]) -> str:
     first = rows[0]
     said = [f"{first.device} {first.precision}"]
     epochs = sorted({row.epochs for row in rows if row.epochs is not None})
@@ -163,15 +129,41 @@ def _table(rows: Sequence[CellSummary], summary: Summary, with_device_memory: bo
         said.append("own defaults")
     if first.target_accuracy is not None:
         said.append(f"target {percent(first.target_accuracy, 1)}")
+    return f"{first.workload} ({', '.join(said)})"
+
+
+def _table(rows: Sequence[CellSummary], summary: Summary, *, device_memory: bool) -> Table:
+    best = next((row.samples_per_s for row in rows if row.ranked), None)
+    heads = (*_HEADS, "GPU memory") if device_memory else _HEADS
     return Table(
-        title=f"{first.workload} ({', '.join(said)})",
-        columns=tuple(columns),
-        ranked=tuple(row.ranked for row in rows),
+        heads=heads,
+        # The last cell, about the GPU's memory, is left out where no row of the run used any.
+        rows=tuple(_cells(row, best, summary)[: len(heads)] for row in rows),
+        numbers=frozenset(range(len(heads))) - _TEXTS,
+        flagged=frozenset(place for place, row in enumerate(rows) if not row.ranked),
+        details=_DETAILS,
+    )
+
+
+def _cells(row: CellSummary, best: float | None, summary: Summary) -> tuple[str, ...]:
+    return (
+        cell_name(row.cell, summary.titles),
+        rate_text(row.samples_per_s),
+        width_text(row.half_width),
+        _relative(row, best),
+        state(row),
+        percent(row.test_accuracy, 2),
+        _to_target(row),
+        {True: "ok", False: "fails", None: NOTHING}[row.parity_ok],
+        seconds_text(row.first_step_s),
+        seconds_text(row.import_s),
+        bytes_text(row.peak_rss_bytes),
+        bytes_text(row.peak_device_bytes),
     )
 
 
 def state(row: CellSummary) -> str:
-    """Return in a word or three how a row stands."""
+    """Return the status of a row in one to three words."""
     if row.ranked:
         return "disturbed" if row.disturbed else "imprecise" if row.imprecise else "ok"
     if row.reference:
@@ -185,17 +177,13 @@ def state(row: CellSummary) -> str:
     return "parity not verified" if row.parity_ok is None else "too few blocks"
 
 
-def parity_text(row: CellSummary) -> str:
-    return {True: "ok", False: "fails", None: NOTHING}[row.parity_ok]
-
-
 def row_name(cell: Cell, summary: Summary) -> str:
     """Return what a cell is called outside its table."""
     return f"{cell.workload}, {cell_name(cell, summary.titles)} ({cell.device} {cell.precision})"
 
 
 def unranked_lines(summary: Summary) -> list[tuple[str, str]]:
-    """Return the name of every row that is not ranked, and why."""
+    """Return the name of every row that is not ranked, with the reason."""
     return [
         (row_name(row.cell, summary), row.why_not or "no reason recorded")
         for row in summary.cells
@@ -204,7 +192,7 @@ def unranked_lines(summary: Summary) -> list[tuple[str, str]]:
 
 
 def remark_lines(summary: Summary) -> list[tuple[str, str]]:
-    """Return the name of every ranked row of which some job failed, and how many."""
+    """Return the name of every ranked row with failed jobs, and how many failed."""
     return [
         (row_name(row.cell, summary), f"ranked by {row.blocks} blocks; {row.failed_jobs} of its jobs failed")
         for row in summary.cells
@@ -213,7 +201,7 @@ def remark_lines(summary: Summary) -> list[tuple[str, str]]:
 
 
 def conditions_text(run: Run) -> str | None:
-    """Return what else the machine did during the blocks; None where no block says."""
+    """Return what else the machine did during the blocks; None if there is no record of a block."""
     conditions = [record.conditions for record in run.records if isinstance(record, BlockRecord)]
     if not conditions:
         return None
@@ -238,7 +226,7 @@ def conditions_text(run: Run) -> str | None:
 
 
 def taint_lines(summary: Summary) -> list[tuple[str, str]]:
-    """Return every disturbed block, what became of it, and what disturbed it."""
+    """Return every disturbed block, whether it was dropped, and what disturbed it."""
     return [
         (
             f"{workload}, block {block + 1}",
@@ -250,7 +238,7 @@ def taint_lines(summary: Summary) -> list[tuple[str, str]]:
 
 
 def plan_text(run: Run) -> str:
-    """Return what was planned before the run began, and what its jobs took in the end."""
+    """Return what was planned before the run began, and how long its jobs took."""
     planned = run.header.planned
     parts = [
         f"{duration(seconds)} for {what}"

@@ -1,0 +1,148 @@
+"""Run block after block for a feature, which decides what a block holds and what is kept of it.
+
+Run, comparison side by side and self-test all measure so. Between blocks this module remembers how many steps
+the windows of a cell have, and where the programs are that its jobs have compiled.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from math import inf
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Self
+
+import msgspec
+
+from bench.machine.conditions import Conditions
+from bench.measuring.block import BlockJob, run_block
+from bench.measuring.job import job_record
+from bench.measuring.process import Outcome
+from bench.progress import Teller
+from bench.records.schema import JobRecord
+from bench.worker.protocol import Evaluated, Event, MeasureTask, Ready, Timed
+from bench.workloads.specs import Cell
+
+Follow = Callable[[int, Event], None]
+
+
+class Seat(msgspec.Struct, frozen=True, kw_only=True):
+    """A job's place in a block: what it measures, and with which interpreter."""
+
+    task: MeasureTask
+    python: Path
+    side: str = ""
+    """Jobs of a cell share what they have compiled only within a side."""
+
+
+class MeasuredBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """A block that has ended. Records are in the order of the seats."""
+
+    started_at: str
+    """UTC, ISO 8601."""
+    wall_s: float
+    """From starting the first process to the end of the last."""
+    rounds: int
+    conditions: Conditions
+    records: tuple[JobRecord, ...]
+
+
+class BlockRunner:
+    """Runs blocks one after another; as a context it keeps compiled programs between them.
+
+    Only jobs that compile everything anew can be run outside of the context.
+    """
+
+    def __init__(self, display: Teller, window_steps: Mapping[Cell, int]) -> None:
+        """`window_steps` are the steps of the windows of cells that were measured before."""
+        self._display = display
+        self._window_steps = dict(window_steps)
+        self._compiled: Path | None = None
+
+    def __enter__(self) -> Self:
+        self._folder = TemporaryDirectory(prefix="samework-compiled-")
+        self._compiled = Path(self._folder.name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._compiled = None
+        self._folder.cleanup()
+
+    def run(
+        self,
+        seats: Sequence[Seat],
+        *,
+        follow: Follow | None = None,
+        keep: Callable[[JobRecord], None] = lambda _: None,
+        together: bool = False,
+        fewest: float = 1.0,
+        patience_s: float = inf,
+        enough: float = inf,
+        deadline: float = inf,
+    ) -> MeasuredBlock:
+        """Run one block; `keep` gets the record of each job as it ends. The other options are `run_block`'s.
+
+        `follow` gets the place and the event of each job; without it, the display shows the progress.
+        """
+        started_at, began = datetime.now(UTC).isoformat(), time.monotonic()
+        records: list[JobRecord] = []
+
+        def end(place: int, outcome: Outcome, windows: int) -> None:
+            spec = msgspec.structs.replace(seats[place].task.spec, windows=windows)
+            records.append(job_record(spec, outcome, started_at=started_at))
+            keep(records[-1])
+
+        outcome = run_block(
+            [self._job(seat) for seat in seats],
+            on_event=follow or self._show(len(seats), seats[0].task.spec.windows),
+            on_end=end,
+            together=together,
+            fewest=fewest,
+            patience_s=patience_s,
+            enough=enough,
+            deadline=deadline,
+        )
+        self._window_steps = steps_of_windows(records) | self._window_steps
+        return MeasuredBlock(
+            started_at=started_at,
+            wall_s=time.monotonic() - began,
+            rounds=outcome.rounds,
+            conditions=outcome.conditions,
+            records=tuple(records),
+        )
+
+    def _job(self, seat: Seat) -> BlockJob:
+        spec = seat.task.spec
+        name = ".".join(filter(None, (spec.cell.workload, spec.cell.backend, spec.cell.mode, seat.side)))
+        return BlockJob(
+            task=seat.task,
+            python=seat.python,
+            window_steps=self._window_steps.get(spec.cell),
+            compiled=None if spec.compiles_anew or self._compiled is None else self._compiled / name,
+        )
+
+    def _show(self, jobs: int, windows: int) -> Follow:
+        ready, timed, turns = 0, 0, jobs * windows
+
+        def show(_place: int, event: Event) -> None:
+            nonlocal ready, timed
+            match event:
+                case Ready():
+                    ready += 1
+                    self._display.job(f"{ready} of {jobs} processes are warmed up", ready / jobs)
+                case Timed():
+                    timed += 1
+                    self._display.job(f"turn {timed} of {max(timed, turns)}", min(1.0, timed / turns))
+                case Evaluated(point=point, of_epochs=of_epochs):
+                    self._display.job(f"epoch {point.epoch:.2f} of {of_epochs:.2f}", point.epoch / of_epochs)
+
+        return show
+
+
+def steps_of_windows(jobs: Iterable[JobRecord]) -> dict[Cell, int]:
+    """Return the steps that a window of each cell has, by the first of the jobs that has windows."""
+    found: dict[Cell, int] = {}
+    for job in jobs:
+        if job.windows:
+            found.setdefault(job.spec.cell, job.windows[0].steps)
+    return found

@@ -1,0 +1,73 @@
+"""The time of a run: how much is left, and how long a job will take, judged by the jobs before it."""
+
+import time
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+
+from bench.measuring.data import Split
+from bench.records.schema import JobRecord
+from bench.run.log import RunLog
+from bench.workloads.schedule import evaluation_steps
+from bench.workloads.specs import Cell
+
+FIRST_GUESS_S = 20.0
+"""What a job is expected to take before any has run. It is shown, and never keeps a job from being tried."""
+LEAST_LIMIT_S = 120.0
+"""No job is stopped earlier than this, unless the budget itself ends."""
+OVERRUN = 1.08
+"""A job that still runs when this part of the budget is spent is stopped."""
+
+
+class Budget:
+    """The clock of a run. Times are seconds; `start`, `deadline` and `latest` are of the monotonic clock.
+
+    A run that is resumed has spent what its jobs took before.
+    """
+
+    def __init__(self, log: RunLog, splits: Mapping[str, Split]) -> None:
+        self._log, self._splits = log, splits
+        self._batch_sizes = {workload.name: workload.batch_size for workload in log.header.workloads}
+        self.start = time.monotonic() - sum(job.wall_s for job in log.jobs)
+        self.deadline = self.start + log.header.budget_s
+        self.latest = self.start + OVERRUN * log.header.budget_s
+
+    @property
+    def spent(self) -> bool:
+        return time.monotonic() >= self.deadline
+
+    @property
+    def left_s(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def fits(self, cells: Sequence[Cell], epochs: float) -> bool:
+        """Whether a block of these cells, which trains so many epochs, is expected to end in time."""
+        return self.block_s(cells, epochs) <= self.left_s
+
+    def block_s(self, cells: Sequence[Cell], epochs: float = 0.0) -> float:
+        """Return the seconds that a block of these cells is expected to take."""
+        return sum(self.expected_s(cell, epochs) for cell in cells)
+
+    def expected_s(self, cell: Cell, epochs: float) -> float:
+        """Return the seconds a job is expected to take, from what this cell, or else any, took before."""
+        own = [_without_training(job) for job in self._log.jobs_of(cell)]
+        other = [_without_training(job) for job in self._log.jobs]
+        base = fmean(own) if own else fmean(other) if other else FIRST_GUESS_S
+        if not epochs:
+            return base
+        split = self._splits[cell.workload]
+        steps_per_epoch = max(1, split.train // self._batch_sizes[cell.workload])
+        evaluations = len(evaluation_steps(round(epochs * steps_per_epoch), steps_per_epoch))
+        # To evaluate an image is expected to cost a third of what it costs to train on it.
+        return base + self.epoch_s(cell) * (epochs + evaluations * split.test / 3 / split.train)
+
+    def epoch_s(self, cell: Cell) -> float:
+        """Return the seconds of training an epoch, without evaluations; 0 before the cell was timed."""
+        rates = [window.samples / window.seconds for job in self._log.jobs_of(cell) for window in job.windows]
+        return self._splits[cell.workload].train / fmean(rates) if rates else 0.0
+
+    def time_limit_s(self, cell: Cell, epochs: float) -> float:
+        return max(3 * self.expected_s(cell, epochs), LEAST_LIMIT_S)
+
+
+def _without_training(job: JobRecord) -> float:
+    return job.wall_s - (job.learn_s or 0.0)
