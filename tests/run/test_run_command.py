@@ -39,10 +39,9 @@ def known(
     """Let there be these backends and no others, with played workers, and a preset that takes seconds."""
     play(monkeypatch)
     # To lay out and write the pictures, twice a run, takes half of its time; they have tests of their own.
-    for module in ("plots",):
-        monkeypatch.setattr(f"bench.run.report.{module}.svg", lambda figure: b"<svg/>")
+    monkeypatch.setattr("bench.run.report.plots.svg", lambda figure: b"<svg/>")
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
-    for place in ("bench.run.command", "bench.cli.info"):
+    for place in ("bench.run.command", "bench.run.setup", "bench.cli.info"):
         monkeypatch.setattr(f"{place}.find_backends", lambda: found)
     monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
 
