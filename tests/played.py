@@ -212,7 +212,7 @@ class PlayedWorker:
             said = f"it was stopped at its limit of {self._limit_s:.0f} s, or when all time was spent"
             self._ended = ("timeout", said)
         except _Left as left:
-            self._ended = ("crashed", f"the process ended with status {left} and without a last word")
+            self._ended = ("crashed", f"the process ended with status {left} and without a message")
         self._pause()
         self._sent.put(_END)
 

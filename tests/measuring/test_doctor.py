@@ -14,7 +14,7 @@ from bench.measuring.backends import Registry
 from bench.workloads.specs import Device
 
 LYING = {
-    "fakes:Wrong": "largest relative error 1.0e-02, allowed 1e-05: its values are wrong",
+    "fakes:Wrong": "largest relative error 1.0e-02, allowed 1e-05: the values are wrong",
     "fakes:NanLogits": "its logits are not finite",
     "fakes:Elsewhere": "asked to run on cpu, it runs on gpu",
     "fakes:Exits": "ended with status 7",

@@ -102,7 +102,7 @@ def test_a_good_worker_is_ok(scratch: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "status", "said", "exit_signal"),
     [
-        ("Exits", "crashed", "ended with status 7 and without a last word: about to exit", None),
+        ("Exits", "crashed", "ended with status 7 and without a message: about to exit", None),
         ("Segfaults", "crashed", "ended by SIGSEGV", "SIGSEGV"),
         ("OutOfMemory", "out_of_memory", "MemoryError: no room for 9 GiB", None),
         ("OutOfDeviceMemory", "out_of_memory", "RESOURCE_EXHAUSTED: no room for 9 GiB on the device", None),
@@ -113,7 +113,7 @@ def test_a_good_worker_is_ok(scratch: Path) -> None:
         ("Incomplete", "failed", "lacks export_params, save_state, restore_state, describe", None),
         ("STEADY", "failed", "fakes:STEADY is no class", None),
         ("Nobody", "failed", "fakes:Nobody is no class", None),
-        ("Garbles", "failed", "a line that is no event", None),
+        ("Garbles", "failed", "a line that is not an event", None),
     ],
 )
 def test_each_mishap_has_its_name(
@@ -248,7 +248,7 @@ def test_a_program_that_is_no_worker_is_a_crash(tmp_path: Path, scratch: Path) -
     stub = fakes.program(tmp_path / "python", ["echo I am no Python >&2", "exit 3"])
     outcome = run_worker(task_for(fakes.STEADY), python=stub, device="cpu", time_limit_s=30)
     assert outcome.status == "crashed"
-    assert outcome.error == "the process ended with status 3 and without a last word: I am no Python"
+    assert outcome.error == "the process ended with status 3 and without a message: I am no Python"
     assert_nothing_left(scratch)
 
 
