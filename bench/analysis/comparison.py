@@ -30,7 +30,7 @@ from bench.analysis.statistics import (
 )
 from bench.workloads.specs import Cell, Device, Precision
 
-Kind: TypeAlias = Literal[
+ComparisonKind: TypeAlias = Literal[
     "faster",  # by more than the margin
     "slightly faster",  # by more than the margin, but not by more than the bound of equivalence
     "equivalent",  # no difference larger than that bound
@@ -42,7 +42,7 @@ _Pair: TypeAlias = tuple[Cell, Cell, Difference, tuple[float, float]]
 """The faster cell, the slower one, their difference, and its bootstrap interval."""
 
 
-KIND_WORDS: Mapping[Kind, str] = MappingProxyType(
+KIND_WORDS: Mapping[ComparisonKind, str] = MappingProxyType(
     {
         "faster": "faster",
         "slightly faster": f"faster, by no more than {100 * EQUIVALENCE:g} %",
@@ -95,7 +95,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """The level that Holm's procedure gave this comparison."""
     detectable: float
     """The relative difference that would have been found four times in five at this level."""
-    kind: Kind
+    kind: ComparisonKind
 
     @property
     def differs(self) -> bool:
@@ -251,7 +251,7 @@ def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...
     return tuple(comparisons)
 
 
-def _kind(difference: Difference, *, claimed: bool) -> Kind:
+def _kind(difference: Difference, *, claimed: bool) -> ComparisonKind:
     equal = is_equivalent(difference)
     if claimed:
         return "slightly faster" if equal else "faster"

@@ -30,7 +30,7 @@ def list_(pythons: tuple[str, ...]) -> None:
         click.echo(f"  {workload.name:<22}{_in_words(workload)}")
     click.echo("\nRecipes (bench train)")
     for recipe in RECIPES.values():
-        figures = [one.text for one in recipe.published if one.measure == "test accuracy"]
+        figures = [one.text for one in recipe.published if one.metric == "test accuracy"]
         click.echo(f"  {recipe.name:<22}{recipe.steps:,} steps; test accuracy in the notebook: {figures[-1]}")
     click.echo("\nBackends")
     for info in registry.backends.values():

@@ -1,8 +1,8 @@
-"""The recipes: how each notebook trains its workload, how often it looks, and what it prints.
+"""The recipes: how each notebook trains its workload, when it evaluates, and what it publishes.
 
-A step is counted by the updates done before it is looked at. The notebooks 000 and 003 print "step i" after
-their update i + 1, so that their step 0 is 1 here; 001 prints before it, so that its step 0 is 0 here too.
-Published figures are a choice of what they print: the first, the last, and some between.
+A step number is the number of updates done. The notebooks 000 and 003 print "step i" after update i + 1, so
+their step 0 is step 1 here. 001 prints before the update, so its step 0 is step 0 here as well. The published
+figures are a selection of what the notebooks print: the first, the last, and some between.
 """
 
 from collections.abc import Mapping
@@ -15,43 +15,43 @@ from bench.errors import UsageError, unknown
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Workload
 
-Measure: TypeAlias = Literal["test accuracy", "test loss", "train accuracy"]
+NotebookMetric: TypeAlias = Literal["test accuracy", "test loss", "train accuracy"]
 
 
 IMAGE_LOSS = "nats an image"
 
 
 class Published(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure that a notebook prints or promises: one value, or a range where the text names one."""
+    """A figure that a notebook prints or promises: one value, or a range where its text names one."""
 
     step: int
     """Updates done."""
-    measure: Measure
+    metric: NotebookMetric
     low: float
     high: float
-    """Shares for accuracies, nats an image for losses."""
+    """Shares for accuracies, nats per image for losses; equal to `low` unless it is a range."""
     text: str
-    """The figure as the notebook has it."""
+    """The figure in the notebook's words."""
     drawn_from: int | None = None
-    """How many images the notebook's figure is of, where it drew them at random."""
+    """How many images the figure was computed on, where the notebook drew them at random."""
 
 
 class Recipe(msgspec.Struct, frozen=True, kw_only=True):
-    """One training of a notebook, to be followed in any framework."""
+    """One training run of a notebook, to be repeated in any framework."""
 
     workload: Workload
     steps: int
     first: int
-    """Updates done before the first figure."""
+    """Updates before the first figure."""
     every: int
-    """Updates from figure to figure; there is one after the last update, too."""
+    """Updates from one figure to the next; the last update is followed by a figure as well."""
     checkpoint_every: int
     seeds: int
-    """Seeds that `bench notebooks` trains with where it is not told otherwise."""
+    """How many seeds `bench notebooks` trains by default."""
     published: tuple[Published, ...]
     loss_scale: float = 1.0
     loss_unit: str = IMAGE_LOSS
-    """The loss as the notebook prints it: the mean over the images, times `loss_scale`."""
+    """The unit in which the notebook prints the loss: `loss_scale` times the mean over the images."""
 
     @property
     def name(self) -> str:
@@ -59,13 +59,16 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def figure_steps(recipe: Recipe, steps: int) -> tuple[int, ...]:
-    """Return after how many updates of `steps` a figure is due: at a pace, for published ones, at the end."""
+    """Return the steps of a training run of `steps` steps after which a figure is due, sorted.
+
+    These are the regular ones, those that the notebook publishes, and the last.
+    """
     published = {one.step for one in recipe.published if one.step <= steps}
     return tuple(sorted({*range(recipe.first, steps + 1, recipe.every), steps} | published))
 
 
-def _value(step: int, value: float, text: str, measure: Measure = "test accuracy") -> Published:
-    return Published(step=step, measure=measure, low=value, high=value, text=text)
+def _value(step: int, value: float, text: str, metric: NotebookMetric = "test accuracy") -> Published:
+    return Published(step=step, metric=metric, low=value, high=value, text=text)
 
 
 _SUMMED = "nats, summed over the test images"
@@ -122,7 +125,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 published=(
                     Published(
                         step=11_120,
-                        measure="train accuracy",
+                        metric="train accuracy",
                         low=0.730,
                         high=0.730,
                         text="73.0 % of one training batch at step 11,120",
@@ -130,7 +133,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                     ),
                     Published(
                         step=11_120,
-                        measure="test accuracy",
+                        metric="test accuracy",
                         low=0.795,
                         high=0.805,
                         text='"about 80 %", read as 79.5 to 80.5 %',
@@ -147,7 +150,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 published=(
                     Published(
                         step=30_001,
-                        measure="test accuracy",
+                        metric="test accuracy",
                         low=0.91,
                         high=0.93,
                         text='"between 91 and 93 %"',
@@ -164,7 +167,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 published=(
                     Published(
                         step=5001,
-                        measure="test accuracy",
+                        metric="test accuracy",
                         low=0.99,
                         high=1.0,
                         text='"well over 99 %", read as 99 % and more',
@@ -186,7 +189,7 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
 
 
 def find_recipe(name: str) -> Recipe:
-    """Return the recipe of that name, with or without `notebook-`; raise UsageError where there is none."""
+    """Return the recipe of that name, with or without `notebook-`; raise UsageError if there is none."""
     for known in (name, f"notebook-{name}"):
         if known in RECIPES:
             return RECIPES[known]
@@ -196,9 +199,9 @@ def find_recipe(name: str) -> Recipe:
 
 
 def on_dataset(recipe: Recipe, dataset: str) -> Recipe:
-    """Return a recipe that trains on another data set; the notebook's figures do not hold for it.
+    """Return the recipe for another data set, without the published figures, which do not apply there.
 
-    Raises UsageError where the data set has fewer rows or columns than the recipe crops to.
+    Raises UsageError if the data set is unknown, or its images are smaller than the recipe's crop.
     """
     from bench.datasets.catalog import DATASETS
 

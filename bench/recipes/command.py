@@ -1,5 +1,6 @@
 """The commands that follow recipes and use what they trained: train, evaluate, predict, show, notebooks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,13 @@ from bench.options import (
     sample,
     where_data,
 )
-from bench.progress import DownloadProgress, make_display
-from bench.recipes import notebooks as table
-from bench.recipes.catalog import RECIPES, find_recipe, on_dataset
+from bench.progress import Display, DownloadProgress, make_display
+from bench.recipes.catalog import RECIPES, Recipe, find_recipe, on_dataset
 from bench.recipes.checkpoints import find_model, load_model
 from bench.recipes.evaluate import evaluate as evaluate_in
 from bench.recipes.model import Trained
+from bench.recipes.notebooks import Table, plan, read_trainings, run
+from bench.recipes.records import Training
 from bench.recipes.setup import Place
 from bench.recipes.tables import render_probabilities, render_scores
 from bench.recipes.train import Order, folder_name, model_path
@@ -52,6 +54,21 @@ def _where(command: Any) -> Any:
     return command
 
 
+def _parsed(where: dict[str, Any]) -> dict[str, Any]:
+    return {**where, "pythons": parse_pythons(where["pythons"])}
+
+
+def _load(
+    name: str, display: Display, *, limit: int | None, sample: bool, data: Path | None, offline: bool
+) -> datasets.Dataset:
+    """Return a data set, fetched if it is not there yet."""
+    if sample:
+        return datasets.load_sample(name, limit)
+    cache = datasets.cache_dir(data)
+    datasets.fetch(name, cache=cache, offline=offline, progress=DownloadProgress(display))
+    return datasets.load(name, cache=cache, limit=limit)
+
+
 @click.command()
 @click.argument("recipe", metavar="RECIPE")
 @click.option("--backend", "backend", required=True, metavar="NAME", help="Framework to train in.")
@@ -67,9 +84,9 @@ def _where(command: Any) -> Any:
 )
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-    help="Folder of this training. [default: trainings/RECIPE-BACKEND-seed-N]",
+    help="Folder of this training run. [default: trainings/RECIPE-BACKEND-seed-N]",
 )  # fmt: skip
-@click.option("--anew", is_flag=True, help="Throw away what the folder holds, and begin again.")
+@click.option("--anew", is_flag=True, help="Delete what the folder holds, and start again.")
 @sample
 @_where
 def train(
@@ -84,50 +101,54 @@ def train(
     anew: bool,
     **where: Any,
 ) -> int:
-    """Follow a recipe in one framework: figures on the way, checkpoints, and a model in the end.
+    """Follow a recipe in one framework; write accuracy and loss, checkpoints, and the model.
 
-    A training that was interrupted goes on from its newest checkpoint when it is asked for again.
+    The same command continues an interrupted training run from its newest checkpoint.
     """
     found = find_recipe(recipe)
     if dataset is not None:
         found = on_dataset(found, dataset)
+    default = Path("trainings") / (folder_name(found.name, backend, seed) + _suffix(limit, where))
     with make_display(Console()) as display:
-        place = Place.find(found.workload, backends=(backend,), display=display, limit=limit, **_read(where))
+        options = {**_parsed(where), "backends": (backend,), "limit": limit, "display": display}
+        place = Place.find(found.workload, **options)
         order = Order(
             recipe=found,
             steps=steps or found.steps,
             cell=place.cells[0],
             seed=seed,
             source=place.source,
-            folder=folder
-            or Path("trainings") / (folder_name(found.name, backend, seed) + _apart(limit, where)),
+            folder=folder or default,
             anew=anew,
         )
         try:
             done = follow(order, place, display)
         except KeyboardInterrupt:
             again = "The same command without --anew" if anew else "The same command"
-            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. {again} goes on.")
+            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. {again} continues.")
             return EXIT_INTERRUPTED
-    last = done.figures[-1]
-    click.echo(
-        f"{found.name} in {done.header.backend.title}: {last.step:,} steps, "
-        f"{duration(last.train_s)} of training, test accuracy {last.test_accuracy:.4f}"
-    )
-    if not done.header.sample and limit is None:
-        for published in found.published:
-            click.echo(f"  the notebook: {published.text} ({published.measure})")
-    model = model_path(order)
-    click.echo(f"Model: {model}" if model.is_file() else f"There is no {model}; --anew trains it again.")
+    _print_end(order, done)
     return 0
 
 
-def _apart(limit: int | None, where: dict[str, Any]) -> str:
-    """Return what tells the folder of an unusual training from that of the recipe as it stands."""
+def _suffix(limit: int | None, where: dict[str, Any]) -> str:
+    """Return the end of the default folder's name, which names the options that change the training run."""
     parts = [where["mode"], "sample" if where["sample"] else None, f"first-{limit}" if limit else None]
     if where["precision"] != "fp32":
         parts.append(where["precision"])
     return "".join(f"-{part}" for part in parts if part)
+
+
+def _print_end(order: Order, done: Training) -> None:
+    last, model = done.figures[-1], model_path(order)
+    click.echo(
+        f"{order.recipe.name} in {done.header.backend.title}: {last.step:,} steps, "
+        f"{duration(last.train_s)} of training, test accuracy {last.test_accuracy:.4f}"
+    )
+    if not done.header.sample and done.header.limit is None:
+        for published in order.recipe.published:
+            click.echo(f"  the notebook: {published.text} ({published.metric})")
+    click.echo(f"Model: {model}" if model.is_file() else f"There is no {model}; --anew trains it again.")
 
 
 @click.command()
@@ -141,14 +162,14 @@ def _apart(limit: int | None, where: dict[str, Any]) -> str:
 def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
     """Load a model in any framework, and compare its logits with the float64 reference.
 
-    MODEL is the file that bench train wrote, or the folder of a training.
+    MODEL is the file that bench train wrote, or the folder of a training run.
     """
     console = Console()
     found = load_model(find_model(model))
-    # Evaluation trains on nothing, and so has nothing to hold out.
+    # Evaluation trains on nothing, so it holds out nothing either.
     workload = msgspec.structs.replace(found.about.workload, held_out=0)
     with make_display(console) as display:
-        place = Place.find(workload, backends=backends, display=display, limit=None, **_read(where))
+        place = Place.find(workload, backends=backends, display=display, limit=None, **_parsed(where))
         scores = list(evaluate_in(found, place, display))
     render_scores(found, scores, place.available.unavailable, console)
     if any(score.difference is not None and not score.within for score in scores):
@@ -165,11 +186,11 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
 @where_data
 @offline
 def predict(*, model: Path, index: int, **where: Any) -> int:
-    """Print the probability of every class for one test image; no framework is needed."""
+    """Print the probability of every class for one test image; needs no framework."""
     console = Console()
     found = load_model(find_model(model))
     with make_display(console) as display:
-        dataset = _load(found.about.workload, display, limit=None, **where)
+        dataset = _load(found.about.workload.dataset, display, limit=None, **where)
     if index >= len(dataset.test_images):
         raise UsageError(f"--index {index}: the test images are 0 to {len(dataset.test_images) - 1}.")
     (probabilities,) = Trained(found).probabilities(dataset.test_images[index : index + 1])
@@ -177,7 +198,7 @@ def predict(*, model: Path, index: int, **where: Any) -> int:
     return 0
 
 
-@click.command(epilog="Run it on a data set, a recipe, a training's folder or a model's file.")
+@click.command(epilog="SOURCE is a data set, a recipe, the folder of a training run or the file of a model.")
 @click.argument("source", metavar="SOURCE")
 @click.argument("pictures", nargs=-1, metavar="[PICTURE]...")
 @click.option(
@@ -191,7 +212,7 @@ def predict(*, model: Path, index: int, **where: Any) -> int:
 )  # fmt: skip
 @click.option(
     "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
-    help="Folder of the pictures. [default: pictures in the training's folder, or here]",
+    help="Folder of the pictures. [default: pictures in the training run's folder, or here]",
 )  # fmt: skip
 @sample
 @where_data
@@ -206,19 +227,19 @@ def show(
     output: Path | None,
     **where: Any,
 ) -> int:
-    r"""Draw a data set, a recipe, a training or a model, as SVG; no framework is needed.
+    r"""Draw a data set, a recipe, a training run or a model as SVG; needs no framework.
 
     \b
     samples        test images with the names of their classes
-    augmentation   a training image, and what the network sees of it
+    augmentation   a training image and what the network receives
     curves         accuracy and loss over the steps, with the notebook's figures
-    distributions  how every parameter spreads over the steps
-    weights        a softmax regression's weights in the shape of the images
-    kernels        a convolution's kernels: red positive, blue negative
-    outputs        what a convolution makes of a test image
-    confusion      what is taken for what among the test images
+    distributions  the distribution of every parameter over the steps
+    weights        the weights of a softmax regression in the shape of the images
+    kernels        the kernels of a convolution: red positive, blue negative
+    outputs        the output of a convolution for a test image
+    confusion      the confusion matrix of the test images
 
-    Without a PICTURE all are drawn that SOURCE has.
+    Without PICTURE, all that SOURCE has are drawn.
     """
     from bench.recipes import show as showing  # Matplotlib takes half a second to import
 
@@ -227,7 +248,7 @@ def show(
     choice = showing.Choice(index=index, layer=layer, channel=channel)
     with make_display(Console()) as display:
         where["sample"] = where["sample"] or found.sample
-        dataset = _load(found, display, limit=found.limit, **where)
+        dataset = _load(found.dataset, display, limit=found.limit, **where)
         scene = showing.Scene(source=found, dataset=dataset, choice=choice, display=display)
         for name, content in showing.draw(scene, pictures):
             try:
@@ -258,9 +279,9 @@ def show(
 )
 @click.option(
     "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("trainings"),
-    show_default=True, metavar="DIR", help="Folder of the trainings and the report.",
+    show_default=True, metavar="DIR", help="Folder of the training runs and the report.",
 )  # fmt: skip
-@click.option("--report-only", is_flag=True, help="Train nothing: report the trainings there are.")
+@click.option("--report-only", is_flag=True, help="Train nothing: report what the folder holds.")
 @_where
 def notebooks(
     *,
@@ -274,83 +295,54 @@ def notebooks(
 ) -> int:
     """Follow all recipes in all frameworks over several seeds, and compare with the notebooks' figures.
 
-    What is trained already is not trained again, and what was interrupted goes on.
+    The same command continues interrupted training runs, and does not repeat finished ones.
     """
     from bench.recipes import report as reporting  # Matplotlib takes half a second to import
 
     console = Console()
     chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())
     budget_s = None if budget is None else parse_budget(budget)
+    titles: dict[str, str] = {}
     faults: list[str] = []
     with make_display(console) as display:
-        titles: dict[str, str] = {}
         if not report_only:
-            places = {
-                recipe.name: Place.find(
-                    recipe.workload,
-                    backends=backends,
-                    display=display,
-                    limit=None,
-                    sample=False,
-                    **_read(where),
-                )
-                for recipe in chosen
-            }
+            places = _places(chosen, backends, where, display)
             titles = {name: info.title for name, info in places[chosen[0].name].available.infos.items()}
             rehearse(folder)
             try:
-                faults = table.run(table.plan(chosen, places, folder, seeds), display, budget_s=budget_s)
+                faults = run(plan(chosen, places, folder, seeds), display, budget_s=budget_s)
             except KeyboardInterrupt:
-                display.say("Interrupted; what is trained is kept. The same command goes on.")
+                display.say("Interrupted; what is trained is kept. The same command continues.")
                 return EXIT_INTERRUPTED
-        trainings, unreadable = table.read_trainings(folder)
+        trainings, unreadable = read_trainings(folder)
         faults += unreadable
-        titles |= {
-            one.header.cell.backend: one.header.backend.title
-            for one in trainings
-            if not backends or one.header.cell.backend in backends
-        }
         if not trainings:
-            raise UsageError("; ".join([f"there is no training in {folder}", *faults]) + ".")
-        loaded = {
-            name: _load(
-                recipe.workload,
-                display,
-                limit=None,
-                sample=False,
-                data=where["data"],
-                offline=where["offline"],
-            )
-            for recipe in chosen
-            if (name := recipe.workload.dataset)
-        }
-        titles = dict(sorted(titles.items()))
-        path = reporting.write(
-            folder,
-            chosen,
-            backends=titles,
-            trainings=trainings,
-            faults=faults,
-            datasets=loaded,
-            display=display,
-        )
-    reporting.render(chosen, titles, trainings, console)
+            raise UsageError("; ".join([f"there is no training run in {folder}", *faults]) + ".")
+        trained_in = {one.header.cell.backend: one.header.backend.title for one in trainings}
+        titles |= {name: title for name, title in trained_in.items() if not backends or name in backends}
+        table = Table(recipes=chosen, titles=dict(sorted(titles.items())), trainings=trainings)
+        loaded = _datasets(chosen, where, display)
+        path = reporting.write(folder, table, faults=faults, datasets=loaded, display=display)
+    reporting.render(table, console)
     for fault in faults:
         click.echo(f"bench: {clean(fault)}", err=True)
     console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_NOT_MEASURED if faults else 0
 
 
-def _load(
-    what: Any, display: Any, *, limit: int | None, sample: bool, data: Path | None, offline: bool
-) -> Any:
-    """Return the data set that a workload or a source names, fetched where it is not there."""
-    if sample:
-        return datasets.load_sample(what.dataset, limit)
-    cache = datasets.cache_dir(data)
-    datasets.fetch(what.dataset, cache=cache, offline=offline, progress=DownloadProgress(display))
-    return datasets.load(what.dataset, cache=cache, limit=limit)
+def _places(
+    recipes: Sequence[Recipe], backends: tuple[str, ...], where: dict[str, Any], display: Display
+) -> dict[str, Place]:
+    """Return where each recipe is trained, by its name."""
+    options = {**_parsed(where), "backends": backends, "sample": False, "limit": None, "display": display}
+    return {recipe.name: Place.find(recipe.workload, **options) for recipe in recipes}
 
 
-def _read(where: dict[str, Any]) -> dict[str, Any]:
-    return {**where, "pythons": parse_pythons(where["pythons"])}
+def _datasets(
+    recipes: Sequence[Recipe], where: dict[str, Any], display: Display
+) -> dict[str, datasets.Dataset]:
+    """Return the whole data sets of the recipes, by their names."""
+    options: dict[str, Any] = {name: where[name] for name in ("data", "offline")}
+    options |= {"limit": None, "sample": False}
+    names = dict.fromkeys(recipe.workload.dataset for recipe in recipes)
+    return {name: _load(name, display, **options) for name in names}

@@ -1,7 +1,7 @@
-"""All recipes in all frameworks over several seeds, and where the notebooks' figures lie among ours."""
+"""Follow all recipes in all frameworks over several seeds, and compare with the notebooks' figures."""
 
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -9,9 +9,9 @@ import msgspec
 from bench.datasets.catalog import DATASETS
 from bench.errors import BenchError
 from bench.progress import Display
-from bench.recipes.catalog import Measure, Published, Recipe
+from bench.recipes.catalog import NotebookMetric, Published, Recipe
 from bench.recipes.metrics import Figure
-from bench.recipes.prediction import Band, Verdict, band, judge
+from bench.recipes.prediction import Band, BandVerdict, band, judge
 from bench.recipes.records import FIELDS, HEADER, Training, read_training, steps_reached
 from bench.recipes.setup import Place
 from bench.recipes.train import Order, folder_name, train
@@ -21,42 +21,68 @@ from bench.workloads.specs import Cell
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One training of the table: a recipe in a framework from a seed."""
+    """One training run of the plan: a recipe in a framework from a seed."""
 
     order: Order
     place: Place
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What one framework says to one figure of a notebook."""
+    """The result of one framework for one figure of a notebook."""
 
     backend: str
     band: Band | None
-    """None where no training has come to that step."""
-    verdict: Verdict | None
+    """None if no training run has reached the step."""
+    verdict: BandVerdict | None
     reached: int
-    """The furthest step of any seed, where there is no band."""
+    """The highest step that any seed has reached."""
 
 
 class Line(msgspec.Struct, frozen=True, kw_only=True):
-    """A figure of a notebook, and each framework's answer, in the order of the table."""
+    """A figure of a notebook, and the answer of each framework, in the order of the table's columns."""
 
     recipe: Recipe
     published: Published
     answers: tuple[Answer, ...]
 
 
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """The notebooks' figures beside ours: what the report and the terminal show."""
+
+    recipes: Sequence[Recipe]
+    titles: Mapping[str, str]
+    """The titles of the backends by their names, in the order of the columns."""
+    trainings: Sequence[Training]
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        """A line for every figure of the notebooks."""
+        return tuple(
+            Line(
+                recipe=recipe,
+                published=published,
+                answers=tuple(_answer(recipe, published, name, self.trainings) for name in self.titles),
+            )
+            for recipe in self.recipes
+            for published in recipe.published
+        )
+
+    def of_recipe(self, recipe: Recipe) -> list[Training]:
+        """Return the training runs of a recipe in the backends of the table."""
+        return of_recipe(self.trainings, recipe, self.titles)
+
+
 _START_S, _STEP_S, _FLOPS_PER_S = 5.0, 5e-4, 5e10
-"""Of a small machine: they only divide the time that is left among the trainings."""
+"""Rough figures of a small machine. They only weigh the training runs against each other."""
 
 
 def plan(
     recipes: Sequence[Recipe], places: Mapping[str, Place], folder: Path, seeds: int | None
 ) -> list[Job]:
-    """Return the trainings of the table, those of the quick recipes first.
+    """Return all training runs, those of the quick recipes first.
 
-    `places` tells for every recipe, by name, where it is trained. Another framework is the first for every
-    seed, so that a budget does not always cut off the same.
+    `places` says by the name of a recipe where it is trained. Each seed starts with another framework, so
+    that a budget does not always cut off the same one. Without `seeds`, each recipe has its own number.
     """
     return [
         Job(
@@ -72,19 +98,19 @@ def plan(
         )
         for recipe in sorted(recipes, key=lambda one: (bool(one.workload.architecture.convs), one.steps))
         for seed in range(recipe.seeds if seeds is None else seeds)
-        for cell in _turned(places[recipe.name].cells, seed)
+        for cell in _rotated(places[recipe.name].cells, seed)
     ]
 
 
-def _turned(cells: Sequence[Cell], by: int) -> tuple[Cell, ...]:
+def _rotated(cells: Sequence[Cell], by: int) -> tuple[Cell, ...]:
     start = by % len(cells)
     return (*cells[start:], *cells[:start])
 
 
 def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> list[str]:
-    """Train what is not trained yet, and return what could not be finished, and why.
+    """Train what is not finished, and return which training runs could not be finished, and why.
 
-    A training that the budget cuts off keeps its checkpoints; running again goes on from them.
+    A training run that the budget cuts off keeps its checkpoints, and the next call continues it.
     """
     began = time.monotonic()
     faults: list[str] = []
@@ -101,7 +127,7 @@ def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> lis
         display.overall(name, done / all_cost, left)
         done += _cost(job)
         try:
-            train(job.order, job.place, _Inner(display), time_limit_s=left_s)
+            train(job.order, job.place, _CurrentJob(display), time_limit_s=left_s)
         except BenchError as error:
             faults.append(f"{name}: {error}")
     display.overall("all trained", 1.0, None)
@@ -109,7 +135,7 @@ def run(jobs: Sequence[Job], display: Display, *, budget_s: float | None) -> lis
 
 
 def _cost(job: Job) -> float:
-    """Return about how long a training takes, in seconds of some machine: its start, then its arithmetic."""
+    """Return roughly how many seconds a training run takes on a small machine: start-up plus arithmetic."""
     workload = job.order.recipe.workload
     work = training_flops(
         workload.architecture, workload.seen(DATASETS[workload.dataset].info), workload.batch_size
@@ -117,8 +143,8 @@ def _cost(job: Job) -> float:
     return _START_S + job.order.steps * (_STEP_S + work / _FLOPS_PER_S)
 
 
-class _Inner:
-    """Shows a training as the job in hand of the whole table: no line a figure."""
+class _CurrentJob:
+    """Shows one training run on the line of the current job, without a line for each figure."""
 
     def __init__(self, display: Display) -> None:
         self._display = display
@@ -134,7 +160,7 @@ class _Inner:
 
 
 def read_trainings(folder: Path) -> tuple[list[Training], list[str]]:
-    """Return the trainings below a folder, one a framework and seed, and what is wrong with others there."""
+    """Return the training runs below a folder, one per framework and seed, and what was left out and why."""
     found: dict[tuple[str, str, int], Training] = {}
     faults: list[str] = []
     for path in sorted(folder.glob(f"*/{HEADER}")):
@@ -147,24 +173,14 @@ def read_trainings(folder: Path) -> tuple[list[Training], list[str]]:
         key = (one.header.workload.name, one.header.cell.backend, one.header.seed)
         other = found.get(key)
         if other is not None:
-            less, one = sorted((one, other), key=lambda each: each.steps)
-            faults.append(f"{less.folder}: left out, as {one.folder} trained the same from the same seed")
+            shorter, one = sorted((one, other), key=lambda each: each.steps)
+            faults.append(f"{shorter.folder}: left out, as {one.folder} trained the same from the same seed")
         found[key] = one
     return list(found.values()), faults
 
 
-def lines(
-    recipes: Sequence[Recipe], backends: Sequence[str], trainings: Sequence[Training]
-) -> Iterator[Line]:
-    """Yield a line for every figure of the notebooks."""
-    for recipe in recipes:
-        for published in recipe.published:
-            answers = (_answer(recipe, published, backend, trainings) for backend in backends)
-            yield Line(recipe=recipe, published=published, answers=tuple(answers))
-
-
 def of_recipe(trainings: Sequence[Training], recipe: Recipe, backends: Collection[str]) -> list[Training]:
-    """Return the trainings of a recipe as it stands, on its whole data set, in these frameworks."""
+    """Return the training runs that have figures of a recipe, unchanged and on its whole data set."""
     return [
         one
         for one in trainings
@@ -182,13 +198,13 @@ def _answer(recipe: Recipe, published: Published, backend: str, trainings: Seque
     reached = max((one.figures[-1].step for one in found), default=0)
     if not at:
         return Answer(backend=backend, band=None, verdict=None, reached=reached)
-    values = [_value(figure, published.measure) for figure in at]
+    values = [_value(figure, published.metric) for figure in at]
     ours = band(values, drawn_from=published.drawn_from)
     return Answer(
         backend=backend, band=ours, verdict=judge(ours, published.low, published.high), reached=reached
     )
 
 
-def _value(figure: Figure, measure: Measure) -> float:
-    value: float = getattr(figure, FIELDS[measure])
+def _value(figure: Figure, metric: NotebookMetric) -> float:
+    value: float = getattr(figure, FIELDS[metric])
     return value

@@ -1,4 +1,4 @@
-"""What harness and worker say to each other when a recipe is followed or a model is evaluated."""
+"""The tasks and events between harness and worker for following a recipe and evaluating a model."""
 
 from typing import TypeAlias
 
@@ -11,7 +11,7 @@ from bench.workloads.specs import Cell, Workload
 
 
 class TrainTask(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_field="task"):
-    """Follow a recipe: train, evaluate, keep checkpoints, and write the model in the end."""
+    """Follow a recipe: train, evaluate, save checkpoints, and write the model at the end."""
 
     backend: BackendInfo
     data: DataSource
@@ -20,11 +20,11 @@ class TrainTask(msgspec.Struct, frozen=True, kw_only=True, tag="train", tag_fiel
     seed: int
     steps: int
     figures: tuple[int, ...]
-    """After how many steps it is evaluated."""
+    """The steps after which a figure is due."""
     checkpoint_every: int
     folder: str
     checkpoint: str | None
-    """The file to take training up from; None: from the start."""
+    """The checkpoint file to continue from; None starts from the initial weights."""
 
 
 class EvaluateTask(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate", tag_field="task"):
@@ -35,7 +35,7 @@ class EvaluateTask(msgspec.Struct, frozen=True, kw_only=True, tag="evaluate", ta
     cell: Cell
     model: str
     logits: str
-    """The file to write the logits to: float32 (n, classes), as `numpy.save` writes it."""
+    """The file to write the logits to: float32 (n, classes), in the format of `numpy.save`."""
 
 
 class Trained(Event, frozen=True, kw_only=True, tag="trained"):

@@ -1,7 +1,7 @@
-"""A training's folder: what was trained, on what, and the figures along the way, raw.
+"""The folder of a training run: what was trained, and its figures.
 
-The folder holds `train.json` (a `TrainingHeader`), `figures.jsonl` (a `Figure` a line, appended and
-fsynced as it comes), `checkpoints/`, and in the end the model, named by its step.
+The folder holds `train.json` (a `TrainingHeader`), `figures.jsonl` (one `Figure` per line, synced to disk as
+it is made), `checkpoints/`, `events/` for TensorBoard, and at the end the model, named by its step.
 """
 
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bench import store
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import Environment
-from bench.recipes.catalog import Measure
+from bench.recipes.catalog import NotebookMetric
 from bench.recipes.metrics import BINS, QUANTILES, Distribution, Figure
 from bench.records.schema import BackendHere
 from bench.workloads.specs import Cell, Workload
@@ -27,14 +27,14 @@ CHECKPOINTS = "checkpoints"
 EVENTS = "events"
 
 
-FIELDS: Mapping[Measure, str] = MappingProxyType(
+FIELDS: Mapping[NotebookMetric, str] = MappingProxyType(
     {"test accuracy": "test_accuracy", "test loss": "test_loss", "train accuracy": "train_accuracy"}
 )
-"""Where a figure has what a notebook publishes."""
+"""The field of a `Figure` that holds each published metric."""
 
 
 class TakenUp(msgspec.Struct, frozen=True, kw_only=True):
-    """When a training went on, or began again, and by which commit."""
+    """One continuation or restart of a training run, and the commit of the program that did it."""
 
     at: str
     """UTC, ISO 8601."""
@@ -43,7 +43,7 @@ class TakenUp(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrainingHeader(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked, of what, on which machine."""
+    """What was trained, in which framework and on which machine."""
 
     schema: int = SCHEMA
     created_at: str
@@ -56,24 +56,25 @@ class TrainingHeader(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     """How many images of each split are used; None: all."""
     sample: bool
-    """Whether it trains on the shipped sample of the data set."""
+    """Whether it trains on the sample data set."""
     backend: BackendHere
     environment: Environment
     taken_up: tuple[TakenUp, ...] = ()
-    """Every time that it was not trained in one go."""
+    """Every continuation and restart, in order; empty if it was trained without a break."""
 
 
 class Training(msgspec.Struct, frozen=True, kw_only=True):
-    """A training as read from its folder; `rejected` names every line that could not be read, and why."""
+    """A training run, as read from its folder."""
 
     folder: Path
     header: TrainingHeader
     figures: tuple[Figure, ...]
     rejected: tuple[str, ...] = ()
+    """Every line of `figures.jsonl` that cannot be read, and why."""
 
     @property
     def steps(self) -> int:
-        """The step of the last figure, -1 where there is none."""
+        """The step of the last figure, -1 if there is none."""
         return self.figures[-1].step if self.figures else -1
 
     @property
@@ -90,7 +91,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def distribution(values: npt.NDArray[np.float32]) -> Distribution:
-    """Return how the values of one parameter are spread."""
+    """Return the distribution of the values of one parameter, of any shape."""
     wide = values.astype(np.float64).ravel()
     counts, _ = np.histogram(wide, BINS, (float(wide.min()), float(wide.max())))
     return Distribution(
@@ -102,15 +103,18 @@ def distribution(values: npt.NDArray[np.float32]) -> Distribution:
 
 
 def read_training(folder: Path) -> Training:
-    """Read a training; a line that is cut off or is no figure is left out and named in `rejected`."""
-    missing = f"{folder} is no training: it has no {HEADER}. (bench train makes one)"
+    """Read a training run; a line that is not a figure is left out and named in `rejected`.
+
+    Raises UsageError if there is no header, RecordError if it cannot be read.
+    """
+    missing = f"{folder} is not a training run: it has no {HEADER}. (bench train makes one)"
     header = store.read_header(folder / HEADER, TrainingHeader, SCHEMA, missing=missing)
     figures, rejected = store.read_records(folder / FIGURES, Figure)
     return Training(folder=folder, header=header, figures=figures, rejected=rejected)
 
 
 def steps_reached(folder: Path) -> int:
-    """Return the step of the last figure in a folder, -1 where there is no training that can be read."""
+    """Return the step of the last figure in a folder, -1 if there is no readable training run."""
     try:
         return read_training(folder).steps
     except (RecordError, UsageError):
@@ -118,7 +122,7 @@ def steps_reached(folder: Path) -> int:
 
 
 def keep_figures(folder: Path, until: int) -> None:
-    """Leave only the figures up to a step; what came after is trained again."""
+    """Delete the figures after a step, as that part is trained again."""
     kept = [figure for figure in read_training(folder).figures if figure.step <= until]
     content = b"".join(msgspec.json.encode(figure) + b"\n" for figure in kept)
     store.write_durably(folder / FIGURES, content)

@@ -1,4 +1,4 @@
-"""The table of the notebooks: their figures beside ours, on the terminal and as a report with pictures."""
+"""The notebooks' figures beside ours, on the terminal and as a report with pictures."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from bench.progress import Display
 from bench.recipes.catalog import Recipe
 from bench.recipes.checkpoints import find_model, load_model
 from bench.recipes.model import Trained
-from bench.recipes.notebooks import Answer, Line, lines, of_recipe
+from bench.recipes.notebooks import Answer, Line, Table
 from bench.recipes.pictures import confusion, data, network, training
 from bench.recipes.prediction import CONFIDENCE, Band
 from bench.recipes.records import Training
@@ -27,45 +27,33 @@ REPORT = "NOTEBOOKS.md"
 TITLE = "The notebooks, reproduced"
 
 
-def render(
-    recipes: Sequence[Recipe], backends: Mapping[str, str], trainings: Sequence[Training], console: Console
-) -> None:
-    """Print every figure of the notebooks, and below it what each framework came to.
-
-    `backends` gives the titles of the frameworks by their names, in order.
-    """
-    widest = max((len(clean(title)) for title in backends.values()), default=0)
-    for line in lines(recipes, list(backends), trainings):
+def render(table: Table, console: Console) -> None:
+    """Print every figure of the notebooks, and below it the result of each framework."""
+    widest = max((len(clean(title)) for title in table.titles.values()), default=0)
+    for line in table.lines:
         _print(console, f"{line.recipe.name}: {_published(line)}", "bold")
         for answer in line.answers:
-            _print(console, f"  {clean(backends[answer.backend]):<{widest}}  {_answer(line, answer)}")
+            _print(console, f"  {clean(table.titles[answer.backend]):<{widest}}  {_answer(line, answer)}")
     for text in legend():
         _print(console, text, "dim")
 
 
 def write(
-    folder: Path,
-    recipes: Sequence[Recipe],
-    *,
-    backends: Mapping[str, str],
-    trainings: Sequence[Training],
-    faults: Sequence[str],
-    datasets: Mapping[str, Dataset],
-    display: Display,
+    folder: Path, table: Table, *, faults: Sequence[str], datasets: Mapping[str, Dataset], display: Display
 ) -> Path:
-    """Write the report and its pictures into the folder of the trainings, and return its path.
+    """Write the report and its pictures into the folder of the training runs, and return its path.
 
-    What needs a model that is not there is not drawn anew; a picture that was drawn before stays.
+    A picture that needs a missing model is not drawn; if it was drawn before, the old one is kept.
     """
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
         captions = {}
-        for picture in _pictures(recipes, list(backends), trainings, datasets, display):
+        for picture in _pictures(table, datasets, display):
             captions[picture.name] = picture.caption
             if picture.content is not None:
                 write_durably(folder / PLOTS / f"{picture.name}.svg", picture.content)
         blocks = [
-            *_blocks(recipes, backends, trainings),
+            *_blocks(table),
             *(["## What is missing", bullets(faults)] if faults else []),
             "## Pictures",
         ]
@@ -80,17 +68,19 @@ def write(
 
 
 def legend() -> list[str]:
-    """Return what the table's figures mean, and how far they can be trusted."""
+    """Return the explanation of the table."""
     return [
-        "A figure of ours is the mean over seeds ± their standard deviation, and in brackets how many seeds.",
-        f"The band, in square brackets, holds one more run with {CONFIDENCE:.0%} probability: mean ± t·sd·"
-        "sqrt(1 + 1/n). The notebook's figure lies inside or outside. A range that its text names is held to "
-        "our mean.",
-        "One seed has no band. A share of one batch of 100 images scatters by the draw of these, which its "
-        "band counts, and which is all that it counts where there is one seed.",
-        "Steps are counted by the notebook; where it prints after its update, its step 0 is our 1.",
-        "Of so many figures about one in twenty lies outside by chance. Figures of one training hang "
-        "together, and so do the frameworks, which share seeds, weights and batches.",
+        "Each of our figures is the mean over seeds ± the standard deviation, with the number of seeds in "
+        "parentheses.",
+        f"The band, in brackets, is the prediction interval: it contains one more training run with "
+        f"{CONFIDENCE:.0%} probability (mean ± t·sd·sqrt(1 + 1/n)). The notebook's figure lies inside or "
+        "outside the band. Where the notebook names a range, our mean lies inside or outside the range.",
+        "One seed has no band. A share of one batch of 100 images also varies with the images drawn. "
+        "Its band includes that; with one seed, the band includes nothing else.",
+        "Steps are counted as in the notebook. Where a notebook prints after its update, its step 0 is our "
+        "step 1.",
+        "About one figure in twenty lies outside by chance. The figures of one training run are not "
+        "independent, and neither are the frameworks, which share seeds, weights and batches.",
     ]
 
 
@@ -99,14 +89,14 @@ def _print(console: Console, text: str, style: str = "") -> None:
 
 
 def _published(line: Line) -> str:
-    return f"{line.published.text} ({line.published.measure})"
+    return f"{line.published.text} ({line.published.metric})"
 
 
 def _answer(line: Line, answer: Answer) -> str:
     if answer.band is None:
         return f"at step {answer.reached:,} of {line.published.step:,}" if answer.reached else "not trained"
-    scale = line.recipe.loss_scale if line.published.measure == "test loss" else 1.0
-    digits = 4 if line.published.measure != "test loss" else 0 if scale > 1000 else 2
+    scale = line.recipe.loss_scale if line.published.metric == "test loss" else 1.0
+    digits = 4 if line.published.metric != "test loss" else 0 if scale > 1000 else 2
     return f"{_numbers(answer.band, scale, digits)}: {answer.verdict}"
 
 
@@ -118,56 +108,52 @@ def _numbers(found: Band, scale: float, digits: int) -> str:
     return f"{scale * found.mean:.{digits}f}{spread} ({found.n}){ends}"
 
 
-def _blocks(
-    recipes: Sequence[Recipe], backends: Mapping[str, str], trainings: Sequence[Training]
-) -> list[str]:
+def _blocks(table: Table) -> list[str]:
     rows = [
         [line.recipe.name, _published(line), *(_answer(line, answer) for answer in line.answers)]
-        for line in lines(recipes, list(backends), trainings)
+        for line in table.lines
     ]
     heads = [
         "recipe", "framework", "seeds", "steps", "test accuracy at the end", "highest, at step",
-        "time of training, a seed",
+        "training time per seed",
     ]  # fmt: skip
     return [
         f"# {TITLE}",
-        "Six trainings of five TensorFlow 1 notebooks, followed in each framework from the same weights and "
-        "in the same order of batches. Every figure is in the `figures.jsonl` of its training's folder.",
-        grid(["recipe", "the notebook", *backends.values()], rows),
+        "Six recipes from five TensorFlow 1 notebooks, followed in each framework from the same weights and "
+        "in the same order of batches. Every figure is in the `figures.jsonl` of its training run's folder.",
+        grid(["recipe", "the notebook", *table.titles.values()], rows),
         bullets(legend()),
-        "## The trainings",
-        grid(heads, _trainings(recipes, backends, trainings), numbers=frozenset({2, 3})),
-        "The times are not a benchmark: they are of whatever else the machine did.",
-        bullets(_machines(trainings)),
+        "## The training runs",
+        grid(heads, _trainings(table), numbers=frozenset({2, 3})),
+        "The times are not a benchmark: other programs may have run on the machine.",
+        bullets(_machines(table.trainings)),
     ]
 
 
-def _trainings(
-    recipes: Sequence[Recipe], backends: Mapping[str, str], trainings: Sequence[Training]
-) -> list[list[str]]:
+def _trainings(table: Table) -> list[list[str]]:
     rows = []
-    for recipe in recipes:
-        for backend, title in backends.items():
-            found = of_recipe(trainings, recipe, [backend])
-            if not found:
-                continue
-            ends = [one.figures[-1] for one in found]
-            unfinished = sum(not one.finished for one in found)
-            mean_s = sum(end.train_s for end in ends) / len(ends)
-            highest = max((figure for one in found for figure in one.figures), key=lambda f: f.test_accuracy)
-            rows.append(
-                [
-                    recipe.name,
-                    title,
-                    str(len(found)),
-                    _range([end.step for end in ends], ",d")
-                    + (f" ({unfinished} not finished)" if unfinished else ""),
-                    _range([end.test_accuracy for end in ends], ".4f"),
-                    f"{highest.test_accuracy:.4f} at {highest.step:,}",
-                    duration(mean_s),
-                ]
-            )
+    for recipe in table.recipes:
+        of_recipe = table.of_recipe(recipe)
+        for backend, title in table.titles.items():
+            found = [one for one in of_recipe if one.header.cell.backend == backend]
+            if found:
+                rows.append([recipe.name, title, *_summary(found)])
     return rows
+
+
+def _summary(found: Sequence[Training]) -> list[str]:
+    """Return the number of seeds, steps, accuracies and time of one recipe in one framework."""
+    ends = [one.figures[-1] for one in found]
+    unfinished = sum(not one.finished for one in found)
+    mean_s = sum(end.train_s for end in ends) / len(ends)
+    highest = max((figure for one in found for figure in one.figures), key=lambda f: f.test_accuracy)
+    return [
+        str(len(found)),
+        _range([end.step for end in ends], ",d") + (f" ({unfinished} not finished)" if unfinished else ""),
+        _range([end.test_accuracy for end in ends], ".4f"),
+        f"{highest.test_accuracy:.4f} at {highest.step:,}",
+        duration(mean_s),
+    ]
 
 
 def _range(values: Sequence[float], form: str) -> str:
@@ -176,7 +162,7 @@ def _range(values: Sequence[float], form: str) -> str:
 
 
 def _machines(trainings: Sequence[Training]) -> list[str]:
-    """Return every machine, and every framework with its versions, that the trainings name."""
+    """Return every machine of the training runs, and every framework with its versions."""
     machines = dict.fromkeys(one.header.environment.in_words() for one in trainings)
     versions = dict.fromkeys(
         f"{one.header.backend.title}: "
@@ -188,26 +174,21 @@ def _machines(trainings: Sequence[Training]) -> list[str]:
 
 
 class _Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture that the report has a place for."""
+    """A picture for which the report has a place."""
 
     name: str
     caption: str
     content: bytes | None
-    """None where what it is drawn from is not there."""
+    """None if what it is drawn from is missing."""
 
 
-def _pictures(
-    recipes: Sequence[Recipe],
-    backends: Sequence[str],
-    trainings: Sequence[Training],
-    datasets: Mapping[str, Dataset],
-    display: Display,
-) -> Iterator[_Picture]:
-    """Yield the pictures of every recipe; those of one training show another framework for every recipe."""
+def _pictures(table: Table, datasets: Mapping[str, Dataset], display: Display) -> Iterator[_Picture]:
+    """Yield the pictures of each recipe; those of one training run show another framework for each."""
+    backends = list(table.titles)
     sampled: set[str] = set()
     with settings():
-        for number, recipe in enumerate(recipes):
-            found = of_recipe(trainings, recipe, backends)
+        for number, recipe in enumerate(table.recipes):
+            found = table.of_recipe(recipe)
             if not found:
                 continue
             display.job(f"pictures of {recipe.name}", None)
@@ -244,7 +225,7 @@ def _of_recipe(
     curves = training.curves(found, recipe.published, recipe.loss_scale, recipe.loss_unit, backends=backends)
     drawn: _Drawn = {("curves", "accuracy and loss, and the notebook's figures"): curves}
     if recipe.workload.augmentation is not None:
-        drawn["augmentation", "an image, and as it is trained on"] = data.augmentation(
+        drawn["augmentation", "a training image and what the network receives"] = data.augmentation(
             recipe.workload, dataset, 0
         )
     return drawn
@@ -272,12 +253,12 @@ def _of_training(shown: Training, dataset: Dataset, display: Display) -> _Drawn:
     if trained is not None:
         predicted = trained.logits(dataset.test_images, display).argmax(axis=1)
         matrix = confusion.confusion(dataset.test_labels, predicted, dataset.class_names, trained.name)
-    drawn[f"confusion-{backend}", f"what is taken for what {title}"] = matrix
+    drawn[f"confusion-{backend}", f"confusion matrix {title}"] = matrix
     return drawn
 
 
 def _model(shown: Training) -> Trained | None:
-    """Return the network of a training, or None where its model is not there or cannot be read."""
+    """Return the network of a training run, or None if its model is missing or cannot be read."""
     try:
         return Trained(load_model(find_model(shown.folder)))
     except BenchError:

@@ -1,4 +1,4 @@
-"""Where a recipe can be followed: the backends that are here, in a mode each, and the data on disk."""
+"""Where a recipe is followed: the device, the backends with a mode each, and the data on disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
     available: Available
     cells: tuple[Cell, ...]
-    """One a backend, in the order in which they were named."""
+    """One per backend, in the order in which the backends were named."""
     source: DataSource
     pythons: Mapping[str, Path]
 
@@ -43,7 +43,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         offline: bool,
         display: Display,
     ) -> Self:
-        """Raise UsageError or UnavailableError where a backend, a mode or the device is not to be had."""
+        """Return the place that the options of a command ask for; the data set is fetched if needed.
+
+        Raises UsageError or UnavailableError if a backend, the mode or the device does not exist here.
+        """
         asked = Asked(backends=backends, device=device, precision=precision, pythons=pythons)
         found = choose_device(device)
         available = choose_backends(find_backends(), asked, found)

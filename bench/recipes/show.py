@@ -1,4 +1,4 @@
-"""Which pictures can be drawn of a training, a model, a recipe or a data set, and drawing them."""
+"""The pictures of a training run, a model, a recipe or a data set."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -22,12 +22,12 @@ from bench.workloads.specs import Workload
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    """What pictures are to be of; the more of it is there, the more can be drawn."""
+    """What pictures are drawn of; the fields that are None have no pictures."""
 
     name: str
     dataset: str
     folder: Path | None = None
-    """Where the training lies."""
+    """The folder of the training run, or of the model."""
     sample: bool = False
     limit: int | None = None
     workload: Workload | None = None
@@ -36,39 +36,47 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """What of a source is to be drawn."""
+    """What of a source is drawn."""
 
     index: int = 0
     """The image whose augmentation and layer outputs are drawn, and the first of the samples."""
     layer: int | None = None
-    """The convolution, from 1; None: every."""
+    """The convolution, from 1; None: every one."""
     channel: int = 0
 
 
 def find_source(name: str) -> Source:
-    """Return the training in a folder, the model in a file, or the recipe or data set of that name."""
+    """Return the training run in a folder, the model in a file, or the recipe or data set of that name.
+
+    Raises UsageError if there is nothing of that name, RecordError if the file or folder cannot be read.
+    """
     path = Path(name)
     if name in DATASETS:
         return Source(name=name, dataset=name)
     if name in RECIPES or f"notebook-{name}" in RECIPES:
         workload = find_recipe(name).workload
         return Source(name=workload.name, dataset=workload.dataset, workload=workload)
+    if path.is_dir():
+        return _of_training(path)
     if path.exists():
-        if path.is_dir() and not (path / HEADER).is_file():
-            raise UsageError(f"{path} is no training: it has no {HEADER}. (bench train makes one)")
-        return _of_files(path)
-    raise unknown("source", name, [*DATASETS, *RECIPES], "or the folder of a training, or a model's file")
+        return _of_model(path)
+    raise unknown("source", name, [*DATASETS, *RECIPES], "or the folder of a training run, or a model's file")
 
 
-def _of_files(path: Path) -> Source:
-    folder = path if path.is_dir() else path.parent
+def _of_training(folder: Path) -> Source:
+    found = read_training(folder)
+    ended = any(folder.glob("*-step-*.safetensors"))
+    trained = Trained(load_model(find_model(folder))) if ended else None
+    return _of_files(folder, found.header.workload if trained is None else trained.workload, trained, found)
+
+
+def _of_model(path: Path) -> Source:
+    trained, folder = Trained(load_model(path)), path.parent
     found = read_training(folder) if (folder / HEADER).is_file() else None
-    trained = None
-    if path.is_file() or any(path.glob("*-step-*.safetensors")):
-        trained = Trained(load_model(find_model(path)))
-    workload = trained.workload if trained is not None else found.header.workload if found else None
-    if workload is None:
-        raise UsageError(f"{path} is no model.")
+    return _of_files(folder, trained.workload, trained, found)
+
+
+def _of_files(folder: Path, workload: Workload, trained: Trained | None, found: Training | None) -> Source:
     return Source(
         name=workload.name,
         dataset=workload.dataset,
@@ -82,7 +90,7 @@ def _of_files(path: Path) -> Source:
 
 
 class Scene(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a picture is drawn from."""
+    """Everything that a picture is drawn from."""
 
     source: Source
     dataset: Dataset
@@ -94,13 +102,13 @@ _Pictures: TypeAlias = Iterator[tuple[str, Figure]]
 
 
 def draw(scene: Scene, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    """Yield name and SVG of every picture that is wanted, or of all that can be drawn where none is named.
+    """Yield name and SVG of every wanted picture, or of every possible one if none is named.
 
-    Raises UsageError where a picture is named that cannot be drawn of this source.
+    Raises UsageError if a named picture cannot be drawn of this source.
     """
     for name in wanted:
         if name not in PICTURES:
-            raise unknown("picture", name, list(PICTURES), "bench show --help tells them")
+            raise unknown("picture", name, list(PICTURES), "bench show --help lists them")
     with settings():
         for name, drawer in PICTURES.items():
             if wanted and name not in wanted:
@@ -109,7 +117,7 @@ def draw(scene: Scene, wanted: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
             if not found and wanted:
                 raise UsageError(
                     f"{name}: {scene.source.name} has nothing of that kind. "
-                    "(bench show --help tells what each is)"
+                    "(bench show --help says what each is)"
                 )
             for file, figure in found:
                 yield file, svg(figure)
@@ -121,34 +129,32 @@ def _samples(scene: Scene) -> _Pictures:
 
 
 def _augmentation(scene: Scene) -> _Pictures:
+    index = scene.choice.index
     if scene.source.workload is not None:
-        _check_index(scene.choice.index, scene.dataset.train_images, "training")
-        if (
-            figure := data.augmentation(scene.source.workload, scene.dataset, scene.choice.index)
-        ) is not None:
-            yield f"augmentation-image-{scene.choice.index}", figure
+        _check_index(index, scene.dataset.train_images, "training")
+        figure = data.augmentation(scene.source.workload, scene.dataset, index)
+        if figure is not None:
+            yield f"augmentation-image-{index}", figure
 
 
 def _kernels(scene: Scene) -> _Pictures:
-    if scene.source.trained is not None:
-        channel, layers = scene.choice.channel, _layers(scene.source.trained, scene.choice)
+    trained, channel = scene.source.trained, scene.choice.channel
+    if trained is not None:
+        layers = _layers(trained, scene.choice)
         if scene.choice.layer is None:
-            layers = network.layers_with(scene.source.trained, channel) or layers[:1]
+            layers = network.layers_with(trained, channel) or layers[:1]
         for layer in layers:
-            figure = network.kernels(scene.source.trained, layer, scene.choice.channel)
-            yield f"kernels-conv{layer}-channel-{scene.choice.channel}", figure
+            yield f"kernels-conv{layer}-channel-{channel}", network.kernels(trained, layer, channel)
 
 
 def _outputs(scene: Scene) -> _Pictures:
-    if scene.source.trained is not None:
-        _check_index(scene.choice.index, scene.dataset.test_images, "test")
-        name = scene.dataset.class_names[scene.dataset.test_labels[scene.choice.index]]
-        for layer in _layers(scene.source.trained, scene.choice):
-            caption = f"test image {scene.choice.index} ({name})"
-            figure = network.outputs(
-                scene.source.trained, scene.dataset.test_images[scene.choice.index], layer, caption
-            )
-            yield f"outputs-conv{layer}-image-{scene.choice.index}", figure
+    trained, dataset, index = scene.source.trained, scene.dataset, scene.choice.index
+    if trained is not None:
+        _check_index(index, dataset.test_images, "test")
+        caption = f"test image {index} ({dataset.class_names[dataset.test_labels[index]]})"
+        for layer in _layers(trained, scene.choice):
+            figure = network.outputs(trained, dataset.test_images[index], layer, caption)
+            yield f"outputs-conv{layer}-image-{index}", figure
 
 
 def _weights(scene: Scene) -> _Pictures:
@@ -159,24 +165,23 @@ def _weights(scene: Scene) -> _Pictures:
 
 
 def _confusion(scene: Scene) -> _Pictures:
-    if scene.source.trained is not None:
-        predicted = scene.source.trained.logits(scene.dataset.test_images, scene.display).argmax(axis=1)
-        right = float((predicted == scene.dataset.test_labels).mean())
-        title = f"{scene.source.trained.name}: {right:.2%} of {len(predicted):,} test images"
-        yield (
-            "confusion",
-            confusion.confusion(scene.dataset.test_labels, predicted, scene.dataset.class_names, title),
-        )
+    trained, dataset = scene.source.trained, scene.dataset
+    if trained is not None:
+        predicted = trained.logits(dataset.test_images, scene.display).argmax(axis=1)
+        right = float((predicted == dataset.test_labels).mean())
+        title = f"{trained.name}: {right:.2%} of {len(predicted):,} test images"
+        yield "confusion", confusion.confusion(dataset.test_labels, predicted, dataset.class_names, title)
 
 
 def _curves(scene: Scene) -> _Pictures:
-    if scene.source.training is not None and scene.source.training.figures:
-        header = scene.source.training.header
-        recipe = RECIPES.get(header.recipe)
-        told = (recipe.published, recipe.loss_scale, recipe.loss_unit) if recipe else ((), 1.0, IMAGE_LOSS)
-        if header.sample or header.limit is not None:  # what a notebook got from all images is no measure
-            told = ((), *told[1:])
-        yield "curves", training.curves([scene.source.training], *told)
+    found = scene.source.training
+    if found is not None and found.figures:
+        recipe = RECIPES.get(found.header.recipe)
+        scale, unit = (recipe.loss_scale, recipe.loss_unit) if recipe else (1.0, IMAGE_LOSS)
+        # The notebooks' figures are for the whole data set.
+        whole = not found.header.sample and found.header.limit is None
+        published = recipe.published if recipe and whole else ()
+        yield "curves", training.curves([found], published, scale, unit)
 
 
 def _distributions(scene: Scene) -> _Pictures:

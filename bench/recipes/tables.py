@@ -1,4 +1,4 @@
-"""What the terminal shows of a model: what frameworks make of it, and what it makes of an image."""
+"""What the terminal shows of a model: its score in each framework, and its prediction for an image."""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +19,10 @@ _BAR = 24
 def render_scores(
     model: Model, scores: Sequence[Score], unavailable: Mapping[str, str], console: Console
 ) -> None:
-    """Print a row a framework: accuracy and loss on the test images, and how far its logits are off."""
+    """Print the accuracy, the loss and the error of the logits in each framework.
+
+    `unavailable` says by the name of a backend why it could not be used.
+    """
     about = model.about
     console.print(
         _plain(f"{model.path.name}, trained in {about.cell.backend} ({about.cell.mode}), seed {about.seed}")
@@ -40,8 +43,8 @@ def render_scores(
         )
     console.print(table)
     console.print(
-        f"Off by: the largest difference of a logit from the float64 reference's, over the largest logit, "
-        f"on the first {COMPARED} test images.",
+        f"Off by: the largest error of a logit on the first {COMPARED} test images, relative to the largest "
+        "logit of the float64 reference.",
         style="dim",
     )
     for score in scores:
@@ -52,14 +55,14 @@ def render_scores(
 
 
 def _plain(text: str) -> str:
-    """Return text from a file as markup that shows just that text, and cannot act on a terminal."""
+    """Return markup that shows a text from a file literally, without control characters."""
     return escape(clean(text))
 
 
 def render_probabilities(
     model: Model, dataset: Dataset, index: int, probabilities: npt.NDArray[np.float64], console: Console
 ) -> None:
-    """Print the probability of each class for a test image, and which is the right one."""
+    """Print the probability of each class for a test image, and whether the prediction is right."""
     label, guess = int(dataset.test_labels[index]), int(probabilities.argmax())
     names = dataset.class_names
     console.print(

@@ -1,6 +1,7 @@
-"""TensorBoard's event files of a training, written from its figures: curves, distributions, input images.
+"""The event file of a training run for TensorBoard: curves, distributions and input images.
 
-The records and their framing are TensorBoard's own; of its package only what imports no framework is used.
+It is written from the figures. Of TensorBoard's package only the parts that import no framework are used;
+tensorboardX, which is smaller, imports PyTorch wherever it is installed.
 """
 
 import io
@@ -21,20 +22,20 @@ from bench.recipes.records import EVENTS, Training
 
 IMAGES = 10
 LOSS_EVERY = 10
-"""Steps from one loss of a step to the next that is written."""
+"""Of the losses of the steps, every tenth is written."""
 _FILE = "events.out.tfevents.samework"
 _VERSION = "brain.Event:2"
 
 
 class EventFiles:
-    """The `events` folder of a training; as a context it leaves the file complete.
+    """The `events` folder of a training run; as a context it leaves the file complete.
 
-    It is written anew from the figures that are kept, so that no step appears twice after a resumption. The
-    clock of its events is the time of training.
+    The file is written again from the start, so that no step is there twice after a continuation. The time of
+    an event is the start of the training run plus the seconds of training.
     """
 
     def __init__(self, training: Training, images: npt.NDArray[np.uint8]) -> None:
-        """`images` are what the network trains on, uint8 (n, h, w, c); the first few are shown."""
+        """`images` are what the network trains on, uint8 (n, h, w, c); the first `IMAGES` are shown."""
         folder = training.folder / EVENTS
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
@@ -56,7 +57,7 @@ class EventFiles:
         self._file.close()
 
     def add(self, figure: Figure) -> None:
-        """Write what a figure tells, and flush it, so that a TensorBoard that looks on sees it."""
+        """Write a figure, and flush it, so that an open TensorBoard shows it."""
         scalars = {
             "accuracy/test": figure.test_accuracy,
             "accuracy/train": figure.train_accuracy,
@@ -85,7 +86,7 @@ class EventFiles:
 
 def _histogram(name: str, spread: Distribution) -> Any:
     low, high = spread.quantiles[0], spread.quantiles[-1]
-    # The bins of `trainings.distribution`, which NumPy makes half as wide again where all values are equal.
+    # The bins are those of `records.distribution`: for equal values NumPy spans 0.5 to either side.
     ends = (low, high) if high > low else (low - 0.5, low + 0.5)
     limits = np.linspace(*ends, len(spread.counts) + 1)[1:]
     histogram = HistogramProto(

@@ -1,4 +1,4 @@
-"""Follow one recipe in one framework: a worker trains, the folder keeps it, the terminal shows it."""
+"""Follow a recipe in a framework: a worker trains, the folder keeps the results, the terminal shows them."""
 
 import fcntl
 import shutil
@@ -16,7 +16,7 @@ from bench import store
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import interpreter
-from bench.measuring.process import run_worker
+from bench.measuring.process import Outcome, run_worker
 from bench.measuring.selection import Available, backend_here
 from bench.progress import Teller
 from bench.recipes import checkpoints
@@ -41,11 +41,11 @@ from bench.workloads.specs import Cell
 
 TIME_LIMIT_S = 7 * 24 * 3600.0
 LOG = "worker.log"
-"""What a worker that failed said last."""
+"""The last lines on standard error of a worker that failed."""
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What is to be trained, and where it is kept."""
+    """What to train, and where to keep it."""
 
     recipe: Recipe
     steps: int
@@ -54,27 +54,27 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     source: DataSource
     folder: Path
     anew: bool = False
-    """Whether to throw away what the folder holds."""
+    """Whether to delete what the folder holds."""
 
 
 def folder_name(recipe: str, backend: str, seed: int) -> str:
-    """Return the name of a training's folder, the same for `bench train` and `bench notebooks`."""
+    """Return the name of a training run's folder, the same for `bench train` and `bench notebooks`."""
     return f"{recipe}-{backend}-seed-{seed}"
 
 
 class TrainingFailedError(RecordError):
-    """A worker did not come to the end of its training."""
+    """A worker ended before the last step."""
 
 
 def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | None = None) -> Training:
-    """Train to the last step, from the newest checkpoint where there is one, and return what came of it.
+    """Train to the last step, from the newest checkpoint if there is one, and return the training run.
 
-    Raises TrainingFailedError where the worker ends before, or at its time limit; what it has done by then is
-    kept, and calling this again goes on. Raises UsageError where the folder holds something else, or another
-    command trains in it.
+    Raises TrainingFailedError if the worker fails or reaches its time limit. What it has done is kept, and
+    the next call continues it. Raises UsageError if the folder holds something else, or another command works
+    in it, and RecordError if the folder cannot be written.
     """
     try:
-        with _folder_alone(order):
+        with _lock(order):
             return _train(order, place, display, time_limit_s or TIME_LIMIT_S)
     except OSError as error:
         raise RecordError(f"cannot write to {order.folder}: {error.strerror}.") from error
@@ -87,11 +87,29 @@ def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> 
         display.say(f"{order.folder} is trained already, {order.steps:,} steps. (--anew trains it again)")
         return training
     training = _taken_up(order, training, begin, display)
-    dataset = load_data(order.source)
-    shown = Shown(order, display)
-    with EventFiles(training, dataset.train_images[order.recipe.workload.held_out :]) as events:
+    info = place.available.infos[order.cell.backend]
+    with _keeping(order, training, display) as keep:
+        outcome = run_worker(
+            _task(order, info, begin),
+            python=interpreter(info, place.pythons),
+            device=order.cell.device,
+            time_limit_s=time_limit_s,
+            on_event=keep,
+            events=AnyRecipeEvent,
+        )
+    if outcome.status != "ok":
+        raise _failure(order, outcome)
+    return read_training(order.folder)
 
-        def note(event: Event) -> None:
+
+@contextmanager
+def _keeping(order: Order, training: Training, display: Teller) -> Iterator[Callable[[Event], None]]:
+    """Return what keeps and shows the events of a worker; the figures there are already are shown first."""
+    shown = Shown(order, display)
+    images = load_data(order.source).train_images[order.recipe.workload.held_out :]
+    with EventFiles(training, images) as events:
+
+        def keep(event: Event) -> None:
             match event:
                 case FigureMade(figure=figure):
                     store.append(order.folder / FIGURES, figure)
@@ -105,33 +123,27 @@ def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> 
         display.overall(f"{order.cell.backend} starts", 0.0, None)
         for figure in training.figures:
             shown.figure(figure)
-        info = place.available.infos[order.cell.backend]
-        outcome = run_worker(
-            _task(order, info, begin),
-            python=interpreter(info, place.pythons),
-            device=order.cell.device,
-            time_limit_s=time_limit_s,
-            on_event=note,
-            events=AnyRecipeEvent,
-        )
-    if outcome.status != "ok":
-        said = f"{order.cell}: {outcome.status}: {outcome.error}"
-        if outcome.stderr_tail:
-            log = order.folder / LOG
-            log.write_text("\n".join(outcome.stderr_tail) + "\n", encoding="utf-8")
-            said += f" (its last words: {log})"
-        raise TrainingFailedError(said)
-    return read_training(order.folder)
+        yield keep
+
+
+def _failure(order: Order, outcome: Outcome) -> TrainingFailedError:
+    """Return the error for a worker that failed; the end of its standard error is kept in a file."""
+    message = f"{order.cell}: {outcome.status}: {outcome.error}"
+    if outcome.stderr_tail:
+        log = order.folder / LOG
+        log.write_text("\n".join(outcome.stderr_tail) + "\n", encoding="utf-8")
+        message += f" (its standard error: {log})"
+    return TrainingFailedError(message)
 
 
 def model_path(order: Order) -> Path:
-    """Return where the model of a training is written at its end."""
+    """Return where the model is written at the end of a training run."""
     return order.folder / checkpoints.model_name(order.recipe.name, order.steps)
 
 
 @contextmanager
-def _folder_alone(order: Order) -> Iterator[None]:
-    """Hold the lock of a training's folder, which lies beside it; raise UsageError where another has it."""
+def _lock(order: Order) -> Iterator[None]:
+    """Hold the lock of a training run's folder, a file beside it; raise UsageError if another holds it."""
     order.folder.parent.mkdir(parents=True, exist_ok=True)
     path = order.folder.with_name(f".{order.folder.name}.lock")
     with path.open("w") as file:
@@ -161,10 +173,10 @@ def _header(order: Order, available: Available) -> TrainingHeader:
 
 
 def _open(order: Order, header: TrainingHeader, display: Teller) -> Training:
-    """Return the training in the folder, begun now or before; raise UsageError where it is another one."""
+    """Return the training run in the folder, created if needed; raise UsageError if it is another one."""
     begun = (order.folder / HEADER).is_file()
     if not begun and order.folder.exists() and any(order.folder.iterdir()):
-        raise UsageError(f"{order.folder} holds something else than a training. Name another --folder.")
+        raise UsageError(f"{order.folder} holds something other than a training run. Name another --folder.")
     if order.folder.exists() and (order.anew or not begun):
         shutil.rmtree(order.folder)
         begun = False
@@ -174,8 +186,8 @@ def _open(order: Order, header: TrainingHeader, display: Teller) -> Training:
     found = read_training(order.folder)
     if different := _differences(found, header):
         raise UsageError(
-            f"{order.folder} holds another training: {'; '.join(different)}. "
-            "Name another --folder, or throw it away with --anew."
+            f"{order.folder} holds another training run: {'; '.join(different)}. "
+            "Name another --folder, or delete it with --anew."
         )
     for line in found.rejected:
         display.say(f"{order.folder}: left out, as it cannot be read: {line}")
@@ -183,9 +195,9 @@ def _open(order: Order, header: TrainingHeader, display: Teller) -> Training:
 
 
 def _differences(found: Training, header: TrainingHeader) -> list[str]:
-    """Return in what a training is not the one that is asked for; one with all its figures has no machine."""
+    """Return how a training run differs from what is asked for; a finished one may be of any machine."""
     different = [
-        f"{name} {_said(getattr(found.header, name))}, not {_said(getattr(header, name))}"
+        f"{name} {_name_of(getattr(found.header, name))}, not {_name_of(getattr(header, name))}"
         for name in ("recipe", "cell", "seed", "limit", "sample")
         if getattr(found.header, name) != getattr(header, name)
     ]
@@ -200,12 +212,12 @@ def _differences(found: Training, header: TrainingHeader) -> list[str]:
     return different
 
 
-def _said(value: object) -> str:
+def _name_of(value: object) -> str:
     return str(value.name if hasattr(value, "name") else value)
 
 
 def _missing(order: Order, training: Training) -> list[int]:
-    """Return the steps of the figures that are due and not there."""
+    """Return the steps whose figures are due and missing."""
     made = {figure.step for figure in training.figures}
     return [step for step in figure_steps(order.recipe, order.steps) if step not in made]
 
@@ -215,7 +227,7 @@ def _is_done(order: Order, training: Training) -> bool:
 
 
 def _newest(order: Order, training: Training, display: Teller) -> checkpoints.Checkpoint | None:
-    """Return the newest checkpoint that can be read, and is not beyond a figure that is missing."""
+    """Return the newest readable checkpoint that is not beyond a missing figure."""
     missing = _missing(order, training)
     before = missing[0] if missing else order.steps + 1
     found, faults = checkpoints.newest_checkpoint(order.folder, before)
@@ -227,9 +239,9 @@ def _newest(order: Order, training: Training, display: Teller) -> checkpoints.Ch
 def _taken_up(
     order: Order, training: Training, begin: checkpoints.Checkpoint | None, display: Teller
 ) -> Training:
-    """Leave of a training what comes before a checkpoint, note that it is taken up there, and return it.
+    """Cut a training run back to a checkpoint, or to nothing; note the continuation, and return the run.
 
-    Newer checkpoints, which are of no use, would else outlive those to come.
+    Newer checkpoints are deleted: they would count as the newest two, and the coming ones would not be kept.
     """
     step = -1 if begin is None else begin.about.step
     for path in checkpoints.checkpoint_files(order.folder):
@@ -238,9 +250,9 @@ def _taken_up(
     keep_figures(order.folder, step)
     header = msgspec.structs.replace(training.header, steps=order.steps)
     if begin is not None:
-        display.say(f"Goes on from step {step:,}. (--anew begins again)")
+        display.say(f"Continues from step {step:,}. (--anew starts again)")
     elif training.figures:
-        display.say("Begins again, as there is no checkpoint to go on from.")
+        display.say("Starts again, as there is no checkpoint to continue from.")
     if begin is not None or training.figures:
         now = datetime.now(UTC).isoformat(timespec="seconds")
         taken_up = TakenUp(at=now, step=max(step, 0), commit=capture_environment().commit)
@@ -266,13 +278,13 @@ def _task(order: Order, info: BackendInfo, begin: checkpoints.Checkpoint | None)
 
 
 class Shown:
-    """What the terminal shows of a training: a line a figure, and how far it is."""
+    """Shows a training run on the terminal: a line for each figure, and the progress."""
 
     def __init__(self, order: Order, display: Teller, clock: Callable[[], float] = time.monotonic) -> None:
         self._order, self._display, self._clock = order, display, clock
         self._begun: tuple[int, float] | None = None
         self.checkpoint: int | None = None
-        """The step of the newest."""
+        """The step of the newest checkpoint."""
         self._headed = False
 
     def figure(self, figure: Figure) -> None:

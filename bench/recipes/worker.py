@@ -1,4 +1,4 @@
-"""What a worker does to follow a recipe: train from figure to figure, evaluate, and keep checkpoints."""
+"""What a worker does to follow a recipe or to evaluate a model."""
 
 from pathlib import Path
 
@@ -19,40 +19,28 @@ from bench.workloads.parameters import initial_params
 from bench.workloads.specs import Workload
 
 STRETCH = 50
-"""Steps to a call of `train_steps` at most, counted from 0: how often progress can be told. It does not hang
-on time, so that a training and its repetition make the same calls."""
+"""The most steps in one call of `train_steps`, so the most between two reports of progress. Calls begin at
+multiples of it and do not depend on time, so that a repeated training run makes the same calls."""
 _NONE: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
 
 def follow(task: TrainTask, backend_class: type[Backend], emit: Emit) -> None:
-    """Train from the checkpoint that is named, or from the start, to the last step; write the model."""
+    """Train from the checkpoint, or from the initial weights, to the last step, and write the model."""
     folder, workload = Path(task.folder), task.workload
     dataset = load_data(task.data)
     data = training_data(workload, dataset)
-    backend = build(backend_class, workload, data, task.cell)
-    backend.load_params(
-        initial_params(
-            workload.architecture,
-            workload.seen(dataset.info),
-            seed=task.seed,
-            initialiser=workload.initialiser,
-        )
-    )
     batches = Batches(workload, data, seed=task.seed)
-    trainer, losses, made = Trainer(backend, batches), _NONE, -1
-    if task.checkpoint is not None:
-        begun = checkpoints.load_checkpoint(Path(task.checkpoint))
-        backend.restore_state(begun.state)
-        made, losses = begun.about.step, begun.losses
-        trainer = Trainer(backend, batches, steps=made, train_s=begun.about.train_s)
-    looker = _Looker(backend, workload, data, dataset, batches)
+    backend = build(backend_class, workload, data, task.cell)
+    trainer, losses, made = _begin(task, backend, dataset, batches)
+    maker = _FigureMaker(backend, workload, data, dataset, batches)
     for stop in stops(task):
         if stop > trainer.steps:
             trainer.train(stop - trainer.steps)
             losses = np.concatenate([losses, trainer.losses])
             emit(Trained(step=stop))
+        # The figure comes first: after a crash, a checkpoint must not lie beyond a missing figure.
         if stop in task.figures and stop > made:
-            emit(FigureMade(figure=looker.look(trainer, losses)))
+            emit(FigureMade(figure=maker.make(trainer, losses)))
             losses = _NONE
         if stop > max(made, 0) and (stop % task.checkpoint_every == 0 or stop == task.steps):
             checkpoints.save_checkpoint(
@@ -70,15 +58,36 @@ def follow(task: TrainTask, backend_class: type[Backend], emit: Emit) -> None:
     )
 
 
+def _begin(
+    task: TrainTask, backend: Backend, dataset: Dataset, batches: Batches
+) -> tuple[Trainer, npt.NDArray[np.float32], int]:
+    """Return the trainer, the losses since the last figure, and the step of the checkpoint or -1."""
+    workload = task.workload
+    backend.load_params(
+        initial_params(
+            workload.architecture,
+            workload.seen(dataset.info),
+            seed=task.seed,
+            initialiser=workload.initialiser,
+        )
+    )
+    if task.checkpoint is None:
+        return Trainer(backend, batches), _NONE, -1
+    begun = checkpoints.load_checkpoint(Path(task.checkpoint))
+    backend.restore_state(begun.state)
+    step = begun.about.step
+    return Trainer(backend, batches, steps=step, train_s=begun.about.train_s), begun.losses, step
+
+
 def stops(task: TrainTask) -> list[int]:
-    """Return after which steps training pauses: for progress, figures and checkpoints, and at the end."""
+    """Return the steps after which training pauses: for progress, figures and checkpoints, and at the end."""
     every = (STRETCH, task.checkpoint_every)
     regular = {stop for step in every for stop in range(0, task.steps + 1, step)}
     return sorted(regular | set(task.figures) | {task.steps})
 
 
-class _Looker:
-    """Evaluates where a training stands."""
+class _FigureMaker:
+    """Makes the figures of a training run."""
 
     def __init__(
         self, backend: Backend, workload: Workload, data: TrainingData, dataset: Dataset, batches: Batches
@@ -87,7 +96,8 @@ class _Looker:
         self._test_images = seen_images(workload, dataset.test_images)
         self._test_labels = dataset.test_labels
 
-    def look(self, trainer: Trainer, losses: npt.NDArray[np.float32]) -> Figure:
+    def make(self, trainer: Trainer, losses: npt.NDArray[np.float32]) -> Figure:
+        """Evaluate; `losses` are those of the steps since the previous figure."""
         step = trainer.steps
         images, labels = latest_images(self._workload, self._data, self._batches, step)
         train_loss, train_accuracy = evaluate(self._backend, images, labels)
@@ -109,9 +119,9 @@ class _Looker:
 def latest_images(
     workload: Workload, data: TrainingData, batches: Batches, step: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return images and labels of the `LATEST` batches before a step, or of the first where there is none.
+    """Return images and labels of the `LATEST` batches before a step, or of the first batch at step 0.
 
-    They are as the network sees images for evaluation: cropped, where it augments them, and else unchanged.
+    The images are as the network sees them in evaluation: cropped if the workload augments, else unchanged.
     """
     start = max(step - LATEST, 0)
     order = batches.order(start, max(step - start, 1)).ravel()
@@ -119,7 +129,7 @@ def latest_images(
 
 
 def evaluate_model(task: EvaluateTask, backend_class: type[Backend], emit: Emit) -> None:
-    """Load a model, and write the logits of the test images to the file that is named."""
+    """Load a model, evaluate it on the test images, and write their logits to the task's file."""
     model = checkpoints.load_model(Path(task.model))
     dataset = load_data(task.data)
     workload = msgspec.structs.replace(model.about.workload, held_out=0)  # nothing is trained

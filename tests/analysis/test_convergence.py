@@ -9,6 +9,7 @@ from scipy import stats
 from trainings import CELLS, evaluated, make_curve, make_finals, make_training
 
 from bench.analysis.convergence import cell_convergence, crossing
+from bench.analysis.statistics import success_interval
 
 TORCH = CELLS[0]
 
@@ -110,6 +111,7 @@ def test_medians_count_a_training_that_never_got_there_as_later_than_all():
     assert learned.crossings[2] is None
     assert learned.epochs_to_target == learned.crossings[1].epochs > learned.crossings[0].epochs
     assert (learned.successes, len(learned.crossings)) == (2, 3)
+    assert (learned.success_low, learned.success_high) == success_interval(2, 3)
 
 
 @pytest.mark.parametrize("finals", [{0: 1.0, 1: 0.5, 2: 0.5}, {0: 1.0, 1: 0.5}, {0: 0.5}])
@@ -117,12 +119,6 @@ def test_a_median_that_falls_on_a_censored_training_is_none(finals):
     learned = convergence_of(make_finals(TORCH, finals))
     assert learned.epochs_to_target is None
     assert learned.seconds_to_target is None
-
-
-def test_a_rate_of_success_has_wilsons_interval():
-    learned = convergence_of(make_finals(TORCH, {0: 1.0, 1: 0.95, 2: 0.5}))
-    expected = stats.binomtest(2, 3).proportion_ci(method="wilson")
-    assert (learned.success_low, learned.success_high) == pytest.approx((expected.low, expected.high))
 
 
 def test_without_a_target_there_is_no_way_to_it():

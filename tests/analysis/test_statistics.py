@@ -31,6 +31,7 @@ from bench.analysis.statistics import (
     ratio_interval,
     success_interval,
     trimmed_mean,
+    unpaired_difference,
 )
 from bench.analysis.steady_state import settled
 
@@ -162,6 +163,20 @@ def test_without_a_margin_the_p_value_is_that_of_scipys_paired_test():
     assert p_value(found, margin=0) == pytest.approx(expected.pvalue)
     interval = expected.confidence_interval(0.95)
     assert ratio_interval(found) == pytest.approx((math.exp(interval.low), math.exp(interval.high)))
+
+
+def test_sides_that_are_no_pairs_are_compared_by_welchs_test():
+    first, second = [1.0, 1.1, 1.3, 1.2], [0.9, 1.5, 1.1, 1.4, 0.8, 1.2]
+    found = unpaired_difference(first, second)
+    expected = stats.ttest_ind(second, first, equal_var=False)
+    assert found.mean == pytest.approx(np.mean(second) - np.mean(first))
+    assert (found.degrees, found.blocks) == (pytest.approx(expected.df), 4)
+    assert p_value(found, margin=0) == pytest.approx(expected.pvalue)
+    assert unpaired_difference(first[:2], [1.0, 1.0]).degrees == pytest.approx(1)
+    assert (
+        unpaired_difference([1.0, 1.0], [1.0, 1.0]).degrees == 1
+    )  # without scatter there is no other number
+    assert unpaired_difference(first[:1], second) is None
 
 
 @given(st.floats(-0.3, 0.3), st.floats(0.001, 0.1), st.integers(2, 12), st.sampled_from([0.05, 0.01, 0.0033]))

@@ -24,7 +24,7 @@ from synthetic import (
 )
 
 from bench.analysis.summary import CellSummary, Summary, summarise
-from bench.records.runs import RECORDS, append_record, create_run, read_run
+from bench.records.runs import RECORDS, Run, append_record, create_run, read_run
 from bench.records.schema import BlockRecord, Record, UnmeasuredRecord
 from bench.run.report.sentences import answer, sentences
 
@@ -423,8 +423,8 @@ def test_a_run_in_which_all_crashed_ranks_nothing():
     assert "No row is ranked on mnist-cnn" in said(summary.verdicts[0])[0]
 
 
-def test_no_figure_is_nan_and_ranked_rows_come_first_the_fastest_first():
-    summary = summarise(realistic_run())
+def test_no_figure_is_nan_and_ranked_rows_come_first_the_fastest_first(realistic):
+    _, summary = realistic
     for row in summary.cells:
         for value in msgspec.structs.astuple(row):
             assert not isinstance(value, float) or math.isfinite(value)
@@ -465,11 +465,16 @@ def test_a_run_on_less_than_the_full_data_is_marked(changes, words):
     assert all(row.mark == summary.mark for row in summary.cells)
 
 
-@settings(max_examples=30, deadline=None)
-@given(st.randoms())
-def test_the_order_of_the_records_does_not_matter(random):
+@pytest.fixture(scope="module")
+def realistic() -> tuple[Run, Summary]:
     run = realistic_run()
+    return run, summarise(run)
+
+
+@settings(max_examples=30, deadline=None)
+@given(random=st.randoms())
+def test_the_order_of_the_records_does_not_matter(random, realistic):
+    run, expected = realistic
     records = list(run.records)
     random.shuffle(records)
-    shuffled = summarise(msgspec.structs.replace(run, records=tuple(records)))
-    assert shuffled == summarise(run)
+    assert summarise(msgspec.structs.replace(run, records=tuple(records))) == expected

@@ -1,4 +1,4 @@
-"""A trained network looked at without its framework: it computes what the reference computes."""
+"""A trained network without its framework computes what the reference computes."""
 
 from pathlib import Path
 
@@ -39,8 +39,6 @@ CROPPED = msgspec.structs.replace(
         )
     ),
 )
-NETWORKS = [SOFTMAX, MLP, CNN, CROPPED]
-every_network = pytest.mark.parametrize("workload", NETWORKS, ids=lambda one: one.name)
 
 
 def make_trained(workload: Workload, folder: Path, params: Params | None = None) -> Trained:
@@ -54,34 +52,27 @@ def by_reference(workload: Workload, params: Params, dataset: Dataset, images: n
     return backend.predict(images)
 
 
-@every_network
-def test_logits_are_those_of_the_reference(workload, tmp_path):
+@pytest.mark.parametrize("workload", [SOFTMAX, MLP, CNN, CROPPED], ids=lambda one: one.name)
+def test_logits_and_probabilities_are_those_of_the_reference(workload, tmp_path):
     dataset = load_sample(workload.dataset)
     images = dataset.test_images[:12]
     seen = central_crop(images, 24) if workload is CROPPED else images
     expected = by_reference(workload, make_params(workload, 1), dataset, seen)
-    found = make_trained(workload, tmp_path).logits(images)
-    assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)  # the reference answers in float32
+    trained = make_trained(workload, tmp_path)
+    logits, found = trained.logits(images), trained.probabilities(images)
+    assert logits.dtype == np.float64
+    np.testing.assert_allclose(logits, expected, rtol=1e-6, atol=1e-7)  # the reference answers in float32
+    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-9)
 
 
 def test_logits_of_many_images_are_those_of_each(tmp_path):
     images = load_sample("mnist").test_images
     trained = make_trained(SOFTMAX, tmp_path)
-    screen = Screen()
-    found = trained.logits(images, screen)
+    found = trained.logits(images, Screen())
     assert found.shape == (500, 10)
     for index in (0, 249, 250, 499):
         np.testing.assert_allclose(found[index], trained.logits(images[index : index + 1])[0], rtol=1e-9)
-
-
-@every_network
-def test_probabilities_sum_to_one_and_are_those_of_the_logits(workload, tmp_path):
-    trained = make_trained(workload, tmp_path)
-    images = load_sample(workload.dataset).test_images[:8]
-    logits, found = trained.logits(images), trained.probabilities(images)
-    np.testing.assert_allclose(found.sum(axis=1), 1, rtol=1e-12)
-    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), rtol=1e-9)
 
 
 def test_probabilities_of_large_logits_are_finite(tmp_path):
@@ -128,9 +119,11 @@ def test_layer_outputs_are_a_convolution_a_bias_or_normalisation_and_a_relu(work
         assert 0 < (found[name] == 0).mean() < 1
 
 
-@pytest.mark.parametrize("workload", [SOFTMAX, MLP], ids=lambda one: one.name)
-def test_a_network_without_convolutions_has_no_layer_outputs(workload, tmp_path):
-    assert make_trained(workload, tmp_path).layer_outputs(load_sample("mnist").test_images[:1]) == {}
+def test_a_network_without_convolutions_has_no_layer_outputs(tmp_path):
+    trained = make_trained(MLP, tmp_path)
+    assert trained.layer_outputs(load_sample("mnist").test_images[:1]) == {}
+    assert (trained.name, trained.workload) == ("net-step-7", MLP)
+    assert trained.image_shape == (28, 28, 1)
 
 
 def test_a_network_trained_on_crops_sees_the_middle_of_an_image(tmp_path):
@@ -142,10 +135,3 @@ def test_a_network_trained_on_crops_sees_the_middle_of_an_image(tmp_path):
     changed[:, :4] = changed[:, 28:] = 0
     changed[:, :, :4] = changed[:, :, 28:] = 255
     np.testing.assert_array_equal(trained.logits(images), trained.logits(changed))
-
-
-def test_a_network_has_the_name_of_its_file(tmp_path):
-    trained = make_trained(SOFTMAX, tmp_path)
-    assert trained.name == "net-step-7"
-    assert trained.image_shape == (28, 28, 1)
-    assert trained.workload == SOFTMAX

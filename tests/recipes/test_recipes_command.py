@@ -4,18 +4,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import fakes
-import msgspec
 import pytest
 from conftest import Call
 from followed import make_figures, make_header, make_model, write_training
-from following import MOMENTUM, small
+from following import small
 
-from backends.catalog import NUMPY
 from backends.info import BackendInfo
-from bench.errors import UsageError
+from bench.datasets.cache import load_sample
 from bench.measuring.backends import Registry
 from bench.options import parse_pythons
 from bench.recipes import catalog as recipes
@@ -35,40 +32,41 @@ def known(monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo]) -> None
     monkeypatch.setattr("bench.recipes.setup.find_backends", lambda: found)
 
 
-def only(monkeypatch: pytest.MonkeyPatch, recipe: Any) -> None:
-    """Let there be this recipe and no other."""
-    for place in ("bench.recipes.catalog", "bench.recipes.command"):
-        monkeypatch.setattr(f"{place}.RECIPES", {recipe.name: recipe})
+def interrupt(*arguments: object, **options: object) -> None:
+    raise KeyboardInterrupt
 
 
 # Train
 
 
-def test_a_training_ends_with_its_figures_the_notebooks_and_the_model(call: Call, tmp_path: Path) -> None:
+def test_a_training_ends_with_its_model_and_is_not_repeated_unless_anew(call: Call, tmp_path: Path) -> None:
     said = call("train", *PLOT)
     assert (said.status, said.err) == (0, ""), said
     lines = said.out.splitlines()
-    found = read_training(tmp_path / FOLDER)
-    last = found.figures[-1]
-    assert [figure.step for figure in found.figures] == [0, 100]
+    first = read_training(tmp_path / FOLDER)
+    assert [figure.step for figure in first.figures] == [0, 100]
     assert [line.split()[0] for line in lines if line.split()[0].isdigit()] == ["0", "100"]
     (ended,) = [line for line in lines if line.startswith("notebook-softmax-plot in NumPy: 100 steps, ")]
-    assert ended.endswith(f" of training, test accuracy {last.test_accuracy:.4f}")
+    assert ended.endswith(f" of training, test accuracy {first.figures[-1].test_accuracy:.4f}")
     assert "the notebook" not in said.out, "its figures are of the whole data set"
     assert lines[-1] == f"Model: {MODEL}"
     assert (tmp_path / MODEL).is_file()
-    assert found.header.command == ("bench", "train", *PLOT)
+    assert first.header.command == ("bench", "train", *PLOT)
 
-
-def test_a_finished_training_is_not_trained_again_and_anew_does(call: Call, tmp_path: Path) -> None:
-    call("train", *PLOT)
-    begun = read_training(tmp_path / FOLDER).header.created_at
     again = call("train", *PLOT)
     assert again.status == 0
     assert f"{FOLDER} is trained already, 100 steps. (--anew trains it again)" in again.out
     assert again.out.splitlines()[-1] == f"Model: {MODEL}"
-    assert read_training(tmp_path / FOLDER).header.created_at == begun
+    for path in (tmp_path / MODEL, *checkpoint_files(tmp_path / FOLDER)):
+        path.unlink()
+    without = call("train", *PLOT)
+    assert without.status == 0, without
+    assert "is trained already" in without.out
+    assert without.out.splitlines()[-1] == f"There is no {MODEL}; --anew trains it again."
+    assert read_training(tmp_path / FOLDER) == first
+
     assert "is trained already" not in call("train", *PLOT, "--anew").out
+    assert (tmp_path / MODEL).is_file()
 
 
 @pytest.mark.usefixtures("one_recipe")
@@ -83,34 +81,17 @@ def test_figures_of_the_notebook_stand_below_those_of_its_whole_data_set(
     assert "  the notebook: 0.8798 at step 100 (test accuracy)" in said.out.splitlines()
 
 
-def test_a_finished_training_kept_without_its_model_is_told_and_no_error(call: Call, tmp_path: Path) -> None:
-    call("train", *PLOT)
-    for path in (tmp_path / MODEL, *checkpoint_files(tmp_path / FOLDER)):
-        path.unlink()
-    said = call("train", *PLOT)
-    assert said.status == 0, said
-    assert "is trained already" in said.out
-    assert said.out.splitlines()[-1] == f"There is no {MODEL}; --anew trains it again."
-
-
-def test_an_interrupted_training_says_how_to_go_on_and_does(
-    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+@pytest.mark.parametrize(
+    ("anew", "again"), [((), "The same command"), (("--anew",), "The same command without --anew")]
+)
+def test_an_interrupted_training_says_how_to_continue(
+    anew: tuple[str, ...], again: str, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = small(every=100, checkpoint_every=50)
-    only(monkeypatch, recipe)
-
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("bench.recipes.train.Shown.figure", interrupt)
-        said = call("train", *PLOT)
+    monkeypatch.setattr("bench.recipes.command.follow", interrupt)
+    said = call("train", *PLOT, *anew)
     assert said.status == 130
-    assert said.out.splitlines()[-1] == (
-        f"Interrupted; the checkpoints in {FOLDER} are kept. The same command goes on."
-    )
-    assert call("train", *PLOT).status == 0
-    assert read_training(tmp_path / FOLDER).finished
+    kept = f"Interrupted; the checkpoints in {FOLDER} are kept. {again} continues."
+    assert said.out.splitlines()[-1] == kept
 
 
 def test_a_training_that_fails_is_something_not_done(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,23 +118,16 @@ def test_another_data_set_has_a_name_of_its_own_and_no_figures_of_the_notebook(
     [
         (("train", "softmax-plto", "--backend", "numpy"), ("unknown recipe 'softmax-plto'", "softmax-plot")),
         (("train", *PLOT[:1], "--backend", "nunpy", *SAMPLE), ("unknown backend 'nunpy'", "'numpy'?")),
-        (("train", *PLOT, "--mode", "flaot64"), ("unknown mode of numpy on the CPU 'flaot64'", "'float64'?")),
         (("train", *PLOT[:1]), ("--backend",)),
         (("train", *PLOT, "--steps", "0"), ("--steps", "0")),
-        (("train", *PLOT, "--dataset", "mnits"), ("unknown data set 'mnits'", "'mnist'?")),
-        (("train", *PLOT, "--dataset-limit", "99"), ("99 training images",)),
-        (("train", "one-layer", "--backend", "numpy", *SAMPLE), ("2000 training images", "5000")),
         (("train", *PLOT, "--python", "numpy"), ("--python 'numpy' is not NAME=PATH",)),
         (("train", *PLOT, "--python", "numpy=/no/such"), ("there is no file /no/such",)),
         (("evaluate", "none.safetensors", *SAMPLE), ("there is no model none.safetensors",)),
         (("evaluate", ".", *SAMPLE), ("holds no model",)),
         (("predict", "none.safetensors", "--sample"), ("there is no model none.safetensors",)),
-        (("predict", ".", "--sample"), ("holds no model",)),
         (("show", "mnits"), ("unknown source 'mnits'; did you mean 'mnist'?",)),
-        (("show", "mnist", "smaples", "--sample"), ("unknown picture 'smaples'; did you mean 'samples'?",)),
-        (("show", "mnist", "kernels", "--sample"), ("kernels: mnist has nothing of that kind.",)),
         (("show", "mnist", "--index", "500", "--sample"), ("there is no test image 500",)),
-        (("show", ".", "--sample"), ("is no training",)),
+        (("show", ".", "--sample"), ("is not a training run",)),
         (("notebooks", "--recipe", "affin"), ("unknown recipe 'affin'",)),
         (("notebooks", "--budget", "soon"), ("budget 'soon'",)),
         (("notebooks", "--recipe", "one-layer", "--backend", "nunpy"), ("unknown backend 'nunpy'",)),
@@ -174,11 +148,9 @@ def test_another_training_in_the_folder_is_refused(call: Call, tmp_path: Path) -
 def test_pythons_are_read_by_name(tmp_path: Path) -> None:
     (tmp_path / "python").touch()
     assert parse_pythons((f"torch={tmp_path / 'python'}",)) == {"torch": tmp_path / "python"}
-    with pytest.raises(UsageError, match="is not NAME=PATH"):
-        parse_pythons(("=x",))
 
 
-# Evaluate
+# Evaluate and predict
 
 
 @pytest.fixture
@@ -189,35 +161,25 @@ def model(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("infos", "status"),
     [
-        ((NUMPY,), 0),
-        ((NUMPY, fakes.WRONG), 1),
-        ((NUMPY, fakes.EXITS), 3),
+        ((fakes.STEADY, fakes.ABSENT), 0),
+        ((fakes.STEADY, fakes.EXITS), 3),
         ((fakes.WRONG, fakes.EXITS), 1),
     ],
-    ids=["right", "wrong", "failed", "wrong and failed"],
+    ids=["right, one not installed", "one failed", "one wrong, one failed"],
 )
 def test_a_model_is_evaluated_and_the_status_says_whether_it_is_the_same_network(
     infos: tuple[BackendInfo, ...], status: int, model: Path, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known(monkeypatch, infos)
-    named = [word for info in infos for word in ("--backend", info.name)]
-    said = call("evaluate", str(model), *named, *SAMPLE)
+    said = call("evaluate", str(model), *SAMPLE)
     assert (said.status, said.err) == (status, ""), said
     assert "given-step-9.safetensors, trained in numpy (float64), seed 1" in said.out
-    rows = {line.split()[0]: line for line in said.out.splitlines() if line.strip()}
-    assert all(info.title in rows for info in infos)
+    rows = {line.split()[0] for line in said.out.splitlines() if line.strip()}
+    assert rows >= {info.title for info in infos if info is not fakes.ABSENT}
     assert ("TOO FAR" in said.out) == (fakes.WRONG in infos)
     assert ("Exits: the process ended with status 7" in said.out) == (fakes.EXITS in infos)
-
-
-def test_a_framework_that_is_not_installed_is_named_and_no_failure(
-    model: Path, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known(monkeypatch, [fakes.STEADY, fakes.ABSENT])
-    said = call("evaluate", str(model), *SAMPLE)
-    assert said.status == 0, said
-    assert "absent: not installed: no-such-framework or no-such-twin." in said.out
-    assert "failed" not in said.out
+    absent = "absent: not installed: no-such-framework or no-such-twin."
+    assert (absent in said.out) == (fakes.ABSENT in infos)
 
 
 def test_a_model_that_held_out_more_than_the_sample_has_is_evaluated_on_it(
@@ -226,14 +188,8 @@ def test_a_model_that_held_out_more_than_the_sample_has_is_evaluated_on_it(
     path = make_model(tmp_path / "m-step-1.safetensors", RECIPES["notebook-one-layer"].workload)
     said = call("evaluate", str(path), "--backend", "numpy", *SAMPLE)
     assert (said.status, said.err) == (0, ""), said
-
-
-def test_a_damaged_model_is_not_evaluated(model: Path, call: Call) -> None:
-    model.write_bytes(model.read_bytes()[:-9])
-    call("evaluate", str(model), "--backend", "numpy", *SAMPLE).refused(3, f"{model} cannot be read")
-
-
-# Predict
+    path.write_bytes(path.read_bytes()[:-9])
+    call("evaluate", str(path), "--backend", "numpy", *SAMPLE).refused(3, f"{path} cannot be read")
 
 
 def test_a_prediction_shows_every_class_and_which_is_right(model: Path, call: Call) -> None:
@@ -245,9 +201,6 @@ def test_a_prediction_shows_every_class_and_which_is_right(model: Path, call: Ca
     assert sum(shares) == pytest.approx(1, abs=1e-3)
     assert sum("<- its class" in line for line in lines) == 1
     assert lines[-1].startswith(f"Predicted: {shares.index(max(shares))}, which is ")
-
-
-def test_an_index_beyond_the_test_images_is_refused(model: Path, call: Call) -> None:
     call("predict", str(model), "--index", "500", "--sample").refused(2, "--index 500", "0 to 499")
 
 
@@ -279,18 +232,12 @@ def one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
 
     Its report has no pictures.
     """
-    workload = msgspec.structs.replace(small().workload, optimizer=MOMENTUM, batch_size=100)
-    recipe = small(workload=workload, seeds=2, published=RECIPES["notebook-softmax-plot"].published)
-    only(monkeypatch, recipe)
+    recipe = small(seeds=2, published=RECIPES["notebook-softmax-plot"].published)
+    for place in ("bench.recipes.catalog", "bench.recipes.command"):
+        monkeypatch.setattr(f"{place}.RECIPES", {recipe.name: recipe})
     monkeypatch.setattr("bench.recipes.report._pictures", lambda *arguments: [])
     monkeypatch.setattr("bench.datasets.cache.fetch", lambda *arguments, **options: None)
-    monkeypatch.setattr("bench.datasets.cache.load", lambda name, cache, limit=None: _sample(name, limit))
-
-
-def _sample(name: str, limit: int | None) -> object:
-    from bench.datasets.cache import load_sample
-
-    return load_sample(name, limit)
+    monkeypatch.setattr("bench.datasets.cache.load", lambda name, cache, limit=None: load_sample(name, limit))
 
 
 @pytest.mark.usefixtures("one_recipe")
@@ -334,21 +281,18 @@ def test_trainings_there_are_reported_without_training(
 
 @pytest.mark.usefixtures("one_recipe")
 def test_a_folder_without_any_training_is_named(call: Call) -> None:
-    call("notebooks", "--report-only", "--folder", "table").refused(2, "there is no training in table.")
+    call("notebooks", "--report-only", "--folder", "table").refused(2, "there is no training run in table.")
 
 
 @pytest.mark.usefixtures("one_recipe")
-def test_an_interrupted_table_says_that_the_same_command_goes_on(
+def test_an_interrupted_table_says_that_the_same_command_continues(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(*arguments: object, **options: object) -> None:
-        raise KeyboardInterrupt
-
     known(monkeypatch, [fakes.STEADY])
     monkeypatch.setattr("bench.recipes.notebooks.train", interrupt)
     said = call("notebooks", "--folder", "table")
     assert said.status == 130
-    assert said.out.splitlines()[-1] == "Interrupted; what is trained is kept. The same command goes on."
+    assert said.out.splitlines()[-1] == "Interrupted; what is trained is kept. The same command continues."
 
 
 def test_the_seeds_that_help_tells_are_those_of_the_recipes(call: Call) -> None:

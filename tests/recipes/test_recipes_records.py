@@ -1,9 +1,9 @@
-"""A training's folder: what is written is read again to the last bit, and what cannot be read is named."""
+"""A training run's folder: what is written is read to the last bit, and what cannot be read is named."""
 
 import msgspec
 import numpy as np
 import pytest
-from followed import due_figures, make_figure, make_figures, make_header, write_training
+from followed import make_figure, make_figures, make_header, write_training
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -12,9 +12,14 @@ from bench.errors import RecordError, UsageError
 from bench.recipes.metrics import BINS, QUANTILES, Figure
 from bench.recipes.records import FIGURES, HEADER, distribution, keep_figures, read_training
 
-FINITE = st.floats(-(2.0**40), 2.0**40, width=32)  # no parameter that is of use is larger
+FINITE = st.floats(-(2.0**40), 2.0**40, width=32)  # no useful parameter is larger
 VALUES = hnp.arrays(np.float32, hnp.array_shapes(max_dims=3, max_side=6), elements=FINITE)
 STEPS = (1, 101, 201)
+
+
+@pytest.fixture
+def written(tmp_path):
+    return write_training(tmp_path / "one", make_header(seed=4, steps=201), make_figures(STEPS))
 
 
 def test_a_distribution_of_known_values_is_the_one_worked_out_by_hand():
@@ -29,8 +34,7 @@ def test_a_distribution_of_known_values_is_the_one_worked_out_by_hand():
 
 def test_quantiles_are_where_a_normal_distribution_has_its_standard_deviations():
     values = np.random.default_rng(0).normal(3, 2, 200_000).astype(np.float32)
-    found = distribution(values).quantiles[1:-1]
-    np.testing.assert_allclose(found, 3 + 2 * np.arange(-2, 3), atol=0.05)
+    np.testing.assert_allclose(distribution(values).quantiles[1:-1], 3 + 2 * np.arange(-2, 3), atol=0.05)
 
 
 @given(VALUES)
@@ -59,57 +63,33 @@ def test_losses_are_read_again_to_the_last_bit(bits):
     np.testing.assert_array_equal(np.frombuffer(again.losses, "<u4"), bits)
 
 
-def test_a_training_is_read_as_it_was_written(tmp_path):
-    header, figures = make_header(seed=4, steps=201), make_figures(STEPS)
-    written = write_training(tmp_path / "one", header, figures)
-    assert (written.folder, written.header, written.figures) == (tmp_path / "one", header, figures)
-    assert written.rejected == ()
-
-
-def test_the_losses_of_all_figures_are_those_of_all_steps(tmp_path):
+def test_a_training_is_read_as_it_was_written(written, tmp_path):
     figures = make_figures(STEPS)
-    losses = write_training(tmp_path / "one", make_header(steps=201), figures).losses
-    assert (losses.dtype, losses.shape) == (np.float32, (201,))
-    np.testing.assert_array_equal(losses[1:101], np.frombuffer(figures[1].losses, "<f4"))
+    assert (written.folder, written.header) == (tmp_path / "one", make_header(seed=4, steps=201))
+    assert (written.figures, written.rejected) == (figures, ())
+    assert (written.at(101), written.at(100)) == (figures[1], None)
+    assert (written.losses.dtype, written.losses.shape) == (np.float32, (201,))
+    np.testing.assert_array_equal(written.losses[1:101], np.frombuffer(figures[1].losses, "<f4"))
 
 
-def test_a_training_without_figures_has_no_losses_and_is_not_finished(tmp_path):
-    found = write_training(tmp_path / "one")
-    assert found.losses.shape == (0,)
-    assert not found.finished
-
-
-@pytest.mark.parametrize(("made", "finished"), [(STEPS[:1], False), (STEPS[:2], False), (STEPS, True)])
+@pytest.mark.parametrize(("made", "finished"), [((), False), (STEPS[:2], False), (STEPS, True)])
 def test_a_training_is_finished_when_its_last_step_has_a_figure(made, finished, tmp_path):
-    assert write_training(tmp_path / "one", make_header(steps=201), make_figures(made)).finished is finished
-
-
-def test_the_figure_at_a_step_is_that_steps_or_none(tmp_path):
-    found = write_training(tmp_path / "one", make_header(steps=201), make_figures(STEPS))
-    assert found.at(101) == found.figures[1]
-    assert found.at(100) is None
-
-
-def test_every_figure_of_a_recipe_can_be_due():
-    assert [one.step for one in due_figures(make_header(steps=250))] == [1, 101, 201, 250]
+    figures = make_figures(made) if made else ()
+    found = write_training(tmp_path / "one", make_header(steps=201), figures)
+    assert found.finished is finished
+    assert found.losses.shape == (made[-1] if made else 0,)
 
 
 @pytest.mark.parametrize(("until", "kept"), [(-1, ()), (1, (1,)), (200, (1, 101)), (201, STEPS)])
-def test_only_figures_up_to_a_step_are_kept(until, kept, tmp_path):
-    before = write_training(tmp_path / "one", make_header(steps=201), make_figures(STEPS))
-    keep_figures(before.folder, until)
-    after = read_training(before.folder)
-    assert after.figures == before.figures[: len(kept)]
-    assert tuple(one.step for one in after.figures) == kept
-
-
-def test_keeping_figures_drops_the_lines_that_are_none(tmp_path):
-    folder = write_training(tmp_path / "one", make_header(steps=201), make_figures(STEPS)).folder
-    with (folder / FIGURES).open("ab") as file:
+def test_only_readable_figures_up_to_a_step_are_kept(until, kept, written):
+    with (written.folder / FIGURES).open("ab") as file:
         file.write(b'{"step": 301, "train')
-    keep_figures(folder, 101)
-    assert read_training(folder).rejected == ()
-    assert not list(folder.glob("*.part"))
+    keep_figures(written.folder, until)
+    after = read_training(written.folder)
+    assert after.figures == written.figures[: len(kept)]
+    assert tuple(one.step for one in after.figures) == kept
+    assert after.rejected == ()
+    assert not list(written.folder.glob("*.part"))
 
 
 def test_figures_can_be_kept_before_there_are_any(tmp_path):
@@ -127,28 +107,29 @@ def test_figures_can_be_kept_before_there_are_any(tmp_path):
         (b"\xff\xfe", "malformed"),
     ],
 )
-def test_a_line_that_is_no_figure_is_left_out_and_named(line, said, tmp_path):
-    folder = write_training(tmp_path / "one", make_header(steps=201), make_figures(STEPS)).folder
-    lines = (folder / FIGURES).read_bytes().splitlines()
-    (folder / FIGURES).write_bytes(b"\n".join([lines[0], line, lines[1], lines[2]]))
-    found = read_training(folder)
-    assert tuple(one.step for one in found.figures) == STEPS
+def test_a_line_that_is_no_figure_is_left_out_and_named(line, said, written):
+    path = written.folder / FIGURES
+    lines = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([lines[0], line, lines[1], lines[2]]))
+    found = read_training(written.folder)
+    assert found.figures == written.figures
     (rejected,) = found.rejected
     assert rejected.startswith(f"{FIGURES} line 2: ")
     assert said in rejected
 
 
-def test_a_folder_without_a_header_is_no_training(tmp_path):
-    with pytest.raises(UsageError, match=f"{tmp_path} is no training: it has no {HEADER}"):
-        read_training(tmp_path)
-
-
 @pytest.mark.parametrize(
-    ("content", "said"),
-    [(b"{", "cannot read .*train.json"), (b'{"schema": 99}', "of schema 99; .* schema 1")],
+    ("content", "error", "said"),
+    [
+        (None, UsageError, "is not a training run: it has no train.json"),
+        (b"{", RecordError, "cannot read .*train.json"),
+        (b'{"schema": 99}', RecordError, "of schema 99; .* schema 1"),
+    ],
 )
-def test_a_header_that_cannot_be_read_is_refused(content, said, tmp_path):
-    folder = write_training(tmp_path / "one").folder
-    (folder / HEADER).write_bytes(content)
-    with pytest.raises(RecordError, match=said):
-        read_training(folder)
+def test_a_folder_without_a_readable_header_is_refused(content, error, said, written):
+    path = written.folder / HEADER
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(error, match=said):
+        read_training(written.folder)

@@ -1,4 +1,4 @@
-"""What can be shown of what: sources are found, pictures drawn, and what is not there is refused in words."""
+"""What can be shown of what: sources are found, pictures drawn, and what is missing is refused."""
 
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -38,28 +38,31 @@ def drawn(source: Source, *wanted: str, limit: int | None = LIMIT, **choice: int
 
 
 @pytest.fixture
-def names_only(monkeypatch):
-    """Make no SVG of a figure, which takes most of the time."""
-    monkeypatch.setattr(show, "svg", lambda figure: b"")
-
-
-@pytest.fixture
 def figures(monkeypatch) -> list[Figure]:
-    """Keep every figure, in place of its SVG."""
+    """Keep every figure, in place of its SVG, which takes most of the time."""
     found: list[Figure] = []
     monkeypatch.setattr(show, "svg", lambda figure: found.append(figure) or b"")
     return found
 
 
-@pytest.fixture
-def cnn(tmp_path) -> Source:
-    return find_source(str(make_model(tmp_path / "cnn-step-7.safetensors", CNN)))
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory) -> Source:
+    return find_source(str(make_model(tmp_path_factory.mktemp("cnn") / "cnn-step-7.safetensors", CNN)))
 
 
-@pytest.fixture
-def trained(tmp_path) -> Source:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory) -> Source:
+    """Return a training run of a softmax regression, with two models."""
     header = make_header("one-layer", steps=200)
-    return find_source(str(write_training(tmp_path / "one", header, due_figures(header), model=True).folder))
+    folder = tmp_path_factory.mktemp("trained") / "one"
+    write_training(folder, header, due_figures(header), model=True)
+    make_model(folder / model_name("notebook-one-layer", 100), SOFTMAX)
+    return find_source(str(folder))
+
+
+def begun(folder: Path) -> Source:
+    """Return a training run that has neither a figure nor a model yet."""
+    return find_source(str(write_training(folder, make_header("one-layer", limit=500, sample=False)).folder))
 
 
 # Sources
@@ -71,33 +74,21 @@ def test_a_data_set_and_a_recipe_are_found_by_name():
         assert find_source(name) == Source(name="notebook-one-layer", dataset="mnist", workload=SOFTMAX)
 
 
-def test_a_training_is_found_with_its_model_in_its_folder(trained, tmp_path):
-    assert trained.folder == tmp_path / "one"
+def test_a_training_is_found_by_its_folder_and_by_its_model(trained):
     assert (trained.name, trained.dataset, trained.sample) == ("notebook-one-layer", "mnist", True)
-    assert trained.training.header.steps == 200
+    assert (trained.workload, trained.training.header.steps) == (SOFTMAX, 200)
     assert trained.trained.name == "notebook-one-layer-step-200"
-    assert trained.workload == SOFTMAX
+    older = find_source(str(trained.folder / model_name("notebook-one-layer", 100)))
+    assert older.trained.name == "notebook-one-layer-step-100"
+    assert (older.folder, older.training) == (trained.folder, trained.training)
 
 
-def test_a_training_without_a_model_yet_can_be_shown(tmp_path):
-    header = make_header("cifar-cnn", limit=500, sample=False)
-    source = find_source(str(write_training(tmp_path / "one", header).folder))
-    assert (source.trained, source.dataset, source.limit) == (None, "cifar10", 500)
-    assert source.training.header == header
-    assert source.workload == header.workload
-
-
-def test_a_model_is_found_by_its_file_with_the_training_it_lies_in(trained, tmp_path):
-    other = make_model(tmp_path / "one" / model_name("notebook-one-layer", 100), SOFTMAX)
-    source = find_source(str(other))
-    assert source.trained.name == "notebook-one-layer-step-100"
-    assert source.training == trained.training
-    assert find_source(str(tmp_path / "one")).trained.name == "notebook-one-layer-step-200"
-
-
-def test_a_model_by_itself_has_no_training(cnn, tmp_path):
-    assert (cnn.training, cnn.folder, cnn.sample, cnn.limit) == (None, tmp_path, False, None)
-    assert (cnn.name, cnn.dataset) == ("notebook-cifar-cnn", "cifar10")
+def test_a_training_without_a_model_and_a_model_without_a_training_can_be_shown(cnn, tmp_path):
+    source = begun(tmp_path / "one")
+    assert (source.trained, source.dataset, source.limit, source.sample) == (None, "mnist", 500, False)
+    assert source.workload == source.training.header.workload == SOFTMAX
+    assert (cnn.training, cnn.sample, cnn.limit) == (None, False, None)
+    assert (cnn.name, cnn.dataset, cnn.workload) == ("notebook-cifar-cnn", "cifar10", CNN)
 
 
 @pytest.mark.parametrize(
@@ -106,16 +97,13 @@ def test_a_model_by_itself_has_no_training(cnn, tmp_path):
 )
 def test_an_unknown_source_is_refused_with_the_nearest_and_what_else_it_can_be(name, near):
     said = f"did you mean '{near}'" if near else "known: mnist, "
-    with pytest.raises(UsageError, match=f"unknown source '{name}'; {said}.*the folder of a training"):
+    with pytest.raises(UsageError, match=f"unknown source '{name}'; {said}.*the folder of a training run"):
         find_source(name)
 
 
-def test_a_folder_that_is_no_training_is_refused(tmp_path):
-    with pytest.raises(UsageError, match=f"{tmp_path} is no training"):
+def test_a_folder_that_is_no_training_and_a_file_that_is_no_model_are_refused(tmp_path):
+    with pytest.raises(UsageError, match=f"{tmp_path} is not a training run"):
         find_source(str(tmp_path))
-
-
-def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("no model")
     with pytest.raises(RecordError, match=f"{tmp_path}/notes.txt cannot be read"):
         find_source(str(tmp_path / "notes.txt"))
@@ -124,21 +112,13 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
 # Pictures
 
 
-def test_a_data_set_has_samples_only(names_only):
+def test_every_picture_that_a_source_has_is_drawn(trained, cnn, tmp_path, figures):
     assert list(drawn(find_source("mnist"), index=LAST)) == ["samples"]
-
-
-def test_a_recipe_that_augments_has_augmentation(names_only):
-    assert list(drawn(find_source("cifar-cnn"), index=LAST)) == ["samples", "augmentation-image-59"]
     assert list(drawn(find_source("one-layer"), index=LAST)) == ["samples"]
-
-
-def test_a_training_of_a_softmax_has_curves_weights_and_confusion(trained, names_only):
-    found = drawn(trained, index=LAST)
-    assert list(found) == ["samples", "curves", "distributions", "weights", "confusion"]
-
-
-def test_a_model_of_a_cnn_has_kernels_and_outputs_of_every_layer(cnn, names_only):
+    assert list(drawn(find_source("cifar-cnn"), index=LAST)) == ["samples", "augmentation-image-59"]
+    assert list(drawn(begun(tmp_path / "one"), index=LAST)) == ["samples"]
+    found = ["samples", "curves", "distributions", "weights", "confusion"]
+    assert list(drawn(trained, index=LAST)) == found
     assert list(drawn(cnn, limit=20, index=19)) == [
         "samples",
         "augmentation-image-19",
@@ -150,30 +130,29 @@ def test_a_model_of_a_cnn_has_kernels_and_outputs_of_every_layer(cnn, names_only
     ]
 
 
-def test_a_training_that_has_no_figure_yet_has_no_curves(tmp_path, names_only):
-    source = find_source(str(write_training(tmp_path / "one").folder))
-    assert list(drawn(source, index=LAST)) == ["samples"]
-
-
-def test_only_what_is_wanted_is_drawn_each_once_and_in_the_order_of_all(trained, names_only):
+def test_only_what_is_wanted_is_drawn_each_once_and_in_the_order_of_all(trained, figures):
     assert list(drawn(trained, "weights", "samples", "weights", index=LAST)) == ["samples", "weights"]
 
 
-def test_the_layer_and_the_channel_are_those_chosen(cnn, names_only):
-    found = drawn(cnn, "kernels", "outputs", layer=2, channel=1, index=3)
-    assert list(found) == ["kernels-conv2-channel-1", "outputs-conv2-image-3"]
-
-
-def test_kernels_of_a_channel_are_drawn_of_the_layers_that_have_it(cnn, names_only):
-    assert list(drawn(cnn, "kernels", channel=2)) == ["kernels-conv1-channel-2"]
-
-
-def test_the_channel_of_the_kernels_does_not_choose_the_outputs(cnn, names_only):
-    assert list(drawn(cnn, "outputs", channel=2)) == ["outputs-conv1-image-0", "outputs-conv2-image-0"]
+@pytest.mark.parametrize(
+    ("choice", "names"),
+    [
+        ({"layer": 2, "channel": 1, "index": 3}, ["kernels-conv2-channel-1", "outputs-conv2-image-3"]),
+        (
+            {"channel": 2},  # which only the first layer has; outputs do not depend on it
+            ["kernels-conv1-channel-2", "outputs-conv1-image-0", "outputs-conv2-image-0"],
+        ),
+    ],
+)
+def test_the_layer_the_channel_and_the_image_are_those_chosen(choice, names, cnn, figures):
+    assert list(drawn(cnn, "kernels", "outputs", **choice)) == names
+    dataset, index = load_sample("cifar10"), choice.get("index", 0)
+    name = dataset.class_names[dataset.test_labels[index]]
+    assert figures[-1].get_suptitle() == f"conv2 of test image {index} ({name})"
 
 
 def test_pictures_are_well_formed_and_the_same_to_the_byte(trained):
-    wanted = ("samples", "curves", "confusion")
+    wanted = ("samples", "curves")
     first, second = drawn(trained, *wanted, index=LAST), drawn(trained, *wanted, index=LAST)
     assert first == second
     assert list(first) == list(wanted)
@@ -187,67 +166,33 @@ def test_an_unknown_picture_is_refused_with_the_nearest_before_any_is_drawn(want
         next(show.draw(scene_of(find_source("mnist")), wanted))
 
 
-@pytest.mark.parametrize(
-    ("source", "lacks"),
-    [
-        ("mnist", set(PICTURES) - {"samples"}),
-        ("one-layer", set(PICTURES) - {"samples"}),
-        ("cifar-cnn", set(PICTURES) - {"samples", "augmentation"}),
-    ],
-)
-def test_a_picture_that_a_source_does_not_have_is_refused(source, lacks):
-    found = find_source(source)
-    for name in lacks:
-        with pytest.raises(UsageError, match=f"{name}: {found.name} has nothing of that kind"):
-            drawn(found, name)
-
-
-@pytest.mark.parametrize("name", ["kernels", "outputs", "augmentation"])
-def test_a_softmax_has_nothing_of_a_cnn(name, trained):
-    with pytest.raises(UsageError, match=f"{name}: notebook-one-layer has nothing of that kind"):
-        drawn(trained, name)
-
-
-@pytest.mark.parametrize("name", ["weights", "curves", "distributions"])
-def test_a_cnns_model_has_neither_weights_as_images_nor_a_course(name, cnn):
-    with pytest.raises(UsageError, match=f"{name}: notebook-cifar-cnn has nothing of that kind"):
-        drawn(cnn, name)
+def test_a_picture_that_a_source_does_not_have_is_refused(trained, cnn):
+    lacks = [
+        (find_source("mnist"), set(PICTURES) - {"samples"}),
+        (find_source("cifar-cnn"), set(PICTURES) - {"samples", "augmentation"}),
+        (trained, {"kernels", "outputs", "augmentation"}),
+        (cnn, {"weights", "curves", "distributions"}),
+    ]
+    for source, names in lacks:
+        for name in names:
+            with pytest.raises(UsageError, match=f"{name}: {source.name} has nothing of that kind"):
+                drawn(source, name)
 
 
 @pytest.mark.parametrize(
     ("name", "split"), [("samples", "test"), ("outputs", "test"), ("augmentation", "training")]
 )
-@pytest.mark.parametrize("index", [LIMIT, -1])
-def test_an_image_that_is_not_there_is_refused(name, split, index, cnn):
-    with pytest.raises(UsageError, match=f"there is no {split} image {index}; they are 0 to 59"):
-        drawn(cnn, name, index=index)
-
-
-def test_the_last_image_is_there(cnn, names_only):
-    wanted = ("samples", "augmentation", "outputs")
-    assert len(drawn(cnn, *wanted, index=LAST, layer=1)) == 3
-
-
-@pytest.mark.parametrize(
-    ("choice", "said"),
-    [({"layer": 3}, "has no conv3"), ({"layer": 2, "channel": 2}, "channels 0 to 1, not 2")],
-)
-def test_a_layer_or_channel_that_is_not_there_is_refused(choice, said, cnn):
-    with pytest.raises(UsageError, match=said):
-        drawn(cnn, "kernels", **choice)
-
-
-def test_outputs_are_under_the_name_of_the_images_class(cnn, figures):
-    drawn(cnn, "outputs", index=3, layer=1)
-    dataset = load_sample("cifar10")
-    name = dataset.class_names[dataset.test_labels[3]]
-    assert figures[0].get_suptitle() == f"conv1 of test image 3 ({name})"
+def test_an_image_that_is_not_there_is_refused_and_the_last_is_drawn(name, split, cnn, figures):
+    for index in (LIMIT, -1):
+        with pytest.raises(UsageError, match=f"there is no {split} image {index}; they are 0 to 59"):
+            drawn(cnn, name, index=index)
+    assert len(drawn(cnn, name, index=LAST, layer=1)) == 1
 
 
 def test_confusion_says_how_many_are_right(tmp_path, figures):
     always_seven = {name: np.zeros_like(value) for name, value in make_params(SOFTMAX).items()}
     always_seven["logits/bias"][7] = 1
-    path = make_model(Path(tmp_path) / "net-step-1.safetensors", SOFTMAX, params=always_seven)
+    path = make_model(tmp_path / "net-step-1.safetensors", SOFTMAX, params=always_seven)
     drawn(find_source(str(path)), "confusion", limit=None)
     right = (load_sample("mnist").test_labels == 7).mean()
     panel = figures[0].axes[0]
@@ -256,19 +201,14 @@ def test_confusion_says_how_many_are_right(tmp_path, figures):
     np.testing.assert_array_equal(shares, np.tile(np.arange(10) == 7, (10, 1)))
 
 
-@pytest.mark.parametrize("sample", [False, True])
-def test_curves_of_a_recipe_have_its_published_figures_but_for_the_sample(sample, tmp_path, figures):
-    header = make_header("one-layer", steps=200, sample=sample)
-    folder = write_training(tmp_path / "one", header, due_figures(header)).folder
-    drawn(find_source(str(folder)), "curves")
-    crosses = [line for line in figures[0].axes[0].lines if line.get_marker() == "x"]
-    published = sum(one.measure != "test loss" for one in find_recipe("one-layer").published)
-    assert len(crosses) == (0 if sample else published)
-
-
-def test_curves_on_another_data_set_have_no_published_figures(tmp_path, figures):
-    recipe = on_dataset(find_recipe("one-layer"), "cifar10")
+@pytest.mark.parametrize(
+    ("dataset", "sample", "crosses"), [("mnist", False, 6), ("mnist", True, 0), ("cifar10", False, 0)]
+)
+def test_curves_have_the_published_figures_of_the_whole_data_set_of_the_notebook(
+    dataset, sample, crosses, tmp_path, figures
+):
     made = due_figures(make_header("one-layer", steps=200))
-    training = write_training(tmp_path / "one", make_header(recipe, steps=200), made)
-    assert list(drawn(find_source(str(training.folder)), "curves")) == ["curves"]
-    assert not [line for panel in figures[0].axes for line in panel.lines if line.get_marker() == "x"]
+    header = make_header(on_dataset(find_recipe("one-layer"), dataset), steps=200, sample=sample)
+    drawn(find_source(str(write_training(tmp_path / "one", header, made).folder)), "curves")
+    accuracy = figures[0].axes[0]
+    assert len([line for line in accuracy.lines if line.get_marker() == "x"]) == crosses

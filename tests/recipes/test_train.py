@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from followed import make_figure
 from following import (
     LIMIT,
-    MOMENTUM,
     Interrupts,
     assert_same,
     assert_same_params,
@@ -35,13 +35,17 @@ from bench.recipes.catalog import RECIPES
 from bench.recipes.checkpoints import checkpoint_files, load_model
 from bench.recipes.records import EVENTS, FIGURES, HEADER, Training, read_training
 from bench.recipes.setup import Place
-from bench.recipes.train import LOG, Shown, TrainingFailedError, train
+from bench.recipes.train import LOG, Shown, TrainingFailedError
 from bench.workloads.specs import OptimizerSpec
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 ENDS = fakes.info("ends", "fakes:EndsAt")
-ENDS_AT_13 = fakes.info("ends", "fakes:EndsAt", environment={**ONE_THREAD, fakes.END_AT: "13"})
 DUE = [0, 5, 10, 15, 20, 24]
+
+
+def ends_at(step: int) -> Any:
+    """Return a backend whose process ends before a step."""
+    return fakes.info("ends", "fakes:EndsAt", environment={**ONE_THREAD, fakes.END_AT: str(step)})
 
 
 @pytest.fixture(autouse=True)
@@ -50,11 +54,17 @@ def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Training:
-    """Return a training that nobody disturbed; it stays as it is."""
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Training, fakes.Screen]:
+    """Return a training that nobody disturbed, which stays as it is, and what the terminal showed."""
+    screen = fakes.Screen()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", fakes.python_path())
-        return trained(tmp_path_factory.mktemp("whole") / "training")
+        return trained(tmp_path_factory.mktemp("whole") / "training", display=screen), screen
+
+
+@pytest.fixture
+def whole(undisturbed: tuple[Training, fakes.Screen]) -> Training:
+    return undisturbed[0]
 
 
 @pytest.fixture
@@ -75,6 +85,10 @@ def steps_of(found: Training) -> list[int]:
     return [figure.step for figure in found.figures]
 
 
+def content_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def change_header(folder: Path, **changes: Any) -> None:
     path = folder / HEADER
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
@@ -93,16 +107,11 @@ def test_a_training_leaves_its_header_figures_checkpoints_events_and_model(whole
     names = {path.name for path in whole.folder.iterdir()}
     assert names == {HEADER, FIGURES, "checkpoints", EVENTS, "notebook-softmax-plot-step-24.safetensors"}
     assert steps_of(whole) == DUE
-    assert whole.finished
-    assert whole.rejected == ()
-    assert len(whole.losses) == 24
+    assert (whole.finished, whole.rejected, len(whole.losses)) == (True, (), 24)
     assert [path.stem for path in checkpoint_files(whole.folder)] == ["step-24", "step-16"]
     (events,) = (whole.folder / EVENTS).iterdir()
     assert events.stat().st_size > 1000
     assert load_model(whole.folder / "notebook-softmax-plot-step-24.safetensors").about.step == 24
-
-
-def test_the_header_says_what_was_trained_in_what_and_where(whole: Training) -> None:
     header = whole.header
     assert (header.recipe, header.steps, header.seed) == ("notebook-softmax-plot", 24, 1)
     assert (header.limit, header.sample) == (LIMIT, True)
@@ -115,9 +124,10 @@ def test_the_header_says_what_was_trained_in_what_and_where(whole: Training) -> 
     assert header.taken_up == ()
 
 
-def test_the_terminal_gets_a_line_a_figure_and_how_far_it_is(tmp_path: Path) -> None:
-    screen = fakes.Screen()
-    found = trained(tmp_path / "t", display=screen)
+def test_the_terminal_gets_a_line_a_figure_and_how_far_it_is(
+    undisturbed: tuple[Training, fakes.Screen],
+) -> None:
+    found, screen = undisturbed
     unit, head, *lines = screen.lines
     assert unit == "The loss is in nats, of 100 images."
     assert head.split() == ["step", "test", "accuracy", "train", "accuracy", "test", "loss", "training"]
@@ -141,14 +151,10 @@ def test_the_time_that_is_left_is_told_from_what_was_trained_here(tmp_path: Path
         ("numpy: step 12 of 24", 12 / 24, 30.0),
         ("numpy: step 24 of 24", 1.0, 0.0),
     ]
-
-
-def test_the_head_over_the_figures_comes_once(tmp_path: Path) -> None:
-    screen = fakes.Screen()
-    shown = Shown(order_of(small(), place(small()), tmp_path), screen)
     shown.figure(make_figure(5))
     shown.figure(make_figure(10, before=5))
-    assert [line.split()[0] for line in screen.lines] == ["The", "step", "5", "10"]
+    steps = [line.split()[0] for line in screen.lines]
+    assert steps == ["The", "step", "5", "10"], "one head for all figures"
 
 
 # Cut off
@@ -158,10 +164,10 @@ def test_a_worker_that_dies_is_an_error_and_what_it_did_is_kept(whole: Training,
     with pytest.raises(
         TrainingFailedError, match=r"notebook-softmax-plot ends/only cpu fp32: crashed: .*status 7"
     ) as raised:
-        trained(tmp_path / "t", None, ENDS_AT_13)
+        trained(tmp_path / "t", None, ends_at(13))
     assert "no further" in str(raised.value)
     assert raised.value.exit_status == 3
-    assert f"(its last words: {tmp_path / 't' / LOG})" in str(raised.value)
+    assert f"(its standard error: {tmp_path / 't' / LOG})" in str(raised.value)
     assert (tmp_path / "t" / LOG).read_text() == "no further\n"
     kept = read_training(tmp_path / "t")
     assert steps_of(kept) == [0, 5, 10]
@@ -169,7 +175,7 @@ def test_a_worker_that_dies_is_an_error_and_what_it_did_is_kept(whole: Training,
     assert [path.stem for path in checkpoint_files(kept.folder)] == ["step-8"]
     screen = fakes.Screen()
     found = trained(tmp_path / "t", None, ENDS, display=screen)
-    assert screen.lines[0] == "Goes on from step 8. (--anew begins again)"
+    assert screen.lines[0] == "Continues from step 8. (--anew starts again)"
     told = [line.split()[0] for line in screen.lines[3:]]
     assert told == [str(step) for step in DUE], "the figures kept, and those made now"
     assert_same(found, whole)
@@ -177,19 +183,18 @@ def test_a_worker_that_dies_is_an_error_and_what_it_did_is_kept(whole: Training,
     assert len(list((tmp_path / "t" / EVENTS).iterdir())) == 1
 
 
-def test_a_worker_that_dies_before_any_checkpoint_leaves_a_training_to_begin_anew(
+def test_a_worker_that_dies_before_any_checkpoint_leaves_a_training_to_start_again(
     whole: Training, tmp_path: Path
 ) -> None:
-    at_7 = fakes.info("ends", "fakes:EndsAt", environment={**ONE_THREAD, fakes.END_AT: "7"})
     with pytest.raises(TrainingFailedError):
-        trained(tmp_path / "t", None, at_7)
+        trained(tmp_path / "t", None, ends_at(7))
     assert steps_of(read_training(tmp_path / "t")) == [0, 5]
     screen = fakes.Screen()
     assert_same(trained(tmp_path / "t", None, ENDS, display=screen), whole)
-    assert screen.lines[0] == "Begins again, as there is no checkpoint to go on from."
+    assert screen.lines[0] == "Starts again, as there is no checkpoint to continue from."
 
 
-@pytest.mark.parametrize(("line", "kept"), [("0 ", [0]), ("10 ", [0, 5, 10]), ("24 ", DUE)])
+@pytest.mark.parametrize(("line", "kept"), [("10 ", [0, 5, 10]), ("24 ", DUE)])
 def test_ctrl_c_leaves_no_process_and_the_training_goes_on_later(
     line: str, kept: list[int], whole: Training, tmp_path: Path
 ) -> None:
@@ -200,83 +205,61 @@ def test_ctrl_c_leaves_no_process_and_the_training_goes_on_later(
     assert_same(trained(tmp_path / "t"), whole)
 
 
-def test_a_training_out_of_time_is_an_error_and_leaves_no_process(tmp_path: Path) -> None:
-    hangs = fakes.info("hangs", "fakes:HangsInTraining")
-    with pytest.raises(TrainingFailedError, match="timeout: it was stopped at its limit of 2 s"):
-        trained(tmp_path / "t", None, hangs, time_limit_s=2.0)
-    assert psutil.Process().children() == []
-
-
 @pytest.mark.parametrize(
     ("target", "words"),
     [
+        ("HangsInTraining", "timeout: it was stopped at its limit of 2 s"),
         ("LosesNumbers", "nan_loss: the loss of step 4 is not finite"),
         ("Elsewhere", "wrong_device: asked to run on cpu, it runs on gpu"),
         ("NotHere", "unavailable: its driver is too old"),
     ],
 )
-def test_a_training_that_fails_says_why_in_a_line(target: str, words: str, tmp_path: Path) -> None:
+def test_a_training_that_fails_says_why_in_a_line_and_leaves_no_process(
+    target: str, words: str, tmp_path: Path
+) -> None:
+    limit_s = 2.0 if target.startswith("Hangs") else None
     with pytest.raises(TrainingFailedError, match=words) as raised:
-        trained(tmp_path / "t", None, fakes.info("fails", f"fakes:{target}"))
+        trained(tmp_path / "t", None, fakes.info("fails", f"fakes:{target}"), time_limit_s=limit_s)
     assert "\n" not in str(raised.value)
-
-
-def test_a_worker_that_finds_too_few_images_says_so(tmp_path: Path) -> None:
-    words = "notebook-one-layer holds out 5000 of 2000 training images, which leaves no batch of 100"
-    with pytest.raises(TrainingFailedError, match=words):
-        trained(tmp_path / "t", RECIPES["notebook-one-layer"], limit=None)
+    assert psutil.Process().children() == []
 
 
 # Damaged
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[:-100], lambda content: b"", lambda _: b"x" * 99])
 def test_a_checkpoint_that_cannot_be_read_is_named_and_the_older_one_taken(
-    damage: Any, whole: Training, copy: Path
+    whole: Training, copy: Path
 ) -> None:
     newest, older = checkpoint_files(copy)
-    newest.write_bytes(damage(newest.read_bytes()))
+    newest.write_bytes(newest.read_bytes()[:-100])
     next(copy.glob("*.safetensors")).unlink()
     screen = fakes.Screen()
     found = trained(copy, display=screen)
     assert screen.lines[0].startswith(f"{newest} cannot be read: ")
     assert screen.lines[0].endswith(" An older checkpoint is taken.")
-    assert screen.lines[1].startswith("Goes on from step 16.")
+    assert screen.lines[1].startswith("Continues from step 16.")
     assert older.name == "step-16.safetensors"
     assert_same(found, whole)
 
 
-def test_a_checkpoint_with_other_values_than_were_written_is_not_taken(whole: Training, copy: Path) -> None:
-    newest, _ = checkpoint_files(copy)
-    content = bytearray(newest.read_bytes())
-    content[-5] ^= 1
-    newest.write_bytes(content)
-    next(copy.glob("*.safetensors")).unlink()
-    screen = fakes.Screen()
-    assert_same(trained(copy, display=screen), whole)
-    assert f"{newest} is damaged" in screen.lines[0]
-
-
-def test_without_any_checkpoint_that_can_be_read_training_begins_anew(whole: Training, copy: Path) -> None:
+def test_without_any_checkpoint_that_can_be_read_training_starts_again(whole: Training, copy: Path) -> None:
     for path in checkpoint_files(copy):
         path.write_bytes(b"")
     lose_figures(copy, 5)
     screen = fakes.Screen()
     assert_same(trained(copy, display=screen), whole)
-    assert "Begins again, as there is no checkpoint to go on from." in screen.lines
+    assert "Starts again, as there is no checkpoint to continue from." in screen.lines
 
 
-@pytest.mark.parametrize(
-    ("lines", "begins"), [(5, 16), (4, 16), (2, None), (0, None)], ids=["last", "two", "most", "all"]
-)
+@pytest.mark.parametrize(("lines", "begins"), [(5, 16), (4, 16), (0, None)])
 def test_figures_that_are_lost_are_made_again_from_a_checkpoint_before_them(
     lines: int, begins: int | None, whole: Training, copy: Path
 ) -> None:
     lose_figures(copy, lines)
     screen = fakes.Screen()
     found = trained(copy, display=screen)
-    said = [line for line in screen.lines if line.startswith("Goes on")]
-    assert said == ([f"Goes on from step {begins}. (--anew begins again)"] if begins else [])
+    said = [line for line in screen.lines if line.startswith("Continues")]
+    assert said == ([f"Continues from step {begins}. (--anew starts again)"] if begins else [])
     assert_same(found, whole)
 
 
@@ -291,27 +274,23 @@ def test_checkpoints_of_no_use_do_not_outlive_those_that_are_made_anew(whole: Tr
     assert_same(found, whole)
 
 
-@pytest.mark.parametrize("number", [3, 6])
-def test_a_figure_that_is_cut_off_is_named_and_made_again(number: int, whole: Training, copy: Path) -> None:
+def cut_line_3(lines: list[bytes]) -> list[bytes]:
+    return [*lines[:2], lines[2][:50], *lines[3:]]
+
+
+def add_line_7(lines: list[bytes]) -> list[bytes]:
+    return [*lines, b"no figure", b""]
+
+
+@pytest.mark.parametrize(("damage", "number"), [(cut_line_3, 3), (add_line_7, 7)])
+def test_a_line_that_is_no_figure_is_named_and_taken_out_and_a_missing_figure_made_again(
+    damage: Callable[[list[bytes]], list[bytes]], number: int, whole: Training, copy: Path
+) -> None:
     path = copy / FIGURES
-    lines = path.read_bytes().splitlines()
-    lines[number - 1] = lines[number - 1][:50]
-    path.write_bytes(b"\n".join(lines))
+    path.write_bytes(b"\n".join(damage(path.read_bytes().splitlines())))
     screen = fakes.Screen()
     found = trained(copy, display=screen)
     assert f"left out, as it cannot be read: {FIGURES} line {number}: " in screen.lines[0]
-    assert found.rejected == ()
-    assert_same(found, whole)
-
-
-def test_a_line_that_is_no_figure_is_named_and_taken_out_of_a_finished_training(
-    whole: Training, copy: Path
-) -> None:
-    with (copy / FIGURES).open("ab") as file:
-        file.write(b"no figure\n")
-    screen = fakes.Screen()
-    found = trained(copy, display=screen)
-    assert f"left out, as it cannot be read: {FIGURES} line 7: " in screen.lines[0]
     assert found.rejected == ()
     assert_same(found, whole)
 
@@ -328,44 +307,41 @@ def test_a_model_that_is_gone_is_written_again_without_training(whole: Training,
 # Asked again, or for something else
 
 
-def test_a_finished_training_that_is_kept_for_its_figures_alone_is_not_trained_again(
+def test_a_finished_training_is_not_trained_again_not_even_if_only_its_figures_are_kept(
     copy: Path, no_worker: None
 ) -> None:
+    before = content_of(copy)
+    screen = fakes.Screen()
+    found = trained(copy, display=screen)
+    assert steps_of(found) == DUE
+    assert screen.lines == [f"{copy} is trained already, 24 steps. (--anew trains it again)"]
+    assert before == content_of(copy)
     next(copy.glob("*.safetensors")).unlink()
     shutil.rmtree(copy / "checkpoints")
     assert trained(copy).finished
 
 
-def test_a_finished_training_is_not_trained_again(copy: Path, no_worker: None) -> None:
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-    screen = fakes.Screen()
-    found = trained(copy, display=screen)
-    assert steps_of(found) == DUE
-    assert screen.lines == [f"{copy} is trained already, 24 steps. (--anew trains it again)"]
-    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
-
-
-def test_anew_throws_away_what_was_trained(copy: Path, whole: Training) -> None:
+def test_anew_deletes_what_was_trained_and_trains_what_is_asked_for(copy: Path, whole: Training) -> None:
     (copy / "leftover").touch()
-    found = trained(copy, seed=2, anew=True)
-    assert found.header.seed == 2
+    adam = OptimizerSpec(name="adam", learning_rate=0.01)
+    recipe = small(workload=msgspec.structs.replace(small().workload, optimizer=adam))
+    found = trained(copy, recipe, ENDS, limit=100, seed=9, anew=True)
+    header = found.header
+    assert (header.seed, header.limit, header.cell.backend, header.taken_up) == (9, 100, "ends", ())
     assert steps_of(found) == DUE
     assert untimed(found.figures) != untimed(whole.figures)
+    assert load_model(next(copy.glob("*.safetensors"))).about.workload == recipe.workload
     assert not (copy / "leftover").exists()
 
 
-def test_more_steps_go_on_where_the_training_ended(whole: Training, tmp_path: Path) -> None:
-    assert steps_of(trained(tmp_path / "t", steps=10)) == [0, 5, 10]
+def test_more_steps_continue_where_the_training_ended_and_keep_its_last_figure(
+    whole: Training, tmp_path: Path
+) -> None:
+    trained(tmp_path / "t", steps=12)
     screen = fakes.Screen()
     found = trained(tmp_path / "t", display=screen)
-    assert screen.lines[0] == "Goes on from step 10. (--anew begins again)"
+    assert screen.lines[0] == "Continues from step 12. (--anew starts again)"
     assert found.header.steps == 24
-    assert_same(found, whole)
-
-
-def test_more_steps_keep_the_figure_where_the_training_ended_before(whole: Training, tmp_path: Path) -> None:
-    trained(tmp_path / "t", steps=12)
-    found = trained(tmp_path / "t")
     assert steps_of(found) == [0, 5, 10, 12, 15, 20, 24]
     assert found.losses.tobytes() == whole.losses.tobytes()
     assert_same_params(final_params(found), final_params(whole))
@@ -374,13 +350,13 @@ def test_more_steps_keep_the_figure_where_the_training_ended_before(whole: Train
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"seed": 7}, "holds another training: seed 1, not 7. Name another --folder"),
-        ({"steps": 23}, "holds another training: 24 steps, more than 23. Name another --folder"),
-        ({"limit": 100}, "holds another training: limit 200, not 100."),
+        ({"seed": 7}, "holds another training run: seed 1, not 7. Name another --folder"),
+        ({"steps": 23}, "holds another training run: 24 steps, more than 23. Name another --folder"),
+        ({"limit": 100}, "holds another training run: limit 200, not 100."),
         ({"recipe": small("notebook-cifar-cnn")}, "recipe notebook-softmax-plot, not notebook-cifar-cnn"),
         (
             {"recipe": small(workload=msgspec.structs.replace(small().workload, batch_size=25))},
-            "holds another training: another definition of notebook-softmax-plot. Name",
+            "holds another training run: another definition of notebook-softmax-plot. Name",
         ),
     ],
     ids=["seed", "steps", "limit", "recipe", "workload"],
@@ -388,32 +364,26 @@ def test_more_steps_keep_the_figure_where_the_training_ended_before(whole: Train
 def test_another_training_in_the_folder_is_refused_and_left_alone(
     changes: dict[str, Any], words: str, copy: Path, no_worker: None
 ) -> None:
-    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    before = content_of(copy)
     with pytest.raises(UsageError) as raised:
         trained(copy, **changes)
     assert str(copy) in str(raised.value)
     assert words in str(raised.value)
-    assert before == {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert before == content_of(copy)
 
 
-def test_another_backend_is_another_training(copy: Path, no_worker: None) -> None:
+def test_another_backend_version_or_machine_is_another_training(copy: Path, no_worker: None) -> None:
     with pytest.raises(UsageError, match=r"cell .* numpy/float64 cpu fp32, not .* ends/only cpu fp32"):
         trained(copy, None, ENDS)
-
-
-def test_another_version_is_another_training(copy: Path, no_worker: None) -> None:
-    backend = json.loads((copy / HEADER).read_text())["backend"]
-    change_header(copy, backend=backend | {"versions": {"numpy": "1.0"}})
-    with pytest.raises(UsageError, match=r"'numpy': '1\.0'"):
-        trained(copy)
-
-
-def test_a_training_goes_on_only_on_the_machine_that_began_it(copy: Path, no_worker: None) -> None:
-    environment = json.loads((copy / HEADER).read_text())["environment"]
-    change_header(copy, environment=environment | {"hostname": "elsewhere", "cpu_model": "An Abacus"})
+    header = json.loads((copy / HEADER).read_text())
+    elsewhere = {"hostname": "elsewhere", "cpu_model": "An Abacus"}
+    change_header(copy, environment=header["environment"] | elsewhere)
     assert trained(copy).finished, "what is finished is read anywhere"
     lose_figures(copy, 3)
-    with pytest.raises(UsageError, match="holds another training: the machine An Abacus"):
+    with pytest.raises(UsageError, match="holds another training run: the machine An Abacus"):
+        trained(copy)
+    change_header(copy, backend=header["backend"] | {"versions": {"numpy": "1.0"}})
+    with pytest.raises(UsageError, match=r"'numpy': '1\.0'"):
         trained(copy)
 
 
@@ -422,7 +392,7 @@ def test_a_folder_that_holds_something_else_is_refused(anew: bool, tmp_path: Pat
     folder = tmp_path / "photos"
     folder.mkdir()
     (folder / "of the children").write_text("dear")
-    words = f"{folder} holds something else than a training. Name another --folder."
+    words = f"{folder} holds something other than a training run. Name another --folder."
     with pytest.raises(UsageError) as raised:
         trained(folder, anew=anew)
     assert str(raised.value) == words
@@ -431,22 +401,18 @@ def test_a_folder_that_holds_something_else_is_refused(anew: bool, tmp_path: Pat
 
 def test_two_commands_do_not_train_in_one_folder(tmp_path: Path, no_worker: None) -> None:
     with (tmp_path / ".t.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH)  # which only a claim to have the folder alone meets
         with pytest.raises(UsageError, match=f"another command trains in {tmp_path / 't'}"):
             trained(tmp_path / "t")
     assert not (tmp_path / "t").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path, no_worker: None) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error_and_an_empty_one_is_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RecordError, match="cannot write"):
         trained(tmp_path / "file" / "t")
-
-
-def test_an_empty_folder_and_one_that_is_not_there_yet_are_used(tmp_path: Path) -> None:
-    (tmp_path / "empty").mkdir()
-    for folder in (tmp_path / "empty", tmp_path / "deep" / "down" / "below"):
-        assert trained(folder, small(steps=2)).finished
+    (tmp_path / "deep" / "empty").mkdir(parents=True)
+    assert trained(tmp_path / "deep" / "empty", small(steps=2)).finished
 
 
 # Where a recipe can be followed
@@ -518,17 +484,3 @@ def test_all_installed_backends_are_used_where_none_is_named() -> None:
     found = found_place(backends=(), name="notebook-cifar-cnn", mode="rich")
     assert "absent" in found.available.unavailable
     assert [cell.backend for cell in found.cells] == ["two"]
-
-
-def test_a_training_is_followed_where_place_and_order_say(tmp_path: Path) -> None:
-    recipe = small(
-        steps=4,
-        workload=msgspec.structs.replace(
-            small().workload, optimizer=OptimizerSpec(name="adam", learning_rate=0.01)
-        ),
-    )
-    assert recipe.workload.optimizer != MOMENTUM
-    where = place(recipe, ENDS, limit=100)
-    found = train(order_of(recipe, where, tmp_path / "t", seed=9), where, fakes.Screen())
-    assert (found.header.seed, found.header.limit, found.header.cell.backend) == (9, 100, "ends")
-    assert load_model(next(found.folder.glob("*.safetensors"))).about.workload == recipe.workload

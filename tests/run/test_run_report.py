@@ -33,9 +33,11 @@ from bench.analysis.summary import CellSummary, Summary, summarise
 from bench.errors import RecordError
 from bench.records.runs import Run
 from bench.records.schema import UnmeasuredRecord
+from bench.report.blocks import Table
 from bench.report.format import NOTHING, PLUS_MINUS
 from bench.run.report import export, markdown, plots, terminal
 from bench.run.report.sentences import answer, sentences
+from bench.run.report.tables import speed_blocks
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
@@ -212,23 +214,23 @@ def test_where_all_does_not_fit_what_matters_most_stands_in_one_table_and_the_co
     assert [" ".join(line) for line in lines_of(printed, "framework")] == 6 * heads
 
 
-def test_below_three_blocks_no_width_is_shown():
-    two, three = (on_terminal(simple_run({TORCH: [1000, 1200, 900][:count]}), 120) for count in (2, 3))
-    assert lines_of(two, "PyTorch eager")[0][3] == NOTHING
-    assert lines_of(three, "PyTorch eager")[0][3:5] == ["37", "%"]
+@pytest.mark.parametrize(
+    ("cell", "rates", "words"),
+    [
+        (TORCH, [1000, 1200], f"PyTorch eager 1,095 {NOTHING} "),
+        (TORCH, [1000, 1200, 900], "PyTorch eager 1,026 37 % "),  # from three blocks on it has a width
+        (REFERENCE, [10, 10, 10], f"NumPy float64 10 0.0 % {NOTHING} reference"),
+    ],
+)
+def test_a_row_has_the_figures_that_its_blocks_support(cell, rates, words):
+    assert words in " ".join(on_terminal(simple_run({cell: rates}), 120).split())
 
 
-def test_a_reference_is_called_so():
-    (line,) = lines_of(on_terminal(simple_run({REFERENCE: [10, 10, 10]}), 120), "NumPy float64")
-    assert "reference" in line
-
-
-def test_hostile_names_do_not_act_on_the_terminal(tmp_path):
-    printed = on_terminal(hostile_run(tmp_path), 2000)
-    assert "\x1b" not in printed
-    assert RTL not in printed
-    assert printed.count("[f](http://evil)") == printed.count("<script>")  # brackets are no markup
-    assert "<script>" in printed
+def test_a_row_that_is_not_ranked_stands_out(realistic):
+    _, summary = realistic
+    shown = [block for block in speed_blocks(summary) if isinstance(block, Table)]
+    flags = [place in table.flagged for table in shown for place in range(len(table.rows))]
+    assert flags == [not row.ranked for row in summary.cells]
 
 
 def test_rejected_lines_and_the_mark_are_shown(tmp_path):

@@ -166,7 +166,10 @@ def test_verify_shows_every_error_beside_what_is_allowed_and_which_rows_failed_w
     records = [
         make_parity(TORCH),
         make_parity(JAX, error=3e-3),
-        make_parity(make_cell(mode="compile"), status="failed", said="no C++ compiler", checked=False),
+        *(
+            make_parity(make_cell(mode=mode), status="failed", said="no C++ compiler", checked=False)
+            for mode in ("compile", "loader")
+        ),
     ]
     render_parity(records, Console(file=file, width=100))
     lines = [line.split() for line in file.getvalue().splitlines()]
@@ -181,7 +184,7 @@ def test_verify_shows_every_error_beside_what_is_allowed_and_which_rows_failed_w
     printed = " ".join(file.getvalue().split())
     assert "mnist-cnn jax/jit cpu fp32 sgd: gradient at logits/kernel" in printed
     assert "torch/compile cpu fp32 sgd: no C++ compiler" in printed
-    assert "1 of 3 rows are within their tolerance. 1 row was not compared" in printed
+    assert "1 of 4 rows are within their tolerance. 2 rows were not compared" in printed
 
 
 def test_rows_of_own_defaults_are_shown_and_called_so():

@@ -1,4 +1,4 @@
-"""Pictures of data, of trained networks, and of trainings; each function returns a Matplotlib figure.
+"""Pictures of data, trained networks and training runs; each function returns a Matplotlib figure.
 
-They are to be called inside `bench.report.charts.settings`.
+Call them inside `bench.report.charts.settings`.
 """

@@ -1,4 +1,4 @@
-"""The picture of what a network takes for what."""
+"""The picture of a confusion matrix."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def confusion(
     class_names: Sequence[str],
     title: str,
 ) -> Figure:
-    """Draw how many images of each class are taken for each; the diagonal is right."""
+    """Draw how many images of each class are predicted as each class; the diagonal is right."""
     counts = confusion_matrix(labels, predicted, len(class_names))
     named = len(class_names) <= MOST_NAMED
     figure = Figure(figsize=(6.4, 5.4), layout="constrained")
@@ -45,6 +45,6 @@ def confusion(
 def confusion_matrix(
     labels: npt.NDArray[np.integer], predicted: npt.NDArray[np.integer], classes: int
 ) -> npt.NDArray[np.int64]:
-    """Return how many images of class i are taken for class j: int64 (classes, classes)."""
+    """Return how many images of class i are predicted as class j: int64 (classes, classes)."""
     flat = labels.astype(np.int64) * classes + predicted
     return np.bincount(flat, minlength=classes * classes).reshape(classes, classes)

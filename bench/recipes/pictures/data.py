@@ -13,7 +13,7 @@ DRAWINGS = 14
 
 
 def samples(dataset: Dataset, first: int = 0) -> Figure:
-    """Draw test images from `first` on, each under the name of its class."""
+    """Draw up to `SAMPLES` test images from `first` on, each below the name of its class."""
     images = dataset.test_images[first : first + SAMPLES]
     title = f"{dataset.info.name}: test images {first} to {first + len(images) - 1}"
     figure, panels = grid(len(images), columns=10, side_in=0.8, title=title, captions=True)
@@ -23,7 +23,7 @@ def samples(dataset: Dataset, first: int = 0) -> Figure:
 
 
 def augmentation(workload: Workload, dataset: Dataset, index: int, seed: int = 0) -> Figure | None:
-    """Draw a training image, and what the network may see of it; None where nothing is changed."""
+    """Draw a training image and what the network receives; None if the workload does not augment."""
     spec = workload.augmentation
     if spec is None:
         return None

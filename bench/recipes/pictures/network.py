@@ -1,4 +1,4 @@
-"""Pictures of a trained network: its kernels, what its layers make of an image, a softmax's weights."""
+"""Pictures of a trained network: kernels, outputs of layers, and the weights of a softmax regression."""
 
 from collections.abc import Sequence
 
@@ -14,14 +14,17 @@ MOST_KERNELS = 64
 
 
 def layers_with(trained: Trained, channel: int) -> list[int]:
-    """Return the convolutions, from 1, that have an input channel of that number."""
+    """Return the numbers, from 1, of the convolutions that have this input channel."""
     count = len(trained.workload.architecture.convs)
     layers = range(1, count + 1)
     return [layer for layer in layers if channel < trained.params[f"conv{layer}/kernel"].shape[2]]
 
 
 def kernels(trained: Trained, layer: int, channel: int) -> Figure:
-    """Draw what each filter of a convolution has for one input channel: red positive, blue negative."""
+    """Draw the kernels of a convolution for one input channel: red positive, blue negative.
+
+    Raises UsageError if there is no such convolution or channel.
+    """
     name = f"conv{layer}/kernel"
     values = trained.params.get(name)
     if values is None:
@@ -36,7 +39,10 @@ def kernels(trained: Trained, layer: int, channel: int) -> Figure:
 
 
 def outputs(trained: Trained, image: npt.NDArray[np.uint8], layer: int, caption: str) -> Figure:
-    """Draw what a convolution makes of one image (h, w, c), after its ReLU: the brighter, the more."""
+    """Draw the output of a convolution for one image (h, w, c), after its ReLU: brighter is larger.
+
+    Raises UsageError if there is no such convolution.
+    """
     name = f"conv{layer}"
     maps = trained.layer_outputs(image[None]).get(name)
     if maps is None:
@@ -53,7 +59,7 @@ def outputs(trained: Trained, image: npt.NDArray[np.uint8], layer: int, caption:
 
 
 def softmax_weights(trained: Trained, class_names: Sequence[str]) -> Figure | None:
-    """Draw a softmax regression's weights in the shape of the images; None for other networks."""
+    """Draw the weights of a softmax regression in the shape of the images; None for other networks."""
     if trained.workload.architecture.convs or trained.workload.architecture.hidden:
         return None
     height, width, channels = trained.image_shape

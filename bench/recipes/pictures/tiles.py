@@ -12,13 +12,13 @@ from matplotlib.figure import Figure
 from bench.report.charts import label
 
 SIGNED = "seismic"
-"""Matplotlib's colours for signed values: red is positive, blue negative, white zero."""
+"""The colour map of signed values: red is positive, blue negative, white zero."""
 
 
 def grid(
     count: int, *, columns: int, side_in: float, title: str, captions: bool
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `count` empty panels for images, and no panel more."""
+    """Return a figure and its `count` empty panels, in rows."""
     rows = math.ceil(count / columns)
     height = rows * (side_in + (0.22 if captions else 0.05)) + 0.45
     figure = Figure(figsize=(columns * side_in * 1.08, height), layout="constrained")
@@ -45,7 +45,7 @@ def show_image(panel: Axes, image: npt.NDArray[Any], caption: str = "") -> None:
 def show_signed(
     figure: Figure, panels: Sequence[Axes], maps: npt.NDArray[Any], captions: Sequence[str] = ()
 ) -> None:
-    """Draw one map (h, w) a panel, of `maps` (h, w, n), all on one scale that is red above zero."""
+    """Draw each map of `maps` (h, w, n) in a panel, on one common scale that is red above zero."""
     largest = float(np.abs(maps).max()) or 1.0
     for place, panel in enumerate(panels):
         drawn = panel.imshow(maps[..., place], cmap=SIGNED, vmin=-largest, vmax=largest, interpolation="none")

@@ -1,9 +1,9 @@
-"""Pictures of trainings: curves with the notebook's figures, and how parameters spread over the steps."""
+"""Pictures of training runs: curves with the notebook's figures, and the distributions of the parameters."""
 
 import math
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,7 +17,16 @@ from bench.recipes.records import Training
 from bench.report.charts import COLOURS, GREY, label, legend, make_panels
 
 MOST_SHOWN = 20
-"""Steps at which the spread of a parameter is drawn, evenly taken: a panel is not wider."""
+"""At how many steps, evenly spaced, a distribution is drawn at most: more would not be seen in a panel."""
+
+
+class _Panel(NamedTuple):
+    axes: Axes
+    metric: str
+    """`accuracy` or `loss`."""
+    scale: float
+    first: float
+    """The first step that is shown."""
 
 
 def curves(
@@ -30,15 +39,43 @@ def curves(
 ) -> Figure:
     """Draw accuracy and loss over the steps: the mean over the seeds, and a band from lowest to highest.
 
-    The line of the test images is whole, that of the training images dotted; a cross is a notebook's figure.
-    The accuracy is drawn a second time from a tenth of the steps on, as the start leaves no room to tell the
-    end.
-    `backends`: all that the pictures beside this one show, so that each has one colour.
+    Lines are solid for test images and dotted for training images; a cross is a figure of the notebook. A
+    third panel shows the accuracy from a tenth of the steps on, as the start hides differences at the end.
+    `backends` are those of all pictures of a report, so that each has the same colour everywhere.
     """
-    figure, panels = make_panels([2.6] * 3, legend=True)
-    accuracy, loss, late = panels
-    drawn = ((accuracy, "accuracy", 1.0), (loss, "loss", loss_scale), (late, "accuracy", 1.0))
+    figure, (accuracy, loss, late) = make_panels([2.6] * 3, legend=True)
     last = max(one.figures[-1].step for one in trainings)
+    panels = (
+        _Panel(accuracy, "accuracy", 1.0, 0),
+        _Panel(loss, "loss", loss_scale, 0),
+        _Panel(late, "accuracy", 1.0, last / 10),
+    )
+    entries = _draw_backends(panels, trainings, backends)
+    entries["training images"] = Line2D([], [], color=GREY, linestyle=":")
+    for one in published:
+        for panel in panels:
+            if one.metric.endswith(panel.metric) and one.step >= panel.first:
+                _mark(panel, one)
+        entries["the notebook's figure"] = Line2D(
+            [], [], color="black", marker="x", linestyle="none", markeredgewidth=1.5
+        )
+    titles = ("accuracy", f"loss ({unit})", f"accuracy from step {math.ceil(last / 10):,} on")
+    for panel, title in zip(panels, titles, strict=True):
+        panel.axes.set_title(label(title, 60), loc="left")
+        panel.axes.set_xlabel("steps")
+        panel.axes.set_xlim(left=panel.first)
+    late.set_ylim(_limits(late, last / 10))
+    loss.set_yscale("log")
+    loss.yaxis.set_major_formatter(LogFormatter())
+    loss.yaxis.set_minor_formatter(LogFormatter())  # few labels, and none over many decades
+    legend(figure, entries, columns=3)
+    return figure
+
+
+def _draw_backends(
+    panels: Sequence[_Panel], trainings: Sequence[Training], backends: Sequence[str]
+) -> dict[str, Line2D]:
+    """Draw the curves of every backend, and return their entries in the legend."""
     entries: dict[str, Line2D] = {}
     by_backend = sorted(trainings, key=lambda one: one.header.cell.backend)
     for backend, group in groupby(by_backend, key=lambda one: one.header.cell.backend):
@@ -46,41 +83,25 @@ def curves(
         number = backends.index(backend) if backend in backends else len(entries)
         colour = COLOURS[number % len(COLOURS)]
         width = max(1.0, 3.4 - 0.9 * number)
-        for field, line in (("test", "-"), ("train", ":")):
-            for panel, measure, scale in drawn:
-                look = {"color": colour, "linestyle": line, "linewidth": width if line == "-" else 0.9}
-                _draw(panel, seeds, f"{field}_{measure}", scale, look)
+        for split, line in (("test", "-"), ("train", ":")):
+            look = {"color": colour, "linestyle": line, "linewidth": width if line == "-" else 0.9}
+            for panel in panels:
+                _draw(panel, seeds, split, look)
         title = f"{seeds[0].header.backend.title} ({len(seeds)} seed{'s' if len(seeds) > 1 else ''})"
         entries[label(title, 40)] = Line2D([], [], color=colour, linewidth=width)
-    entries["training images"] = Line2D([], [], color=GREY, linestyle=":")
-    for one in published:
-        for panel, measure, scale in drawn:
-            if one.measure.endswith(measure) and (panel is not late or one.step >= last / 10):
-                _mark(panel, one, scale)
-        entries["the notebook's figure"] = Line2D(
-            [], [], color="black", marker="x", linestyle="none", markeredgewidth=1.5
-        )
-    titles = ("accuracy", f"loss ({unit})", f"accuracy from step {math.ceil(last / 10):,} on")
-    for panel, said in zip(panels, titles, strict=True):
-        panel.set_title(label(said, 60), loc="left")
-        panel.set_xlabel("steps")
-        panel.set_xlim(left=0)
-    late.set_xlim(left=last / 10)
-    late.set_ylim(_limits(late, last / 10))
-    loss.set_yscale("log")
-    loss.yaxis.set_major_formatter(LogFormatter())
-    loss.yaxis.set_minor_formatter(LogFormatter())  # few, and none where there are many decades
-    legend(figure, entries, columns=3)
-    return figure
+    return entries
 
 
-def _draw(panel: Axes, seeds: Sequence[Training], field: str, scale: float, look: Mapping[str, Any]) -> None:
+def _draw(panel: _Panel, seeds: Sequence[Training], split: str, look: Mapping[str, Any]) -> None:
     common = set.intersection(*({figure.step for figure in one.figures} for one in seeds))
-    steps = sorted(common)
-    values = np.array([[scale * getattr(f, field) for f in one.figures if f.step in common] for one in seeds])
+    steps, field = sorted(common), f"{split}_{panel.metric}"
+    values = np.array(
+        [[panel.scale * getattr(f, field) for f in one.figures if f.step in common] for one in seeds]
+    )
     if len(seeds) > 1 and look["linestyle"] == "-":
-        panel.fill_between(steps, values.min(0), values.max(0), color=look["color"], alpha=0.15, linewidth=0)
-    panel.plot(steps, values.mean(0), **look)
+        lowest, highest = values.min(0), values.max(0)
+        panel.axes.fill_between(steps, lowest, highest, color=look["color"], alpha=0.15, linewidth=0)
+    panel.axes.plot(steps, values.mean(0), **look)
 
 
 def _limits(panel: Axes, first: float) -> tuple[float, float]:
@@ -91,15 +112,16 @@ def _limits(panel: Axes, first: float) -> tuple[float, float]:
     return float(values.min()) - room, float(values.max()) + room
 
 
-def _mark(panel: Axes, one: Published, scale: float) -> None:
-    if one.low == one.high:
-        panel.plot([one.step], [scale * one.low], "x", color="black", markeredgewidth=1.5, clip_on=False)
+def _mark(panel: _Panel, one: Published) -> None:
+    low, high = panel.scale * one.low, panel.scale * one.high
+    if low == high:
+        panel.axes.plot([one.step], [low], "x", color="black", markeredgewidth=1.5, clip_on=False)
     else:
-        panel.plot([one.step] * 2, [scale * one.low, scale * one.high], "x-", color="black", linewidth=1)
+        panel.axes.plot([one.step] * 2, [low, high], "x-", color="black", linewidth=1)
 
 
 def distributions(training: Training) -> Figure:
-    """Draw every parameter's median, two bands and ends over the steps."""
+    """Draw the distribution of every parameter over the steps: median, two bands, and the extremes."""
     names = list(training.figures[0].distributions)
     figure, panels = make_panels([1.7] * len(names), legend=True)
     last = len(training.figures) - 1

@@ -12,10 +12,10 @@ REPORT = "REPORT.md"
 
 
 def write(run: Run, summary: Summary, folder: Path | None = None) -> Path:
-    """Write the report into a folder, the run's own where none is named, and return the report's path.
+    """Write the report into `folder`, by default the run's own, and return the report's path.
 
-    Written twice from the same run it is the same to the byte. A plot left from before that this run has no
-    values for is taken away.
+    The same run always gives the same bytes. A plot of an earlier report is removed if the run has no values
+    for it.
     """
     from bench.run.report import plots
 

@@ -146,7 +146,6 @@ def _machine(run: Run) -> list[Block]:
 
 def _reported(run: Run) -> list[Block]:
     """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
-    """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
     titles = {backend.name: backend.title for backend in run.header.backends}
     common: dict[str, dict[str, str]] = {}
     for job in run.jobs:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import combinations
 
-from bench.analysis.comparison import Comparison, Kind, Verdict, best_of_each_backend
+from bench.analysis.comparison import Comparison, ComparisonKind, Verdict, best_of_each_backend
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import EQUIVALENCE
 from bench.analysis.summary import Summary
@@ -101,7 +101,7 @@ def _changed_sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]
     return changed
 
 
-def _claim(comparison: Comparison) -> tuple[Kind, Cell | None]:
+def _claim(comparison: Comparison) -> tuple[ComparisonKind, Cell | None]:
     return comparison.kind, comparison.faster if comparison.differs else None
 
 

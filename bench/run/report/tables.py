@@ -103,7 +103,7 @@ _HEADS = (
 _TEXTS = frozenset({0, 4, 7})
 """Columns that hold no numbers."""
 _DETAILS = 7
-"""The first column about what a row costs besides."""
+"""The first column about other costs of a row."""
 
 
 def speed_blocks(summary: Summary) -> list[Block]:
@@ -178,7 +178,7 @@ def state(row: CellSummary) -> str:
 
 
 def row_name(cell: Cell, summary: Summary) -> str:
-    """Return what a cell is called outside its table."""
+    """Return the name of a cell outside its table."""
     return f"{cell.workload}, {cell_name(cell, summary.titles)} ({cell.device} {cell.precision})"
 
 
