@@ -1,23 +1,24 @@
 """What the tests share: how a framework is reached from a process that must never import one."""
 
+import one_thread  # noqa: F401 (before anything imports NumPy)
+
+# isort: split
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
 import pytest
 from hypothesis import settings
+from played import undisturbed
 
 from backends import catalog
 from backends.info import BackendInfo
 from bench.cli import main as cli
-from bench.machine.conditions import Conditions
-from bench.machine.monitor import Watch
 from bench.measuring.backends import installed_versions
 from bench.measuring.process import worker_environment
 
@@ -58,11 +59,6 @@ def every_backend() -> list[Any]:
         pytest.param(name, marks=[] if info.reference else [pytest.mark.framework(name)])
         for name, info in INFOS.items()
     ]
-
-
-def every_framework() -> list[Any]:
-    """Return the names of all backends but the reference as parameters, marked."""
-    return [pytest.param(name, marks=pytest.mark.framework(name)) for name in INFOS if name != "numpy"]
 
 
 @pytest.hookimpl(trylast=True)
@@ -130,34 +126,6 @@ def in_process(
         tail = "\n".join(done.stderr.splitlines()[-30:])
         assert done.returncode == 0, f"{target} ended with status {done.returncode}:\n{tail}"
         return json.loads(result.read_text())
-
-
-# Measuring
-
-
-class QuietWatch(Watch):
-    """Sees a machine that does nothing besides, whatever it does."""
-
-    def round_over(self) -> float | None:
-        super().round_over()
-        self._round_steal[-1] = 0.0
-        return 0.0
-
-    def finish(self, own_pids: Collection[int]) -> Conditions:
-        seen = super().finish(own_pids)
-        return msgspec.structs.replace(
-            seen,
-            steal_share=0.0,
-            throttled_share=0.0,
-            foreign_share=0.0,
-            canary_s=(0.03,) * len(seen.canary_s),
-        )
-
-
-def undisturbed(patch: pytest.MonkeyPatch) -> None:
-    """Let every rate be steady and the machine disturb no block: what tests count must not hang on it."""
-    patch.setattr("bench.measuring.block.Watch", QuietWatch)
-    patch.setattr("bench.measuring.block.settled", lambda *_, **__: True)
 
 
 # The command line

@@ -33,7 +33,7 @@ from bench.workloads.specs import Cell
 
 TESTS = Path(__file__).parent
 WORKLOAD = "mnist-softmax"
-STEP_S = 0.004
+STEP_S = 0.010
 """A step takes this long whatever the machine does, so that a window's rate is steady."""
 PARITY_BATCH = 8
 END_AT = "FAKE_END_AT"
@@ -51,8 +51,10 @@ def wait_until(end: float) -> None:
 class Steady(NumpyBackend):
     """Trains as the reference does, at an even pace."""
 
+    _pace_s = STEP_S
+
     def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
-        end = time.perf_counter() + STEP_S * len(order)
+        end = time.perf_counter() + self._pace_s * len(order)
         losses = super().train_steps(order)
         wait_until(end)
         return losses
@@ -63,13 +65,9 @@ class Steady(NumpyBackend):
 
 
 class Quick(Steady):
-    """The same at twice the pace, and with less of it."""
+    """The same at twice the pace."""
 
-    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
-        end = time.perf_counter() + STEP_S / 2 * len(order)
-        losses = NumpyBackend.train_steps(self, order)
-        wait_until(end)
-        return losses
+    _pace_s = STEP_S / 2
 
 
 class Exits(Steady):
@@ -173,36 +171,27 @@ class Litters(Steady):
         return super().describe() | {"left": path}
 
 
-class DriftsOnce(Steady):
-    """The first process of those that share a folder for caches is ever slower."""
+class Drifts(Steady):
+    """Every call is 3 % slower than the one before."""
+
+    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
+        self._pace_s *= 1.03
+        return super().train_steps(order)
+
+
+class DriftsOnce(Drifts):
+    """The first process of those that share a folder for caches does so, once it has passed parity."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._marker = Path(os.environ["XDG_CACHE_HOME"]) / "drifted"
         self._drifts = not self._marker.exists()
-        self._pace_s = STEP_S
 
     def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
-        losses = super().train_steps(order)
-        if self._drifts and order.shape[1] > PARITY_BATCH:
-            self._marker.touch()
-            self._pace_s *= 1.03
-            time.sleep((self._pace_s - STEP_S) * len(order))
-        return losses
-
-
-class Drifts(Steady):
-    """Every call is 3 % slower than the one before."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._pace_s = STEP_S
-
-    def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
-        losses = super().train_steps(order)
-        self._pace_s *= 1.03
-        time.sleep((self._pace_s - STEP_S) * len(order))
-        return losses
+        if not self._drifts or order.shape[1] <= PARITY_BATCH:
+            return Steady.train_steps(self, order)
+        self._marker.touch()
+        return super().train_steps(order)
 
 
 class Incomplete:

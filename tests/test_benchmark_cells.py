@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import fakes
 import numpy as np
 import pytest
 from fakes import distribution, python_path, whole_mnist
@@ -16,7 +17,7 @@ pytestmark = pytest.mark.measures
 TESTS = Path(__file__).parent
 CELLS = "tests/benchmarks/cells.py"
 TAUGHT = (("jax", "jit"), ("tensorflow", "graph"), ("torch", "eager"))
-STEP_S = 0.002  # of fakes.Quick; that of fakes.Steady is twice as long
+STEP_S = fakes.STEP_S / 2  # of fakes.Quick
 STOPS = """
 from fakes import Quick, info
 

@@ -5,20 +5,30 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from fakes import python_path
 
 TESTS = Path(__file__).parent
-CELL = "mnist-softmax-100-torch-eager"
+TEST = "test_a_backend_is_as_fast_as_a_loop_by_hand"
+DUELS = {
+    "mnist-softmax-100": ((1.02, 9), 1.0),
+    "mnist-softmax-512": ((1.2, 1.0), 1.0),
+    "mnist-mlp-100": ((1.04, 1.04), 1.1),
+    "mnist-mlp-512": ((1.2, 1.04), 1.1),
+    "mnist-cnn-100": ((1.2, 1.1), 1.0),
+}
+"""Of each cell by how much its backend is slower, process by process; from turn to turn it is by the last
+factor slower than that, and as much faster."""
 PLUGIN = """
 import itertools
+import json
 import os
 
 import pytest
 
-SLOWER = [float(one) for one in os.environ["SLOWER"].split()]
+DUELS = json.loads(os.environ["DUELS"])
 
 
 class Said:
@@ -27,7 +37,8 @@ class Said:
     batch = 100
 
     def __init__(self, cell, scratch):
-        slower, wavers = SLOWER.pop(0), float(os.environ["WAVERS"])
+        left, wavers = DUELS[f"{cell['workload']}-{cell['batch']}"]
+        slower = left.pop(0)
         self.slower = itertools.cycle([slower * wavers, slower / wavers])
         self.step_s, self.call_steps = {}, {}
 
@@ -49,65 +60,79 @@ def pytest_collection_finish(session):
 """
 
 
-def duelled(folder: Path, *slower: float, wavers: float = 1.0) -> "tuple[int, list[str], dict[str, Any]]":
-    """Return the status, the lines of the table and `extra_info` of a cell whose processes are so slow.
+class Duelled(NamedTuple):
+    passed: bool
+    lines: list[str]
+    """Of the table."""
+    saved: dict[str, Any]
+    """`extra_info` of the benchmark; empty where it failed."""
 
-    From turn to turn a backend is by the factor `wavers` slower than that, and as much faster.
-    """
+
+@pytest.fixture(scope="module")
+def duelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Duelled]:
+    """Return what is said of each of the duels, of one run of pytest."""
+    folder = tmp_path_factory.mktemp("duels")
     (folder / "said.py").write_text(PLUGIN)
     # Of a suite that runs in parallel, else pytest-benchmark takes it for a worker and measures nothing.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    environment = inherited | {
-        "SLOWER": " ".join(map(str, slower)),
-        "WAVERS": str(wavers),
-        "PYTHONPATH": python_path(folder),
-    }
+    cells = {name: f"{TESTS / 'benchmarks' / 'throughput.py'}::{TEST}[{name}-torch-eager]" for name in DUELS}
     done = subprocess.run(
         [
-            sys.executable, "-m", "pytest", str(TESTS / "benchmarks" / "throughput.py"), "-k", CELL,
-            "-p", "said", "-p", "no:randomly", "-p", "no:cacheprovider", "--benchmark-json=saved.json",
+            sys.executable, "-m", "pytest", *cells.values(), "-v", "-p", "said", "-p", "no:randomly",
+            "-p", "no:cacheprovider", "--benchmark-json=saved.json",
         ],
-        check=False, capture_output=True, text=True, timeout=60, cwd=folder, env=environment,
+        check=False, capture_output=True, text=True, timeout=120, cwd=folder,
+        env=inherited | {"DUELS": json.dumps(DUELS), "PYTHONPATH": python_path(folder)},
     )  # fmt: skip
-    assert done.returncode in {0, 1}, done.stdout + done.stderr
-    lines = [line for line in done.stdout.splitlines() if line.startswith(CELL)]
-    (saved,) = json.loads((folder / "saved.json").read_text())["benchmarks"] or [{"extra_info": {}}]
-    return done.returncode, lines, saved["extra_info"]
+    assert done.returncode == 1, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    saved = {
+        one["name"]: one["extra_info"]
+        for one in json.loads((folder / "saved.json").read_text())["benchmarks"]
+    }
+    return {
+        name: Duelled(
+            passed=any(f"[{name}-torch-eager] PASSED" in line for line in lines),
+            lines=[line for line in lines if line.startswith(f"{name}-torch-eager")],
+            saved=saved.get(f"{TEST}[{name}-torch-eager]", {}),
+        )
+        for name in DUELS
+    }
 
 
-def test_what_reaches_its_bound_meets_once(tmp_path: Path) -> None:
-    status, lines, saved = duelled(tmp_path, 1.02, 9)
-    assert (status, len(lines)) == (0, 1)
+def test_what_reaches_its_bound_meets_once(duelled: dict[str, Duelled]) -> None:
+    passed, lines, saved = duelled["mnist-softmax-100"]
+    assert (passed, len(lines)) == (True, 1)
     assert lines[0].split()[1:4] == ["98,039", "100,000", "0.980"]
     assert saved["ratio"] == pytest.approx(1 / 1.02)
     assert "again" not in saved
 
 
-def test_what_lies_below_its_bound_meets_again_elsewhere(tmp_path: Path) -> None:
-    status, lines, saved = duelled(tmp_path, 1.2, 1.0)
-    assert (status, len(lines)) == (0, 2)
+def test_what_lies_below_its_bound_meets_again_elsewhere(duelled: dict[str, Duelled]) -> None:
+    passed, lines, saved = duelled["mnist-softmax-512"]
+    assert (passed, len(lines)) == (True, 2)
     assert lines[0].endswith("below")
-    assert lines[1].startswith(f"{CELL}, again ")
+    assert lines[1].startswith("mnist-softmax-512-torch-eager, again ")
     assert not lines[1].endswith("below")
     assert saved["ratio"] == pytest.approx(1 / 1.2)
     assert saved["again"]["ratio"] == pytest.approx(1.0)
 
 
-def test_what_does_not_surely_lie_below_meets_again_and_passes(tmp_path: Path) -> None:
-    status, lines, saved = duelled(tmp_path, 1.04, 1.04, wavers=1.1)
-    assert (status, len(lines)) == (0, 2)
+def test_what_does_not_surely_lie_below_meets_again_and_passes(duelled: dict[str, Duelled]) -> None:
+    passed, lines, saved = duelled["mnist-mlp-100"]
+    assert (passed, len(lines)) == (True, 2)
     assert all(line.endswith("not surely") for line in lines)
     assert saved["ratio"] < saved["bound"] < saved["high"]
 
 
-def test_what_once_lies_surely_below_and_once_perhaps_passes(tmp_path: Path) -> None:
-    status, lines, _ = duelled(tmp_path, 1.2, 1.04, wavers=1.1)
-    assert (status, len(lines)) == (0, 2)
+def test_what_once_lies_surely_below_and_once_perhaps_passes(duelled: dict[str, Duelled]) -> None:
+    passed, lines, _ = duelled["mnist-mlp-512"]
+    assert (passed, len(lines)) == (True, 2)
     assert lines[0].endswith("  below")
     assert lines[1].endswith("not surely")
 
 
-def test_what_lies_below_its_bound_in_both_fails(tmp_path: Path) -> None:
-    status, lines, _ = duelled(tmp_path, 1.2, 1.1)
-    assert (status, len(lines)) == (1, 2)
+def test_what_lies_below_its_bound_in_both_fails(duelled: dict[str, Duelled]) -> None:
+    passed, lines, _ = duelled["mnist-cnn-100"]
+    assert (passed, len(lines)) == (False, 2)
     assert all(line.endswith("below") for line in lines)

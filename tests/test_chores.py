@@ -122,6 +122,28 @@ def test_uv_installs_where_it_is_there_and_else_pip(chores, compiled, tmp_path):
     assert variables == {}
 
 
+# ---- tests
+
+
+def test_what_measures_and_what_is_alone_is_looked_for_only_in_the_files_with_that_mark(chores):
+    folder = chores.ROOT / "tests" / "run"
+    folder.mkdir(parents=True)
+    for name, mark in (("a", "measures"), ("b", "alone"), ("c", "long")):
+        (folder / f"test_{name}.py").write_text(f"pytestmark = [pytest.mark.long, pytest.mark.{mark}]\n")
+    chores.cpu_environment = lambda session: Path("env")
+    session = FakeSession()
+    chores.tests(session)
+    parts = {
+        command[command.index("-m", 3) + 1]: [word for word in command if word.endswith(".py")]
+        for command, _ in session.ran
+    }
+    assert parts == {
+        "not measures and not alone": [],
+        "measures": ["tests/run/test_a.py"],
+        "alone": ["tests/run/test_b.py"],
+    }
+
+
 # ---- nightly
 
 

@@ -1,7 +1,8 @@
 """The workflows as a runner would run them: every step of their files, as shell, on commits of this program.
 
-What installs is played, as is nox: it runs the command on the reference, with the shipped sample. The rest,
-scripts and command, is real.
+Scripts and commands are real. Stand-ins take the place of what installs, and of nox, which here runs the
+command on the reference and the shipped sample. Its workers are played (tests/played.py), at the pace that
+the code of each commit sets.
 """
 
 import os
@@ -15,20 +16,23 @@ from typing import Any
 import pytest
 import yaml
 from commits import ROOT, commit, git, make_repository, set_pace
+from fakes import TESTS, program
+from sides_by_side import make_ab, make_block, proven
+
+from bench.gate.records import append_ab, create_ab
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 FAST = "--device cpu --sample --backend numpy --workload mnist-softmax"
-NOX = f"""#!/usr/bin/env bash
-# Instead of nox: -s SESSION -- OPTIONS. Whatever a session's command ended with, nox ends with 0 or 1.
+NOX = f"""# Instead of nox: -s SESSION -- OPTIONS. Whatever the command's status, nox ends with 0 or 1.
 session=$2; shift 3
 case $session in
-    regression) bench ab {FAST} --blocks 4 --most-blocks $MOST_BLOCKS --confirm-blocks 4 "$@" || exit 1 ;;
+    regression) bench ab {FAST} --blocks 4 --most-blocks 4 --confirm-blocks 4 "$@" || exit 1 ;;
     bench) bench run {FAST} --budget 40s "$@" || exit 1 ;;
 esac
 """
-BENCH = f'#!/usr/bin/env bash\nexec {sys.executable} -P -c "from bench.cli.main import main; main()" "$@"\n'
+BENCH = f'exec {sys.executable} -P -c "from played import command; command()" "$@"'
 
 
 def steps(workflow: Path) -> list[dict[str, Any]]:
@@ -39,48 +43,56 @@ def steps(workflow: Path) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("workflows"))
-    # Far longer than NumPy takes for a step, also while other tests use the CPUs.
     set_pace(folder, 0.030)
     commit(folder, "base")
     set_pace(folder, 0.090)
     commit(folder, "slower")
+    harness = folder / ".nox" / "harness" / "bin"
+    harness.mkdir(parents=True)
+    program(harness / "bench", [BENCH])
     return folder
 
 
 @pytest.fixture
-def runner(tmp_path, repository):
+def shell(tmp_path, repository):
+    """Return a function that runs shell commands in the repository, as a runner does, with stand-ins."""
+
+    def run(script: str, *, nox: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        tools = tmp_path / "tools"
+        tools.mkdir(exist_ok=True)
+        for name, lines in (("nox", nox), ("bench", BENCH), ("python", "exit 0")):
+            program(tools / name, [lines])
+        environment = {
+            **os.environ,
+            "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
+            "PYTHONPATH": f"{repository}{os.pathsep}{TESTS}",
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "OPENBLAS_NUM_THREADS": "1",  # two threads wait for each other on a busy machine
+            "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+            **variables,
+        }
+        # The first command that fails ends the script.
+        return subprocess.run(
+            ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+            cwd=repository, env=environment, check=False, capture_output=True, text=True,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def runner(tmp_path, repository, shell):
     """Return a function that runs a workflow's shell steps with a head, and tells status and summary."""
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name, script in (("nox", NOX), ("bench", BENCH), ("python", "#!/bin/sh\nexit 0\n")):
-        (tools / name).write_text(script)
-        (tools / name).chmod(0o755)
-    harness = repository / ".nox" / "harness" / "bin"
-    harness.mkdir(parents=True, exist_ok=True)
-    (harness / "bench").write_text(BENCH)
-    (harness / "bench").chmod(0o755)
     summary = tmp_path / "summary.md"
 
-    def run(workflow: str, *, base: str, head: str, most_blocks: int = 4) -> tuple[int, str]:
+    def run(workflow: str, *, base: str, head: str) -> tuple[int, str]:
         git(repository, "checkout", "-q", "--detach", head)
         known = {"${{ github.event.pull_request.base.sha }}": git(repository, "rev-parse", base)}
         for step in steps(ROOT / ".github" / "workflows" / workflow):
             if "run" not in step:
                 continue
-            environment = {
-                **os.environ,
-                **{name: known.get(value, value) for name, value in step.get("env", {}).items()},
-                "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-                "PYTHONPATH": str(repository),
-                "MOST_BLOCKS": str(most_blocks),
-                "XDG_CACHE_HOME": str(tmp_path / "cache"),
-                "GITHUB_STEP_SUMMARY": str(summary),
-            }
-            # As a runner's shell does: the first command that fails ends the step, and a step the job.
-            done = subprocess.run(
-                ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", step["run"]],
-                cwd=repository, env=environment, check=False, capture_output=True, text=True,
-            )  # fmt: skip
+            variables = {name: known.get(value, value) for name, value in step.get("env", {}).items()}
+            done = shell(step["run"], nox=NOX, **variables)
             if done.returncode:
                 assert "Traceback" not in done.stderr, done.stderr
                 return done.returncode, summary.read_text() if summary.exists() else done.stderr
@@ -128,66 +140,41 @@ def test_a_pull_request_that_changes_nothing_passes(runner, repository):
     git(repository, "checkout", "-q", "--detach", "base")
     (repository / "README.md").write_text("another word\n")
     commit(repository, "word")
-    status, summary = runner("gate.yml", base="base", head="word", most_blocks=12)  # on a busy machine
+    status, summary = runner("gate.yml", base="base", head="word")
     assert status == 0, summary
     assert summary.startswith("# No regression")
     assert [pattern for pattern in artefacts("gate.yml") if not [*repository.glob(pattern)]] == []
 
 
-def test_a_base_that_is_not_there_is_an_error_with_advice(runner, repository):
-    git(repository, "checkout", "-q", "--detach", "base")
-    done = subprocess.run(
-        ["bash", "docs/ci/gate.sh"], cwd=repository, check=False, capture_output=True, text=True
-    )
+def test_a_base_that_is_not_there_is_an_error_with_advice(shell):
+    done = shell("docs/ci/gate.sh", nox="exit 0")
     assert done.returncode == 2
     assert "name the revision to compare with" in done.stderr
 
 
 @pytest.mark.parametrize(("script", "kept"), [("gate", "ab-20260101"), ("nightly", "run-20260101")])
-def test_a_job_that_measured_nothing_says_so_and_shows_no_older_result(script, kept, tmp_path, repository):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    (tools / "nox").write_text("#!/bin/sh\necho it cannot be installed >&2\nexit 1\n")
-    (tools / "nox").chmod(0o755)
-    summary = tmp_path / "summary.md"
+def test_a_job_that_measured_nothing_says_so_and_shows_no_older_result(
+    script, kept, tmp_path, repository, shell
+):
     older = repository / "results" / kept
     older.mkdir(parents=True)
     (older / "AB.md").write_text("# No regression\n")
-    done = subprocess.run(
-        ["bash", f"docs/ci/{script}.sh", "base"], cwd=repository, check=False, capture_output=True, text=True,
-        env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}",
-             "GITHUB_STEP_SUMMARY": str(summary)},
-    )  # fmt: skip
-    older.joinpath("AB.md").unlink()
-    older.rmdir()
+    done = shell(f"docs/ci/{script}.sh base", nox="echo it cannot be installed >&2; exit 1")
+    shutil.rmtree(older)
     assert done.returncode == 2
     assert "it cannot be installed" in done.stderr
     assert "see above" in done.stderr
-    assert not summary.exists()
+    assert not (tmp_path / "summary.md").exists()
 
 
-def test_a_gate_that_cannot_decide_says_so_by_its_status(tmp_path, repository):
+def test_a_gate_that_cannot_decide_says_so_by_its_status(tmp_path, repository, shell):
     """Nox would say 1, as it does of a regression."""
-    from sides_by_side import make_ab, make_block, proven
-
-    from bench.gate.records import append_ab, create_ab
-
-    tools, kept = tmp_path / "tools", tmp_path / "kept"
-    tools.mkdir()
     ab = make_ab([proven(), *(make_block(number) for number in range(2))])
-    folder = create_ab(kept, ab.header)
+    folder = create_ab(tmp_path / "kept", ab.header)
     for record in ab.records:
         append_ab(folder, record)
-    (tools / "nox").write_text(f"#!/bin/sh\nmkdir -p results\ncp -r {folder} results/ab-99991231\nexit 1\n")
-    harness = repository / ".nox" / "harness" / "bin" / "bench"
-    harness.parent.mkdir(parents=True, exist_ok=True)
-    harness.write_text(BENCH)
-    for path in (tools / "nox", harness):
-        path.chmod(0o755)
-    done = subprocess.run(
-        ["bash", "docs/ci/gate.sh", "base"], cwd=repository, check=False, capture_output=True, text=True,
-        env={**os.environ, "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    nox = f"mkdir -p results; cp -r {folder} results/ab-99991231; exit 1"
+    done = shell("docs/ci/gate.sh base", nox=nox, PYTHONPATH=f"{ROOT}{os.pathsep}{TESTS}")
     shutil.rmtree(repository / "results" / "ab-99991231")
     assert done.returncode == 3, done.stderr
 

@@ -1,5 +1,6 @@
 """Measuring side by side: real commits of a repository, each under its own code, and what is kept of them."""
 
+import functools
 import io
 import os
 import sys
@@ -8,19 +9,21 @@ from typing import Any
 
 import msgspec
 import pytest
-from commits import commit, make_repository, set_pace
-from conftest import undisturbed
+from commits import commit, make_repository, mislabel, set_pace
+from fakes import Screen
+from played import play_sides, undisturbed
 from rich.console import Console
-from sides_by_side import CELL, make_ab, make_block, make_side, proven, unproven
+from sides_by_side import CELL, make_ab, make_side, proven, unproven
 
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import collect, environments, setup
 from bench.gate.collect import Collector
 from bench.gate.judge import judge_all
-from bench.gate.records import create_ab, read_ab
+from bench.gate.records import BLOCKS, Ab, create_ab, read_ab
 from bench.gate.setup import AbPlan, Folders
-from bench.gate.sides import Description, Side, SideSpec, code_digest, parse_side
+from bench.gate.sides import Description, Side, SideSpec, code_digest, describe, parse_side
 from bench.measuring.backends import Registry, find_backends
+from bench.measuring.block import run_block
 from bench.measuring.selection import Asked
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
@@ -36,31 +39,38 @@ def repository(tmp_path_factory) -> Path:
     folder = make_repository(tmp_path_factory.mktemp("repository"))
     set_pace(folder, 0.020)
     commit(folder, "base")
+    (folder / "README.md").write_text("another word\n")
+    commit(folder, "word")
     set_pace(folder, 0.080)
-    workloads = folder / "bench" / "datasets" / "cache.py"
-    data = workloads.read_text()
-    assert "train_labels=" in data
-    workloads.write_text(
-        data + "\n\n_load_sample = load_sample\n\n\ndef load_sample(name, limit=None):\n"
+    mislabel(folder)
+    commit(folder, "worse")
+    data = folder / "bench" / "datasets" / "cache.py"
+    data.write_text(
+        data.read_text() + "\n\n_load_sample = load_sample\n\n\ndef load_sample(name, limit=None):\n"
         "    found = _load_sample(name, limit)\n"
         "    labels = np.where(found.train_labels == 3, 4, found.train_labels).astype(np.uint8)\n"
         "    return msgspec.structs.replace(found, train_labels=labels)\n"
     )
-    commit(folder, "worse")
+    set_pace(folder, 0.080)
+    commit(folder, "other")
     return folder
 
 
-def planned(base: str, head: str, workload: str = "mnist-softmax") -> AbPlan:
-    return AbPlan(
-        asked=Asked(workloads=(workload,), backends=("numpy",), sample=True),
-        base=parse_side([base]), head=parse_side([head]),
-        budget_s=300.0, first_blocks=4, most_blocks=4, confirm_blocks=4,
-    )  # fmt: skip
+def planned(base: str, head: str, workload: str = "mnist-softmax", **more: Any) -> AbPlan:
+    facts = {"budget_s": 300.0, "first_blocks": 4, "most_blocks": 4, "confirm_blocks": 4} | more
+    asked = Asked(workloads=(workload,), backends=("numpy",), sample=True)
+    return AbPlan(asked=asked, base=parse_side([base]), head=parse_side([head]), **facts)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory) -> Path:
+    """Return a folder that keeps the code of the commits."""
+    return tmp_path_factory.mktemp("kept")
 
 
 @pytest.fixture
-def folders(tmp_path) -> Folders:
-    return Folders(results=tmp_path / "results", data=tmp_path / "data", environments=tmp_path / "kept")
+def folders(tmp_path, kept) -> Folders:
+    return Folders(results=tmp_path / "results", data=tmp_path / "data", environments=kept)
 
 
 def measured(plan: AbPlan, folders: Folders, *, resume: str | None = None) -> tuple[Any, str]:
@@ -70,45 +80,103 @@ def measured(plan: AbPlan, folders: Folders, *, resume: str | None = None) -> tu
     return found, out.getvalue()
 
 
+class Interrupting(Screen):
+    """Presses Ctrl-C when the third block is to begin."""
+
+    def overall(self, text: str, done: float, left_s: float | None) -> None:
+        if "block 3" in text:
+            raise KeyboardInterrupt
+
+
+def interrupted(plan: AbPlan, folders: Folders) -> Ab:
+    """Return a comparison that was interrupted after two blocks, as its folder has it."""
+    screen = Interrupting()
+    with pytest.raises(KeyboardInterrupt):
+        collect.measure(plan, folders=folders, resume=None, offline=True, display=screen)
+    (folder,) = folders.results.iterdir()
+    assert screen.lines[-1].endswith(f"--resume {folder.name}")
+    return read_ab(folder)
+
+
 @pytest.fixture
 def quick(monkeypatch, repository):
     monkeypatch.setattr(setup, "PROJECT", repository)
     monkeypatch.setattr(environments, "PROJECT", repository)
     monkeypatch.setattr(setup, "WINDOWS", 8)
+    monkeypatch.setattr(setup, "describe", described)
     undisturbed(monkeypatch)
 
 
-def test_each_side_runs_its_own_code_and_an_interrupted_comparison_is_gone_on_with(
-    quick, folders, monkeypatch
-):
-    """Head is slower, and the labels of one class are shifted: both fail, confirmed."""
-    run_block, blocks = Collector._run_block, []
+described = functools.cache(describe)
+"""What a commit says of itself stays the same: a process less for every side."""
 
-    def interrupted(self, cell, series):
-        if len(blocks) == 2:
-            raise KeyboardInterrupt
-        blocks.append(series)
-        run_block(self, cell, series)
 
-    monkeypatch.setattr(Collector, "_run_block", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        measured(planned("base", "worse"), folders)
-    name = next(folders.results.iterdir()).name
-    assert len(read_ab(folders.results / name).blocks) == 2
-    monkeypatch.setattr(Collector, "_run_block", run_block)
-    found, said = measured(planned("base", "worse"), folders, resume=name)
-    assert [(block.series, block.block) for block in found.blocks][:4] == [("first", n) for n in range(4)]
-    assert [block.first for block in found.blocks[:2]] == ["base", "head"]
+def test_each_side_runs_its_own_code_in_processes_of_its_own(quick, folders, monkeypatch):
+    """Head's backend is slower, and its data set has other labels: `backends` and `bench` are its own."""
+    monkeypatch.setattr(collect, "TRAINING_S", 0.1)
+    found = interrupted(planned("base", "other"), folders)
+    assert [(one.side, one.parity.ok) for one in found.parity] == [("head", True)]
+    assert len(found.blocks) == 2
+    for block in found.blocks:
+        base_s, head_s = (
+            min(window.seconds / window.steps for window in job.windows) for job in (block.base, block.head)
+        )
+        assert 0.020 <= base_s < 0.080 <= head_s
+    trained = found.blocks[1]
+    assert trained.base.spec.seed == trained.head.spec.seed
+    assert trained.base.points[-1].steps == trained.head.points[-1].steps
+    assert trained.base.points[-1].test_loss != trained.head.points[-1].test_loss
+
+
+def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted(quick, folders, monkeypatch):
+    """Head is slower, and takes the images of one class for another: both fail, confirmed."""
+    play_sides(monkeypatch)
+    patience: set[float] = set()
+
+    def spy(jobs, *, patience_s, **options):
+        patience.add(patience_s)
+        return run_block(jobs, patience_s=patience_s, **options)
+
+    monkeypatch.setattr("bench.measuring.block_runner.run_block", spy)
+    begun = interrupted(planned("base", "worse"), folders)
+    assert [(block.block, block.first) for block in begun.blocks] == [(0, "base"), (1, "head")]
+    lines = (begun.folder / BLOCKS).read_text().splitlines(keepends=True)
+    (begun.folder / BLOCKS).write_text("".join([lines[0], lines[1][:-50] + "\n", lines[2]]))
+    found, said = measured(planned("base", "worse"), folders, resume=begun.folder.name)
+    # A block that cannot be read is made up for, under a number of its own.
+    assert [(block.series, block.block) for block in found.blocks] == [
+        *(("first", number) for number in (1, 2, 3, 4)),
+        *(("second", number) for number in range(4)),
+    ]
+    assert found.blocks[0] == begun.blocks[1]
     assert len(found.parity) == 1
     judged = judge_all(found).cells[0]
-    # Of steps so much longer the first is later too, which is found or not.
+    # The first of such longer steps comes later too.
     assert judged.conclusion == "regression"
-    assert {"speed", "accuracy"} <= set(judged.confirmed) <= {"speed", "first step", "accuracy"}
-    assert -0.80 < judged.second[0].change < -0.65  # a quarter of the speed
+    assert set(judged.confirmed) == {"speed", "first step", "accuracy"}
+    assert judged.second[0].change == pytest.approx(-0.75, abs=0.01)
     assert "got worse, in both series" in said
     assert found.header.base.commit != found.header.head.commit
     assert found.header.head.dirty is False
-    assert found == read_ab(found.folder)
+    assert patience == {collect.PATIENCE_S}, "a quiet machine is waited for, and not for ever"
+
+
+def test_a_comparison_stops_when_its_budget_is_spent_which_is_of_one_sitting(quick, folders, monkeypatch):
+    play_sides(monkeypatch)
+    monkeypatch.setattr(collect, "TRAINING_S", 0.11)
+    asked = planned("base", "word", budget_s=8.0, first_blocks=6, most_blocks=6)
+    found, said = measured(asked, folders)
+    first = len(found.blocks)
+    assert 3 < first < 6
+    assert "The budget is spent" in said
+    judged = judge_all(found)
+    assert judged.conclusion == "undecided"
+    assert judged.cells[0].why == f"{first} of 6 blocks were measured"
+    again, _ = measured(asked, folders, resume=found.header.run_id)
+    assert again.blocks[:first] == found.blocks
+    assert len(again.blocks) == 6
+    # What base trains in 0.11 s, where 20 steps of 0.020 s are an epoch; it stays, whatever is found later.
+    assert [block.base.spec.epochs for block in again.blocks[:4]] == [0.0, 0.25, 0.25, 0.25]
 
 
 def test_the_same_twice_is_refused(quick, folders):
@@ -116,101 +184,37 @@ def test_the_same_twice_is_refused(quick, folders):
         measured(planned("base", "base"), folders)
 
 
-def test_a_workload_that_neither_side_has_is_refused(quick, folders):
-    with pytest.raises(UsageError, match="did you mean 'mnist-mlp'"):
-        measured(planned("base", "worse", workload="mnist-mpl"), folders)
+@pytest.mark.parametrize(
+    ("workload", "words"),
+    [
+        ("mnist-mpl", "did you mean 'mnist-mlp'"),  # which neither side has
+        ("mnist-mlp-defaults", r"could never pass\. Take mnist-mlp\."),  # which has no reference
+    ],
+)
+def test_a_workload_that_cannot_be_compared_is_refused(workload, words, quick, folders):
+    with pytest.raises(UsageError, match=words):
+        measured(planned("base", "worse", workload), folders)
 
 
-# ---- with processes that are played
-
-
-def collector(folder: Path, records: Any = (), **header: Any) -> tuple[Collector, Any, io.StringIO]:
-    made = make_ab(records, **header)
-    kept = create_ab(folder, made.header)
-    out = io.StringIO()
-    display = make_display(Console(file=out, width=200))
-    return (
-        Collector(msgspec.structs.replace(made, folder=kept), sides={}, splits={}, display=display),
-        made,
-        out,
-    )
-
-
-def test_a_comparison_stops_when_the_budget_is_spent(tmp_path, monkeypatch):
-    made, header, out = collector(tmp_path)
-    made._append(proven())
-    blocks: list[str] = []
-
-    def run_block(cell, series):
-        blocks.append(series)
-        made._append(make_block(len(blocks) - 1))
-        made._begun -= 1000.0
-
-    monkeypatch.setattr(made, "_run_block", run_block)
-    monkeypatch.setattr(made, "_prove_parity", lambda: None)
-    made.run()
-    assert len(blocks) == 4  # of 3600 s
-    assert "The budget is spent" in out.getvalue()
-    judged = judge_all(read_ab(made._ab.folder))
-    assert judged.conclusion == "undecided"
-    assert judged.cells[0].why == "4 of 6 blocks were measured"
-    assert header.header.budget_s == 3600
-
-
-def test_a_budget_is_of_one_sitting(tmp_path):
-    """What a comparison took before it was interrupted is no part of what going on with it may take."""
-    made, _, _ = collector(tmp_path, [make_block(number) for number in range(5)])
-    assert made._spent_s() < 10  # those took 50 s
-
-
-def test_a_block_after_one_that_cannot_be_read_gets_a_number_of_its_own(tmp_path, monkeypatch):
-    made, _, _ = collector(tmp_path, [proven(), *(make_block(number) for number in (0, 1, 3))])
-    asked = []
-
-    def seat(cell, name, *, number, **_):
-        asked.append(number)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(made, "_seat", seat)
-    with pytest.raises(KeyboardInterrupt):
-        made._run_block(CELL, "first")
-    assert asked == [4]
-
-
-def test_a_block_waits_for_a_quiet_machine_and_not_for_ever(tmp_path, monkeypatch):
-    made, _, _ = collector(tmp_path, [proven()])
-    asked = {}
-
-    def run(seats, **options):
-        asked.update(options)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(made._blocks, "run", run)
-    monkeypatch.setattr(made, "_seat", lambda *_, **__: None)
-    with pytest.raises(KeyboardInterrupt):
-        made._run_block(CELL, "first")
-    assert asked["patience_s"] == collect.PATIENCE_S
+# ---- with parity that is played
 
 
 @pytest.mark.parametrize(("status", "again"), [("timeout", True), ("out_of_memory", True), ("ok", False)])
 def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path, monkeypatch):
     held = proven() if status == "ok" else unproven(status, "it is gone")
-    made, tried = proving(tmp_path, monkeypatch, [held])
-    made._prove_parity()
+    tried = tried_again(tmp_path, monkeypatch, held)
     assert tried == ([("head", [CELL]), ("base", [CELL])] if again else [])
 
 
 @pytest.mark.parametrize("off", [False, True])
 def test_base_is_compared_with_the_reference_where_head_fails(off, tmp_path, monkeypatch):
     wrong = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits")
-    made, tried = proving(tmp_path, monkeypatch, [proven(wrong if off else None)])
-    made._prove_parity()
+    tried = tried_again(tmp_path, monkeypatch, proven(wrong if off else None))
     assert tried == ([("base", [CELL])] if off else [])
 
 
-def proving(tmp_path, monkeypatch, records):
-    """Return a collector that compares nothing, and the sides and cells that it would have compared."""
-    made, _, _ = collector(tmp_path, records)
+def tried_again(tmp_path, monkeypatch, held) -> list[tuple[str, list[Any]]]:
+    """Return the sides and cells that are compared with the reference where this record is held already."""
     tried = []
     monkeypatch.setattr(
         collect,
@@ -218,30 +222,20 @@ def proving(tmp_path, monkeypatch, records):
         lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells)),
     )
     monkeypatch.setattr(collect, "plan_parity", lambda cells, *_, **__: cells)
-    info = find_backends().find("torch")
-    described = Description(
-        backends={"torch": info},
+    told = Description(
+        backends={"torch": find_backends().find("torch")},
         broken={},
         workloads={CELL.workload: find_workload(CELL.workload)},
         protocol=VERSION,
     )
-    made._sides = {
-        name: msgspec.structs.replace(side(name, described), pythons={"torch": Path(name)})
+    sides = {
+        name: msgspec.structs.replace(side(name, told), pythons={"torch": Path(name)})
         for name in ("base", "head")
     }
-    return made, tried
-
-
-def test_the_epochs_are_those_that_base_trains_in_some_seconds_and_stay_so(tmp_path):
-    from bench.measuring.data import Split
-    from bench.worker.protocol import DataSource
-
-    split = Split(source=DataSource(name="mnist", cache=None, limit=None), train=60_000, test=10_000)
-    made, _, _ = collector(tmp_path / "a", [make_block(0, trained=False)])
-    made._splits = {CELL.workload: split}
-    assert made._epochs(CELL) == 0.05  # 1,000 samples/s
-    chosen, _, _ = collector(tmp_path / "b", [make_block(0, trained=False), make_block(1)])
-    assert chosen._epochs(CELL) == 1.0
+    ab = make_ab([held])
+    ab = msgspec.structs.replace(ab, folder=create_ab(tmp_path, ab.header))
+    Collector(ab, sides=sides, splits={}, display=Screen())._prove_parity()
+    return tried
 
 
 @pytest.mark.parametrize(
@@ -332,11 +326,6 @@ def test_a_version_written_as_a_variable_is_refused(mistaken, quick, folders):
     asked = msgspec.structs.replace(asked, base=SideSpec(asked=(mistaken,), variables={name: value}))
     with pytest.raises(UsageError, match=f"a version is written {name}=="):
         measured(asked, folders)
-
-
-def test_a_workload_that_is_held_to_no_reference_is_refused(quick, folders):
-    with pytest.raises(UsageError, match=r"could never pass\. Take mnist-mlp\."):
-        measured(planned("base", "worse", workload="mnist-mlp-defaults"), folders)
 
 
 def test_the_digest_of_code_tells_every_edit_of_what_workers_run(tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import fakes
 import pytest
+from played import play
 
 from backends.catalog import NUMPY
 from backends.info import BackendInfo
@@ -12,39 +13,32 @@ from bench.measuring import doctor
 from bench.measuring.backends import Registry
 from bench.workloads.specs import Device
 
-REAL_WORKLOAD = doctor.WORKLOAD
 LYING = {
-    "wrong": "largest relative error 1.0e-02, allowed 1e-05: its values are wrong",
-    "nan": "its logits are not finite",
-    "elsewhere": "asked to run on cpu, it runs on gpu",
-    "crashing": "ended with status 7",
-    "ending badly": "ended with status 9",
-    "missing": "No module named 'no_such_framework'",
-    "unavailable": "its driver is too old",
-}
-TARGETS = {
-    "wrong": "fakes:Wrong",
-    "nan": "fakes:NanLogits",
-    "elsewhere": "fakes:Elsewhere",
-    "crashing": "fakes:Exits",
-    "ending badly": "fakes:EndsBadly",
-    "missing": "no_such_framework:Backend",
-    "unavailable": "fakes:NotHere",
+    "fakes:Wrong": "largest relative error 1.0e-02, allowed 1e-05: the values are wrong",
+    "fakes:NanLogits": "its logits are not finite",
+    "fakes:Elsewhere": "asked to run on cpu, it runs on gpu",
+    "fakes:Exits": "ended with status 7",
+    "fakes:EndsBadly": "ended with status 9",
+    "no_such_framework:Backend": "No module named 'no_such_framework'",
+    "fakes:NotHere": "its driver is too old",
 }
 
 
-@pytest.fixture(autouse=True)
-def _workers_find_the_fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
-    monkeypatch.setattr(doctor, "WORKLOAD", fakes.WORKLOAD)  # quicker; one test below takes the real one
+def play_on_a_small_workload(patch: pytest.MonkeyPatch) -> None:
+    play(patch)
+    patch.setattr(doctor, "WORKLOAD", fakes.WORKLOAD)
+
+
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> None:
+    play_on_a_small_workload(monkeypatch)
 
 
 @pytest.fixture(scope="module")
 def findings() -> dict[str, doctor.Finding]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", fakes.python_path())
-        patch.setattr(doctor, "WORKLOAD", fakes.WORKLOAD)
-        return examined([fakes.info(name, target) for name, target in TARGETS.items()])
+        play_on_a_small_workload(patch)
+        return examined([fakes.info(target, target) for target in LYING])
 
 
 def examined(infos: list[BackendInfo], devices: Sequence[Device] = ("cpu",)) -> dict[str, doctor.Finding]:
@@ -62,8 +56,8 @@ def diagnose(infos: Sequence[BackendInfo], monkeypatch: pytest.MonkeyPatch, brok
     return ended.value.code
 
 
-def test_numpy_is_usable_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "WORKLOAD", REAL_WORKLOAD)
+def test_numpy_is_usable_on_the_cpu() -> None:
+    """In a process of its own, on the workload that the command takes."""
     finding = examined([NUMPY])["numpy"]
     assert finding.usable, finding
     assert finding.device == "cpu"
@@ -71,22 +65,22 @@ def test_numpy_is_usable_on_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert finding.facts["dtype"] == "float64"
 
 
-@pytest.mark.parametrize("name", LYING)
+@pytest.mark.parametrize("target", LYING)
 def test_a_backend_that_does_not_do_as_it_says_is_not_usable(
-    name: str, findings: dict[str, doctor.Finding]
+    target: str, findings: dict[str, doctor.Finding]
 ) -> None:
-    finding = findings[name]
+    finding = findings[target]
     assert not finding.usable
-    assert LYING[name] in finding.said
+    assert LYING[target] in finding.said
     assert "\n" not in finding.said
 
 
-def test_a_backend_without_a_gpu_form_is_not_asked_for_one() -> None:
+def test_a_backend_without_a_gpu_form_is_not_asked_for_one(played: None) -> None:
     assert [finding.device for finding in doctor.examine([NUMPY], ["cpu", "gpu"], {})] == ["cpu"]
 
 
 def test_the_command_says_usable_and_ends_well(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    played: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert diagnose([NUMPY, fakes.ABSENT], monkeypatch, {}) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -95,7 +89,7 @@ def test_the_command_says_usable_and_ends_well(
 
 
 def test_a_backend_that_lies_makes_the_command_fail(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    played: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = {"odd": "backend 'odd' (odd:INFO) cannot be used: it raises"}
     assert diagnose([NUMPY, fakes.WRONG], monkeypatch, broken) == 3

@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
-from conftest import INFOS, TESTS, every_framework
+from conftest import INFOS, TESTS
+from played import play
 from rich.console import Console
 
 from backends import catalog
@@ -110,7 +111,7 @@ def test_a_reference_is_written_where_it_was_asked_for(tmp_path):
     np.testing.assert_array_equal(data.images, parity_data(workload).images)
 
 
-# ---- real workers
+# ---- workers: real ones where a process dies or is started in another way, else played
 
 
 def test_the_reference_agrees_with_itself_in_a_worker(display):
@@ -138,6 +139,11 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> list[ParityJob]:
     return jobs
 
 
+@pytest.fixture
+def played(monkeypatch: pytest.MonkeyPatch) -> None:
+    play(monkeypatch)
+
+
 def test_a_worker_that_dies_in_one_case_leaves_the_others_verified(jobs, display):
     records = run(jobs, fake("DiesInAdam"), display)
     assert [record.status for record in records] == ["ok", "ok", "ok", "crashed", "ok"]
@@ -149,41 +155,33 @@ def test_a_worker_that_dies_in_one_case_leaves_the_others_verified(jobs, display
     assert all(record.ok for record in records if record is not crashed)
 
 
-def test_a_case_that_raises_leaves_the_others_verified(jobs, display):
+def test_a_case_that_raises_leaves_the_others_verified(jobs, display, played):
     records = run(jobs, fake("RaisesInAdam"), display)
     assert [record.status for record in records] == ["ok", "ok", "ok", "failed", "ok"]
     assert records[3].error == "ValueError: Adam is not at home"
     assert not records[3].ok
 
 
-def test_a_case_that_hangs_is_stopped_and_the_others_are_verified(jobs, display, monkeypatch):
-    monkeypatch.setattr(verify, "Worker", _with_a_limit(verify.Worker, 4.0))
+def test_a_case_that_hangs_is_stopped_and_the_others_are_verified(jobs, display, played):
     records = run(jobs, fake("HangsInAdam"), display)
     assert [record.status for record in records] == ["ok", "ok", "ok", "timeout", "ok"]
-    assert "limit of 4 s" in records[3].error
+    assert "stopped at its limit" in records[3].error
 
 
-def _with_a_limit(worker, seconds):
-    def limited(task, **options):
-        return worker(task, **(options | {"time_limit_s": seconds}))
-
-    return limited
-
-
-def test_a_wrong_answer_is_a_record_that_is_not_ok(jobs, display):
+def test_a_wrong_answer_is_a_record_that_is_not_ok(jobs, display, played):
     records = run(jobs[2:3], fake("MomentumRateInside"), display)
     assert [record.status for record in records] == ["ok"]
     assert not records[0].ok
     assert next(check.kind for check in records[0].checks if not check.ok) == "steps"
 
 
-def test_a_nan_is_a_failed_record(jobs, display):
+def test_a_nan_is_a_failed_record(jobs, display, played):
     records = run(jobs[:1], fake("GoesNan"), display)
     assert [record.status for record in records] == ["not_comparable"]
     assert "gradient at logits/bias" in records[0].error
 
 
-def test_a_backend_that_cannot_be_imported_is_unavailable_in_every_case(jobs, display):
+def test_a_backend_that_cannot_be_imported_is_unavailable_in_every_case(jobs, display, played):
     records = run(jobs[:2], fake("NotThere"), display)
     assert [record.status for record in records] == ["failed", "failed"]
     assert all("broken:NotThere is no class" in record.error for record in records)
@@ -248,9 +246,14 @@ def test_an_interruption_leaves_no_worker_behind(jobs, display):
     assert here.children() == []
 
 
-@pytest.mark.parametrize("name", every_framework())
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.framework(name)) for name in ("tensorflow", "torch", "jax")]
+)
 def test_a_gpu_that_is_not_there_is_unavailable(name, display, monkeypatch):
-    """Never silently the CPU. An empty list of visible devices takes the GPU away where there is one."""
+    """Never silently the CPU. An empty list of visible devices takes the GPU away where there is one.
+
+    The tests of conformance ask every mode of every backend, in a process that is started for the CPU.
+    """
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     info = INFOS[name]
     cell = make_cell("mnist-softmax", name, info.taught_mode, device="gpu")

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import fakes
 import psutil
@@ -15,8 +16,16 @@ from fakes import task_for
 
 from backends.info import BackendInfo
 from bench.measuring import process as launch
-from bench.measuring.process import KEPT_MEMORY, Outcome, kept_compiled, run_worker, worker_environment
+from bench.measuring.process import (
+    KEPT_MEMORY,
+    Outcome,
+    Worker,
+    kept_compiled,
+    run_worker,
+    worker_environment,
+)
 from bench.worker.protocol import (
+    Built,
     Described,
     Done,
     Evaluated,
@@ -58,6 +67,11 @@ def kinds(outcome: Outcome) -> set[type[Event]]:
     return {type(event) for event in outcome.events}
 
 
+def facts_of(outcome: Outcome) -> dict[str, Any]:
+    assert outcome.status == "ok", outcome
+    return next(event.facts for event in outcome.events if isinstance(event, Described))
+
+
 def assert_gone(pid: int) -> None:
     """Wait a moment for a process to end; a zombie, which only init can reap, has ended."""
     deadline = time.monotonic() + 3
@@ -88,7 +102,7 @@ def test_a_good_worker_is_ok(scratch: Path) -> None:
 @pytest.mark.parametrize(
     ("target", "status", "said", "exit_signal"),
     [
-        ("Exits", "crashed", "ended with status 7 and without a last word: about to exit", None),
+        ("Exits", "crashed", "ended with status 7 and without a message: about to exit", None),
         ("Segfaults", "crashed", "ended by SIGSEGV", "SIGSEGV"),
         ("OutOfMemory", "out_of_memory", "MemoryError: no room for 9 GiB", None),
         ("OutOfDeviceMemory", "out_of_memory", "RESOURCE_EXHAUSTED: no room for 9 GiB on the device", None),
@@ -99,7 +113,7 @@ def test_a_good_worker_is_ok(scratch: Path) -> None:
         ("Incomplete", "failed", "lacks export_params, save_state, restore_state, describe", None),
         ("STEADY", "failed", "fakes:STEADY is no class", None),
         ("Nobody", "failed", "fakes:Nobody is no class", None),
-        ("Garbles", "failed", "a line that is no event", None),
+        ("Garbles", "failed", "a line that is not an event", None),
     ],
 )
 def test_each_mishap_has_its_name(
@@ -112,6 +126,10 @@ def test_each_mishap_has_its_name(
     assert "\n" not in outcome.error
     assert outcome.exit_signal == exit_signal
     assert not any(isinstance(event, Done) for event in outcome.events)
+    if target in ("Exits", "Segfaults", "Garbles"):  # what was measured before is kept
+        assert {Imported, FirstStep, WarmedUp} <= kinds(outcome)
+    if target == "Segfaults":  # and so is the end of what was printed
+        assert "about to fault" in outcome.stderr_tail
     assert_nothing_left(scratch)
 
 
@@ -123,16 +141,6 @@ def test_a_missing_framework_is_unavailable(scratch: Path) -> None:
     assert_nothing_left(scratch)
 
 
-@pytest.mark.parametrize("target", ["Exits", "Segfaults", "Garbles"])
-def test_what_was_measured_before_a_crash_is_kept(target: str) -> None:
-    outcome = outcome_of(f"fakes:{target}")
-    assert {Imported, FirstStep, WarmedUp} <= kinds(outcome)
-
-
-def test_a_crash_keeps_the_end_of_what_was_printed() -> None:
-    assert "about to fault" in outcome_of("fakes:Segfaults").stderr_tail
-
-
 def test_a_hang_ends_at_its_limit(scratch: Path) -> None:
     started = time.monotonic()
     outcome = outcome_of("fakes:Hangs", limit_s=3.0)
@@ -141,6 +149,16 @@ def test_a_hang_ends_at_its_limit(scratch: Path) -> None:
     assert 3.0 <= outcome.wall_s <= time.monotonic() - started < 3.0 + SLACK_S
     assert WarmedUp in kinds(outcome)
     assert_nothing_left(scratch)
+
+
+def test_waiting_for_a_turn_costs_a_worker_nothing() -> None:
+    began = time.monotonic()
+    with Worker(task_for(fakes.STEADY), python=PYTHON, device="cpu", time_limit_s=60) as worker:
+        worker.wait_for(Built)
+        time.sleep(1.0)
+        outcome = worker.finish()
+    assert outcome.status == "ok", outcome
+    assert 0.1 < outcome.wall_s < time.monotonic() - began - 0.9
 
 
 def test_a_worker_with_much_to_say_ends_at_its_limit_too(scratch: Path) -> None:
@@ -169,8 +187,7 @@ def test_the_tail_is_short_however_much_was_printed(tmp_path: Path) -> None:
 
 def test_a_temporary_file_left_behind_goes_with_the_worker(scratch: Path) -> None:
     outcome = outcome_of("fakes:Litters")
-    assert outcome.status == "ok", outcome
-    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    facts = facts_of(outcome)
     assert not Path(str(facts["left"])).exists()
     assert_nothing_left(scratch)
 
@@ -179,7 +196,7 @@ def test_a_helper_left_behind_is_killed_and_does_not_delay(scratch: Path) -> Non
     outcome = outcome_of("fakes:Clings")
     assert outcome.status == "ok", outcome
     assert outcome.wall_s < 20  # the helper would hold the pipe for 600
-    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    facts = facts_of(outcome)
     helper = facts["helper"]
     assert isinstance(helper, int)
     assert helper > 0
@@ -231,7 +248,7 @@ def test_a_program_that_is_no_worker_is_a_crash(tmp_path: Path, scratch: Path) -
     stub = fakes.program(tmp_path / "python", ["echo I am no Python >&2", "exit 3"])
     outcome = run_worker(task_for(fakes.STEADY), python=stub, device="cpu", time_limit_s=30)
     assert outcome.status == "crashed"
-    assert outcome.error == "the process ended with status 3 and without a last word: I am no Python"
+    assert outcome.error == "the process ended with status 3 and without a message: I am no Python"
     assert_nothing_left(scratch)
 
 
@@ -242,8 +259,7 @@ def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.Mo
     outcome = outcome_of(
         "fakes:Tells", environment={"FAKE_CACHE": "{scratch}/cache"}, cpu_environment={"FAKE_ON_CPU": "yes"}
     )
-    assert outcome.status == "ok", outcome
-    facts = next(event.facts for event in outcome.events if isinstance(event, Described))
+    facts = facts_of(outcome)
     assert facts["SAMEWORK_SECRET"] is None
     assert facts["OMP_NUM_THREADS"] == "1"
     assert facts["CUDA_VISIBLE_DEVICES"] == ""
@@ -257,13 +273,7 @@ def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.Mo
 
 def test_every_worker_has_a_scratch_folder_of_its_own() -> None:
     backend = fakes.info("fake", "fakes:Tells", environment={"FAKE_CACHE": "{scratch}"})
-    found = {
-        event.facts["FAKE_CACHE"]
-        for outcome in (measure(task_for(backend)), measure(task_for(backend)))
-        for event in outcome.events
-        if isinstance(event, Described)
-    }
-    assert len(found) == 2
+    assert len({facts_of(measure(task_for(backend)))["FAKE_CACHE"] for _ in range(2)}) == 2
 
 
 def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
@@ -280,8 +290,8 @@ def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
 def test_memory_that_a_step_gives_back_is_kept_for_the_next(tmp_path: Path) -> None:
     script = (
         "import resource\n"
-        "for step in range(40):\n"
-        "    if step == 20: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for step in range(12):\n"
+        "    if step == 6: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "    block = bytearray(48 << 20); del block\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
     )

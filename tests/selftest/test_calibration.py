@@ -2,6 +2,7 @@
 
 import functools
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,16 @@ from simulated import make_block, make_header_of, make_side, simulate
 from bench.analysis.statistics import ALPHA, MARGIN
 from bench.selftest import calibration
 from bench.selftest.calibration import JUDGES, Calibration, Judge, Rate, calibrate, find_trials
-from bench.selftest.records import SIDES, TRIALS, SelfTest
+from bench.selftest.records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
+
+
+def altered(test: SelfTest, change: Callable[[SelfTestBlock, SideRecord], SideRecord]) -> SelfTest:
+    """Return the self-test with every side of every block as `change` makes it."""
+    blocks = tuple(
+        msgspec.structs.replace(block, sides=tuple(change(block, side) for side in block.sides))
+        for block in test.blocks
+    )
+    return msgspec.structs.replace(test, blocks=blocks)
 
 
 @functools.cache
@@ -85,33 +95,14 @@ def test_what_falls_short_fails_and_says_where(changes, demand):
     assert found.status == "failed"
 
 
-def test_a_side_that_is_slower_than_it_should_be_is_a_false_alarm():
-    test = simulate(groups=4)
-    slower = [
-        msgspec.structs.replace(
-            block,
-            sides=tuple(
-                make_side(side.side, [w.seconds * (1.05 if side.side == "C" else 1) for w in side.windows])
-                for side in block.sides
-            ),
-        )
-        for block in test.blocks
-    ]
-    found = calibrate(msgspec.structs.replace(test, blocks=tuple(slower)))
+@pytest.mark.parametrize("factor", [1.05, 1 / 1.05])
+def test_a_side_that_is_slower_or_quicker_than_it_should_be_is_a_false_alarm(factor):
+    def changed(_: SelfTestBlock, side: SideRecord) -> SideRecord:
+        return make_side(side.side, [w.seconds * factor for w in side.windows]) if side.side == "C" else side
+
+    found = calibrate(altered(simulate(groups=4), changed))
     assert (found.rows[0].false_alarms.hits, found.rows[0].false_alarms.of) == (4, 8)
     assert found.criteria[0].held is False
-    # A side that is quicker is as much of an alarm.
-    quicker = [
-        msgspec.structs.replace(
-            block,
-            sides=tuple(
-                make_side(side.side, [w.seconds / (1.05 if side.side == "C" else 1) for w in side.windows])
-                for side in block.sides
-            ),
-        )
-        for block in test.blocks
-    ]
-    assert calibrate(msgspec.structs.replace(test, blocks=tuple(quicker))).rows[0].false_alarms.hits == 4
 
 
 def test_a_rule_that_never_claims_and_one_that_always_does_are_seen(monkeypatch):
@@ -136,33 +127,22 @@ def test_too_few_blocks_are_unmeasured_not_failed():
 
 
 def test_a_dead_worker_costs_its_block_and_is_named():
-    test = simulate(groups=1, blocks=10)
-    sides = tuple(
-        make_side(side.side, [], status="crashed") if side.side == "A" else side
-        for side in test.blocks[4].sides
-    )
-    damaged = (*test.blocks[:4], msgspec.structs.replace(test.blocks[4], sides=sides), *test.blocks[5:])
-    trials, lost = find_trials(msgspec.structs.replace(test, blocks=damaged))
+    def damaged(block: SelfTestBlock, side: SideRecord) -> SideRecord:
+        died = block.block == 4 and side.side == "A"
+        return make_side(side.side, [], status="crashed") if died else side
+
+    trials, lost = find_trials(altered(simulate(groups=1, blocks=10), damaged))
     assert [len(trial.base) for trial in trials] == [9, 9, 10, 10, 10]
     assert len(lost) == 2
     assert all("judged by 9 of 10 blocks" in line for line in lost)
 
 
 def test_a_comparison_with_too_few_usable_blocks_is_lost_and_leaves_the_rest_unmeasured():
-    test = simulate(process_sd=0.005)
-    blocks = [
-        msgspec.structs.replace(
-            block,
-            sides=tuple(
-                make_side(side.side, [w.seconds for w in side.windows], status="no_steady_state")
-                if block.group == 3 and side.side == "A" and block.block > 1
-                else side
-                for side in block.sides
-            ),
-        )
-        for block in test.blocks
-    ]
-    found = calibrate(msgspec.structs.replace(test, blocks=tuple(blocks)))
+    def unsettled(block: SelfTestBlock, side: SideRecord) -> SideRecord:
+        drifts = block.group == 3 and block.block > 1 and side.side == "A"
+        return msgspec.structs.replace(side, status="no_steady_state") if drifts else side
+
+    found = calibrate(altered(simulate(process_sd=0.005), unsettled))
     assert len(found.judged) == 98
     assert [line for line in found.lost if "not judged, 2 of 10" in line] == list(found.lost)
     assert found.status == "unmeasured"
