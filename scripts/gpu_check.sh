@@ -98,7 +98,6 @@ part() {
             say "$name: $((SECONDS - began)) of $limit s${last:+; $last}"
         done
         wait "$child" || status=$?
-        child=
         case $status in
             0) said=ok ;;
             124 | 137) said="stopped after its $limit s" undone=1 ;;
@@ -122,7 +121,11 @@ finish() {
 
 stop() {
     trap '' INT TERM
-    [[ -z $child ]] || kill "$child" 2>/dev/null || true
+    # More than once: a process that is just being started may miss the first signal.
+    while [[ -n $(jobs -rp) ]]; do
+        jobs -rp | xargs --no-run-if-empty kill 2>/dev/null || true
+        sleep 0.1
+    done
     wait || true
     finish 130 'Interrupted: the parts above are all that was done.'
 }

@@ -145,7 +145,7 @@ def test_an_environment_without_the_framework_says_so(tmp_path: Path) -> None:
         (["echo '[1, 2]'"], "does not run as a Python interpreter"),
         (["printf '\\377'"], "does not run as a Python interpreter"),
         (["echo first >&2", "echo no libpython >&2", "exit 127"], "interpreter: no libpython$"),
-        (["exit 3"], "interpreter: it ends with status 3$"),
+        (["exit 3"], "interpreter: it ended with status 3$"),
     ],
 )
 def test_a_program_that_is_no_python_is_refused(lines: list[str], said: str, tmp_path: Path) -> None:

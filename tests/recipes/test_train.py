@@ -464,12 +464,12 @@ def test_a_mode_is_the_taught_one_where_none_is_named() -> None:
         ),
         ({"backends": ("absent",)}, UnavailableError, "backend 'absent': not installed: no-such-framework"),
         ({"device": "gpu"}, UnavailableError, "device gpu: no NVIDIA driver is loaded here."),
-        ({"precision": "bf16"}, UnavailableError, "precision bf16 is not to be had on cpu"),
+        ({"precision": "bf16"}, UnavailableError, "precision bf16 is not available on cpu"),
         ({"limit": 99}, UsageError, "99 training images are less than one batch"),
         (
             {"name": "notebook-one-layer"},
             UsageError,
-            "2000 training images are less than one batch of notebook-one-layer, 100 images beside the 5000",
+            "2000 training images are less than one batch of notebook-one-layer, 100 images, after 5000",
         ),
     ],
 )
