@@ -97,7 +97,7 @@ class Kit:
     def make(
         self,
         architecture: str = "softmax",
-        optimizer: OptimizerSpec = OPTIMIZERS["momentum"],
+        optimizer: OptimizerSpec = OPTIMIZERS["adam"],
         *,
         mode: str | None = None,
         precision: Precision = "fp32",

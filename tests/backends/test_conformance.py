@@ -128,7 +128,7 @@ def some_optimizers(kit: Kit) -> list[tuple[str, str, OptimizerSpec]]:
     taught = kit.info.taught_mode
     all_here = [(taught, name, spec) for name, spec in OPTIMIZERS.items()]
     others = [mode for mode in kit.modes if mode != taught]
-    return all_here + [(mode, "momentum", OPTIMIZERS["momentum"]) for mode in others]
+    return all_here + [(mode, "adam", OPTIMIZERS["adam"]) for mode in others]
 
 
 def calls_may_be_cut_anywhere(kit: Kit) -> None:
