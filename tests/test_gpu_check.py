@@ -171,11 +171,22 @@ def test_what_does_not_fit_the_time_left_is_skipped_and_named(check: Check) -> N
     assert len(found.asked) == 2
 
 
+_WITH_CTRL_C = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Tests that run in the background of a shell inherit that SIGINT is ignored, and no shell can undo that."""
+
+
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_leaves_what_is_done(check: Check, tmp_path: Path, sent: signal.Signals) -> None:
     check("--help")  # makes the stand-in
     script = subprocess.Popen(
-        [str(SCRIPT), "--harness", str(tmp_path / "python"), str(tmp_path / "out")],
+        [
+            sys.executable, "-c", _WITH_CTRL_C, str(SCRIPT), "--harness", str(tmp_path / "python"),
+            str(tmp_path / "out"),
+        ],
         stdout=subprocess.PIPE, text=True, start_new_session=True,
         env={**os.environ, "ASKED": str(tmp_path / "asked"), "HANGS": "run"},
     )  # fmt: skip
