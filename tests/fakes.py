@@ -25,7 +25,7 @@ from bench.errors import UnavailableError
 from bench.records.schema import JobSpec
 from bench.run.plan import Preset
 from bench.worker.protocol import DataSource, MeasureTask
-from bench.worker.training import Batches
+from bench.worker.timed_loop import Batches
 from bench.workloads.catalog import find_workload
 from bench.workloads.instruments import Peak
 from bench.workloads.parameters import initial_params

@@ -16,7 +16,7 @@ from bench.recipes.checkpoints import Model
 from bench.recipes.model import Trained
 from bench.recipes.protocol import AnyRecipeEvent, EvaluateTask, Scored
 from bench.recipes.setup import Place
-from bench.worker.training import load_data
+from bench.worker.timed_loop import load_data
 from bench.workloads.specs import Cell, Precision
 
 COMPARED = 500

@@ -36,7 +36,7 @@ from bench.recipes.setup import Place
 from bench.recipes.tensorboard import EventFiles
 from bench.text import duration
 from bench.worker.protocol import DataSource, Event
-from bench.worker.training import load_data
+from bench.worker.timed_loop import load_data
 from bench.workloads.specs import Cell
 
 TIME_LIMIT_S = 7 * 24 * 3600.0

@@ -13,7 +13,7 @@ from bench.recipes.metrics import LATEST, Figure
 from bench.recipes.protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
 from bench.recipes.records import distribution
 from bench.worker.protocol import Emit
-from bench.worker.training import Batches, Trainer, build, evaluate, load_data, score, training_data
+from bench.worker.timed_loop import Batches, Trainer, build, evaluate, load_data, score, training_data
 from bench.workloads.augmentation import seen_images
 from bench.workloads.parameters import initial_params
 from bench.workloads.specs import Workload

@@ -35,7 +35,7 @@ from bench.worker.protocol import (
 )
 from bench.worker.slowed import Slowed
 from bench.worker.stopwatch import Stopwatch
-from bench.worker.training import Batches, Trainer, check_device, evaluate, load_data, training_data
+from bench.worker.timed_loop import Batches, Trainer, check_device, evaluate, load_data, training_data
 from bench.workloads.augmentation import seen_images
 from bench.workloads.parameters import initial_params
 from bench.workloads.schedule import evaluation_steps, whole_calls

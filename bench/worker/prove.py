@@ -10,7 +10,7 @@ from bench.parity.checks import check_parity, relative_error
 from bench.parity.reference import evaluated_images, load_trace, parity_workload, start_params
 from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
 from bench.worker.protocol import Described, Emit, ParityCase, Probed, ProbeTask, Verified, VerifyTask
-from bench.worker.training import build
+from bench.worker.timed_loop import build
 from bench.workloads.specs import Workload
 
 

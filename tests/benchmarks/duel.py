@@ -23,7 +23,7 @@ from bench.measuring.backends import find_backends
 from bench.worker.loading import load_backend
 from bench.worker.measure import LEAD_S
 from bench.worker.stopwatch import Stopwatch
-from bench.worker.training import Batches, Trainer
+from bench.worker.timed_loop import Batches, Trainer
 from bench.workloads.catalog import find_workload, swept
 from bench.workloads.parameters import initial_params
 from bench.workloads.schedule import whole_calls

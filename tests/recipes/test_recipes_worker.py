@@ -29,7 +29,7 @@ from bench.recipes.protocol import CheckpointSaved, EvaluateTask, FigureMade, Sc
 from bench.recipes.records import distribution
 from bench.recipes.worker import STRETCH, evaluate_model, follow, latest_images, stops
 from bench.worker.protocol import DataSource, Event
-from bench.worker.training import Batches, Trainer, evaluate, training_data
+from bench.worker.timed_loop import Batches, Trainer, evaluate, training_data
 from bench.workloads.augmentation import central_crop
 from bench.workloads.parameters import Params, initial_params
 from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec

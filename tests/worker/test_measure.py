@@ -38,7 +38,7 @@ from bench.worker.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
-from bench.worker.training import Batches, Trainer
+from bench.worker.timed_loop import Batches, Trainer
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 

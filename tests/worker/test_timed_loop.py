@@ -11,7 +11,7 @@ from backends.base import TrainingData
 from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.worker.protocol import DataSource
-from bench.worker.training import (
+from bench.worker.timed_loop import (
     Batches,
     NanLossError,
     Trainer,
