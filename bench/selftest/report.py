@@ -124,22 +124,22 @@ def legend(test: SelfTest, calibration: Calibration) -> list[str]:
     """Return the meaning of each column."""
     header = test.header
     return [
-        f"A comparison has two sides, {header.blocks} blocks, and in each block a fresh process a side; the "
-        f"{len(SIDES)} processes of a block take turns of {header.window_s:g} s, {header.windows} each. In "
-        "brackets stands the 95 % interval of the true share (Wilson).",
-        "False alarms: comparisons of equal sides in which either was called slower. Those of a group share "
-        "their side A, and all of a group its blocks, so they are not wholly independent of each other, and "
-        "the brackets are somewhat too narrow.",
-        "Found: comparisons in which training was made slower by that much, inside the clocked stretch, and "
+        f"A comparison has two sides and {header.blocks} blocks. In each block every side runs in a new "
+        f"process. The {len(SIDES)} processes of a block take turns of {header.window_s:g} s, "
+        f"{header.windows} each. The 95 % interval of the true share (Wilson) is in brackets.",
+        "False alarms: comparisons of equal sides in which one was called slower. The comparisons of a group "
+        "share their blocks and side A, so they are not independent, and the brackets are somewhat too "
+        "narrow.",
+        "Found: comparisons in which training was made slower by that much, inside the timed stretch, and "
         "the slower side was called slower.",
-        "Truth held: of all comparisons, equal or not, how many 95 % intervals hold the injected slowdown. "
-        "Margin: half the width of such an interval, the median of all comparisons.",
-        f"bench claims a difference where it is proven larger than {percent(MARGIN, 0)} at level {ALPHA:g}. "
-        "Not paired by round, it loses that both sides of a round met the machine in the same mood.",
-        "The rules of the other tools are written again from their descriptions and see the same windows, "
-        "which their own way of measuring, one side after the other, would not have given them. "
-        "pytest-benchmark and google/benchmark compare one process with one, as they do.",
-        f"A comparison cost {duration(calibration.trial_s)}, the share of its two sides in the time of "
+        "Truth held: the 95 % intervals that contain the injected slowdown, of all comparisons, equal or "
+        "not. Margin: half the width of such an interval, the median of all comparisons.",
+        f"bench claims a difference if it is proven larger than {percent(MARGIN, 0)} at level {ALPHA:g}. "
+        "Without pairing by round, a change in the machine's speed does not cancel.",
+        "The rules of the other tools are reimplemented from their sources and judge the same windows. Their "
+        "own way of measuring, one side after the other, would give them worse ones. pytest-benchmark and "
+        "google/benchmark compare one process with one, as they do themselves.",
+        f"A comparison took {duration(calibration.trial_s)}, the share of its two sides in the time of "
         f"{header.blocks} blocks; the whole self-test took {duration(calibration.total_s)}.",
     ]
 
@@ -186,13 +186,13 @@ def _rate(rate: Rate) -> str:
 
 
 def _in_words(criterion: Criterion) -> str:
-    state = {True: "held", False: "FAILED", None: "not enough was measured to say"}[criterion.held]
+    state = {True: "met", False: "FAILED", None: "too little was measured"}[criterion.held]
     return f"{criterion.demand}: {criterion.found}, {state}"
 
 
 def _answer(calibration: Calibration) -> str:
     return {
-        "held": "All that is demanded of the comparison was held.",
-        "failed": "The comparison did NOT hold what is demanded of it.",
-        "unmeasured": "Too little was measured to say whether the comparison holds what is demanded of it.",
+        "held": "The comparison meets all requirements.",
+        "failed": "The comparison does NOT meet its requirements.",
+        "unmeasured": "Too little was measured to say whether the comparison meets its requirements.",
     }[calibration.status]

@@ -30,7 +30,7 @@ def test_the_table_has_a_row_a_rule_with_counts_and_their_intervals():
     assert f"{found.rows[0].coverage.hits} of 100" in ours
     for tool in ("pytest-benchmark", "asv", "pyperf", "google/benchmark"):
         assert any(line.startswith(f"| {tool}") for line in text.splitlines())
-    assert "All that is demanded of the comparison was held." in text
+    assert "The comparison meets all requirements." in text
     assert "![" in text
     assert "](plots/selftest.svg)" in text
     assert "](plots/selftest.svg)" not in report.text(test, found, drawn=False)
@@ -39,7 +39,7 @@ def test_the_table_has_a_row_a_rule_with_counts_and_their_intervals():
 def test_what_failed_is_said_first_and_loudly():
     test = simulate(process_sd=0.08)
     text = report.text(test, calibrate(test), drawn=False)
-    assert "did NOT hold" in text.split("## Rules")[0]
+    assert "does NOT meet" in text.split("## Rules")[0]
     assert "10 % found always" in text
     assert "FAILED" in text
     assert "FAILED" in printed(test)
