@@ -21,7 +21,7 @@ from bench.workloads.specs import Cell
 
 SCHEMA = 1
 
-Metric: TypeAlias = Literal["speed", "first-step", "accuracy", "memory"]
+MetricName: TypeAlias = Literal["speed", "first-step", "accuracy", "memory"]
 
 # The bounds exclude impossible values, and values whose ratio would overflow.
 _Positive: TypeAlias = Annotated[float, msgspec.Meta(ge=1e-9, le=1e18)]

@@ -14,7 +14,7 @@ import msgspec
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.history.entries import Entry, Metric
+from bench.history.entries import Entry, MetricName
 from bench.history.time_series import WORDS, MachineHistory, Point, RowHistory, Words, place_of
 from bench.report.charts import COLOURS, GREY, ON_LINES, RED, label, settings, svg
 from bench.report.format import TIMES, width_text
@@ -49,7 +49,7 @@ class _Panel(msgspec.Struct, frozen=True, kw_only=True):
     rows: tuple[RowHistory, ...]
 
 
-def draw(machines: Sequence[MachineHistory], metric: Metric) -> list[Chart]:
+def draw(machines: Sequence[MachineHistory], metric: MetricName) -> list[Chart]:
     """Return a chart for every workload that has a value, in the order of the workloads."""
     with settings():
         return [
@@ -58,7 +58,7 @@ def draw(machines: Sequence[MachineHistory], metric: Metric) -> list[Chart]:
         ]
 
 
-def figures(machines: Sequence[MachineHistory], metric: Metric) -> Iterator[tuple[str, str, Figure]]:
+def figures(machines: Sequence[MachineHistory], metric: MetricName) -> Iterator[tuple[str, str, Figure]]:
     """Yield name, workload and chart; call this inside `settings`."""
     rows = [row for machine in machines for row in machine.rows]
     backends = dict.fromkeys(row.series.cell.backend for row in rows)

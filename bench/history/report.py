@@ -14,7 +14,7 @@ from rich.text import Text
 
 from bench.errors import RecordError
 from bench.history.change_points import RECENT, SEGMENT, ChangePoint
-from bench.history.entries import Entry, History, Metric
+from bench.history.entries import Entry, History, MetricName
 from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
 from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
 from bench.report.markdown import PLOTS, bullets, escape, grid
@@ -30,12 +30,16 @@ FEWEST = 2 * SEGMENT
 # ---- on the terminal
 
 
-def render(history: History, metric: Metric, machines: Sequence[MachineHistory], console: Console) -> None:
+def render(
+    history: History, metric: MetricName, machines: Sequence[MachineHistory], console: Console
+) -> None:
     """Print the history at the console's width; the words are the same with colour and without."""
     print_encodable(console, lambda: _render(history, metric, machines, console))
 
 
-def _render(history: History, metric: Metric, machines: Sequence[MachineHistory], console: Console) -> None:
+def _render(
+    history: History, metric: MetricName, machines: Sequence[MachineHistory], console: Console
+) -> None:
     _print(console, f"{WORDS[metric].title} of {span(history)}", "bold")
     for machine in machines:
         _print(console, "")
@@ -52,7 +56,7 @@ def _render(history: History, metric: Metric, machines: Sequence[MachineHistory]
         _print(console, line, "yellow")
 
 
-def _table(machine: MachineHistory, metric: Metric) -> Table:
+def _table(machine: MachineHistory, metric: MetricName) -> Table:
     """Return the table for the terminal, in which a workload has a line of its own above its rows."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for column, head in list(enumerate(_heads(metric)))[1:]:
@@ -73,7 +77,7 @@ def _print(console: Console, text: str, style: str = "") -> None:
 # ---- as Markdown
 
 
-def write(folder: Path, history: History, metric: Metric, machines: Sequence[MachineHistory]) -> Path:
+def write(folder: Path, history: History, metric: MetricName, machines: Sequence[MachineHistory]) -> Path:
     """Write the report and a chart for every workload into a folder, and return the report's path."""
     from bench.history import plot
 
@@ -93,7 +97,7 @@ def write(folder: Path, history: History, metric: Metric, machines: Sequence[Mac
 
 
 def text(
-    history: History, metric: Metric, machines: Sequence[MachineHistory], captions: Mapping[str, str]
+    history: History, metric: MetricName, machines: Sequence[MachineHistory], captions: Mapping[str, str]
 ) -> str:
     """Return the history as Markdown; `captions` has the caption of each chart by the chart's name."""
     blocks = [
@@ -151,7 +155,7 @@ def span(history: History) -> str:
     return f"{len(history.entries)} runs, {first:%Y-%m-%d} to {last:%Y-%m-%d}"
 
 
-def advice(machines: Sequence[MachineHistory], metric: Metric) -> list[str]:
+def advice(machines: Sequence[MachineHistory], metric: MetricName) -> list[str]:
     """Return a sentence for every change point, the latest first, and the numbers of series without one."""
     found = [
         (
@@ -204,7 +208,9 @@ def left_out(history: History, machines: Sequence[MachineHistory], most: int | N
     return lines + unread
 
 
-def _sentence(row: RowHistory, change: ChangePoint, metric: Metric, machine: MachineHistory | None) -> str:
+def _sentence(
+    row: RowHistory, change: ChangePoint, metric: MetricName, machine: MachineHistory | None
+) -> str:
     """Return a change point as a sentence, which names the machine only if it is given."""
     points = row.series.points
     before, after = points[change.index - 1].entry, points[change.index].entry
@@ -263,7 +269,7 @@ def _versions(entry: Entry) -> str:
 _NUMBERS = frozenset(range(2, 6))
 
 
-def _heads(metric: Metric) -> tuple[str, ...]:
+def _heads(metric: MetricName) -> tuple[str, ...]:
     latest = WORDS[metric].unit or "latest"
     return ("workload", "framework", "runs", latest, PLUS_MINUS, "change", "advice")
 
@@ -274,7 +280,7 @@ def _heading(machine: MachineHistory) -> str:
     return f"{machine.machine.words} ({machine.machine.hostname}, machine {machine.machine.key}{kind})"
 
 
-def _rows(machine: MachineHistory, metric: Metric) -> list[list[str]]:
+def _rows(machine: MachineHistory, metric: MetricName) -> list[list[str]]:
     return [
         [
             place_of(row.series, kind=not machine.one_kind),
@@ -303,7 +309,7 @@ def _change(ratio: float | None) -> str:
     return NOTHING if ratio is None else f"{round(100 * (ratio - 1), 1) + 0.0:+.1f} %"
 
 
-def _legend(metric: Metric) -> str:
+def _legend(metric: MetricName) -> str:
     words = WORDS[metric]
     interval = f"{PLUS_MINUS}: half the width of its 95 % interval; " if metric == "speed" else ""
     return (

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from bench.history.change_points import ChangePoint, change_points
-from bench.history.entries import Entry, Figures, History, Machine, Metric
+from bench.history.entries import Entry, Figures, History, Machine, MetricName
 from bench.report.format import bytes_text, cell_name, percent, rate_text, seconds_text
 from bench.workloads.specs import Cell
 
@@ -65,7 +65,7 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.text(value)} {self.unit}".strip()
 
 
-WORDS: Mapping[Metric, Words] = MappingProxyType(
+WORDS: Mapping[MetricName, Words] = MappingProxyType(
     {
         "speed": Words(
             title="Speed",
@@ -120,7 +120,7 @@ class MachineHistory(msgspec.Struct, frozen=True, kw_only=True):
         return len({(row.series.cell.device, row.series.cell.precision) for row in self.rows}) == 1
 
 
-def by_machine(history: History, metric: Metric) -> list[MachineHistory]:
+def by_machine(history: History, metric: MetricName) -> list[MachineHistory]:
     """Return every time series of a metric with its change points, grouped by machine and mark."""
     titles = {one.name: one.title for entry in history.entries for one in entry.frameworks}
     return [
@@ -147,7 +147,7 @@ def place_of(series: TimeSeries, *, kind: bool = True) -> str:
     return f"{series.cell.workload} ({', '.join(details)})" if details else series.cell.workload
 
 
-def time_series(history: History, metric: Metric) -> tuple[TimeSeries, ...]:
+def time_series(history: History, metric: MetricName) -> tuple[TimeSeries, ...]:
     """Return every time series of a metric that has a value: machine by machine, and workload by workload.
 
     Machines and workloads stand in the order in which they first appeared, rows in that of their first run's
@@ -197,7 +197,7 @@ def _in_order(history: History, unordered: list[TimeSeries]) -> tuple[TimeSeries
     )
 
 
-def _point(entry: Entry, figures: Figures, metric: Metric) -> Point | None:
+def _point(entry: Entry, figures: Figures, metric: MetricName) -> Point | None:
     """Return a run's value of a metric; None if it has none, or one without a logarithm."""
     low = high = None
     value: float | None

@@ -13,7 +13,7 @@ from matplotlib.colors import to_hex
 from synthetic import make_cell
 
 from bench.history import plot
-from bench.history.entries import History, Metric
+from bench.history.entries import History, MetricName
 from bench.history.time_series import by_machine
 from bench.report.charts import GREY, RED, settings
 from bench.report.format import TIMES
@@ -21,7 +21,7 @@ from bench.report.format import TIMES
 FELL = make_history(stepped_rates())
 
 
-def strips(history: History, metric: Metric = "speed") -> list[Axes]:
+def strips(history: History, metric: MetricName = "speed") -> list[Axes]:
     with settings():
         return [
             strip

@@ -12,7 +12,7 @@ from histories import BOX, joined, make_entry, make_figures, make_history, stepp
 from rich.console import Console
 from synthetic import make_cell
 
-from bench.history.entries import Framework, History, Metric
+from bench.history.entries import Framework, History, MetricName
 from bench.history.report import advice, left_out, moves, render, span, text, write
 from bench.history.time_series import by_machine, place_of
 from bench.report.format import NOTHING
@@ -36,7 +36,7 @@ def said(history: History) -> list[str]:
     return advice(by_machine(history, "speed"), "speed")
 
 
-def markdown(history: History, metric: Metric = "speed", captions: dict[str, str] | None = None) -> str:
+def markdown(history: History, metric: MetricName = "speed", captions: dict[str, str] | None = None) -> str:
     return text(history, metric, by_machine(history, metric), captions or {})
 
 
