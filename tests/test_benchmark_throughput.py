@@ -70,7 +70,7 @@ class Duelled(NamedTuple):
 
 @pytest.fixture(scope="module")
 def duelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Duelled]:
-    """Return what is said of each of the duels, of one run of pytest."""
+    """Run pytest once and return the message for each duel."""
     folder = tmp_path_factory.mktemp("duels")
     (folder / "said.py").write_text(PLUGIN)
     # Of a suite that runs in parallel, else pytest-benchmark takes it for a worker and measures nothing.

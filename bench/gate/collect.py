@@ -56,8 +56,8 @@ take. Base and head meet the same disturbance, and a gate has to end."""
 def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool, display: Display) -> Ab:
     """Measure all that was asked for, or continue a comparison, and return it as read from its file.
 
-    On KeyboardInterrupt, which is raised again, every finished block is on disk, and the user is told how to
-    continue.
+    KeyboardInterrupt is raised again, after a message that says how to continue. Every finished block is on
+    disk by then.
     """
     device = choose_device(plan.asked.device)
     sides = make_sides(plan, device, folders=folders, display=display)

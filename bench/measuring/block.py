@@ -96,13 +96,8 @@ def run_block(
         conditions = rounds.conditions()
         outcomes = []
         for place, worker in enumerate(workers):
-            worker.ask(Finish())
-            outcome = _with_steal(worker.finish(), conditions.round_steal)
-            if outcome.status == "ok" and rounds.count and not rounds.settled(place):
-                error = f"the rate still drifts after {rounds.count} windows"
-                outcome = msgspec.structs.replace(outcome, status="no_steady_state", error=error)
-            outcomes.append(outcome)
-            on_end(place, outcome, windows)
+            outcomes.append(_finish(worker, place, rounds, conditions))
+            on_end(place, outcomes[-1], windows)
     return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds.count, conditions=conditions)
 
 
@@ -111,7 +106,7 @@ def _warm_up(
 ) -> tuple[list[Worker], list[Ready | None]]:
     """Start and build the workers, so many at once, and warm each up alone.
 
-    Returns the workers, and what each said when it was warm: None for one that ended before.
+    Returns the workers, and the report of each when it was warm: None for one that ended before.
     """
     workers: list[Worker] = []
     ready: list[Ready | None] = []
@@ -124,6 +119,16 @@ def _warm_up(
             ready.append(worker.wait_for(Ready))
         workers += begun
     return workers, ready
+
+
+def _finish(worker: Worker, place: int, rounds: "_Rounds", conditions: Conditions) -> Outcome:
+    """Let a worker end, and return its outcome: without steady state if its rate has not settled."""
+    worker.ask(Finish())
+    outcome = _with_steal(worker.finish(), conditions.round_steal)
+    if outcome.status == "ok" and rounds.count and not rounds.settled(place):
+        error = f"the rate still drifts after {rounds.count} windows"
+        return msgspec.structs.replace(outcome, status="no_steady_state", error=error)
+    return outcome
 
 
 def window_steps(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> list[int]:

@@ -75,8 +75,8 @@ def measure(
 ) -> SelfTest:
     """Measure all that was asked for, or continue a self-test, and return it as read from its file.
 
-    On KeyboardInterrupt, which is raised again, every finished block is on disk, and the user is told how to
-    continue.
+    KeyboardInterrupt is raised again, after a message that says how to continue. Every finished block is on
+    disk by then.
     """
     registry = find_backends()
     begun = None if resume is None else read_selftest(find_selftest(results, resume))

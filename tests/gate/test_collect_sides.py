@@ -108,7 +108,7 @@ def quick(monkeypatch, repository):
 
 
 described = functools.cache(describe)
-"""What a commit says of itself stays the same: a process less for every side."""
+"""The description of a commit does not change, so it is kept: that saves a process for each side."""
 
 
 def test_each_side_runs_its_own_code_in_processes_of_its_own(quick, folders, monkeypatch):

@@ -368,7 +368,7 @@ def test_the_latest_images_are_of_the_last_batches_cropped_but_not_distorted(
 def test_a_model_is_evaluated_by_its_own_workload_on_the_test_images_as_the_network_sees_them(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    """A recipe may change; what a file says of itself is what was trained."""
+    """A recipe may change. The file keeps the recipe that was trained."""
     built: list[Any] = []
 
     class Noting(NumpyBackend):
