@@ -133,7 +133,7 @@ what_to_run = _options(
     ),
     click.option(
         "--mode", "modes", multiple=True, metavar="NAME",
-        help="Mode, or one of taught, pipeline and all; repeat for several.",
+        help="Mode, or one of default, taught, tuned, pipeline and all; repeat for several.",
     ),
     device,
     precision,

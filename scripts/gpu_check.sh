@@ -148,7 +148,7 @@ part doctor $((total / 5)) "${bench[@]}" doctor "${pythons[@]}"
 # The run comes before the proofs, as it ranks nothing where time is cut short: it needs three blocks of every
 # workload. It ends once it has them, since no interval is wider than the precision that it aims at.
 budget=$((total < 20 ? 10 : total * 65 / 100))
-part run $((budget * 110 / 100 + 20)) "${bench[@]}" run --preset quick --mode taught --sample --device "$device" \
+part run $((budget * 110 / 100 + 20)) "${bench[@]}" run --preset quick --mode default --sample --device "$device" \
     --workload mnist-softmax --workload mnist-mlp --workload mnist-cnn --target-precision 50% \
     --budget "${budget}s" --results "$folder/results" "${named[@]}" "${pythons[@]}"
 

@@ -280,7 +280,7 @@ def info(name: str, target: str, **changes: Any) -> BackendInfo:
         "title": name.title(),
         "target": target,
         "distributions": ("numpy",),
-        "modes": (Mode(name="only", summary="the only one", taught=True),),
+        "modes": (Mode(name="only", summary="the only one", default=True),),
         "cpu_precisions": ("fp32",),
         "gpu_precisions": (),
         "environment": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # else threads fight over CPUs
@@ -297,7 +297,7 @@ WRONG = info("wrong", "fakes:Wrong")
 ABSENT = info("absent", "no_such_framework:Backend", distributions=("no-such-framework|no-such-twin",))
 
 TINY = Preset(
-    name="quick", summary="as small as can be", budget_s=60, modes="taught", min_blocks=2, windows=5,
+    name="quick", summary="as small as can be", budget_s=60, modes="default", min_blocks=2, windows=5,
     window_s=0.04, epochs=1, seeds=1, target_half_width=1e6,
 )  # fmt: skip
 

@@ -95,7 +95,7 @@ def test_the_parts_come_in_order_and_get_what_was_asked(check: Check, tmp_path: 
     doctor, run, *proofs, placement = found.asked
     assert doctor == f"-P -m bench doctor --python {python}"
     for option in (
-        "--sample", "--mode taught", "--device gpu", f"--results {found.folder}/results", "--budget 351s",
+        "--sample", "--mode default", "--device gpu", f"--results {found.folder}/results", "--budget 351s",
         "--workload mnist-softmax --workload mnist-mlp --workload mnist-cnn", f"--python {python}",
     ):  # fmt: skip
         assert option in run
@@ -258,7 +258,7 @@ def look(_: None) -> dict[str, list[dict[str, Any]]]:
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     first = [tensorflow_placement.placed(*mode, "cpu") for mode in tensorflow_placement.LOOKED_AT]
     module.find_device = lambda _: "/CPU:1"
-    second = [tensorflow_placement.placed("mnist-cnn", mode, "cpu") for mode in ("graph", "tf-data")]
+    second = [tensorflow_placement.placed("mnist-cnn", mode, "cpu") for mode in ("graph", "tf-data-batches")]
     return {"first": first, "second": second}
 
 

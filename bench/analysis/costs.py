@@ -352,7 +352,7 @@ def _pipelines(header: RunHeader, summary: Summary) -> Iterator[PipelineRatio]:
         backend = here.get(row.backend)
         if backend is None or row.mode not in backend.pipeline_modes or row.cell not in rows:
             continue
-        memory = msgspec.structs.replace(row.cell, mode=backend.taught_mode)
+        memory = msgspec.structs.replace(row.cell, mode=backend.default_mode)
         if memory in rows and memory != row.cell:  # Keras has only a mode that is fed by a pipeline
             comparison = compared.get(frozenset((row.cell, memory)))
             yield PipelineRatio(pipeline=row.cell, memory=memory, comparison=comparison)

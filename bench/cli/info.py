@@ -54,11 +54,12 @@ def _described(info: BackendInfo, versions: dict[str, str], missing: Sequence[st
     state = ", ".join(f"{name} {version}" for name, version in versions.items())
     if missing:
         state = f"not installed: {_alternatives(missing)}"
-    yield f"  {info.name:<18}{info.title}: {state}"
+    yield f"  {info.name:<22}{info.title}: {state}"
     for mode in info.modes:
-        note = " (what its documentation teaches)" if mode.taught else ""
+        note = " (default)" if mode.default else ""
+        note += " (as taught)" if mode.level == "taught" else ""
         note += "" if "cpu" in mode.devices else " (on a GPU)"
-        yield f"    {mode.name:<16}{mode.summary}{note}"
+        yield f"    {mode.name:<20}{mode.summary}{note}"
 
 
 def _alternatives(missing: Sequence[str]) -> str:

@@ -184,7 +184,7 @@ def _cells(side: Side, asked: Asked, device: Device) -> tuple[Cell, ...]:
         workloads=[name for name in asked.workloads or WORKLOADS if name in side.described.workloads],
         backends=[side.described.backends[name] for name in side.pythons if name in side.described.backends],
         modes=asked.modes,
-        preset_modes="taught",
+        preset_modes="default",
         device=device,
         precision=asked.precision,
         named=bool(asked.backends),

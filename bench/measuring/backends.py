@@ -69,8 +69,8 @@ def _check_info(name: str, info: object) -> None:
         raise ContractError(f"its entry point must name a BackendInfo, not a {type(info).__name__}.")
     if info.name != name:
         raise ContractError(f"its BackendInfo is called {info.name!r}; it must have the entry point's name.")
-    if (taught := sum(mode.taught for mode in info.modes)) != 1:
-        raise ContractError(f"{taught} of its modes are marked as taught; it must be exactly one.")
+    if (defaults := sum(mode.default for mode in info.modes)) != 1:
+        raise ContractError(f"{defaults} of its modes are marked as default; it must be exactly one.")
 
 
 def installed_versions(

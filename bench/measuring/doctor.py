@@ -44,7 +44,7 @@ def examine(
                 cell = Cell(
                     workload=WORKLOAD,
                     backend=info.name,
-                    mode=info.taught_mode,
+                    mode=info.default_mode,
                     device=device,
                     precision="fp32",
                 )

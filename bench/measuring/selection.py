@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from backends.info import BackendInfo
+from backends.info import BackendInfo, Mode
 from bench.errors import UnavailableError, UsageError, unknown
 from bench.machine.environment import nvidia_driver_present
 from bench.machine.footprint import Footprint
@@ -14,24 +14,27 @@ from bench.records.schema import BackendHere, RunHeader
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
+GROUPS = ("default", "taught", "tuned", "pipeline", "all")
+"""Names that stand for several modes: see `groups`."""
+
 
 def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, device: Device) -> list[str]:
     """Return the modes of one backend that run on the device: those asked for, else those of the preset.
 
-    Beside names, `all`, `taught` and `pipeline` may be asked for.
+    Beside names, those in `GROUPS` may be asked for.
     """
     wanted = set(asked) or {preset_modes}
-    return [
-        mode.name
-        for mode in info.modes
-        if device in mode.devices
-        and (
-            mode.name in wanted
-            or "all" in wanted
-            or (mode.taught and "taught" in wanted)
-            or (mode.pipeline and "pipeline" in wanted)
-        )
-    ]
+    return [mode.name for mode in info.modes if device in mode.devices and wanted & {mode.name, *groups(mode)}]
+
+
+def groups(mode: Mode) -> set[str]:
+    """Return the groups, among `GROUPS`, that a mode belongs to."""
+    found = {"all", mode.level}
+    if mode.default:
+        found.add("default")
+    if mode.pipeline and mode.level == "tuned":  # a taught mode has a loader too, but is no pair of a tuned one
+        found.add("pipeline")
+    return found
 
 
 def choose_cells(
@@ -49,7 +52,7 @@ def choose_cells(
     `named` says whether the user named the backends.
     """
     here = {mode.name for info in backends for mode in info.modes if device in mode.devices}
-    known = sorted(here | {"all", "taught", "pipeline"})
+    known = sorted(here | set(GROUPS))
     for mode in modes:
         if mode not in known:
             whose = f"modes of {', '.join(info.name for info in backends)} on the {device.upper()}"
@@ -210,9 +213,10 @@ def backend_here(
     return BackendHere(
         name=info.name,
         title=info.title,
-        taught_mode=info.taught_mode,
+        default_mode=info.default_mode,
         modes={mode.name: mode.summary for mode in info.modes},
-        pipeline_modes=tuple(mode.name for mode in info.modes if mode.pipeline),
+        pipeline_modes=tuple(mode.name for mode in info.modes if "pipeline" in groups(mode)),
+        levels={mode.name: mode.level for mode in info.modes},
         reference=info.reference,
         versions=dict(versions),
         packages=size.packages if size else None,

@@ -19,7 +19,7 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     budget_s: float
     modes: str
-    """`taught`: the mode each framework's documentation teaches; `all`: every mode."""
+    """A group of modes: `default` or `all`."""
     min_blocks: int
     windows: int
     """Fewest timed windows of a job: rounds of turns in a block."""
@@ -36,8 +36,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         preset.name: preset
         for preset in (
             Preset(
-                name="quick", summary="the taught modes, 3 blocks, 15 minutes",
-                budget_s=15 * 60, modes="taught", min_blocks=3, windows=60, window_s=0.05,
+                name="quick", summary="the default modes, 3 blocks, 15 minutes",
+                budget_s=15 * 60, modes="default", min_blocks=3, windows=60, window_s=0.05,
                 epochs=3, seeds=1,
             ),
             Preset(

@@ -111,7 +111,7 @@ def _new_header(registry: Registry, plan: SelfTestPlan) -> tuple[Available, Self
     available = choose_backends(registry, asked, device)
     cells = [
         cell
-        for cell in chosen_cells(asked, available, device, "taught")
+        for cell in chosen_cells(asked, available, device, "default")
         if cell.backend not in available.unavailable
     ]
     used = {cell.backend for cell in cells}

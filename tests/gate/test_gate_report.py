@@ -248,7 +248,7 @@ def test_hostile_names_are_harmless():
 def test_hostile_names_of_two_sides_are_harmless():
     cell = make_cell(HOSTILE, HOSTILE, HOSTILE)
     backend = BackendHere(
-        name=HOSTILE, title=HOSTILE, taught_mode=HOSTILE, modes={HOSTILE: HOSTILE}, reference=False,
+        name=HOSTILE, title=HOSTILE, default_mode=HOSTILE, modes={HOSTILE: HOSTILE}, reference=False,
         versions={HOSTILE: HOSTILE},
     )  # fmt: skip
     base, head = (

@@ -420,7 +420,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_an_empty_one_is_used(tm
 TWO_MODES = fakes.info(
     "two",
     "fakes:EndsAt",
-    modes=(Mode(name="plain", summary="p", taught=True), Mode(name="rich", summary="r", augments=True)),
+    modes=(Mode(name="plain", summary="p", default=True), Mode(name="rich", summary="r", augments=True)),
 )
 
 
@@ -441,7 +441,7 @@ def found_place(name: str = "notebook-softmax-plot", **changes: Any) -> Place:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_mode_is_the_taught_one_where_none_is_named() -> None:
+def test_the_default_mode_trains_if_none_is_named() -> None:
     (cell,) = found_place().cells
     assert str(cell) == "notebook-softmax-plot two/plain cpu fp32"
     (cell,) = found_place(mode="rich").cells

@@ -25,7 +25,7 @@ def test_presets_ask_for_ever_more():
     assert list(PRESETS) == ["quick", "standard", "full"]
     assert quick.budget_s < standard.budget_s < full.budget_s
     assert 3 <= quick.min_blocks < standard.min_blocks < full.min_blocks
-    assert (quick.modes, standard.modes, full.modes) == ("taught", "all", "all")
+    assert (quick.modes, standard.modes, full.modes) == ("default", "all", "all")
     for preset in PRESETS.values():
         assert preset.seeds < preset.min_blocks
         assert preset.windows >= 40
@@ -89,14 +89,14 @@ def make_info(name: str, *modes: str) -> BackendInfo:
         title=name,
         target=f"{name}:Class",
         distributions=(),
-        modes=tuple(Mode(name=mode, summary=mode, taught=mode == modes[0]) for mode in modes),
+        modes=tuple(Mode(name=mode, summary=mode, default=mode == modes[0]) for mode in modes),
     )
 
 
 RED, BLUE = make_info("red", "eager", "compile"), make_info("blue", "jit", "eager", "loop")
 
 
-def cells(modes: tuple[str, ...] = (), preset_modes: str = "taught", named: bool = False, **other):
+def cells(modes: tuple[str, ...] = (), preset_modes: str = "default", named: bool = False, **other):
     found = choose_cells(
         workloads=other.get("workloads", ["w"]),
         backends=other.get("backends", [RED, BLUE]),
@@ -113,9 +113,9 @@ def cells(modes: tuple[str, ...] = (), preset_modes: str = "taught", named: bool
 @pytest.mark.parametrize(
     ("asked", "preset_modes", "expected"),
     [
-        ((), "taught", ["jit"]),
+        ((), "default", ["jit"]),
         ((), "all", ["jit", "eager", "loop"]),
-        (("all",), "taught", ["jit", "eager", "loop"]),
+        (("all",), "default", ["jit", "eager", "loop"]),
         (("loop", "jit"), "all", ["jit", "loop"]),
         (("compile",), "all", []),
     ],
@@ -127,8 +127,8 @@ def test_the_modes_of_a_backend(asked, preset_modes, expected):
 def test_a_mode_runs_only_where_it_can():
     graphs = Mode(name="graphs", summary="of a GPU", devices=("gpu",))
     info = msgspec.structs.replace(RED, modes=(*RED.modes, graphs))
-    assert choose_modes(info, ["all"], "taught", "cpu") == ["eager", "compile"]
-    assert choose_modes(info, ["all"], "taught", "gpu") == ["eager", "compile", "graphs"]
+    assert choose_modes(info, ["all"], "default", "cpu") == ["eager", "compile"]
+    assert choose_modes(info, ["all"], "default", "gpu") == ["eager", "compile", "graphs"]
     with pytest.raises(UsageError, match="'graphs'") as refused:
         cells(("graphs",), backends=[info, BLUE])
     assert "on the CPU" in str(refused.value)

@@ -103,13 +103,13 @@ def test_an_interpreter_for_an_unknown_backend_is_refused() -> None:
 def test_naming_a_thing_twice_runs_it_once() -> None:
     asked = Asked(workloads=("mnist-mlp", "mnist-mlp"), backends=("steady", "steady"), modes=("only", "only"))
     here = selection.choose_backends(registry(STEADY), asked, "cpu")
-    (cell,) = selection.chosen_cells(asked, here, "cpu", "taught")
+    (cell,) = selection.chosen_cells(asked, here, "cpu", "default")
     assert str(cell) == "mnist-mlp steady/only cpu fp32"
 
 
 def test_the_cells_are_those_of_the_six_workloads_when_none_is_named() -> None:
     here = selection.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
-    cells = selection.chosen_cells(Asked(), here, "cpu", "taught")
+    cells = selection.chosen_cells(Asked(), here, "cpu", "default")
     assert {(cell.workload, cell.backend) for cell in cells} == {
         (workload, backend) for workload in MAIN_WORKLOADS for backend in ("steady", "absent")
     }
@@ -143,7 +143,7 @@ PLAN = prepare.RunPlan(
 
 
 def begun(folder: Path, here: Available) -> prepare.Run:
-    cells = selection.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "taught")
+    cells = selection.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "default")
     return prepare.new_run(
         folder, PLAN, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here
     )
@@ -158,7 +158,7 @@ def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
     assert (header.seed, header.dataset_limit, header.sample, header.budget_s) == (3, 300, True, 60)
     assert header.workloads == (find_workload(fakes.WORKLOAD),)
     steady, absent = header.backends
-    assert (steady.name, steady.title, steady.taught_mode, steady.reference) == (
+    assert (steady.name, steady.title, steady.default_mode, steady.reference) == (
         "steady",
         "Steady",
         "only",
@@ -198,7 +198,7 @@ def test_a_run_is_resumed_at_its_own_precision(tmp_path: Path) -> None:
     both = fakes.info("both", "fakes:Steady", cpu_precisions=("bf16",))
     here = selection.choose_backends(registry(both), Asked(precision="bf16"), "cpu")
     cells = selection.chosen_cells(
-        Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "taught"
+        Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "default"
     )
     run = prepare.new_run(
         tmp_path, PLAN, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.measures
 
 INFO = BackendInfo(
     name="even", title="Even", target="fakes:Steady", distributions=("numpy",),
-    modes=(Mode(name="only", summary="at an even pace", taught=True),),
+    modes=(Mode(name="only", summary="at an even pace", default=True),),
 )  # fmt: skip
 CELL = Cell(workload="mnist-softmax", backend="even", mode="only", device="cpu", precision="fp32")
 SOURCES = {"mnist-softmax": DataSource(name="mnist", cache=None, limit=None)}

@@ -288,7 +288,7 @@ def _missing(run: Run, summary: Summary) -> list[Block]:
 def _modes(run: Run) -> list[Block]:
     used = {(cell.backend, cell.mode) for cell in run.header.cells}
     lines = [
-        (f"{backend.title} {mode}", meaning + (_DEFAULT if mode == backend.taught_mode else ""))
+        (f"{backend.title} {mode}", meaning + (_DEFAULT if mode == backend.default_mode else ""))
         for backend in run.header.backends
         for mode, meaning in backend.modes.items()
         if (backend.name, mode) in used
