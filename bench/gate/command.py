@@ -110,7 +110,9 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
     "--workload", "workloads", multiple=True, metavar="NAME", help="Workload. [default: MNIST's three]"
 )
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend. [default: all]")
-@click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode. [default: each backend's default mode]")
+@click.option(
+    "--mode", "modes", multiple=True, metavar="NAME", help="Mode. [default: each backend's default mode]"
+)
 @device
 @precision
 @click.option("--budget", default="30m", show_default=True, metavar="TIME", help="Time to spend at most.")

@@ -24,7 +24,9 @@ def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, dev
     Beside names, those in `GROUPS` may be asked for.
     """
     wanted = set(asked) or {preset_modes}
-    return [mode.name for mode in info.modes if device in mode.devices and wanted & {mode.name, *groups(mode)}]
+    return [
+        mode.name for mode in info.modes if device in mode.devices and wanted & {mode.name, *groups(mode)}
+    ]
 
 
 def groups(mode: Mode) -> set[str]:
@@ -32,7 +34,9 @@ def groups(mode: Mode) -> set[str]:
     found = {"all", mode.level}
     if mode.default:
         found.add("default")
-    if mode.pipeline and mode.level == "tuned":  # a taught mode has a loader too, but is no pair of a tuned one
+    if (
+        mode.pipeline and mode.level == "tuned"
+    ):  # a taught mode has a loader too, but is no pair of a tuned one
         found.add("pipeline")
     return found
 

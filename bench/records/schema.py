@@ -215,6 +215,9 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
     installed_bytes: int | None = None
     """Size of their files on disk."""
 
+    def is_taught(self, mode: str) -> bool:
+        return self.levels.get(mode) == "taught"
+
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """The plan of a run, with the expected times in seconds."""

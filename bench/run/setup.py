@@ -3,7 +3,7 @@
 import math
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from bench.records.schema import RunHeader
 from bench.run.plan import Preset, find_preset, make_plan
 from bench.text import duration
 from bench.workloads.flops import training_flops
-from bench.workloads.specs import Cell, Workload
+from bench.workloads.specs import Cell, Device, Workload
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,14 +67,26 @@ def prepare(plan: RunPlan) -> Prepared:
     """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none."""
     device = choose_device(plan.asked.device)
     available = choose_backends(find_backends(), plan.asked, device)
+    cells = chosen_cells(plan.asked, available, device, plan.preset.modes)
     return Prepared(
         preset=plan.preset,
-        cells=chosen_cells(plan.asked, available, device, plan.preset.modes),
+        cells=(*cells, *_taught_beside(cells, plan, available, device)),
         workloads=chosen_workloads(plan.asked),
         available=available,
         sample=plan.asked.sample,
         limit=plan.asked.limit,
     )
+
+
+def _taught_beside(
+    cells: Sequence[Cell], plan: RunPlan, available: Available, device: Device
+) -> Iterator[Cell]:
+    """Yield the cells as taught that the preset measures beside the others, unless the user names modes."""
+    asked, workload = plan.asked, plan.preset.taught_on
+    if workload not in {cell.workload for cell in cells} or asked.modes:
+        return
+    asked = msgspec.structs.replace(asked, workloads=(workload,), modes=("taught",), backends=())
+    yield from (cell for cell in chosen_cells(asked, available, device, "taught") if cell not in cells)
 
 
 def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:

@@ -97,7 +97,11 @@ def a_mode_that_cannot_train_is_refused() -> None:
     augmentation = Augmentation(crop=8, hue=0.1, contrast=(0.5, 1.5), brightness=0.1, saturation=(0.5, 1.5))
     for mode, augments, words in (
         ("compile-step", augmentation, "mode compile-step of PyTorch augments no images; mode eager does"),
-        ("dataloader-samples", augmentation, "mode dataloader-samples of PyTorch augments no images; mode eager does"),
+        (
+            "dataloader-samples",
+            augmentation,
+            "mode dataloader-samples of PyTorch augments no images; mode eager does",
+        ),
         ("cuda-graphs", None, "mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile"),
         ("no-such", None, "PyTorch has no mode 'no-such'; it has eager, compile-step"),
     ):
@@ -327,7 +331,9 @@ def the_optimizers_are_torch_optims_own() -> None:
 
 def compiled_updates_do_what_torch_optims_own_do() -> None:
     for name in RATES:
-        eager, compiled = (make(mode, Architecture(), name, matched=False) for mode in ("eager", "compile-step"))
+        eager, compiled = (
+            make(mode, Architecture(), name, matched=False) for mode in ("eager", "compile-step")
+        )
         for backend in (eager, compiled):
             backend.initialise(3)
         expected = eager.train_steps(order(20))

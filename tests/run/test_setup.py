@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from fakes import ABSENT, QUICK, STEADY
 
-from backends.info import BackendInfo
+from backends.info import BackendInfo, Mode
 from bench.errors import DataError, UnavailableError, UsageError
 from bench.measuring import data, selection
 from bench.measuring.backends import Registry
@@ -16,6 +16,7 @@ from bench.measuring.selection import Asked, Available
 from bench.options import parse_budget
 from bench.records.runs import HEADER, read_run
 from bench.run import setup as prepare
+from bench.run.plan import find_preset
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload
 
 REFERENCE = fakes.info("numpy", "fakes:Steady", reference=True)
@@ -114,6 +115,34 @@ def test_the_cells_are_those_of_the_six_workloads_when_none_is_named() -> None:
         (workload, backend) for workload in MAIN_WORKLOADS for backend in ("steady", "absent")
     }
     assert len(cells) == 12
+
+
+PLAIN = Mode(name="tutorial", summary="plain", level="taught", pipeline=True)
+TAUGHT = msgspec.structs.replace(STEADY, name="taught", modes=(*STEADY.modes, PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("asked", "preset", "expected"),
+    [
+        (Asked(), "quick", ["mnist-cnn taught/tutorial cpu fp32"]),
+        (Asked(backends=("taught",)), "quick", ["mnist-cnn taught/tutorial cpu fp32"]),
+        (Asked(backends=("steady",)), "quick", []),
+        (Asked(workloads=("mnist-mlp",)), "quick", []),
+        (Asked(sweep=(16,)), "quick", []),
+        (Asked(modes=("only",)), "quick", []),
+        (Asked(workloads=("mnist-mlp",)), "standard", ["mnist-mlp taught/tutorial cpu fp32"]),
+    ],
+)
+def test_quick_trains_one_workload_as_taught_too_unless_modes_are_named(
+    asked: Asked, preset: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "find_backends", lambda: registry(STEADY, TAUGHT))
+    plan = msgspec.structs.replace(
+        PLAN, asked=msgspec.structs.replace(asked, device="cpu"), preset=find_preset(preset)
+    )
+    cells = prepare.prepare(plan).cells
+    assert [str(cell) for cell in cells if cell.mode == "tutorial"] == expected
+    assert len(set(cells)) == len(cells)
 
 
 @pytest.mark.parametrize(("limit", "train", "test"), [(None, 2000, 500), (300, 300, 300), (9999, 2000, 500)])
