@@ -195,9 +195,9 @@ def _comparisons(summary: Summary) -> list[Block]:
         f"probability of any wrong claim in a family is at most {100 * ALPHA:g} %. A pair has no "
         f"difference larger than {100 * EQUIVALENCE:g} % if two one-sided tests at "
         f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have 95 % confidence: the "
-        "first, by Student's t, belongs to the test; the second, by a bootstrap of blocks and of turns within them, is for "
-        "comparison. The detectable difference is the one that would have been found four times in "
-        "five.",
+        "first, by Student's t, belongs to the test; the second, by a bootstrap of blocks and of turns "
+        "within them, is for comparison. The detectable difference is the one that would have been found "
+        "four times in five.",
         *(
             block
             for verdict in summary.verdicts
