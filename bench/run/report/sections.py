@@ -8,13 +8,13 @@ from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.blocks import (
     Block,
-    Bullets,
     Code,
     Heading,
     Note,
     Paragraph,
     Picture,
     Table,
+    below,
     bullets,
     named_bullets,
     section,
@@ -93,10 +93,10 @@ def short(run: Run, summary: Summary) -> list[Block]:
         Heading(text="Verdict"),
         bullets(answer(summary)),
         *(block for verdict in summary.verdicts for block in _verdict(verdict, summary)),
-        *_below("Disturbed blocks", named_bullets(taint_lines(summary))),
-        *_below("Not ranked or not measured", named_bullets(unranked_lines(summary))),
-        *_below("Remarks", named_bullets(remark_lines(summary))),
-        *_below(_REJECTED, bullets(run.rejected)),
+        *below("Disturbed blocks", named_bullets(taint_lines(summary))),
+        *below("Not ranked or not measured", named_bullets(unranked_lines(summary))),
+        *below("Remarks", named_bullets(remark_lines(summary))),
+        *below(_REJECTED, bullets(run.rejected)),
         Paragraph(text=_MORE, faint=True),
     ]
 
@@ -107,10 +107,6 @@ def _head(summary: Summary) -> list[Block]:
         *([Note(text=summary.mark)] if summary.mark else []),
         *(Note(text=warning, warning=True) for warning in summary.warnings),
     ]
-
-
-def _below(heading: str, found: Bullets) -> list[Block]:
-    return [Heading(text=heading), found] if found.items else []
 
 
 def _verdict(verdict: Verdict, summary: Summary) -> list[Block]:
