@@ -30,11 +30,28 @@ _CPU_FLAGS = (
     "sve",
 )
 """The instruction sets that affect the speed of training. Other flags are not recorded."""
-_TUNING = (
-    "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "TF_NUM_",
-    "CUDA_", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "XLA_FLAGS", "TF_XLA_FLAGS", "LD_LIBRARY_PATH",
+_TUNING_PREFIXES = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "DNNL_", "ONEDNN_", "MALLOC_", "TCMALLOC_",
+    "CUDA_", "CUBLAS_", "CUBLASLT_", "CUDNN_", "PYTORCH_", "TORCH", "ATEN_", "TRITON_", "XLA_", "JAX_",
+    "TF_AUTOTUNE_", "TF_CUBLAS_", "TF_CUDNN_", "TF_DETERMINISTIC_", "TF_DISABLE_", "TF_ENABLE_", "TF_FORCE_",
+    "TF_GPU_", "TF_MKL_", "TF_NUM_", "TF_ONEDNN_", "TF_USE_", "TF_XLA_",
 )  # fmt: skip
-"""Prefixes of the environment variables that can change a figure."""
+"""Not `TF_`, as Terraform's variables begin with it and often hold secrets."""
+_TUNING_NAMES = frozenset({
+    "CC", "CXX", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_LIBRARY_PATH",
+    "LD_PRELOAD", "GLIBC_TUNABLES", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES",
+})  # fmt: skip
+_CACHE = re.compile(r"(?!CUDA_).*CACHE(_|$)")
+"""Names of variables that choose where compiled programs are kept. They would hide the time to compile. The
+driver's own cache (CUDA_CACHE_PATH) is shared by all processes anyway."""
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASS|PASSWD|PASSWORD|PASSPHRASE|KEY|APIKEY|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"://[^/@\s]*:[^/@\s]*@"  # an address with a password
+    r"|\b(gh[oprsu]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA|eyJ)[A-Za-z0-9_-]{16,}"  # a token
+    r"|-----BEGIN "
+)
 _DISTRIBUTION = "samework"
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 """The root of the checkout, or the folder in which the package is installed."""
@@ -123,8 +140,17 @@ def capture_environment() -> Environment:
 
 
 def tuning_variables() -> dict[str, str]:
-    """Return the set environment variables that choose threads, devices, libraries or compiler flags."""
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_TUNING)}
+    """Return the set environment variables that choose threads, devices, libraries or compiler flags.
+
+    A variable that looks like a secret is not one of them, as records are published.
+    """
+    return {name: value for name, value in sorted(os.environ.items()) if _is_tuning(name, value)}
+
+
+def _is_tuning(name: str, value: str) -> bool:
+    known = name in _TUNING_NAMES or name.startswith(_TUNING_PREFIXES)
+    secret = _SECRET_NAME.search(name) or _SECRET_VALUE.search(value)
+    return known and not secret and not _CACHE.match(name)
 
 
 def nvidia_driver_present() -> bool:
