@@ -59,7 +59,7 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
     KeyboardInterrupt is raised again, after a message that says how to continue. Every finished block is on
     disk by then.
     """
-    device = choose_device(plan.asked.device)
+    device = choose_device(plan.asked.device, plan.asked.gpu)
     sides = make_sides(plan, device, folders=folders, display=display)
     header = new_header(plan, device, sides)
     begun = None

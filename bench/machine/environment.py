@@ -8,13 +8,16 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 import bench
+from bench.machine.gpu import GpuInUse, gpu_in_use
+from bench.machine.visible_gpus import VISIBLE
+from bench.workloads.specs import Device
 
 _CPU_FLAGS = (
     "sse4_2",
@@ -84,6 +87,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int
     gpus: tuple[Gpu, ...]
     gpu_driver: str | None
+    gpu: GpuInUse | None = None
+    """The GPU that the workers use; None on the CPU, without NVML, and in older records."""
     load_average: float
     variables: dict[str, str]
     """The environment variables that are set and can change a figure."""
@@ -105,16 +110,35 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     def _fingerprint(self) -> tuple[object, ...]:
         memory_gib = self.memory_bytes // 2**30
-        return (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
+        machine = (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
+        return machine if self.gpu is None else (*machine, self.gpu.uuid)  # two GPUs of a kind differ
 
     def in_words(self) -> str:
-        """Return a one-line description of the machine."""
+        """Return a one-line description of the machine; if a GPU is used, of that one alone."""
         gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
+        if self.gpu is not None:
+            others = f", one of {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
+            gpus = self.gpu.in_words() + others
         return f"{self.cpu_model}, {self.usable_cpus} CPUs, {self.memory_bytes / 2**30:.0f} GiB, {gpus}"
 
+    def changed_variables(self, now: "Environment") -> list[str]:
+        """Return each variable that can change a figure and has another value now, in words.
 
-def capture_environment() -> Environment:
-    """Return the current state of this machine and of this code."""
+        CUDA_VISIBLE_DEVICES is not compared: no job on the CPU sees it, and of a GPU `same_machine` knows.
+        """
+        return [
+            f"{name} was {_set_to(self.variables, name)} and is {_set_to(now.variables, name)}"
+            for name in sorted({*self.variables, *now.variables} - {VISIBLE})
+            if self.variables.get(name) != now.variables.get(name)
+        ]
+
+
+def _set_to(variables: Mapping[str, str], name: str) -> str:
+    return repr(variables[name]) if name in variables else "not set"
+
+
+def capture_environment(device: Device = "cpu") -> Environment:
+    """Return the current state of this machine and of this code; on a GPU, also which one the workers use."""
     import psutil
 
     cpu_model, cpu_flags = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))
@@ -131,6 +155,7 @@ def capture_environment() -> Environment:
         memory_bytes=psutil.virtual_memory().total,
         gpus=gpus,
         gpu_driver=gpu_driver,
+        gpu=gpu_in_use() if device == "gpu" else None,
         load_average=psutil.getloadavg()[0],
         variables=tuning_variables(),
         version=_version(),

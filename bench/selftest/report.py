@@ -161,6 +161,7 @@ def facts(test: SelfTest) -> list[tuple[str, str]]:
         ("blocks", f"{len(test.blocks)} of {len(header.groups) * header.blocks}"),
         ("machine", environment.in_words()),
         ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
+        ("GPU", environment.gpu.details() if environment.gpu else ""),
         ("variables", ", ".join(f"{name}={value}" for name, value in environment.variables.items())),
         (
             "CPU taken by the hypervisor",

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -10,9 +11,11 @@ import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from synthetic import make_header
 
 from bench.machine import environment as machine
 from bench.machine.environment import Environment, Gpu
+from bench.machine.gpu import GpuInUse
 
 ROOT = Path(__file__).parents[2]
 
@@ -334,6 +337,51 @@ def test_what_only_resembles_a_secret_is_recorded(
 ) -> None:
     monkeypatch.setenv(name, value)
     assert machine.tuning_variables()[name] == value
+
+
+def test_variables_that_have_changed_are_named() -> None:
+    begun = environment(variables={"A": "1", "B": "", "C": "3", "CUDA_VISIBLE_DEVICES": "0"})
+    now = environment(variables={"A": "1", "C": "4", "D": "5"})
+    assert begun.changed_variables(now) == [
+        "B was '' and is not set", "C was '3' and is '4'", "D was not set and is '5'",
+    ]  # fmt: skip
+    assert begun.changed_variables(begun) == []
+
+
+GPU = GpuInUse(name="H100", uuid="GPU-8932f937-d72c", compute_mode="default", cuda="12.8")
+H100S = (Gpu(name="H100", memory_mib=81920),) * 8
+
+
+def environment(**changes: object) -> Environment:
+    return msgspec.structs.replace(make_header([]).environment, **changes)
+
+
+def test_a_machine_is_told_by_the_gpu_in_use() -> None:
+    assert environment(gpus=H100S[:1], gpu=GPU).in_words().endswith("64 GiB, H100 (GPU-8932f937)")
+    several = environment(gpus=H100S, gpu=GPU)
+    assert several.in_words().endswith("64 GiB, H100 (GPU-8932f937), one of 8 GPUs")
+    other = environment(gpus=H100S, gpu=msgspec.structs.replace(GPU, uuid="GPU-9fb42d6f-7d6b"))
+    assert not several.same_machine(other)
+    assert several.key() != other.key()
+    restarted = environment(gpus=H100S, gpu=msgspec.structs.replace(GPU, compute_mode="exclusive process"))
+    assert several.same_machine(restarted)
+    assert several.key() == restarted.key()
+
+
+def test_a_record_from_before_gpus_were_chosen_is_read_and_keeps_its_key() -> None:
+    before = environment(gpus=H100S)
+    stored = msgspec.to_builtins(before)
+    del stored["gpu"]
+    read = msgspec.convert(stored, Environment)
+    assert read == before
+    parts = ("box", "Example CPU @ 2.60GHz", 16, 64, H100S, None)
+    assert read.key() == sha256(msgspec.json.encode(parts)).hexdigest()[:8]
+
+
+def test_the_gpu_is_recorded_where_one_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "gpu_in_use", lambda: GPU)
+    assert machine.capture_environment("gpu").gpu == GPU
+    assert machine.capture_environment("cpu").gpu is machine.capture_environment().gpu is None
 
 
 def test_a_machine_that_reports_nothing_is_still_described(
