@@ -176,7 +176,7 @@ class Collector:
         self._append(
             AbBlock(
                 series=series, block=number, cell=cell, started_at=block.started_at,
-                wall_s=block.wall_s, rounds=block.rounds, first=names[0],
+                wall_s=block.wall_s, rounds=block.rounds, in_turns=block.in_turns, first=names[0],
                 conditions=block.conditions, base=records["base"], head=records["head"],
             )
         )  # fmt: skip

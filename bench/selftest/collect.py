@@ -215,6 +215,7 @@ class Collector:
             started_at=measured.started_at,
             wall_s=measured.wall_s,
             rounds=measured.rounds,
+            in_turns=measured.in_turns,
             conditions=measured.conditions,
             sides=tuple(_side_record(*one) for one in zip(sides, measured.records, strict=True)),
         )
