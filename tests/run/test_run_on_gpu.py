@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 from unittest import mock
 
 import fakes
@@ -13,6 +14,7 @@ from conftest import Call
 from played_nvml import Nvml
 from test_run_command import known
 
+from bench.errors import UsageError
 from bench.measuring.block_runner import ALONE
 from bench.records.runs import read_run
 from bench.records.schema import BlockRecord
@@ -51,11 +53,22 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: arguments[0])
+@pytest.mark.usefixtures("gpus")
 def test_every_command_that_chooses_a_device_chooses_a_gpu(
-    arguments: tuple[str, ...], call: Call, gpus: Nvml
+    arguments: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    call(*arguments, "--gpu", "7").refused(2, "--gpu 7: there is no such GPU", "0 H100 (GPU-8932f937)")
+    def end(wanted: object) -> NoReturn:
+        raise UsageError(f"GPU {wanted} is asked for")
+
+    monkeypatch.setattr("bench.measuring.selection.show_one_gpu", end)
+    call(*arguments, "--gpu", "7").refused(2, "GPU 7 is asked for")
+    call(*arguments).refused(2, "GPU None is asked for")
+
+
+def test_a_number_that_no_gpu_has_is_wrong_usage(call: Call, gpus: Nvml) -> None:
+    call("verify", "--gpu", "7").refused(2, "--gpu 7: there is no such GPU", "0 H100 (GPU-8932f937), 1 H100")
     assert "CUDA_VISIBLE_DEVICES" not in os.environ
+    assert gpus.initialised == gpus.shut_down
 
 
 @pytest.mark.parametrize("mode", [0, 3])
