@@ -203,13 +203,14 @@ class Incomplete:
 
 
 class OnGpu(Steady):
-    """Plays a framework on a GPU: computes on the CPU, and says otherwise."""
+    """Plays a framework on a GPU: computes on the CPU, and says that it runs where it was asked to."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options | {"device": "cpu"})
+        self._asked = options["device"]
 
     def describe(self) -> Facts:
-        return super().describe() | {"device": "gpu"}
+        return super().describe() | {"device": self._asked}
 
 
 class NotHere(Steady):

@@ -11,7 +11,16 @@ from typing import Any
 
 import msgspec
 
-from bench.machine.visible_gpus import VisibleGpu, answer, as_text, choose_gpu, open_nvml, short_uuid
+from bench.machine.visible_gpus import (
+    VisibleGpu,
+    answer,
+    as_text,
+    choose_gpu,
+    open_nvml,
+    opened_nvml,
+    short_uuid,
+    visible_gpus,
+)
 
 
 class GpuReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -165,6 +174,10 @@ class GpuMonitor:
         # A process that computes on several instances of a GPU is listed once per instance.
         return sum(held) if held and None not in held else None
 
+    def is_used_by(self, pid: int) -> bool:
+        """Whether the driver lists a process that computes on it."""
+        return any(process.pid == pid for process in self._processes() or ())
+
     def energy_mj(self) -> int | None:
         """Return the millijoules that the whole GPU has drawn since its driver was loaded."""
         energy: int | None = self._ask("nvmlDeviceGetTotalEnergyConsumption")
@@ -224,6 +237,16 @@ def admits_one_process() -> bool:
     """Whether the compute mode of the GPU lets only one process at a time use it."""
     with GpuMonitor.open() as monitor:
         return monitor.compute_mode() in _ALONE
+
+
+def gpus_opened_by(pid: int) -> tuple[str, ...]:
+    """Return the UUIDs of the GPUs and slices that a process computes on, visible to CUDA or not.
+
+    It is empty if the driver does not list the process, as in a container with its own process numbers.
+    """
+    with opened_nvml() as nvml:
+        found = None if nvml is None else answer(lambda: visible_gpus(nvml, {}))
+        return tuple(one.uuid for one in found or () if one.uuid and GpuMonitor(nvml, one).is_used_by(pid))
 
 
 def clock_events(bits: int) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ def show_one_gpu(wanted: int | str | None = None) -> None:
     `wanted` is a number among the GPUs that are visible so far, or a UUID; None: the first. Without NVML, the
     entry of CUDA_VISIBLE_DEVICES is taken as it is written. Raises what `choose_gpu` raises.
     """
-    with _opened_nvml() as nvml:
+    with opened_nvml() as nvml:
         listed = nvml is not None and bool(answer(lambda: _all_gpus(nvml)))
         uuid = choose_gpu(nvml, os.environ, wanted).uuid if listed else None
     os.environ[VISIBLE] = uuid or _as_written(os.environ, wanted)
@@ -56,7 +56,7 @@ def show_one_gpu(wanted: int | str | None = None) -> None:
 
 def list_gpus() -> list[str]:
     """Return the visible GPUs and MIG slices in words, in the order of `--gpu`; none without NVML."""
-    with _opened_nvml() as nvml:
+    with opened_nvml() as nvml:
         found = None if nvml is None else answer(lambda: visible_gpus(nvml, os.environ))
         return [f"{one.name}, {one.uuid or 'without a UUID'}" for one in found or []]
 
@@ -221,7 +221,8 @@ def open_nvml() -> Any:
 
 
 @contextmanager
-def _opened_nvml() -> Iterator[Any]:
+def opened_nvml() -> Iterator[Any]:
+    """Yield what `open_nvml` returns, and shut it down in the end."""
     nvml = open_nvml()
     try:
         yield nvml

@@ -120,6 +120,23 @@ def test_foreign_processes(own: tuple[int, ...], foreign: int | None, nvml: Nvml
     assert reading.foreign_processes == foreign
 
 
+def test_the_gpus_that_a_process_opened_are_named_whether_they_are_visible_or_not(
+    nvml: Nvml, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    nvml.slices = MIG
+    processes = {"device 0 slice 0": [10], "device 0 slice 2": [11], "device 1": [10, 12]}
+    nvml.functions["nvmlDeviceGetComputeRunningProcesses"] = lambda handle: [
+        process(pid, None) for pid in processes[handle]
+    ]
+    assert gpu.gpus_opened_by(10) == ("MIG-1111-a", "GPU-9fb42d6f-7d6b")
+    assert gpu.gpus_opened_by(11) == ("MIG-2222-b",)
+    assert gpu.gpus_opened_by(13) == ()
+    assert nvml.initialised == nvml.shut_down == 3
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert gpu.gpus_opened_by(10) == ()
+
+
 def test_the_memory_of_a_process_is_that_on_all_instances_of_a_gpu(nvml: Nvml) -> None:
     nvml.processes.append(process(10, 25))
     assert (bytes_of(10), bytes_of(11), bytes_of(12)) == (525, 700, None)

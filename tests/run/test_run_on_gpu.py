@@ -11,7 +11,7 @@ import fakes
 import msgspec
 import pytest
 from conftest import Call
-from played_nvml import Nvml
+from played_nvml import Nvml, gpu_of, process
 from test_run_command import known
 
 from bench.errors import UsageError
@@ -107,6 +107,23 @@ def test_the_gpu_of_a_verification_and_of_the_doctor_is_named(call: Call, on_gpu
     assert f"GPU 1     H100, {on_gpu.uuids[1]}" in lines
     assert any(line.startswith(f"GPU used  H100, {on_gpu.uuids[1]}, PCI") for line in lines)
     assert any(line.startswith("one         gpu  usable: ran on") for line in lines), said
+    assert said.status == 0
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_framework_that_opens_another_gpu_as_well_is_not_usable(
+    both: bool, call: Call, on_gpu: Nvml
+) -> None:
+    """Played workers have the process number of the test."""
+    on_gpu.functions["nvmlDeviceGetComputeRunningProcesses"] = lambda handle: [
+        process(os.getpid(), 500) for _ in range(int(both or gpu_of(handle) == 1))
+    ]
+    said = call("doctor", "--gpu", "1")
+    first, second = on_gpu.uuids
+    fault = f"but it opened {first}, {second}, and not {second} alone"
+    assert said.status == (3 if both else 0)
+    assert said.out.count("NOT USABLE") == said.out.count(fault) == (2 if both else 0)
+    assert said.out.count(f"gpus_opened {second}") == (0 if both else 2)
 
 
 def test_an_older_run_on_a_gpu_is_not_resumed_on_one_that_may_be_another(
