@@ -11,7 +11,7 @@ from bench.errors import UnavailableError, UsageError, unknown
 from bench.machine.environment import Environment, nvidia_driver_present
 from bench.machine.footprint import Footprint
 from bench.machine.gpu import PROHIBITED, gpu_in_use
-from bench.machine.visible_gpus import are_hidden, show_one_gpu
+from bench.machine.visible_gpus import VISIBLE, are_hidden, show_one_gpu
 from bench.measuring.backends import Registry, installed_versions
 from bench.records.schema import BackendHere, RunHeader
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept
@@ -138,7 +138,7 @@ def used_gpu(device: Device) -> str | None:
     if device == "cpu":
         return None
     used = gpu_in_use()
-    return used.details() if used else "not known, as NVML does not report it"
+    return used.details() if used else f"{VISIBLE}={os.environ.get(VISIBLE)}, of which NVML reports nothing"
 
 
 def choose_backends(

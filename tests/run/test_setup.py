@@ -76,7 +76,8 @@ def test_the_gpu_of_a_number_is_the_only_one_that_is_visible(gpus: Nvml) -> None
     assert (selection.used_gpu("gpu") or "").startswith(f"H100, {gpus.uuids[1]}, PCI ")
     assert selection.used_gpu("cpu") is None
     gpus.missing = {"nvmlInit"}
-    assert selection.used_gpu("gpu") == "not known, as NVML does not report it"
+    said = f"CUDA_VISIBLE_DEVICES={gpus.uuids[1]}, of which NVML reports nothing"
+    assert selection.used_gpu("gpu") == said
 
 
 @pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
