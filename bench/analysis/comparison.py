@@ -20,6 +20,7 @@ from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import (
     EQUIVALENCE,
     Difference,
+    block_difference,
     block_differences,
     bootstrap_interval,
     detectable_difference,
@@ -28,7 +29,6 @@ from bench.analysis.statistics import (
     p_value,
     paired_difference,
     ratio_interval,
-    trimmed_mean,
 )
 from bench.workloads.specs import Cell, Device, Precision
 
@@ -71,6 +71,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """By block, ln(samples/s) of every round from the first; only blocks that were timed and settled."""
     latest: int
     """How many rounds of each block count: the latest ones."""
+    alone: frozenset[int] = frozenset()
+    """Blocks whose jobs did not take turns, so that their rounds are not the same."""
     epochs: float | None
     """After how many epochs the accuracies were taken; None if no job trained to the end."""
     accuracies: Mapping[int, float]
@@ -224,11 +226,14 @@ def _compare_family(
     for one, other in pairs:
         shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
         latest = min(one.latest, other.latest)
-        by_block = {
-            block: block_differences(one.rounds[block], other.rounds[block], latest) for block in shared
-        }
-        difference = paired_difference({block: trimmed_mean(by_block[block]) for block in shared})
-        bootstrap = bootstrap_interval([by_block[block] for block in shared])
+        sides = {block: (one.rounds[block], other.rounds[block], latest) for block in shared}
+        in_turns = {block: block not in one.alone | other.alone for block in shared}
+        difference = paired_difference(
+            {block: block_difference(*sides[block], in_turns=in_turns[block]) for block in shared}
+        )
+        bootstrap = bootstrap_interval(
+            [block_differences(*sides[block], in_turns=in_turns[block]) for block in shared]
+        )
         if difference is None or bootstrap is None:
             continue
         first, second, (low, high) = one.cell, other.cell, bootstrap

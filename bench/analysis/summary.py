@@ -153,10 +153,11 @@ def summarise(run: Run) -> Summary:
             for mode, level in backend.levels.items()
         },
         screenings=dropped_blocks(blocks, header.min_blocks),
+        alone=frozenset((block.workload, block.block) for block in blocks if not block.in_turns),
     )
     evidence = _gather(run)
     rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
-    standings = [_standing(row, evidence[row.cell]) for row in rows]
+    standings = [_standing(row, evidence[row.cell], context.alone) for row in rows]
     groups = {place: list(group) for place, group in groupby(standings, key=_place)}
     verdicts = tuple(
         judge(group, context.screening(place[0]), others=groups.get((*place[:3], OTHER_LEVEL[place[3]]), ()))
@@ -169,7 +170,20 @@ def summarise(run: Run) -> Summary:
         verdicts=verdicts,
         screenings=context.screenings,
         titles={backend.name: backend.title for backend in header.backends},
-        warnings=run_warnings(header),
+        warnings=(*run_warnings(header), *alone_words([block.in_turns for block in blocks])),
+    )
+
+
+def alone_words(in_turns: Sequence[bool]) -> tuple[str, ...]:
+    """Return a sentence about the blocks whose processes did not take turns; nothing if all did."""
+    alone = len(in_turns) - sum(in_turns)
+    if not alone:
+        return ()
+    which = "all" if alone == len(in_turns) else f"{alone} of {len(in_turns)}"
+    return (
+        f"In {which} blocks the processes ran one after another and did not take turns, because the compute "
+        "mode of the GPU admits one process at a time. A change in the machine's speed does not cancel in "
+        "their comparison.",
     )
 
 
@@ -212,6 +226,8 @@ class _Context(msgspec.Struct, frozen=True, kw_only=True):
     """By backend and mode."""
     screenings: Mapping[str, Screening]
     """By workload."""
+    alone: frozenset[tuple[str, int]]
+    """Workload and number of each block whose jobs did not take turns."""
 
     def screening(self, workload: str) -> Screening:
         return self.screenings.get(workload, UNDISTURBED)
@@ -306,7 +322,7 @@ def _place(one: Standing) -> tuple[str, str, str, Level]:
     return one.cell.workload, one.cell.device, one.cell.precision, one.level
 
 
-def _standing(row: CellSummary, found: _Evidence) -> Standing:
+def _standing(row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, int]]) -> Standing:
     return Standing(
         cell=row.cell,
         level=row.level,
@@ -316,6 +332,7 @@ def _standing(row: CellSummary, found: _Evidence) -> Standing:
         parity_ok=row.parity_ok,
         rounds={block: job.logs for block, job in found.sound.items()},
         latest=min((job.latest for job in found.sound.values()), default=1),
+        alone=frozenset(block for workload, block in alone if workload == row.workload),
         epochs=row.epochs,
         accuracies=learned.accuracies if (learned := cell_convergence(found.records, None)) else {},
     )

@@ -10,11 +10,13 @@ from rich.console import Console
 
 from bench.datasets import cache as datasets
 from bench.errors import RecordError, UsageError
+from bench.measuring.selection import choose_device, used_gpu
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
     device,
+    gpu,
     offline,
     own_python,
     parse_budget,
@@ -42,6 +44,7 @@ from bench.text import clean, duration
 where_to_run = (
     click.option("--mode", metavar="NAME", help="Mode. [default: the backend's default mode]"),
     device,
+    gpu,
     precision,
     own_python,
     where_data,
@@ -55,8 +58,13 @@ def _where(command: Any) -> Any:
     return command
 
 
-def _parsed(where: dict[str, Any]) -> dict[str, Any]:
-    return {**where, "pythons": parse_pythons(where["pythons"])}
+def _parsed(where: dict[str, Any], display: Display) -> dict[str, Any]:
+    """Return what `Place.find` takes: the device is chosen, and the interpreters are parsed."""
+    others = {name: value for name, value in where.items() if name not in ("device", "gpu", "pythons")}
+    device = choose_device(where["device"], where["gpu"])
+    if used := used_gpu(device):
+        display.say(f"GPU: {used}")
+    return {**others, "device": device, "pythons": parse_pythons(where["pythons"]), "display": display}
 
 
 def _load(
@@ -111,7 +119,7 @@ def train(
         found = on_dataset(found, dataset)
     default = Path("trainings") / (folder_name(found.name, backend, seed) + _suffix(limit, where))
     with make_display(Console()) as display:
-        options = {**_parsed(where), "backends": (backend,), "limit": limit, "display": display}
+        options = {**_parsed(where, display), "backends": (backend,), "limit": limit}
         place = Place.find(found.workload, **options)
         order = Order(
             recipe=found,
@@ -170,7 +178,7 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
     # Evaluation trains on nothing, so it holds out nothing either.
     workload = msgspec.structs.replace(found.about.workload, held_out=0)
     with make_display(console) as display:
-        place = Place.find(workload, backends=backends, display=display, limit=None, **_parsed(where))
+        place = Place.find(workload, backends=backends, limit=None, **_parsed(where, display))
         scores = list(evaluate_in(found, place, display))
     print_blocks(score_blocks(found, scores, place.available.unavailable), console)
     if any(score.difference is not None and not score.within for score in scores):
@@ -351,7 +359,7 @@ def _places(
     recipes: Sequence[Recipe], backends: tuple[str, ...], where: dict[str, Any], display: Display
 ) -> dict[str, Place]:
     """Return where each recipe is trained, by its name."""
-    options = {**_parsed(where), "backends": backends, "sample": False, "limit": None, "display": display}
+    options = {**_parsed(where, display), "backends": backends, "sample": False, "limit": None}
     return {recipe.name: Place.find(recipe.workload, **options) for recipe in recipes}
 
 

@@ -144,6 +144,8 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
     """The cells in the order in which their processes were started."""
     rounds: int
     """Rounds of turns that were taken."""
+    in_turns: bool = True
+    """Whether the jobs took turns; else each ran alone, one after another, and `rounds` is their sum."""
     conditions: Conditions
 
 

@@ -18,6 +18,7 @@ from bench.measuring.selection import (
     Available,
     backend_here,
     backends_of_run,
+    choose_again,
     choose_backends,
     choose_device,
     chosen_cells,
@@ -65,7 +66,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 def prepare(plan: RunPlan) -> Prepared:
     """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none."""
-    device = choose_device(plan.asked.device)
+    device = choose_device(plan.asked.device, plan.asked.gpu)
     available = choose_backends(find_backends(), plan.asked, device)
     cells = chosen_cells(plan.asked, available, device, plan.preset.modes)
     return Prepared(
@@ -92,6 +93,7 @@ def _taught_beside(
 def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:
     """Find what a run was begun with; raise RecordError where machine or versions have changed."""
     header = read_run(folder).header
+    choose_again(header.cells[0].device, header.environment)
     available = backends_of_run(find_backends(), header, pythons)
     return Prepared(
         preset=find_preset(header.preset),
@@ -143,7 +145,7 @@ def new_run(
             backend_here(info, available.versions[name], sizes.get(name))
             for name, info in available.infos.items()
         ),
-        environment=capture_environment(),
+        environment=capture_environment(cells[0].device),
     )
     return Run(folder=create_run(results, header), header=header, records=())
 
@@ -178,11 +180,16 @@ def resumed_run(folder: Path, available: Available) -> Run:
     """
     rejected = quarantine_rejected(folder)
     run = msgspec.structs.replace(read_run(folder), rejected=rejected)
-    here = capture_environment()
-    if not run.header.environment.same_machine(here):
+    begun, here = run.header.environment, capture_environment(run.header.cells[0].device)
+    if not begun.same_machine(here):
         raise RecordError(
-            f"{folder.name} was begun on another machine ({run.header.environment.in_words()}); "
+            f"{folder.name} was begun on another machine ({begun.in_words()}); "
             f"this is {here.in_words()}. Figures of two machines do not mix: start a new run."
+        )
+    if changed := begun.changed_variables(here):
+        raise RecordError(
+            f"{folder.name} was begun with other environment variables: {'; '.join(changed)}. "
+            "Set them as they were, or start a new run."
         )
     for backend in run.header.backends:
         if available.versions.get(backend.name, backend.versions) != backend.versions:

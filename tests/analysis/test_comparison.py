@@ -23,6 +23,7 @@ from synthetic import (
 )
 
 from bench.analysis.statistics import ALPHA
+from bench.analysis.stopping import widest_half_width
 from bench.analysis.summary import summarise
 from bench.records.schema import BlockRecord
 from bench.report.format import percent_text, ratio_text
@@ -55,6 +56,44 @@ def test_a_clear_winner_is_named_with_its_ratio():
     assert said(verdict)[0].startswith("PyTorch eager trains mnist-cnn 1.11")
     assert "as fast as TensorFlow graph here (a difference of " in said(verdict)[0]
     assert "is fastest" in answer(summary)[0]
+
+
+def run_of_a_drifter(*in_turns):
+    """Return a run in which PyTorch has run in and is as fast as JAX, by whether the jobs took turns."""
+    rates = {TORCH: [500] * WINDOWS + [1000] * WINDOWS, JAX: [1000] * WINDOWS}
+    records = [make_parity(cell) for cell in rates]
+    for block, turns in enumerate(in_turns):
+        records.append(msgspec.structs.replace(make_block(list(rates), block), in_turns=turns))
+        records += [make_job(cell, block, rates=of_cell) for cell, of_cell in rates.items()]
+    return make_run(make_header(list(rates)), records)
+
+
+def test_jobs_that_took_no_turns_are_compared_by_their_own_latest_windows():
+    """Alone, a job that drifts takes more windows than the others, and no round is the same for both."""
+    (alone,) = summarise(run_of_a_drifter(False, False, False)).verdicts[0].backends
+    assert alone.ratio == pytest.approx(1.0)
+    assert alone.bootstrap_low == pytest.approx(1.0)
+    (together,) = summarise(run_of_a_drifter(True, True, True)).verdicts[0].backends
+    assert together.ratio == pytest.approx(2.0), "in turns, the rounds that both have count"
+
+
+@pytest.mark.parametrize(
+    ("in_turns", "which"),
+    [((False,) * 3, "In all blocks"), ((True, False, True), "In 1 of 3 blocks"), ((True,) * 3, None)],
+)
+def test_blocks_without_turns_are_named_in_the_report(in_turns, which):
+    warnings = summarise(run_of_a_drifter(*in_turns)).warnings
+    assert len(warnings) == (which is not None)
+    for warning in warnings:
+        assert warning.startswith(f"{which} the processes ran one after another and did not take turns")
+
+
+def test_a_run_goes_on_until_its_ratios_are_precise_also_without_turns():
+    run = run_of_a_drifter(False, False, False)
+    assert widest_half_width(run.jobs, {0, 1, 2}) == pytest.approx(0.0)
+    jobs = [job for job in run.jobs if job.spec.block < 2]
+    mixed = widest_half_width(jobs, {0})
+    assert mixed > 1, "of a block in turns and one without, the ratios are 2 and 1"
 
 
 def test_noise_names_no_winner_but_what_would_have_been_seen():

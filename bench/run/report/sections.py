@@ -126,6 +126,7 @@ def _machine(run: Run) -> list[Block]:
         ("plan", plan_text(run)),
         ("machine", environment.in_words()),
         ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
+        ("GPU", environment.gpu.details() if environment.gpu else None),
         ("GPU driver", environment.gpu_driver),
         ("variables", ", ".join(f"{name}={value}" for name, value in environment.variables.items())),
         ("conditions", conditions_text(run)),
