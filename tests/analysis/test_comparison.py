@@ -70,10 +70,10 @@ def run_of_a_drifter(*in_turns):
 
 def test_jobs_that_took_no_turns_are_compared_by_their_own_latest_windows():
     """Alone, a job that drifts takes more windows than the others, and no round is the same for both."""
-    (alone,) = summarise(run_of_a_drifter(False, False, False)).verdicts[0].backends
+    (alone,) = summarise(run_of_a_drifter(False, False, False)).verdicts[0].made.backends
     assert alone.ratio == pytest.approx(1.0)
     assert alone.bootstrap_low == pytest.approx(1.0)
-    (together,) = summarise(run_of_a_drifter(True, True, True)).verdicts[0].backends
+    (together,) = summarise(run_of_a_drifter(True, True, True)).verdicts[0].made.backends
     assert together.ratio == pytest.approx(2.0), "in turns, the rounds that both have count"
 
 
