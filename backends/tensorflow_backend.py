@@ -9,9 +9,10 @@ from functools import cached_property
 
 import numpy as np
 
-from backends.tensorflow_cuda import load_cusolver, why_no_gpu
+from backends.tensorflow_cuda import load_cusolver, loaded_versions, prefer_ptxas, why_no_gpu
 
-load_cusolver()  # before TensorFlow is imported
+load_cusolver()  # both before TensorFlow is imported
+prefer_ptxas()
 
 import keras
 import tensorflow as tf
@@ -182,6 +183,7 @@ class TensorFlowBackend:
             "keras": keras.__version__,
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,
             "tf32": tf.config.experimental.tensor_float_32_execution_enabled() if on_gpu else None,
+            **(loaded_versions() if on_gpu else {"cuda": None, "cudnn": None}),
             "peak_device_bytes": tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None,
         }
 
