@@ -46,7 +46,7 @@ TENSORFLOW = BackendInfo(
         ),
         Mode(
             name="xla-loop",
-            summary="as graph-loop by XLA, up to 100 steps to a call; of CNNs on a CPU 4, unrolled",
+            summary="as graph-loop by XLA, up to 100 steps to a call; of CNNs on a CPU 4, on a GPU 16",
             runner="backends.tensorflow_loops:XlaLoopRunner",
         ),
         Mode(

@@ -14,6 +14,7 @@ import re
 import sys
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,6 @@ INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?[\w.-]+ = .*? ([a-z][a-z-]*)\(", re.M
 def placed(workload_name: str, mode: str, device: Any) -> dict[str, Any]:
     """Return what one call of a mode ran, counted by device, kind and type."""
     import tensorflow as tf
-    from tensorflow.python.eager.context import context
 
     from backends.tensorflow_backend import TensorFlowBackend
 
@@ -57,21 +57,15 @@ def placed(workload_name: str, mode: str, device: Any) -> dict[str, Any]:
     data = parity_data(workload)
     backend = TensorFlowBackend(workload, data, mode=mode, device=device, precision="fp32")
     batches, steps = Batches(workload, data, seed=0), backend.call_steps
-    context().enable_graph_collection()
-    context().clear_kernel_cache()  # an operation that ran before is reported only when it is looked up again
-    context().export_run_metadata()  # forgets what building the network ran
-    backend.train_steps(batches.order(0, steps), *batches.draws(0, steps))
-    graphs = context().export_run_metadata().function_graphs
+    order, draws = batches.order(0, steps), batches.draws(0, steps)
     found: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
-    for part in (part for graph in graphs for part in graph.partition_graphs):
-        # What a pipeline calls for every batch has no device of its own: it runs where the pipeline does.
-        called = (node for function in part.library.function for node in function.node_def)
-        for node in (*part.node, *called):
-            kind = "housekeeping" if node.op in HOUSEKEEPING else "operations"
-            kind = "transfers" if node.op in TRANSFERS else kind
-            found[_short(node.device or part.node[0].device)][kind][node.op] += 1
+    for where, node in operations_of(lambda: backend.train_steps(order, *draws)):
+        kind = "housekeeping" if node.op in HOUSEKEEPING else "operations"
+        kind = "transfers" if node.op in TRANSFERS else kind
+        found[where][kind][node.op] += 1
     runner = backend._runner
-    owners = [backend, runner, getattr(runner, "_steps", runner)] if mode.startswith("xla") else []
+    parts = [part for name in ("_form", "_carried") if (part := getattr(runner, name, None)) is not None]
+    owners = [backend, runner, *parts] if mode.startswith("xla") else []
     for function in {id(one): one for owner in owners for one in vars(owner).values()}.values():
         # Only what was traced ran, and what XLA compiles is in none of the graphs above.
         if hasattr(function, "get_concrete_function") and function.experimental_get_tracing_count():
@@ -81,6 +75,26 @@ def placed(workload_name: str, mode: str, device: Any) -> dict[str, Any]:
                 text = function.experimental_get_compiler_ir(*function.input_signature)(stage="hlo")
             found[where]["of XLA"].update(INSTRUCTION.findall(text))
     return {"workload": workload_name, "mode": mode, "described": backend.describe(), "devices": found}
+
+
+def operations_of(work: Callable[[], object]) -> list[tuple[str, Any]]:
+    """Do the work, and return the device and the node (a NodeDef) of every operation that it ran.
+
+    A node is listed once for each graph that has it, however often the graph ran.
+    """
+    from tensorflow.python.eager.context import context
+
+    context().enable_graph_collection()
+    context().clear_kernel_cache()  # an operation that ran before is reported only when it is looked up again
+    context().export_run_metadata()  # forgets what ran before
+    work()
+    graphs = context().export_run_metadata().function_graphs
+    found = []
+    for part in (part for graph in graphs for part in graph.partition_graphs):
+        # What a pipeline calls for every batch has no device of its own: it runs where the pipeline does.
+        called = (node for function in part.library.function for node in function.node_def)
+        found += [(_short(node.device or part.node[0].device), node) for node in (*part.node, *called)]
+    return found
 
 
 def _short(device: str) -> str:

@@ -1,5 +1,6 @@
 """What only TensorFlow's backend promises. One process with TensorFlow answers the questions of all tests."""
 
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -46,8 +47,8 @@ def answer(names: list[str]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     questions = (
-        counted, constants, drawn, traces, traces_of_each_mode, traces_of_a_cnn_that_is_unrolled, table, peak,
-        refused,
+        counted, constants, drawn, traces, traces_of_each_mode, traces_of_a_cnn_that_is_unrolled,
+        loop_of_a_gpu, forms_of_the_loop, cut_into_chunks, table, peak, refused,
     )  # fmt: skip
     names, dumped = [question.__name__ for question in questions], tmp_path_factory.mktemp("xla")
     with pytest.MonkeyPatch.context() as patch:
@@ -103,7 +104,7 @@ def constants() -> list[dict[str, Any]]:
         spec = OptimizerSpec(
             name=name, learning_rate=7.0, momentum=0.8, beta1=0.1, beta2=0.1, epsilon=0.1, rho=0.1
         )
-        optimizer = _backend(optimizer=spec, matched=False)._optimizer
+        optimizer = _backend(optimizer=spec, matched=False).optimizer
         config = optimizer.get_config()
         found.append({"class": f"{type(optimizer).__module__}.{type(optimizer).__name__}", **config})
     return found
@@ -140,11 +141,13 @@ def test_initialise_draws_glorot_uniform_kernels_and_no_biases(answers: Answers)
         assert found[f"{name}/bias"] == [0.0, 0.0, 0.0], name
 
 
-def traces() -> list[int]:
-    backend, found = _backend("tf-data-batches", "mnist-softmax"), []
-    for steps in (1, 5, 2, 7):
-        _train(backend, steps)
-        found.append(sum(traced(backend._runner).values()))
+def traces() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for mode in ("tf-data-batches",):
+        backend, found[mode] = _backend(mode, "mnist-softmax"), []
+        for steps in (1, 5, 2, 7):
+            _train(backend, steps)
+            found[mode].append(sum(traced(backend._runner).values()))
     return found
 
 
@@ -158,7 +161,9 @@ def traced(runner: Any) -> dict[str, int]:
 
 
 def test_the_pipeline_is_traced_once_however_many_steps_come(answers: Answers) -> None:
-    assert answers.to(traces) == [2, 2, 2, 2]
+    assert answers.to(traces) == {
+        "tf-data-batches": [2, 2, 2, 2],
+    }
 
 
 def traces_of_each_mode() -> dict[str, list[int]]:
@@ -169,7 +174,7 @@ def traces_of_each_mode() -> dict[str, list[int]]:
         for steps in (1, 5, 2, 103):
             _train(backend, steps)
             backend.predict(images)
-        programs = getattr(backend._runner, "_steps", backend._runner)
+        programs = getattr(backend._runner, "_form", backend._runner)
         found[mode] = [traced(programs), backend._logits.experimental_get_tracing_count()]
     return found
 
@@ -183,11 +188,89 @@ def test_training_and_evaluating_are_traced_once_each_in_every_mode(answers: Ans
 def traces_of_a_cnn_that_is_unrolled() -> dict[str, int]:
     backend = _backend("xla-loop", "mnist-cnn", batch_size=2)
     _train(backend, 1, 5, 2, 8)
-    return traced(backend._runner._steps)
+    return traced(backend._runner._form)
 
 
 def test_a_cnn_is_trained_by_a_step_and_by_four_and_in_no_loop_of_xla(answers: Answers) -> None:
-    assert answers.to(traces_of_a_cnn_that_is_unrolled) == {"_step": 1, "_few": 1}
+    assert answers.to(traces_of_a_cnn_that_is_unrolled) == {"_one": 1, "_several": 1}
+
+
+def loop_of_a_gpu() -> dict[str, Any]:
+    """Train in the loop that a GPU gets, here on the CPU; return what it does and what XLA makes of it."""
+    from backends.tensorflow_loops import LOOPED_STEPS
+    from backends.tensorflow_steps import CarriedSteps, looped
+
+    batches = np.arange(3800, dtype=np.int32).reshape(38, 100) % 1000
+    backend = _backend("xla", "mnist-softmax")
+    params = backend.export_params()
+    expected = backend.train_steps(batches)
+    backend.load_params(params)
+    backend._runner = CarriedSteps(backend, jit_compile=True, repeat=looped, call_steps=LOOPED_STEPS)
+    losses = backend.train_steps(batches)
+    program = backend._runner._several
+    text = program.experimental_get_compiler_ir(*program.input_signature)(stage="optimized_hlo")
+    return {
+        "off by": float(np.abs(losses - expected).max()),
+        "traces": traced(backend._runner),
+        "loops": len(re.findall(r" while\(", text)),
+        "lengths": re.findall(r'"known_trip_count":{"n":"(\d+)"}', text),
+    }
+
+
+def test_xla_knows_the_length_of_the_loop_that_a_gpu_gets(answers: Answers) -> None:
+    """Otherwise it would ask the GPU in every step whether another follows."""
+    found = answers.to(loop_of_a_gpu)
+    assert found["off by"] < 1e-6
+    assert found["traces"] == {"_one": 1, "_several": 1}, "two calls of 16 steps, and 6 steps one by one"
+    assert (found["loops"], found["lengths"]) == (1, ["16"])
+
+
+def forms_of_the_loop() -> dict[str, Any]:
+    """Return what `xla-loop` trains with: the class, and the steps of a call."""
+    from backends import tensorflow_backend as module
+    from backends.tensorflow_loops import XlaLoopRunner
+
+    found = {}
+    for device in ("cpu", "gpu"):
+        for name in ("mnist-softmax", "mnist-cnn"):
+            with mock.patch.object(module, "find_device", return_value="/CPU:0"):
+                backend = _backend("graph", name)
+            backend.device = device
+            runner = XlaLoopRunner(backend)
+            found[f"{device} {name}"] = [type(runner._form).__name__, runner.call_steps]
+    return found
+
+
+def test_the_loop_of_xla_has_a_form_for_each_device_and_kind_of_network(answers: Answers) -> None:
+    assert answers.to(forms_of_the_loop) == {
+        "cpu mnist-softmax": ["CountedLoop", 1],
+        "cpu mnist-cnn": ["CarriedSteps", 4],
+        "gpu mnist-softmax": ["CarriedSteps", 16],
+        "gpu mnist-cnn": ["CarriedSteps", 16],
+    }
+
+
+def cut_into_chunks() -> dict[str, float]:
+    """Return by how much losses differ where rows stay on the device: sent at once, and in many parts."""
+    from backends import tensorflow_steps as module
+
+    order, found = np.random.default_rng(0).integers(0, 1000, (37, 100), np.int32), {}
+    for mode in ("graph", "xla"):
+        backend = _backend(mode, "mnist-softmax")
+        params = backend.export_params()
+        expected = backend.train_steps(order)
+        for sent in (module.SENT_INDICES, 1):
+            with mock.patch.object(module, "SENT_INDICES", sent):
+                backend._runner = module.CarriedSteps(backend, jit_compile=mode == "xla")
+            backend.load_params(params)
+            found[f"{mode}, {sent}"] = float(np.abs(backend.train_steps(order) - expected).max())
+    return found
+
+
+def test_steps_go_on_where_the_next_rows_are_sent(answers: Answers) -> None:
+    assert answers.to(cut_into_chunks) == pytest.approx(
+        {"graph, 65536": 0.0, "graph, 1": 0.0, "xla, 65536": 0.0, "xla, 1": 0.0}, abs=1e-6
+    )
 
 
 @contextmanager
