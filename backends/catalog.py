@@ -53,7 +53,13 @@ TENSORFLOW = BackendInfo(
             name="tf-data-batches",
             summary="graph, its batches through tf.data, made a batch at a time",
             pipeline=True,
-            runner="backends.tensorflow_pipeline:PipelineRunner",
+            runner="backends.tensorflow_pipeline:BatchesRunner",
+        ),
+        Mode(
+            name="tf-data-samples",
+            summary="graph, its batches through tf.data, made sample by sample",
+            pipeline=True,
+            runner="backends.tensorflow_pipeline:SamplesRunner",
         ),
     ),
     environment={

@@ -143,7 +143,7 @@ def test_initialise_draws_glorot_uniform_kernels_and_no_biases(answers: Answers)
 
 def traces() -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for mode in ("tf-data-batches",):
+    for mode in ("tf-data-batches", "tf-data-samples"):
         backend, found[mode] = _backend(mode, "mnist-softmax"), []
         for steps in (1, 5, 2, 7):
             _train(backend, steps)
@@ -163,6 +163,7 @@ def traced(runner: Any) -> dict[str, int]:
 def test_the_pipeline_is_traced_once_however_many_steps_come(answers: Answers) -> None:
     assert answers.to(traces) == {
         "tf-data-batches": [2, 2, 2, 2],
+        "tf-data-samples": [2, 2, 2, 2],
     }
 
 
@@ -318,7 +319,9 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
         "xla": [1, "_evaluate", "step"],
         "xla-loop": [1, "_evaluate", "_train_chunk"],
         "tf-data-batches": [1, "_evaluate", "_make_pipeline", "update"],
-        "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data-batches",
+        "tf-data-samples": [1, "_evaluate", "_make_pipeline", "update"],
+        "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data-batches, "
+        "tf-data-samples",
         "augmenting in a pipeline": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
     }
 
