@@ -24,8 +24,9 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
     """The training split: images uint8 (n, h, w, c), labels uint8 (n,).
 
     Both are files mapped into memory, which all workers share. On a CPU a backend trains from these images
-    without a copy: a copy would take memory that a framework without one does not need. The arrays are
-    writable, because some frameworks accept no others, but a backend never writes to them.
+    without a copy: a copy would take memory that a framework without one does not need. Only a taught mode
+    may make one, as its tutorial does. The arrays are writable, because some frameworks accept no others, but
+    a backend never writes to them.
     """
 
     info: DatasetInfo

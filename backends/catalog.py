@@ -61,6 +61,13 @@ TENSORFLOW = BackendInfo(
             pipeline=True,
             runner="backends.tensorflow_pipeline:SamplesRunner",
         ),
+        Mode(
+            name="tutorial",
+            summary="the loop of TensorFlow's quickstart for experts, with tf.data and nothing tuned",
+            level="taught",
+            pipeline=True,
+            runner="backends.tensorflow_tutorial:TutorialRunner",
+        ),
     ),
     environment={
         "KERAS_BACKEND": "tensorflow",  # Keras would otherwise pick its engine from a file in the home folder

@@ -80,7 +80,7 @@ def _train(backend: Any, *counts: int) -> None:
 def counted() -> dict[str, float]:
     return {
         f"{mode} {name}": _backend(mode, name).count_flops()
-        for mode in ("graph", "tf-data-batches")
+        for mode in ("graph", "tf-data-batches", "tutorial")
         for name in ("mnist-mlp", "mnist-cnn")
     }
 
@@ -92,7 +92,7 @@ def test_the_profilers_count_is_that_of_a_pocket_calculator(answers: Answers) ->
     mlp = 2 * first + 3 * sum(others)
     conv1, conv2 = 2 * batch * 28**2 * 25 * 32, 2 * batch * 14**2 * 25 * 32 * 64
     cnn = 2 * conv1 + 3 * conv2 + 3 * 2 * batch * (7 * 7 * 64 * 128 + 128 * 10)
-    for mode in ("graph", "tf-data-batches"):
+    for mode in ("graph", "tf-data-batches", "tutorial"):
         assert 1 < found[f"{mode} mnist-mlp"] / mlp < 1.004, f"{mode}: {found}"
         assert 1 < found[f"{mode} mnist-cnn"] / cnn < 1.004, f"{mode}: {found}"
 
@@ -143,7 +143,7 @@ def test_initialise_draws_glorot_uniform_kernels_and_no_biases(answers: Answers)
 
 def traces() -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
-    for mode in ("tf-data-batches", "tf-data-samples"):
+    for mode in ("tf-data-batches", "tf-data-samples", "tutorial"):
         backend, found[mode] = _backend(mode, "mnist-softmax"), []
         for steps in (1, 5, 2, 7):
             _train(backend, steps)
@@ -164,6 +164,7 @@ def test_the_pipeline_is_traced_once_however_many_steps_come(answers: Answers) -
     assert answers.to(traces) == {
         "tf-data-batches": [2, 2, 2, 2],
         "tf-data-samples": [2, 2, 2, 2],
+        "tutorial": [1, 1, 1, 1],
     }
 
 
@@ -320,8 +321,9 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
         "xla-loop": [1, "_evaluate", "_train_chunk"],
         "tf-data-batches": [1, "_evaluate", "_make_pipeline", "update"],
         "tf-data-samples": [1, "_evaluate", "_make_pipeline", "update"],
+        "tutorial": [1, "_evaluate", "train_step"],
         "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data-batches, "
-        "tf-data-samples",
+        "tf-data-samples, tutorial",
         "augmenting in a pipeline": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
     }
 
