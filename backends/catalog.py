@@ -1,6 +1,7 @@
 """The backends and their modes; to read this imports no framework."""
 
 from backends.info import BackendInfo, Mode
+from bench.workloads.specs import Precision
 
 NUMPY = BackendInfo(
     name="numpy",
@@ -151,12 +152,20 @@ JAX = BackendInfo(
 )
 
 
-def _keras(engine: BackendInfo) -> BackendInfo:
-    """Return Keras on an engine, as a backend of its own."""
+def _keras(
+    engine: BackendInfo,
+    *,
+    target: str = "backends.keras_backend:KerasBackend",
+    gpu_precisions: tuple[Precision, ...] = (),
+) -> BackendInfo:
+    """Return Keras on an engine, as a backend of its own.
+
+    On a GPU `target` has to set the engine's own switches for TF32, which Keras leaves alone.
+    """
     return BackendInfo(
         name=f"keras-{engine.name}",
         title=f"Keras on {engine.title}",
-        target="backends.keras_backend:KerasBackend",
+        target=target,
         distributions=("keras", engine.distributions[0]),
         modes=(
             Mode(
@@ -170,9 +179,14 @@ def _keras(engine: BackendInfo) -> BackendInfo:
         environment={**engine.environment, **TENSORFLOW.environment, "KERAS_BACKEND": engine.name},
         cpu_environment=engine.cpu_environment,
         caching_environment=engine.caching_environment,
-        gpu_precisions=(),
+        gpu_precisions=gpu_precisions,
         on_request=True,
     )
 
 
-KERAS_TENSORFLOW, KERAS_TORCH, KERAS_JAX = _keras(TENSORFLOW), _keras(TORCH), _keras(JAX)
+KERAS_TENSORFLOW = _keras(
+    TENSORFLOW,
+    target="backends.keras_tensorflow:KerasTensorFlowBackend",
+    gpu_precisions=TENSORFLOW.gpu_precisions,
+)
+KERAS_TORCH, KERAS_JAX = _keras(TORCH), _keras(JAX)

@@ -1,5 +1,6 @@
 """Keras as its users train: `compile` and `fit`, on the engine that KERAS_BACKEND names.
 
+`KerasBackend` serves any engine on the CPU; `backends.keras_tensorflow` adds what a GPU needs.
 Compared with the engine's own backend, it shows what this high-level interface costs.
 """
 
@@ -19,7 +20,7 @@ EVALUATION_BATCH = 1000
 
 
 class KerasBackend:
-    """One network trained by Keras on the CPU; `backends.base.Backend` is its contract."""
+    """One network trained by Keras; `backends.base.Backend` is its contract."""
 
     call_steps = 1
 
@@ -32,11 +33,7 @@ class KerasBackend:
         device: Device,
         precision: Precision,
     ) -> None:
-        if device != "cpu":
-            raise UnavailableError(
-                f"mode {mode} of Keras is measured on the CPU alone: on a {device.upper()} it leaves the "
-                "precision of products to its engine"
-            )
+        self.use(device, precision)
         if not workload.matched:
             raise UnavailableError(
                 f"mode {mode} of Keras has no own defaults to offer: those of an engine are in its backend; "
@@ -54,6 +51,18 @@ class KerasBackend:
         self._network.compile(optimizer, loss)
         self._network._loss_tracker = LastLoss(name="loss")
         self._fresh_optimizer = [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
+
+    def use(self, device: Device, precision: Precision) -> None:  # noqa: ARG002 - all precisions of a CPU
+        """Prepare the engine for a device and a precision; raise UnavailableError if that is not possible.
+
+        Keras leaves both to its engine. On a GPU PyTorch's convolutions and JAX's products would use TF32,
+        and nothing here sets their switches.
+        """
+        if device != "cpu":
+            raise UnavailableError(
+                f"Keras on {keras.backend.backend()} is measured on the CPU alone: on a {device.upper()} it "
+                "leaves the precision of products to its engine"
+            )
 
     # Training
 
@@ -102,9 +111,12 @@ class KerasBackend:
         for number, variable in enumerate(self._all_variables()):
             variable.assign(np.array(state[str(number)]))
 
+    def device_of_parameters(self) -> str:
+        """Return the engine's name of the device that holds the parameters."""
+        return str(self._network.trainable_variables[0].value.device)
+
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        engine = keras.backend.backend()
-        device = str(self._network.trainable_variables[0].value.device).lower()
+        engine, device = keras.backend.backend(), self.device_of_parameters().lower()
         return {
             "device": "cpu" if "cpu" in device else "gpu",
             "device_name": device,

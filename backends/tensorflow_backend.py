@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from backends.tensorflow_cuda import load_cusolver, loaded_versions, prefer_ptxas, why_no_gpu
+from backends.tensorflow_cuda import load_cusolver, prefer_ptxas
 
 load_cusolver()  # both before TensorFlow is imported
 prefer_ptxas()
@@ -23,6 +23,7 @@ from backends.keras_parts import build_network, make_default_optimizer, make_opt
 from backends.runners import load_runner
 from backends.step_clock import StepClock
 from backends.tensorflow_augmentation import augment
+from backends.tensorflow_device import described_device, find_device, set_precision
 from backends.tensorflow_instruments import graph_flops, measured_peak, timed_parts
 from backends.tensorflow_steps import CarriedSteps
 from bench.errors import UnavailableError
@@ -49,7 +50,7 @@ class TensorFlowBackend:
     ) -> None:
         self.workload, self.device = workload, device
         self.device_name = find_device(device)
-        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        set_precision(precision)
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
         runner = load_runner(TENSORFLOW, mode)
         self._mode = next(one for one in TENSORFLOW.modes if one.name == mode)
@@ -171,23 +172,12 @@ class TensorFlowBackend:
             variable.assign(state[str(number)])
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        device = self.network.trainable_variables[0].value.device
-        on_gpu = "GPU" in device
-        details = (
-            tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-            if on_gpu
-            else {}
-        )
         return {
-            "device": "gpu" if on_gpu else "cpu",
-            "device_name": details.get("device_name", "cpu"),
             "dtype": self._policy.compute_dtype,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,
-            "tf32": tf.config.experimental.tensor_float_32_execution_enabled() if on_gpu else None,
-            **(loaded_versions() if on_gpu else {"cuda": None, "cudnn": None}),
-            "peak_device_bytes": tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None,
+            **described_device(self.network.trainable_variables[0].value.device),
         }
 
     # Where the time goes
@@ -302,15 +292,3 @@ def shared(array: np.ndarray) -> tf.Tensor:
     if array.ctypes.data % ALIGNMENT:
         return tf.constant(array)  # through DLPack the process would abort when it reads the tensor
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def find_device(device: Device) -> str:
-    """Return TensorFlow's name of the device; raise UnavailableError if TensorFlow does not see it."""
-    if device == "gpu" and not tf.config.list_physical_devices("GPU"):
-        if not tf.test.is_built_with_cuda():
-            raise UnavailableError(
-                f"TensorFlow {tf.__version__} sees no GPU here: this build has no CUDA; "
-                "install tensorflow[and-cuda] in its place"
-            )
-        raise UnavailableError(f"TensorFlow {tf.__version__} sees no GPU here; {why_no_gpu()}")
-    return f"/{device.upper()}:0"
