@@ -103,11 +103,11 @@ class TensorFlowBackend:
             tf.test.experimental.sync_devices()  # a loss is ready before its update is
             return losses.numpy()
 
-    def step(self, indices: tf.Tensor, draws: tf.Tensor | None = None) -> tf.Tensor:
+    def step(self, indices: tf.Tensor, *draws: tf.Tensor) -> tf.Tensor:
         """Train on one row as in `row_spec`; return the loss before the update."""
-        if draws is None:
+        if not draws:
             return self.update(*self.batch(indices))
-        return self.update(self._augment(indices, draws), tf.gather(self._labels, indices))
+        return self.update(self._augment(indices, *draws), tf.gather(self._labels, indices))
 
     def batch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return images, float32 from 0 to 1, and labels, int64, of these indices, int64 (batch,)."""

@@ -108,7 +108,7 @@ part() {
             *) said="incomplete, status $status" undone=1 ;;
         esac
         # Of these alone, as an interpreter that fails to start ends with 1 too.
-        if [[ $status == 1 && ($name == run || $name == verify-*) && -s $output ]]; then
+        if [[ $status == 1 && ($name == run || $name == verify-* || $name == tensorflow-placement) && -s $output ]]; then
             said='FAILED, see its output' failed=1
         fi
     fi

@@ -4,7 +4,8 @@ TensorFlow tells which graphs it ran, after its own rewriting and split by devic
 whole on the device that calls it, so its instructions are counted for that device. An operation that counts
 for the GPU may still work on a number in the host's memory, such as a shape: the graphs do not tell that.
 
-Ends with 0, or with 3 where a mode could not be looked at.
+Ends with 0; with 1 if a mode without an input pipeline computed on the CPU of a GPU box, where each such
+operation costs two copies a step; or else with 3 where a mode could not be looked at.
 """
 
 import argparse
@@ -71,7 +72,7 @@ def placed(workload_name: str, mode: str, device: Any) -> dict[str, Any]:
         if hasattr(function, "get_concrete_function") and function.experimental_get_tracing_count():
             with tf.device(f"/{device.upper()}:0"):
                 zeros = [tf.zeros(spec.shape, spec.dtype) for spec in function.input_signature]
-                where = _short(function(*zeros).device)
+                where = _short(tf.nest.flatten(function(*zeros))[0].device)
                 text = function.experimental_get_compiler_ir(*function.input_signature)(stage="hlo")
             found[where]["of XLA"].update(INSTRUCTION.findall(text))
     return {"workload": workload_name, "mode": mode, "described": backend.describe(), "devices": found}
@@ -103,7 +104,7 @@ def _short(device: str) -> str:
 
 def rows(look: dict[str, Any], device: str) -> list[str]:
     """Return a line of the table for every device that a mode ran on, or the reason why it did not run."""
-    head = f"{look['workload']:<19}{look['mode']:<11}"
+    head = f"{look['workload']:<19}{look['mode']:<16}"
     if "error" in look:
         return [f"{head}{look['error']}"]
     lines = []
@@ -115,6 +116,14 @@ def rows(look: dict[str, Any], device: str) -> list[str]:
     return lines
 
 
+def misplaced(look: dict[str, Any], device: str) -> bool:
+    """Whether a mode computed on the CPU although a GPU was asked for and it has no input pipeline."""
+    pipelines = {mode.name for mode in TENSORFLOW.modes if mode.pipeline}
+    if device == "cpu" or "error" in look or look["mode"] in pipelines:
+        return False
+    return any(kinds["operations"] for where, kinds in look["devices"].items() if where.startswith("CPU"))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="Count TensorFlow's operations by the device they run on.")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="gpu")
@@ -122,7 +131,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write every count to this file as well.")
     asked = parser.parse_args()
     looks = []
-    print(f"{'workload':<19}{'mode':<11}{'device':<6}" + "".join(f"{kind:>14}" for kind in KINDS))
+    print(f"{'workload':<19}{'mode':<16}{'device':<6}" + "".join(f"{kind:>14}" for kind in KINDS))
     with tempfile.TemporaryDirectory(prefix="samework-placement-") as scratch:
         choose_device(asked.device, asked.gpu)
         os.environ.update(worker_environment(TENSORFLOW, asked.device, Path(scratch)))
@@ -135,6 +144,9 @@ def main() -> int:
             print("\n".join(rows(looks[-1], asked.device)), flush=True)
     if asked.json is not None:
         asked.json.write_text(json.dumps({"device": asked.device, "looks": looks}, indent=1) + "\n")
+    if any(misplaced(look, asked.device) for look in looks):
+        print("FAILED: operations ran on the CPU that should run on the GPU")
+        return 1
     return 3 if any("error" in look for look in looks) else 0
 
 

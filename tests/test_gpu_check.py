@@ -158,13 +158,14 @@ FAILED = "FAILED, see its output"
     ("variables", "status", "said"),
     [
         (
-            {"STATUS_doctor": "3", "STATUS_run": "3", "STATUS_placement": "1"},
+            {"STATUS_doctor": "3", "STATUS_run": "3", "STATUS_placement": "3"},
             3,
             {
                 "doctor": "incomplete, status 3", "run": "incomplete, status 3",
-                "tensorflow-placement": "incomplete, status 1",
+                "tensorflow-placement": "incomplete, status 3",
             },
         ),
+        ({"STATUS_placement": "1"}, 1, {"tensorflow-placement": FAILED}),
         ({"STATUS_doctor": "70", "STATUS_run": "1"}, 1, {"doctor": "incomplete, status 70", "run": FAILED}),
         (
             {"STATUS_verify": "1"},
@@ -283,6 +284,27 @@ def test_a_harness_that_lacks_packages_is_told_which(check: Check, tmp_path: Pat
     assert {"click", "msgspec", "rich", "nvidia-ml-py"} <= set(re.findall(r"[\w-]+", found.err))
 
 
+@pytest.mark.parametrize(
+    ("mode", "device", "host", "expected"),
+    [
+        ("graph", "gpu", {"operations": {"Unpack": 1}}, True),
+        ("graph", "gpu", {"operations": {}, "housekeeping": {"SyncDevice": 1}}, False),
+        ("graph", "cpu", {"operations": {"Unpack": 1}}, False),
+        ("tf-data-batches", "gpu", {"operations": {"GatherV2": 2}}, False),
+        ("tutorial", "gpu", {"operations": {"BatchDatasetV2": 1}}, False),
+    ],
+)
+def test_computing_on_the_cpu_of_a_gpu_box_fails_unless_a_pipeline_does(
+    monkeypatch: pytest.MonkeyPatch, mode: str, device: str, host: dict[str, Any], expected: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from tensorflow_placement import misplaced
+
+    look = {"mode": mode, "devices": {"CPU:0": host, "GPU:0": {"operations": {"MatMul": 3}}}}
+    assert misplaced(look, device) is expected
+    assert not misplaced({"mode": mode, "error": "no GPU"}, device)
+
+
 def look(_: None) -> dict[str, list[dict[str, Any]]]:
     """Return where each mode runs on one device, and then two of them with a second CPU as the device."""
     sys.path.insert(0, str(ROOT / "scripts"))
@@ -295,7 +317,7 @@ def look(_: None) -> dict[str, list[dict[str, Any]]]:
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     first = [tensorflow_placement.placed(*mode, "cpu") for mode in tensorflow_placement.LOOKED_AT]
     module.find_device = lambda _: "/CPU:1"
-    second = [tensorflow_placement.placed("mnist-cnn", mode, "cpu") for mode in ("graph", "tf-data-batches")]
+    second = [tensorflow_placement.placed("mnist-cnn", mode, "gpu") for mode in ("graph", "tf-data-batches")]
     return {"first": first, "second": second}
 
 
