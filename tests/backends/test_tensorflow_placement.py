@@ -6,6 +6,7 @@ wrote them. What XLA compiles has no kernels and is not looked at.
 """
 
 import json
+import re
 import sys
 from collections import Counter
 from functools import partial
@@ -16,7 +17,8 @@ import pytest
 from conftest import INFOS, in_process
 
 ROOT = Path(__file__).parent.parent.parent
-KERNELS = json.loads((Path(__file__).parent / "tensorflow_gpu_kernels.json").read_text())["kernels"]
+TABLE = json.loads((Path(__file__).parent / "tensorflow_gpu_kernels.json").read_text())
+KERNELS = TABLE["kernels"]
 HOST, DEVICE = "CPU:0", "CPU:1"
 
 Asked = tuple[str, str, str]
@@ -123,3 +125,9 @@ def test_batches_are_sent_ahead_of_their_step(looks: Looks, mode: str) -> None:
     assert (DEVICE, "PrefetchDataset") in ran
     assert (HOST, "GatherV2") in ran
     assert (DEVICE, "GatherV2") not in ran
+
+
+def test_the_table_is_of_the_version_that_is_installed_for_gpus() -> None:
+    pinned = re.search(r"^tensorflow==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert TABLE["made"].endswith(f" tensorflow {pinned[1]}"), "run scripts/tensorflow_gpu_kernels.py again"
