@@ -15,6 +15,7 @@ import pytest
 from conftest import INFOS, in_process
 
 from backends.base import TrainingData
+from bench.workloads.augmentation import draw
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.specs import DatasetInfo, OptimizerSpec
 
@@ -48,7 +49,7 @@ def answer(names: list[str]) -> dict[str, Any]:
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     questions = (
         counted, constants, drawn, traces, traces_of_each_mode, traces_of_a_cnn_that_is_unrolled,
-        loop_of_a_gpu, forms_of_the_loop, cut_into_chunks, table, peak, refused,
+        loop_of_a_gpu, forms_of_the_loop, cut_into_chunks, augmented_by_number, table, peak, refused,
     )  # fmt: skip
     names, dumped = [question.__name__ for question in questions], tmp_path_factory.mktemp("xla")
     with pytest.MonkeyPatch.context() as patch:
@@ -326,6 +327,28 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
         "tf-data-samples, tutorial",
         "augmenting in a pipeline": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
     }
+
+
+def augmented_by_number() -> list[float]:
+    """Return by how much losses differ if draws stay on the device too, and if they are others."""
+    from backends.tensorflow_steps import CarriedSteps
+
+    backend = _backend("graph", "notebook-cifar-cnn", batch_size=4)
+    order, params = np.random.default_rng(0).integers(0, 1000, (6, 4), np.int32), backend.export_params()
+    changes = backend.workload.augmentation
+    drawn = draw(changes, backend.data.info, batch_size=4, seed=1, start=0, steps=6)
+    expected = backend.train_steps(order, drawn)
+    backend._runner = CarriedSteps(backend, jit_compile=False)
+    found = []
+    for draws in (drawn, drawn[::-1].copy()):
+        backend.load_params(params)
+        found.append(float(np.abs(backend.train_steps(order, draws) - expected).max()))
+    return found
+
+
+def test_the_draws_of_a_step_are_read_by_its_number_too(answers: Answers) -> None:
+    same, other = answers.to(augmented_by_number)
+    assert same < 1e-5 < other
 
 
 def peak() -> list[float]:
