@@ -33,7 +33,7 @@ class CudaGraphs(SeveralSteps):
 
     def record_steps(self, backend: TorchBackend, record: Record) -> None:
         """Replace the single step and the several steps by recordings that `record` makes."""
-        changed = [*backend.network.state_dict().values(), *self.optimizer.state_tensors()]
+        changed = self.changed()
         several = one_by_one(self.step, backend.workload.batch_size)
         self.step, self.several = (Recorded(one, changed, record) for one in (self.step, several))
 

@@ -4,6 +4,7 @@ Both update the parameters in place; the formulas are those of `backends.numpy_b
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -17,11 +18,14 @@ from bench.workloads.specs import OptimizerSpec
 class TorchOptim:
     """An optimizer of `torch.optim` and the schedule of its rate, used as PyTorch's documentation does."""
 
-    def __init__(self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool) -> None:
+    def __init__(
+        self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool, fused: bool
+    ) -> None:
+        """Make the optimizer; `fused` asks for one kernel for all parameters, where PyTorch has one."""
         # The first optimizer of a process imports torch._dynamo, which takes about a second. That is most of
         # the time to build a small network, and everyone who uses torch.optim pays it.
         self._spec, self._parameters = spec, parameters
-        self._make = make_optimizer if matched else make_default_optimizer
+        self._make = partial(make_optimizer, fused=fused) if matched else make_default_optimizer
         self.reset()
 
     def reset(self, steps_before: int = 0) -> None:
@@ -147,7 +151,10 @@ class Foreach:
 
     def restore_state(self, state: State) -> None:
         for name, power in self._powers.items():
-            power.copy_(torch.from_numpy(state[f"power/{name}"]))
+            if f"power/{name}" in state:
+                power.copy_(torch.from_numpy(state[f"power/{name}"]))
+            else:  # a checkpoint from when the state was the number of steps
+                power.fill_(self._factors[name] ** float(state["step"]))
         for slot, values in self._slots.items():
             for number, value in enumerate(values):
                 value.copy_(torch.from_numpy(state[f"slot/{number}/{slot}"]))
@@ -219,12 +226,14 @@ class RMSProp(torch.optim.Optimizer):
             torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])
 
 
-def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Return the optimizer with every constant of the workload; `fused` updates all in one kernel."""
-    rate = spec.learning_rate
+def make_optimizer(
+    spec: OptimizerSpec, parameters: Iterable[Tensor], *, fused: bool
+) -> torch.optim.Optimizer:
+    """Return the optimizer with every constant of the workload."""
+    rate, one_kernel = spec.learning_rate, True if fused else None  # None: PyTorch chooses
     match spec.name:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.0, weight_decay=0.0, fused=True)
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.0, weight_decay=0.0, fused=one_kernel)
         case "momentum":
             return torch.optim.SGD(
                 parameters,
@@ -233,7 +242,7 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.o
                 dampening=0.0,
                 nesterov=False,
                 weight_decay=0.0,
-                fused=True,
+                fused=one_kernel,
             )
         case "adam" if spec.epsilon_hat:
             return Adam(parameters, lr=rate, betas=(spec.beta1, spec.beta2), epsilon=spec.epsilon)
@@ -245,7 +254,7 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.o
                 eps=spec.epsilon,
                 weight_decay=0.0,
                 amsgrad=False,
-                fused=True,
+                fused=one_kernel,
             )
         case "rmsprop":
             return RMSProp(
