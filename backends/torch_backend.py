@@ -235,8 +235,8 @@ class Eager:
 class ChannelsFirst(Eager):
     """Mode channels-first: mode eager with images and kernels in contiguous memory (n, c, h, w).
 
-    Channels-last is the faster layout where convolutions run on tensor cores. Products in float32 do not, and
-    there either may be.
+    Channels-last is the faster layout where convolutions run on tensor cores. In float32 they do not, and
+    either layout may be the faster one.
     """
 
     settings = msgspec.structs.replace(TUNED, memory_format=torch.contiguous_format)

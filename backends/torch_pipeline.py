@@ -27,6 +27,8 @@ Transform = Callable[[np.ndarray], Tensor]
 class LoadedData:
     """The training split in host memory, from which a DataLoader makes batches for the device."""
 
+    workers = WORKERS
+
     def __init__(
         self, dataset: Dataset[Any], transforms: str, device: torch.device, memory_format: torch.memory_format
     ) -> None:
@@ -72,7 +74,7 @@ class Loader(Eager):
     def __init__(self, backend: TorchBackend) -> None:
         backend.refuse_augmentation()
         super().__init__(backend)
-        self.facts = {"input_transforms": self.data.transforms, "input_workers": WORKERS}
+        self.facts = {"input_transforms": self.data.transforms, "input_workers": self.data.workers}
 
 
 # Sample by sample

@@ -38,6 +38,8 @@ def make_dataset(data: TrainingData) -> tuple[Dataset[tuple[Any, int]], str]:
 class TutorialData(LoadedData):
     """A data set of torchvision and a DataLoader, with nothing but the order set."""
 
+    workers = 0
+
     def __init__(self, data: TrainingData, device: torch.device, memory_format: torch.memory_format) -> None:
         super().__init__(*make_dataset(data), device, memory_format)
 
