@@ -8,9 +8,12 @@ import msgspec
 from bench.workloads.specs import Device, Precision
 
 Level: TypeAlias = Literal["taught", "tuned"]
-"""How far a mode goes: `taught` is the plain loop of the framework's own tutorial, with its own loader and the
-defaults of its compiler; `tuned` is what an expert of the framework would write. Only rows of one level are
-ranked against each other."""
+"""How far a mode goes.
+
+`taught` is the plain loop of the framework's own tutorial, with its own loader and the defaults of its
+compiler. `tuned` is what an expert of the framework would write. Only rows of one level are ranked against
+each other.
+"""
 
 
 class Mode(msgspec.Struct, frozen=True, kw_only=True):

@@ -202,6 +202,17 @@ class Incomplete:
     def predict(self, images: Any) -> Any: ...
 
 
+class OnGpu(Steady):
+    """Plays a framework on a GPU: computes on the CPU, and says that it runs where it was asked to."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"device": "cpu"})
+        self._asked = options["device"]
+
+    def describe(self) -> Facts:
+        return super().describe() | {"device": self._asked}
+
+
 class NotHere(Steady):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise UnavailableError("its driver is too old: 1.2, it needs 3.4")
@@ -227,7 +238,10 @@ class Tells(Steady):
     """Says what it finds in its environment."""
 
     def describe(self) -> Facts:
-        names = ("SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU")
+        names = (
+            "SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU",
+            "TORCH_LOGS", "TORCH_TOKEN",
+        )  # fmt: skip
         return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
 
 

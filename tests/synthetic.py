@@ -227,6 +227,7 @@ def make_header(
                 title=titles.get(name, name),
                 default_mode=_modes(name)[0],
                 modes={mode: f"{mode}, as the framework calls it" for mode in _modes(name)},
+                levels={"tutorial": "taught"},
                 reference=name == REFERENCE,
                 versions={name: "2.13.0"},
             )

@@ -144,6 +144,8 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
     """The cells in the order in which their processes were started."""
     rounds: int
     """Rounds of turns that were taken."""
+    in_turns: bool = True
+    """Whether the jobs took turns; else each ran alone, one after another, and `rounds` is their sum."""
     conditions: Conditions
 
 
@@ -214,6 +216,9 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
     """Number of installed distributions: those it needs, and all that these need."""
     installed_bytes: int | None = None
     """Size of their files on disk."""
+
+    def is_taught(self, mode: str) -> bool:
+        return self.levels.get(mode) == "taught"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

@@ -223,7 +223,7 @@ def table() -> dict[str, Any]:
     found["eager"] = str(refused.value)
     with pytest.raises(UnavailableError) as refused:
         _backend("tf-data-batches", "notebook-cifar-cnn")
-    return {**found, "augmenting in tf-data-batches": str(refused.value)}
+    return {**found, "augmenting in a pipeline": str(refused.value)}
 
 
 def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another(
@@ -236,7 +236,7 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
         "xla-loop": [1, "_evaluate", "_train_chunk"],
         "tf-data-batches": [1, "_evaluate", "_make_pipeline", "update"],
         "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data-batches",
-        "augmenting in tf-data-batches": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
+        "augmenting in a pipeline": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
     }
 
 

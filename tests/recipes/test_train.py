@@ -387,6 +387,16 @@ def test_another_backend_version_or_machine_is_another_training(copy: Path, no_w
         trained(copy)
 
 
+def test_other_tuning_variables_are_another_training(
+    copy: Path, no_worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_LOGS", "all")
+    assert trained(copy).finished, "what is finished is read with any"
+    lose_figures(copy, 3)
+    with pytest.raises(UsageError, match="another training run: TORCH_LOGS was not set and is 'all'"):
+        trained(copy)
+
+
 @pytest.mark.parametrize("anew", [False, True])
 def test_a_folder_that_holds_something_else_is_refused(anew: bool, tmp_path: Path, no_worker: None) -> None:
     folder = tmp_path / "photos"

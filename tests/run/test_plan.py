@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
 from bench.measuring.design import SMALLEST_TRAINING, balanced_order, windows_asked
-from bench.measuring.selection import choose_cells, choose_modes
+from bench.measuring.selection import GROUPS, choose_cells, choose_modes
 from bench.options import parse_budget, parse_precision, parse_sweep
 from bench.run.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
 from bench.workloads.specs import Cell
@@ -122,6 +122,21 @@ def cells(modes: tuple[str, ...] = (), preset_modes: str = "default", named: boo
 )
 def test_the_modes_of_a_backend(asked, preset_modes, expected):
     assert choose_modes(BLUE, asked, preset_modes, "cpu") == expected
+
+
+def test_a_group_stands_for_its_modes():
+    plain = Mode(name="tutorial", summary="plain", level="taught", pipeline=True)
+    loader = Mode(name="loader", summary="through a pipeline", pipeline=True)
+    info = msgspec.structs.replace(RED, modes=(*RED.modes, plain, loader))
+    chosen = {group: choose_modes(info, [group], "all", "cpu") for group in GROUPS}
+    assert chosen == {
+        "default": ["eager"],
+        "taught": ["tutorial"],
+        "tuned": ["eager", "compile", "loader"],
+        "pipeline": ["loader"],
+        "all": ["eager", "compile", "tutorial", "loader"],
+    }
+    assert choose_modes(info, ["taught", "eager"], "all", "cpu") == ["eager", "tutorial"]
 
 
 def test_a_mode_runs_only_where_it_can():
