@@ -93,6 +93,12 @@ TORCH = BackendInfo(
             runner="backends.torch_backend:Eager",
         ),
         Mode(
+            name="compile-model",
+            summary="eager with torch.compile(model): loss and update are not compiled",
+            augments=True,
+            runner="backends.torch_compiled:CompileModel",
+        ),
+        Mode(
             name="compile-step",
             summary="a whole step compiled by torch.compile, its update too",
             runner="backends.torch_compiled:CompileStep",
@@ -103,16 +109,42 @@ TORCH = BackendInfo(
             runner="backends.torch_compiled:CompileLoop",
         ),
         Mode(
+            name="reduce-overhead",
+            summary="compile-step with mode='reduce-overhead': PyTorch records it as a CUDA graph",
+            devices=("gpu",),
+            runner="backends.torch_compiled:ReduceOverhead",
+        ),
+        Mode(
             name="cuda-graphs",
             summary="as compile-step, eight steps to a CUDA graph",
             devices=("gpu",),
             runner="backends.torch_graphs:CudaGraphs",
         ),
         Mode(
+            name="channels-first",
+            summary="eager, its images and kernels in contiguous memory instead of channels-last",
+            augments=True,
+            devices=("gpu",),
+            runner="backends.torch_backend:ChannelsFirst",
+        ),
+        Mode(
             name="dataloader-samples",
             summary="eager, its batches through a DataLoader, made sample by sample",
             pipeline=True,
-            runner="backends.torch_pipeline:Loader",
+            runner="backends.torch_pipeline:SampleLoader",
+        ),
+        Mode(
+            name="dataloader-batches",
+            summary="eager, its batches through a DataLoader, made a batch at a time",
+            pipeline=True,
+            runner="backends.torch_pipeline:BatchLoader",
+        ),
+        Mode(
+            name="tutorial",
+            summary="the loop of PyTorch's quickstart: torchvision, DataLoader and their defaults",
+            level="taught",
+            pipeline=True,
+            runner="backends.torch_tutorial:Tutorial",
         ),
     ),
     environment={"TORCHINDUCTOR_CACHE_DIR": "{compiled}"},  # else the user's own, which may hold programs
