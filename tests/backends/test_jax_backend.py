@@ -1,10 +1,12 @@
 """What is JAX's own in its backend: when it compiles, its defaults, Grain. The contract has its own tests."""
 
+import re
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -14,12 +16,14 @@ from conftest import INFOS, in_process
 
 from backends.base import TrainingData
 from bench.errors import UnavailableError
-from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
+from bench.workloads.augmentation import draw
+from bench.workloads.specs import Architecture, Augmentation, ConvBlock, DatasetInfo, OptimizerSpec, Workload
 
 INFO = DatasetInfo(name="noise", image_shape=(12, 8, 1), classes=7)
 BATCH = 8
 IMAGES = 160
-MODES = ("jit", "loop", "grain-samples")
+MODES = ("jit", "loop", "grain-samples", "grain-batches", "tutorial")
+PIPELINES = MODES[2:]
 NETWORKS = {
     "softmax": Architecture(),
     "cnn": Architecture(convs=(ConvBlock(filters=4, kernel=3),), hidden=(9,)),
@@ -31,7 +35,7 @@ ADAM = OptimizerSpec(name="adam", learning_rate=0.01)
 
 def make(
     mode: str, optimizer: OptimizerSpec = SGD, network: str = "softmax", *, matched: bool = True,
-    device: str = "cpu",
+    device: str = "cpu", precision: str = "fp32", augmentation: Augmentation | None = None,
 ) -> Any:  # fmt: skip
     from backends.jax_backend import JaxBackend
 
@@ -48,8 +52,9 @@ def make(
         optimizer=optimizer,
         batch_size=BATCH,
         matched=matched,
+        augmentation=augmentation,
     )
-    return JaxBackend(workload, data, mode=mode, device=device, precision="fp32")
+    return JaxBackend(workload, data, mode=mode, device=device, precision=precision)
 
 
 def order(steps: int) -> np.ndarray:
@@ -61,14 +66,14 @@ def zeros(backend: Any) -> dict[str, np.ndarray]:
 
 
 @contextmanager
-def compilations() -> Iterator[list[str]]:
-    """Collect what XLA compiles meanwhile."""
+def heard(event: str) -> Iterator[list[str]]:
+    """Collect the details of an event of JAX meanwhile."""
     import jax
 
     seen: list[str] = []
 
-    def listen(event: str, seconds: float, **details: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
+    def listen(name: str, seconds: float, **details: Any) -> None:
+        if name == event:
             seen.append(f"{details} {seconds:.2f} s")
 
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -76,6 +81,10 @@ def compilations() -> Iterator[list[str]]:
         yield seen
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+compilations = partial(heard, "/jax/core/compile/backend_compile_duration")
+traces = partial(heard, "/jax/core/compile/jaxpr_trace_duration")
 
 
 # ---- the checks, in a process of their own
@@ -132,7 +141,7 @@ def evaluating_compiles_once() -> None:
         assert not seen, f"{mode}: {seen}"
 
 
-def as_on_a_gpu(mode: str, optimizer: OptimizerSpec, network: str) -> Any:
+def as_on_a_gpu(mode: str, optimizer: OptimizerSpec, network: str, **others: Any) -> Any:
     """Return a backend that runs on the CPU the programs that it has for a GPU."""
     from backends import jax_backend, jax_loop
 
@@ -141,7 +150,7 @@ def as_on_a_gpu(mode: str, optimizer: OptimizerSpec, network: str) -> Any:
         mock.patch.object(jax_backend, "find_device", return_value=on_cpu),
         mock.patch.object(jax_loop, "SENT_INDICES", 40 * BATCH),
     ):
-        return make(mode, optimizer, network, device="gpu")
+        return make(mode, optimizer, network, device="gpu", **others)
 
 
 def every_program_trains_the_same_and_compiles_once() -> None:
@@ -191,13 +200,15 @@ def a_mode_builds_its_own_programs_alone() -> None:
         names = {call.args[0].__qualname__ for call in jit.call_args_list}
         shared = {"JaxBackend._compute_logits", "JaxBackend._draw_params"}
         assert shared <= names, f"this check sees nothing: {names}"
-        return {name for name in names - shared if not name.startswith("known_options")}
+        return {name for name in names - shared if not name.startswith("knows_options")}
 
     for network in ("softmax", "cnn"):
         assert built("jit", network, on_gpu=False) == {"JaxBackend.step"}
         assert built("jit", network, on_gpu=True) == {"CarriedSteps._take_next"}
         assert built("loop", network, on_gpu=True) == {"CarriedSteps._take_next"}
-        assert built("grain-samples", network, on_gpu=False) == set()
+        assert built("grain-samples", network, on_gpu=False) == {"GrainSamples._learn_batch"}
+        assert built("grain-batches", network, on_gpu=False) == {"GrainBatches._learn_batch"}
+        assert built("tutorial", network, on_gpu=False) == set()  # its step is one for all networks
     assert built("loop", "softmax", on_gpu=False) == {"CountedLoop._take_steps"}
     assert built("loop", "cnn", on_gpu=False) == {"CarriedSteps._take_next"}
 
@@ -219,33 +230,82 @@ def every_mode_of_the_table_has_a_runner() -> None:
         make("eager")
 
 
-def grain_trains_as_jit_does() -> None:
-    trained = {}
-    for mode in ("jit", "grain-samples"):
-        backend = make(mode, ADAM)
-        backend.initialise(5)
-        losses = [backend.train_steps(order(steps)) for steps in (1, 7, 40)]
-        backend.split_steps(order(3))
-        trained[mode] = {"losses": np.concatenate(losses), **backend.export_params()}
-    for name, value in trained["jit"].items():
-        # Sums over 48 steps of Adam run in another order where the batch is an argument.
-        np.testing.assert_allclose(trained["grain-samples"][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+def pipelines_train_as_jit_does() -> None:
+    for network in ("softmax", "normalised"):
+        trained = {}
+        for mode in ("jit", *PIPELINES):
+            backend = make(mode, ADAM, network)
+            backend.initialise(5)
+            losses = [backend.train_steps(order(steps)) for steps in (1, 7, 40)]
+            backend.split_steps(order(3))
+            trained[mode] = {"losses": np.concatenate(losses), **backend.export_params()}
+        plain = trained.pop("jit")
+        for mode, found in trained.items():
+            for name, value in plain.items():
+                # Sums over 48 steps of Adam run in another order where the batch is an argument.
+                close = {"rtol": 1e-3, "atol": 1e-5, "err_msg": f"{mode}, {network}: {name}"}
+                np.testing.assert_allclose(found[name], value, **close)
+
+
+def a_batch_of_bytes_is_gathered_at_once_and_scaled_on_the_device() -> None:
+    batches = list(make("grain-batches")._runner._batches(order(3)))
+    assert [(images.dtype, images.shape) for images, _ in batches] == [(np.uint8, (BATCH, 12, 8, 1))] * 3
+    gathered = make("grain-batches")
+    assert all(
+        (images == gathered.images[row]).all() and (labels == gathered.labels[row]).all()
+        for (images, labels), row in zip(batches, order(3), strict=True)
+    )
+
+
+def the_tutorial_waits_for_the_device_once_a_call() -> None:
+    import jax
+
+    backend = make("tutorial")
+    backend.train_steps(order(2))
+    with mock.patch("jax.block_until_ready", wraps=jax.block_until_ready) as waited:
+        backend.train_steps(order(40))
+    assert waited.call_count == 1
+
+
+def the_tutorial_uses_nothing_that_is_tuned() -> None:
+    import jax
+
+    def program(function: Any, arguments: Any, **options: Any) -> str:
+        return str(jax.jit(function, **options).lower(*arguments).as_text())
+
+    tuned, taught = make("jit", network="cnn"), make("tutorial", network="cnn")
+    for backend in (tuned, taught):
+        backend.initialise(1)
+    assert "select_and_scatter" not in program(*tuned._runner.counted_step()), "this check sees nothing"
+    assert "select_and_scatter" in program(*taught._runner.counted_step()), "it pools by reshape"
+    taught.train_steps(order(1))
+    weights = taught.state[0]["logits"]["kernel"]
+    taught.train_steps(order(1))
+    assert not weights.is_deleted(), "its state is donated"
+    weights = tuned.state[0]["logits"]["kernel"]
+    tuned.train_steps(order(1))
+    assert weights.is_deleted(), "this check sees nothing"
 
 
 def grain_leaves_no_thread_behind() -> None:
-    backend = make("grain-samples")
-    backend.train_steps(order(5))
-    before = threading.active_count()
-    for _ in range(20):
+    for mode in PIPELINES:
+        backend = make(mode)
         backend.train_steps(order(5))
-    assert threading.active_count() <= before + 2, threading.enumerate()
+        before = threading.active_count()
+        for _ in range(20):
+            backend.train_steps(order(5))
+        assert threading.active_count() <= before + 2, f"{mode}: {threading.enumerate()}"
 
 
-def without_grain_its_mode_is_unavailable() -> None:
+def without_grain_its_modes_are_unavailable() -> None:
+    modules = {"backends.jax_pipeline": None, "backends.jax_tutorial": None}
     with mock.patch.dict(sys.modules, {"grain": None}):
+        for name in modules:
+            sys.modules.pop(name, None)
         make("jit")
-        with pytest.raises(UnavailableError, match="needs the package grain"):
-            make("grain-samples")
+        for mode in PIPELINES:
+            with pytest.raises(UnavailableError, match=f"mode {mode} needs the package grain"):
+                make(mode)
 
 
 def parameters_are_drawn_as_flax_draws_them() -> None:
@@ -256,7 +316,7 @@ def parameters_are_drawn_as_flax_draws_them() -> None:
     backend = make("jit", network="cnn", matched=False)
     for seed in (0, 7):
         backend.initialise(seed)
-        eager = Network(NETWORKS["cnn"], INFO, dtype=np.float32, rngs=nnx.Rngs(seed))
+        eager = Network(NETWORKS["cnn"], INFO, dtype=np.float32, precision="highest", rngs=nnx.Rngs(seed))
         for name, value in backend.export_params().items():
             layer, kind = name.split("/")
             # XLA may fuse a product into a sum; the bits drawn are the same.
@@ -290,8 +350,124 @@ def operations_are_those_of_the_step() -> None:
     features = int(np.prod(INFO.image_shape))
     products = 2 * 2 * BATCH * features * INFO.classes  # the first layer needs no gradient of its input
     everything = products + 2 * features * INFO.classes + BATCH * features  # and the update, and the scaling
-    assert products < counted["grain-samples"] < counted["jit"]
-    assert everything < counted["jit"] < 1.1 * everything, counted
+    for mode in ("grain-samples", "tutorial"):  # which scale in NumPy
+        assert products < counted[mode] < counted["jit"] - BATCH * features, counted
+    assert everything < counted["grain-batches"] <= counted["jit"] < 1.1 * everything, counted
+
+
+def operations_are_counted_for_a_plugin_too() -> None:
+    """JAX analyses no unoptimised program for a plug-in, such as that for CUDA."""
+    import jax
+    from jax._src import xla_bridge
+
+    expected = {mode: make(mode, network="cnn").count_flops() for mode in MODES}
+    device = xla_bridge.make_cpu_client().devices()[0]
+    assert device.client is not jax.devices("cpu")[0].client
+    with (
+        mock.patch("backends.jax_backend.find_device", return_value=device),
+        mock.patch.object(xla_bridge, "using_pjrt_c_api", lambda backend: backend is device.client),
+    ):
+        for mode in MODES:
+            backend = make(mode, network="cnn")
+            assert set(backend.state[0]["logits"]["kernel"].devices()) == {device}
+            lowered = jax.jit(lambda x: x + 1).lower(backend.state[0]["logits"]["bias"])
+            assert lowered.cost_analysis() is None, "this check sees nothing"
+            assert backend.count_flops() == expected[mode], mode
+
+
+def backends_of_two_precisions_share_a_process() -> None:
+    import jax
+
+    def program(backend: Any) -> str:
+        function, arguments = backend._runner.counted_step()
+        return str(jax.jit(function).lower(*arguments).as_text())
+
+    named = {"fp32": "HIGHEST", "tf32": "HIGH", "bf16": "DEFAULT"}
+    for mode in ("jit", "tutorial"):
+        first = make(mode, network="cnn")
+        first.initialise(1)
+        losses = first.train_steps(order(3))
+        before = program(first)
+        others = {name: make(mode, network="cnn", precision=name) for name in ("tf32", "bf16")}
+        for name, other in others.items():
+            other.initialise(1)
+            other.train_steps(order(3))
+            found = set(re.findall(r"precision (\w+)>|precision = \[(\w+),", program(other)))
+            assert {one or two for one, two in found} == {named[name]}, f"{mode}, {name}: {found}"
+            assert other.describe()["matmul_precision"] != first.describe()["matmul_precision"]
+        assert program(first) == before
+        assert "HIGHEST" in before
+        assert "DEFAULT" not in before
+        first.initialise(1)
+        with traces() as traced:
+            again = first.train_steps(order(3))
+        assert not traced, f"{mode}: traced again: {traced}"
+        np.testing.assert_array_equal(again, losses)
+    assert jax.config.jax_default_matmul_precision is None
+    assert jax.config.jax_default_device is None
+
+
+def an_option_that_xla_does_not_know_is_reported() -> None:
+    from backends import jax_device
+
+    with mock.patch.object(jax_device, "THREADED_CONVOLUTIONS", {"xla_renamed": "1"}):
+        backend = make("jit", network="cnn")
+    assert backend.describe()["compiler_options"] is None
+    assert "does not know xla_renamed=1, so convolutions" in backend.describe()["warning"]
+    backend.train_steps(order(1))
+    for network in ("cnn", "normalised"):
+        said = make("jit", network=network).describe()
+        assert "INDIVIDUAL_DOT" in str(said["compiler_options"]), said
+        assert said["warning"] is None
+    assert make("jit").describe()["compiler_options"] is None
+
+
+def cuda_and_cudnn_are_reported_on_a_gpu_alone() -> None:
+    import jax
+
+    from backends import jax_device
+
+    played, module = mock.Mock(platform="gpu"), mock.Mock()
+    module.cuda_runtime_get_version.return_value = 12090
+    module.cudnn_get_version.return_value = 91200
+    with mock.patch.object(jax_device, "cuda_module", return_value=module):
+        assert jax_device.cuda_versions(played) == {"cuda": "12.9", "cudnn": 91200}
+        assert jax_device.cuda_versions(jax.devices("cpu")[0]) == {"cuda": None, "cudnn": None}
+    installed = mock.patch("importlib.util.find_spec", lambda name: True if "cuda12" in name else None)
+    with installed, mock.patch.dict(sys.modules, {"jax_cuda12_plugin._versions": module}):
+        assert jax_device.cuda_module() is module
+    assert jax_device.cuda_module() is None
+    said = make("jit").describe()
+    assert (said["cuda"], said["cudnn"]) == (None, None)
+
+
+def on_a_gpu_no_step_has_a_transfer() -> None:
+    import jax
+
+    crop = Augmentation(crop=6, hue=0.1, contrast=(0.5, 1.5), brightness=0.2, saturation=(0.5, 1.5))
+    rows = order(70)  # 32 are sent together
+    draws = draw(crop, INFO, batch_size=BATCH, seed=1, start=0, steps=70)
+    for augmentation, more in ((None, ()), (crop, (draws,))):
+        plain = make("jit", augmentation=augmentation)
+        backend = as_on_a_gpu("jit", SGD, "softmax", augmentation=augmentation)
+        for one in (plain, backend):
+            one.initialise(4)
+            one.train_steps(rows[:1], *(part[:1] for part in more))
+        expected = plain.train_steps(rows, *more)
+        step, handed = backend._runner._carried._next, []
+
+        def noted(*arguments: Any, step: Any = step, handed: list[Any] = handed, **others: Any) -> Any:
+            handed.extend(jax.tree.leaves(arguments))
+            return step(*arguments, **others)
+
+        backend._runner._carried._next = noted
+        with compilations() as seen, mock.patch("jax.device_put", wraps=jax.device_put) as put:
+            losses = backend.train_steps(rows, *more)
+        assert not seen, seen
+        assert put.call_count == 2 * 3, f"{put.call_count} transfers"
+        assert handed
+        assert all(isinstance(one, jax.Array) for one in handed), "a step got an array of the host"
+        np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 def the_peak_is_that_of_a_product_in_the_jobs_type() -> None:
@@ -301,17 +477,17 @@ def the_peak_is_that_of_a_product_in_the_jobs_type() -> None:
 
     seen = []
 
-    def matmul(a: Any, b: Any) -> Any:
-        seen.append((a.shape, str(a.dtype)))
+    def matmul(a: Any, b: Any, precision: str) -> Any:
+        seen.append((a.shape, str(a.dtype), precision))
         return a @ b
 
     sides = {"PRODUCT_SIDE": {"cpu": 64}, "COPIED_FLOATS": {"cpu": 1000}}
     with mock.patch.multiple(jax_instruments, **sides), mock.patch("jax.numpy.matmul", matmul):
-        for kind in ("float32", "bfloat16"):
-            peak = jax_instruments.measured_peak(kind, jax.devices("cpu")[0])
+        for kind, precision in (("float32", "highest"), ("bfloat16", "default")):
+            peak = jax_instruments.measured_peak(kind, precision, jax.devices("cpu")[0])
             assert peak.flops_per_s > 0
             assert peak.bytes_per_s > 0
-    assert seen == [((64, 64), "float32"), ((64, 64), "bfloat16")]
+    assert seen == [((64, 64), "float32", "highest"), ((64, 64), "bfloat16", "default")]
 
 
 CHECKS = {
@@ -324,12 +500,20 @@ CHECKS = {
         a_cnn_is_trained_in_no_loop_on_a_cpu,
         a_mode_builds_its_own_programs_alone,
         every_mode_of_the_table_has_a_runner,
-        grain_trains_as_jit_does,
+        pipelines_train_as_jit_does,
+        a_batch_of_bytes_is_gathered_at_once_and_scaled_on_the_device,
+        the_tutorial_waits_for_the_device_once_a_call,
+        the_tutorial_uses_nothing_that_is_tuned,
         grain_leaves_no_thread_behind,
-        without_grain_its_mode_is_unavailable,
+        without_grain_its_modes_are_unavailable,
         parameters_are_drawn_as_flax_draws_them,
         unmatched_the_optimizer_is_optax_s_own,
         operations_are_those_of_the_step,
+        operations_are_counted_for_a_plugin_too,
+        backends_of_two_precisions_share_a_process,
+        an_option_that_xla_does_not_know_is_reported,
+        cuda_and_cudnn_are_reported_on_a_gpu_alone,
+        on_a_gpu_no_step_has_a_transfer,
         the_peak_is_that_of_a_product_in_the_jobs_type,
     )
 }
