@@ -17,6 +17,7 @@ from conftest import INFOS, in_process
 from backends.base import TrainingData
 from bench.errors import UnavailableError
 from bench.workloads.augmentation import draw
+from bench.workloads.parameters import initial_params
 from bench.workloads.specs import Architecture, Augmentation, ConvBlock, DatasetInfo, OptimizerSpec, Workload
 
 INFO = DatasetInfo(name="noise", image_shape=(12, 8, 1), classes=7)
@@ -551,3 +552,45 @@ def verdicts(request: pytest.FixtureRequest) -> Callable[[], dict[str, str | Non
 def test_the_jax_backend(jax_check, verdicts):
     wrong = verdicts()[jax_check]
     assert wrong is None, wrong
+
+
+def worst_gradient_error(_: None) -> float:
+    """Return by how much the gradient of a kernel before batch norm is off; called in a child process.
+
+    The gradient is that of the step that is trained, and is compared with that of an unfused program.
+    """
+    import jax
+
+    from backends.jax_backend import JaxBackend
+
+    info = DatasetInfo(name="noise", image_shape=(24, 24, 3), classes=10)
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (BATCH, *info.image_shape), dtype=np.uint8)
+    data = TrainingData(info=info, images=images, labels=np.arange(BATCH, dtype=np.uint8))
+    workload = Workload(
+        name="noise",
+        dataset="noise",
+        architecture=Architecture(convs=(ConvBlock(filters=64, kernel=5, normalise=True),)),
+        optimizer=OptimizerSpec(name="sgd", learning_rate=1024.0),
+        batch_size=BATCH,
+    )
+    start = initial_params(workload.architecture, info, seed=1)
+    start["conv1/offset"] = rng.choice([-1, 1], 64).astype(np.float32)
+    batch = np.arange(BATCH, dtype=np.int32)[None]
+
+    def trained() -> np.ndarray:
+        backend = JaxBackend(workload, data, mode="jit", device="cpu", precision="fp32")
+        backend.load_params(start)
+        backend.train_steps(batch)
+        return (start["conv1/kernel"] - backend.export_params()["conv1/kernel"]) / 1024
+
+    found = trained()
+    with jax.disable_jit():
+        expected = trained()
+    return float(abs(found - expected).max() / abs(expected).max())
+
+
+@pytest.mark.framework("jax")
+def test_pooling_after_batch_norm_has_its_whole_gradient_on_a_cpu_with_avx2(monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_max_isa=AVX2")
+    assert in_process(INFOS["jax"], "test_jax_backend:worst_gradient_error", None) < 1e-3
