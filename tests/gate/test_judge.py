@@ -166,7 +166,8 @@ def test_three_sound_blocks_compile_anew_and_all_that_confirm_a_later_first_step
     assert compiles_anew(ab, CELL, "first")
     assert not compiles_anew(make_ab([proven(), *compiled(series(0.0), anew=3)]), CELL, "first")
     on_gpu = msgspec.structs.replace(CELL, device="gpu")
-    assert compiles_anew(make_ab([proven(), *compiled(series(0.0), anew=3)]), on_gpu, "first")
+    blocks = [msgspec.structs.replace(block, cell=on_gpu) for block in compiled(series(0.0), anew=3)]
+    assert compiles_anew(make_ab([proven(), *blocks]), on_gpu, "first")
     slow = compiled(series(0.0), anew=3, first_step=2.0)
     late = make_ab([proven(), *slow])
     assert judge_cell(late, CELL).suspects == ("first step",)
