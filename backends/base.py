@@ -92,7 +92,8 @@ class Backend(Protocol):
         """Return what really runs: versions, the actual device and dtype, threads, and what else matters.
 
         The keys `device` (`cpu` or `gpu`), `device_name` and `peak_device_bytes` (the allocator's peak, None
-        on the CPU) are required. Each framework adds further keys.
+        on the CPU) are required. Each framework adds further keys. Under `warning` it may give a sentence
+        that the report shows at its top, or None.
         """
 
 

@@ -172,7 +172,20 @@ JAX = BackendInfo(
             name="grain-samples",
             summary="jit, its batches through Grain, made sample by sample",
             pipeline=True,
-            runner="backends.jax_pipeline:Grain",
+            runner="backends.jax_pipeline:GrainSamples",
+        ),
+        Mode(
+            name="grain-batches",
+            summary="jit, its batches through Grain, made a batch at a time",
+            pipeline=True,
+            runner="backends.jax_pipeline:GrainBatches",
+        ),
+        Mode(
+            name="tutorial",
+            summary="the loop of Flax's MNIST tutorial: nnx.jit, nnx.Optimizer, Grain's DataLoader",
+            level="taught",
+            pipeline=True,
+            runner="backends.jax_tutorial:Tutorial",
         ),
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory

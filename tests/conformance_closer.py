@@ -23,8 +23,9 @@ from bench.workloads.precision import fits
 from bench.workloads.specs import DatasetInfo
 
 MNIST = DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10)
-COUNTED_ALIKE = 0.15
-"""Counters differ in whether they count biases, pooling, scaling and updates: a few percent of all."""
+COUNTED_ALIKE = 0.2
+"""Counters differ in whether they count biases, pooling, scaling and updates: a few percent of all. XLA
+leaves out products with padding, and so counts 0.84 of a convolution of 14 by 14 with a kernel of 5 by 5."""
 UNMATCHED = {
     name: msgspec.structs.replace(OPTIMIZERS[name], learning_rate=1e-12)
     for name in ("sgd", "adam", "rmsprop")

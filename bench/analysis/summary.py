@@ -170,7 +170,7 @@ def summarise(run: Run) -> Summary:
         verdicts=verdicts,
         screenings=context.screenings,
         titles={backend.name: backend.title for backend in header.backends},
-        warnings=(*run_warnings(header), *alone_words([block.in_turns for block in blocks])),
+        warnings=(*run_warnings(header), *job_warnings(run), *alone_words([block.in_turns for block in blocks])),
     )
 
 
@@ -196,6 +196,17 @@ def run_warnings(header: RunHeader) -> tuple[str, ...]:
         if backend.name in devices
         for warning in known_faults(backend.versions, devices[backend.name])
     )
+
+
+def job_warnings(run: Run) -> tuple[str, ...]:
+    """Return what the frameworks warned of while they ran, each warning of a mode once."""
+    titles = {backend.name: backend.title for backend in run.header.backends}
+    said = (
+        f"{titles[job.spec.cell.backend]} {job.spec.cell.mode}: {job.described['warning']}"
+        for job in run.jobs
+        if job.described.get("warning")
+    )
+    return tuple(dict.fromkeys(said))
 
 
 def run_mark(header: RunHeader) -> str | None:

@@ -41,7 +41,7 @@ from bench.gate.metrics import (
 )
 from bench.gate.records import ONLY_IN_HEAD, Ab, AbBlock, Series
 from bench.gate.sides import SIDES, SideName
-from bench.measuring.design import BLOCKS_ANEW
+from bench.measuring import design
 from bench.records.schema import JobRecord, ParityRecord, Status
 from bench.text import listed
 from bench.workloads.specs import Cell
@@ -194,11 +194,14 @@ def _last_look(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> int:
 
 
 def compiles_anew(ab: Ab, cell: Cell, series: Series) -> bool:
-    """Whether the next block of a cell compiles everything anew: always if the first step is a suspect."""
+    """Whether the next block of a cell compiles everything anew.
+
+    It always does on a GPU, and if the first step is a suspect.
+    """
     if series == "second" and FIRST_STEP.name in judge_cell(ab, cell).suspects:
         return True
     sound = _sound(ab.blocks_of(cell, series))
-    return sum(block.base.spec.compiles_anew for block in sound) < BLOCKS_ANEW
+    return design.compiles_anew(cell.device, sum(block.base.spec.compiles_anew for block in sound))
 
 
 def trains(ab: Ab, cell: Cell, series: Series) -> bool:

@@ -179,6 +179,9 @@ def test_three_sound_blocks_compile_anew_and_all_that_confirm_a_later_first_step
     ab = make_ab([proven(), *compiled([lost, *series(0.0, blocks=4)[1:]], anew=3)])
     assert compiles_anew(ab, CELL, "first")
     assert not compiles_anew(make_ab([proven(), *compiled(series(0.0), anew=3)]), CELL, "first")
+    on_gpu = msgspec.structs.replace(CELL, device="gpu")
+    blocks = [msgspec.structs.replace(block, cell=on_gpu) for block in compiled(series(0.0), anew=3)]
+    assert compiles_anew(make_ab([proven(), *blocks]), on_gpu, "first")
     slow = compiled(series(0.0), anew=3, first_step=2.0)
     late = make_ab([proven(), *slow])
     assert judge_cell(late, CELL).suspects == ("first step",)

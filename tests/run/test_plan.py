@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
-from bench.measuring.design import SMALLEST_TRAINING, balanced_order, windows_asked
+from bench.measuring.design import SMALLEST_TRAINING, balanced_order, compiles_anew, windows_asked
 from bench.measuring.selection import GROUPS, choose_cells, choose_modes
 from bench.options import parse_budget, parse_precision, parse_sweep
 from bench.run.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
@@ -356,3 +356,8 @@ def planned(cells, *, flops=1e6, seeds=1):
 
 def cell(workload, mode, device="cpu"):
     return Cell(workload=workload, backend="torch", mode=mode, device=device, precision="fp32")
+
+
+def test_the_first_three_blocks_compile_anew_and_on_a_gpu_all() -> None:
+    assert [compiles_anew("cpu", before) for before in range(5)] == [True, True, True, False, False]
+    assert all(compiles_anew("gpu", before) for before in range(30))
