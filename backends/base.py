@@ -91,7 +91,8 @@ class Backend(Protocol):
         """Return what really runs: versions, the actual device and dtype, threads, and what else matters.
 
         The keys `device` (`cpu` or `gpu`), `device_name` and `peak_device_bytes` (the allocator's peak, None
-        on the CPU) are required. Each framework adds further keys.
+        on the CPU) are required. `build` is what the framework was built for, such as `CPU` or `CUDA 13.0`.
+        Each framework adds further keys.
         """
 
 

@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.catalog import JAX
 from backends.jax_augmentation import augment
 from backends.jax_device import MATMUL_PRECISION, compiler_options, find_device
@@ -331,6 +332,7 @@ class JaxBackend:
             "dtype": jnp.dtype(self._dtype).name,
             "jax": jax.__version__,
             "jaxlib": jaxlib.__version__,
+            "build": build_of("jax"),
             "flax": flax.__version__,
             "optax": optax.__version__,
             **self._runner.versions,
