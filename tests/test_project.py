@@ -216,7 +216,7 @@ def test_only_named_frameworks_are_installed(arguments: list[str], gpu: bool, wa
     needed = [
         node
         for node in nodes
-        if (isinstance(node, ast.FunctionDef) and node.name == "wanted_backends")
+        if (isinstance(node, ast.FunctionDef) and node.name in {"wanted_backends", "values_of"})
         or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {"FRAMEWORKS", "ON_REQUEST"})
     ]
     names: dict[str, Any] = {"Sequence": Sequence, "itertools": itertools}
