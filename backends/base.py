@@ -92,8 +92,9 @@ class Backend(Protocol):
         """Return what really runs: versions, the actual device and dtype, threads, and what else matters.
 
         The keys `device` (`cpu` or `gpu`), `device_name` and `peak_device_bytes` (the allocator's peak, None
-        on the CPU) are required. Each framework adds further keys. Under `warning` it may give a sentence
-        that the report shows at its top, or None.
+        on the CPU) are required. `build` is what the framework was built for, such as `CPU` or `CUDA 13.0`.
+        Under `warning` there may be a sentence that the report shows at its top. Each framework adds further
+        keys.
         """
 
 

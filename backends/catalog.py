@@ -1,6 +1,6 @@
 """The backends and their modes; to read this imports no framework."""
 
-from backends.info import BackendInfo, Mode
+from backends.info import BackendInfo, Mode, UnsupportedGpus
 from bench.workloads.specs import Precision
 
 NUMPY = BackendInfo(
@@ -77,6 +77,19 @@ TENSORFLOW = BackendInfo(
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else TensorFlow takes all of the GPU's memory when it starts
     },
     caching_environment={"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory={compiled}"},
+    unsupported_gpus=(
+        UnsupportedGpus(
+            versions="<=2.21.0",
+            compute_capability=(12, 0),
+            why="it is built with CUDA 12.5, which cannot compile for these GPUs",
+            links=tuple(
+                f"https://github.com/tensorflow/tensorflow/issues/{number}"
+                for number in (111958, 101746, 89272)
+            ),
+            remedy="Leave TensorFlow out (--backend torch --backend jax), measure the CPU (BENCH_GPU=0), or "
+            "name the Python of a build that supports the GPU, such as NVIDIA's (--python tensorflow=PATH).",
+        ),
+    ),
 )
 
 TORCH = BackendInfo(

@@ -34,6 +34,18 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """The class that trains in this mode, as `module:Class`; None if the backend itself does."""
 
 
+class UnsupportedGpus(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPUs on which some versions of a framework were reported to fail."""
+
+    versions: str
+    """Of the framework, in pip's syntax, such as `<=2.21`."""
+    compute_capability: tuple[int, int]
+    """The lowest one that is concerned, as major and minor number; all newer GPUs are, too."""
+    why: str
+    links: tuple[str, ...]
+    remedy: str
+
+
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A backend: its name, its class, the packages it needs, and its modes."""
 
@@ -55,6 +67,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Further variables of jobs on the CPU."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
     gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+    unsupported_gpus: tuple[UnsupportedGpus, ...] = ()
     on_request: bool = False
     """Whether it is measured only if it is named."""
     reference: bool = False

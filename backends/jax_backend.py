@@ -17,6 +17,7 @@ import optax
 from flax import nnx
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.catalog import JAX
 from backends.jax_augmentation import augment
 from backends.jax_device import (
@@ -354,6 +355,7 @@ class JaxBackend:
             "dtype": jnp.dtype(self.dtype).name,
             "jax": jax.__version__,
             "jaxlib": jaxlib.__version__,
+            "build": build_of("jax"),
             "flax": flax.__version__,
             "optax": optax.__version__,
             **self._runner.versions,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 
+from backends.builds import build_of
 from bench.errors import UnavailableError
 from bench.workloads.specs import Architecture, Device
 
@@ -25,7 +26,9 @@ def find_device(device: Device) -> jax.Device:
     try:
         return jax.devices(device)[0]
     except RuntimeError as error:
-        raise UnavailableError(f"JAX {jax.__version__} sees no {device.upper()} here: {error}") from error
+        raise UnavailableError(
+            f"JAX {jax.__version__}, built for {build_of('jax')}, sees no {device.upper()} here: {error}"
+        ) from error
 
 
 def wanted_options(architecture: Architecture, device: Device) -> dict[str, str]:

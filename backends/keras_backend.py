@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.keras_parts import build_network, make_optimizer, named_variables
 from bench.errors import UnavailableError
 from bench.workloads.parameters import Params
@@ -124,6 +125,7 @@ class KerasBackend:
             "keras": keras.__version__,
             "engine": engine,
             engine: str(sys.modules[engine].__version__),
+            "build": build_of(engine),
             "jit_compile": bool(self._network.jit_compile),
             "peak_device_bytes": None,
         }

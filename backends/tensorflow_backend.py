@@ -18,6 +18,7 @@ import keras
 import tensorflow as tf
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.catalog import TENSORFLOW
 from backends.keras_parts import build_network, make_default_optimizer, make_optimizer, named_variables
 from backends.runners import load_runner
@@ -176,6 +177,7 @@ class TensorFlowBackend:
             "dtype": self._policy.compute_dtype,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
+            "build": build_of("tensorflow"),
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,
             **described_device(self.network.trainable_variables[0].value.device),
         }

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.catalog import TORCH
 from backends.runners import load_runner
 from backends.step_clock import StepClock
@@ -402,7 +403,7 @@ class TorchBackend:
             "cudnn_benchmark": torch.backends.cudnn.benchmark if on_gpu else None,
             "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
             "tf32_convolution": torch.backends.cudnn.allow_tf32 if on_gpu else None,
-            "cuda": torch.version.cuda,
+            "build": build_of("torch"),
             "cudnn": torch.backends.cudnn.version() if on_gpu else None,
             "input_transforms": None,
             "input_workers": None,
@@ -416,7 +417,9 @@ def find_device(device: Device) -> torch.device:
     if device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UnavailableError(f"PyTorch {torch.__version__} sees no GPU here")
+        raise UnavailableError(
+            f"PyTorch {torch.__version__}, built for {build_of('torch')}, sees no GPU here"
+        )
     return torch.device("cuda", 0)
 
 

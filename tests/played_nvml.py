@@ -53,6 +53,7 @@ class Nvml(ModuleType):
             "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda handle: handle.partition(" slice")[0],
             "nvmlDeviceGetMemoryInfo": lambda handle: _with(total=(10 if _is_slice(handle) else 80) * 2**30),
             "nvmlDeviceGetPciInfo": lambda handle: _with(busId=f"00000000:0{gpu_of(handle)}:00.0".encode()),
+            "nvmlDeviceGetCudaComputeCapability": lambda handle: [9, gpu_of(handle)],
             "nvmlDeviceGetComputeMode": lambda handle: self.mode,
             "nvmlDeviceGetClockInfo": lambda handle, kind: 1980 + kind,
             "nvmlDeviceGetTemperature": lambda handle, sensor: 41 + sensor,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import bench
@@ -215,7 +216,7 @@ def test_only_named_frameworks_are_installed(arguments: list[str], gpu: bool, wa
     needed = [
         node
         for node in nodes
-        if (isinstance(node, ast.FunctionDef) and node.name == "wanted_backends")
+        if (isinstance(node, ast.FunctionDef) and node.name in {"wanted_backends", "values_of"})
         or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {"FRAMEWORKS", "ON_REQUEST"})
     ]
     names: dict[str, Any] = {"Sequence": Sequence, "itertools": itertools}
@@ -236,13 +237,19 @@ def unpinned(pyproject: dict[str, Any], constraints: str) -> list[str]:
     return sorted({name for python in PYTHONS for name in unpinned_on(python, pyproject, constraints)})
 
 
-def unpinned_on(python: str, pyproject: dict[str, Any], constraints: str) -> list[str]:
+def pins_on(python: str, constraints: str) -> dict[str, SpecifierSet]:
+    """Return the pin of each distribution on a version of Python."""
     pins = {}
     for line in constraints.splitlines():
         if line.strip() and not line.startswith("#"):
             pin = Requirement(line)
             if pin.marker is None or pin.marker.evaluate({"python_version": python}):
-                pins[canonicalize_name(pin.name)] = pin.specifier
+                pins[str(canonicalize_name(pin.name))] = pin.specifier
+    return pins
+
+
+def unpinned_on(python: str, pyproject: dict[str, Any], constraints: str) -> list[str]:
+    pins = pins_on(python, constraints)
     project = pyproject["project"]
     wanted = [*project["dependencies"]]
     wanted += [item for extra in project["optional-dependencies"].values() for item in extra]
@@ -286,6 +293,22 @@ def test_the_constraints_are_sorted_and_exact() -> None:
         ]
         assert names == sorted(set(names), key=str.lower)
     assert [pin for pin in pins if "==" not in pin or "*" in pin] == []
+
+
+def versions_on_the_page(page: str, python: str) -> dict[str, str]:
+    """Return the version of each distribution from the page's table, whose columns are versions of Python."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    (column,) = (number for number, head in enumerate(rows[0]) if python in head)
+    names = {"PyTorch": "torch", "TensorFlow": "tensorflow", "JAX": "jax"}
+    return {names.get(row[0], row[0]): row[column] for row in rows[2:]}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_page_about_installing_names_the_pinned_versions(python: str) -> None:
+    found = versions_on_the_page((ROOT / "docs/guide/install.md").read_text(encoding="utf-8"), python)
+    assert set(found) == {"torch", "torchvision", "tensorflow", "jax", "flax"}
+    pins = pins_on(python, (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert found == {name: str(pins[name]).removeprefix("==") for name in found}
 
 
 def broken_contracts(root: Path) -> str:

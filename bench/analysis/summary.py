@@ -170,7 +170,11 @@ def summarise(run: Run) -> Summary:
         verdicts=verdicts,
         screenings=context.screenings,
         titles={backend.name: backend.title for backend in header.backends},
-        warnings=(*run_warnings(header), *job_warnings(run), *alone_words([block.in_turns for block in blocks])),
+        warnings=(
+            *run_warnings(header),
+            *job_warnings(run),
+            *alone_words([block.in_turns for block in blocks]),
+        ),
     )
 
 

@@ -7,6 +7,7 @@ import click
 
 from backends.info import BackendInfo
 from bench.machine.environment import capture_environment
+from bench.machine.gpu import gpu_in_use
 from bench.machine.known_faults import known_faults
 from bench.machine.visible_gpus import list_gpus
 from bench.measuring.backends import find_backends, installed_versions
@@ -70,12 +71,52 @@ def _alternatives(missing: Sequence[str]) -> str:
 
 
 @click.command()
+@click.option(
+    "--backend", "backends", multiple=True, metavar="NAME",
+    help="Backend; repeat for several. [default: all]",
+)  # fmt: skip
+@click.option(
+    "--before-install", is_flag=True,
+    help="Compute nothing; only warn of frameworks that fail on this GPU, installed or not.",
+)  # fmt: skip
 @gpu
 @own_python
-def doctor(gpu: int | None, pythons: tuple[str, ...]) -> int:
+def doctor(backends: tuple[str, ...], before_install: bool, gpu: int | None, pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to find out which ones each framework can use."""
-    from bench.measuring.doctor import examine  # imports NumPy, which `bench list` does not need
+    # It imports NumPy, which `bench list` does not need.
+    from bench.measuring.doctor import examine, gpu_warnings
 
+    registry, own = find_backends(), parse_pythons(pythons)
+    chosen = [registry.find(name) for name in backends] or list(registry.backends.values())
+    if before_install:
+        if gpu is not None:
+            choose_device("gpu", gpu)
+        for info in chosen:
+            for warning in gpu_warnings(info, {}, gpu_in_use()):
+                click.echo(f"WARNING: {warning}")
+        return 0
+    device = _show_machine(gpu)
+    for reason in registry.broken.values():
+        click.echo(reason)
+    found = installed_versions(chosen, own)
+    for info in chosen:
+        versions, missing = found[info.name]
+        if missing:
+            click.echo(f"{info.name:<11} -    not installed: {_alternatives(missing)}")
+        for warning in gpu_warnings(info, versions, gpu_in_use()):
+            click.echo(f"                WARNING: {warning}")
+    installed = [info for info in chosen if not found[info.name][1]]
+    devices: list[Device] = ["cpu", "gpu"] if device == "gpu" else ["cpu"]
+    usable = []
+    for finding in examine(installed, devices, own):
+        for line in _examined(finding, found[finding.backend][0]):
+            click.echo(line)
+        usable.append(finding.usable)
+    return 0 if installed and all(usable) else EXIT_NOT_MEASURED
+
+
+def _show_machine(gpu: int | None) -> Device:
+    """Print what the machine is, choose the GPU if there is one, and return the device."""
     environment = capture_environment()
     click.echo(f"Machine   {environment.in_words()}")
     click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")
@@ -87,21 +128,7 @@ def doctor(gpu: int | None, pythons: tuple[str, ...]) -> int:
     if used := used_gpu(device):
         click.echo(f"GPU used  {used}")
     click.echo()
-    registry, own = find_backends(), parse_pythons(pythons)
-    for reason in registry.broken.values():
-        click.echo(reason)
-    found = installed_versions(list(registry.backends.values()), own)
-    for name, (_, missing) in found.items():
-        if missing:
-            click.echo(f"{name:<11} -    not installed: {_alternatives(missing)}")
-    installed = [info for info in registry.backends.values() if not found[info.name][1]]
-    devices: list[Device] = ["cpu", "gpu"] if device == "gpu" else ["cpu"]
-    usable = []
-    for finding in examine(installed, devices, own):
-        for line in _examined(finding, found[finding.backend][0]):
-            click.echo(line)
-        usable.append(finding.usable)
-    return 0 if installed and all(usable) else EXIT_NOT_MEASURED
+    return device
 
 
 def _examined(finding: "Finding", versions: dict[str, str]) -> Iterator[str]:
@@ -111,5 +138,5 @@ def _examined(finding: "Finding", versions: dict[str, str]) -> Iterator[str]:
     for warning in known_faults(versions, finding.device):
         yield f"                WARNING: {warning}"
     facts = [f"{key} {value}" for key, value in finding.facts.items() if value is not None]
-    if facts := [fact for fact in facts if not fact.startswith(("device", "peak_device"))]:
+    if facts := [fact for fact in facts if not fact.startswith(("device", "peak_device", "build"))]:
         yield "                " + ", ".join(facts)

@@ -48,6 +48,8 @@ class GpuInUse(msgspec.Struct, frozen=True, kw_only=True):
     compute_mode: str | None = None
     cuda: str | None = None
     """The newest version of CUDA that the driver supports."""
+    compute_capability: tuple[int, int] | None = None
+    """The version of its instructions, as major and minor number: (9, 0) of an H100."""
 
     def in_words(self) -> str:
         """Return its name and the beginning of its UUID."""
@@ -63,6 +65,7 @@ class GpuInUse(msgspec.Struct, frozen=True, kw_only=True):
             ("", None if self.memory_mib is None else f"{self.memory_mib} MiB"),
             ("compute mode ", self.compute_mode),
             ("driver supports CUDA ", self.cuda),
+            ("compute capability ", self.compute_capability and "{}.{}".format(*self.compute_capability)),
         ]
         return ", ".join(f"{what}{value}" for what, value in said if value is not None)
 
@@ -138,6 +141,7 @@ class GpuMonitor:
         parent = self._gpu.parent
         slice_of = None if parent is None else answer(lambda: as_text(self._nvml.nvmlDeviceGetUUID(parent)))
         memory = self._ask_itself("nvmlDeviceGetMemoryInfo")
+        capability = self._ask("nvmlDeviceGetCudaComputeCapability")
         return GpuInUse(
             name=self._gpu.name,
             uuid=self._gpu.uuid,
@@ -146,6 +150,7 @@ class GpuMonitor:
             memory_mib=None if memory is None else int(memory.total) // 2**20,
             compute_mode=self.compute_mode(),
             cuda=answer(lambda: _cuda_version(self._nvml.nvmlSystemGetCudaDriverVersion())),
+            compute_capability=None if capability is None else (int(capability[0]), int(capability[1])),
         )
 
     def compute_mode(self) -> str | None:

@@ -190,6 +190,7 @@ def it_says_what_it_runs_on(kit: Kit) -> None:
         assert said["device_name"], said
         assert "peak_device_bytes" in said, said
         assert said["peak_device_bytes"] is None, "the CPU has no allocator peak"
+        assert said.get("build") or "numpy" in kit.info.distributions, "it does not say what it was built for"
         again = msgspec.json.decode(
             msgspec.json.encode(said), type=dict[str, str | int | float | bool | None], strict=True
         )

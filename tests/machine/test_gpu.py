@@ -198,11 +198,12 @@ def test_what_is_recorded_of_a_gpu(nvml: Nvml) -> None:
     assert found == GpuInUse(
         name="H100", uuid="GPU-8932f937-d72c", slice_of=None, pci_bus_id="00000000:00:00.0",
         memory_mib=80 * 1024, compute_mode="exclusive process", cuda="12.8",
+        compute_capability=(9, 0),
     )  # fmt: skip
     assert found.in_words() == "H100 (GPU-8932f937)"
     assert found.details() == (
         "H100, GPU-8932f937-d72c, PCI 00000000:00:00.0, 81920 MiB, compute mode exclusive process, "
-        "driver supports CUDA 12.8"
+        "driver supports CUDA 12.8, compute capability 9.0"
     )
     nvml.missing = set(nvml.functions) - {
         "nvmlInit", "nvmlShutdown", "nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"
@@ -219,6 +220,7 @@ def test_of_a_slice_the_memory_is_its_own_and_the_rest_that_of_its_gpu(
     assert gpu.gpu_in_use() == GpuInUse(
         name="H100 slice", uuid="MIG-2222-b", slice_of="GPU-8932f937-d72c", pci_bus_id="00000000:00:00.0",
         memory_mib=10 * 1024, compute_mode="exclusive process", cuda="12.8",
+        compute_capability=(9, 0),
     )  # fmt: skip
     reading = gpu.read_gpu({10})
     assert reading is not None
