@@ -63,6 +63,8 @@ TENSORFLOW = BackendInfo(
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else TensorFlow takes all of the GPU's memory when it starts
     },
     caching_environment={"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory={compiled}"},
+    # tensorflow/core/common_runtime/process_util.cc; code compiled by XLA runs in the pool of the first.
+    thread_variables=("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
 )
 
 TORCH = BackendInfo(
@@ -135,6 +137,7 @@ JAX = BackendInfo(
         "JAX_COMPILATION_CACHE_DIR": "{compiled}",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # by default JAX keeps only what takes a second
     },
+    thread_variables=("NPROC",),  # DefaultThreadPoolSize in xla/pjrt/utils.cc; no flag of XLA sets it
 )
 
 
@@ -151,6 +154,7 @@ def _keras(engine: BackendInfo) -> BackendInfo:
         environment={**engine.environment, **TENSORFLOW.environment, "KERAS_BACKEND": engine.name},
         cpu_environment=engine.cpu_environment,
         caching_environment=engine.caching_environment,
+        thread_variables=engine.thread_variables,
         gpu_precisions=(),
         on_request=True,
     )

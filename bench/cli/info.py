@@ -74,6 +74,8 @@ def doctor(pythons: tuple[str, ...]) -> int:
 
     environment = capture_environment()
     click.echo(f"Machine   {environment.in_words()}")
+    if threads := environment.threads_in_words():
+        click.echo(f"Threads   {threads}")
     click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")
     click.echo(f"Driver    {environment.gpu_driver or 'no NVIDIA driver'}")
     click.echo(f"CPU has   {' '.join(environment.cpu_flags)}\n")

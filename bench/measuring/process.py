@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol, Self, TypeVar
 import msgspec
 
 from backends.info import BackendInfo
-from bench.machine.environment import tuning_variables
+from bench.machine.environment import tuning_variables, worker_threads
 from bench.records.schema import Status
 from bench.worker.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
 from bench.workloads.specs import Device
@@ -32,6 +32,9 @@ KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """Make glibc keep the memory that a step frees, for every framework alike. By default it returns large blocks
 to the kernel, and the next step gets them again, zeroed and page by page, which takes a quarter of the time
 of a convolutional step in JAX (docs/design.md)."""
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+"""OpenMP, which PyTorch uses, and the libraries of linear algebra that NumPy uses take their threads from it."""
 
 Heard = TypeVar("Heard", bound=Event)
 
@@ -78,8 +81,11 @@ def worker_environment(
     """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
     environment["TMPDIR"] = str(scratch)
+    environment["PYTHONSAFEPATH"] = "1"  # its own children must not import from the current folder either
     environment |= KEPT_MEMORY
-    environment |= tuning_variables()
+    if (threads := worker_threads()) is not None:
+        environment |= dict.fromkeys((THREADS_VARIABLE, *info.thread_variables), str(threads))
+    environment |= tuning_variables()  # after the threads, so that what the user has set is kept
     environment |= info.environment
     if device == "cpu":
         environment |= info.cpu_environment

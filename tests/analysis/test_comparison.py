@@ -199,7 +199,7 @@ def test_nothing_is_claimed_where_a_check_had_no_value():
     assert {one.kind for one in verdict.backends} == {"disturbed"}
     assert said(verdict) == (
         "Nothing is claimed about mnist-cnn: this system does not tell how much CPU time other programs "
-        "used, so nothing rules out that they disturbed 4 of its 4 blocks. Run it where /proc/stat can be "
+        "used, so nothing rules out that they disturbed 4 of its 4 blocks. Run it where /proc can be "
         "read.",
     )
 
