@@ -344,11 +344,11 @@ class Screen:
         pass
 
 
-def distribution(folder: Path, entries: Mapping[str, str]) -> Path:
+def distribution(folder: Path, entries: Mapping[str, str], *, name: str = "fakes") -> Path:
     """Put an installed distribution with these entry points in a folder, for sys.path or PYTHONPATH."""
-    metadata = folder / "fakes-1.0.dist-info"
+    metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fakes\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     lines = [f"{name} = {target}" for name, target in entries.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[bench.backends]", *lines, ""]))
     return folder

@@ -117,7 +117,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             return None
         threads = "1 thread" if self.worker_threads == 1 else f"{self.worker_threads} threads"
         return (
-            f"{threads} for each framework, as a CPU quota grants {self.cpu_quota:.3g} CPUs. "
+            f"{threads} for each framework, because of a CPU quota of {self.cpu_quota:.3g}. "
             "A variable that you set, such as OMP_NUM_THREADS, is kept."
         )
 
