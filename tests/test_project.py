@@ -303,7 +303,7 @@ def test_imports_go_one_way() -> None:
 
 
 def test_an_import_that_climbs_is_seen(tmp_path: Path) -> None:
-    for name in ("bench", "backends", "pyproject.toml"):
+    for name in ("samework", "bench", "backends", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     for module, imported in (
@@ -323,7 +323,7 @@ def too_large(root: Path) -> list[str]:
     """Return the text files that are larger than a source may be; samples of data are not text."""
     large = []
     for path in sorted(
-        path for folder in ("bench", "backends", "tests") for path in (root / folder).rglob("*")
+        path for folder in ("samework", "bench", "backends", "tests") for path in (root / folder).rglob("*")
     ):
         if path.is_file() and "__pycache__" not in path.parts and path.stat().st_size > LARGEST_SOURCE_BYTES:
             try:

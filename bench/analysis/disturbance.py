@@ -121,9 +121,7 @@ def _screen(flagged: Mapping[int, tuple[Flag, ...]], min_blocks: int) -> Screeni
         unmeasured=frozenset(
             block for block, found in flagged.items() if found and not any(flag.measured for flag in found)
         ),
-        throttled=frozenset(
-            block for block, found in flagged.items() if any(flag.quota for flag in found)
-        ),
+        throttled=frozenset(block for block, found in flagged.items() if any(flag.quota for flag in found)),
     )
 
 
@@ -170,9 +168,7 @@ def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag
         words = f"the quota of CPU time held the jobs back {_percent(throttled)} of the time"
         found.append(_too_much(words, throttled, MOST_THROTTLED, quota=True))
     if foreign is not None and foreign > MOST_FOREIGN:
-        found.append(
-            _too_much(f"other programs used {_percent(foreign)} of CPU time", foreign, MOST_FOREIGN)
-        )
+        found.append(_too_much(f"other programs used {_percent(foreign)} of CPU time", foreign, MOST_FOREIGN))
     if foreign is None:
         found.append(Flag(words=_UNKNOWN_FOREIGN, severity=_LEAST, measured=False))
     if conditions.canary_s and run_canary_s:

@@ -49,7 +49,7 @@ _GPU_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--f
 _GPU_ROW = re.compile(r"(\S.*?)\s*,\s*([0-9]{1,12}|\[[^]]+\])\s*,\s*([0-9]+(?:\.[0-9]+)+)")
 _COMMAND_TIMEOUT_S = 10.0
 _MOST_DIGITS = 19
-"""Of a counter of 63 bits. `int` refuses text of some thousand digits, and a ratio of such numbers overflows."""
+"""As many as a counter of 63 bits. `int` refuses thousands of digits, and such a ratio would overflow."""
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):

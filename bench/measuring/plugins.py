@@ -61,7 +61,7 @@ def load_info(value: str) -> BackendInfo | str:
 
 
 def answer() -> None:
-    """Load the entry point that the first argument names, and write an `Answer` to standard output as JSON."""
+    """Load the entry point that the first argument names, and write an `Answer` to standard output."""
     with os.fdopen(os.dup(1), "wb") as output:
         os.dup2(2, 1)  # what the module prints does not come between
         found = load_info(sys.argv[1])

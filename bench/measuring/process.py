@@ -34,7 +34,7 @@ to the kernel, and the next step gets them again, zeroed and page by page, which
 of a convolutional step in JAX (docs/design.md)."""
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
-"""OpenMP, which PyTorch uses, and the libraries of linear algebra that NumPy uses take their threads from it."""
+"""It sets the threads of OpenMP, which PyTorch uses, and of the library that computes NumPy's products."""
 
 Heard = TypeVar("Heard", bound=Event)
 
