@@ -5,6 +5,7 @@ Workers import this module as `fakes`, by way of PYTHONPATH, so it imports no mo
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -229,6 +230,15 @@ class Tells(Steady):
     def describe(self) -> Facts:
         names = ("SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU")
         return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
+
+
+class AsksAChild(Steady):
+    """Starts an interpreter, as a framework does that compiles in processes of its own."""
+
+    def describe(self) -> Facts:
+        command = [sys.executable, "-c", "import json, numpy, typing, bench, backends"]
+        done = subprocess.run(command, check=False, capture_output=True)
+        return super().describe() | {"child": str(done.returncode)}
 
 
 class EndsBadly(Steady):

@@ -179,10 +179,10 @@ def read_own_ticks(own_pids: Collection[int]) -> int | None:
     """Return the CPU time, in ticks, that this process and the sessions led by `own_pids` have used so far.
 
     The time of a process includes that of its ended children that it has waited for. So no time is lost if a
-    process ends between two readings. None if the system does not even report the time of this process.
+    process ends between two readings. None if the system does not report the time of this process or of one
+    of those.
     """
-    this = os.getpid()
-    ours = {this, *own_pids}
+    ours = {os.getpid(), *own_pids}
     used_s: dict[int, float] = {}
     # ProcessLookupError, or psutil's own error, if the process ends now. The others if /proc cannot be read,
     # or holds what psutil does not expect.
@@ -193,7 +193,19 @@ def read_own_ticks(own_pids: Collection[int]) -> int | None:
                 if pid in ours or os.getsid(pid) in own_pids:
                     # user, system, and both of ended children
                     used_s[pid] = sum(psutil.Process(pid).cpu_times()[:4])
-    return round(sum(used_s.values()) * os.sysconf("SC_CLK_TCK")) if this in used_s else None
+    if any(_exists(pid) for pid in ours - used_s.keys()):
+        return None
+    return round(sum(used_s.values()) * os.sysconf("SC_CLK_TCK"))
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing, and needs no /proc
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
 
 
 # The files of control groups and of pressure stall information are read here, as psutil does not report them.
