@@ -83,7 +83,7 @@ def _in_words(error: BaseException) -> str:
 
 
 def _start(value: str) -> subprocess.Popen[bytes]:
-    # The path is this process's own: -P keeps the current folder from coming first before it is set.
+    # It gets the path of this process, so that both find the same modules.
     program = _PROGRAM.format(path=sys.path)
     return subprocess.Popen(
         [sys.executable, "-P", "-c", program, value],
