@@ -136,7 +136,7 @@ def benchmarks(session: nox.Session) -> None:
 
     On the CPU, for two hours; nothing else may run meanwhile. `tests/benchmarks/cells.py` after
     `--` takes that file alone, which takes minutes; `-k "jax and softmax"` picks cells, and `-m ""` takes
-    every mode and backend, not the taught modes alone. pytest-benchmark's options save, compare and draw:
+    every mode and backend, not the default modes alone. pytest-benchmark's options save, compare and draw:
     `--benchmark-autosave`, `--benchmark-compare --benchmark-compare-fail=mean:30%`, `--benchmark-histogram`.
     """
     environment = cpu_environment(session)
@@ -144,9 +144,9 @@ def benchmarks(session: nox.Session) -> None:
     named = [argument for argument in session.posargs if argument.partition("::")[0].endswith(".py")]
     # Files stand first, as some options take what follows them; of an option said twice the last counts.
     files = () if named else [f"tests/benchmarks/{name}.py" for name in ("cells", "throughput", "harness")]
-    taught = () if any("::" in argument for argument in named) else ("-m", "not on_request")
+    cells = () if any("::" in argument for argument in named) else ("-m", "not on_request")
     session.run(
-        program(environment, "python"), "-m", "pytest", *files, "-p", "no:randomly", "--timeout=0", *taught,
+        program(environment, "python"), "-m", "pytest", *files, "-p", "no:randomly", "--timeout=0", *cells,
         "--benchmark-max-time=3", *session.posargs, external=True,
     )  # fmt: skip
 

@@ -1,10 +1,19 @@
 """The description of a backend, for which neither its framework nor NumPy is imported."""
 
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from bench.workloads.specs import Device, Precision
+
+Level: TypeAlias = Literal["taught", "tuned"]
+"""How far a mode goes.
+
+`taught` is the plain loop of the framework's own tutorial, with its own loader and the defaults of its
+compiler. `tuned` is what an expert of the framework would write. Only rows of one level are ranked against
+each other.
+"""
 
 
 class Mode(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,8 +21,9 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     summary: str
-    taught: bool = False
-    """Whether this is the default mode: the one that the framework's own documentation teaches first."""
+    level: Level = "tuned"
+    default: bool = False
+    """Whether it is measured if no mode is named. Exactly one mode of a backend is."""
     pipeline: bool = False
     """Whether batches come through the framework's input pipeline; else from memory on the device."""
     augments: bool = False
@@ -59,5 +69,5 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(name for names in self.distributions for name in names.split("|"))
 
     @property
-    def taught_mode(self) -> str:
-        return next(mode.name for mode in self.modes if mode.taught)
+    def default_mode(self) -> str:
+        return next(mode.name for mode in self.modes if mode.default)

@@ -185,7 +185,7 @@ class JaxBackend:
     ) -> None:
         runner, offered = load_runner(JAX, mode), next(one for one in JAX.modes if one.name == mode)
         if workload.augmentation is not None and not offered.augments:
-            raise UnavailableError(f"mode {mode} of JAX augments no images; mode {JAX.taught_mode} does")
+            raise UnavailableError(f"mode {mode} of JAX augments no images; mode {JAX.default_mode} does")
         self.device, self.on_gpu = find_device(device), device == "gpu"
         jax.config.update("jax_default_device", self.device)
         jax.config.update("jax_default_matmul_precision", MATMUL_PRECISION[precision])

@@ -1,4 +1,4 @@
-"""PyTorch's modes compile and compile-loop: whole training steps compiled by `torch.compile`."""
+"""PyTorch's modes compile-step and compile-loop: whole training steps compiled by `torch.compile`."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
@@ -17,8 +17,8 @@ Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Trains on the images and labels of one batch or several, and returns the loss or losses."""
 
 
-class Compile:
-    """Mode compile: a step is one program, from the images to the updated parameters."""
+class CompileStep:
+    """Mode compile-step: a step is one program, from the images to the updated parameters."""
 
     call_steps = 1
     facts: Mapping[str, str | int] = {}
@@ -68,7 +68,7 @@ class Compile:
         """Return None: PyTorch's counter sees operations, not the kernels that they are compiled to."""
 
 
-class SeveralSteps(Compile):
+class SeveralSteps(CompileStep):
     """Trains `call_steps` steps per call, and the remaining steps one by one."""
 
     several: Step

@@ -21,13 +21,13 @@ WARM_UP_STEPS = 3
 
 
 class CudaGraphs(SeveralSteps):
-    """Mode cuda-graphs: two recordings, of one step of mode compile and of eight in a row."""
+    """Mode cuda-graphs: two recordings, of one step of mode compile-step and of eight in a row."""
 
     call_steps = 8
 
     def __init__(self, backend: TorchBackend) -> None:
         if backend.device.type != "cuda":
-            raise UnavailableError("mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile")
+            raise UnavailableError("mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile-step")
         super().__init__(backend)
         self.record_steps(backend, record_cuda_graph)
 

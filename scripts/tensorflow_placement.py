@@ -23,6 +23,7 @@ sys.path.insert(0, str(ROOT))  # the checkout counts, from wherever this is call
 from backends.catalog import TENSORFLOW  # noqa: E402
 from bench.measuring.parity import parity_data  # noqa: E402
 from bench.measuring.process import worker_environment  # noqa: E402
+from bench.measuring.selection import choose_device  # noqa: E402
 from bench.worker.timed_loop import Batches  # noqa: E402
 from bench.workloads.catalog import find_workload  # noqa: E402
 
@@ -103,11 +104,13 @@ def rows(look: dict[str, Any], device: str) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Count TensorFlow's operations by the device they run on.")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="gpu")
+    parser.add_argument("--gpu", type=int, metavar="N", help="Number of the GPU, of those that are visible.")
     parser.add_argument("--json", type=Path, metavar="FILE", help="Write every count to this file as well.")
     asked = parser.parse_args()
     looks = []
     print(f"{'workload':<19}{'mode':<11}{'device':<6}" + "".join(f"{kind:>14}" for kind in KINDS))
     with tempfile.TemporaryDirectory(prefix="samework-placement-") as scratch:
+        choose_device(asked.device, asked.gpu)
         os.environ.update(worker_environment(TENSORFLOW, asked.device, Path(scratch)))
         for workload, mode in LOOKED_AT:
             try:

@@ -174,7 +174,7 @@ def its_own_defaults_train_or_are_refused(kit: Kit) -> None:
         else:
             raise AssertionError("it has no defaults of its own, and built a network")
     for mode in own_modes(kit):
-        for name in UNMATCHED if mode == kit.info.taught_mode else ("adam",):
+        for name in UNMATCHED if mode == kit.info.default_mode else ("adam",):
             backend = kit.make("softmax", UNMATCHED[name], mode=mode, matched=False)
             backend.initialise(1)
             batch = backend.permutation(1, 0)[:BATCH]
@@ -193,7 +193,7 @@ def own_modes(kit: Kit) -> list[str]:
     """Return the modes that train by the framework's own defaults, the default mode first."""
     if kit.info.reference or kit.info.on_request:
         return []
-    return sorted(kit.modes, key=lambda mode: mode != kit.info.taught_mode)
+    return sorted(kit.modes, key=lambda mode: mode != kit.info.default_mode)
 
 
 CLOSER_CHECKS = (

@@ -203,6 +203,17 @@ class Incomplete:
     def predict(self, images: Any) -> Any: ...
 
 
+class OnGpu(Steady):
+    """Plays a framework on a GPU: computes on the CPU, and says that it runs where it was asked to."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"device": "cpu"})
+        self._asked = options["device"]
+
+    def describe(self) -> Facts:
+        return super().describe() | {"device": self._asked}
+
+
 class NotHere(Steady):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise UnavailableError("its driver is too old: 1.2, it needs 3.4")
@@ -228,7 +239,10 @@ class Tells(Steady):
     """Says what it finds in its environment."""
 
     def describe(self) -> Facts:
-        names = ("SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU")
+        names = (
+            "SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU",
+            "TORCH_LOGS", "TORCH_TOKEN",
+        )  # fmt: skip
         return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
 
 
@@ -290,7 +304,7 @@ def info(name: str, target: str, **changes: Any) -> BackendInfo:
         "title": name.title(),
         "target": target,
         "distributions": ("numpy",),
-        "modes": (Mode(name="only", summary="the only one", taught=True),),
+        "modes": (Mode(name="only", summary="the only one", default=True),),
         "cpu_precisions": ("fp32",),
         "gpu_precisions": (),
         "environment": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # else threads fight over CPUs
@@ -307,7 +321,7 @@ WRONG = info("wrong", "fakes:Wrong")
 ABSENT = info("absent", "no_such_framework:Backend", distributions=("no-such-framework|no-such-twin",))
 
 TINY = Preset(
-    name="quick", summary="as small as can be", budget_s=60, modes="taught", min_blocks=2, windows=5,
+    name="quick", summary="as small as can be", budget_s=60, modes="default", min_blocks=2, windows=5,
     window_s=0.04, epochs=1, seeds=1, target_half_width=1e6,
 )  # fmt: skip
 

@@ -357,8 +357,8 @@ def test_an_entry_point_names_a_backend(name: str) -> None:
     info = resolve(ENTRY_POINTS[name])
     assert isinstance(info, BackendInfo)
     assert info.name == name
-    assert [mode.name for mode in info.modes if mode.taught] == [info.taught_mode], (
-        "one mode is what is taught"
+    assert [mode.name for mode in info.modes if mode.default] == [info.default_mode], (
+        "one mode is the default"
     )
 
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING
 import click
 
 from backends.info import BackendInfo
-from bench.machine.environment import capture_environment, nvidia_driver_present
+from bench.machine.environment import capture_environment
 from bench.machine.known_faults import known_faults
+from bench.machine.visible_gpus import list_gpus
 from bench.measuring.backends import find_backends, installed_versions
-from bench.options import EXIT_NOT_MEASURED, own_python, parse_pythons
+from bench.measuring.selection import choose_device, used_gpu
+from bench.options import EXIT_NOT_MEASURED, gpu, own_python, parse_pythons
 from bench.recipes.catalog import RECIPES
 from bench.run.plan import PRESETS
 from bench.workloads.catalog import WORKLOADS
@@ -54,11 +56,12 @@ def _described(info: BackendInfo, versions: dict[str, str], missing: Sequence[st
     state = ", ".join(f"{name} {version}" for name, version in versions.items())
     if missing:
         state = f"not installed: {_alternatives(missing)}"
-    yield f"  {info.name:<18}{info.title}: {state}"
+    yield f"  {info.name:<22}{info.title}: {state}"
     for mode in info.modes:
-        note = " (what its documentation teaches)" if mode.taught else ""
+        note = " (default)" if mode.default else ""
+        note += " (as taught)" if mode.level == "taught" else ""
         note += "" if "cpu" in mode.devices else " (on a GPU)"
-        yield f"    {mode.name:<16}{mode.summary}{note}"
+        yield f"    {mode.name:<20}{mode.summary}{note}"
 
 
 def _alternatives(missing: Sequence[str]) -> str:
@@ -67,8 +70,9 @@ def _alternatives(missing: Sequence[str]) -> str:
 
 
 @click.command()
+@gpu
 @own_python
-def doctor(pythons: tuple[str, ...]) -> int:
+def doctor(gpu: int | None, pythons: tuple[str, ...]) -> int:
     """Show the machine, and compute on every device to find out which ones each framework can use."""
     from bench.measuring.doctor import examine  # imports NumPy, which `bench list` does not need
 
@@ -78,7 +82,13 @@ def doctor(pythons: tuple[str, ...]) -> int:
         click.echo(f"Threads   {threads}")
     click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")
     click.echo(f"Driver    {environment.gpu_driver or 'no NVIDIA driver'}")
-    click.echo(f"CPU has   {' '.join(environment.cpu_flags)}\n")
+    click.echo(f"CPU has   {' '.join(environment.cpu_flags)}")
+    for number, one in enumerate(list_gpus()):
+        click.echo(f"GPU {number:<6}{one}")
+    device = choose_device("auto", gpu)
+    if used := used_gpu(device):
+        click.echo(f"GPU used  {used}")
+    click.echo()
     registry, own = find_backends(), parse_pythons(pythons)
     for reason in registry.broken.values():
         click.echo(reason)
@@ -87,7 +97,7 @@ def doctor(pythons: tuple[str, ...]) -> int:
         if missing:
             click.echo(f"{name:<11} -    not installed: {_alternatives(missing)}")
     installed = [info for info in registry.backends.values() if not found[info.name][1]]
-    devices: list[Device] = ["cpu", "gpu"] if nvidia_driver_present() else ["cpu"]
+    devices: list[Device] = ["cpu", "gpu"] if device == "gpu" else ["cpu"]
     usable = []
     for finding in examine(installed, devices, own):
         for line in _examined(finding, found[finding.backend][0]):

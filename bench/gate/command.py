@@ -25,6 +25,7 @@ from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
     device,
+    gpu,
     offline,
     own_python,
     parse_budget,
@@ -110,8 +111,11 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
     "--workload", "workloads", multiple=True, metavar="NAME", help="Workload. [default: MNIST's three]"
 )
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend. [default: all]")
-@click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode. [default: the taught ones]")
+@click.option(
+    "--mode", "modes", multiple=True, metavar="NAME", help="Mode. [default: each backend's default mode]"
+)
 @device
+@gpu
 @precision
 @click.option("--budget", default="30m", show_default=True, metavar="TIME", help="Time to spend at most.")
 @click.option("--blocks", type=click.IntRange(min=4), default=6, show_default=True,

@@ -243,8 +243,12 @@ def _speed(blocks: Sequence[AbBlock], left_out: float) -> Finding | None:
         for block in blocks
     }
     latest = {block.block: block.base.spec.windows for block in blocks}
+    in_turns = {block.block: block.in_turns for block in blocks}
     difference = paired_difference(
-        {number: block_difference(head, base, latest[number]) for number, (base, head) in logs.items()}
+        {
+            number: block_difference(head, base, latest[number], in_turns=in_turns[number])
+            for number, (base, head) in logs.items()
+        }
     )
     if difference is None or difference.blocks < FEWEST_VALUES:
         return None

@@ -6,6 +6,7 @@ from itertools import groupby
 import msgspec
 from rich.console import Console
 
+from bench.analysis.summary import alone_words
 from bench.gate.changes import Changed, side_changes
 from bench.gate.compare import Compared
 from bench.gate.judge import CellGate, Gate, left_out_by
@@ -123,6 +124,7 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     blocks = sum(cell.blocks for cell in gate.cells)
     minutes = sum(block.wall_s for block in ab.blocks) / 60
     remarks.append(f"{blocks} blocks counted, measured in {minutes:.1f} minutes.")
+    remarks += alone_words([block.in_turns for block in ab.blocks])
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
         conclusion=_TITLES[gate.conclusion],

@@ -104,14 +104,15 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def entry_of(run: Run, host: str | None = None) -> Entry:
-    """Return the line of a run; `host`, if given, replaces the machine's own name.
+    """Return the line of a run; `host`, if given, replaces the machine's own name and the UUID of its GPU.
 
     Raise RecordError if a value of the run is impossible.
     """
     header = run.header
     environment = header.environment
     if host is not None:
-        environment = msgspec.structs.replace(environment, hostname=host)
+        gpu = environment.gpu and msgspec.structs.replace(environment.gpu, uuid=None)
+        environment = msgspec.structs.replace(environment, hostname=host, gpu=gpu)
     summary = summarise(run)
     entry = Entry(
         schema=SCHEMA,

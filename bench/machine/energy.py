@@ -9,7 +9,11 @@ from bench.machine.environment import is_count, read_text
 from bench.machine.gpu import GpuMonitor
 from bench.workloads.specs import Device
 
-Method: TypeAlias = Literal["NVML total energy", "powercap package energy"]
+Method: TypeAlias = Literal[
+    "NVML total energy",
+    "NVML total energy of the whole GPU",  # of a MIG slice's GPU, which other slices use as well
+    "powercap package energy",
+]
 
 _POWERCAP = Path("/sys/class/powercap")
 # A top-level zone. `intel-rapl:0:0` is a part of one, and `intel-rapl-mmio:0` lists the same package again.
@@ -44,7 +48,7 @@ class Meter:
     def method(self) -> Method | None:
         """The counter that it reads; None if there is none."""
         if self._gpu is not None:
-            return "NVML total energy"
+            return "NVML total energy of the whole GPU" if self._gpu.is_slice else "NVML total energy"
         return "powercap package energy" if self._packages else None
 
     def read_j(self) -> float | None:

@@ -8,13 +8,16 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 
 import bench
+from bench.machine.gpu import GpuInUse, gpu_in_use
+from bench.machine.visible_gpus import VISIBLE
+from bench.workloads.specs import Device
 
 _CPU_FLAGS = (
     "sse4_2",
@@ -30,12 +33,28 @@ _CPU_FLAGS = (
     "sve",
 )
 """The instruction sets that affect the speed of training. Other flags are not recorded."""
-_TUNING = (
-    "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "TF_NUM_",
-    "CUDA_", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "XLA_FLAGS", "TF_XLA_FLAGS", "LD_LIBRARY_PATH",
-    "PJRT_NPROC", "NPROC",
+_TUNING_PREFIXES = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "DNNL_", "ONEDNN_", "MALLOC_", "TCMALLOC_",
+    "CUDA_", "CUBLAS_", "CUBLASLT_", "CUDNN_", "PYTORCH_", "TORCH", "ATEN_", "TRITON_", "XLA_", "JAX_",
+    "TF_AUTOTUNE_", "TF_CUBLAS_", "TF_CUDNN_", "TF_DETERMINISTIC_", "TF_DISABLE_", "TF_ENABLE_", "TF_FORCE_",
+    "TF_GPU_", "TF_MKL_", "TF_NUM_", "TF_ONEDNN_", "TF_USE_", "TF_XLA_",
 )  # fmt: skip
-"""Prefixes of the environment variables that can change a figure."""
+"""Not `TF_`, as Terraform's variables begin with it and often hold secrets."""
+_TUNING_NAMES = frozenset({
+    "CC", "CXX", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_LIBRARY_PATH",
+    "LD_PRELOAD", "GLIBC_TUNABLES", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "NPROC", "PJRT_NPROC",
+})  # fmt: skip
+_CACHE = re.compile(r"(?!CUDA_).*CACHE(_|$)")
+"""Names of variables that choose where compiled programs are kept. They would hide the time to compile. The
+driver's own cache (CUDA_CACHE_PATH) is shared by all processes anyway."""
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASS|PASSWD|PASSWORD|PASSPHRASE|KEY|APIKEY|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"://[^/@\s]*:[^/@\s]*@"  # an address with a password
+    r"|\b(gh[oprsu]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA|eyJ)[A-Za-z0-9_-]{16,}"  # a token
+    r"|-----BEGIN "
+)
 _DISTRIBUTION = "samework"
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 """The root of the checkout, or the folder in which the package is installed."""
@@ -79,6 +98,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """0 if the system does not report it."""
     gpus: tuple[Gpu, ...]
     gpu_driver: str | None
+    gpu: GpuInUse | None = None
+    """The GPU that the workers use; None on the CPU, without NVML, and in older records."""
     load_average: float | None
     """Of the last minute; None if the system does not report it."""
     variables: dict[str, str]
@@ -101,11 +122,15 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     def _fingerprint(self) -> tuple[object, ...]:
         memory_gib = self.memory_bytes // 2**30
-        return (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
+        machine = (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
+        return machine if self.gpu is None else (*machine, self.gpu.uuid)  # two GPUs of a kind differ
 
     def in_words(self) -> str:
-        """Return a one-line description of the machine."""
+        """Return a one-line description of the machine; if a GPU is used, of that one alone."""
         gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
+        if self.gpu is not None:
+            others = f", one of {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
+            gpus = self.gpu.in_words() + others
         cpus = "1 CPU" if self.usable_cpus == 1 else f"{self.usable_cpus} CPUs"
         quota = "" if self.cpu_quota is None else f" (a quota of {self.cpu_quota:.3g})"
         memory = f"{self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes else "unknown memory"
@@ -121,9 +146,24 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             "A variable that you set, such as OMP_NUM_THREADS, is kept."
         )
 
+    def changed_variables(self, now: "Environment") -> list[str]:
+        """Return each variable that can change a figure and has another value now, in words.
 
-def capture_environment() -> Environment:
-    """Return the current state of this machine and of this code."""
+        CUDA_VISIBLE_DEVICES is not compared: no job on the CPU sees it, and of a GPU `same_machine` knows.
+        """
+        return [
+            f"{name} was {_set_to(self.variables, name)} and is {_set_to(now.variables, name)}"
+            for name in sorted({*self.variables, *now.variables} - {VISIBLE})
+            if self.variables.get(name) != now.variables.get(name)
+        ]
+
+
+def _set_to(variables: Mapping[str, str], name: str) -> str:
+    return repr(variables[name]) if name in variables else "not set"
+
+
+def capture_environment(device: Device = "cpu") -> Environment:
+    """Return the current state of this machine and of this code; on a GPU, also which one the workers use."""
     cpu_model, cpu_flags = parse_cpuinfo(read_text(_PROC / "cpuinfo"))
     gpus, gpu_driver = parse_gpus(_output(_GPU_QUERY) or "")
     commit, dirty = source_state(_PROJECT)
@@ -140,6 +180,7 @@ def capture_environment() -> Environment:
         memory_bytes=memory_bytes(),
         gpus=gpus,
         gpu_driver=gpu_driver,
+        gpu=gpu_in_use() if device == "gpu" else None,
         load_average=load_average(),
         variables=tuning_variables(),
         version=_version(),
@@ -149,8 +190,17 @@ def capture_environment() -> Environment:
 
 
 def tuning_variables() -> dict[str, str]:
-    """Return the set environment variables that choose threads, devices, libraries or compiler flags."""
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_TUNING)}
+    """Return the set environment variables that choose threads, devices, libraries or compiler flags.
+
+    A variable that looks like a secret is not one of them, as records are published.
+    """
+    return {name: value for name, value in sorted(os.environ.items()) if _is_tuning(name, value)}
+
+
+def _is_tuning(name: str, value: str) -> bool:
+    known = name in _TUNING_NAMES or name.startswith(_TUNING_PREFIXES)
+    secret = _SECRET_NAME.search(name) or _SECRET_VALUE.search(value)
+    return known and not secret and not _CACHE.match(name)
 
 
 def nvidia_driver_present() -> bool:

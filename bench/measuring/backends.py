@@ -100,8 +100,8 @@ def _fault(name: str, info: BackendInfo) -> str | None:
     """Return why a description breaks the contract; None if it does not."""
     if info.name != name:
         return f"its BackendInfo is called {info.name!r}; it must have the entry point's name."
-    if (taught := sum(mode.taught for mode in info.modes)) != 1:
-        return f"{taught} of its modes are marked as taught; it must be exactly one."
+    if (defaults := sum(mode.default for mode in info.modes)) != 1:
+        return f"{defaults} of its modes are marked as default; it must be exactly one."
     return None
 
 

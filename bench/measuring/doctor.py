@@ -7,10 +7,12 @@ from pathlib import Path
 import msgspec
 
 from backends.info import BackendInfo
+from bench.machine.gpu import gpu_in_use
 from bench.measuring.backends import interpreter
 from bench.measuring.parity import write_reference
 from bench.measuring.process import run_worker
 from bench.worker.protocol import Described, ParityCase, Probed, ProbeTask
+from bench.worker.prove import OPENED
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell, Device
 
@@ -44,7 +46,7 @@ def examine(
                 cell = Cell(
                     workload=WORKLOAD,
                     backend=info.name,
-                    mode=info.taught_mode,
+                    mode=info.default_mode,
                     device=device,
                     precision="fp32",
                 )
@@ -63,12 +65,22 @@ def _probe(info: BackendInfo, case: ParityCase, python: Path) -> Finding:
         return Finding(
             backend=info.name, device=device, usable=False, said=outcome.error or "it ended without a message"
         )
-    right = error <= TOLERANCE
     said = f"ran on {facts.get('device_name')}, largest relative error {error:.1e}"
+    fault = None if error <= TOLERANCE else f"allowed {TOLERANCE:.0e}: the values are wrong"
+    if device == "gpu" and fault is None:
+        fault = _opened_others(str(facts.get(OPENED) or ""))
     return Finding(
         backend=info.name,
         device=device,
-        usable=right,
-        said=said if right else f"{said}, allowed {TOLERANCE:.0e}: the values are wrong",
+        usable=fault is None,
+        said=said if fault is None else f"{said}, {fault}",
         facts=facts,
     )
+
+
+def _opened_others(opened: str) -> str | None:
+    """Return what is wrong with the GPUs that a worker opened; None if it is the chosen one, or not known."""
+    used = gpu_in_use()
+    if not opened or used is None or used.uuid is None or opened == used.uuid:
+        return None
+    return f"but it opened {opened}, and not {used.uuid} alone"

@@ -24,6 +24,7 @@ _ASCII = str.maketrans(
         "\N{PLUS-MINUS SIGN}": "+/-",
         "\N{MULTIPLICATION SIGN}": "x",
         "\N{RIGHTWARDS ARROW}": "->",
+        "\N{FULL BLOCK}": "#",
     }
 )
 

@@ -13,7 +13,7 @@ from bench.datasets.cache import cache_dir
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells
+from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells, used_gpu
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -181,13 +181,15 @@ def verify(*, as_json: bool, **what: Any) -> int:
     """Compare every backend and mode with the float64 reference."""
     console = Console(stderr=as_json)
     asked = _asked(**what)
-    device = choose_device(asked.device)
+    device = choose_device(asked.device, asked.gpu)
     available = choose_backends(find_backends(), asked, device, reference=True)
     cells = chosen_cells(asked, available, device, "all")
     usable = [cell for cell in cells if cell.backend not in available.unavailable]
     records: list[ParityRecord] = []
     try:
         with make_display(console) as display:
+            if used := used_gpu(device):
+                display.say(f"GPU: {used}")
             for name, reason in available.unavailable.items():
                 display.say(f"{name}: not verified: {reason}")
             jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)

@@ -161,6 +161,7 @@ class Runner:
                 started_at=block.started_at,
                 order=tuple(cells),
                 rounds=block.rounds,
+                in_turns=block.in_turns,
                 conditions=block.conditions,
             )
         )

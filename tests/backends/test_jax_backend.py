@@ -19,7 +19,7 @@ from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, Optimize
 INFO = DatasetInfo(name="noise", image_shape=(12, 8, 1), classes=7)
 BATCH = 8
 IMAGES = 160
-MODES = ("jit", "loop", "grain")
+MODES = ("jit", "loop", "grain-samples")
 NETWORKS = {
     "softmax": Architecture(),
     "cnn": Architecture(convs=(ConvBlock(filters=4, kernel=3),), hidden=(9,)),
@@ -197,7 +197,7 @@ def a_mode_builds_its_own_programs_alone() -> None:
         assert built("jit", network, on_gpu=False) == {"JaxBackend.step"}
         assert built("jit", network, on_gpu=True) == {"CarriedSteps._take_next"}
         assert built("loop", network, on_gpu=True) == {"CarriedSteps._take_next"}
-        assert built("grain", network, on_gpu=False) == set()
+        assert built("grain-samples", network, on_gpu=False) == set()
     assert built("loop", "softmax", on_gpu=False) == {"CountedLoop._take_steps"}
     assert built("loop", "cnn", on_gpu=False) == {"CarriedSteps._take_next"}
 
@@ -221,7 +221,7 @@ def every_mode_of_the_table_has_a_runner() -> None:
 
 def grain_trains_as_jit_does() -> None:
     trained = {}
-    for mode in ("jit", "grain"):
+    for mode in ("jit", "grain-samples"):
         backend = make(mode, ADAM)
         backend.initialise(5)
         losses = [backend.train_steps(order(steps)) for steps in (1, 7, 40)]
@@ -229,11 +229,11 @@ def grain_trains_as_jit_does() -> None:
         trained[mode] = {"losses": np.concatenate(losses), **backend.export_params()}
     for name, value in trained["jit"].items():
         # Sums over 48 steps of Adam run in another order where the batch is an argument.
-        np.testing.assert_allclose(trained["grain"][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(trained["grain-samples"][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 def grain_leaves_no_thread_behind() -> None:
-    backend = make("grain")
+    backend = make("grain-samples")
     backend.train_steps(order(5))
     before = threading.active_count()
     for _ in range(20):
@@ -245,7 +245,7 @@ def without_grain_its_mode_is_unavailable() -> None:
     with mock.patch.dict(sys.modules, {"grain": None}):
         make("jit")
         with pytest.raises(UnavailableError, match="needs the package grain"):
-            make("grain")
+            make("grain-samples")
 
 
 def parameters_are_drawn_as_flax_draws_them() -> None:
@@ -290,7 +290,7 @@ def operations_are_those_of_the_step() -> None:
     features = int(np.prod(INFO.image_shape))
     products = 2 * 2 * BATCH * features * INFO.classes  # the first layer needs no gradient of its input
     everything = products + 2 * features * INFO.classes + BATCH * features  # and the update, and the scaling
-    assert products < counted["grain"] < counted["jit"]
+    assert products < counted["grain-samples"] < counted["jit"]
     assert everything < counted["jit"] < 1.1 * everything, counted
 
 

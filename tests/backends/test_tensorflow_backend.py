@@ -79,7 +79,7 @@ def _train(backend: Any, *counts: int) -> None:
 def counted() -> dict[str, float]:
     return {
         f"{mode} {name}": _backend(mode, name).count_flops()
-        for mode in ("graph", "tf-data")
+        for mode in ("graph", "tf-data-batches")
         for name in ("mnist-mlp", "mnist-cnn")
     }
 
@@ -91,7 +91,7 @@ def test_the_profilers_count_is_that_of_a_pocket_calculator(answers: Answers) ->
     mlp = 2 * first + 3 * sum(others)
     conv1, conv2 = 2 * batch * 28**2 * 25 * 32, 2 * batch * 14**2 * 25 * 32 * 64
     cnn = 2 * conv1 + 3 * conv2 + 3 * 2 * batch * (7 * 7 * 64 * 128 + 128 * 10)
-    for mode in ("graph", "tf-data"):
+    for mode in ("graph", "tf-data-batches"):
         assert 1 < found[f"{mode} mnist-mlp"] / mlp < 1.004, f"{mode}: {found}"
         assert 1 < found[f"{mode} mnist-cnn"] / cnn < 1.004, f"{mode}: {found}"
 
@@ -141,7 +141,7 @@ def test_initialise_draws_glorot_uniform_kernels_and_no_biases(answers: Answers)
 
 
 def traces() -> list[int]:
-    backend, found = _backend("tf-data", "mnist-softmax"), []
+    backend, found = _backend("tf-data-batches", "mnist-softmax"), []
     for steps in (1, 5, 2, 7):
         _train(backend, steps)
         found.append(sum(traced(backend._runner).values()))
@@ -222,8 +222,8 @@ def table() -> dict[str, Any]:
         _backend("eager")
     found["eager"] = str(refused.value)
     with pytest.raises(UnavailableError) as refused:
-        _backend("tf-data", "notebook-cifar-cnn")
-    return {**found, "augmenting in tf-data": str(refused.value)}
+        _backend("tf-data-batches", "notebook-cifar-cnn")
+    return {**found, "augmenting in a pipeline": str(refused.value)}
 
 
 def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another(
@@ -234,9 +234,9 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
         "graph-loop": [1, "_evaluate", "_train_loop"],
         "xla": [1, "_evaluate", "step"],
         "xla-loop": [1, "_evaluate", "_train_chunk"],
-        "tf-data": [1, "_evaluate", "_make_pipeline", "update"],
-        "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data",
-        "augmenting in tf-data": "mode tf-data of TensorFlow augments no images; graph and xla do",
+        "tf-data-batches": [1, "_evaluate", "_make_pipeline", "update"],
+        "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data-batches",
+        "augmenting in a pipeline": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
     }
 
 

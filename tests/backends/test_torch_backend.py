@@ -85,7 +85,7 @@ def every_mode_of_the_catalog_has_a_runner() -> None:
 def a_constructor_builds_the_programs_of_its_own_mode() -> None:
     import torch
 
-    for mode, programs in (("eager", 0), ("dataloader", 0), ("compile", 1), ("compile-loop", 2)):
+    for mode, programs in (("eager", 0), ("dataloader-samples", 0), ("compile-step", 1), ("compile-loop", 2)):
         with mock.patch.object(torch, "compile", side_effect=lambda step, **options: step) as compiles:
             make(mode)
         assert compiles.call_count == programs, mode
@@ -96,10 +96,14 @@ def a_mode_that_cannot_train_is_refused() -> None:
 
     augmentation = Augmentation(crop=8, hue=0.1, contrast=(0.5, 1.5), brightness=0.1, saturation=(0.5, 1.5))
     for mode, augments, words in (
-        ("compile", augmentation, "mode compile of PyTorch augments no images; mode eager does"),
-        ("dataloader", augmentation, "mode dataloader of PyTorch augments no images; mode eager does"),
+        ("compile-step", augmentation, "mode compile-step of PyTorch augments no images; mode eager does"),
+        (
+            "dataloader-samples",
+            augmentation,
+            "mode dataloader-samples of PyTorch augments no images; mode eager does",
+        ),
         ("cuda-graphs", None, "mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile"),
-        ("no-such", None, "PyTorch has no mode 'no-such'; it has eager, compile"),
+        ("no-such", None, "PyTorch has no mode 'no-such'; it has eager, compile-step"),
     ):
         with pytest.raises(UnavailableError) as refused:
             make(mode, augmentation=augments)
@@ -110,7 +114,7 @@ def a_mode_that_cannot_train_is_refused() -> None:
 
 
 def split_steps_time_all_parts() -> None:
-    for mode in ("eager", "dataloader"):
+    for mode in ("eager", "dataloader-samples"):
         backend = make(mode)
         backend.train_steps(order(3))
         start = time.perf_counter()
@@ -127,9 +131,9 @@ def each_part_of_a_step_holds_its_own() -> None:
     for mode, owner, method, part in (
         ("eager", "data", "gather", "data_s"),
         ("eager", None, "step", "dispatch_s"),
-        ("dataloader", "data", "dataset", "data_s"),
-        ("dataloader", "data", "transfer", "transfer_s"),
-        ("dataloader", None, "step", "dispatch_s"),
+        ("dataloader-samples", "data", "dataset", "data_s"),
+        ("dataloader-samples", "data", "transfer", "transfer_s"),
+        ("dataloader-samples", None, "step", "dispatch_s"),
     ):
         backend, now = make(mode), [0]
         owned_by = getattr(backend._runner, owner) if owner else backend._runner
@@ -157,9 +161,9 @@ def the_counter_agrees_with_a_count_by_hand() -> None:
     dense = ((12 * 8 * 3, 16), (16, 7))
     products = [2 * BATCH * rows * columns for rows, columns in dense]
     by_hand = 3 * sum(products) - products[0]
-    for mode, precision in (("eager", "fp32"), ("eager", "bf16"), ("dataloader", "fp32")):
+    for mode, precision in (("eager", "fp32"), ("eager", "bf16"), ("dataloader-samples", "fp32")):
         assert make(mode, precision=precision).count_flops() == by_hand, f"{mode} {precision}"
-    for mode in ("compile", "compile-loop"):
+    for mode in ("compile-step", "compile-loop"):
         assert make(mode).count_flops() is None, mode
     # SAME padding: 2 b per pixel that comes out, and per kernel weight.
     products = [
@@ -232,17 +236,17 @@ def the_loader_gives_the_batches_that_were_asked_for() -> None:
 
 
 def a_pipeline_computes_what_eager_does() -> None:
-    losses = {mode: make(mode, CNN).train_steps(order(20)) for mode in ("eager", "dataloader")}
+    losses = {mode: make(mode, CNN).train_steps(order(20)) for mode in ("eager", "dataloader-samples")}
     # The same operations on the same numbers; only the layout of a convolution's input may differ.
-    np.testing.assert_allclose(losses["dataloader"], losses["eager"], rtol=2e-6)
+    np.testing.assert_allclose(losses["dataloader-samples"], losses["eager"], rtol=2e-6)
 
 
 def torchvision_is_used_where_it_can_be_imported_and_named_where_not() -> None:
     from backends import torch_pipeline as pipeline
 
     assert make("eager").describe()["input_transforms"] is None
-    assert make("dataloader").describe()["input_transforms"] == pipeline.find_transforms()[1]
-    assert make("dataloader").describe()["input_workers"] == pipeline.WORKERS
+    assert make("dataloader-samples").describe()["input_transforms"] == pipeline.find_transforms()[1]
+    assert make("dataloader-samples").describe()["input_workers"] == pipeline.WORKERS
 
     here = {name: sys.modules.pop(name) for name in list(sys.modules) if name.startswith("torchvision")}
     for text in ("raise RuntimeError('operator torchvision::nms does not exist')", "raise ImportError('no')"):
@@ -327,7 +331,9 @@ def the_optimizers_are_torch_optims_own() -> None:
 
 def compiled_updates_do_what_torch_optims_own_do() -> None:
     for name in RATES:
-        eager, compiled = (make(mode, Architecture(), name, matched=False) for mode in ("eager", "compile"))
+        eager, compiled = (
+            make(mode, Architecture(), name, matched=False) for mode in ("eager", "compile-step")
+        )
         for backend in (eager, compiled):
             backend.initialise(3)
         expected = eager.train_steps(order(20))
@@ -348,7 +354,7 @@ def a_network_of_the_same_shapes_has_a_program_of_its_own() -> None:
         architecture = Architecture(convs=(ConvBlock(filters=2, kernel=1, pool=pool),))
         with only_traced():
             eager, compiled = (
-                make(mode, architecture, "sgd").train_steps(order(3)) for mode in ("eager", "compile")
+                make(mode, architecture, "sgd").train_steps(order(3)) for mode in ("eager", "compile-step")
             )
         np.testing.assert_allclose(compiled, eager, rtol=1e-5, err_msg=f"pool {pool}")
 
@@ -362,7 +368,7 @@ def every_backend_of_a_process_is_compiled() -> None:
     from torch._dynamo import config, utils
 
     with only_traced(), config.patch(recompile_limit=2):
-        for number, (mode, graphs) in enumerate([("compile", 1)] * 3 + [("compile-loop", 2)]):
+        for number, (mode, graphs) in enumerate([("compile-step", 1)] * 3 + [("compile-loop", 2)]):
             backend = make(mode, Architecture(), "sgd")
             before = utils.counters["stats"]["unique_graphs"]
             for steps in (1, 2, 7, 9):
@@ -434,7 +440,7 @@ def a_recorded_step_trains_as_the_step_does() -> None:
     normalised = Architecture(convs=(ConvBlock(filters=4, kernel=3, normalise=True),), hidden=(6,))
     # Compiled it would compute the same, and take half a minute more.
     with mock.patch.object(torch_compiled, "compiled", side_effect=lambda step: step):
-        plain, recorded = (make("compile", normalised, "adam") for _ in range(2))
+        plain, recorded = (make("compile-step", normalised, "adam") for _ in range(2))
         recorded._runner = Played(recorded)
     losses, states = trained(recorded)
     expected_losses, expected_states = trained(plain)

@@ -27,6 +27,7 @@ from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
 from bench.history.entries import History, add, entry_of, read, read_file
 from bench.machine.environment import Environment, Gpu
+from bench.machine.gpu import GpuInUse
 from bench.records.runs import Run
 from bench.workloads.specs import Cell
 
@@ -116,7 +117,8 @@ CHANGES: dict[str, Any] = {
     "hostname": "other", "system": "Darwin", "python": "CPython 3.13", "cpu_model": "Another CPU",
     "cpu_flags": (), "logical_cpus": 2, "usable_cpus": 2, "cpu_quota": 2.5, "worker_threads": 2,
     "memory_bytes": 2**30,
-    "gpus": (Gpu(name="X, 80 GB", memory_mib=81920),), "gpu_driver": "1.2", "load_average": 9.0,
+    "gpus": (Gpu(name="X, 80 GB", memory_mib=81920),), "gpu_driver": "1.2",
+    "gpu": GpuInUse(name="X", uuid="GPU-2-b"), "load_average": 9.0,
     "variables": {}, "version": "9", "commit": None, "dirty": None,
 }  # fmt: skip
 
@@ -132,8 +134,14 @@ def test_every_field_of_an_environment_is_among_the_changes() -> None:
 
 
 def test_with_a_fixed_name_a_machine_with_a_new_name_each_time_stays_one() -> None:
-    renamed = msgspec.structs.replace(ENVIRONMENT, hostname="runner-2")
-    runs = [make_run_of("r"), changed_header(make_run_of("s"), environment=renamed)]
+    """Such machines have another GPU each time, too."""
+    named = [
+        msgspec.structs.replace(
+            ENVIRONMENT, hostname=f"runner-{one}", gpu=GpuInUse(name="X", uuid=f"GPU-{one}-a")
+        )
+        for one in (1, 2)
+    ]
+    runs = [changed_header(make_run_of(f"r{one.hostname}"), environment=one) for one in named]
     apart, together = ({entry_of(run, host).machine.key for run in runs} for host in (None, "ci"))
     assert (len(apart), len(together)) == (2, 1)
 

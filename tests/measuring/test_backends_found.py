@@ -18,19 +18,19 @@ from backends.info import BackendInfo, Mode
 from fakes import info
 NOT_AN_INFO = {"name": "dictionary"}
 MISNAMED = info("somebody-else", "fakes:Steady")
-TWO_TAUGHT = info(
-    "two-taught", "fakes:Steady",
-    modes=(Mode(name="a", summary="", taught=True), Mode(name="b", summary="", taught=True)),
+TWO_DEFAULTS = info(
+    "two-defaults", "fakes:Steady",
+    modes=(Mode(name="a", summary="", default=True), Mode(name="b", summary="", default=True)),
 )
-NONE_TAUGHT = info("none-taught", "fakes:Steady", modes=(Mode(name="a", summary=""),))
+NO_DEFAULT = info("no-default", "fakes:Steady", modes=(Mode(name="a", summary=""),))
 """
 ENTRIES = {
     "steady": "fakes:STEADY",
     "quick": "fakes:QUICK",
     "dictionary": "stranger:NOT_AN_INFO",
     "misnamed": "stranger:MISNAMED",
-    "two-taught": "stranger:TWO_TAUGHT",
-    "none-taught": "stranger:NONE_TAUGHT",
+    "two-defaults": "stranger:TWO_DEFAULTS",
+    "no-default": "stranger:NO_DEFAULT",
     "nobody": "stranger:NOBODY",
     "raising": "stranger_raising:INFO",
     "missing": "no_such_module:INFO",
@@ -61,8 +61,8 @@ def test_the_projects_own_backends_are_found() -> None:
     [
         ("dictionary", "must name a BackendInfo, not a dict"),
         ("misnamed", "its BackendInfo is called 'somebody-else'"),
-        ("two-taught", "2 of its modes are marked as taught; it must be exactly one"),
-        ("none-taught", "0 of its modes are marked as taught; it must be exactly one"),
+        ("two-defaults", "2 of its modes are marked as default; it must be exactly one"),
+        ("no-default", "0 of its modes are marked as default; it must be exactly one"),
         ("nobody", "NOBODY"),
         ("raising", "needs libfoo.so.7"),
         ("missing", "No module named 'no_such_module'"),

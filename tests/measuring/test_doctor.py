@@ -48,7 +48,7 @@ def examined(infos: list[BackendInfo], devices: Sequence[Device] = ("cpu",)) -> 
 def diagnose(infos: Sequence[BackendInfo], monkeypatch: pytest.MonkeyPatch, broken: dict[str, str]) -> int:
     known = Registry(backends={info.name: info for info in infos}, broken=broken)
     monkeypatch.setattr("bench.cli.info.find_backends", lambda: known)
-    monkeypatch.setattr("bench.cli.info.nvidia_driver_present", lambda: False)
+    monkeypatch.setattr("bench.measuring.selection.nvidia_driver_present", lambda: False)
     monkeypatch.setattr("sys.argv", ["bench", "doctor"])
     with pytest.raises(SystemExit) as ended:
         cli.main()

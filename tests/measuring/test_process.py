@@ -14,9 +14,11 @@ import psutil
 import pytest
 from conftest import INFOS
 from fakes import task_for
+from played_nvml import Nvml
 
 from backends.info import BackendInfo
 from bench.measuring import process as launch
+from bench.measuring import selection
 from bench.measuring.process import (
     KEPT_MEMORY,
     Outcome,
@@ -257,6 +259,8 @@ def test_a_program_that_is_no_worker_is_a_crash(tmp_path: Path, scratch: Path) -
 def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMEWORK_SECRET", "s3cret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TORCH_LOGS", "all")
+    monkeypatch.setenv("TORCH_TOKEN", "s3cret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     outcome = outcome_of(
         "fakes:Tells", environment={"FAKE_CACHE": "{scratch}/cache"}, cpu_environment={"FAKE_ON_CPU": "yes"}
@@ -264,6 +268,7 @@ def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.Mo
     facts = facts_of(outcome)
     assert facts["SAMEWORK_SECRET"] is None
     assert facts["OMP_NUM_THREADS"] == "1"
+    assert (facts["TORCH_LOGS"], facts["TORCH_TOKEN"]) == ("all", None)
     assert facts["CUDA_VISIBLE_DEVICES"] == ""
     assert facts["FAKE_ON_CPU"] == "yes"
     cache = Path(str(facts["FAKE_CACHE"]))
@@ -278,14 +283,16 @@ def test_every_worker_has_a_scratch_folder_of_its_own() -> None:
     assert len({facts_of(measure(task_for(backend)))["FAKE_CACHE"] for _ in range(2)}) == 2
 
 
-def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    backend: BackendInfo = fakes.info("fake", "fakes:Steady", cpu_environment={"FAKE_ON_CPU": "yes"})
-    environment = worker_environment(backend, "gpu", tmp_path)
-    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
-    assert "FAKE_ON_CPU" not in environment
+def test_a_gpu_job_sees_one_gpu_and_not_what_is_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(selection, "nvidia_driver_present", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    selection.choose_device("gpu", 1)
+    backend: BackendInfo = fakes.info("fake", "fakes:Tells", cpu_environment={"FAKE_ON_CPU": "yes"})
+    facts = facts_of(run_worker(task_for(backend), python=PYTHON, device="gpu", time_limit_s=60))
+    assert facts["CUDA_VISIBLE_DEVICES"] == driver.uuids[0]
+    assert facts["FAKE_ON_CPU"] is None
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are those of glibc's malloc")

@@ -3,18 +3,34 @@
 from collections.abc import Mapping
 from itertools import combinations
 
-from bench.analysis.comparison import Comparison, ComparisonKind, Verdict, best_of_each_backend
+from bench.analysis.comparison import (
+    Comparison,
+    ComparisonKind,
+    Comparisons,
+    Verdict,
+    best_of_each_backend,
+)
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import EQUIVALENCE
 from bench.analysis.summary import Summary
-from bench.report.format import cell_name, percent_text, ratio_text
+from bench.report.format import cell_name, percent_text, ratio_text, workload_name
 from bench.text import listed
 from bench.workloads.specs import Cell
 
 
+def topic(verdict: Verdict) -> str:
+    """Return what a verdict is about: `mnist-cnn`, or `mnist-cnn as taught`."""
+    return workload_name(verdict.workload, verdict.level)
+
+
+def all_of(made: Comparisons) -> list[Comparison]:
+    """Return every comparison, family by family."""
+    return [*made.backends, *made.modes, *made.tuning]
+
+
 def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     """Return the sentences of a verdict; `titles` gives a backend's title by its name."""
-    workload = verdict.workload
+    workload = topic(verdict)
     if not verdict.matched:
         found = [
             f"{workload} is trained with each framework's own defaults, which is not the same "
@@ -32,12 +48,12 @@ def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
 
 def _compared(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     """Return a sentence for every comparison, and for every pair that has none."""
-    workload = verdict.workload
+    workload = topic(verdict)
     best = best_of_each_backend(verdict.order)
     if not best:
         return [f"No row is ranked on {workload}, so nothing is claimed about its speed."]
-    sentences = [_sentence(comparison, titles) for comparison in [*verdict.backends, *verdict.modes]]
-    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in verdict.backends}
+    sentences = [_sentence(comparison, titles) for comparison in all_of(verdict.made)]
+    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in verdict.made.backends}
     for pair in combinations(best, 2):
         if frozenset(pair) not in compared:
             first, second = (cell_name(cell, titles) for cell in pair)
@@ -93,11 +109,9 @@ def _changed_sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]
     with_dropped = verdict.with_dropped
     if with_dropped is None:
         return []
-    before = {
-        frozenset((one.faster, one.slower)): one for one in [*with_dropped.backends, *with_dropped.modes]
-    }
+    before = {frozenset((one.faster, one.slower)): one for one in all_of(with_dropped)}
     changed = []
-    for one in [*verdict.backends, *verdict.modes]:
+    for one in all_of(verdict.made):
         other = before.get(frozenset((one.faster, one.slower)))
         if other is not None and _claim(one) != _claim(other):
             names = f"{cell_name(one.faster, titles)} and {cell_name(one.slower, titles)}"
@@ -136,7 +150,7 @@ def answer(summary: Summary) -> tuple[str, ...]:
 
 def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> str:
     """Return who is fastest on one workload, and by how much over the framework that comes next."""
-    where = f"{verdict.workload} ({verdict.device} {verdict.precision})" if several else verdict.workload
+    where = f"{topic(verdict)} ({verdict.device} {verdict.precision})" if several else topic(verdict)
     backends = [titles.get(name, name) for name in dict.fromkeys(cell.backend for cell in verdict.order)]
     if not verdict.matched:
         return f"{where}: not ranked, because each framework trains it with its own defaults."
@@ -145,7 +159,7 @@ def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> s
         why = "a CPU quota held the jobs back" if by_quota else "the machine was disturbed"
         return f"{where}: nothing is claimed, because {why}."
     if verdict.winner:
-        beaten = [one for one in verdict.backends if one.faster == verdict.winner]
+        beaten = [one for one in verdict.made.backends if one.faster == verdict.winner]
         next_best = min(beaten, key=lambda one: one.ratio)
         among = " of those ranked" if verdict.unranked else ""
         said = (
