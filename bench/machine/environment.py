@@ -132,7 +132,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
             others = f", one of {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
             gpus = self.gpu.in_words() + others
         cpus = "1 CPU" if self.usable_cpus == 1 else f"{self.usable_cpus} CPUs"
-        quota = "" if self.cpu_quota is None else f" (a quota of {self.cpu_quota:.3g})"
+        limited = self.cpu_quota is not None and self.worker_threads is not None
+        quota = f" (a quota of {self.cpu_quota:.3g})" if limited else ""
         memory = f"{self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes else "unknown memory"
         return f"{self.cpu_model}, {cpus}{quota}, {memory}, {gpus}"
 

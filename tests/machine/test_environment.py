@@ -176,9 +176,12 @@ def test_usable_cpus_and_threads(
     assert ("1 CPU (a quota of 0.2)," in here.in_words()) == (quota == 0.2)
 
 
-def test_a_narrow_affinity_alone_sets_no_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("quota", [None, 1.5])
+def test_a_narrow_affinity_alone_sets_no_threads(
+    quota: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
-    monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda memberships, mount: None)
+    monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda memberships, mount: quota)
     assert (machine.usable_cpus(), machine.worker_threads()) == (1, None)
     assert ", 1 CPU, " in machine.capture_environment().in_words()
 
