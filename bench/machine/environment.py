@@ -123,7 +123,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     def _fingerprint(self) -> tuple[object, ...]:
         memory_gib = self.memory_bytes // 2**30
         machine = (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
-        return machine if self.gpu is None else (*machine, self.gpu.uuid)  # two GPUs of a kind differ
+        # Two GPUs of a kind differ. With another number of threads, the frameworks are as on another machine.
+        optional = (self.worker_threads, self.gpu.uuid if self.gpu else None)
+        return (*machine, *(part for part in optional if part is not None))
 
     def in_words(self) -> str:
         """Return a one-line description of the machine; if a GPU is used, of that one alone."""
@@ -207,7 +209,7 @@ def _is_tuning(name: str, value: str) -> bool:
 def nvidia_driver_present() -> bool:
     """Whether this machine has an NVIDIA driver. A framework may still be unable to use the GPU."""
     # Under WSL the driver belongs to the host and has no file here, but nvidia-smi works.
-    return _DRIVER_FILE.exists() or _output(("nvidia-smi",)) is not None
+    return os.path.exists(_DRIVER_FILE) or _output(("nvidia-smi",)) is not None  # noqa: PTH110 (never raises)
 
 
 def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:

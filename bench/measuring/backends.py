@@ -59,17 +59,18 @@ def find_backends() -> Registry:
 
     A name that two distributions give to different backends belongs to neither.
     """
-    entries: dict[str, metadata.EntryPoint] = {}
-    broken: dict[str, str] = {}
-    for entry in metadata.entry_points(group=GROUP):
-        first = entries.setdefault(entry.name, entry)
-        if first.value != entry.value:
-            broken[entry.name] = (
-                f"backend {entry.name!r} cannot be used, because it is installed twice: by "
-                f"{listed([_origin(first), _origin(entry)])}. Uninstall one of them."
+    entries, broken = _entry_points()
+    named: dict[str, dict[str, metadata.EntryPoint]] = {}
+    for entry in entries:
+        named.setdefault(entry.name, {}).setdefault(entry.value, entry)
+    usable = [next(iter(same.values())) for same in named.values() if len(same) == 1]
+    for name, same in named.items():
+        if len(same) > 1:
+            broken[name] = (
+                f"backend {name!r} cannot be used, because several distributions have one of that name: "
+                f"{listed([_origin(entry) for entry in same.values()])}. Uninstall all but one."
             )
     backends: dict[str, BackendInfo] = {}
-    usable = [entry for name, entry in entries.items() if name not in broken]
     for entry, found in zip(usable, _read(usable), strict=True):
         fault = found if isinstance(found, str) else _fault(entry.name, found)
         if fault is not None:
@@ -77,6 +78,23 @@ def find_backends() -> Registry:
         elif isinstance(found, BackendInfo):
             backends[entry.name] = found
     return Registry(backends=backends, broken=broken)
+
+
+def _entry_points() -> tuple[list[metadata.EntryPoint], dict[str, str]]:
+    """Return the entry points of backends, and for each distribution whose own cannot be read, the reason."""
+    try:
+        return list(metadata.entry_points(group=GROUP)), {}
+    except Exception:  # one damaged file hides the entry points of all distributions
+        found: dict[str, list[metadata.EntryPoint]] = {}
+        damaged: dict[str, str] = {}
+        for distribution in metadata.distributions():
+            name = str(distribution.metadata["Name"])
+            try:
+                # The first on the path counts, as it does for an import.
+                found.setdefault(name, list(distribution.entry_points.select(group=GROUP)))
+            except Exception as error:
+                damaged[name] = f"the entry points of the distribution {name!r} cannot be read: {error}"
+        return [entry for entries in found.values() for entry in entries], damaged
 
 
 def _read(entries: Sequence[metadata.EntryPoint]) -> list[BackendInfo | str]:

@@ -278,6 +278,8 @@ def test_the_driver_is_found_by_its_file_or_its_program(
         write(tmp_path / "version", "NVRM version: 570")
         assert machine.nvidia_driver_present()
         (tmp_path / "version").unlink()
+    monkeypatch.setattr(Path, "stat", lambda self, **_: (_ for _ in ()).throw(PermissionError()))
+    assert not machine.nvidia_driver_present()
     program_in_path(tmp_path, "nvidia-smi", "exit 0", monkeypatch)
     assert machine.nvidia_driver_present()
     program_in_path(tmp_path, "nvidia-smi", "exit 9", monkeypatch)
@@ -511,6 +513,8 @@ def test_a_machine_that_reports_nothing_is_still_described(
     [
         ("cpu_model", "another", False),
         ("usable_cpus", 99, False),
+        ("worker_threads", 99, False),
+        ("cpu_quota", 9.9, True),
         ("gpus", (Gpu(name="another", memory_mib=1),), False),
         ("load_average", 99.0, True),
         ("commit", "another", True),

@@ -99,8 +99,25 @@ def test_a_name_that_two_distributions_give_to_different_backends_is_used_by_nei
         assert {"first 1.0 (fakes:STEADY)", "second 1.0 (fakes:QUICK)"} == {
             part for part in ("first 1.0 (fakes:STEADY)", "second 1.0 (fakes:QUICK)") if part in said
         }
-        assert said.endswith("Uninstall one of them.")
+        assert said.endswith("Uninstall all but one.")
     assert {"tensorflow", "torch", "jax"} <= found.backends.keys()
+
+
+def test_damaged_metadata_of_one_distribution_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.distribution(tmp_path, {"steady": "fakes:STEADY"}, name="good")
+    fakes.distribution(tmp_path, {"quick": "fakes:QUICK"}, name="damaged")
+    (tmp_path / "damaged-1.0.dist-info" / "entry_points.txt").write_bytes(
+        b"[bench.backends]\nx = \xff:INFO\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = find_backends()
+    assert {"steady", "torch"} <= found.backends.keys()
+    assert found.broken.keys() == {"damaged"}
+    assert found.broken["damaged"].startswith(
+        "the entry points of the distribution 'damaged' cannot be read: "
+    )
 
 
 def test_an_unknown_backend_is_answered_with_the_nearest() -> None:
