@@ -144,8 +144,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
         if self.worker_threads is None or self.cpu_quota is None:
             return None
         threads = "1 thread" if self.worker_threads == 1 else f"{self.worker_threads} threads"
+        too_little = " It holds back even one thread: raise it to 1 or more." if self.cpu_quota < 1 else ""
         return (
-            f"{threads} for each framework, because of a CPU quota of {self.cpu_quota:.3g}. "
+            f"{threads} for each framework, because of a CPU quota of {self.cpu_quota:.3g}.{too_little} "
             "A variable that you set, such as OMP_NUM_THREADS, is kept."
         )
 

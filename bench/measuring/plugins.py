@@ -38,7 +38,8 @@ def read_infos(values: Sequence[str]) -> list[BackendInfo | str]:
     deadline = time.monotonic() + LIMIT_S
     children: list[subprocess.Popen[bytes]] = []
     try:
-        children += [_start(value) for value in values]
+        for value in values:
+            children.append(_start(value))
         return [_read(child, deadline) for child in children]
     finally:
         for child in children:
@@ -53,7 +54,7 @@ def load_info(value: str) -> BackendInfo | str:
         return "its entry point is not module:NAME."
     try:
         info = metadata.EntryPoint(name="", value=value, group="").load()
-    except BaseException as error:  # also SystemExit and KeyboardInterrupt, as a module may raise them
+    except Exception as error:
         return _in_words(error)
     if not isinstance(info, BackendInfo):
         return f"its entry point must name a BackendInfo, not a {type(info).__name__}."
@@ -64,7 +65,10 @@ def answer() -> None:
     """Load the entry point that the first argument names, and write an `Answer` to standard output."""
     with os.fdopen(os.dup(1), "wb") as output:
         os.dup2(2, 1)  # what the module prints does not come between
-        found = load_info(sys.argv[1])
+        try:
+            found = load_info(sys.argv[1])
+        except BaseException as error:  # SystemExit and KeyboardInterrupt too, as a module may raise them
+            found = _in_words(error)
         output.write(_encoded(found))
     os._exit(0)  # a thread or an exit handler of the module does not hold the process
 

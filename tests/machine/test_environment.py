@@ -173,6 +173,7 @@ def test_usable_cpus_and_threads(
     if said:
         words = "1 thread " if threads == 1 else f"{threads} threads "
         assert said.startswith(f"{words}for each framework, because of a CPU quota of {quota}. ")
+        assert ("raise it to 1 or more" in said) == (quota < 1)
     assert ("1 CPU (a quota of 0.2)," in here.in_words()) == (quota == 0.2)
 
 
