@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -47,6 +48,8 @@ class Task(Protocol):
 
 
 _TAIL_LINES = 20
+_NO_PROGRAM = re.compile(r"(No module named|module specification for) '?bench\.worker\b")
+"""What an interpreter says that does not find this program, or finds another package of that name first."""
 _POLL_S = 0.2
 _EXIT_S = 10.0
 """A worker that still runs so long after its last event hangs in its framework's clean-up."""
@@ -373,4 +376,9 @@ def _verdict(
         hint = "; most often the system ran out of memory" if returncode == -signal.SIGKILL else ""
         return "crashed", f"the process was ended by {name}{hint}", name
     said = f": {tail[-1]}" if tail else ""
+    if _NO_PROGRAM.search(said):
+        said += (
+            ". Install samework into the environment of this interpreter. If it is there, another package "
+            "'bench' hides it: uninstall that one"
+        )
     return "crashed", f"the process ended with status {returncode} and without a message{said}", None

@@ -256,6 +256,25 @@ def test_a_program_that_is_no_worker_is_a_crash(tmp_path: Path, scratch: Path) -
     assert_nothing_left(scratch)
 
 
+@pytest.mark.parametrize("file", ["bench.py", "bench/__init__.py", None])
+def test_an_interpreter_without_this_program_is_a_crash_with_what_to_do(
+    file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = PYTHON
+    if file is None:
+        said = "/opt/python: Error while finding module specification for 'bench.worker' (No module 'bench')"
+        python = fakes.program(tmp_path / "python", [f'echo "{said}" >&2', "exit 1"])
+    else:
+        (tmp_path / "first" / file).parent.mkdir(parents=True)
+        (tmp_path / "first" / file).touch()
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "first"))
+    outcome = run_worker(task_for(fakes.STEADY), python=python, device="cpu", time_limit_s=30)
+    assert outcome.status == "crashed"
+    assert outcome.error is not None
+    assert "Install samework into the environment of this interpreter." in outcome.error
+    assert "another package 'bench' hides it" in outcome.error
+
+
 def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMEWORK_SECRET", "s3cret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
