@@ -90,6 +90,8 @@ TENSORFLOW = BackendInfo(
             "name the Python of a build that supports the GPU, such as NVIDIA's (--python tensorflow=PATH).",
         ),
     ),
+    # tensorflow/core/common_runtime/process_util.cc; code compiled by XLA runs in the pool of the first.
+    thread_variables=("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
 )
 
 TORCH = BackendInfo(
@@ -207,6 +209,7 @@ JAX = BackendInfo(
         "JAX_COMPILATION_CACHE_DIR": "{compiled}",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # by default JAX keeps only what takes a second
     },
+    thread_variables=("NPROC",),  # DefaultThreadPoolSize in xla/pjrt/utils.cc; no flag of XLA sets it
 )
 
 
@@ -237,6 +240,7 @@ def _keras(
         environment={**engine.environment, **TENSORFLOW.environment, "KERAS_BACKEND": engine.name},
         cpu_environment=engine.cpu_environment,
         caching_environment=engine.caching_environment,
+        thread_variables=engine.thread_variables,
         gpu_precisions=gpu_precisions,
         on_request=True,
     )

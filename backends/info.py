@@ -65,6 +65,9 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     `{compiled}`, which it does not do by itself. Flags are added to those that the user has set."""
     cpu_environment: Mapping[str, str] = {}
     """Further variables of jobs on the CPU."""
+    thread_variables: tuple[str, ...] = ()
+    """Variables that set the sizes of its framework's thread pools, beside `OMP_NUM_THREADS`. A worker gets
+    them where a CPU quota grants less than the CPUs that the framework counts."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
     gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
     unsupported_gpus: tuple[UnsupportedGpus, ...] = ()

@@ -76,7 +76,7 @@ SECONDS=0 child='' failed=0 undone=0 summary=()
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 "$harness" "$root/scripts/make_findable.py" "$scratch" || exit 3
-export PYTHONPATH=$root:$scratch${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export PYTHONPATH=$root:$scratch${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 bench=("$harness" -P -m bench)
 
 left() { echo $((total > SECONDS ? total - SECONDS : 0)); }

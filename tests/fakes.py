@@ -5,6 +5,7 @@ Workers import this module as `fakes`, by way of PYTHONPATH, so it imports no mo
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -245,6 +246,15 @@ class Tells(Steady):
         return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
 
 
+class AsksAChild(Steady):
+    """Starts an interpreter, as a framework does that compiles in processes of its own."""
+
+    def describe(self) -> Facts:
+        command = [sys.executable, "-c", "import json, numpy, typing, bench, backends"]
+        done = subprocess.run(command, check=False, capture_output=True)
+        return super().describe() | {"child": str(done.returncode)}
+
+
 class EndsBadly(Steady):
     """Computes what it should, and crashes when asked a second time what it is."""
 
@@ -358,11 +368,11 @@ class Screen:
         pass
 
 
-def distribution(folder: Path, entries: Mapping[str, str]) -> Path:
+def distribution(folder: Path, entries: Mapping[str, str], *, name: str = "fakes") -> Path:
     """Put an installed distribution with these entry points in a folder, for sys.path or PYTHONPATH."""
-    metadata = folder / "fakes-1.0.dist-info"
+    metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fakes\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     lines = [f"{name} = {target}" for name, target in entries.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[bench.backends]", *lines, ""]))
     return folder

@@ -326,7 +326,7 @@ def test_imports_go_one_way() -> None:
 
 
 def test_an_import_that_climbs_is_seen(tmp_path: Path) -> None:
-    for name in ("bench", "backends", "pyproject.toml"):
+    for name in ("samework", "bench", "backends", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     for module, imported in (
@@ -346,7 +346,7 @@ def too_large(root: Path) -> list[str]:
     """Return the text files that are larger than a source may be; samples of data are not text."""
     large = []
     for path in sorted(
-        path for folder in ("bench", "backends", "tests") for path in (root / folder).rglob("*")
+        path for folder in ("samework", "bench", "backends", "tests") for path in (root / folder).rglob("*")
     ):
         if path.is_file() and "__pycache__" not in path.parts and path.stat().st_size > LARGEST_SOURCE_BYTES:
             try:
@@ -389,6 +389,39 @@ def test_an_entry_point_names_a_backend(name: str) -> None:
 def test_an_entry_point_to_nowhere_is_seen(target: str) -> None:
     with pytest.raises((ImportError, AttributeError)):
         resolve(target)
+
+
+BYTES_THAT_COUNT = (
+    ".ci/run",
+    "scripts/gpu_check.sh",
+    "tests/golden/cpu-2-core.json",
+    "bench/datasets/samples/mnist/test_images.png",
+)
+
+
+def cloned_with_carriage_returns(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the files that differ in a clone that was made as Git for Windows makes it."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for name in names:
+        (folder / "origin" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "origin" / name)
+    for command in (
+        ("-C", str(folder / "origin"), "init", "--quiet"),
+        ("-C", str(folder / "origin"), "add", "--all"),
+        ("-C", str(folder / "origin"), "commit", "--quiet", "--message=all"),
+        ("clone", "--quiet", "-c", "core.autocrlf=true", str(folder / "origin"), str(folder / "clone")),
+    ):
+        subprocess.run([*git, *command], check=True, env=variables, capture_output=True)
+    return [name for name in names if (folder / "clone" / name).read_bytes() != (ROOT / name).read_bytes()]
+
+
+def test_a_clone_has_the_same_bytes_whatever_its_line_endings(tmp_path: Path) -> None:
+    assert cloned_with_carriage_returns(tmp_path, [".gitattributes", *BYTES_THAT_COUNT]) == []
+
+
+def test_without_attributes_a_clone_would_have_other_bytes(tmp_path: Path) -> None:
+    assert cloned_with_carriage_returns(tmp_path, BYTES_THAT_COUNT) == list(BYTES_THAT_COUNT[:3])
 
 
 def test_the_command_is_there() -> None:

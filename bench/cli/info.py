@@ -119,6 +119,8 @@ def _show_machine(gpu: int | None) -> Device:
     """Print what the machine is, choose the GPU if there is one, and return the device."""
     environment = capture_environment()
     click.echo(f"Machine   {environment.in_words()}")
+    if threads := environment.threads_in_words():
+        click.echo(f"Threads   {threads}")
     click.echo(f"System    {environment.system}, Python {environment.python}, samework {environment.version}")
     click.echo(f"Driver    {environment.gpu_driver or 'no NVIDIA driver'}")
     click.echo(f"CPU has   {' '.join(environment.cpu_flags)}")

@@ -74,6 +74,8 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
     )  # fmt: skip
     folder = create_ab(folders.results, header) if begun is None else begun.folder
     display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
+    if threads := header.environment.threads_in_words():
+        display.say(f"  threads: {threads}")
     for name in SIDES:
         display.say(f"  {name}: {in_words(header.side(name))}")
         for one in header.side(name).backends:

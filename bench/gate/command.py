@@ -134,7 +134,7 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
 )  # fmt: skip
 @offline
 @click.option("--resume", metavar="RUN", help="Go on with a comparison that was interrupted.")
-@click.option("--again", metavar="RUN", help="Metric nothing: judge the blocks of a comparison again.")
+@click.option("--again", metavar="RUN", help="Measure nothing: judge the blocks of a comparison again.")
 def ab(
     *,
     base: tuple[str, ...],

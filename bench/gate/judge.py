@@ -81,7 +81,9 @@ class CellGate(msgspec.Struct, frozen=True, kw_only=True):
     lost_for: str
     """The reason for the last lost block, in words."""
     disturbed: int
-    """Number of blocks during which something else disturbed the machine."""
+    """Number of blocks that something else disturbed, or that a CPU quota held back."""
+    throttled: int = 0
+    """Number of those that a CPU quota held back."""
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +135,7 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
     work = work_changes(ab.header.base.workloads, ab.header.head.workloads).get(cell.workload)
     if conclusion == "fine" and work:
         conclusion, why = "undecided", f"not the same work: {listed([one.in_words() for one in work])}"
+    flagged = [find_flags(block.conditions, None) for block in both]
     return CellGate(
         cell=cell,
         conclusion=conclusion,
@@ -145,7 +148,8 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
         blocks=len(_sound(both)),
         lost=len(both) - len(_sound(both)),
         lost_for=next((_loss(block) for block in reversed(both) if not _is_sound(block)), ""),
-        disturbed=sum(bool(find_flags(block.conditions, None)) for block in both),
+        disturbed=sum(bool(flags) for flags in flagged),
+        throttled=sum(any(flag.quota for flag in flags) for flags in flagged),
     )
 
 

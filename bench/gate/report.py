@@ -235,5 +235,8 @@ def _blocks(cell: CellGate) -> str:
         said.append(f"{cell.lost} blocks were lost, the last one for {cell.lost_for}")
     if cell.disturbed:
         blocks = cell.blocks + cell.lost
-        said.append(f"something else disturbed the machine during {cell.disturbed} of {blocks} blocks")
+        what = "something else disturbed the machine"
+        if cell.throttled == cell.disturbed:
+            what = "a CPU quota held the jobs back"
+        said.append(f"{what} during {cell.disturbed} of {blocks} blocks")
     return "; ".join(said)

@@ -246,7 +246,7 @@ def _decode(line: bytes) -> Entry:
 def _is_cut_off(path: Path) -> bool:
     """Whether a file without a complete line may be a history whose first line was cut off."""
     beginning = b'{"schema":'
-    start = path.read_bytes()[: len(beginning)]
+    start = store.without_mark(path.read_bytes())[: len(beginning)]
     return start == beginning[: len(start)]
 
 

@@ -26,8 +26,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """Time in which a task waited for a CPU (pressure stall information)."""
     foreign_share: float | None
     """Used by processes that are not part of this run; under a quota, beyond what it leaves to them."""
-    load_average: float
-    """Of the last minute, at the first turn."""
+    load_average: float | None
+    """Of the last minute, at the first turn; None if the system does not report it."""
     canary_s: tuple[float, ...]
     """Seconds of a fixed NumPy matrix product, before every round and after the last one."""
     gpu_before: GpuReading | None = None

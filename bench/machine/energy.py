@@ -5,7 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
 
-from bench.machine.environment import read_text
+from bench.machine.environment import is_count, read_text
 from bench.machine.gpu import GpuMonitor
 from bench.workloads.specs import Device
 
@@ -135,4 +135,4 @@ def drawn_uj(before: int, after: int, range_uj: int | None) -> int | None:
 def parse_uj(text: str) -> int | None:
     """Return the number in the text of a powercap file; None if it is not a number."""
     word = text.strip()
-    return int(word) if word.isascii() and word.isdecimal() else None
+    return int(word) if is_count(word) else None

@@ -131,6 +131,11 @@ def _measure(
             results, plan, cells=prepared.cells, workloads=prepared.workloads, available=prepared.available
         )
         display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
+        if threads := current.header.environment.threads_in_words():
+            display.say(f"Threads: {threads}")
+        for name, reason in prepared.available.unavailable.items():
+            if name not in prepared.available.infos:  # it has no row that could give the reason
+                display.say(f"{name}: left out: {reason}")
         display.say(plan_in_words(current.header))
         for warning in run_warnings(current.header):
             display.say(f"WARNING: {warning}")

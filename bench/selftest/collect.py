@@ -91,6 +91,8 @@ def measure(
     )
     folder = create_selftest(results, header) if begun is None else begun.folder
     display.say(f"Self-test {header.run_id} on {header.environment.in_words()}")
+    if threads := header.environment.threads_in_words():
+        display.say(f"Threads: {threads}")
     try:
         Collector(
             SelfTest(folder=folder, header=header, blocks=begun.blocks if begun else ()),

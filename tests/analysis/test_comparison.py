@@ -238,7 +238,7 @@ def test_nothing_is_claimed_where_a_check_had_no_value():
     assert {one.kind for one in verdict.made.backends} == {"disturbed"}
     assert said(verdict) == (
         "Nothing is claimed about mnist-cnn: this system does not tell how much CPU time other programs "
-        "used, so nothing rules out that they disturbed 4 of its 4 blocks. Run it where /proc/stat can be "
+        "used, so nothing rules out that they disturbed 4 of its 4 blocks. Run it where /proc can be "
         "read.",
     )
 
@@ -256,6 +256,33 @@ def test_nothing_is_claimed_of_a_workload_that_was_disturbed():
         "more than 10 % of CPU time to others in 20 of 20 rounds). Run it again when the machine is quiet.",
     )
     assert answer(summary)[0] == "mnist-cnn: nothing is claimed, because the machine was disturbed."
+
+
+@pytest.mark.parametrize("loud", [set(), {0}])
+def test_a_quota_is_named_as_the_cause_with_its_own_advice(loud):
+    rates = {**rates_of([1.10, 1.101, 1.099, 1.10]), JAX: [500] * 4, COMPILED: [300] * 4}
+    run = disturbed_run(rates, loud)
+    records = [
+        msgspec.structs.replace(one, conditions=msgspec.structs.replace(one.conditions, throttled_share=0.5))
+        if isinstance(one, BlockRecord) and one.block not in loud
+        else one
+        for one in run.records
+    ]
+    summary = summarise(msgspec.structs.replace(run, records=tuple(records)))
+    (found,) = said(summary.verdicts[0])
+    if loud:
+        assert found.startswith(
+            "Nothing is claimed about mnist-cnn: something else disturbed 4 of its 4 blocks"
+        )
+        assert found.endswith("Raise the CPU quota. Run it again when the machine is quiet.")
+        assert answer(summary)[0] == "mnist-cnn: nothing is claimed, because the machine was disturbed."
+    else:
+        assert found == (
+            "Nothing is claimed about mnist-cnn: a CPU quota held back the jobs of 4 of its 4 blocks. To run "
+            "it again does not help: raise the quota, use no more threads than it grants, or end what else "
+            "runs under it."
+        )
+        assert answer(summary)[0] == "mnist-cnn: nothing is claimed, because a CPU quota held the jobs back."
 
 
 # ---- who is fastest

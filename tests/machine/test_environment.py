@@ -91,6 +91,7 @@ def write(path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "cpus"),
     [
+        (f"{'9' * 5000} 1", None),
         ("150000 100000\n", 1.5), ("max 100000\n", None), ("-1 100000", None), ("0 100000", None),
         ("100000 0", None), ("100000", None), ("", None), ("many few", None), ("1 2 3", None),
     ],
@@ -122,11 +123,68 @@ def test_the_quota_of_version_1_groups(tmp_path: Path) -> None:
     assert machine.cgroup_cpu_quota(memberships, tmp_path) is None
 
 
-@pytest.mark.parametrize(("quota", "cpus"), [(None, 4), (8.0, 4), (2.9, 2), (0.2, 1)])
-def test_usable_cpus(monkeypatch: pytest.MonkeyPatch, quota: float | None, cpus: int) -> None:
+@pytest.mark.parametrize(
+    ("memberships", "folder"),
+    [
+        ("4:cpuacct,cpu:/x\n", "cpu,cpuacct/x"),
+        ("4:cpu,cpuacct:/x\n", "cpuacct,cpu/x"),
+        ("4:cpu,cpuacct:/x\n", "cpu/x"),
+        ("4:cpu:/x\n", "cpuset,cpu,cpuacct/x"),
+        ("4:cpuacct,cpu:/docker/0123\n", "cpu,cpuacct"),
+        ("", "cpu"),
+    ],
+    ids=["another order", "and back", "alone", "with more", "of a container", "unknown memberships"],
+)
+def test_version_1_is_found_under_any_name_of_its_mount(
+    memberships: str, folder: str, tmp_path: Path
+) -> None:
+    for name in ("cpuset", "cpu_other", "cpuacct"):  # no mounts of the CPU controller
+        write(tmp_path / name / "x/cpu.cfs_quota_us", "100000")
+        write(tmp_path / name / "x/cpu.cfs_period_us", "100000")
+    assert machine.cgroup_cpu_quota(memberships, tmp_path) is None
+    write(tmp_path / folder / "cpu.cfs_quota_us", "150000")
+    write(tmp_path / folder / "cpu.cfs_period_us", "100000")
+    assert machine.cgroup_cpu_quota(memberships, tmp_path) == 1.5
+
+
+@pytest.mark.parametrize("memberships", ["0::/a\n1:name=systemd:/\n", ""])
+@pytest.mark.parametrize("mount", [".", "unified"])
+def test_version_2_is_found_by_itself_and_beside_version_1(
+    mount: str, memberships: str, tmp_path: Path
+) -> None:
+    write(tmp_path / mount / "cpu.max", "50000 100000")
+    assert machine.cgroup_cpu_quota(memberships, tmp_path) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("quota", "cpus", "threads"), [(None, 4, None), (8.0, 4, None), (4.0, 4, None), (2.9, 2, 2), (0.2, 1, 1)]
+)
+def test_usable_cpus_and_threads(
+    monkeypatch: pytest.MonkeyPatch, quota: float | None, cpus: int, threads: int | None
+) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1, 2, 5}, raising=False)
     monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda memberships, mount: quota)
     assert machine.usable_cpus() == cpus
+    assert machine.worker_threads() == threads
+    here = machine.capture_environment()
+    assert (here.usable_cpus, here.cpu_quota, here.worker_threads) == (cpus, quota, threads)
+    said = here.threads_in_words()
+    assert (said is None) == (threads is None)
+    if said:
+        words = "1 thread " if threads == 1 else f"{threads} threads "
+        assert said.startswith(f"{words}for each framework, because of a CPU quota of {quota}. ")
+        assert ("raise it to 1 or more" in said) == (quota < 1)
+    assert ("1 CPU (a quota of 0.2)," in here.in_words()) == (quota == 0.2)
+
+
+@pytest.mark.parametrize("quota", [None, 1.5])
+def test_a_narrow_affinity_alone_sets_no_threads(
+    quota: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3}, raising=False)
+    monkeypatch.setattr(machine, "cgroup_cpu_quota", lambda memberships, mount: quota)
+    assert (machine.usable_cpus(), machine.worker_threads()) == (1, None)
+    assert ", 1 CPU, " in machine.capture_environment().in_words()
 
 
 @pytest.mark.parametrize(
@@ -221,6 +279,8 @@ def test_the_driver_is_found_by_its_file_or_its_program(
         write(tmp_path / "version", "NVRM version: 570")
         assert machine.nvidia_driver_present()
         (tmp_path / "version").unlink()
+    monkeypatch.setattr(Path, "stat", lambda self, **_: (_ for _ in ()).throw(PermissionError()))
+    assert not machine.nvidia_driver_present()
     program_in_path(tmp_path, "nvidia-smi", "exit 0", monkeypatch)
     assert machine.nvidia_driver_present()
     program_in_path(tmp_path, "nvidia-smi", "exit 9", monkeypatch)
@@ -281,10 +341,65 @@ def test_this_machine_can_be_stored_and_read_back(monkeypatch: pytest.MonkeyPatc
     assert here.cpu_model in here.in_words()
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("MemTotal:       24657 kB\nMemFree: 5 kB\n", 24657 * 1024),
+        ("MemFree: 5 kB\nMemTotal: 7 kB\n", 7 * 1024),
+        ("MemTotal: 0 kB\n", 0),
+        *[(text, None) for text in ("", "MemTotal:\n", "MemTotal: 5 MB\n", "MemTotal: -5 kB\n", "\0\ufffd")],
+        (f"MemTotal: {'9' * 5000} kB", None),
+    ],
+)
+def test_the_size_of_memory(
+    text: str, found: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    (tmp_path / "meminfo").write_text(text)
+    whole = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert machine.memory_bytes() == (whole if found is None else found)
+
+    def unknown(name: str) -> int:
+        raise ValueError("unrecognized configuration name")
+
+    monkeypatch.setattr(os, "sysconf", unknown)
+    assert machine.memory_bytes() == (found or 0)
+
+
+@pytest.mark.parametrize("what", ["missing", "unreadable", "empty", "odd", "digits", "a folder"])
+def test_a_machine_whose_proc_is_hidden_is_still_described(
+    what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    names = ("cpuinfo", "meminfo", "loadavg", "stat", "self/cgroup", "self/status", "pressure/cpu")
+    contents = {"empty": b"", "odd": b"\xff\0: \n:::\ncpu0 x", "digits": b"1:cpu:/\n" + b"9" * 5000}
+    for name in names if what != "missing" else ():
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        if what == "a folder":
+            path.mkdir()
+        elif what == "unreadable":
+            path.symlink_to(path)  # a loop, which nobody can open
+        else:
+            path.write_bytes(contents[what])
+
+    def no_load() -> None:
+        raise OSError("Load averages are unobtainable")
+
+    monkeypatch.setattr(machine, "_PROC", tmp_path)
+    monkeypatch.setattr(machine, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(os, "getloadavg", no_load)
+    here = machine.capture_environment()
+    assert here.cpu_model
+    assert here.memory_bytes > 2**28
+    assert (here.cpu_flags, here.cpu_quota, here.load_average) == ((), None, None)
+    assert machine.peak_rss_bytes()[1] == "ru_maxrss"
+    assert msgspec.json.decode(msgspec.json.encode(here), type=Environment) == here
+
+
 TUNING = (
     "ATEN_CPU_CAPABILITY", "CC", "CPATH", "CUBLASLT_LOG_LEVEL", "CUBLAS_WORKSPACE_CONFIG", "CUDA_CACHE_PATH",
     "CUDA_VISIBLE_DEVICES", "CUDNN_LOGLEVEL_DBG", "GLIBC_TUNABLES", "JAX_ENABLE_X64", "KMP_AFFINITY",
-    "LD_PRELOAD", "LIBRARY_PATH", "MALLOC_ARENA_MAX", "MALLOC_CONF", "NVIDIA_TF32_OVERRIDE",
+    "LD_PRELOAD", "LIBRARY_PATH", "MALLOC_ARENA_MAX", "MALLOC_CONF", "NPROC", "NVIDIA_TF32_OVERRIDE",
     "OMP_NUM_THREADS", "PYTORCH_CUDA_ALLOC_CONF", "TF_CUDNN_USE_AUTOTUNE", "TF_DETERMINISTIC_OPS",
     "TF_ENABLE_ONEDNN_OPTS", "TF_GPU_ALLOCATOR", "TF_NUM_INTEROP_THREADS", "TF_XLA_FLAGS",
     "TORCHINDUCTOR_MAX_AUTOTUNE", "TORCH_LOGS", "TRITON_PTXAS_PATH", "XLA_FLAGS",
@@ -399,6 +514,8 @@ def test_a_machine_that_reports_nothing_is_still_described(
     [
         ("cpu_model", "another", False),
         ("usable_cpus", 99, False),
+        ("worker_threads", 99, False),
+        ("cpu_quota", 9.9, True),
         ("gpus", (Gpu(name="another", memory_mib=1),), False),
         ("load_average", 99.0, True),
         ("commit", "another", True),

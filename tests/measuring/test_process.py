@@ -12,6 +12,7 @@ from typing import Any
 import fakes
 import psutil
 import pytest
+from conftest import INFOS
 from fakes import task_for
 from played_nvml import Nvml
 
@@ -39,6 +40,7 @@ from bench.worker.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
+from bench.workloads.specs import Device
 
 pytestmark = pytest.mark.measures
 
@@ -254,6 +256,25 @@ def test_a_program_that_is_no_worker_is_a_crash(tmp_path: Path, scratch: Path) -
     assert_nothing_left(scratch)
 
 
+@pytest.mark.parametrize("file", ["bench.py", "bench/__init__.py", None])
+def test_an_interpreter_without_this_program_is_a_crash_with_what_to_do(
+    file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = PYTHON
+    if file is None:
+        said = "/opt/python: Error while finding module specification for 'bench.worker' (No module 'bench')"
+        python = fakes.program(tmp_path / "python", [f'echo "{said}" >&2', "exit 1"])
+    else:
+        (tmp_path / "first" / file).parent.mkdir(parents=True)
+        (tmp_path / "first" / file).touch()
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "first"))
+    outcome = run_worker(task_for(fakes.STEADY), python=python, device="cpu", time_limit_s=30)
+    assert outcome.status == "crashed"
+    assert outcome.error is not None
+    assert "Install samework into the environment of this interpreter." in outcome.error
+    assert "another package 'bench' hides it" in outcome.error
+
+
 def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMEWORK_SECRET", "s3cret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -341,6 +362,51 @@ def test_what_measures_compiles_anew_unless_told_where_and_other_tasks_once(tmp_
     assert kept_compiled(measuring, kept, tmp_path) == kept
     assert kept_compiled(verifying, None, tmp_path) == tmp_path / "compiled"
     assert kept_compiled(verifying, kept, tmp_path) == kept
+
+
+THREADED = fakes.info("fake", "fakes:Steady", environment={}, thread_variables=("FAKE_THREADS",))
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize(("threads", "expected"), [(None, set()), (1, {"1"}), (3, {"3"})])
+def test_a_worker_starts_no_more_threads_than_a_quota_grants(
+    device: Device, threads: int | None, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("OMP_NUM_THREADS", "FAKE_THREADS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launch, "worker_threads", lambda: threads)
+    environment = worker_environment(THREADED, device, tmp_path)
+    assert {environment[name] for name in names if name in environment} == expected
+    assert set(names) <= environment.keys() or threads is None
+
+
+def test_the_users_own_number_of_threads_is_kept_under_a_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "worker_threads", lambda: 1)
+    frameworks = [info for info in INFOS.values() if info.thread_variables]
+    assert len(frameworks) >= 2
+    for info in frameworks:
+        names = ("OMP_NUM_THREADS", *info.thread_variables)
+        for name in names:
+            monkeypatch.setenv(name, "5")
+        environment = worker_environment(info, "cpu", tmp_path)
+        assert {environment[name] for name in names} == {"5"}
+        for name in names:
+            monkeypatch.delenv(name)
+        environment = worker_environment(info, "cpu", tmp_path)
+        assert {environment[name] for name in names} == {"1"}
+
+
+@pytest.mark.parametrize("name", ["json", "numpy", "bench", "backends", "typing"])
+def test_neither_a_worker_nor_its_children_import_from_the_current_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')\n")
+    monkeypatch.chdir(tmp_path)
+    facts = facts_of(measure(task_for(fakes.info("fake", "fakes:AsksAChild"))))
+    assert facts["child"] == "0"
 
 
 def test_a_backends_own_variables_win_over_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

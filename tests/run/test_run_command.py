@@ -206,6 +206,31 @@ def test_a_broken_backend_is_an_error_when_it_is_named(call: Call, monkeypatch: 
     call("run", *SMALL, "--backend", "odd").refused(3, "backend 'odd' (odd:INFO) cannot be used: no module")
 
 
+def test_a_broken_backend_is_named_by_a_run_that_goes_on_without_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, [fakes.STEADY], {"odd": "backend 'odd' cannot be used, because it is installed twice"})
+    said = call("run", *SMALL)
+    assert said.status == 0, said
+    assert "odd: left out: backend 'odd' cannot be used, because it is installed twice" in said.out
+
+
+def test_the_threads_of_a_quota_are_said_by_the_run_and_kept_with_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bench.machine.environment.cgroup_cpu_quota", lambda memberships, mount: 0.5)
+    monkeypatch.setattr("bench.machine.environment.allowed_cpus", lambda: 2)
+    known(monkeypatch, [fakes.STEADY])
+    said = call("run", *SMALL)
+    assert said.status == 0, said
+    words = "1 thread for each framework, because of a CPU quota of 0.5."
+    assert f"Threads: {words}" in " ".join(said.out.split())
+    folder = results(tmp_path)[0]
+    environment = read_run(folder).header.environment
+    assert (environment.cpu_quota, environment.worker_threads) == (0.5, 1)
+    assert words in (folder / "REPORT.md").read_text()
+
+
 @pytest.mark.parametrize("folder", ["file/results", "/proc/results"])
 def test_results_that_cannot_be_written_are_an_error_before_anything_is_measured(
     folder: str, call: Call, tmp_path: Path

@@ -83,6 +83,7 @@ def short(run: Run, summary: Summary) -> list[Block]:
     facts = [
         ("Run", f"{header.run_id}, preset {header.preset}, budget {duration(header.budget_s)}"),
         ("Machine", header.environment.in_words()),
+        ("Threads", header.environment.threads_in_words() or ""),
         ("Conditions", conditions_text(run) or ""),
     ]
     return [
@@ -125,6 +126,7 @@ def _machine(run: Run) -> list[Block]:
         ("preset", f"{header.preset}, time budget {duration(header.budget_s)}, seed {header.seed}"),
         ("plan", plan_text(run)),
         ("machine", environment.in_words()),
+        ("threads", environment.threads_in_words()),
         ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
         ("GPU", environment.gpu.details() if environment.gpu else None),
         ("GPU driver", environment.gpu_driver),

@@ -88,12 +88,19 @@ def _disturbed_sentence(workload: str, screening: Screening) -> str:
         why = screening.tainted[screening.staying[0]][0]
         return (
             f"Nothing is claimed about {workload}: {why}, so nothing rules out that they disturbed "
-            f"{len(screening.staying)} of its {kept} blocks. Run it where /proc/stat can be read."
+            f"{len(screening.staying)} of its {kept} blocks. Run it where /proc can be read."
+        )
+    if screening.throttled.issuperset(screening.staying):
+        return (
+            f"Nothing is claimed about {workload}: a CPU quota held back the jobs of "
+            f"{len(screening.staying)} of its {kept} blocks. To run it again does not help: raise the quota, "
+            "use no more threads than it grants, or end what else runs under it."
         )
     why = listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
+    quota = "Raise the CPU quota. " if not screening.throttled.isdisjoint(screening.staying) else ""
     return (
         f"Nothing is claimed about {workload}: something else disturbed {len(screening.staying)} of its "
-        f"{kept} blocks ({why}). Run it again when the machine is quiet."
+        f"{kept} blocks ({why}). {quota}Run it again when the machine is quiet."
     )
 
 
@@ -148,7 +155,9 @@ def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> s
     if not verdict.matched:
         return f"{where}: not ranked, because each framework trains it with its own defaults."
     if verdict.disturbed:
-        return f"{where}: nothing is claimed, because the machine was disturbed."
+        by_quota = verdict.screening.throttled.issuperset(verdict.screening.staying)
+        why = "a CPU quota held the jobs back" if by_quota else "the machine was disturbed"
+        return f"{where}: nothing is claimed, because {why}."
     if verdict.winner:
         beaten = [one for one in verdict.made.backends if one.faster == verdict.winner]
         next_best = min(beaten, key=lambda one: one.ratio)

@@ -221,7 +221,8 @@ def conditions_text(run: Run) -> str | None:
     canaries = [1000 * float(np.median(one.canary_s)) for one in conditions if one.canary_s]
     if canaries:
         said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")
-    said.append(f"load average at most {max(one.load_average for one in conditions):.2f}")
+    if loads := _present(one.load_average for one in conditions):
+        said.append(f"load average at most {max(loads):.2f}")
     count = f"{len(conditions)} blocks" if len(conditions) > 1 else "one block"
     return f"during {count} (median share, and the largest) {'; '.join(said)}"
 
