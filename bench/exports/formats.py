@@ -65,12 +65,6 @@ _ALL = (
         maker="bench.exports.github_action:to_smaller",
     ),
     Export(
-        name="mlperf",
-        summary="folder with a log for every training run, for MLPerf's compliance checker",
-        payload="folder",
-        maker="bench.exports.mlperf:to_files",
-    ),
-    Export(
         name="csv",
         summary="a line for every row of the report, for spreadsheets",
         payload="text",
