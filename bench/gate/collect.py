@@ -25,6 +25,7 @@ from bench.gate.records import (
 )
 from bench.gate.setup import AbPlan, Folders, in_words, make_sides, new_header, refuse_others
 from bench.gate.sides import SIDES, Side, SideName
+from bench.machine.environment import commit_notes
 from bench.machine.known_faults import known_faults
 from bench.measuring.block_runner import BlockRunner, Seat, steps_of_windows
 from bench.measuring.data import Split, prepare_data
@@ -74,6 +75,8 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
     )  # fmt: skip
     folder = create_ab(folders.results, header) if begun is None else begun.folder
     display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
+    for note in commit_notes(header.environment):
+        display.say(note)
     for name in SIDES:
         display.say(f"  {name}: {in_words(header.side(name))}")
         for one in header.side(name).backends:

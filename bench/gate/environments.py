@@ -17,6 +17,7 @@ from pathlib import Path
 from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
 from bench.gate.sides import SideSpec
+from bench.machine import git
 from bench.progress import Display
 from bench.workloads.specs import Device
 
@@ -28,38 +29,38 @@ _UNNEEDED = ("results", "tests", "docs")
 
 
 def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
-    """Return the folder of a commit's code, and the commit; raise UsageError for an unknown revision."""
-    git = ("git", "-C", str(PROJECT))
+    """Return the folder of a commit's code, and the commit.
+
+    Raises UsageError for an unknown revision, and UnavailableError if git or the folder cannot be used.
+    """
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UsageError(
-            f"{revision!r} is not a revision of the repository in {PROJECT}. In CI, fetch its history too "
-            "(fetch-depth: 0)."
-        ) from error
-    code = folder / commit
-    if not code.is_dir():
+        commit = git.find_commit(PROJECT, revision)
+        code = folder / commit
+        archive = b"" if code.is_dir() else git.archive(PROJECT, commit, without=_UNNEEDED)
+    except git.GitError as error:
+        raise UnavailableError(f"the revision {revision!r} cannot be read: {error}") from error
+    if archive:
         try:
-            _extract([*git, "archive", commit, "--", ".", *(f":(exclude){name}" for name in _UNNEEDED)], code)
-        except (OSError, subprocess.CalledProcessError, tarfile.TarError) as error:
+            _extract(archive, code)
+        except (OSError, tarfile.TarError) as error:
             raise UnavailableError(
                 f"the code of {revision!r} cannot be put into {folder}: {error}"
             ) from error
     return code, commit
 
 
-def _extract(archiving: Sequence[str], code: Path) -> None:
-    """Extract what a command archives into a folder. The folder exists only once it is complete."""
-    archive = subprocess.run(archiving, capture_output=True, check=True).stdout
+def _extract(archive: bytes, code: Path) -> None:
+    """Extract an archive into a folder. The folder exists only once it is complete."""
     code.parent.mkdir(parents=True, exist_ok=True)
     part = code.with_name(f"{code.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    with tarfile.open(fileobj=BytesIO(archive)) as tar:
-        tar.extractall(part, filter="data")
-    part.rename(code)
+    try:
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            tar.extractall(part, filter="data")
+        part.rename(code)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)  # half of it only fills the disk
+        raise
 
 
 def needs_own(spec: SideSpec, source: Path) -> bool:

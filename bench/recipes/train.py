@@ -14,7 +14,7 @@ import msgspec
 from backends.info import BackendInfo
 from bench import store
 from bench.errors import RecordError, UsageError
-from bench.machine.environment import capture_environment
+from bench.machine.environment import capture_environment, commit_notes
 from bench.measuring.backends import interpreter
 from bench.measuring.process import Outcome, run_worker
 from bench.measuring.selection import Available, backend_here
@@ -87,6 +87,8 @@ def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> 
         display.say(f"{order.folder} is trained already, {order.steps:,} steps. (--anew trains it again)")
         return training
     training = _taken_up(order, training, begin, display)
+    for note in commit_notes(training.header.environment):
+        display.say(note)
     info = place.available.infos[order.cell.backend]
     with _keeping(order, training, display) as keep:
         outcome = run_worker(

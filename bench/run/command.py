@@ -10,6 +10,7 @@ from rich.console import Console
 from bench.analysis.accuracy import proposed_targets
 from bench.analysis.summary import run_warnings, summarise
 from bench.datasets.cache import cache_dir
+from bench.machine.environment import commit_notes
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.parity import plan_parity, verify_cells
@@ -132,6 +133,8 @@ def _measure(
         )
         display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
         display.say(plan_in_words(current.header))
+        for note in commit_notes(current.header.environment):
+            display.say(note)
         for warning in run_warnings(current.header):
             display.say(f"WARNING: {warning}")
         rehearse_run(current, console)

@@ -17,7 +17,7 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.errors import RecordError
-from bench.machine.environment import Environment, capture_environment
+from bench.machine.environment import Environment, capture_environment, commit_notes
 from bench.measuring.backends import Registry, find_backends, interpreter
 from bench.measuring.block_runner import BlockRunner, Seat
 from bench.measuring.data import prepare_data
@@ -90,6 +90,8 @@ def measure(
     )
     folder = create_selftest(results, header) if begun is None else begun.folder
     display.say(f"Self-test {header.run_id} on {header.environment.in_words()}")
+    for note in commit_notes(header.environment):
+        display.say(note)
     try:
         Collector(
             SelfTest(folder=folder, header=header, blocks=begun.blocks if begun else ()),

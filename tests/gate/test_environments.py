@@ -68,6 +68,27 @@ def test_a_revision_that_is_none_is_refused(project, tmp_path, revision):
         fetch_code(revision, tmp_path)
 
 
+def test_a_checkout_that_git_cannot_read_is_named_with_the_revision(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with pytest.raises(UnavailableError, match=r"^the revision .* cannot be read: git is not installed"):
+        fetch_code("HEAD~1", tmp_path / "code")
+    assert not (tmp_path / "code").exists()
+
+
+def test_the_code_of_another_repository_is_not_unpacked(project, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q", "-b", "main")
+    (other / "stranger").touch()
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "1")
+    own = git(project, "rev-parse", "main")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    code, commit = fetch_code("main", tmp_path / "code")
+    assert commit == own
+    assert not (code / "stranger").exists()
+
+
 def test_only_other_packages_need_an_environment_of_their_own(project, tmp_path):
     same = tmp_path / "same"
     same.mkdir()
