@@ -18,7 +18,6 @@ from bench.history.entries import Entry, History, MetricName
 from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
 from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
 from bench.report.markdown import PLOTS, bullets, escape, grid
-from bench.report.terminal import print_encodable
 from bench.store import write_durably
 from bench.text import clean
 
@@ -34,12 +33,6 @@ def render(
     history: History, metric: MetricName, machines: Sequence[MachineHistory], console: Console
 ) -> None:
     """Print the history at the console's width; the words are the same with colour and without."""
-    print_encodable(console, lambda: _render(history, metric, machines, console))
-
-
-def _render(
-    history: History, metric: MetricName, machines: Sequence[MachineHistory], console: Console
-) -> None:
     _print(console, f"{WORDS[metric].title} of {span(history)}", "bold")
     for machine in machines:
         _print(console, "")
