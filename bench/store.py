@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from bench.errors import RecordError, UsageError, unknown
+from bench.paths import expanded
 
 ARCHIVE = "records.tar.xz"
 LAST_READERS: Mapping[int, str] = MappingProxyType({1: "cdcd1c67c1"})
@@ -45,7 +46,7 @@ def create(folder: Path, name: str, header: msgspec.Struct) -> Path:
 
 def find(results: Path, name: str, header: str, kind: str) -> Path:
     """Return the folder with this name or path that has such a header; raise UsageError if there is none."""
-    for candidate in (results / name, Path(name)):
+    for candidate in (results / name, expanded(name)):
         if (candidate / header).is_file():
             return candidate
     known = sorted(path.parent.name for path in results.glob(f"*/{header}"))

@@ -25,6 +25,7 @@ from bench.datasets.catalog import DATASETS, DatasetSpec, Form
 from bench.datasets.decode import Array, Arrays, Sizes
 from bench.datasets.sources import LocalFolder, Mirror, Progress, WebFolder
 from bench.errors import DataError, UsageError, unknown
+from bench.paths import expanded
 from bench.workloads.specs import DatasetInfo
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -55,7 +56,7 @@ def cache_dir(override: Path | None = None) -> Path:
         folder = Path(named)
     else:
         folder = platformdirs.user_cache_path("samework", appauthor=False) / "data"
-    return folder.expanduser().absolute()  # workers may run in another folder
+    return expanded(str(folder)).absolute()  # workers may run in another folder
 
 
 def fetch(
@@ -162,7 +163,7 @@ def _mirrors(
             raise UsageError(f"{source} is an address, and offline was asked for. Name a folder instead.")
         yield WebFolder(url=source), spec.originals
     elif source is not None:
-        folder = Path(source).expanduser().absolute()
+        folder = expanded(source).absolute()
         if not folder.is_dir():
             raise UsageError(f"{source!r} is neither a folder nor an http or https address.")
         folders.insert(0, folder)

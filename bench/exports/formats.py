@@ -96,6 +96,14 @@ def as_text(export: Export, run: Run) -> str:
     return made
 
 
+def as_file(export: Export, run: Run) -> bytes:
+    """Return the content of the file that a format makes; raise UsageError if it makes a folder."""
+    if export.payload == "folder":
+        raise UsageError(f"--format {export.name} makes a folder. Name it with --output PATH.")
+    made: str | bytes = export.make(run)
+    return made.encode() if isinstance(made, str) else made
+
+
 def write(export: Export, run: Run, output: Path) -> None:
     """Write a run to a file, or to a folder whose other files stay.
 
@@ -104,8 +112,7 @@ def write(export: Export, run: Run, output: Path) -> None:
     if export.payload == "folder":
         files = {output / inside(path): content for path, content in export.make(run, output).items()}
     else:
-        made = export.make(run)
-        files = {output: made.encode("utf-8") if isinstance(made, str) else made}
+        files = {output: as_file(export, run)}
     try:
         for path, content in files.items():
             if export.payload == "folder":

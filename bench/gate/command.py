@@ -24,12 +24,16 @@ from bench.measuring.selection import Asked
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    OUTPUT_FILE,
+    STDOUT,
+    PathOption,
     device,
     offline,
     own_python,
     parse_budget,
     parse_pythons,
     precision,
+    print_exactly,
     refuse_beside,
     sample,
     where_data,
@@ -48,7 +52,7 @@ _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT
 @click.command()
 @click.argument("base", metavar="BASE")
 @click.argument("head", metavar="HEAD")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
+@click.option("--output", type=OUTPUT_FILE, help="Write it as Markdown, too; - prints only that.")
 @click.option("--across-machines", is_flag=True, help="Compare although the runs are of different machines.")
 @click.option(
     "--verdicts", is_flag=True,
@@ -78,7 +82,8 @@ def compare(
         return _compare_verdicts(runs, output)
     compared = compare_runs(*runs)
     view = comparison.view_of_runs(compared)
-    comparison.render(view, Console())
+    if output != STDOUT:
+        comparison.render(view, Console())
     if output is not None:
         _write(output, comparison.text(view), "--output")
     return _STATUS[compared.conclusion]
@@ -89,7 +94,8 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
     titles = {name: title for summary in summaries for name, title in summary.titles.items()}
     pairings = pair_verdicts(*summaries)
     report = blocks(runs, pairings, titles)
-    print_blocks(report, Console())
+    if output != STDOUT:
+        print_blocks(report, Console())
     if output is not None:
         _write(output, document(report, frozenset()), "--output")
     if any(pairing.agree is False for pairing in pairings):
@@ -125,7 +131,7 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
 @where_results
 @where_data
 @click.option(
-    "--environments", type=click.Path(path_type=Path), metavar="DIR",
+    "--environments", type=PathOption(), metavar="DIR",
     help="Folder of the sides' code and environments. [default: a cache]",
 )  # fmt: skip
 @offline
@@ -160,7 +166,7 @@ def ab(
     )  # fmt: skip
     kept = environments or platformdirs.user_cache_path("samework", appauthor=False) / "environments"
     rehearse(results)
-    folders = Folders(results=results, data=cache_dir(data), environments=kept.expanduser().absolute())
+    folders = Folders(results=results, data=cache_dir(data), environments=kept.absolute())
     with make_display(console) as display:
         measured = measure(plan, folders=folders, resume=resume, offline=offline, display=display)
     return _show(measured, console)
@@ -178,6 +184,9 @@ def _show(measured: Any, console: Any) -> int:
 
 
 def _write(path: Path, text: str, option: str) -> None:
+    if path == STDOUT:
+        print_exactly(text)
+        return
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

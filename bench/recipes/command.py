@@ -14,6 +14,8 @@ from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    FOLDER,
+    PathOption,
     device,
     offline,
     own_python,
@@ -83,7 +85,7 @@ def _load(
     "--dataset-limit", "limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images."
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    "--folder", type=FOLDER, metavar="DIR",
     help="Folder of this training run. [default: trainings/RECIPE-BACKEND-seed-N]",
 )  # fmt: skip
 @click.option("--anew", is_flag=True, help="Delete what the folder holds, and start again.")
@@ -152,7 +154,7 @@ def _print_end(order: Order, done: Training) -> None:
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=PathOption())
 @click.option(
     "--backend", "backends", multiple=True, metavar="NAME",
     help="Framework to load it in; repeat for several. [default: all]",
@@ -178,7 +180,7 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=PathOption())
 @click.option(
     "--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Test image."
 )
@@ -211,7 +213,7 @@ def predict(*, model: Path, index: int, **where: Any) -> int:
     help="Input channel of the kernels.",
 )  # fmt: skip
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    "--output", type=FOLDER, metavar="DIR",
     help="Folder of the pictures. [default: pictures in the training run's folder, or here]",
 )  # fmt: skip
 @sample
@@ -278,7 +280,7 @@ def show(
     "--budget", metavar="TIME", help="Stop after about so long, such as 90s, 15m or 2h. [default: none]"
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("trainings"),
+    "--folder", type=FOLDER, default=Path("trainings"),
     show_default=True, metavar="DIR", help="Folder of the training runs and the report.",
 )  # fmt: skip
 @click.option("--report-only", is_flag=True, help="Train nothing: report what the folder holds.")

@@ -7,6 +7,7 @@ import msgspec
 
 from bench import store
 from bench.errors import UsageError, unknown
+from bench.paths import expanded
 from bench.records.schema import (
     SCHEMA,
     BlockRecord,
@@ -95,7 +96,7 @@ def find_run(results: Path, name: str | None) -> Path:
         if not runs:
             raise UsageError(f"no run in {results} yet. Make one with: bench run")
         return runs[-1]
-    for candidate in (results / name, Path(name)):
+    for candidate in (results / name, expanded(name)):
         if (candidate / HEADER).is_file():
             return candidate
     raise unknown("run", name, [folder.name for folder in runs], f"looked in {results}")
