@@ -1,10 +1,12 @@
 """Paths: as users write them, as messages hold them, and why the file system refuses one."""
 
+import contextlib
 import errno
 import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.errors import UsageError
@@ -12,11 +14,12 @@ from bench.errors import UsageError
 _MARK = "bytes:"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (
-    *_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENXIO, errno.ESTALE,
-    errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV,
+    *_FULL, errno.EPIPE, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ENXIO,
+    errno.ESTALE, errno.ENAMETOOLONG, errno.ELOOP, errno.EMFILE, errno.ENFILE, errno.ENODEV,
 )  # fmt: skip
 _NO_TEMPORARY = "No usable temporary directory"
 """How Python's message begins if no temporary folder can be written."""
+_TMPDIR = " Name another folder for temporary files with the variable TMPDIR."
 
 
 def expanded(text: str) -> Path:
@@ -70,17 +73,28 @@ def refusal(error: OSError, path: Path | None = None) -> str:
     """
     reason = error.strerror or str(error)
     if reason.startswith(_NO_TEMPORARY):
-        return f"{reason}. Name a folder with the variable TMPDIR."
+        return f"{reason}.{_TMPDIR}"
     if path is not None:
         return f"{reason}{_space(path)}" if error.errno in _FULL else reason
     if error.filename:
         file = os.fsdecode(error.filename)
         space = _space(Path(file)) if error.errno in _FULL else ""
         what = f"write to {error.filename2} ({file})" if error.filename2 else f"use {file}"
-        return f"cannot {what}: {reason}{space}."
-    places = {"the temporary folder": Path(tempfile.gettempdir()), "this folder": Path.cwd()}
-    found = "; ".join(f"{what} {place}{_space(place)}" for what, place in places.items())
-    return f"a file cannot be written: {reason}. Look at {found}."
+        return f"cannot {what}: {reason}{space}.{advice(Path(file))}"
+    looked = "; ".join(f"{what} {place}{_space(place)}" for what, place in _places())
+    return f"a file cannot be written: {reason}. Look at {looked}."
+
+
+def _places() -> Iterator[tuple[str, Path]]:
+    """Yield the folders that are written without being named in an option, with what each is."""
+    for what, find in (("the temporary folder", tempfile.gettempdir), ("this folder", os.getcwd)):
+        with contextlib.suppress(OSError):  # there is none, or it was deleted
+            yield what, Path(find())
+
+
+def advice(path: Path) -> str:
+    """Return what to do about a file that cannot be written, if it is a temporary one; else nothing."""
+    return _TMPDIR if dict(_places()).get("the temporary folder") in path.absolute().parents else ""
 
 
 def _space(path: Path) -> str:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TextIO
 
+from bench.text import readable
+
 _STAND_IN, _ASCII = "samework-stand-in", "samework_ascii"
 SPELLINGS: Mapping[str, str] = MappingProxyType(
     {
@@ -59,8 +61,8 @@ def stand_in(error: UnicodeError) -> tuple[str, int]:
 
 
 def _spelling(char: str) -> str:
-    if "\udc80" <= char <= "\udcff":
-        return f"\\x{ord(char) - 0xDC00:02x}"
+    if (shown := readable(char)) != char:
+        return shown
     decomposed = unicodedata.normalize("NFKD", char).encode("ascii", "ignore").decode()
     return SPELLINGS.get(char) or decomposed or "?"
 

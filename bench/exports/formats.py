@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from bench import store
-from bench.errors import RecordError, UsageError, unknown
+from bench.errors import UsageError, WriteError, unknown
+from bench.paths import refusal
 from bench.records.runs import Run
 
 Payload: TypeAlias = Literal["text", "binary", "folder"]
@@ -120,8 +121,8 @@ def write(export: Export, run: Run, output: Path) -> None:
             store.write_durably(path, content)
     except OSError as error:
         what = "folder" if export.payload == "folder" else "file"
-        raise RecordError(
-            f"cannot write {output}: {error.strerror or error}. Name another {what} with --output."
+        raise WriteError(
+            f"cannot write {output}: {refusal(error, output)}. Name another {what} with --output."
         ) from error
 
 

@@ -11,6 +11,7 @@ from statistics import fmean
 
 import msgspec
 
+from bench import store
 from bench.gate.judge import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
 from bench.gate.records import (
     Ab,
@@ -84,14 +85,16 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
                 display.say(f"  WARNING: {name}: {warning}")
     for cell, why in header.missing.items():
         display.say(f"  {cell}: {why}")
+    again = f"Go on with the same command and --resume {store.name_of(folder)}"
     try:
-        Collector(
-            Ab(folder=folder, header=header, records=begun.records if begun else ()),
-            sides=sides, splits=splits, display=display,
-        ).run()  # fmt: skip
+        with store.resumable(again):
+            Collector(
+                Ab(folder=folder, header=header, records=begun.records if begun else ()),
+                sides=sides, splits=splits, display=display,
+            ).run()  # fmt: skip
     except KeyboardInterrupt:
         display.say("Interrupted; all finished blocks are kept.")
-        display.say(f"Go on with the same command and --resume {header.run_id}")
+        display.say(again)
         raise
     return read_ab(folder)
 

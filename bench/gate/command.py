@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.analysis.summary import summarise
 from bench.datasets.cache import cache_dir
-from bench.errors import RecordError, UsageError
+from bench.errors import UsageError, WriteError
 from bench.gate import report as comparison
 from bench.gate.changes import machine_changes
 from bench.gate.collect import measure
@@ -39,11 +39,13 @@ from bench.options import (
     where_data,
     where_results,
 )
+from bench.paths import refusal
 from bench.progress import make_display
 from bench.records.runs import Run, find_run, read_run
 from bench.report.markdown import document
 from bench.report.rehearsal import rehearse
 from bench.report.terminal import print_blocks
+from bench.store import name_of, resumable, write_text
 from bench.text import clean
 
 _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT_MEASURED}
@@ -176,10 +178,11 @@ def _show(measured: Any, console: Any) -> int:
     """Print the verdict of a comparison, write its report, and return the exit status."""
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)
-    comparison.render(view, console)
     path = measured.folder / "AB.md"
-    _write(path, comparison.text(view), "--results")
-    console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
+    with resumable(f"All is measured. Judge it with: bench ab --again {name_of(measured.folder)}"):
+        comparison.render(view, console)
+        _write(path, comparison.text(view), "--results")
+        console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return _STATUS[gate.conclusion]
 
 
@@ -188,8 +191,8 @@ def _write(path: Path, text: str, option: str) -> None:
         print_exactly(text)
         return
     try:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
-        raise RecordError(
-            f"cannot write {path}: {error.strerror}. Name another place with {option}."
+        raise WriteError(
+            f"cannot write {path}: {refusal(error, path)}. Name another place with {option}."
         ) from error

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bench.errors import RecordError
+from bench.errors import WriteError
 from bench.history.change_points import RECENT, SEGMENT, ChangePoint
 from bench.history.entries import Entry, History, MetricName
 from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
+from bench.paths import refusal
 from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
 from bench.report.markdown import PLOTS, bullets, escape, grid
-from bench.store import write_durably
+from bench.store import write_durably, write_text
 from bench.text import clean
 
 REPORT = "HISTORY.md"
@@ -81,10 +82,11 @@ def write(folder: Path, history: History, metric: MetricName, machines: Sequence
         for chart in charts:
             write_durably(folder / PLOTS / f"{chart.name}.svg", chart.content)
         captions = {chart.name: f"{WORDS[metric].title}: {chart.workload}" for chart in charts}
-        write_durably(path, text(history, metric, machines, captions).encode())
+        write_text(path, text(history, metric, machines, captions))
     except OSError as error:
-        raise RecordError(
-            f"cannot write the history to {folder}: {error.strerror}. Name another folder with --output."
+        raise WriteError(
+            f"cannot write the history to {folder}: {refusal(error, folder)}. "
+            "Name another folder with --output."
         ) from error
     return path
 

@@ -10,6 +10,7 @@ from backends.info import BackendInfo
 from bench.measuring.backends import interpreter
 from bench.measuring.parity import write_reference
 from bench.measuring.process import run_worker
+from bench.paths import to_text
 from bench.worker.protocol import Described, ParityCase, Probed, ProbeTask
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell, Device
@@ -48,7 +49,7 @@ def examine(
                     device=device,
                     precision="fp32",
                 )
-                case = ParityCase(cell=cell, workload=workload, trace=str(trace))
+                case = ParityCase(cell=cell, workload=workload, trace=to_text(trace))
                 yield _probe(info, case, interpreter(info, pythons))
 
 

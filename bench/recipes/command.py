@@ -9,7 +9,7 @@ import msgspec
 from rich.console import Console
 
 from bench.datasets import cache as datasets
-from bench.errors import RecordError, UsageError
+from bench.errors import UsageError, WriteError
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -25,6 +25,7 @@ from bench.options import (
     sample,
     where_data,
 )
+from bench.paths import refusal
 from bench.progress import Display, DownloadProgress, make_display
 from bench.recipes.catalog import RECIPES, Recipe, find_recipe, on_dataset
 from bench.recipes.checkpoints import find_model, load_model
@@ -37,7 +38,7 @@ from bench.recipes.tables import render_probabilities, render_scores
 from bench.recipes.train import Order, folder_name, model_path
 from bench.recipes.train import train as follow
 from bench.report.rehearsal import rehearse
-from bench.store import write_durably
+from bench.store import resumable, write_durably
 from bench.text import clean, duration
 
 where_to_run = (
@@ -123,11 +124,12 @@ def train(
             folder=folder or default,
             anew=anew,
         )
+        again = f"The same command{' without --anew' if anew else ''} continues."
         try:
-            done = follow(order, place, display)
+            with resumable(again):
+                done = follow(order, place, display)
         except KeyboardInterrupt:
-            again = "The same command without --anew" if anew else "The same command"
-            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. {again} continues.")
+            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. {again}")
             return EXIT_INTERRUPTED
     _print_end(order, done)
     return 0
@@ -257,8 +259,8 @@ def show(
                 folder.mkdir(parents=True, exist_ok=True)
                 write_durably(folder / f"{name}.svg", content)
             except OSError as error:
-                raise RecordError(
-                    f"cannot write to {folder}: {error.strerror}. Name another folder with --output."
+                raise WriteError(
+                    f"cannot write to {folder}: {refusal(error, folder)}. Name another folder with --output."
                 ) from error
             display.say(str(folder / f"{name}.svg"))
     return 0
@@ -312,7 +314,8 @@ def notebooks(
             titles = {name: info.title for name, info in places[chosen[0].name].available.infos.items()}
             rehearse(folder)
             try:
-                faults = run(plan(chosen, places, folder, seeds), display, budget_s=budget_s)
+                with resumable("The same command continues."):
+                    faults = run(plan(chosen, places, folder, seeds), display, budget_s=budget_s)
             except KeyboardInterrupt:
                 display.say("Interrupted; what is trained is kept. The same command continues.")
                 return EXIT_INTERRUPTED

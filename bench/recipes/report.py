@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from bench.datasets.cache import Dataset
-from bench.errors import BenchError, RecordError
+from bench.errors import BenchError, WriteError
+from bench.paths import refusal
 from bench.progress import Display
 from bench.recipes.catalog import Recipe
 from bench.recipes.checkpoints import find_model, load_model
@@ -20,7 +21,7 @@ from bench.recipes.prediction import CONFIDENCE, Band
 from bench.recipes.records import Training
 from bench.report.charts import settings, svg
 from bench.report.markdown import PLOTS, bullets, escape, grid
-from bench.store import write_durably
+from bench.store import write_durably, write_text
 from bench.text import clean, duration
 
 REPORT = "NOTEBOOKS.md"
@@ -61,9 +62,9 @@ def write(
             if (folder / PLOTS / f"{name}.svg").is_file():
                 blocks += [f"![{escape(caption)}]({PLOTS}/{name}.svg)", f"*{escape(caption)}.*"]
         path = folder / REPORT
-        path.write_text("\n\n".join(blocks) + "\n", encoding="utf-8", newline="\n")
+        write_text(path, "\n\n".join(blocks) + "\n")
     except OSError as error:
-        raise RecordError(f"cannot write the report to {folder}: {error.strerror}.") from error
+        raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return path
 
 

@@ -31,7 +31,7 @@ from bench.options import (
     where_data,
     where_results,
 )
-from bench.progress import make_display
+from bench.progress import Display, make_display
 from bench.records.runs import QUARANTINE, RECORDS, Run, find_run, read_run
 from bench.records.schema import ParityRecord
 from bench.report.rehearsal import rehearse
@@ -42,7 +42,7 @@ from bench.run.report.parity import render_parity
 from bench.run.report.rehearsal import rehearse_run
 from bench.run.runner import Runner
 from bench.run.setup import Prepared, RunPlan, new_run, plan_in_words, prepare, prepare_resumed
-from bench.store import ARCHIVE
+from bench.store import ARCHIVE, name_of, resumable
 from bench.text import clean
 from bench.workloads.catalog import WORKLOADS
 
@@ -109,11 +109,12 @@ def run(
     folder = _measure(plan, prepared, results=results, data=cache_dir(data), offline=offline, console=console)
     if folder is None:
         return EXIT_INTERRUPTED
-    finished = read_run(folder)
-    summary = summarise(finished)
-    terminal.render(finished, summary, console)
-    path = markdown.write(finished, summary)
-    console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
+    with resumable(f"All is measured. Report it with: bench report {name_of(folder)} --format markdown"):
+        finished = read_run(folder)
+        summary = summarise(finished)
+        terminal.render(finished, summary, console)
+        path = markdown.write(finished, summary)
+        console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return _status(summary, require_target=require_target)
 
 
@@ -131,24 +132,30 @@ def _measure(
         current = prepared.begun or new_run(
             results, plan, cells=prepared.cells, workloads=prepared.workloads, available=prepared.available
         )
-        display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
-        display.say(plan_in_words(current.header))
-        for note in commit_notes(current.header.environment):
-            display.say(note)
-        for warning in run_warnings(current.header):
-            display.say(f"WARNING: {warning}")
-        rehearse_run(current, console)
+        again = f"Go on with: bench run --resume {name_of(current.folder)}"
         try:
-            Runner(
-                run=current, preset=prepared.preset, infos=prepared.available.infos,
-                pythons=plan.asked.pythons, splits=splits, unavailable=prepared.available.unavailable,
-                display=display,
-            ).run()  # fmt: skip
+            with resumable(again):
+                _introduce(current, display)
+                rehearse_run(current, console)
+                Runner(
+                    run=current, preset=prepared.preset, infos=prepared.available.infos,
+                    pythons=plan.asked.pythons, splits=splits, unavailable=prepared.available.unavailable,
+                    display=display,
+                ).run()  # fmt: skip
         except KeyboardInterrupt:
             display.say("Interrupted; all finished jobs are kept.")
-            display.say(f"Go on with: bench run --resume {current.header.run_id}")
+            display.say(again)
             return None
     return current.folder
+
+
+def _introduce(run: Run, display: Display) -> None:
+    display.say(f"Run {run.header.run_id} on {run.header.environment.in_words()}")
+    display.say(plan_in_words(run.header))
+    for note in commit_notes(run.header.environment):
+        display.say(note)
+    for warning in run_warnings(run.header):
+        display.say(f"WARNING: {warning}")
 
 
 def _name_rejected(run: Run) -> None:

@@ -16,6 +16,7 @@ from statistics import fmean
 import msgspec
 
 from backends.info import BackendInfo
+from bench import store
 from bench.errors import RecordError
 from bench.machine.environment import Environment, capture_environment, commit_notes
 from bench.measuring.backends import Registry, find_backends, interpreter
@@ -92,17 +93,19 @@ def measure(
     display.say(f"Self-test {header.run_id} on {header.environment.in_words()}")
     for note in commit_notes(header.environment):
         display.say(note)
+    again = f"Go on with: bench selftest --resume {store.name_of(folder)}"
     try:
-        Collector(
-            SelfTest(folder=folder, header=header, blocks=begun.blocks if begun else ()),
-            infos=available.infos,
-            pythons=plan.asked.pythons,
-            sources={name: split.source for name, split in splits.items()},
-            display=display,
-        ).run()
+        with store.resumable(again):
+            Collector(
+                SelfTest(folder=folder, header=header, blocks=begun.blocks if begun else ()),
+                infos=available.infos,
+                pythons=plan.asked.pythons,
+                sources={name: split.source for name, split in splits.items()},
+                display=display,
+            ).run()
     except KeyboardInterrupt:
         display.say("Interrupted; all finished blocks are kept.")
-        display.say(f"Go on with: bench selftest --resume {header.run_id}")
+        display.say(again)
         raise
     return read_selftest(folder)
 

@@ -29,7 +29,7 @@ from bench.datasets import decode
 from bench.datasets.cache import ARRAYS
 from bench.datasets.catalog import DATASETS, DatasetSpec, Form
 from bench.datasets.sources import File, NpmPackage, WebFolder
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, UsageError, WriteError
 from bench.workloads.specs import DatasetInfo
 
 STEMS = ("train-images", "train-labels", "test-images", "test-labels")
@@ -303,8 +303,28 @@ def test_the_mirrors_are_tried_in_order_and_offline_only_local_ones(cache, tmp_p
 
 def test_a_cache_that_cannot_be_written_is_reported(tmp_path, originals):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot write the data set tiny to .*Name another folder"):
+    with pytest.raises(WriteError, match=r"cannot write the data set tiny to .*Name another folder"):
         datasets.fetch("tiny", cache=tmp_path / "file" / "below", source=str(originals))
+
+
+def test_a_disk_that_fills_keeps_the_data_that_were_there(tmp_path, originals, monkeypatch):
+    cache = tmp_path / "cache"
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    kept = {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()}
+    (cache / "tiny" / "train_labels.npy").write_bytes(b"damaged")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            WriteError, match=r"No space left on device \(.* are free\)\. Nothing that was there"
+        ):
+            datasets.fetch("tiny", cache=cache, source=str(originals))
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == ["tiny"]
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    assert {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()} == kept
 
 
 # --- verifying and repairing
