@@ -17,7 +17,7 @@ import click
 
 from bench import __version__
 from bench.cli import streams
-from bench.errors import BenchError
+from bench.errors import BenchError, WriteError
 from bench.options import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_NOT_MEASURED
 from bench.paths import refusal, refused
 from bench.text import clean_lines
@@ -151,9 +151,13 @@ def _report(error: BaseException) -> int:
 
 
 def _is_interruption(error: BaseException) -> bool:
-    # After SIGHUP the terminal has gone, so that the last words of the command cannot be written.
-    wordless = isinstance(error, OSError) and isinstance(error.__context__, KeyboardInterrupt)
-    return wordless or isinstance(error, click.exceptions.Abort | KeyboardInterrupt)
+    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+        return True
+    # After SIGHUP the terminal has gone, so that the last words of the command cannot be written to it.
+    before = error.__context__ if isinstance(error, OSError | WriteError) else None
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before is not None
 
 
 def _say(message: str) -> None:

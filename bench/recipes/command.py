@@ -327,7 +327,8 @@ def notebooks(
         titles |= {name: title for name, title in trained_in.items() if not backends or name in backends}
         table = Table(recipes=chosen, titles=dict(sorted(titles.items())), trainings=trainings)
         loaded = _datasets(chosen, where, display)
-        path = reporting.write(folder, table, faults=faults, datasets=loaded, display=display)
+        with resumable("What is trained is kept. Report it with the same command and --report-only."):
+            path = reporting.write(folder, table, faults=faults, datasets=loaded, display=display)
     reporting.render(table, console)
     for fault in faults:
         click.echo(f"bench: {clean(fault)}", err=True)

@@ -140,7 +140,7 @@ def _failure(order: Order, outcome: Outcome) -> TrainingFailedError:
         with contextlib.suppress(OSError):  # a full disk may be why it failed
             store.write_text(log, "\n".join(outcome.stderr_tail) + "\n")
             message += f" (its standard error: {log})"
-    return TrainingFailedError(f"{message}. The same command continues.")
+    return TrainingFailedError(f"{message.rstrip('.')}. The same command continues.")
 
 
 def model_path(order: Order) -> Path:
