@@ -8,6 +8,7 @@ import msgspec
 from rich.console import Console
 
 from bench.analysis.accuracy import proposed_targets
+from bench.analysis.comparison import Verdict
 from bench.analysis.summary import run_warnings, summarise
 from bench.datasets.cache import cache_dir
 from bench.machine.environment import commit_notes
@@ -176,7 +177,14 @@ def _status(summary: Any, *, require_target: bool) -> int:
         return EXIT_MEASURED_FAILURE
     # The reference and the frameworks' own defaults are measured and never ranked.
     done = [cell.ranked or (cell.measured and (cell.reference or not cell.matched)) for cell in cells]
-    return 0 if done and all(done) else EXIT_NOT_MEASURED
+    claimed = all(_is_decided(verdict) for verdict in summary.verdicts)
+    return 0 if done and all(done) and claimed else EXIT_NOT_MEASURED
+
+
+def _is_decided(verdict: Verdict) -> bool:
+    """Whether the ranked rows of a workload were compared. That no difference was detected is a decision."""
+    several = len({cell.backend for cell in verdict.order}) > 1
+    return not verdict.disturbed and (bool(verdict.backends) or not several)
 
 
 @click.command()
