@@ -46,7 +46,10 @@ def prepare() -> None:
     codecs.register(_find_ascii)
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if stream is getattr(sys, f"__{name}__") and isinstance(stream, io.TextIOWrapper):
+        if not isinstance(stream, io.TextIOWrapper):
+            continue
+        stream.reconfigure(errors=_STAND_IN)
+        if stream is getattr(sys, f"__{name}__"):
             setattr(sys, name, _guarded(stream, "standard output" if name == "stdout" else "standard error"))
 
 

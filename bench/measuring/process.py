@@ -23,7 +23,8 @@ from bench.worker.protocol import AnyCommand, AnyEvent, Done, Event, Failed, Mea
 from bench.workloads.specs import Device
 
 PASSED_VARIABLES = (
-    "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "XDG_CACHE_HOME", "CC", "CXX",
+    "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8", "TZ", "PYTHONPATH",
+    "XDG_CACHE_HOME", "CC", "CXX",
 )  # fmt: skip
 """What a process needs to start. A worker also gets the tuning variables, which are in the run's environment
 record, and no others: a figure must not depend on a variable that no record holds."""

@@ -473,6 +473,25 @@ def test_help_is_quick_to_come_and_names_every_command(tmp_path: Path) -> None:
     assert process("--version", cwd=tmp_path).out.startswith("samework, version ")
 
 
+ODD = os.fsdecode(b"odd\xff")
+
+
+def test_names_that_are_no_text_are_names(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ODD).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ODD))  # where the reference's values are kept
+    known(monkeypatch, [fakes.STEADY])
+    said = call("run", *SMALL, "--results", ODD)
+    assert said.status == 0, said
+    (folder,) = [path.parent for path in (tmp_path / ODD).glob(f"*/{HEADER}")]
+    assert read_run(folder).header.command[-1] == r"odd\xff"
+    assert (folder / "REPORT.md").is_file()
+    for arguments in (("report",), ("report", "--format", "markdown"), ("export", "--format", "csv")):
+        assert call(*arguments, "--results", ODD).status == 0
+    call("report", "x", "--results", ODD).refused(2, "unknown run 'x'")
+
+
 @pytest.mark.parametrize("arguments", [("list",), ("verify", "--backend", "numpy")])
 def test_ctrl_c_anywhere_is_130(
     arguments: tuple[str, ...], call: Call, monkeypatch: pytest.MonkeyPatch
