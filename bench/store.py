@@ -9,7 +9,7 @@ import contextlib
 import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from io import BytesIO, RawIOBase
 from pathlib import Path
@@ -132,6 +132,14 @@ def append_line(path: Path, line: bytes) -> None:
         raise WriteError(
             f"cannot append to {path}: {refusal(error, path)}. What was measured before is kept."
         ) from error
+
+
+def replace_lines(path: Path, kept: Iterable[bytes]) -> None:
+    """Replace the lines of a file of records; raise WriteError, with the old ones in place, if that fails."""
+    try:
+        write_durably(path, b"".join(line + b"\n" for line in kept))
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {refusal(error, path)}. Its lines are kept.") from error
 
 
 def _write_all(file: RawIOBase, content: bytes) -> None:

@@ -4,13 +4,16 @@ Both are kept in a folder and made once: code under its commit, an environment u
 that it was made from. An installation that was interrupted is made again.
 """
 
+import contextlib
+import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -18,11 +21,13 @@ from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
 from bench.gate.sides import SideSpec
 from bench.machine import git
+from bench.paths import refusal
 from bench.progress import Display
 from bench.workloads.specs import Device
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 """The root of the checkout, if the program runs from one."""
+_FULL = os.strerror(errno.ENOSPC)
 _STAMP = "installed.sha256"
 _UNNEEDED = ("results", "tests", "docs")
 """Folders of a commit that no worker reads."""
@@ -43,8 +48,10 @@ def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
         try:
             _extract(archive, code)
         except (OSError, tarfile.TarError) as error:
+            why = refusal(error, folder) if isinstance(error, OSError) else str(error)
             raise UnavailableError(
-                f"the code of {revision!r} cannot be put into {folder}: {error}"
+                f"the code of {revision!r} cannot be put into {folder}: {why}. "
+                "Name another folder with --environments."
             ) from error
     return code, commit
 
@@ -126,17 +133,33 @@ def make_environment(
         return python
     what = " ".join([backend, *wanted[1:]])
     display.say(f"Installing {what} into {environment}; the first time can take minutes.")
-    _run([sys.executable, "-m", "venv", "--clear", str(environment)], what)
-    constraints = environment / "constraints.txt"
-    constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    _run([str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints), *wanted], what)
-    stamp.write_text(digest)
+    with _named_if_full(environment, what):
+        _run([sys.executable, "-m", "venv", "--clear", str(environment)], what)
+        constraints = environment / "constraints.txt"
+        constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        _run([str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints), *wanted], what)
+        stamp.write_text(digest)
     return python
+
+
+@contextlib.contextmanager
+def _named_if_full(environment: Path, what: str) -> Iterator[None]:
+    """Raise UnavailableError with the size of the disk if it is full, whoever met that."""
+    try:
+        yield
+    except (OSError, UnavailableError) as error:
+        if _FULL not in str(error):
+            raise
+        why = refusal(OSError(errno.ENOSPC, _FULL), environment)
+        raise UnavailableError(
+            f"{what} could not be installed into {environment}: {why}. Name another folder with "
+            "--environments, and another one for temporary files with the variable TMPDIR."
+        ) from error
 
 
 def _run(command: Sequence[str], what: str) -> None:
     try:
-        subprocess.run(command, capture_output=True, text=True, check=True)
+        subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     except subprocess.CalledProcessError as error:
         said = [line for line in error.stderr.splitlines() if line.strip()] or [f"status {error.returncode}"]
         told = next((line for line in said if line.startswith("ERROR:")), said[-1]).removeprefix("ERROR: ")

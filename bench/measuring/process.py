@@ -9,9 +9,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any, Protocol, Self, TypeVar
 
 import msgspec
@@ -45,6 +45,12 @@ class Task(Protocol):
 
 
 _TAIL_LINES = 20
+_HINTS: Mapping[int, str] = MappingProxyType(
+    {
+        signal.SIGKILL: "; most often the system ran out of memory",
+        signal.SIGBUS: "; most often a disk, such as that of the temporary folder, is full",
+    }
+)
 _POLL_S = 0.2
 _EXIT_S = 10.0
 """A worker that still runs so long after its last event hangs in its framework's clean-up."""
@@ -365,7 +371,7 @@ def _verdict(
         )
     if returncode < 0:
         name = signal.Signals(-returncode).name
-        hint = "; most often the system ran out of memory" if returncode == -signal.SIGKILL else ""
+        hint = _HINTS.get(-returncode, "")
         return "crashed", f"the process was ended by {name}{hint}", name
     said = f": {tail[-1]}" if tail else ""
     return "crashed", f"the process ended with status {returncode} and without a message{said}", None

@@ -78,11 +78,11 @@ def quarantine_rejected(folder: Path) -> tuple[str, ...]:
                 kept.append(line)
             except msgspec.DecodeError:
                 bad.append(line)
-        with (folder / QUARANTINE).open("ab") as file:
-            file.write(b"".join(line + b"\n" for line in bad))
-        store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
+        for line in bad:
+            store.append_line(folder / QUARANTINE, line)
+        store.replace_lines(folder / RECORDS, kept)
     elif lines and not store.content(folder / RECORDS).endswith(b"\n"):  # cut off right before the newline
-        store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
+        store.replace_lines(folder / RECORDS, lines)
     return run.rejected
 
 

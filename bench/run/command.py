@@ -248,7 +248,8 @@ def report(name: str | None, form: str, results: Path) -> int:
         case "terminal":
             terminal.render(found, summary, Console())
         case "markdown":
-            click.echo(f"Report: {markdown.write(found, summary)}")
+            with resumable("Without --format the report is printed."):
+                click.echo(f"Report: {markdown.write(found, summary)}")
         case "json":
             click.echo(export.to_json(summary))
     return 0
