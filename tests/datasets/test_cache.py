@@ -327,6 +327,29 @@ def test_a_disk_that_fills_keeps_the_data_that_were_there(tmp_path, originals, m
     assert {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()} == kept
 
 
+def test_an_array_that_does_not_fit_has_the_reason_of_the_system(tmp_path):
+    """NumPy's own `tofile` says only how many bytes were written."""
+    script = """
+import resource
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from bench.datasets import cache
+arrays = {name: np.zeros(5000, np.uint8) for name in cache.ARRAYS}
+Path("scratch").mkdir()
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    cache._store(SimpleNamespace(digests={}), arrays, Path("scratch"), Path("data"))
+except OSError as error:
+    print(error.strerror, Path("data").exists())
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    ).stdout  # fmt: skip
+    assert said == "File too large False\n"
+
+
 # --- verifying and repairing
 
 

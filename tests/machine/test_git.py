@@ -98,6 +98,7 @@ def test_the_checkout_of_another_user_is_named_with_its_remedy(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
     monkeypatch.setenv("LC_ALL", "de_DE.UTF-8")
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")  # git's own way to test this
+    assert git.variables()["LC_ALL"] == "C"  # what git says is looked at
     said = refusal(project)
     remedy = f"git config --global --add safe.directory {project}"
     assert said.endswith(f"belongs to another user. If you trust its content, run: {remedy}")
