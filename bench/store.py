@@ -82,8 +82,9 @@ def find(results: Path, name: str, header: str, kind: str) -> Path:
 
 
 def name_of(folder: Path) -> str:
-    """Return what names a run on the command line: its name if it is in `results`, else its path."""
-    return shlex.quote(folder.name if folder.parent == Path("results") else str(folder))
+    """Return what names a run on the command line: its name, and --results if it is needed."""
+    where = "" if folder.parent == Path("results") else f" --results {shlex.quote(str(folder.parent))}"
+    return f"{shlex.quote(folder.name)}{where}"
 
 
 @contextlib.contextmanager

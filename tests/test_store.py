@@ -205,7 +205,7 @@ def test_any_other_error_passes_as_it_is(error: BaseException) -> None:
 
 def test_a_run_is_named_so_that_the_command_finds_it() -> None:
     assert store.name_of(Path("results/run-1")) == "run-1"
-    assert store.name_of(Path("/else where/run-1")) == "'/else where/run-1'"
+    assert store.name_of(Path("/else where/run-1")) == "run-1 --results '/else where'"
 
 
 # Names that are no text

@@ -85,7 +85,7 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
                 display.say(f"  WARNING: {name}: {warning}")
     for cell, why in header.missing.items():
         display.say(f"  {cell}: {why}")
-    again = f"Go on with the same command and --resume {store.name_of(folder)}"
+    again = f"Go on with the same command and --resume {header.run_id}"
     try:
         with store.resumable(again):
             Collector(

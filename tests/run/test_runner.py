@@ -502,7 +502,7 @@ def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
     started.send_signal(sent)
     output, _ = started.communicate(timeout=60)
     assert started.returncode == 130, output
-    assert f"bench run --resume {folder}" in output
+    assert f"bench run --resume {folder.name} --results {folder.parent}" in output
     assert "Traceback" not in output
     assert_ended(worker)
     run = read_run(folder)
