@@ -249,7 +249,7 @@ def clean(session: nox.Session) -> None:
 def data_folder() -> Path:
     """Return the folder in which the program keeps data sets."""
     if given := os.environ.get("BENCH_DATA"):
-        return Path(given)
+        return Path(given).expanduser()
     import platformdirs  # nox needs it too
 
     return platformdirs.user_cache_path("samework", appauthor=False) / "data"
@@ -282,11 +282,15 @@ def clearable(root: Path, data: Path) -> dict[str, Path]:
 def tracked_files(root: Path, names: Sequence[str] | Mapping[str, Path]) -> list[str]:
     """Return the files below these paths that git tracks; none where the folder is no repository."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--", *names]
+    # A git hook sets variables, such as GIT_DIR, that would lead git to another repository.
+    leading = {name for name in os.environ if name.startswith("GIT_") and not name.startswith("GIT_CONFIG")}
+    variables = {name: value for name, value in os.environ.items() if name not in leading}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=variables)
+    except (OSError, subprocess.CalledProcessError) as error:
         if (root / ".git").exists():
-            raise
+            said = error.stderr if isinstance(error, subprocess.CalledProcessError) else str(error)
+            raise SystemExit(f"Nothing was cleared, as git does not tell what it tracks:\n{said}") from error
         return []
     return done.stdout.split("\0")[:-1]
 

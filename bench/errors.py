@@ -24,6 +24,10 @@ class RecordError(BenchError):
     """A run folder or a record cannot be read or written."""
 
 
+class WriteError(RecordError):
+    """A file, or standard output, cannot be written. What was written before is kept."""
+
+
 class ContractError(BenchError):
     """A backend breaks the contract of `backends.base`."""
 

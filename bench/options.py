@@ -7,12 +7,42 @@ from typing import Any
 import click
 
 from bench.errors import UsageError
+from bench.paths import expanded
 
 EXIT_MEASURED_FAILURE = 1
 EXIT_NOT_MEASURED = 3
 EXIT_FAULT = 70
 """An error in this program itself: EX_SOFTWARE of <sysexits.h>."""
 EXIT_INTERRUPTED = 130
+
+STDOUT = Path("-")
+"""The path that stands for standard output."""
+
+
+class PathOption(click.Path):
+    """A path in which `~` is the home folder; `-` is standard output if `stdout` allows it, else an error."""
+
+    def __init__(self, *, stdout: bool = False, **kinds: Any) -> None:
+        super().__init__(path_type=Path, allow_dash=stdout, **kinds)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text = str(value)
+        if not text:
+            self.fail("the path is empty.", param, ctx)
+        if text == "-" and not self.allow_dash:
+            self.fail(f"standard output cannot be used here. A {self.name} named - is ./-", param, ctx)
+        return super().convert(expanded(text), param, ctx) if text != "-" else STDOUT
+
+
+FOLDER = PathOption(file_okay=False)
+FILE = PathOption(dir_okay=False)
+OUTPUT_FILE = PathOption(dir_okay=False, stdout=True)
+
+
+def print_exactly(content: str | bytes) -> None:
+    """Write content to standard output as a file would have it, text as UTF-8."""
+    click.echo(content.encode() if isinstance(content, str) else content, nl=False)
+
 
 own_python = click.option(
     "--python", "pythons", multiple=True, metavar="NAME=PATH",
@@ -31,11 +61,11 @@ precision = click.option(
     help="How matrix products are computed.",
 )  # fmt: skip
 where_results = click.option(
-    "--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+    "--results", type=PathOption(), default=Path("results"), show_default=True,
     metavar="DIR", help="Folder of the runs.",
 )  # fmt: skip
 where_data = click.option(
-    "--data", type=click.Path(path_type=Path), metavar="DIR",
+    "--data", type=PathOption(), metavar="DIR",
     help="Folder of the data sets. [default: BENCH_DATA, else a cache]",
 )  # fmt: skip
 sample = click.option(
@@ -51,9 +81,11 @@ def parse_pythons(pairs: tuple[str, ...]) -> dict[str, Path]:
         name, equals, path = pair.partition("=")
         if not (name and equals and path):
             raise UsageError(f"--python {pair!r} is not NAME=PATH, such as torch=/envs/torch/bin/python.")
-        if not Path(path).is_file():
-            raise UsageError(f"--python {pair!r}: there is no file {path}.")
-        found[name] = Path(path)
+        python = expanded(path)
+        if not python.is_file():
+            what = "it is a folder; name its bin/python" if python.is_dir() else f"there is no file {path}"
+            raise UsageError(f"--python {pair!r}: {what}.")
+        found[name] = python
     return found
 
 

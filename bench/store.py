@@ -6,17 +6,22 @@ belong.
 """
 
 import codecs
+import contextlib
 import os
-from collections.abc import Iterator, Mapping
+import shlex
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from io import BytesIO
+from io import BytesIO, RawIOBase
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
 import msgspec
 
-from bench.errors import RecordError, UsageError, unknown
+from bench.errors import RecordError, UsageError, WriteError, unknown
+from bench.paths import expanded, refusal, refused
+from bench.text import readable
 
 ARCHIVE = "records.tar.xz"
 LAST_READERS: Mapping[int, str] = MappingProxyType({1: "cdcd1c67c1"})
@@ -32,44 +37,117 @@ class _Schema(msgspec.Struct):
 
 
 def create(folder: Path, name: str, header: msgspec.Struct) -> Path:
-    """Make the folder, write its header, and return the folder; raise RecordError if that fails."""
+    """Make the folder, write its header, and return the folder; raise WriteError if that fails.
+
+    A folder without a header would be no run, so none is left behind.
+    """
+    made = False
     try:
         folder.mkdir(parents=True)
-        write_durably(folder / name, msgspec.json.format(msgspec.json.encode(header)) + b"\n")
+        made = True
+        write_durably(folder / name, msgspec.json.format(encoded(header)) + b"\n")
     except OSError as error:
-        raise RecordError(
-            f"cannot write results to {folder}: {error.strerror}. "
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise WriteError(
+            f"cannot write results to {folder}: {refusal(error, folder)}. "
             "Name another folder with --results DIR; for a training, with --folder DIR."
         ) from error
     return folder
 
 
+def encoded(record: msgspec.Struct) -> bytes:
+    r"""Return a record as JSON. A byte of a path that is no text is written as `\xff`."""
+    try:
+        return msgspec.json.encode(record)
+    except UnicodeEncodeError:
+        return msgspec.json.encode(_readable(msgspec.to_builtins(record)))
+
+
+def _readable(value: Any) -> Any:
+    """Return a value that `msgspec.to_builtins` made, with every text readable."""
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, dict):
+        return {readable(key): _readable(one) for key, one in value.items()}
+    return [_readable(one) for one in value] if isinstance(value, list | tuple) else value
+
+
 def find(results: Path, name: str, header: str, kind: str) -> Path:
     """Return the folder with this name or path that has such a header; raise UsageError if there is none."""
-    for candidate in (results / name, Path(name)):
+    for candidate in (results / name, expanded(name)):
         if (candidate / header).is_file():
             return candidate
     known = sorted(path.parent.name for path in results.glob(f"*/{header}"))
     raise unknown(kind, name, known, f"looked in {results}")
 
 
+def name_of(folder: Path) -> str:
+    """Return what names a run on the command line: its name, and --results if it is needed."""
+    where = "" if folder.parent == Path("results") else f" --results {shlex.quote(str(folder.parent))}"
+    return f"{shlex.quote(folder.name)}{where}"
+
+
+@contextlib.contextmanager
+def resumable(how: str) -> Iterator[None]:
+    """Add how to go on to an error by which the file system, or standard output, ended the work."""
+    try:
+        yield
+    except WriteError as error:
+        raise WriteError(f"{error} {how}") from error
+    except OSError as error:
+        if not refused(error):
+            raise
+        raise WriteError(f"{refusal(error)} {how}") from error
+    except SystemExit as ended:  # rich raises it
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        raise WriteError(f"nobody reads standard output any more. {how}") from ended
+
+
 def append(path: Path, record: msgspec.Struct) -> None:
-    """Append a record, on a new line even if the last one is cut off; return only when it is on disk."""
+    """Append a record, on a new line even if the last one is cut off; return only when it is on disk.
+
+    Raises WriteError if that fails; the file is then as it was before.
+    """
+    append_line(path, encoded(record))
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append a line as `append` does."""
     try:
         if not path.exists() and (before := content(path)):
             write_durably(path, before)  # from the archive
-        with path.open("ab+") as file:
-            if end := file.seek(0, os.SEEK_END):
+        with path.open("ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            if end:
                 file.seek(end - 1)
-                if file.read(1) != b"\n":
-                    file.write(b"\n")
-            file.write(msgspec.json.encode(record) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+                line = line if file.read(1) == b"\n" else b"\n" + line
+            try:
+                _write_all(file, line + b"\n")
+                os.fsync(file.fileno())
+            except OSError:
+                with contextlib.suppress(OSError):
+                    file.truncate(end)  # half a line would be no record
+                raise
     except OSError as error:
-        raise RecordError(
-            f"cannot append to {path}: {error.strerror}. What was measured before is kept."
+        raise WriteError(
+            f"cannot append to {path}: {refusal(error, path)}. What was measured before is kept."
         ) from error
+
+
+def replace_lines(path: Path, kept: Iterable[bytes]) -> None:
+    """Replace the lines of a file of records; raise WriteError, with the old ones in place, if that fails."""
+    try:
+        write_durably(path, b"".join(line + b"\n" for line in kept))
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {refusal(error, path)}. Its lines are kept.") from error
+
+
+def _write_all(file: RawIOBase, content: bytes) -> None:
+    """Write all the bytes: a disk that is nearly full takes some of them without an error."""
+    while content:
+        content = content[file.write(content) or 0 :]
 
 
 def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
@@ -157,10 +235,26 @@ def _members(archive: Path, _changed_ns: int) -> Mapping[str, bytes]:
 
 
 def write_durably(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a reader sees the old or the new content and never a part."""
+    """Replace a file in one step, so that a reader sees the old or the new content and never a part.
+
+    Raises OSError if that fails. The old content is then still there, and no part of the new one.
+    """
+    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe or a device has no old content
+        path.write_bytes(content)
+        return
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)  # it would only fill the disk
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a text file, in UTF-8, as `write_durably` does."""
+    write_durably(path, readable(text).encode())

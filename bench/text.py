@@ -18,6 +18,11 @@ def clean(text: str) -> str:
     )
 
 
+def readable(text: str) -> str:
+    r"""Return a text in which a byte of a file's name that is no text is written as `\xff`."""
+    return "".join(f"\\x{ord(char) - 0xDC00:02x}" if "\udc80" <= char <= "\udcff" else char for char in text)
+
+
 def clean_lines(text: str) -> str:
     """Return a text of several lines, with `clean` applied to each."""
     return "\n".join(clean(line) for line in text.splitlines())

@@ -136,6 +136,7 @@ stop() {
 trap stop INT TERM
 
 facts() { # What a box lacks is told in the log, and is no failure.
+    unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE # which would lead to another repository
     git -C "$1" log -1 --format='commit %H' && git -C "$1" status --short --untracked-files=no
     date -u && uname -srm && grep -m 1 'model name' /proc/cpuinfo && nproc && free -m
     nvidia-smi && nvidia-smi -L && nvidia-smi -q -d MEMORY,CLOCK,POWER,TEMPERATURE,PERFORMANCE,COMPUTE

@@ -523,6 +523,23 @@ def test_clean_would_clear_a_tracked_folder_if_it_did_not_ask_git(chores, clone)
     assert {*MADE, *KEPT} - left(clone) == {"results/ab-kept/REPORT.md"}
 
 
+def test_clean_asks_the_git_repository_of_the_checkout_and_no_other(chores, clone, monkeypatch, tmp_path):
+    tracked = chores.tracked_files(clone, ["results"])
+    assert tracked
+    git(tmp_path, "init", "-q", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert chores.tracked_files(clone, ["results"]) == tracked
+
+
+def test_clean_clears_nothing_if_git_does_not_answer(chores, clone, monkeypatch):
+    (clone / ".git" / "HEAD").unlink()
+    with pytest.raises(SystemExit, match=r"Nothing was cleared(.|\n)*not a git repository"):
+        chores.clearable(clone, clone / "data")
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(SystemExit, match="Nothing was cleared"):
+        chores.clearable(clone, clone / "data")
+
+
 def test_clean_follows_no_link(chores, clone, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "a").touch()

@@ -1,7 +1,8 @@
 """The commands that show what is available: `list` and `doctor`."""
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
 
 import click
 
@@ -11,6 +12,7 @@ from bench.machine.gpu import gpu_in_use
 from bench.machine.known_faults import known_faults
 from bench.machine.visible_gpus import list_gpus
 from bench.measuring.backends import find_backends, installed_versions
+from bench.measuring.interpreters import program_fault
 from bench.measuring.selection import choose_device, used_gpu
 from bench.options import EXIT_NOT_MEASURED, gpu, own_python, parse_pythons
 from bench.recipes.catalog import RECIPES
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
 def list_(pythons: tuple[str, ...]) -> None:
     """Show workloads, recipes, backends with their modes, presets, and installed versions."""
     registry = find_backends()
-    found = installed_versions(list(registry.backends.values()), parse_pythons(pythons))
+    own = parse_pythons(pythons)
+    found = installed_versions(list(registry.backends.values()), own)
     click.echo("Workloads")
     for workload in WORKLOADS.values():
         click.echo(f"  {workload.name:<22}{_in_words(workload)}")
@@ -37,7 +40,7 @@ def list_(pythons: tuple[str, ...]) -> None:
         click.echo(f"  {recipe.name:<22}{recipe.steps:,} steps; test accuracy in the notebook: {figures[-1]}")
     click.echo("\nBackends")
     for info in registry.backends.values():
-        for line in _described(info, *found[info.name]):
+        for line in _described(info, *found[info.name], _fault(info.name, own, found)):
             click.echo(line)
     for reason in registry.broken.values():
         click.echo(f"  {reason}")
@@ -52,11 +55,24 @@ def _in_words(workload: Workload) -> str:
     return f"batch {workload.batch_size}, {optimizer.name} {optimizer.learning_rate:g}{target}"
 
 
-def _described(info: BackendInfo, versions: dict[str, str], missing: Sequence[str]) -> Iterator[str]:
+_Versions: TypeAlias = Mapping[str, tuple[dict[str, str], list[str]]]
+"""Of each backend, the versions of its distributions, and the missing ones."""
+
+
+def _fault(name: str, pythons: Mapping[str, Path], found: _Versions) -> str | None:
+    """Return why a backend cannot run in its interpreter, although its framework is installed there."""
+    return program_fault(pythons[name]) if name in pythons and not found[name][1] else None
+
+
+def _described(
+    info: BackendInfo, versions: dict[str, str], missing: Sequence[str], fault: str | None
+) -> Iterator[str]:
     """Yield a line for the backend and one for each of its modes."""
     state = ", ".join(f"{name} {version}" for name, version in versions.items())
     if missing:
         state = f"not installed: {_alternatives(missing)}"
+    elif fault is not None:
+        state = f"cannot be used: {fault}"
     yield f"  {info.name:<22}{info.title}: {state}"
     for mode in info.modes:
         note = " (default)" if mode.default else ""
@@ -105,14 +121,17 @@ def doctor(backends: tuple[str, ...], before_install: bool, gpu: int | None, pyt
             click.echo(f"{info.name:<11} -    not installed: {_alternatives(missing)}")
         for warning in gpu_warnings(info, versions, gpu_in_use()):
             click.echo(f"                WARNING: {warning}")
-    installed = [info for info in chosen if not found[info.name][1]]
+    faults = {name: fault for name in found if (fault := _fault(name, own, found)) is not None}
+    for name, fault in faults.items():
+        click.echo(f"{name:<11} -    NOT USABLE: {fault}")
+    installed = [info for info in chosen if not found[info.name][1] and info.name not in faults]
     devices: list[Device] = ["cpu", "gpu"] if device == "gpu" else ["cpu"]
     usable = []
     for finding in examine(installed, devices, own):
         for line in _examined(finding, found[finding.backend][0]):
             click.echo(line)
         usable.append(finding.usable)
-    return 0 if installed and all(usable) else EXIT_NOT_MEASURED
+    return 0 if installed and all(usable) and not faults else EXIT_NOT_MEASURED
 
 
 def _show_machine(gpu: int | None) -> Device:

@@ -5,6 +5,7 @@ runs that contradict each other, a regression); 2 wrong usage; 3 something could
 enough to decide; 70 a fault of this program; 130 interrupted.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -15,8 +16,10 @@ from typing import NamedTuple, NoReturn
 import click
 
 from bench import __version__
-from bench.errors import BenchError
-from bench.options import EXIT_FAULT, EXIT_INTERRUPTED
+from bench.cli import streams
+from bench.errors import BenchError, WriteError
+from bench.options import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_NOT_MEASURED
+from bench.paths import refusal, refused
 from bench.text import clean_lines
 
 _OTHERS_VARIABLES = ("MPLBACKEND", "MATPLOTLIBRC")
@@ -92,44 +95,75 @@ COMMANDS = {
 
 def main() -> NoReturn:
     """Run the command and exit; print what a user can do wrong in one or two lines, without a traceback."""
+    streams.prepare()
     for name in _OTHERS_VARIABLES:
         os.environ.pop(name, None)
-    # CI ends a job with SIGTERM; the command then keeps what is done, as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _interrupt_on_signals()
     try:
         # bench.main() would end with status 1 if the reader of the output, such as `head`, has gone.
         with bench.make_context("bench", sys.argv[1:]) as context:
             status = bench.invoke(context) or 0
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except (BrokenPipeError, SystemExit) as ended:
         if not isinstance(ended.__context__ if isinstance(ended, SystemExit) else ended, BrokenPipeError):
             raise
-        # The reader of the output has gone, which is no failure. rich turns this error into a SystemExit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+        status = 0  # the reader of the output has gone, which is no failure; rich raises SystemExit then
     except (Exception, KeyboardInterrupt) as error:
         status = _report(error)
+    streams.finish()
     sys.exit(status)
+
+
+def _interrupt_on_signals() -> None:
+    """Let SIGTERM, by which CI ends a job, and SIGHUP, by which a terminal goes, act as Ctrl-C.
+
+    The command then keeps what is done and says how to go on. `nohup` has SIGHUP ignored, and it stays so.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.default_int_handler)
 
 
 def _report(error: BaseException) -> int:
     """Print the error that ended the command, and return the exit status."""
+    if _is_interruption(error):
+        return EXIT_INTERRUPTED
     match error:
         case click.exceptions.Exit():  # --help and --version
             return error.exit_code
-        case click.exceptions.Abort() | KeyboardInterrupt():
-            return EXIT_INTERRUPTED
         case click.ClickException():
             context = error.ctx if isinstance(error, click.UsageError) else None
             hint = f" ({context.command_path} --help)" if context else ""
-            click.echo(f"bench: {error.format_message()}{hint}", err=True)
+            _say(f"{error.format_message()}{hint}")
             return error.exit_code
         case BenchError():
             # A name in the message may come from a folder or a file, and have control characters.
-            click.echo(f"bench: {clean_lines(str(error))}", err=True)
+            _say(clean_lines(str(error)))
             return error.exit_status
+        case OSError() if refused(error):
+            _say(clean_lines(refusal(error)))
+            return EXIT_NOT_MEASURED
         case _:  # a fault of this program; its status must differ from that of a measured failure
-            traceback.print_exception(error)
+            with contextlib.suppress(OSError):
+                traceback.print_exception(error)
             return EXIT_FAULT
+
+
+def _is_interruption(error: BaseException) -> bool:
+    if isinstance(error, click.exceptions.Abort | KeyboardInterrupt):
+        return True
+    # After SIGHUP the terminal has gone, so that the last words of the command cannot be written to it.
+    before = error.__context__ if isinstance(error, OSError | WriteError) else None
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before is not None
+
+
+def _say(message: str) -> None:
+    """Print a message on standard error; if that cannot be written either, the exit status has to do."""
+    with contextlib.suppress(OSError):
+        click.echo(f"bench: {message}", err=True)
 
 
 class LazyGroup(click.Group):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -24,7 +25,8 @@ from bench.datasets import decode
 from bench.datasets.catalog import DATASETS, DatasetSpec, Form
 from bench.datasets.decode import Array, Arrays, Sizes
 from bench.datasets.sources import LocalFolder, Mirror, Progress, WebFolder
-from bench.errors import DataError, UsageError, unknown
+from bench.errors import DataError, UsageError, WriteError, unknown
+from bench.paths import expanded, refusal
 from bench.workloads.specs import DatasetInfo
 
 ARRAYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -55,7 +57,7 @@ def cache_dir(override: Path | None = None) -> Path:
         folder = Path(named)
     else:
         folder = platformdirs.user_cache_path("samework", appauthor=False) / "data"
-    return folder.expanduser().absolute()  # workers may run in another folder
+    return expanded(str(folder)).absolute()  # workers may run in another folder
 
 
 def fetch(
@@ -87,10 +89,11 @@ def fetch(
             if fault is None:  # another process has fetched it while this one waited
                 return folder
             answers = _fetch_from_first(spec, mirrors, folder, progress)
-    except OSError as error:
-        raise DataError(
-            f"cannot write the data set {name} to {cache}: {error.strerror or error}. "
-            "Name another folder with the variable BENCH_DATA."
+    except (OSError, WriteError) as error:
+        why = refusal(error, cache) if isinstance(error, OSError) else str(error).rstrip(".")
+        raise WriteError(
+            f"cannot write the data set {name} to {cache}: {why}. Nothing that was there is lost. "
+            "Name another folder with --data or the variable BENCH_DATA."
         ) from error
     if answers is not None:
         raise _no_mirror_left(spec, [f"the cache: {fault}", *answers], offline)
@@ -162,7 +165,7 @@ def _mirrors(
             raise UsageError(f"{source} is an address, and offline was asked for. Name a folder instead.")
         yield WebFolder(url=source), spec.originals
     elif source is not None:
-        folder = Path(source).expanduser().absolute()
+        folder = expanded(source).absolute()
         if not folder.is_dir():
             raise UsageError(f"{source!r} is neither a folder nor an http or https address.")
         folders.insert(0, folder)
@@ -218,7 +221,8 @@ def _store(spec: DatasetSpec, arrays: Arrays, scratch: Path, folder: Path) -> No
     ready.mkdir()
     for array in ARRAYS:
         with (ready / f"{array}.npy").open("wb") as file:
-            np.save(file, arrays[array], allow_pickle=False)
+            # NumPy writes to a file by C functions that do not tell why they failed.
+            np.save(SimpleNamespace(write=file.write), arrays[array], allow_pickle=False)
             file.flush()
             os.fsync(file.fileno())
     if spec.digests is None:

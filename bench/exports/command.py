@@ -6,7 +6,7 @@ import click
 
 from bench.exports import formats
 from bench.exports.formats import EXPORTS
-from bench.options import where_results
+from bench.options import STDOUT, PathOption, print_exactly, where_results
 from bench.records.runs import find_run, read_run
 from bench.text import clean
 
@@ -24,8 +24,8 @@ class _WithFormats(click.Command):
 @click.argument("name", metavar="[RUN]", required=False)
 @click.option("--format", "form", required=True, metavar="NAME", help="Format: one of those below.")
 @click.option(
-    "--output", type=click.Path(path_type=Path), metavar="PATH",
-    help="File or folder to write. [default: print it, if it is text]",
+    "--output", type=PathOption(stdout=True), metavar="PATH",
+    help="File or folder to write; - prints a file. [default: print it, if it is text]",
 )  # fmt: skip
 @where_results
 def export(*, name: str | None, form: str, output: Path | None, results: Path) -> int:
@@ -35,7 +35,9 @@ def export(*, name: str | None, form: str, output: Path | None, results: Path) -
     for line in found.rejected:
         click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
     if output is None:
-        click.echo(formats.as_text(chosen, found), nl=False)
+        print_exactly(formats.as_text(chosen, found))
+    elif output == STDOUT:
+        print_exactly(formats.as_file(chosen, found))
     else:
         formats.write(chosen, found, output)
         click.echo(clean(f"Export: {output}"))

@@ -14,7 +14,8 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from bench import store
-from bench.errors import RecordError, UsageError, unknown
+from bench.errors import UsageError, WriteError, unknown
+from bench.paths import refusal
 from bench.records.runs import Run
 
 Payload: TypeAlias = Literal["text", "binary", "folder"]
@@ -65,12 +66,6 @@ _ALL = (
         maker="bench.exports.github_action:to_smaller",
     ),
     Export(
-        name="mlperf",
-        summary="folder with a log for every training run, for MLPerf's compliance checker",
-        payload="folder",
-        maker="bench.exports.mlperf:to_files",
-    ),
-    Export(
         name="csv",
         summary="a line for every row of the report, for spreadsheets",
         payload="text",
@@ -102,6 +97,14 @@ def as_text(export: Export, run: Run) -> str:
     return made
 
 
+def as_file(export: Export, run: Run) -> bytes:
+    """Return the content of the file that a format makes; raise UsageError if it makes a folder."""
+    if export.payload == "folder":
+        raise UsageError(f"--format {export.name} makes a folder. Name it with --output PATH.")
+    made: str | bytes = export.make(run)
+    return made.encode() if isinstance(made, str) else made
+
+
 def write(export: Export, run: Run, output: Path) -> None:
     """Write a run to a file, or to a folder whose other files stay.
 
@@ -110,8 +113,7 @@ def write(export: Export, run: Run, output: Path) -> None:
     if export.payload == "folder":
         files = {output / inside(path): content for path, content in export.make(run, output).items()}
     else:
-        made = export.make(run)
-        files = {output: made.encode("utf-8") if isinstance(made, str) else made}
+        files = {output: as_file(export, run)}
     try:
         for path, content in files.items():
             if export.payload == "folder":
@@ -119,8 +121,8 @@ def write(export: Export, run: Run, output: Path) -> None:
             store.write_durably(path, content)
     except OSError as error:
         what = "folder" if export.payload == "folder" else "file"
-        raise RecordError(
-            f"cannot write {output}: {error.strerror or error}. Name another {what} with --output."
+        raise WriteError(
+            f"cannot write {output}: {refusal(error, output)}. Name another {what} with --output."
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Names and values made safe for the tools that read them, in paths, pages, terminals and logs.
+"""Names and values made safe for the tools that read them, in paths, pages and terminals.
 
 The names of this program stay as they are. A changed name gets a digest, so that two names stay different.
 """
@@ -56,7 +56,7 @@ def nothing(run: Run, what: str) -> UsageError:
     return UsageError(f"there is nothing to export: {clean(run.header.run_id)} has no {what}.")
 
 
-def dump(value: Any, *, indent: int | None = 2) -> str:
+def dump(value: Any, *, indent: int = 2) -> str:
     """Return JSON in ASCII, which no terminal acts on; raise RecordError if a value is not finite."""
     try:
         return json.dumps(value, indent=indent, ensure_ascii=True, allow_nan=False)

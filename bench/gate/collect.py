@@ -11,6 +11,7 @@ from statistics import fmean
 
 import msgspec
 
+from bench import store
 from bench.gate.judge import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
 from bench.gate.records import (
     Ab,
@@ -25,6 +26,7 @@ from bench.gate.records import (
 )
 from bench.gate.setup import AbPlan, Folders, in_words, make_sides, new_header, refuse_others
 from bench.gate.sides import SIDES, Side, SideName
+from bench.machine.environment import commit_notes
 from bench.machine.known_faults import known_faults
 from bench.measuring.block_runner import BlockRunner, Seat, steps_of_windows
 from bench.measuring.data import Split, prepare_data
@@ -76,6 +78,8 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
     display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
     if threads := header.environment.threads_in_words():
         display.say(f"  threads: {threads}")
+    for note in commit_notes(header.environment):
+        display.say(note)
     for name in SIDES:
         display.say(f"  {name}: {in_words(header.side(name))}")
         for one in header.side(name).backends:
@@ -83,14 +87,16 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
                 display.say(f"  WARNING: {name}: {warning}")
     for cell, why in header.missing.items():
         display.say(f"  {cell}: {why}")
+    again = f"Go on with the same command and --resume {header.run_id}"
     try:
-        Collector(
-            Ab(folder=folder, header=header, records=begun.records if begun else ()),
-            sides=sides, splits=splits, display=display,
-        ).run()  # fmt: skip
+        with store.resumable(again):
+            Collector(
+                Ab(folder=folder, header=header, records=begun.records if begun else ()),
+                sides=sides, splits=splits, display=display,
+            ).run()  # fmt: skip
     except KeyboardInterrupt:
         display.say("Interrupted; all finished blocks are kept.")
-        display.say(f"Go on with the same command and --resume {header.run_id}")
+        display.say(again)
         raise
     return read_ab(folder)
 

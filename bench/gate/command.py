@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.analysis.summary import summarise
 from bench.datasets.cache import cache_dir
-from bench.errors import RecordError, UsageError
+from bench.errors import UsageError, WriteError
 from bench.gate import report as comparison
 from bench.gate.changes import machine_changes
 from bench.gate.collect import measure
@@ -24,6 +24,9 @@ from bench.measuring.selection import Asked
 from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    OUTPUT_FILE,
+    STDOUT,
+    PathOption,
     device,
     gpu,
     offline,
@@ -31,16 +34,19 @@ from bench.options import (
     parse_budget,
     parse_pythons,
     precision,
+    print_exactly,
     refuse_beside,
     sample,
     where_data,
     where_results,
 )
+from bench.paths import refusal
 from bench.progress import make_display
 from bench.records.runs import Run, find_run, read_run
 from bench.report.markdown import document
 from bench.report.rehearsal import rehearse
 from bench.report.terminal import print_blocks
+from bench.store import name_of, resumable, write_text
 from bench.text import clean
 
 _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT_MEASURED}
@@ -49,7 +55,7 @@ _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT
 @click.command()
 @click.argument("base", metavar="BASE")
 @click.argument("head", metavar="HEAD")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write it as Markdown, too.")
+@click.option("--output", type=OUTPUT_FILE, help="Write it as Markdown, too; - prints only that.")
 @click.option("--across-machines", is_flag=True, help="Compare although the runs are of different machines.")
 @click.option(
     "--verdicts", is_flag=True,
@@ -79,7 +85,8 @@ def compare(
         return _compare_verdicts(runs, output)
     compared = compare_runs(*runs)
     view = comparison.view_of_runs(compared)
-    comparison.render(view, Console())
+    if output != STDOUT:
+        comparison.render(view, Console())
     if output is not None:
         _write(output, comparison.text(view), "--output")
     return _STATUS[compared.conclusion]
@@ -90,7 +97,8 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
     titles = {name: title for summary in summaries for name, title in summary.titles.items()}
     pairings = pair_verdicts(*summaries)
     report = blocks(runs, pairings, titles)
-    print_blocks(report, Console())
+    if output != STDOUT:
+        print_blocks(report, Console())
     if output is not None:
         _write(output, document(report, frozenset()), "--output")
     if any(pairing.agree is False for pairing in pairings):
@@ -129,7 +137,7 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
 @where_results
 @where_data
 @click.option(
-    "--environments", type=click.Path(path_type=Path), metavar="DIR",
+    "--environments", type=PathOption(), metavar="DIR",
     help="Folder of the sides' code and environments. [default: a cache]",
 )  # fmt: skip
 @offline
@@ -164,7 +172,7 @@ def ab(
     )  # fmt: skip
     kept = environments or platformdirs.user_cache_path("samework", appauthor=False) / "environments"
     rehearse(results)
-    folders = Folders(results=results, data=cache_dir(data), environments=kept.expanduser().absolute())
+    folders = Folders(results=results, data=cache_dir(data), environments=kept.absolute())
     with make_display(console) as display:
         measured = measure(plan, folders=folders, resume=resume, offline=offline, display=display)
     return _show(measured, console)
@@ -174,17 +182,21 @@ def _show(measured: Any, console: Any) -> int:
     """Print the verdict of a comparison, write its report, and return the exit status."""
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)
-    comparison.render(view, console)
     path = measured.folder / "AB.md"
-    _write(path, comparison.text(view), "--results")
-    console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
+    with resumable(f"All is measured. Judge it with: bench ab --again {name_of(measured.folder)}"):
+        comparison.render(view, console)
+        _write(path, comparison.text(view), "--results")
+        console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return _STATUS[gate.conclusion]
 
 
 def _write(path: Path, text: str, option: str) -> None:
+    if path == STDOUT:
+        print_exactly(text)
+        return
     try:
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     except OSError as error:
-        raise RecordError(
-            f"cannot write {path}: {error.strerror}. Name another place with {option}."
+        raise WriteError(
+            f"cannot write {path}: {refusal(error, path)}. Name another place with {option}."
         ) from error

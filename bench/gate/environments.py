@@ -4,62 +4,70 @@ Both are kept in a folder and made once: code under its commit, an environment u
 that it was made from. An installation that was interrupted is made again.
 """
 
+import contextlib
+import errno
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
 from bench.gate.sides import SideSpec
+from bench.machine import git
+from bench.paths import refusal
 from bench.progress import Display
 from bench.workloads.specs import Device
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 """The root of the checkout, if the program runs from one."""
+_FULL = os.strerror(errno.ENOSPC)
 _STAMP = "installed.sha256"
 _UNNEEDED = ("results", "tests", "docs")
 """Folders of a commit that no worker reads."""
 
 
 def fetch_code(revision: str, folder: Path) -> tuple[Path, str]:
-    """Return the folder of a commit's code, and the commit; raise UsageError for an unknown revision."""
-    git = ("git", "-C", str(PROJECT))
+    """Return the folder of a commit's code, and the commit.
+
+    Raises UsageError for an unknown revision, and UnavailableError if git or the folder cannot be used.
+    """
     try:
-        commit = subprocess.run(
-            [*git, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}"],
-            capture_output=True, text=True, check=True,
-        ).stdout.strip()  # fmt: skip
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UsageError(
-            f"{revision!r} is not a revision of the repository in {PROJECT}. In CI, fetch its history too "
-            "(fetch-depth: 0)."
-        ) from error
-    code = folder / commit
-    if not code.is_dir():
+        commit = git.find_commit(PROJECT, revision)
+        code = folder / commit
+        archive = b"" if code.is_dir() else git.archive(PROJECT, commit, without=_UNNEEDED)
+    except git.GitError as error:
+        raise UnavailableError(f"the revision {revision!r} cannot be read: {error}") from error
+    if archive:
         try:
-            _extract([*git, "archive", commit, "--", ".", *(f":(exclude){name}" for name in _UNNEEDED)], code)
-        except (OSError, subprocess.CalledProcessError, tarfile.TarError) as error:
+            _extract(archive, code)
+        except (OSError, tarfile.TarError) as error:
+            why = refusal(error, folder) if isinstance(error, OSError) else str(error)
             raise UnavailableError(
-                f"the code of {revision!r} cannot be put into {folder}: {error}"
+                f"the code of {revision!r} cannot be put into {folder}: {why}. "
+                "Name another folder with --environments."
             ) from error
     return code, commit
 
 
-def _extract(archiving: Sequence[str], code: Path) -> None:
-    """Extract what a command archives into a folder. The folder exists only once it is complete."""
-    archive = subprocess.run(archiving, capture_output=True, check=True).stdout
+def _extract(archive: bytes, code: Path) -> None:
+    """Extract an archive into a folder. The folder exists only once it is complete."""
     code.parent.mkdir(parents=True, exist_ok=True)
     part = code.with_name(f"{code.name}.part")
     shutil.rmtree(part, ignore_errors=True)
-    with tarfile.open(fileobj=BytesIO(archive)) as tar:
-        tar.extractall(part, filter="data")
-    part.rename(code)
+    try:
+        with tarfile.open(fileobj=BytesIO(archive)) as tar:
+            tar.extractall(part, filter="data")
+        part.rename(code)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)  # half of it only fills the disk
+        raise
 
 
 def needs_own(spec: SideSpec, source: Path) -> bool:
@@ -125,17 +133,33 @@ def make_environment(
         return python
     what = " ".join([backend, *wanted[1:]])
     display.say(f"Installing {what} into {environment}; the first time can take minutes.")
-    _run([sys.executable, "-P", "-m", "venv", "--clear", str(environment)], what)
-    constraints = environment / "constraints.txt"
-    constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
-    _run([str(python), "-P", "-m", "pip", "install", "--quiet", "-c", str(constraints), *wanted], what)
-    stamp.write_text(digest)
+    with _named_if_full(environment, what):
+        _run([sys.executable, "-P", "-m", "venv", "--clear", str(environment)], what)
+        constraints = environment / "constraints.txt"
+        constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
+        _run([str(python), "-P", "-m", "pip", "install", "--quiet", "-c", str(constraints), *wanted], what)
+        stamp.write_text(digest)
     return python
+
+
+@contextlib.contextmanager
+def _named_if_full(environment: Path, what: str) -> Iterator[None]:
+    """Raise UnavailableError with the size of the disk if it is full, whoever met that."""
+    try:
+        yield
+    except (OSError, UnavailableError) as error:
+        if _FULL not in str(error):
+            raise
+        why = refusal(OSError(errno.ENOSPC, _FULL), environment)
+        raise UnavailableError(
+            f"{what} could not be installed into {environment}: {why}. Name another folder with "
+            "--environments, and another one for temporary files with the variable TMPDIR."
+        ) from error
 
 
 def _run(command: Sequence[str], what: str) -> None:
     try:
-        subprocess.run(command, capture_output=True, text=True, check=True)
+        subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
     except subprocess.CalledProcessError as error:
         said = [line for line in error.stderr.splitlines() if line.strip()] or [f"status {error.returncode}"]
         told = next((line for line in said if line.startswith("ERROR:")), said[-1]).removeprefix("ERROR: ")

@@ -12,9 +12,10 @@ from backends.info import BackendInfo
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
 from bench.gate.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
 from bench.gate.records import ONLY_IN_BASE, ONLY_IN_HEAD, AbHeader
-from bench.gate.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, describe
+from bench.gate.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, code_variables, describe
 from bench.machine.environment import capture_environment, source_state
 from bench.measuring.backends import find_backends, installed_versions, interpreter
+from bench.measuring.interpreters import program_fault
 from bench.measuring.selection import Asked, backend_here, choose_cells
 from bench.progress import Display
 from bench.worker.protocol import VERSION
@@ -132,6 +133,7 @@ def _make_side(
             )
         else:
             pythons[backend] = interpreter(registry.find(backend), asked.pythons).absolute()
+    _refuse_unable(name, pythons, source)
     described = describe(next(iter(pythons.values())), source)
     found = installed_versions(
         [info for backend, info in described.backends.items() if backend in pythons], pythons
@@ -148,6 +150,16 @@ def _make_side(
         name=name, spec=spec, source=source, commit=commit, dirty=dirty, pythons=pythons,
         described=described, versions={backend: versions for backend, (versions, _) in found.items()},
     )  # fmt: skip
+
+
+def _refuse_unable(name: SideName, pythons: Mapping[str, Path], source: Path) -> None:
+    """Raise UnavailableError for an interpreter that lacks what the side's workers import."""
+    if not (source / "bench" / "worker" / "__main__.py").is_file():  # a commit of before
+        return
+    for backend, python in pythons.items():
+        fault = program_fault(python, variables=code_variables(source), source=source)
+        if fault is not None:
+            raise UnavailableError(f"{name}: backend {backend!r}: {fault}")
 
 
 def _refuse_doubled(name: SideName, info: BackendInfo, present: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from rich.console import Console
 from bench.history import entries as file
 from bench.history import report
 from bench.history.time_series import by_machine
-from bench.options import EXIT_NOT_MEASURED, where_results
+from bench.options import EXIT_NOT_MEASURED, FILE, FOLDER, PathOption, where_results
 from bench.records.runs import find_run, read_run
 from bench.report.terminal import print_blocks
 from bench.text import clean
@@ -24,7 +24,7 @@ def history() -> None:
 @history.command()
 @click.argument("name", metavar="RUN")
 @click.option(
-    "--history", "path", type=click.Path(path_type=Path, dir_okay=False), required=True, metavar="FILE",
+    "--history", "path", type=FILE, required=True, metavar="FILE",
     help="File to append to; created if missing.",
 )  # fmt: skip
 @click.option(
@@ -50,15 +50,13 @@ def add(*, name: str, path: Path, host: str | None, results: Path) -> int:
 
 
 @history.command()
-@click.argument(
-    "where", metavar="[WHERE]", required=False, type=click.Path(path_type=Path), default=Path("results")
-)
+@click.argument("where", metavar="[WHERE]", required=False, type=PathOption(), default=Path("results"))
 @click.option(
     "--measure", "metric", type=click.Choice(["speed", "first-step", "accuracy", "memory"]), default="speed",
     show_default=True, help="Metric to show.",
 )  # fmt: skip
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    "--output", type=FOLDER, metavar="DIR",
     help="Also write HISTORY.md and its charts into this folder.",
 )  # fmt: skip
 def show(*, where: Path, metric: Any, output: Path | None) -> int:

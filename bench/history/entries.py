@@ -14,7 +14,8 @@ import msgspec
 
 from bench import store
 from bench.analysis.summary import CellSummary, summarise
-from bench.errors import BenchError, RecordError, UsageError
+from bench.errors import BenchError, RecordError, UsageError, WriteError
+from bench.paths import refusal
 from bench.records.runs import HEADER, Run, read_run
 from bench.records.schema import RunHeader
 from bench.workloads.specs import Cell
@@ -181,8 +182,8 @@ def add(path: Path, entry: Entry) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RecordError(
-            f"cannot make {path.parent}: {error.strerror}. Name another file with --history."
+        raise WriteError(
+            f"cannot make {path.parent}: {refusal(error, path)}. Name another file with --history."
         ) from error
     store.append(path, entry)
     return True

@@ -8,14 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from bench.errors import RecordError
+from bench.errors import WriteError
 from bench.history.change_points import RECENT, SEGMENT, ChangePoint
 from bench.history.entries import Entry, History, MetricName
 from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
+from bench.paths import refusal
 from bench.report.blocks import Block, Heading, Note, Paragraph, Picture, Table, below, bullets, section
 from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
 from bench.report.markdown import PLOTS, document
-from bench.store import write_durably
+from bench.store import write_durably, write_text
 
 REPORT = "HISTORY.md"
 FEWEST = 2 * SEGMENT
@@ -34,10 +35,11 @@ def write(folder: Path, history: History, metric: MetricName, machines: Sequence
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
         for chart in charts:
             write_durably(folder / PLOTS / f"{chart.name}.svg", chart.content)
-        write_durably(path, text.encode())
+        write_text(path, text)
     except OSError as error:
-        raise RecordError(
-            f"cannot write the history to {folder}: {error.strerror}. Name another folder with --output."
+        raise WriteError(
+            f"cannot write the history to {folder}: {refusal(error, folder)}. "
+            "Name another folder with --output."
         ) from error
     return path
 

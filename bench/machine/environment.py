@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 import bench
+from bench.machine import git
 from bench.machine.gpu import GpuInUse, gpu_in_use
 from bench.machine.visible_gpus import VISIBLE
 from bench.workloads.specs import Device
@@ -362,14 +363,20 @@ def _upwards(mount: Path, path: str) -> list[Path]:
 
 def source_state(project: Path) -> tuple[str | None, bool | None]:
     """Return the commit of the checkout in `project`, and whether tracked files differ from it."""
-    git = ("git", "-C", str(project))
-    toplevel = _output((*git, "rev-parse", "--show-toplevel"))
+    command = ("git", "-C", str(project))
+    toplevel = _output((*command, "rev-parse", "--show-toplevel"))
     # A package that is installed inside another checkout must not report the commit of that checkout.
     if not toplevel or Path(toplevel.strip()).resolve() != project.resolve():
         return None, None
     # Untracked files, such as new results, do not change the code.
-    status = _output((*git, "status", "--porcelain=v2", "--branch", "--untracked-files=no"))
+    status = _output((*command, "status", "--porcelain=v2", "--branch", "--untracked-files=no"))
     return parse_git_status(status or "")
+
+
+def commit_notes(environment: Environment) -> tuple[str, ...]:
+    """Return a note if the commit is unknown although this program runs from a checkout, with the reason."""
+    why = None if environment.commit else git.why_unread(_PROJECT)
+    return (f"NOTE: the commit of this program is not recorded: {why}",) if why else ()
 
 
 def parse_git_status(text: str) -> tuple[str | None, bool | None]:
@@ -439,9 +446,6 @@ def _version() -> str:
 
 def _output(command: Sequence[str]) -> str | None:
     """Return the output of a command; None if it is missing, fails or takes too long."""
-    # A git hook sets GIT_DIR, which would point git at another repository. `git status` must not take the
-    # lock that a user's `git add` is waiting for.
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
             command,
@@ -451,7 +455,7 @@ def _output(command: Sequence[str]) -> str | None:
             errors="replace",
             check=True,
             timeout=_COMMAND_TIMEOUT_S,
-            env={**variables, "GIT_OPTIONAL_LOCKS": "0"},
+            env=git.variables(),
         )
     except (OSError, subprocess.SubprocessError):
         return None

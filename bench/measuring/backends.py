@@ -151,7 +151,7 @@ def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
     try:
         output = subprocess.run(
             [str(python), "-P", "-c", _VERSIONS_SCRIPT, json.dumps(names)],
-            capture_output=True, text=True, timeout=_VERSIONS_LIMIT_S, check=True,
+            capture_output=True, text=True, errors="replace", timeout=_VERSIONS_LIMIT_S, check=True,
         ).stdout  # fmt: skip
         return dict(json.loads(output))
     except subprocess.CalledProcessError as error:

@@ -7,6 +7,7 @@ import msgspec
 
 from bench.datasets import cache as datasets
 from bench.errors import UsageError
+from bench.paths import to_text
 from bench.progress import Display, DownloadProgress
 from bench.worker.protocol import DataSource
 from bench.workloads.specs import Workload
@@ -40,7 +41,7 @@ def prepare_data(
         else:
             datasets.fetch(name, cache=cache, offline=offline, progress=DownloadProgress(display))
             data = datasets.load(name, cache=cache, limit=limit)
-        source = DataSource(name=name, cache=None if sample else str(cache), limit=limit)
+        source = DataSource(name=name, cache=None if sample else to_text(cache), limit=limit)
         splits[name] = Split(source=source, train=len(data.train_labels), test=len(data.test_labels))
     for workload in workloads:
         images = splits[workload.dataset].train

@@ -12,6 +12,7 @@ from bench.machine.gpu import GpuInUse, gpu_in_use
 from bench.measuring.backends import interpreter
 from bench.measuring.parity import write_reference
 from bench.measuring.process import run_worker
+from bench.paths import to_text
 from bench.worker.protocol import Described, ParityCase, Probed, ProbeTask
 from bench.worker.prove import OPENED
 from bench.workloads.catalog import find_workload
@@ -51,7 +52,7 @@ def examine(
                     device=device,
                     precision="fp32",
                 )
-                case = ParityCase(cell=cell, workload=workload, trace=str(trace))
+                case = ParityCase(cell=cell, workload=workload, trace=to_text(trace))
                 yield _probe(info, case, interpreter(info, pythons))
 
 

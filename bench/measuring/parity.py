@@ -17,6 +17,7 @@ from bench.datasets.catalog import DATASETS
 from bench.measuring.backends import interpreter
 from bench.measuring.process import Worker
 from bench.parity.reference import OPTIMIZER_CASES, STEPS, gentle, reference_trace, save_trace
+from bench.paths import to_text
 from bench.progress import Display
 from bench.records.schema import ParityRecord
 from bench.worker.protocol import Event, ParityCase, Verified, VerifyTask
@@ -109,7 +110,7 @@ class _Proof:
     def begin(self, jobs: Sequence[ParityJob]) -> Worker:
         info = self._infos[jobs[0].cell.backend]
         cases = tuple(
-            ParityCase(cell=job.cell, workload=job.workload, trace=str(self._traces[job.workload]))
+            ParityCase(cell=job.cell, workload=job.workload, trace=to_text(self._traces[job.workload]))
             for job in jobs
         )
         left_s = max(1.0, self._deadline - time.monotonic())

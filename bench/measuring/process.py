@@ -10,9 +10,9 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Any, Protocol, Self, TypeVar
 
 import msgspec
@@ -24,7 +24,8 @@ from bench.worker.protocol import AnyCommand, AnyEvent, Done, Event, Failed, Mea
 from bench.workloads.specs import Device
 
 PASSED_VARIABLES = (
-    "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "TZ", "PYTHONPATH", "XDG_CACHE_HOME",
+    "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8", "TZ", "PYTHONPATH",
+    "XDG_CACHE_HOME",
 )  # fmt: skip
 """What a process needs to start. A worker also gets the tuning variables, which are in the run's environment
 record, and no others: a figure must not depend on a variable that no record holds."""
@@ -50,6 +51,12 @@ class Task(Protocol):
 _TAIL_LINES = 20
 _NO_PROGRAM = re.compile(r"(No module named|module specification for) '?bench\.worker\b")
 """What an interpreter says that does not find this program, or finds another package of that name first."""
+_HINTS: Mapping[int, str] = MappingProxyType(
+    {
+        signal.SIGKILL: "; most often the system ran out of memory",
+        signal.SIGBUS: "; most often a disk, such as that of the temporary folder, is full",
+    }
+)
 _POLL_S = 0.2
 _EXIT_S = 10.0
 """A worker that still runs so long after its last event hangs in its framework's clean-up."""
@@ -373,7 +380,7 @@ def _verdict(
         )
     if returncode < 0:
         name = signal.Signals(-returncode).name
-        hint = "; most often the system ran out of memory" if returncode == -signal.SIGKILL else ""
+        hint = _HINTS.get(-returncode, "")
         return "crashed", f"the process was ended by {name}{hint}", name
     said = f": {tail[-1]}" if tail else ""
     if _NO_PROGRAM.search(said):

@@ -13,6 +13,7 @@ from bench.machine.footprint import Footprint
 from bench.machine.gpu import PROHIBITED, gpu_in_use
 from bench.machine.visible_gpus import VISIBLE, are_hidden, show_one_gpu
 from bench.measuring.backends import Registry, installed_versions
+from bench.measuring.interpreters import program_fault
 from bench.records.schema import BackendHere, RunHeader
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept
 from bench.workloads.specs import Cell, Device, Precision, Workload
@@ -176,6 +177,8 @@ def choose_backends(
         elif asked.precision not in precisions:
             known = ", ".join(precisions) or "none"
             unavailable[name] = f"precision {asked.precision} is not available on {device}; it has: {known}."
+        elif name in asked.pythons and (fault := program_fault(asked.pythons[name])) is not None:
+            unavailable[name] = fault
         if asked.backends and name in unavailable:
             raise UnavailableError(f"backend {name!r}: {unavailable[name]}")
     if not infos.keys() - unavailable.keys():

@@ -9,7 +9,9 @@ import numpy.typing as npt
 
 from backends.base import TrainingData
 from backends.numpy_backend import Array, Arrays, NumpyBackend
+from bench.errors import WriteError
 from bench.parity.tolerances import has_kinks
+from bench.paths import advice, refusal
 from bench.workloads.augmentation import Draws, draws_of, seen_images
 from bench.workloads.batches import BatchOrder
 from bench.workloads.parameters import Params, initial_params
@@ -96,7 +98,10 @@ def gentle(workload: Workload) -> Workload:
 
 
 def save_trace(path: Path, data: TrainingData, trace: Trace) -> None:
-    """Write the images and what the reference computed on them to one file of plain arrays."""
+    """Write the images and what the reference computed on them to one file of plain arrays.
+
+    Raises WriteError if that fails.
+    """
     arrays: dict[str, npt.NDArray[Any]] = {
         "images": data.images,
         "labels": data.labels,
@@ -107,7 +112,10 @@ def save_trace(path: Path, data: TrainingData, trace: Trace) -> None:
     }
     for field in _PARAMETER_FIELDS:
         arrays |= {f"{field}:{name}": value for name, value in getattr(trace, field).items()}
-    np.savez(path, allow_pickle=False, **arrays)
+    try:
+        np.savez(path, allow_pickle=False, **arrays)
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {refusal(error, path)}.{advice(path)}") from error
 
 
 def load_trace(path: Path) -> tuple[TrainingData, Trace]:

@@ -19,7 +19,8 @@ from safetensors.numpy import save
 from backends.base import State
 from bench import store
 from bench.datasets.catalog import DATASETS
-from bench.errors import RecordError, UsageError
+from bench.errors import RecordError, UsageError, WriteError
+from bench.paths import refusal
 from bench.recipes.records import CHECKPOINTS
 from bench.workloads.parameters import Params
 from bench.workloads.specs import Cell, Workload
@@ -154,8 +155,8 @@ def _write(path: Path, tensors: Mapping[str, npt.NDArray[Any]], about: msgspec.S
         path.parent.mkdir(parents=True, exist_ok=True)
         store.write_durably(path, content)
     except OSError as error:
-        raise RecordError(
-            f"cannot write {path}: {error.strerror}. What was written before is kept."
+        raise WriteError(
+            f"cannot write {path}: {refusal(error, path)}. What was written before is kept."
         ) from error
 
 

@@ -9,12 +9,14 @@ import msgspec
 from rich.console import Console
 
 from bench.datasets import cache as datasets
-from bench.errors import RecordError, UsageError
+from bench.errors import UsageError, WriteError
 from bench.measuring.selection import choose_device, used_gpu
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
+    FOLDER,
+    PathOption,
     device,
     gpu,
     offline,
@@ -25,6 +27,7 @@ from bench.options import (
     sample,
     where_data,
 )
+from bench.paths import refusal
 from bench.progress import Display, DownloadProgress, make_display
 from bench.recipes.catalog import RECIPES, Recipe, find_recipe, on_dataset
 from bench.recipes.checkpoints import find_model, load_model
@@ -38,7 +41,7 @@ from bench.recipes.train import Order, folder_name, model_path
 from bench.recipes.train import train as follow
 from bench.report.rehearsal import rehearse
 from bench.report.terminal import print_blocks
-from bench.store import write_durably
+from bench.store import resumable, write_durably
 from bench.text import clean, duration
 
 where_to_run = (
@@ -92,7 +95,7 @@ def _load(
     "--dataset-limit", "limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images."
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    "--folder", type=FOLDER, metavar="DIR",
     help="Folder of this training run. [default: trainings/RECIPE-BACKEND-seed-N]",
 )  # fmt: skip
 @click.option("--anew", is_flag=True, help="Delete what the folder holds, and start again.")
@@ -130,11 +133,12 @@ def train(
             folder=folder or default,
             anew=anew,
         )
+        again = f"The same command{' without --anew' if anew else ''} continues."
         try:
-            done = follow(order, place, display)
+            with resumable(again):
+                done = follow(order, place, display)
         except KeyboardInterrupt:
-            again = "The same command without --anew" if anew else "The same command"
-            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. {again} continues.")
+            display.say(f"Interrupted; the checkpoints in {order.folder} are kept. {again}")
             return EXIT_INTERRUPTED
     _print_end(order, done)
     return 0
@@ -161,7 +165,7 @@ def _print_end(order: Order, done: Training) -> None:
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=PathOption())
 @click.option(
     "--backend", "backends", multiple=True, metavar="NAME",
     help="Framework to load it in; repeat for several. [default: all]",
@@ -187,7 +191,7 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
 
 
 @click.command()
-@click.argument("model", metavar="MODEL", type=click.Path(path_type=Path))
+@click.argument("model", metavar="MODEL", type=PathOption())
 @click.option(
     "--index", type=click.IntRange(min=0), default=0, show_default=True, metavar="N", help="Test image."
 )
@@ -220,7 +224,7 @@ def predict(*, model: Path, index: int, **where: Any) -> int:
     help="Input channel of the kernels.",
 )  # fmt: skip
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), metavar="DIR",
+    "--output", type=FOLDER, metavar="DIR",
     help="Folder of the pictures. [default: pictures in the training run's folder, or here]",
 )  # fmt: skip
 @sample
@@ -264,8 +268,8 @@ def show(
                 folder.mkdir(parents=True, exist_ok=True)
                 write_durably(folder / f"{name}.svg", content)
             except OSError as error:
-                raise RecordError(
-                    f"cannot write to {folder}: {error.strerror}. Name another folder with --output."
+                raise WriteError(
+                    f"cannot write to {folder}: {refusal(error, folder)}. Name another folder with --output."
                 ) from error
             display.say(str(folder / f"{name}.svg"))
     return 0
@@ -287,7 +291,7 @@ def show(
     "--budget", metavar="TIME", help="Stop after about so long, such as 90s, 15m or 2h. [default: none]"
 )
 @click.option(
-    "--folder", type=click.Path(path_type=Path, file_okay=False), default=Path("trainings"),
+    "--folder", type=FOLDER, default=Path("trainings"),
     show_default=True, metavar="DIR", help="Folder of the training runs and the report.",
 )  # fmt: skip
 @click.option("--report-only", is_flag=True, help="Train nothing: report what the folder holds.")
@@ -319,14 +323,16 @@ def notebooks(
             titles = {name: info.title for name, info in places[chosen[0].name].available.infos.items()}
             rehearse(folder)
             try:
-                faults = run(plan(chosen, places, folder, seeds), display, budget_s=budget_s)
+                with resumable("The same command continues."):
+                    faults = run(plan(chosen, places, folder, seeds), display, budget_s=budget_s)
             except KeyboardInterrupt:
                 display.say("Interrupted; what is trained is kept. The same command continues.")
                 return EXIT_INTERRUPTED
         table, unreadable = _table(folder, chosen, backends, titles, faults)
         faults += unreadable
         loaded = _datasets(chosen, where, display)
-        path = reporting.write(folder, table, faults=faults, datasets=loaded, display=display)
+        with resumable("What is trained is kept. Report it with the same command and --report-only."):
+            path = reporting.write(folder, table, faults=faults, datasets=loaded, display=display)
     print_blocks(reporting.short(table), console)
     for fault in faults:
         click.echo(f"bench: {clean(fault)}", err=True)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from bench.measuring.backends import interpreter
 from bench.measuring.process import run_worker
 from bench.parity.checks import relative_error
+from bench.paths import to_text
 from bench.progress import Display
 from bench.recipes.checkpoints import Model
 from bench.recipes.model import Trained
@@ -59,8 +60,8 @@ def _score(model: Model, place: Place, cell: Cell, logits: Path, reference: npt.
             backend=info,
             data=place.source,
             cell=cell,
-            model=str(model.path.absolute()),
-            logits=str(logits),
+            model=to_text(model.path.absolute()),
+            logits=to_text(logits),
         ),
         python=interpreter(info, place.pythons),
         device=cell.device,

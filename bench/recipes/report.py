@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench.datasets.cache import Dataset
-from bench.errors import RecordError
+from bench.errors import WriteError
+from bench.paths import refusal
 from bench.progress import Display
 from bench.recipes.notebooks import Answer, Line, Table
 from bench.recipes.pictures.selection import drawings
@@ -13,7 +14,7 @@ from bench.recipes.records import Training
 from bench.report import blocks
 from bench.report.blocks import Block, Heading, Paragraph, Picture, below, bullets, named_bullets
 from bench.report.markdown import PLOTS, document
-from bench.store import write_durably
+from bench.store import write_durably, write_text
 from bench.text import duration
 
 REPORT = "NOTEBOOKS.md"
@@ -36,9 +37,9 @@ def write(
             if drawing.content is not None:
                 write_durably(folder / PLOTS / f"{drawing.name}.svg", drawing.content)
         drawn = frozenset(one.name for one in pictures if (folder / PLOTS / f"{one.name}.svg").is_file())
-        write_durably(path, document(full(table, faults, pictures), drawn).encode())
+        write_text(path, document(full(table, faults, pictures), drawn))
     except OSError as error:
-        raise RecordError(f"cannot write the report to {folder}: {error.strerror}.") from error
+        raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return path
 
 

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from bench.datasets.cache import Dataset
 from bench.datasets.catalog import DATASETS
 from bench.errors import UsageError, unknown
+from bench.paths import expanded
 from bench.progress import Display
 from bench.recipes.catalog import IMAGE_LOSS, RECIPES, find_recipe
 from bench.recipes.checkpoints import find_model, load_model
@@ -50,7 +51,7 @@ def find_source(name: str) -> Source:
 
     Raises UsageError if there is nothing of that name, RecordError if the file or folder cannot be read.
     """
-    path = Path(name)
+    path = expanded(name)
     if name in DATASETS:
         return Source(name=name, dataset=name)
     if name in RECIPES or f"notebook-{name}" in RECIPES:

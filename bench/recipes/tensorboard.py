@@ -4,8 +4,8 @@ It is written from the figures. Of TensorBoard's package only the parts that imp
 tensorboardX, which is smaller, imports PyTorch wherever it is installed.
 """
 
+import contextlib
 import io
-import shutil
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -37,16 +37,19 @@ class EventFiles:
     def __init__(self, training: Training, images: npt.NDArray[np.uint8]) -> None:
         """`images` are what the network trains on, uint8 (n, h, w, c); the first `IMAGES` are shown."""
         folder = training.folder / EVENTS
-        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
         self._begun = datetime.fromisoformat(training.header.created_at).timestamp()
-        self._file = (folder / _FILE).open("wb")
+        part = folder / f".{_FILE}.part"
+        self._file = part.open("wb")
         self._records = RecordWriter(self._file)
-        self._write(Event(wall_time=self._begun, file_version=_VERSION))
-        shown = [_image(f"input/{number}", image) for number, image in enumerate(images[:IMAGES])]
-        self._write(Event(wall_time=self._begun, step=0, summary=Summary(value=shown)))
-        for figure in training.figures:
-            self.add(figure)
+        try:
+            self._write_past(training, images)
+            part.replace(folder / _FILE)  # only now, so that a full disk leaves the file that was there
+        except BaseException:
+            with contextlib.suppress(OSError):
+                self._file.close()
+            part.unlink(missing_ok=True)
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -55,6 +58,13 @@ class EventFiles:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+    def _write_past(self, training: Training, images: npt.NDArray[np.uint8]) -> None:
+        self._write(Event(wall_time=self._begun, file_version=_VERSION))
+        shown = [_image(f"input/{number}", image) for number, image in enumerate(images[:IMAGES])]
+        self._write(Event(wall_time=self._begun, step=0, summary=Summary(value=shown)))
+        for figure in training.figures:
+            self.add(figure)
 
     def add(self, figure: Figure) -> None:
         """Write a figure, and flush it, so that an open TensorBoard shows it."""

@@ -1,5 +1,6 @@
 """Follow a recipe in a framework: a worker trains, the folder keeps the results, the terminal shows them."""
 
+import contextlib
 import fcntl
 import shutil
 import sys
@@ -13,11 +14,12 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench import store
-from bench.errors import RecordError, UsageError
-from bench.machine.environment import capture_environment
+from bench.errors import RecordError, UsageError, WriteError
+from bench.machine.environment import capture_environment, commit_notes
 from bench.measuring.backends import interpreter
 from bench.measuring.process import Outcome, run_worker
 from bench.measuring.selection import Available, backend_here
+from bench.paths import refusal, to_text
 from bench.progress import Teller
 from bench.recipes import checkpoints
 from bench.recipes.catalog import Recipe, figure_steps
@@ -77,7 +79,9 @@ def train(order: Order, place: Place, display: Teller, *, time_limit_s: float | 
         with _lock(order):
             return _train(order, place, display, time_limit_s or TIME_LIMIT_S)
     except OSError as error:
-        raise RecordError(f"cannot write to {order.folder}: {error.strerror}.") from error
+        if error.filename2:  # of standard output
+            raise
+        raise WriteError(f"cannot write to {order.folder}: {refusal(error, order.folder)}.") from error
 
 
 def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> Training:
@@ -87,6 +91,8 @@ def _train(order: Order, place: Place, display: Teller, time_limit_s: float) -> 
         display.say(f"{order.folder} is trained already, {order.steps:,} steps. (--anew trains it again)")
         return training
     training = _taken_up(order, training, begin, display)
+    for note in commit_notes(training.header.environment):
+        display.say(note)
     info = place.available.infos[order.cell.backend]
     with _keeping(order, training, display) as keep:
         outcome = run_worker(
@@ -131,9 +137,10 @@ def _failure(order: Order, outcome: Outcome) -> TrainingFailedError:
     message = f"{order.cell}: {outcome.status}: {outcome.error}"
     if outcome.stderr_tail:
         log = order.folder / LOG
-        log.write_text("\n".join(outcome.stderr_tail) + "\n", encoding="utf-8")
-        message += f" (its standard error: {log})"
-    return TrainingFailedError(message)
+        with contextlib.suppress(OSError):  # a full disk may be why it failed
+            store.write_text(log, "\n".join(outcome.stderr_tail) + "\n")
+            message += f" (its standard error: {log})"
+    return TrainingFailedError(f"{message.rstrip('.')}. The same command continues.")
 
 
 def model_path(order: Order) -> Path:
@@ -274,8 +281,8 @@ def _task(order: Order, info: BackendInfo, begin: checkpoints.Checkpoint | None)
         steps=order.steps,
         figures=figure_steps(order.recipe, order.steps),
         checkpoint_every=order.recipe.checkpoint_every,
-        folder=str(order.folder.absolute()),
-        checkpoint=None if begin is None else str(begin.path.absolute()),
+        folder=to_text(order.folder.absolute()),
+        checkpoint=None if begin is None else to_text(begin.path.absolute()),
     )
 
 

@@ -1,6 +1,6 @@
 """What a worker does to follow a recipe or to evaluate a model."""
 
-from pathlib import Path
+import io
 
 import msgspec
 import numpy as np
@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from backends.base import Backend, TrainingData
 from bench.datasets.cache import Dataset
+from bench.errors import WriteError
+from bench.paths import advice, from_text, refusal
 from bench.recipes import checkpoints
 from bench.recipes.metrics import LATEST, Figure
 from bench.recipes.protocol import CheckpointSaved, EvaluateTask, FigureMade, Scored, Trained, TrainTask
@@ -26,7 +28,7 @@ _NONE: npt.NDArray[np.float32] = np.empty(0, np.float32)
 
 def follow(task: TrainTask, backend_class: type[Backend], emit: Emit) -> None:
     """Train from the checkpoint, or from the initial weights, to the last step, and write the model."""
-    folder, workload = Path(task.folder), task.workload
+    folder, workload = from_text(task.folder), task.workload
     dataset = load_data(task.data)
     data = training_data(workload, dataset)
     batches = Batches(workload, data, seed=task.seed)
@@ -73,7 +75,7 @@ def _begin(
     )
     if task.checkpoint is None:
         return Trainer(backend, batches), _NONE, -1
-    begun = checkpoints.load_checkpoint(Path(task.checkpoint))
+    begun = checkpoints.load_checkpoint(from_text(task.checkpoint))
     backend.restore_state(begun.state)
     step = begun.about.step
     return Trainer(backend, batches, steps=step, train_s=begun.about.train_s), begun.losses, step
@@ -130,12 +132,18 @@ def latest_images(
 
 def evaluate_model(task: EvaluateTask, backend_class: type[Backend], emit: Emit) -> None:
     """Load a model, evaluate it on the test images, and write their logits to the task's file."""
-    model = checkpoints.load_model(Path(task.model))
+    model = checkpoints.load_model(from_text(task.model))
     dataset = load_data(task.data)
     workload = msgspec.structs.replace(model.about.workload, held_out=0)  # nothing is trained
     backend = build(backend_class, workload, training_data(workload, dataset), task.cell)
     backend.load_params(model.params)
     logits = backend.predict(seen_images(workload, dataset.test_images))
-    np.save(task.logits, logits, allow_pickle=False)
+    place = from_text(task.logits)
+    content = io.BytesIO()
+    np.save(content, logits, allow_pickle=False)
+    try:
+        place.write_bytes(content.getvalue())
+    except OSError as error:
+        raise WriteError(f"cannot write {place}: {refusal(error, place)}.{advice(place)}") from error
     loss, accuracy = score(logits, dataset.test_labels)
     emit(Scored(test_loss=loss, test_accuracy=accuracy))

@@ -7,6 +7,7 @@ import msgspec
 
 from bench import store
 from bench.errors import UsageError, unknown
+from bench.paths import expanded
 from bench.records.schema import (
     SCHEMA,
     BlockRecord,
@@ -77,11 +78,11 @@ def quarantine_rejected(folder: Path) -> tuple[str, ...]:
                 kept.append(line)
             except msgspec.DecodeError:
                 bad.append(line)
-        with (folder / QUARANTINE).open("ab") as file:
-            file.write(b"".join(line + b"\n" for line in bad))
-        store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in kept))
+        for line in bad:
+            store.append_line(folder / QUARANTINE, line)
+        store.replace_lines(folder / RECORDS, kept)
     elif lines and not store.content(folder / RECORDS).endswith(b"\n"):  # cut off right before the newline
-        store.write_durably(folder / RECORDS, b"".join(line + b"\n" for line in lines))
+        store.replace_lines(folder / RECORDS, lines)
     return run.rejected
 
 
@@ -95,7 +96,7 @@ def find_run(results: Path, name: str | None) -> Path:
         if not runs:
             raise UsageError(f"no run in {results} yet. Make one with: bench run")
         return runs[-1]
-    for candidate in (results / name, Path(name)):
+    for candidate in (results / name, expanded(name)):
         if (candidate / HEADER).is_file():
             return candidate
     raise unknown("run", name, [folder.name for folder in runs], f"looked in {results}")

@@ -3,7 +3,8 @@
 import tempfile
 from pathlib import Path
 
-from bench.errors import RecordError
+from bench.errors import WriteError
+from bench.paths import refusal
 
 
 def rehearse(results: Path) -> None:
@@ -20,6 +21,7 @@ def rehearse(results: Path) -> None:
         with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=results) as folder:
             (Path(folder) / "figure.svg").write_bytes(picture)
     except OSError as error:
-        raise RecordError(
-            f"cannot write results to {results}: {error.strerror}. Name another folder with --results DIR."
+        raise WriteError(
+            f"cannot write results to {results}: {refusal(error, results)}. "
+            "Name another folder with --results DIR."
         ) from error

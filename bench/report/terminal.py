@@ -1,6 +1,6 @@
-"""Printing blocks on a terminal of any width, whatever characters it can show."""
+"""Printing blocks on a terminal of any width."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 from rich.cells import cell_len
@@ -16,18 +16,6 @@ _NAME_WRAPPED, _WRAPPED = 17, 15
 """Where a table is too wide, names of rows and other texts are wrapped beyond these widths. With them the
 most important figures of a run fit into 80 columns."""
 
-_ASCII = str.maketrans(
-    {
-        "\N{EN DASH}": "-",
-        "\N{MINUS SIGN}": "-",
-        "\N{BULLET}": "-",
-        "\N{PLUS-MINUS SIGN}": "+/-",
-        "\N{MULTIPLICATION SIGN}": "x",
-        "\N{RIGHTWARDS ARROW}": "->",
-        "\N{FULL BLOCK}": "#",
-    }
-)
-
 
 class _Layout(msgspec.Struct, frozen=True, kw_only=True):
     """Widths shared by all tables with the same columns, and which columns stand side by side."""
@@ -38,33 +26,18 @@ class _Layout(msgspec.Struct, frozen=True, kw_only=True):
     gap: int
 
 
-def print_encodable(console: Console, draw: Callable[[], None]) -> None:
-    """Call `draw`, which prints on the console, and write what it printed in what the console can encode."""
-    if console.encoding.lower().startswith("utf"):
-        draw()
-        return
-    with console.capture() as captured:
-        draw()
-    plain = captured.get().translate(_ASCII).encode(console.encoding, "replace").decode(console.encoding)
-    console.file.write(plain)
-
-
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
     """Print blocks at the console's width; the words are the same with and without colour.
 
     Pictures are left out. Tables with the same heads get the same column widths.
     """
     shown = [_cleaned(block) for block in blocks if not isinstance(block, Picture)]
-    print_encodable(console, lambda: _print_blocks(shown, console))
-
-
-def _print_blocks(blocks: Sequence[Block], console: Console) -> None:
     alike: dict[tuple[str, ...], list[Table]] = {}
-    for block in blocks:
+    for block in shown:
         if isinstance(block, Table):
             alike.setdefault(block.heads, []).append(block)
     layouts = {heads: _lay_out(tables, console.width) for heads, tables in alike.items()}
-    for before, block in zip((None, *blocks), blocks, strict=False):
+    for before, block in zip((None, *shown), shown, strict=False):
         if before is not None and not _belongs(block, before):
             console.print()
         match block:

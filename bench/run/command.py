@@ -8,12 +8,14 @@ import msgspec
 from rich.console import Console
 
 from bench.analysis.accuracy import proposed_targets
+from bench.analysis.comparison import Verdict
 from bench.analysis.summary import run_warnings, summarise
 from bench.datasets.cache import cache_dir
+from bench.machine.environment import commit_notes
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells, used_gpu
+from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells, used_gpu
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -30,7 +32,7 @@ from bench.options import (
     where_data,
     where_results,
 )
-from bench.progress import make_display
+from bench.progress import Display, make_display
 from bench.records.runs import QUARANTINE, RECORDS, Run, find_run, read_run
 from bench.records.schema import ParityRecord
 from bench.report.rehearsal import rehearse
@@ -41,7 +43,7 @@ from bench.run.report.parity import render_parity
 from bench.run.report.rehearsal import rehearse_run
 from bench.run.runner import Runner
 from bench.run.setup import Prepared, RunPlan, new_run, plan_in_words, prepare, prepare_resumed
-from bench.store import ARCHIVE
+from bench.store import ARCHIVE, name_of, resumable
 from bench.text import clean
 from bench.workloads.catalog import WORKLOADS
 
@@ -108,11 +110,12 @@ def run(
     folder = _measure(plan, prepared, results=results, data=cache_dir(data), offline=offline, console=console)
     if folder is None:
         return EXIT_INTERRUPTED
-    finished = read_run(folder)
-    summary = summarise(finished)
-    terminal.render(finished, summary, console)
-    path = markdown.write(finished, summary)
-    console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
+    with resumable(f"All is measured. Report it with: bench report {name_of(folder)} --format markdown"):
+        finished = read_run(folder)
+        summary = summarise(finished)
+        terminal.render(finished, summary, console)
+        path = markdown.write(finished, summary)
+        console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return _status(summary, require_target=require_target)
 
 
@@ -130,27 +133,36 @@ def _measure(
         current = prepared.begun or new_run(
             results, plan, cells=prepared.cells, workloads=prepared.workloads, available=prepared.available
         )
-        display.say(f"Run {current.header.run_id} on {current.header.environment.in_words()}")
-        if threads := current.header.environment.threads_in_words():
-            display.say(f"Threads: {threads}")
-        for name, reason in prepared.available.unavailable.items():
-            if name not in prepared.available.infos:  # it has no row that could give the reason
-                display.say(f"{name}: left out: {reason}")
-        display.say(plan_in_words(current.header))
-        for warning in run_warnings(current.header):
-            display.say(f"WARNING: {warning}")
-        rehearse_run(current, console)
+        again = f"Go on with: bench run --resume {name_of(current.folder)}"
         try:
-            Runner(
-                run=current, preset=prepared.preset, infos=prepared.available.infos,
-                pythons=plan.asked.pythons, splits=splits, unavailable=prepared.available.unavailable,
-                display=display,
-            ).run()  # fmt: skip
+            with resumable(again):
+                _introduce(current, prepared.available, display)
+                rehearse_run(current, console)
+                Runner(
+                    run=current, preset=prepared.preset, infos=prepared.available.infos,
+                    pythons=plan.asked.pythons, splits=splits, unavailable=prepared.available.unavailable,
+                    display=display,
+                ).run()  # fmt: skip
         except KeyboardInterrupt:
             display.say("Interrupted; all finished jobs are kept.")
-            display.say(f"Go on with: bench run --resume {current.header.run_id}")
+            display.say(again)
             return None
     return current.folder
+
+
+def _introduce(run: Run, available: Available, display: Display) -> None:
+    environment = run.header.environment
+    display.say(f"Run {run.header.run_id} on {environment.in_words()}")
+    if threads := environment.threads_in_words():
+        display.say(f"Threads: {threads}")
+    for name, reason in available.unavailable.items():
+        if name not in available.infos:  # it has no row that could give the reason
+            display.say(f"{name}: left out: {reason}")
+    display.say(plan_in_words(run.header))
+    for note in commit_notes(environment):
+        display.say(note)
+    for warning in run_warnings(run.header):
+        display.say(f"WARNING: {warning}")
 
 
 def _name_rejected(run: Run) -> None:
@@ -171,7 +183,14 @@ def _status(summary: Any, *, require_target: bool) -> int:
         return EXIT_MEASURED_FAILURE
     # The reference and the frameworks' own defaults are measured and never ranked.
     done = [cell.ranked or (cell.measured and (cell.reference or not cell.matched)) for cell in cells]
-    return 0 if done and all(done) else EXIT_NOT_MEASURED
+    claimed = all(_is_decided(verdict) for verdict in summary.verdicts)
+    return 0 if done and all(done) and claimed else EXIT_NOT_MEASURED
+
+
+def _is_decided(verdict: Verdict) -> bool:
+    """Whether the ranked rows of a workload were compared. That no difference was detected is a decision."""
+    several = len({cell.backend for cell in verdict.order}) > 1
+    return not verdict.disturbed and (bool(verdict.made.backends) or not several)
 
 
 @click.command()
@@ -237,7 +256,8 @@ def report(name: str | None, form: str, results: Path) -> int:
         case "terminal":
             terminal.render(found, summary, Console())
         case "markdown":
-            click.echo(f"Report: {markdown.write(found, summary)}")
+            with resumable("Without --format the report is printed."):
+                click.echo(f"Report: {markdown.write(found, summary)}")
         case "json":
             click.echo(export.to_json(summary))
     return 0

@@ -16,8 +16,9 @@ from statistics import fmean
 import msgspec
 
 from backends.info import BackendInfo
+from bench import store
 from bench.errors import RecordError
-from bench.machine.environment import Environment, capture_environment
+from bench.machine.environment import Environment, capture_environment, commit_notes
 from bench.measuring.backends import Registry, find_backends, interpreter
 from bench.measuring.block_runner import BlockRunner, Seat
 from bench.measuring.data import prepare_data
@@ -93,17 +94,21 @@ def measure(
     display.say(f"Self-test {header.run_id} on {header.environment.in_words()}")
     if threads := header.environment.threads_in_words():
         display.say(f"Threads: {threads}")
+    for note in commit_notes(header.environment):
+        display.say(note)
+    again = f"Go on with: bench selftest --resume {store.name_of(folder)}"
     try:
-        Collector(
-            SelfTest(folder=folder, header=header, blocks=begun.blocks if begun else ()),
-            infos=available.infos,
-            pythons=plan.asked.pythons,
-            sources={name: split.source for name, split in splits.items()},
-            display=display,
-        ).run()
+        with store.resumable(again):
+            Collector(
+                SelfTest(folder=folder, header=header, blocks=begun.blocks if begun else ()),
+                infos=available.infos,
+                pythons=plan.asked.pythons,
+                sources={name: split.source for name, split in splits.items()},
+                display=display,
+            ).run()
     except KeyboardInterrupt:
         display.say("Interrupted; all finished blocks are kept.")
-        display.say(f"Go on with: bench selftest --resume {header.run_id}")
+        display.say(again)
         raise
     return read_selftest(folder)
 

@@ -26,6 +26,7 @@ from bench.selftest import report as reporting
 from bench.selftest.calibration import calibrate
 from bench.selftest.collect import SelfTestPlan, measure
 from bench.selftest.records import find_selftest, read_selftest
+from bench.store import name_of, resumable
 
 
 @click.command()
@@ -77,8 +78,8 @@ def selftest(
     else:
         measured = read_selftest(find_selftest(results, again))
     found = calibrate(measured)
-    reporting.render(measured, found, console)
-    console.print(
-        f"Report: {reporting.write(measured, found)}", soft_wrap=True, highlight=False, markup=False
-    )
+    with resumable(f"All is measured. Judge it with: bench selftest --again {name_of(measured.folder)}"):
+        reporting.render(measured, found, console)
+        path = reporting.write(measured, found)
+        console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return {"held": 0, "failed": EXIT_MEASURED_FAILURE, "unmeasured": EXIT_NOT_MEASURED}[found.status]

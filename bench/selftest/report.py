@@ -7,7 +7,8 @@ from rich.console import Console
 
 from bench.analysis.statistics import ALPHA, MARGIN
 from bench.analysis.summary import alone_words
-from bench.errors import RecordError
+from bench.errors import WriteError
+from bench.paths import refusal
 from bench.report.blocks import (
     Block,
     Code,
@@ -24,6 +25,7 @@ from bench.report.markdown import PLOTS, document
 from bench.report.terminal import print_blocks
 from bench.selftest.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.selftest.records import SIDES, TRIALS, SelfTest
+from bench.store import write_durably, write_text
 from bench.text import duration
 
 REPORT = "SELFTEST.md"
@@ -44,11 +46,11 @@ def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) 
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
         if drawn is not None:
-            (folder / PLOTS / f"{PLOT}.svg").write_bytes(drawn)
+            write_durably(folder / PLOTS / f"{PLOT}.svg", drawn)
         path = folder / REPORT
-        path.write_text(text(test, calibration, drawn=drawn is not None), encoding="utf-8", newline="\n")
+        write_text(path, text(test, calibration, drawn=drawn is not None))
     except OSError as error:
-        raise RecordError(f"cannot write the report to {folder}: {error.strerror}.") from error
+        raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return path
 
 

@@ -8,6 +8,7 @@ The backend is imported first, before anything else imports NumPy, as NumPy is a
 framework takes. Whatever else the task needs is imported after it.
 """
 
+import contextlib
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -88,8 +89,9 @@ def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:
 
 if __name__ == "__main__":
     main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):  # the events have said what is to say
+        sys.stdout.flush()
+        sys.stderr.flush()
     # The last event has been sent. What a framework tears down now ends with the process anyway, but it takes
     # up to 0.7 s, for which the next job would wait.
     os._exit(0)

@@ -16,7 +16,10 @@ with one of this worker; the gate then refuses to compare two commits."""
 
 
 class DataSource(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a worker finds a data set: in the folder `cache`, or in the sample data set if that is None."""
+    """Where a worker finds a data set: in the folder `cache`, or in the sample data set if that is None.
+
+    A path in a message is text as `bench.paths.to_text` writes it.
+    """
 
     name: str
     cache: str | None

@@ -1,7 +1,6 @@
 """What a worker does to prove a backend: compare it with the reference trace, or probe a device."""
 
 import os
-from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +9,7 @@ from bench.errors import NotComparableError
 from bench.machine.gpu import gpus_opened_by
 from bench.parity.checks import check_parity, relative_error
 from bench.parity.reference import evaluated_images, load_trace, parity_workload, start_params
+from bench.paths import from_text
 from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
 from bench.worker.protocol import Described, Emit, ParityCase, Probed, ProbeTask, Verified, VerifyTask
 from bench.worker.timed_loop import build
@@ -33,7 +33,7 @@ def verified(case: ParityCase, backend_class: type[Backend]) -> Verified:
         return build(backend_class, workload, data, cell)
 
     try:
-        data, trace = load_trace(Path(case.trace))
+        data, trace = load_trace(from_text(case.trace))
         checks = check_parity(make, workload, data, trace, cell.precision)
     except Exception as error:
         print_if_unforeseen(error)
@@ -50,7 +50,7 @@ def verified(case: ParityCase, backend_class: type[Backend]) -> Verified:
 def probe(task: ProbeTask, backend_class: type[Backend], emit: Emit) -> None:
     """Compute the logits of a convolutional network and compare them with the reference's."""
     cell, workload = task.case.cell, parity_workload(task.case.workload)
-    data, trace = load_trace(Path(task.case.trace))
+    data, trace = load_trace(from_text(task.case.trace))
     backend = build(backend_class, workload, data, cell)
     backend.load_params(start_params(workload, data))
     error = relative_error(backend.predict(evaluated_images(workload, data)), trace.logits)

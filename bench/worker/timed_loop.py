@@ -1,7 +1,5 @@
 """What all trainings of a worker share: the data, the batches, timed steps and evaluation."""
 
-from pathlib import Path
-
 import numpy as np
 import numpy.typing as npt
 
@@ -9,6 +7,7 @@ from backends.base import Backend, TrainingData
 from bench.datasets import cache as datasets
 from bench.errors import NanLossError, UnavailableError, WrongDeviceError
 from bench.machine.energy import Meter
+from bench.paths import from_text
 from bench.records.schema import Window
 from bench.worker.protocol import DataSource
 from bench.worker.stopwatch import Stopwatch
@@ -35,7 +34,7 @@ def load_data(source: DataSource) -> datasets.Dataset:
     """Return the data set, memory-mapped from the cache or from the sample data set."""
     if source.cache is None:
         return datasets.load_sample(source.name, source.limit)
-    return datasets.load(source.name, cache=Path(source.cache), limit=source.limit)
+    return datasets.load(source.name, cache=from_text(source.cache), limit=source.limit)
 
 
 def training_data(workload: Workload, dataset: datasets.Dataset) -> TrainingData:

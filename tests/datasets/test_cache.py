@@ -29,7 +29,7 @@ from bench.datasets import decode
 from bench.datasets.cache import ARRAYS
 from bench.datasets.catalog import DATASETS, DatasetSpec, Form
 from bench.datasets.sources import File, NpmPackage, WebFolder
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, UsageError, WriteError
 from bench.workloads.specs import DatasetInfo
 
 STEMS = ("train-images", "train-labels", "test-images", "test-labels")
@@ -328,8 +328,51 @@ def test_the_mirrors_are_tried_in_order_and_offline_only_local_ones(cache, tmp_p
 
 def test_a_cache_that_cannot_be_written_is_reported(tmp_path, originals):
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match=r"cannot write the data set tiny to .*Name another folder"):
+    with pytest.raises(WriteError, match=r"cannot write the data set tiny to .*Name another folder"):
         datasets.fetch("tiny", cache=tmp_path / "file" / "below", source=str(originals))
+
+
+def test_a_disk_that_fills_keeps_the_data_that_were_there(tmp_path, originals, monkeypatch):
+    cache = tmp_path / "cache"
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    kept = {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()}
+    (cache / "tiny" / "train_labels.npy").write_bytes(b"damaged")
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(
+            WriteError, match=r"No space left on device \(.* are free\)\. Nothing that was there"
+        ):
+            datasets.fetch("tiny", cache=cache, source=str(originals))
+    assert [path.name for path in cache.iterdir() if path.is_dir()] == ["tiny"]
+    datasets.fetch("tiny", cache=cache, source=str(originals))
+    assert {path.name: path.read_bytes() for path in (cache / "tiny").iterdir()} == kept
+
+
+def test_an_array_that_does_not_fit_has_the_reason_of_the_system(tmp_path):
+    """NumPy's own `tofile` says only how many bytes were written."""
+    script = """
+import resource
+from pathlib import Path
+from types import SimpleNamespace
+import numpy as np
+from bench.datasets import cache
+arrays = {name: np.zeros(5000, np.uint8) for name in cache.ARRAYS}
+Path("scratch").mkdir()
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+try:
+    cache._store(SimpleNamespace(digests={}), arrays, Path("scratch"), Path("data"))
+except OSError as error:
+    print(error.strerror, Path("data").exists())
+"""
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
+    ).stdout  # fmt: skip
+    assert said == "File too large False\n"
 
 
 # --- verifying and repairing

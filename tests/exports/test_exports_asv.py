@@ -245,7 +245,7 @@ def test_rows_of_an_earlier_export_of_the_commit_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("commit", "words"),
     [
-        (None, "was not made in a git checkout"),
+        (None, "records no commit"),
         ("../../x", "needs a whole hash"),
         (HOSTILE, "needs a whole hash"),
     ],

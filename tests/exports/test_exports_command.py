@@ -39,7 +39,7 @@ def test_a_text_is_printed_or_written_to_a_file(call: Call, tmp_path: Path) -> N
         assert name == "csv" or json.loads(printed.out)
 
 
-@pytest.mark.parametrize(("name", "is_file"), [("asv", False), ("mlperf", False), ("parquet", True)])
+@pytest.mark.parametrize(("name", "is_file"), [("asv", False), ("parquet", True)])
 def test_a_folder_or_binary_file_needs_an_output(
     name: str, is_file: bool, call: Call, tmp_path: Path
 ) -> None:
@@ -101,7 +101,7 @@ def test_lines_that_cannot_be_read_are_named_and_do_not_reach_the_output(call: C
         assert acts_on_a_terminal(line) == [], "the reason quotes what was read"
 
 
-@pytest.mark.parametrize("name", ["asv", "mlperf", "pytest-benchmark", "github-smaller"])
+@pytest.mark.parametrize("name", ["asv", "pytest-benchmark", "github-smaller"])
 def test_a_hostile_run_without_values_is_named_in_one_clean_line(name: str, call: Call) -> None:
     save(with_commit(make_run(make_header([make_cell()])), run_id=HOSTILE))
     said = call("export", "--format", name, "--output", "out")

@@ -34,7 +34,7 @@ FOLDERS = [name for name, export in EXPORTS.items() if export.payload == "folder
 
 def test_each_format_is_listed_under_its_name_with_a_line() -> None:
     assert list(EXPORTS) == [
-        "pytest-benchmark", "asv", "github-bigger", "github-smaller", "mlperf", "csv", "parquet"
+        "pytest-benchmark", "asv", "github-bigger", "github-smaller", "csv", "parquet"
     ]  # fmt: skip
     for name, export in EXPORTS.items():
         assert export.name == name

@@ -1,5 +1,7 @@
 """The code of a commit and the environment of a side: made once, whole or not at all, and named where not."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 
@@ -66,6 +68,27 @@ def test_a_fetch_that_was_cut_short_is_not_taken_for_a_whole_one(project, tmp_pa
 def test_a_revision_that_is_none_is_refused(project, tmp_path, revision):
     with pytest.raises(UsageError, match="is not a revision"):
         fetch_code(revision, tmp_path)
+
+
+def test_a_checkout_that_git_cannot_read_is_named_with_the_revision(project, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    with pytest.raises(UnavailableError, match=r"^the revision .* cannot be read: git is not installed"):
+        fetch_code("HEAD~1", tmp_path / "code")
+    assert not (tmp_path / "code").exists()
+
+
+def test_the_code_of_another_repository_is_not_unpacked(project, tmp_path, monkeypatch):
+    other = tmp_path / "other"
+    other.mkdir()
+    git(other, "init", "-q", "-b", "main")
+    (other / "stranger").touch()
+    git(other, "add", ".")
+    git(other, "commit", "-q", "-m", "1")
+    own = git(project, "rev-parse", "main")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    code, commit = fetch_code("main", tmp_path / "code")
+    assert commit == own
+    assert not (code / "stranger").exists()
 
 
 def test_only_other_packages_need_an_environment_of_their_own(project, tmp_path):
@@ -156,6 +179,17 @@ def test_what_cannot_be_installed_is_said_in_a_line():
         environments._run([sys.executable, "-c", script], "torch torch==9")
 
 
+def test_a_full_disk_is_named_whoever_met_it(project, tmp_path, monkeypatch):
+    def pip(command, what):
+        raise UnavailableError("torch could not be installed: [Errno 28] No space left on device.")
+
+    monkeypatch.setattr(environments, "_run", pip)
+    with pytest.raises(
+        UnavailableError, match=r"No space left on device \(.* are free\)\. Name .*--environments"
+    ):
+        make_environment(SideSpec(), project, "torch", "cpu", folder=tmp_path, display=Quiet())
+
+
 def test_without_a_checkout_no_environment_is_made(tmp_path):
     with pytest.raises(UsageError, match="--python NAME=PATH"):
         make_environment(SideSpec(), tmp_path, "torch", "cpu", folder=tmp_path, display=Quiet())
@@ -170,3 +204,17 @@ def test_code_that_cannot_be_put_in_place_is_told_and_leaves_nothing(tmp_path, m
         fetch_code("base", tmp_path / "file")
     code, _ = fetch_code("base", tmp_path / "kept")
     assert [path.name for path in (tmp_path / "kept").iterdir()] == [code.name]
+
+
+def test_code_that_does_not_fit_leaves_no_part(project, tmp_path, monkeypatch):
+    def full(self, path, filter):
+        path.mkdir()
+        (path / "half").touch()
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(environments.tarfile.TarFile, "extractall", full)
+    with pytest.raises(
+        UnavailableError, match=r"No space left on device \(.* are free\)\. Name another folder"
+    ):
+        fetch_code("main", tmp_path / "code")
+    assert list((tmp_path / "code").iterdir()) == []

@@ -24,12 +24,8 @@ FELL = make_history(stepped_rates())
 LACKING = make_figures(9.0, ranked=False, counts=False, why_not="2 of 3 blocks")
 
 
-def printed(history: History, *, width: int = 100, encoding: str = "utf-8") -> str:
-    class File(StringIO):
-        pass
-
-    File.encoding = encoding  # type: ignore[misc, assignment]
-    file = File()
+def printed(history: History, *, width: int = 100) -> str:
+    file = StringIO()
     print_blocks(short(history, "speed", by_machine(history, "speed")), Console(file=file, width=width))
     return file.getvalue()
 
@@ -182,12 +178,6 @@ def test_a_history_is_printed_with(history: History, words: str) -> None:
 @pytest.mark.parametrize("width", [20, 80, 200])
 def test_no_line_is_wider_than_the_console(width: int) -> None:
     assert max(map(len, printed(FELL, width=width).splitlines())) <= width
-
-
-def test_a_console_without_unicode_is_written_to() -> None:
-    out = printed(make_history([1000.0], cell=make_cell("größe")), encoding="ascii")
-    out.encode("ascii")
-    assert "+/-" in out
 
 
 # As Markdown

@@ -133,3 +133,18 @@ def test_a_continued_training_tells_no_step_twice_and_each_before_the_file_is_cl
         events.add(again)
         assert steps_of(resumed.folder) == {STEPS}
     assert read(resumed.folder).Scalars("accuracy/test")[-1].value == 0.5
+
+
+def test_a_full_disk_leaves_the_file_that_was_there(tmp_path, training, monkeypatch):
+    with EventFiles(training, load_sample("mnist").train_images):
+        pass
+    folder = training.folder / "events"
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def full(self, content):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bench.recipes.tensorboard.RecordWriter.write", full)
+    with pytest.raises(OSError, match="No space"):
+        EventFiles(training, load_sample("mnist").train_images)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before

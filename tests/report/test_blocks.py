@@ -237,16 +237,6 @@ def test_colour_changes_no_word_and_marks_a_flagged_row() -> None:
     assert "\x1b" not in row["PyTorch"]
 
 
-def test_an_ascii_terminal_gets_ascii() -> None:
-    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    print_blocks([*BLOCKS, Paragraph(text="1.00\N{MULTIPLICATION SIGN}")], Console(file=file, width=80))
-    file.flush()
-    printed = file.buffer.getvalue().decode("ascii")
-    assert "1.00x" in printed
-    assert "+/-: an interval" in printed
-    assert "?" not in printed
-
-
 # ---- clean, escape
 
 

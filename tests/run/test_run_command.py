@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from conftest import Call, Said
 from played import play
-from synthetic import make_cell, make_header, make_job, make_run, make_workload
+from synthetic import make_block, make_cell, make_header, make_job, make_parity, make_run, make_workload
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
@@ -311,6 +311,33 @@ def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: 
     assert command._status(summary, require_target=False) == status
 
 
+@pytest.mark.parametrize(
+    ("rates", "disturbed", "status"),
+    [
+        ((1.5, 1.0), set(), 0),
+        ((1.0, 1.0), set(), 0),  # that no difference was detected is a result
+        ((1.5, 1.0), {0}, 0),
+        ((1.5, 1.0), {0, 1, 2, 3}, 3),
+        ((1.5,), set(), 0),
+        ((1.5,), {0, 1, 2, 3}, 3),
+    ],
+)
+def test_a_run_that_claims_nothing_of_a_workload_has_not_decided(
+    rates: tuple[float, ...], disturbed: set[int], status: int
+) -> None:
+    cells = [make_cell(), make_cell(backend="jax", mode="jit")][: len(rates)]
+    records: list[Any] = [make_parity(cell) for cell in cells]
+    for block in range(5):
+        records.append(make_block(cells, block, throttled_share=0.5 if block in disturbed else 0.0))
+        records += [
+            make_job(cell, block, rates=[1000 * rate * (1 + 0.001 * block * (place - 0.5))] * 5, windows=5)
+            for place, (cell, rate) in enumerate(zip(cells, rates, strict=True))
+        ]
+    summary = summarise(make_run(make_header(cells, min_blocks=5), records))
+    assert all(cell.ranked for cell in summary.cells)
+    assert command._status(summary, require_target=False) == status
+
+
 def test_a_target_that_is_missed_counts_only_when_it_is_demanded(
     call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -469,6 +496,25 @@ def test_help_is_quick_to_come_and_names_every_command(tmp_path: Path) -> None:
     for name in ("run", "verify", "list", "doctor", "data", "report"):
         assert f"\n  {name} " in said.out
     assert process("--version", cwd=tmp_path).out.startswith("samework, version ")
+
+
+ODD = os.fsdecode(b"odd\xff")
+
+
+def test_names_that_are_no_text_are_names(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / ODD).mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ODD))  # where the reference's values are kept
+    known(monkeypatch, [fakes.STEADY])
+    said = call("run", *SMALL, "--results", ODD)
+    assert said.status == 0, said
+    (folder,) = [path.parent for path in (tmp_path / ODD).glob(f"*/{HEADER}")]
+    assert read_run(folder).header.command[-1] == r"odd\xff"
+    assert (folder / "REPORT.md").is_file()
+    for arguments in (("report",), ("report", "--format", "markdown"), ("export", "--format", "csv")):
+        assert call(*arguments, "--results", ODD).status == 0
+    call("report", "x", "--results", ODD).refused(2, "unknown run 'x'")
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("verify", "--backend", "numpy")])

@@ -1,10 +1,14 @@
 """A run as a whole: with backends that are quick, with some that fail, cut short, killed and resumed."""
 
+import fcntl
 import math
 import os
+import select
 import signal
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,7 +56,7 @@ main()
 def _played(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Play the workers, except in the tests that start the command as a process, with real ones."""
     undisturbed(monkeypatch)
-    if "started" not in request.fixturenames:
+    if not {"started", "terminal"} & set(request.fixturenames):
         play(monkeypatch)
 
 
@@ -412,21 +416,61 @@ def test_a_run_of_other_versions_is_not_resumed(tmp_path: Path) -> None:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a run of two fakes by the command line, found by entry point; it ends when its minute is over."""
+    """Start a run of two fakes by the command line, with its output in a pipe."""
+    process = start(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    yield process
+    process.kill()
+    process.communicate()
+
+
+class Terminal:
+    """A run on a terminal of its own, whose output is read until the terminal is closed."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self._master, slave = os.openpty()
+        self._closing = threading.Event()
+        self.process = start(
+            tmp_path, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(slave)
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def close(self) -> None:
+        if not self._closing.is_set():
+            self._closing.set()
+            self._reader.join()
+            os.close(self._master)
+
+    def _read(self) -> None:
+        while not self._closing.is_set():
+            if select.select([self._master], [], [], 0.1)[0]:
+                os.read(self._master, 65536)
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Terminal]:
+    found = Terminal(tmp_path)
+    yield found
+    found.process.kill()
+    found.process.wait()
+    found.close()
+
+
+def start(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
+    """Start a run of two fakes, found by entry point; it ends when its minute is over."""
     site = fakes.distribution(tmp_path / "site", {"steady": "fakes:STEADY", "quick": "fakes:QUICK"})
     (tmp_path / "scratch").mkdir()  # what a killed harness leaves is found here
     environment = os.environ | {"PYTHONPATH": fakes.python_path(site), "TMPDIR": str(tmp_path / "scratch")}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
-    process = subprocess.Popen(
+    return subprocess.Popen(
         [
             sys.executable, "-c", COMMAND, "run", "--sample", "--workload", fakes.WORKLOAD, "--device", "cpu",
             "--backend", "steady", "--backend", "quick", "--results", str(tmp_path / "results"),
         ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, cwd=tmp_path,
+        text=True, env=environment, cwd=tmp_path, **streams,
     )  # fmt: skip
-    yield process
-    process.kill()
-    process.communicate()
 
 
 def job_in_hand(process: subprocess.Popen[str], results: Path) -> tuple[Path, psutil.Process]:
@@ -450,7 +494,7 @@ def assert_ended(worker: psutil.Process) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
     sent: signal.Signals, started: subprocess.Popen[str], tmp_path: Path
 ) -> None:
@@ -458,13 +502,31 @@ def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
     started.send_signal(sent)
     output, _ = started.communicate(timeout=60)
     assert started.returncode == 130, output
-    assert f"bench run --resume {folder.name}" in output
+    assert f"bench run --resume {folder.name} --results {folder.parent}" in output
     assert "Traceback" not in output
     assert_ended(worker)
     run = read_run(folder)
     assert len(run.parity) == 2
     assert len(run.jobs) >= 1
     assert run.rejected == ()
+
+
+def test_a_run_whose_terminal_goes_ends_as_after_ctrl_c(terminal: Terminal, tmp_path: Path) -> None:
+    folder, worker = job_in_hand(terminal.process, tmp_path / "results")
+    terminal.close()  # the kernel sends SIGHUP, and no word can be written any more
+    assert terminal.process.wait(timeout=60) == 130
+    assert_ended(worker)
+    assert read_run(folder).rejected == ()
+
+
+def test_a_hang_up_that_nohup_has_ignored_stays_ignored() -> None:
+    script = (
+        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from bench.cli import main; main._interrupt_on_signals()\n"
+        "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    )
+    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert said.stdout == "True\n"
 
 
 def test_kill_9_loses_at_most_the_job_in_hand_and_the_rest_is_resumed(

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from bench.analysis.summary import Summary
-from bench.errors import RecordError
+from bench.errors import WriteError
+from bench.paths import refusal
 from bench.records.runs import Run
 from bench.report.markdown import PLOTS, document
 from bench.run.report import sections
+from bench.store import write_durably, write_text
 
 REPORT = "REPORT.md"
 
@@ -27,12 +29,12 @@ def write(run: Run, summary: Summary, folder: Path | None = None) -> Path:
         for name in plots.NAMES:
             path = folder / PLOTS / f"{name}.svg"
             if name in drawn:
-                path.write_bytes(drawn[name])
+                write_durably(path, drawn[name])
             else:
                 path.unlink(missing_ok=True)
-        report.write_text(text(run, summary, frozenset(drawn)), encoding="utf-8", newline="\n")
+        write_text(report, text(run, summary, frozenset(drawn)))
     except OSError as error:
-        raise RecordError(f"cannot write the report to {folder}: {error.strerror}.") from error
+        raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return report
 
 
