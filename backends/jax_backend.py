@@ -208,7 +208,7 @@ class JaxBackend:
         self.device, self.on_gpu = find_device(device), device == "gpu"
         self.dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
         self.precision = MATMUL_PRECISION[precision]
-        options = wanted_options(workload.architecture, device)
+        options = wanted_options(workload.architecture, device) if offered.level == "tuned" else {}
         known = not options or knows_options(options, self.device)
         self._options, self._unknown_options = (options, {}) if known else ({}, options)
         self.workload, self.info = workload, workload.seen(data.info)

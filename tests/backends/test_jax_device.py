@@ -104,7 +104,8 @@ def an_option_that_xla_does_not_know_is_reported() -> None:
         said = make("jit", network=network).describe()
         assert "INDIVIDUAL_DOT" in str(said["compiler_options"]), said
         assert said["warning"] is None
-    assert make("jit").describe()["compiler_options"] is None
+    for mode, network in (("jit", "softmax"), ("tutorial", "cnn")):
+        assert make(mode, network=network).describe()["compiler_options"] is None
 
 
 def cuda_and_cudnn_are_reported_on_a_gpu_alone() -> None:

@@ -5,8 +5,8 @@
 """Show that XLA can lose most of the gradient of `jnp.max` after batch normalisation on a CPU with AVX2.
 
 The gradient of a maximum goes to the values that equal it. Where XLA computes the normalisation in two fused
-loops, a product and a sum can be rounded together in one loop and apart in the other. Then no value equals
-the maximum that the other loop found. The exit status is 1 if that happens, and else 0.
+loops, it can round the same value differently in each. Then a value no longer equals the maximum that the
+other loop found. The exit status is 1 if that happens, and else 0.
 
 XLA is told to use AVX2, so a CPU with AVX-512 shows the fault too. It needs the compiler option below. With a
 comparison that allows 1e-4, or with `jax.lax.reduce_window`, the gradient is right.
