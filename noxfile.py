@@ -7,6 +7,9 @@ installed editable: source edits count at once.
 
 Where uv is installed, beside nox or elsewhere on the path, it installs instead of pip, which takes longer. It
 takes packages from where pip is configured to.
+
+The environments use the Python that nox runs on, or one that is found where the frameworks have no build for
+that. `nox --force-python 3.12 -s bench`, or the variable NOXFORCEPYTHON, chooses another.
 """
 
 import ast
@@ -14,11 +17,13 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import nox
 
@@ -33,8 +38,19 @@ PROJECT = nox.project.load_toml(PYPROJECT)
 FRAMEWORKS = ("tensorflow", "torch", "jax")
 ON_REQUEST = ("keras-tensorflow", "keras-torch", "keras-jax")
 """What gets an environment only where it is named after `--`."""
-NEWEST_PYTHON = (3, 13)
-"""The newest for which every framework that constraints.txt pins has a build."""
+PYTHONS = ("3.13", "3.12", "3.11")
+"""The versions for which every framework that constraints.txt pins has a build; the first is preferred."""
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+"""PyTorch's own index of builds without CUDA. On Linux those of the package registry bring CUDA libraries."""
+CPU_INDEX_LIMIT_S = 5
+OPEN = """
+import sys, urllib.request
+try:
+    urllib.request.urlopen(sys.argv[1], timeout=60).close()
+except OSError as error:
+    sys.exit(str(getattr(error, "reason", error)))
+"""
+"""A script that opens an address; if that fails, its last line is the reason."""
 UV_VARIABLES = {
     "index-url": ("UV_DEFAULT_INDEX", " "),
     "extra-index-url": ("UV_INDEX", " "),
@@ -104,7 +120,7 @@ def files_with(mark: str) -> tuple[str, ...]:
 @nox.session(reuse_venv=True)
 def lint(session: nox.Session) -> None:
     """Check style, types and the direction of imports; needs no framework."""
-    session.install(*requirements([], ["lint"]), silent=False, env=uv_environment())
+    session.install(*requirements([], ["lint"]), silent=False, env=package_sources())
     session.run("ruff", "check", ".")
     session.run("ruff", "format", "--check", ".")
     session.run("mypy")
@@ -126,7 +142,7 @@ def reproduce(session: nox.Session, script: str) -> None:
     A script ends with status 1 where the fault is there, which is what it is for: the session then passes.
     """
     path = ROOT / "tests" / "reproducers" / f"{script}.py"
-    session.install(*nox.project.load_toml(path)["dependencies"], env=uv_environment())
+    session.install(*nox.project.load_toml(path)["dependencies"], env=package_sources())
     session.run("python", str(path), success_codes=[1])
 
 
@@ -136,7 +152,7 @@ def benchmarks(session: nox.Session) -> None:
 
     On the CPU, for two hours; nothing else may run meanwhile. `tests/benchmarks/cells.py` after
     `--` takes that file alone, which takes minutes; `-k "jax and softmax"` picks cells, and `-m ""` takes
-    every mode and backend, not the taught modes alone. pytest-benchmark's options save, compare and draw:
+    every mode and backend, not the default modes alone. pytest-benchmark's options save, compare and draw:
     `--benchmark-autosave`, `--benchmark-compare --benchmark-compare-fail=mean:30%`, `--benchmark-histogram`.
     """
     environment = cpu_environment(session)
@@ -144,9 +160,9 @@ def benchmarks(session: nox.Session) -> None:
     named = [argument for argument in session.posargs if argument.partition("::")[0].endswith(".py")]
     # Files stand first, as some options take what follows them; of an option said twice the last counts.
     files = () if named else [f"tests/benchmarks/{name}.py" for name in ("cells", "throughput", "harness")]
-    taught = () if any("::" in argument for argument in named) else ("-m", "not on_request")
+    cells = () if any("::" in argument for argument in named) else ("-m", "not on_request")
     session.run(
-        program(environment, "python"), "-m", "pytest", *files, "-p", "no:randomly", "--timeout=0", *taught,
+        program(environment, "python"), "-m", "pytest", *files, "-p", "no:randomly", "--timeout=0", *cells,
         "--benchmark-max-time=3", *session.posargs, external=True,
     )  # fmt: skip
 
@@ -159,7 +175,6 @@ def bench(session: nox.Session) -> None:
     imports JAX where it finds it, which makes it start later, and on a GPU their CUDA libraries collide.
     BENCH_GPU=1 takes the GPU without looking for a driver, BENCH_GPU=0 the CPU.
     """
-    check_python(session)
     environment = prepare(session, "harness")
     gpu = gpu_wanted(session)
     pythons = framework_pythons(session, wanted_backends(session.posargs, gpu=gpu), gpu=gpu)
@@ -176,20 +191,21 @@ def regression(session: nox.Session) -> None:
 
     `--base REV` is the least to say. What needs other packages than this code gets environments of its own.
     """
-    check_python(session)
     environment = prepare(session, "harness")
     gpu = gpu_wanted(session)
     pythons = framework_pythons(session, wanted_backends(session.posargs, gpu=gpu), gpu=gpu)
+    # `bench ab` installs other versions with pip.
+    variables = {} if gpu else package_sources(cpu_index(session))
+    of_pip = {name: value for name, value in variables.items() if name.startswith("PIP_")}
     session.run(
         program(environment, "bench"), "ab", "--device", "gpu" if gpu else "cpu", *pythons,
-        *session.posargs, external=True,
+        *session.posargs, env=of_pip, external=True,
     )  # fmt: skip
 
 
 @nox.session(python=False)
 def notebooks(session: nox.Session) -> None:
     """Reproduce the notebooks in every framework, for hours; `bench notebooks` gets what follows `--`."""
-    check_python(session)
     environment = prepare(session, "harness")
     gpu = gpu_wanted(session)
     pythons = framework_pythons(session, FRAMEWORKS, gpu=gpu)
@@ -203,9 +219,8 @@ def notebooks(session: nox.Session) -> None:
 @nox.session(python=False)
 def dev(session: nox.Session) -> None:
     """Make or update `.venv`, which holds everything for development on the CPU."""
-    check_python(session)
     environment = ROOT / ".venv"
-    install(session, environment, requirements(FRAMEWORKS, ["test", "lint"]))
+    install(session, environment, FRAMEWORKS, ["test", "lint"])
     session.log(f"Activate it with: source {program(environment, 'activate')}")
 
 
@@ -305,32 +320,92 @@ def clear(path: Path) -> None:
 
 def cpu_environment(session: nox.Session) -> Path:
     """Return the environment that holds the three frameworks, on the CPU, and the tests' tools."""
-    check_python(session)
     # To compile every module of three frameworks takes longer than to unpack them, and a few are imported.
     return prepare(session, "cpu", extras=FRAMEWORKS, groups=["test"], compiled=False)
 
 
-def check_python(session: nox.Session) -> None:
-    """Stop with advice where pip would only say that there is no matching distribution."""
-    if sys.version_info[:2] > NEWEST_PYTHON:
-        newest = ".".join(map(str, NEWEST_PYTHON))
+class Interpreter(NamedTuple):
+    """A Python that can make environments: its path, and its `sys.version`."""
+
+    path: str
+    version: str
+
+    @property
+    def minor(self) -> str:
+        """The version without its last part, such as `3.12`."""
+        return ".".join(self.version.split(".")[:2])
+
+
+@functools.cache
+def find_interpreter(session: nox.Session) -> Interpreter:
+    """Return the Python of all environments: the one that nox was told to use, its own, or one that fits."""
+    builds = f"the pinned frameworks have builds for Python {', '.join(PYTHONS[:-1])} and {PYTHONS[-1]}"
+    if session.python:
+        forced = ask_interpreter(Path(session.bin) / "python")
+        if forced is None or forced.minor not in PYTHONS:
+            session.error(f"Python {session.python} does not fit: {builds}.")
+        return forced
+    own = Interpreter(sys.executable, sys.version)
+    if own.minor in PYTHONS:
+        return own
+    found = next(filter(None, map(ask_interpreter, interpreter_paths())), None)
+    if found is None:
         session.error(
-            f"Nox runs on Python {sys.version.split()[0]}, for which the pinned frameworks have no build. "
-            f"Run it with Python {newest} or older: python{newest} -m pip install nox; python{newest} -m nox"
+            f"Nox runs on Python {own.minor}; {builds}. None of these is on the path or under pyenv. Install "
+            f"one (uv python install {PYTHONS[0]}, or pyenv install {PYTHONS[0]}) and run the command again."
         )
+    session.log(
+        f"Nox runs on Python {own.minor}; {builds}. "
+        f"The environments use {found.path}, Python {found.version.split()[0]}."
+    )
+    return found
+
+
+def interpreter_paths() -> Iterator[Path]:
+    """Yield where a Python that fits may lie: on the path and under pyenv, the preferred version first."""
+    folders = [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    for version in PYTHONS:
+        name = f"python{version}"
+        yield from (folder / name for folder in folders if (folder / name).is_file())
+        yield from sorted(pyenv.glob(f"{version}.*/bin/{name}"), reverse=True)
+
+
+def ask_interpreter(path: Path) -> Interpreter | None:
+    """Return the interpreter at a path; None if it does not run, or cannot make environments.
+
+    One of pyenv's stand-ins fails unless its version is chosen. Debian's Python may lack ensurepip.
+    """
+    script = "import ensurepip, sys, venv; print(sys.version)"
+    try:
+        done = subprocess.run(
+            [str(path), "-c", script], check=True, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return Interpreter(str(path), done.stdout.strip())
 
 
 def wanted_backends(arguments: Sequence[str], *, gpu: bool) -> list[str]:
     """Return the backends that need an environment: those named by `--backend`, or the three frameworks."""
-    pairs = [argument.partition("=") for argument in arguments]
-    named = {value for option, _, value in pairs if option == "--backend"}
-    named |= {value for option, value in itertools.pairwise(arguments) if option == "--backend"}
+    named = set(values_of("--backend", arguments))
     known = [*FRAMEWORKS, *([] if gpu else ON_REQUEST)]
     return [name for name in known if name in named] if named & set(known) else list(FRAMEWORKS)
 
 
+def values_of(option: str, arguments: Sequence[str]) -> list[str]:
+    """Return the values of an option, given as `--option value` or as `--option=value`."""
+    pairs = [argument.partition("=") for argument in arguments]
+    joined = [value for name, equals, value in pairs if name == option and equals]
+    return joined + [value for name, value in itertools.pairwise(arguments) if name == option]
+
+
 def framework_pythons(session: nox.Session, names: Sequence[str], *, gpu: bool) -> list[str]:
     """Return options for `bench run`: the interpreter of each framework that could be installed."""
+    if gpu:
+        doctor = (program(ROOT / ".nox" / "harness", "bench"), "doctor", "--before-install")
+        gpus = [f"--gpu={number}" for number in values_of("--gpu", session.posargs)]
+        session.run(*doctor, *(f"--backend={name}" for name in names), *gpus, external=True)
     options = []
     kind, advice = ("gpu", " BENCH_GPU=0 takes the CPU instead.") if gpu else ("cpu", "")
     for framework in names:
@@ -372,62 +447,160 @@ def prepare(
     Unless `compiled`, a module is compiled to bytecode when it is first imported.
     """
     environment = ROOT / ".nox" / name
-    wanted = requirements(extras, groups)
+    python = find_interpreter(session)
     stamp = environment / "installed.sha256"
     # The folder counts because an editable installation points to it.
-    parts = [sys.version, str(ROOT), PYPROJECT.read_text(), CONSTRAINTS.read_text(), *wanted, str(compiled)]
+    parts = [
+        python.version, str(ROOT), PYPROJECT.read_text(), CONSTRAINTS.read_text(),
+        *requirements(extras, groups), str(compiled),
+    ]  # fmt: skip
     digest = hashlib.sha256("\n".join(parts).encode()).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
         session.log(f"{environment} is up to date.")
     else:
         stamp.unlink(missing_ok=True)  # so that an installation cut short is not taken for a whole one
-        install(session, environment, wanted, compiled=compiled)
+        install(session, environment, extras, groups, compiled=compiled)
         stamp.write_text(digest)
     return environment
 
 
-def install(session: nox.Session, environment: Path, wanted: Sequence[str], *, compiled: bool = True) -> None:
+def install(
+    session: nox.Session,
+    environment: Path,
+    extras: Sequence[str],
+    groups: Sequence[str],
+    *,
+    compiled: bool = True,
+) -> None:
     """Make the environment where it is not there yet, and install into it, with uv where there is uv."""
     session.log(f"Installing into {environment}; the first time can take minutes.")
-    session.run(sys.executable, "-m", "venv", str(environment), external=True)
-    python = program(environment, "python")
+    python = find_interpreter(session)
+    # venv would keep the old interpreter, beside a folder of packages for the new one.
+    clear = ["--clear"] if holds_another_python(environment, python) else []
+    session.run(python.path, "-m", "venv", *clear, str(environment), external=True)
+    own = program(environment, "python")
+    wanted = requirements(extras, groups)
+    variables = package_sources(cpu_index(session) if "torch" in extras else None)
     if nox.virtualenv.HAS_UV:
         options = ["--compile-bytecode"] if compiled else []
-        command = [nox.virtualenv.UV, "pip", "install", "--python", python, *options]
-        session.run(*command, *wanted, env=uv_environment(), external=True)
+        command = [nox.virtualenv.UV, "pip", "install", "--python", own, *options]
     else:
-        options = [] if compiled else ["--no-compile"]
-        session.run(python, "-m", "pip", "install", *options, *wanted, external=True)
+        command = [own, "-m", "pip", "install", *([] if compiled else ["--no-compile"])]
+    session.run(*command, *wanted, env=variables, external=True)
+    if {"torch", "torch-gpu"} & set(extras):
+        leave_out_torchvision(session, own)
+
+
+def holds_another_python(environment: Path, python: Interpreter) -> bool:
+    """Whether the environment is there and was made with another minor version of Python."""
+    config = environment / "pyvenv.cfg"
+    version = rf"^version = {re.escape(python.minor)}\."
+    return config.is_file() and not re.search(version, config.read_text(), re.MULTILINE)
+
+
+def leave_out_torchvision(session: nox.Session, python: str) -> None:
+    """Uninstall torchvision where it cannot be imported, and say so; PyTorch then does its work.
+
+    The package registry has it for CUDA alone, and some versions do not load beside a PyTorch without CUDA.
+    """
+    if reason := import_error(python, "torchvision"):
+        session.run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", external=True)
+        session.log(
+            f"torchvision is left out, as its build does not fit the installed PyTorch ({reason}): "
+            "the input pipeline scales images with PyTorch itself."
+        )
+
+
+def import_error(python: str, module: str) -> str | None:
+    """Return why an interpreter cannot import a module, in one line; None if it can."""
+    done = subprocess.run([python, "-c", f"import {module}"], check=False, capture_output=True, text=True)
+    return last_line(done.stderr) if done.returncode else None
+
+
+def last_line(text: str) -> str:
+    """Return the last line that is not empty: of a traceback, the error."""
+    return (text.strip().splitlines() or ["no message"])[-1]
 
 
 @functools.cache
-def uv_environment() -> dict[str, str]:
-    """Return variables that let uv take packages from where pip is configured to.
+def cpu_index(session: nox.Session) -> str | None:
+    """Return the address of PyTorch's builds without CUDA; None, and a printed line, if it does not answer.
+
+    Also None where the package registry's builds need no CUDA, and where pip is configured to use no index.
+    """
+    if sys.platform != "linux" or "no-index" in pip_settings():
+        return None
+    if reason := why_unreachable(f"{CPU_INDEX}/torch/"):
+        session.log(
+            f"{CPU_INDEX} cannot be reached ({reason}): PyTorch comes from where pip is configured to look, "
+            "which may be a build with 4 GB of CUDA libraries."
+        )
+        return None
+    return CPU_INDEX
+
+
+def why_unreachable(address: str) -> str | None:
+    """Return why an address does not answer in time; None if it does. The certificate and proxy are pip's."""
+    settings = pip_settings()
+    variables = {"SSL_CERT_FILE": settings.get("cert"), "https_proxy": settings.get("proxy")}
+    given = {name: value[-1] for name, value in variables.items() if value}
+    try:
+        # A process of its own, as looking up a name has no time limit.
+        done = subprocess.run(
+            [sys.executable, "-c", OPEN, address], check=False, capture_output=True, text=True,
+            env=os.environ | given, timeout=CPU_INDEX_LIMIT_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"no answer within {CPU_INDEX_LIMIT_S} s"
+    return last_line(done.stderr) if done.returncode else None
+
+
+def package_sources(index: str | None = None) -> dict[str, str]:
+    """Return variables with which pip and uv take packages from where pip is configured to, and from `index`.
 
     uv does not read pip's settings. Without these variables it would, for example, pass over a folder of
     wheels for machines without a GPU, and fetch some gigabytes of CUDA libraries.
     """
+    settings = pip_settings()
+    if index is None:
+        return uv_variables(settings, os.environ)
+    # Of two builds of one version, `2.14.1+cpu` counts as newer than `2.14.1`.
+    indexes = [*settings.get("extra-index-url", []), index]
+    variables = uv_variables(settings | {"extra-index-url": indexes}, os.environ)
+    if own := os.environ.get("UV_INDEX"):
+        strategy = os.environ.get("UV_INDEX_STRATEGY", "unsafe-best-match")
+        variables |= {"UV_INDEX": f"{own} {index}", "UV_INDEX_STRATEGY": strategy}
+    return variables | {"PIP_EXTRA_INDEX_URL": " ".join(indexes)}
+
+
+@functools.cache
+def pip_settings() -> dict[str, list[str]]:
+    """Return the values of each of pip's settings."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
-    return uv_variables(done.stdout.splitlines() if done.returncode == 0 else [], os.environ)
+    return parse_settings(done.stdout.splitlines() if done.returncode == 0 else [])
 
 
-def uv_variables(settings: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Return uv's variables for the lines of `pip config list`, less those that the user has set for uv.
+def parse_settings(lines: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of each setting from the lines of `pip config list`.
 
     Of a setting that stands in several sections the last counts: all commands, `pip install`, then variables.
     """
     sections: dict[str, dict[str, list[str]]] = {"global": {}, "install": {}, ":env:": {}}
-    for line in settings:
+    for line in lines:
         key, _, value = line.partition("=")
         section, _, option = key.rpartition(".")
         if section in sections:
             sections[section][option.removeprefix("default-")] = str(ast.literal_eval(value)).split()
-    values = sections["global"] | sections["install"] | sections[":env:"]
+    return sections["global"] | sections["install"] | sections[":env:"]
+
+
+def uv_variables(settings: Mapping[str, Sequence[str]], environment: Mapping[str, str]) -> dict[str, str]:
+    """Return uv's variables for pip's settings, less those that the user has set for uv."""
     found = {
-        name: separator.join(values[option])
+        name: separator.join(settings[option])
         for option, (name, separator) in UV_VARIABLES.items()
-        if values.get(option)
+        if settings.get(option)
     }
     if "UV_INDEX" in found:
         # As pip does: the newest of all indexes, not what the first that knows the package has.

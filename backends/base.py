@@ -24,8 +24,9 @@ class TrainingData(msgspec.Struct, frozen=True, kw_only=True):
     """The training split: images uint8 (n, h, w, c), labels uint8 (n,).
 
     Both are files mapped into memory, which all workers share. On a CPU a backend trains from these images
-    without a copy: a copy would take memory that a framework without one does not need. The arrays are
-    writable, because some frameworks accept no others, but a backend never writes to them.
+    without a copy: a copy would take memory that a framework without one does not need. Only a taught mode
+    may make one, as its tutorial does. The arrays are writable, because some frameworks accept no others, but
+    a backend never writes to them.
     """
 
     info: DatasetInfo
@@ -91,7 +92,9 @@ class Backend(Protocol):
         """Return what really runs: versions, the actual device and dtype, threads, and what else matters.
 
         The keys `device` (`cpu` or `gpu`), `device_name` and `peak_device_bytes` (the allocator's peak, None
-        on the CPU) are required. Each framework adds further keys.
+        on the CPU) are required. `build` is what the framework was built for, such as `CPU` or `CUDA 13.0`.
+        Under `warning` there may be a sentence that the report shows at its top. Each framework adds further
+        keys.
         """
 
 

@@ -1,6 +1,7 @@
 """The backends and their modes; to read this imports no framework."""
 
-from backends.info import BackendInfo, Mode
+from backends.info import BackendInfo, Mode, UnsupportedGpus
+from bench.workloads.specs import Precision
 
 NUMPY = BackendInfo(
     name="numpy",
@@ -11,7 +12,7 @@ NUMPY = BackendInfo(
         Mode(
             name="float64",
             summary="the reference: plain NumPy in double precision",
-            taught=True,
+            default=True,
             augments=True,
         ),
     ),
@@ -29,7 +30,7 @@ TENSORFLOW = BackendInfo(
         Mode(
             name="graph",
             summary="a step is one call of a tf.function",
-            taught=True,
+            default=True,
             augments=True,
             runner="backends.tensorflow_backend:GraphRunner",
         ),
@@ -46,14 +47,27 @@ TENSORFLOW = BackendInfo(
         ),
         Mode(
             name="xla-loop",
-            summary="as graph-loop by XLA, up to 100 steps to a call; of CNNs on a CPU 4, unrolled",
+            summary="as graph-loop by XLA, up to 100 steps to a call; of CNNs on a CPU 4, on a GPU 16",
             runner="backends.tensorflow_loops:XlaLoopRunner",
         ),
         Mode(
-            name="tf-data",
-            summary="graph, its batches through tf.data",
+            name="tf-data-batches",
+            summary="graph, its batches through tf.data, made a batch at a time",
             pipeline=True,
-            runner="backends.tensorflow_pipeline:PipelineRunner",
+            runner="backends.tensorflow_pipeline:BatchesRunner",
+        ),
+        Mode(
+            name="tf-data-samples",
+            summary="graph, its batches through tf.data, made sample by sample",
+            pipeline=True,
+            runner="backends.tensorflow_pipeline:SamplesRunner",
+        ),
+        Mode(
+            name="tutorial",
+            summary="the loop of TensorFlow's quickstart for experts, with tf.data and nothing tuned",
+            level="taught",
+            pipeline=True,
+            runner="backends.tensorflow_tutorial:TutorialRunner",
         ),
     ),
     environment={
@@ -63,6 +77,21 @@ TENSORFLOW = BackendInfo(
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else TensorFlow takes all of the GPU's memory when it starts
     },
     caching_environment={"TF_XLA_FLAGS": "--tf_xla_persistent_cache_directory={compiled}"},
+    unsupported_gpus=(
+        UnsupportedGpus(
+            versions="<=2.21.0",
+            compute_capability=(12, 0),
+            why="it is built with CUDA 12.5, which cannot compile for these GPUs",
+            links=tuple(
+                f"https://github.com/tensorflow/tensorflow/issues/{number}"
+                for number in (111958, 101746, 89272)
+            ),
+            remedy="Leave TensorFlow out (--backend torch --backend jax), measure the CPU (BENCH_GPU=0), or "
+            "name the Python of a build that supports the GPU, such as NVIDIA's (--python tensorflow=PATH).",
+        ),
+    ),
+    # tensorflow/core/common_runtime/process_util.cc; code compiled by XLA runs in the pool of the first.
+    thread_variables=("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
 )
 
 TORCH = BackendInfo(
@@ -74,31 +103,63 @@ TORCH = BackendInfo(
         Mode(
             name="eager",
             summary="every operation is called from Python",
-            taught=True,
+            default=True,
             augments=True,
             runner="backends.torch_backend:Eager",
         ),
         Mode(
-            name="compile",
+            name="compile-model",
+            summary="eager with torch.compile(model): loss and update are not compiled",
+            augments=True,
+            runner="backends.torch_compiled:CompileModel",
+        ),
+        Mode(
+            name="compile-step",
             summary="a whole step compiled by torch.compile, its update too",
-            runner="backends.torch_compiled:Compile",
+            runner="backends.torch_compiled:CompileStep",
         ),
         Mode(
             name="compile-loop",
-            summary="as compile, four steps to a call",
+            summary="as compile-step, four steps to a call",
             runner="backends.torch_compiled:CompileLoop",
         ),
         Mode(
+            name="reduce-overhead",
+            summary="compile-step with mode='reduce-overhead': PyTorch records it as a CUDA graph",
+            devices=("gpu",),
+            runner="backends.torch_compiled:ReduceOverhead",
+        ),
+        Mode(
             name="cuda-graphs",
-            summary="as compile, eight steps to a CUDA graph",
+            summary="as compile-step, eight steps to a CUDA graph",
             devices=("gpu",),
             runner="backends.torch_graphs:CudaGraphs",
         ),
         Mode(
-            name="dataloader",
-            summary="eager, its batches through torch.utils.data.DataLoader",
+            name="channels-first",
+            summary="eager, its images and kernels in contiguous memory instead of channels-last",
+            augments=True,
+            devices=("gpu",),
+            runner="backends.torch_backend:ChannelsFirst",
+        ),
+        Mode(
+            name="dataloader-samples",
+            summary="eager, its batches through a DataLoader, made sample by sample",
             pipeline=True,
-            runner="backends.torch_pipeline:Loader",
+            runner="backends.torch_pipeline:SampleLoader",
+        ),
+        Mode(
+            name="dataloader-batches",
+            summary="eager, its batches through a DataLoader, made a batch at a time",
+            pipeline=True,
+            runner="backends.torch_pipeline:BatchLoader",
+        ),
+        Mode(
+            name="tutorial",
+            summary="the loop of PyTorch's quickstart: torchvision, DataLoader and their defaults",
+            level="taught",
+            pipeline=True,
+            runner="backends.torch_tutorial:Tutorial",
         ),
     ),
     environment={"TORCHINDUCTOR_CACHE_DIR": "{compiled}"},  # else the user's own, which may hold programs
@@ -113,7 +174,7 @@ JAX = BackendInfo(
         Mode(
             name="jit",
             summary="a step is one call of a jitted function, its state donated",
-            taught=True,
+            default=True,
             augments=True,
             runner="backends.jax_backend:Jit",
         ),
@@ -123,10 +184,23 @@ JAX = BackendInfo(
             runner="backends.jax_loop:Loop",
         ),
         Mode(
-            name="grain",
-            summary="jit, its batches through Grain",
+            name="grain-samples",
+            summary="jit, its batches through Grain, made sample by sample",
             pipeline=True,
-            runner="backends.jax_pipeline:Grain",
+            runner="backends.jax_pipeline:GrainSamples",
+        ),
+        Mode(
+            name="grain-batches",
+            summary="jit, its batches through Grain, made a batch at a time",
+            pipeline=True,
+            runner="backends.jax_pipeline:GrainBatches",
+        ),
+        Mode(
+            name="tutorial",
+            summary="the loop of Flax's MNIST tutorial: nnx.jit, nnx.Optimizer, Grain's DataLoader",
+            level="taught",
+            pipeline=True,
+            runner="backends.jax_tutorial:Tutorial",
         ),
     ),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory
@@ -135,25 +209,46 @@ JAX = BackendInfo(
         "JAX_COMPILATION_CACHE_DIR": "{compiled}",
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # by default JAX keeps only what takes a second
     },
+    thread_variables=("NPROC",),  # DefaultThreadPoolSize in xla/pjrt/utils.cc; no flag of XLA sets it
 )
 
 
-def _keras(engine: BackendInfo) -> BackendInfo:
-    """Return Keras on an engine, as a backend of its own."""
+def _keras(
+    engine: BackendInfo,
+    *,
+    target: str = "backends.keras_backend:KerasBackend",
+    gpu_precisions: tuple[Precision, ...] = (),
+) -> BackendInfo:
+    """Return Keras on an engine, as a backend of its own.
+
+    On a GPU `target` has to set the engine's own switches for TF32, which Keras leaves alone.
+    """
     return BackendInfo(
         name=f"keras-{engine.name}",
         title=f"Keras on {engine.title}",
-        target="backends.keras_backend:KerasBackend",
+        target=target,
         distributions=("keras", engine.distributions[0]),
         modes=(
-            Mode(name="fit", summary="compile and fit, as Keras's users train", taught=True, pipeline=True),
+            Mode(
+                name="fit",
+                summary="compile and fit, as Keras's users train",
+                level="taught",
+                default=True,
+                pipeline=True,
+            ),
         ),
         environment={**engine.environment, **TENSORFLOW.environment, "KERAS_BACKEND": engine.name},
         cpu_environment=engine.cpu_environment,
         caching_environment=engine.caching_environment,
-        gpu_precisions=(),
+        thread_variables=engine.thread_variables,
+        gpu_precisions=gpu_precisions,
         on_request=True,
     )
 
 
-KERAS_TENSORFLOW, KERAS_TORCH, KERAS_JAX = _keras(TENSORFLOW), _keras(TORCH), _keras(JAX)
+KERAS_TENSORFLOW = _keras(
+    TENSORFLOW,
+    target="backends.keras_tensorflow:KerasTensorFlowBackend",
+    gpu_precisions=TENSORFLOW.gpu_precisions,
+)
+KERAS_TORCH, KERAS_JAX = _keras(TORCH), _keras(JAX)

@@ -1,10 +1,19 @@
 """The description of a backend, for which neither its framework nor NumPy is imported."""
 
 from collections.abc import Mapping
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from bench.workloads.specs import Device, Precision
+
+Level: TypeAlias = Literal["taught", "tuned"]
+"""How far a mode goes.
+
+`taught` is the plain loop of the framework's own tutorial, with its own loader and the defaults of its
+compiler. `tuned` is what an expert of the framework would write. Only rows of one level are ranked against
+each other.
+"""
 
 
 class Mode(msgspec.Struct, frozen=True, kw_only=True):
@@ -12,8 +21,9 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     summary: str
-    taught: bool = False
-    """Whether this is the default mode: the one that the framework's own documentation teaches first."""
+    level: Level = "tuned"
+    default: bool = False
+    """Whether it is measured if no mode is named. Exactly one mode of a backend is."""
     pipeline: bool = False
     """Whether batches come through the framework's input pipeline; else from memory on the device."""
     augments: bool = False
@@ -22,6 +32,18 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """The devices on which it can run."""
     runner: str | None = None
     """The class that trains in this mode, as `module:Class`; None if the backend itself does."""
+
+
+class UnsupportedGpus(msgspec.Struct, frozen=True, kw_only=True):
+    """The GPUs on which some versions of a framework were reported to fail."""
+
+    versions: str
+    """Of the framework, in pip's syntax, such as `<=2.21`."""
+    compute_capability: tuple[int, int]
+    """The lowest one that is concerned, as major and minor number; all newer GPUs are, too."""
+    why: str
+    links: tuple[str, ...]
+    remedy: str
 
 
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +65,12 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     `{compiled}`, which it does not do by itself. Flags are added to those that the user has set."""
     cpu_environment: Mapping[str, str] = {}
     """Further variables of jobs on the CPU."""
+    thread_variables: tuple[str, ...] = ()
+    """Variables that set the sizes of its framework's thread pools, beside `OMP_NUM_THREADS`. A worker gets
+    them where a CPU quota grants less than the CPUs that the framework counts."""
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
     gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
+    unsupported_gpus: tuple[UnsupportedGpus, ...] = ()
     on_request: bool = False
     """Whether it is measured only if it is named."""
     reference: bool = False
@@ -56,5 +82,5 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(name for names in self.distributions for name in names.split("|"))
 
     @property
-    def taught_mode(self) -> str:
-        return next(mode.name for mode in self.modes if mode.taught)
+    def default_mode(self) -> str:
+        return next(mode.name for mode in self.modes if mode.default)

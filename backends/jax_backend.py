@@ -17,9 +17,17 @@ import optax
 from flax import nnx
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.catalog import JAX
 from backends.jax_augmentation import augment
-from backends.jax_device import MATMUL_PRECISION, compiler_options, find_device
+from backends.jax_device import (
+    MATMUL_PRECISION,
+    cuda_versions,
+    described_options,
+    find_device,
+    knows_options,
+    wanted_options,
+)
 from backends.jax_instruments import InstrumentedRunner, counted_flops, measured_peak
 from backends.jax_loop import CarriedSteps
 from backends.jax_optimizers import make_optimizer, make_own_optimizer
@@ -41,6 +49,7 @@ from bench.workloads.specs import (
 
 EVALUATION_BATCH = 1000
 LOSSES_PER_FETCH = 32
+UNKNOWN_OPTIONS = "This version of XLA does not know {}, so convolutions may run on one core."
 NORM_NAMES = {"scale": "scale", "offset": "bias", "mean": "mean", "variance": "var"}
 """Names of batch normalisation's parameters and statistics: those of the contract to those of flax."""
 
@@ -53,14 +62,18 @@ TrainStep: TypeAlias = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainS
 class Network(nnx.Module):
     """The network; it takes float32 images (n, height, width, channels) and returns logits (n, classes)."""
 
-    def __init__(self, architecture: Architecture, info: DatasetInfo, *, dtype: Any, rngs: nnx.Rngs) -> None:
+    def __init__(
+        self, architecture: Architecture, info: DatasetInfo, *, dtype: Any, precision: str, rngs: nnx.Rngs
+    ) -> None:
+        """`dtype` is the type of activations and products, `precision` that of `jax.lax.Precision`."""
         self._architecture = architecture
         height, width, channels = info.image_shape
         kinds = {"dtype": dtype, "param_dtype": jnp.float32, "rngs": rngs}
+        products = {"precision": precision, **kinds}
         for number, block in enumerate(architecture.convs, start=1):
             size = (block.kernel, block.kernel)
             bias = {"use_bias": not block.normalise}
-            conv = nnx.Conv(channels, block.filters, size, padding="SAME", **bias, **kinds)
+            conv = nnx.Conv(channels, block.filters, size, padding="SAME", **bias, **products)
             setattr(self, f"conv{number}", conv)
             if block.normalise:
                 norm = nnx.BatchNorm(block.filters, momentum=NORM_DECAY, epsilon=NORM_EPSILON, **kinds)
@@ -68,16 +81,22 @@ class Network(nnx.Module):
             height, width, channels = height // block.pool, width // block.pool, block.filters
         features = height * width * channels
         for number, units in enumerate(architecture.hidden, start=1):
-            setattr(self, f"dense{number}", nnx.Linear(features, units, **kinds))
+            setattr(self, f"dense{number}", nnx.Linear(features, units, **products))
             features = units
-        self.logits = nnx.Linear(features, info.classes, **kinds)
+        self.logits = nnx.Linear(features, info.classes, **products)
 
     def __call__(self, x: jax.Array, *, training: bool) -> jax.Array:
         for number, block in enumerate(self._architecture.convs, start=1):
             x = getattr(self, f"conv{number}")(x)
             if block.normalise:
                 x = getattr(self, f"conv{number}_norm")(x, use_running_average=not training)
-            x = max_pool(nnx.relu(x), block.pool)
+            x = nnx.relu(x)
+            if block.normalise:
+                # XLA may compute a normalisation twice, which makes the gradient of `max_pool` wrong
+                # (docs/traps.md).
+                x = nnx.max_pool(x, (block.pool, block.pool), strides=(block.pool, block.pool))
+            else:
+                x = max_pool(x, block.pool)
         x = x.reshape(len(x), -1)
         for number in range(1, len(self._architecture.hidden) + 1):
             x = nnx.relu(getattr(self, f"dense{number}")(x))
@@ -98,7 +117,7 @@ def make_train_step(
     """Return the pure function that trains one step; `loss` is `mean` or `sum`, over the batch."""
 
     def loss_of(params: Any, statistics: Any, x: jax.Array, labels: jax.Array) -> tuple[jax.Array, Any]:
-        network = nnx.merge(graph, nnx.State(params), nnx.State(statistics))
+        network = nnx.merge(graph, params, statistics)
         logits = network(x, training=True).astype(jnp.float32)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         reduced = losses.sum() if loss == "sum" else losses.mean()
@@ -140,15 +159,15 @@ class Jit(InstrumentedRunner):
     def __init__(self, backend: "JaxBackend") -> None:
         super().__init__(backend)
         self._carried: CarriedSteps | None = None
-        if backend.on_gpu and backend.workload.augmentation is None:
+        if backend.on_gpu:
             # One transfer to a GPU takes as long as a small step, so the indices of many batches go together.
-            self._carried = CarriedSteps(backend, jax.lax.scan, call_steps=1)
+            self._carried = CarriedSteps(backend, call_steps=1)
         else:
             self._step = backend.jitted(backend.step, donate_argnums=0)
 
     def train(self, order: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
         if self._carried is not None:
-            return self._carried.train(order)
+            return self._carried.train(order, draws)
         backend = self._backend
         state, losses = backend.state, []
         for batch in order if draws is None else zip(order, draws, strict=True):
@@ -185,12 +204,13 @@ class JaxBackend:
     ) -> None:
         runner, offered = load_runner(JAX, mode), next(one for one in JAX.modes if one.name == mode)
         if workload.augmentation is not None and not offered.augments:
-            raise UnavailableError(f"mode {mode} of JAX augments no images; mode {JAX.taught_mode} does")
+            raise UnavailableError(f"mode {mode} of JAX augments no images; mode {JAX.default_mode} does")
         self.device, self.on_gpu = find_device(device), device == "gpu"
-        jax.config.update("jax_default_device", self.device)
-        jax.config.update("jax_default_matmul_precision", MATMUL_PRECISION[precision])
-        self._dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
-        self._options = compiler_options(workload.architecture, device)
+        self.dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
+        self.precision = MATMUL_PRECISION[precision]
+        options = wanted_options(workload.architecture, device)
+        known = not options or knows_options(options, self.device)
+        self._options, self._unknown_options = (options, {}) if known else ({}, options)
         self.workload, self.info = workload, workload.seen(data.info)
         self._shapes = workload.architecture.parameter_shapes(self.info)
 
@@ -206,15 +226,21 @@ class JaxBackend:
         # alone; to draw parameters here would compile a program for each.
         abstract = nnx.eval_shape(lambda: self._network(jax.random.key(0)))
         self._graph, *_ = nnx.split(abstract, nnx.Param, nnx.BatchStat)
-        self._optimizer = (make_optimizer if workload.matched else make_own_optimizer)(workload.optimizer)
-        self._train_step = make_train_step(self._graph, self._optimizer, loss=workload.loss)
+        self.optimizer = (make_optimizer if workload.matched else make_own_optimizer)(workload.optimizer)
+        self.train_step = make_train_step(self._graph, self.optimizer, loss=workload.loss)
         self._logits, self._draw = self.jitted(self._compute_logits), jax.jit(self._draw_params)
         self.load_params({name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()})
         self._runner = runner(self)
         self.call_steps = self._runner.call_steps
 
     def _network(self, key: jax.Array) -> Network:
-        return Network(self.workload.architecture, self.info, dtype=self._dtype, rngs=nnx.Rngs(key))
+        return Network(
+            self.workload.architecture,
+            self.info,
+            dtype=self.dtype,
+            precision=self.precision,
+            rngs=nnx.Rngs(key),
+        )
 
     def jitted(self, function: Callable[..., Any], **arguments: Any) -> Callable[..., Any]:
         """Return the function under jax.jit, with the compiler options of this network."""
@@ -226,12 +252,12 @@ class JaxBackend:
         self, state: TrainState, batch: Any, images: jax.Array, labels: jax.Array
     ) -> tuple[TrainState, jax.Array]:
         """Train one step on a batch of indices: a pure function that a runner compiles."""
-        return self._train_step(state, *self.gather(batch, images, labels))
+        return self.train_step(state, *self.gather(batch, images, labels))
 
     @cached_property
     def learn(self) -> Callable[..., tuple[TrainState, jax.Array]]:
         """The compiled `TrainStep`, for batches that a pipeline or an instrument has gathered."""
-        return self.jitted(self._train_step, donate_argnums=0)
+        return self.jitted(self.train_step, donate_argnums=0)
 
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         return self._runner.train(order, draws)
@@ -249,7 +275,7 @@ class JaxBackend:
         return np.concatenate([self._logits(params, statistics, part) for part in parts])
 
     def _compute_logits(self, params: Any, statistics: Any, images: jax.Array) -> jax.Array:
-        network = nnx.merge(self._graph, nnx.State(params), nnx.State(statistics))
+        network = nnx.merge(self._graph, params, statistics)
         return network(scale(images), training=False).astype(jnp.float32)
 
     # Parameters and state: flax.nnx keeps them in canonical layout already
@@ -281,7 +307,7 @@ class JaxBackend:
         # What a step returns is committed to the device. device_put commits the arguments of the first step
         # too: jit compiles another program for uncommitted ones, so the second step would compile again.
         params, statistics = jax.device_put((params, statistics), self.device)
-        self.state = (params, statistics, jax.device_put(self._optimizer.init(params), self.device))
+        self.state = (params, statistics, jax.device_put(self.optimizer.init(params), self.device))
 
     def save_state(self) -> State:
         return {str(number): np.array(leaf) for number, leaf in enumerate(jax.tree.leaves(self.state))}
@@ -293,7 +319,10 @@ class JaxBackend:
     # The framework's own defaults
 
     def initialise(self, seed: int) -> None:
-        self._start_from(*self._draw(jax.random.key(seed)))
+        self._start_from(*self._draw(self._key(seed)))
+
+    def _key(self, seed: int) -> jax.Array:
+        return jax.device_put(jax.random.key(seed), self.device)
 
     def _draw_params(self, key: jax.Array) -> tuple[Any, Any]:
         network = self._network(key)
@@ -301,26 +330,21 @@ class JaxBackend:
         return tuple(nnx.to_pure_dict(nnx.state(network, kind)) for kind in kinds)
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
-        key = jax.random.fold_in(jax.random.key(seed), epoch)
+        key = jax.random.fold_in(self._key(seed), epoch)
         return np.array(jax.random.permutation(key, len(self.images)))
 
     # Instruments and description
 
     def split_steps(self, order: np.ndarray) -> StepSplit:
-        clock, state = StepClock(), self.state
-        for x, labels in self._runner.timed_batches(order, clock):
-            state, loss = self.learn(state, x, labels)
-            clock.mark("dispatch")
-            jax.block_until_ready((state, loss))
-            clock.mark("device")
-        self.state = state
+        clock = StepClock()
+        self._runner.split(order, clock)
         return clock.split(len(order))
 
     def count_flops(self) -> float | None:
-        return counted_flops(self._runner.lower_step())
+        return counted_flops(*self._runner.counted_step())
 
     def peak(self) -> Peak:
-        return measured_peak(self._dtype, self.device)
+        return measured_peak(self.dtype, self.precision, self.device)
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
         device = next(iter(jax.tree.leaves(self.state)[0].devices()))
@@ -328,13 +352,18 @@ class JaxBackend:
         return {
             "device": "cpu" if device.platform == "cpu" else "gpu",
             "device_name": device.device_kind,
-            "dtype": jnp.dtype(self._dtype).name,
+            "dtype": jnp.dtype(self.dtype).name,
             "jax": jax.__version__,
             "jaxlib": jaxlib.__version__,
+            "build": build_of("jax"),
             "flax": flax.__version__,
             "optax": optax.__version__,
             **self._runner.versions,
-            "compiler_options": " ".join(f"{name}={value}" for name, value in self._options.items()) or None,
-            "matmul_precision": jax.config.jax_default_matmul_precision,
+            **cuda_versions(device),
+            "compiler_options": described_options(self._options),
+            "warning": UNKNOWN_OPTIONS.format(described_options(self._unknown_options))
+            if self._unknown_options
+            else None,
+            "matmul_precision": self.precision,
             "peak_device_bytes": memory.get("peak_bytes_in_use") if device.platform != "cpu" else None,
         }

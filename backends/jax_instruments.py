@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -47,34 +47,55 @@ class InstrumentedRunner:
             clock.mark("data")
             yield gathered
 
-    def lower_step(self) -> jax.stages.Lowered:
-        """Lower one training step. In a loop, XLA could not count how often the body runs."""
+    def split(self, order: np.ndarray, clock: StepClock) -> None:
+        """Train as `train` does, and mark each part of every step."""
+        backend, state = self._backend, self._backend.state
+        for x, labels in self.timed_batches(order, clock):
+            state, loss = backend.learn(state, x, labels)
+            clock.mark("dispatch")
+            jax.block_until_ready((state, loss))
+            clock.mark("device")
+        backend.state = state
+
+    def counted_step(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        """Return a function that trains one step, and its arguments or their shapes, to count its operations.
+
+        It has no loop: XLA could not count how often a loop's body runs.
+        """
         backend = self._backend
         batch = jax.ShapeDtypeStruct((backend.workload.batch_size,), jnp.int32)
-        step = backend.jitted(backend.step, donate_argnums=0)
-        return step.lower(backend.state, batch, backend.images, backend.labels)
+        return backend.step, (backend.state, batch, backend.images, backend.labels)
 
 
-def counted_flops(lowered: jax.stages.Lowered) -> float | None:
+def counted_flops(function: Callable[..., Any], arguments: tuple[Any, ...]) -> float | None:
     """Return the floating-point operations that XLA counts in a program before it optimises it, or None.
 
     In the optimised program a product or a convolution may be a library call, for which XLA counts nothing.
+    JAX analyses an unoptimised program only for a CPU, and raises for every other device. The program is the
+    same, so it is lowered for the CPU: by the shapes of its arguments, as the arguments are bound to their
+    device.
     """
-    analysis = lowered.cost_analysis()
+    try:
+        cpu = jax.devices("cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return None
+    shapes = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), arguments)
+    with jax.default_device(cpu):
+        analysis = jax.jit(function).lower(*shapes).cost_analysis()
     if isinstance(analysis, list):  # some versions return one dictionary per program
         analysis = analysis[0]
     return float(analysis["flops"]) if analysis and "flops" in analysis else None
 
 
-def measured_peak(dtype: Any, device: jax.Device) -> Peak:
-    """Return the best of several tries of a product, in the precision JAX is set to, and of a copy."""
+def measured_peak(dtype: Any, precision: str, device: jax.Device) -> Peak:
+    """Return the best of several tries of a product, in JAX's `precision`, and of a copy."""
     kind = "cpu" if device.platform == "cpu" else "gpu"
     side, floats = PRODUCT_SIDE[kind], COPIED_FLOATS[kind]
 
     noise = np.random.default_rng(0).standard_normal(2**20, dtype=np.float32)
     plain = np.resize(noise, (side, side))
     matrix = jax.device_put(plain, device).astype(dtype)
-    multiply = jax.jit(jnp.matmul)
+    multiply = jax.jit(partial(jnp.matmul, precision=precision))
     product_s = shortest(lambda: multiply(matrix, matrix))
     error = product_error(plain[:ROWS], plain, np.array(multiply(matrix, matrix)[:ROWS].astype(jnp.float32)))
 

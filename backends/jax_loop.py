@@ -3,7 +3,8 @@
 The loop has three forms, as no one of them is fast everywhere; `Loop` chooses.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -33,10 +34,10 @@ class Loop(InstrumentedRunner):
         self._form: CarriedSteps | CountedLoop
         if backend.on_gpu:
             # In a loop whose count is an argument, a GPU waits for the host at every step.
-            self._form = CarriedSteps(backend, jax.lax.scan, SCANNED_STEPS)
+            self._form = CarriedSteps(backend, SCANNED_STEPS)
         elif backend.workload.architecture.convs:
             # Inside a loop, XLA's convolutions on a CPU are many times slower.
-            self._form = CarriedSteps(backend, unrolled, UNROLLED_STEPS)
+            self._form = CarriedSteps(backend, UNROLLED_STEPS, unroll=0)
         else:
             self._form = CountedLoop(backend)
         self.call_steps = self._form.call_steps
@@ -49,21 +50,23 @@ class CarriedSteps:
     """A fixed number of steps per call; state, the next step's number and the losses stay on the device.
 
     A transfer to or from a GPU takes as long as a small step, so no step has one: the indices of many batches
-    are sent together. Mode `jit` trains so on a GPU too.
+    are sent together, and their draws too. Mode `jit` trains so on a GPU.
     """
 
-    def __init__(self, backend: "JaxBackend", repeat: Callable[..., Any], call_steps: int) -> None:
-        self._backend, self._repeat, self.call_steps = backend, repeat, call_steps
+    def __init__(self, backend: "JaxBackend", call_steps: int, *, unroll: int = 1) -> None:
+        """`unroll` is that of `jax.lax.scan`: with 0 the steps of a call are not in a loop."""
+        self._backend, self.call_steps, self._unroll = backend, call_steps, unroll
         fitting = SENT_INDICES // (SCANNED_STEPS * backend.workload.batch_size)
         self._sent_steps = SCANNED_STEPS * max(1, fitting)
         self._next = backend.jitted(self._take_next, donate_argnums=0, static_argnames="steps")
 
-    def train(self, order: np.ndarray) -> np.ndarray:
-        """Train one step per row of `order`; return the losses, float32 (steps,)."""
+    def train(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        """Train one step per row of `order`, and of `draws`; return the losses, float32 (steps,)."""
         backend = self._backend
         state, losses = backend.state, []
-        for count, chunk in chunks(order, self._sent_steps, backend.device):
-            start = (np.int32(0), np.zeros(len(chunk), np.float32))
+        batches = order if draws is None else (order, draws)
+        for count, chunk in chunks(batches, self._sent_steps, backend.device):
+            start = (np.int32(0), np.zeros(self._sent_steps, np.float32))
             carry = (state, *jax.device_put(start, backend.device))
             calls, left = divmod(count, self.call_steps)
             for steps in [self.call_steps] * calls + [1] * left:
@@ -74,13 +77,16 @@ class CarriedSteps:
         return np.concatenate(losses)[: len(order)]
 
     def _take_next(
-        self, carry: Any, order: jax.Array, images: jax.Array, labels: jax.Array, *, steps: int
+        self, carry: Any, batches: Any, images: jax.Array, labels: jax.Array, *, steps: int
     ) -> Any:
-        """Take the next `steps` steps of an order, int32 (chunk, batch)."""
+        """Take the next `steps` steps of a chunk of batches: arrays (chunk, ...)."""
         state, number, losses = carry
-        rows = jax.lax.dynamic_slice_in_dim(order, number, steps)
-        state, found = self._repeat(
-            lambda state, batch: self._backend.step(state, batch, images, labels), state, rows
+        rows = jax.tree.map(lambda array: jax.lax.dynamic_slice_in_dim(array, number, steps), batches)
+        state, found = jax.lax.scan(
+            lambda state, batch: self._backend.step(state, batch, images, labels),
+            state,
+            rows,
+            unroll=self._unroll if steps > 1 else 0,
         )
         return state, number + steps, jax.lax.dynamic_update_slice_in_dim(losses, found, number, 0)
 
@@ -117,19 +123,20 @@ class CountedLoop:
         return jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(len(order))))
 
 
-def chunks(order: np.ndarray, most: int, device: jax.Device) -> Iterator[tuple[int, jax.Array]]:
-    """Yield how many steps each chunk has, at most `most`, and its rows on the device, padded to `most`."""
-    for start in range(0, len(order), most):
-        steps = min(most, len(order) - start)
-        chunk = np.zeros((most, order.shape[1]), order.dtype)
-        chunk[:steps] = order[start : start + steps]
+def chunks(batches: Any, most: int, device: jax.Device) -> Iterator[tuple[int, Any]]:
+    """Yield how many steps each chunk has, at most `most`, and its rows on the device, padded to `most`.
+
+    `batches` is an array (steps, ...) or a tuple of such arrays, and so is a chunk.
+    """
+    total = len(jax.tree.leaves(batches)[0])
+    for start in range(0, total, most):
+        steps = min(most, total - start)
+        chunk = jax.tree.map(partial(padded, start=start, steps=steps, most=most), batches)
         yield steps, jax.device_put(chunk, device)
 
 
-def unrolled(step: Callable[..., Any], state: Any, rows: jax.Array) -> tuple[Any, jax.Array]:
-    """Do what `jax.lax.scan` does, but without a loop; its `unroll` keeps a loop for a single row."""
-    losses = []
-    for row in rows:
-        state, loss = step(state, row)
-        losses.append(loss)
-    return state, jnp.stack(losses)
+def padded(array: np.ndarray, *, start: int, steps: int, most: int) -> np.ndarray:
+    """Return `steps` rows of an array from `start` on, and zeros up to `most` rows."""
+    chunk = np.zeros((most, *array.shape[1:]), array.dtype)
+    chunk[:steps] = array[start : start + steps]
+    return chunk

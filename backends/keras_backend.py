@@ -1,5 +1,6 @@
 """Keras as its users train: `compile` and `fit`, on the engine that KERAS_BACKEND names.
 
+`KerasBackend` serves any engine on the CPU; `backends.keras_tensorflow` adds what a GPU needs.
 Compared with the engine's own backend, it shows what this high-level interface costs.
 """
 
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.keras_parts import build_network, make_optimizer, named_variables
 from bench.errors import UnavailableError
 from bench.workloads.parameters import Params
@@ -19,7 +21,7 @@ EVALUATION_BATCH = 1000
 
 
 class KerasBackend:
-    """One network trained by Keras on the CPU; `backends.base.Backend` is its contract."""
+    """One network trained by Keras; `backends.base.Backend` is its contract."""
 
     call_steps = 1
 
@@ -32,11 +34,7 @@ class KerasBackend:
         device: Device,
         precision: Precision,
     ) -> None:
-        if device != "cpu":
-            raise UnavailableError(
-                f"mode {mode} of Keras is measured on the CPU alone: on a {device.upper()} it leaves the "
-                "precision of products to its engine"
-            )
+        self.use(device, precision)
         if not workload.matched:
             raise UnavailableError(
                 f"mode {mode} of Keras has no own defaults to offer: those of an engine are in its backend; "
@@ -54,6 +52,18 @@ class KerasBackend:
         self._network.compile(optimizer, loss)
         self._network._loss_tracker = LastLoss(name="loss")
         self._fresh_optimizer = [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
+
+    def use(self, device: Device, precision: Precision) -> None:  # noqa: ARG002 - all precisions of a CPU
+        """Prepare the engine for a device and a precision; raise UnavailableError if that is not possible.
+
+        Keras leaves both to its engine. On a GPU PyTorch's convolutions and JAX's products would use TF32,
+        and nothing here sets their switches.
+        """
+        if device != "cpu":
+            raise UnavailableError(
+                f"Keras on {keras.backend.backend()} is measured on the CPU alone: on a {device.upper()} it "
+                "leaves the precision of products to its engine"
+            )
 
     # Training
 
@@ -102,9 +112,12 @@ class KerasBackend:
         for number, variable in enumerate(self._all_variables()):
             variable.assign(np.array(state[str(number)]))
 
+    def device_of_parameters(self) -> str:
+        """Return the engine's name of the device that holds the parameters."""
+        return str(self._network.trainable_variables[0].value.device)
+
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        engine = keras.backend.backend()
-        device = str(self._network.trainable_variables[0].value.device).lower()
+        engine, device = keras.backend.backend(), self.device_of_parameters().lower()
         return {
             "device": "cpu" if "cpu" in device else "gpu",
             "device_name": device,
@@ -112,6 +125,7 @@ class KerasBackend:
             "keras": keras.__version__,
             "engine": engine,
             engine: str(sys.modules[engine].__version__),
+            "build": build_of(engine),
             "jit_compile": bool(self._network.jit_compile),
             "peak_device_bytes": None,
         }

@@ -32,11 +32,18 @@ class Runner(Protocol):
 
 
 def load_runner(info: BackendInfo, mode: str) -> type[Runner]:
-    """Import the class that trains in a mode; raise UnavailableError if the backend has no such mode."""
+    """Import the class that trains in a mode.
+
+    Raise UnavailableError if the backend has no such mode, or if a package that only this mode needs is
+    missing.
+    """
     found = next((one for one in info.modes if one.name == mode), None)
     if found is None or found.runner is None:
         known = ", ".join(one.name for one in info.modes)
         raise UnavailableError(f"{info.title} has no mode {mode!r}; it has {known}")
     module, _, name = found.runner.partition(":")
-    runner: type[Runner] = getattr(import_module(module), name)
+    try:
+        runner: type[Runner] = getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UnavailableError(f"mode {mode} needs the package {error.name}: {error}") from error
     return runner

@@ -3,6 +3,7 @@
 The functions of `tf.image` change all images of a batch by one factor; these take a factor for each image.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
@@ -13,7 +14,8 @@ def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
 
     `draws`, float32 (n, `COLUMNS`), says how.
     """
-    x = tf.cast(crop_and_flip(images, draws, crop), tf.float32) / 255.0
+    # Cast before they are cropped: a GPU gathers no uint8, other than from a variable.
+    x = crop_and_flip(tf.cast(images, tf.float32), draws, crop) / 255.0
     values = draws[:, :, tf.newaxis, tf.newaxis, tf.newaxis]
     x = turn_hue(x, values[:, HUE])
     mean = tf.reduce_mean(x, axis=(1, 2), keepdims=True)
@@ -23,11 +25,14 @@ def augment(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
 
 
 def crop_and_flip(images: tf.Tensor, draws: tf.Tensor, crop: int) -> tf.Tensor:
-    """Return a window of each image, mirrored where its draw is 1: uint8 (n, crop, crop, c)."""
-    places = tf.range(crop)
-    rows = tf.cast(draws[:, ROW, tf.newaxis], tf.int32) + places
+    """Return a window of each image, mirrored where its draw is 1: of `images`' type (n, crop, crop, c).
+
+    Places are int64: TensorFlow computes with int32 on the host.
+    """
+    places = np.arange(crop, dtype=np.int64)
+    rows = tf.cast(draws[:, ROW, tf.newaxis], tf.int64) + places
     mirrored = draws[:, FLIP, tf.newaxis] == 1.0
-    columns = tf.cast(draws[:, COLUMN, tf.newaxis], tf.int32) + tf.where(mirrored, places[::-1], places)
+    columns = tf.cast(draws[:, COLUMN, tf.newaxis], tf.int64) + tf.where(mirrored, places[::-1], places)
     windows = tf.gather(images, rows, axis=1, batch_dims=1)
     return tf.gather(windows, columns, axis=2, batch_dims=1)
 

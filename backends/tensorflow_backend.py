@@ -9,20 +9,24 @@ from functools import cached_property
 
 import numpy as np
 
-from backends.tensorflow_cuda import load_cusolver, why_no_gpu
+from backends.tensorflow_cuda import load_cusolver, prefer_ptxas
 
-load_cusolver()  # before TensorFlow is imported
+load_cusolver()  # both before TensorFlow is imported
+prefer_ptxas()
 
 import keras
 import tensorflow as tf
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.catalog import TENSORFLOW
 from backends.keras_parts import build_network, make_default_optimizer, make_optimizer, named_variables
 from backends.runners import load_runner
 from backends.step_clock import StepClock
 from backends.tensorflow_augmentation import augment
+from backends.tensorflow_device import described_device, find_device, set_precision
 from backends.tensorflow_instruments import graph_flops, measured_peak, timed_parts
+from backends.tensorflow_steps import CarriedSteps
 from bench.errors import UnavailableError
 from bench.workloads.augmentation import COLUMNS
 from bench.workloads.instruments import Peak, StepSplit
@@ -39,15 +43,15 @@ class TensorFlowBackend:
     """One network trained by TensorFlow, in the mode of its runner.
 
     `Backend`, `Instrumented`, `Augmenting` and `OwnDefaults` in `backends.base` are its contract. A runner
-    makes the programs of its mode from the methods `step`, `augmented_step`, `batch` and `update`.
+    makes the programs of its mode from the methods `step`, `batch` and `update`.
     """
 
     def __init__(
         self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
     ) -> None:
         self.workload, self.device = workload, device
-        self._device_name = find_device(device)
-        tf.config.experimental.enable_tensor_float_32_execution(precision == "tf32")
+        self.device_name = find_device(device)
+        set_precision(precision)
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
         runner = load_runner(TENSORFLOW, mode)
         self._mode = next(one for one in TENSORFLOW.modes if one.name == mode)
@@ -55,20 +59,24 @@ class TensorFlowBackend:
             able = " and ".join(one.name for one in TENSORFLOW.modes if one.augments)
             raise UnavailableError(f"mode {mode} of TensorFlow augments no images; {able} do")
 
-        self._data = data
+        self.data = data
         self._seen = workload.seen(data.info)
         self.batch_spec = (
             tf.TensorSpec([workload.batch_size, *self._seen.image_shape], tf.float32),
             tf.TensorSpec([workload.batch_size], tf.int64),
         )
         """Images and labels of a batch, as `batch` returns them without augmentation."""
+        self.row_spec = self.batch_spec[1:]
+        """One row of indices and, if images are augmented, of draws: what `step` takes."""
+        if workload.augmentation is not None:
+            self.row_spec += (tf.TensorSpec([workload.batch_size, len(COLUMNS)], tf.float32),)
         self._images, self._labels = self._placed(data)
-        with tf.device(self._device_name):
-            self._network = build_network(workload.architecture, self._seen, self._policy)
+        with tf.device(self.device_name):
+            self.network = build_network(workload.architecture, self._seen, self._policy)
             make = make_optimizer if workload.matched else make_default_optimizer
-            self._optimizer = make(workload.optimizer)
-            self._optimizer.build(self._network.trainable_variables)
-        self._fresh_optimizer = [variable.numpy() for variable in self._optimizer.variables]
+            self.optimizer = make(workload.optimizer)
+            self.optimizer.build(self.network.trainable_variables)
+        self._fresh_optimizer = [variable.numpy() for variable in self.optimizer.variables]
 
         self._logits = tf.function(self._evaluate, reduce_retracing=True, jit_compile=runner.jit_compile)
         self._runner = runner(self)
@@ -79,7 +87,7 @@ class TensorFlowBackend:
 
         That is the device, or the host in a mode whose input pipeline brings batches to the device.
         """
-        with tf.device("/CPU:0" if self._mode.pipeline else self._device_name):
+        with tf.device("/CPU:0" if self._mode.pipeline else self.device_name):
             # Images stay uint8: a batch is gathered and then scaled. Labels and indices are int64, as int32
             # would stay on the host.
             images, labels = shared(data.images), tf.constant(data.labels.astype(np.int64))
@@ -91,18 +99,16 @@ class TensorFlowBackend:
     # Training
 
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
-        with tf.device(self._device_name):
+        with tf.device(self.device_name):
             losses = self._runner.train(order, draws)
             tf.test.experimental.sync_devices()  # a loss is ready before its update is
             return losses.numpy()
 
-    def step(self, indices: tf.Tensor) -> tf.Tensor:
-        """Train on the images of these indices, int64 (batch,); return the loss before the update."""
-        return self.update(*self.batch(indices))
-
-    def augmented_step(self, indices: tf.Tensor, draws: tf.Tensor) -> tf.Tensor:
-        """Train as `step` does, on augmented images; `draws` is float32 (batch, `COLUMNS`)."""
-        return self.update(self._augment(indices, draws), tf.gather(self._labels, indices))
+    def step(self, indices: tf.Tensor, *draws: tf.Tensor) -> tf.Tensor:
+        """Train on one row as in `row_spec`; return the loss before the update."""
+        if not draws:
+            return self.update(*self.batch(indices))
+        return self.update(self._augment(indices, *draws), tf.gather(self._labels, indices))
 
     def batch(self, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Return images, float32 from 0 to 1, and labels, int64, of these indices, int64 (batch,)."""
@@ -117,25 +123,25 @@ class TensorFlowBackend:
             logits = self._forward(images, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
             loss = tf.reduce_sum(losses) if self.workload.loss == "sum" else tf.reduce_mean(losses)
-        variables = self._network.trainable_variables
-        self._optimizer.apply(tape.gradient(loss, variables), variables)
+        variables = self.network.trainable_variables
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
 
     def _forward(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         """Return the logits, float32, of float32 images."""
-        return tf.cast(self._network(images, training=training), tf.float32)
+        return tf.cast(self.network(images, training=training), tf.float32)
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
         # This tf.function serves one call: only tests and `bench verify` ask for augmented images.
         augment_images = tf.function(self._augment, jit_compile=self._runner.jit_compile)
-        with tf.device(self._device_name):
+        with tf.device(self.device_name):
             return augment_images(tf.constant(batch.astype(np.int64)), tf.constant(draws)).numpy()
 
     # Evaluation
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         starts = range(0, len(images), EVALUATION_BATCH)
-        with tf.device(self._device_name):
+        with tf.device(self.device_name):
             parts = [self._logits(tf.constant(images[i : i + EVALUATION_BATCH])) for i in starts]
             return tf.concat(parts, axis=0).numpy()
 
@@ -146,43 +152,34 @@ class TensorFlowBackend:
     # Parameters and state: Keras keeps them in canonical layout
 
     def load_params(self, params: Params) -> None:
-        for name, variable in named_variables(self._network):
+        for name, variable in named_variables(self.network):
             variable.assign(params[name])
         self._reset_optimizer()
 
     def _reset_optimizer(self) -> None:
-        for variable, value in zip(self._optimizer.variables, self._fresh_optimizer, strict=True):
+        for variable, value in zip(self.optimizer.variables, self._fresh_optimizer, strict=True):
             variable.assign(value)
 
     def export_params(self) -> Params:
-        return {name: variable.numpy() for name, variable in named_variables(self._network)}
+        return {name: variable.numpy() for name, variable in named_variables(self.network)}
 
     def save_state(self) -> State:
-        variables = [*self._network.variables, *self._optimizer.variables]
+        variables = [*self.network.variables, *self.optimizer.variables]
         return {str(number): np.array(variable.numpy()) for number, variable in enumerate(variables)}
 
     def restore_state(self, state: State) -> None:
-        variables = [*self._network.variables, *self._optimizer.variables]
+        variables = [*self.network.variables, *self.optimizer.variables]
         for number, variable in enumerate(variables):
             variable.assign(state[str(number)])
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        device = self._network.trainable_variables[0].value.device
-        on_gpu = "GPU" in device
-        details = (
-            tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
-            if on_gpu
-            else {}
-        )
         return {
-            "device": "gpu" if on_gpu else "cpu",
-            "device_name": details.get("device_name", "cpu"),
             "dtype": self._policy.compute_dtype,
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
+            "build": build_of("tensorflow"),
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,
-            "tf32": tf.config.experimental.tensor_float_32_execution_enabled() if on_gpu else None,
-            "peak_device_bytes": tf.config.experimental.get_memory_info("GPU:0")["peak"] if on_gpu else None,
+            **described_device(self.network.trainable_variables[0].value.device),
         }
 
     # Where the time goes
@@ -198,10 +195,10 @@ class TensorFlowBackend:
         fetch = self._runner.fetch if self._mode.pipeline else self._fetch
         _, update = self._halves
         state = self.save_state()
-        with tf.device(self._device_name):
+        with tf.device(self.device_name):
             timed_parts(order[:1], fetch, update)
         self.restore_state(state)
-        with tf.device(self._device_name):
+        with tf.device(self.device_name):
             return timed_parts(order, fetch, update)
 
     def _fetch(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
@@ -227,7 +224,7 @@ class TensorFlowBackend:
 
     def count_flops(self) -> float | None:
         """Count the operations in the graph of one step, which XLA may compute differently."""
-        with tf.device(self._device_name):
+        with tf.device(self.device_name):
             step = tf.function(self.step, input_signature=self.batch_spec[1:]).get_concrete_function()
         return graph_flops(step)
 
@@ -240,14 +237,14 @@ class TensorFlowBackend:
         keras.utils.set_random_seed(seed)
         # An initialiser draws the same values at every call, so only a new network has new ones.
         fresh = build_network(self.workload.architecture, self._seen, self._policy)
-        self._network.set_weights(fresh.get_weights())
+        self.network.set_weights(fresh.get_weights())
         self._reset_optimizer()
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
         """Shuffle as `keras.Model.fit` shuffles arrays in memory: all indices, by one `tf.random.shuffle`."""
         tf.random.set_seed(seed)
         with tf.device("/CPU:0"):
-            indices = tf.range(len(self._data.labels), dtype=tf.int64)
+            indices = tf.range(len(self.data.labels), dtype=tf.int64)
             return tf.random.shuffle(indices, seed=epoch).numpy().astype(np.int32)
 
 
@@ -259,16 +256,19 @@ class GraphRunner:
     """Whether XLA compiles the programs of this mode, those of the backend too."""
 
     def __init__(self, backend: TensorFlowBackend) -> None:
-        _, indices = backend.batch_spec
-        if backend.workload.augmentation is None:
-            step, signature = backend.step, [indices]
+        self._carried: CarriedSteps | None = None
+        if backend.device == "gpu":
+            # A transfer takes as long as a small step, so the rows of many steps go together.
+            self._carried = CarriedSteps(backend, jit_compile=self.jit_compile)
         else:
-            step = backend.augmented_step
-            signature = [indices, tf.TensorSpec([None, len(COLUMNS)], tf.float32)]
-        self._step = tf.function(step, input_signature=signature, jit_compile=self.jit_compile)
+            self._step = tf.function(
+                backend.step, input_signature=backend.row_spec, jit_compile=self.jit_compile
+            )
 
     def train(self, order: np.ndarray, draws: np.ndarray | None) -> tf.Tensor:
         """Return the losses, float32 (steps,); the backend waits for the device and copies them."""
+        if self._carried is not None:
+            return self._carried.train(order, draws)
         # Calling the concrete function saves the search for it, which takes a quarter of a small step.
         step = self._step.get_concrete_function()
         batches = tf.unstack(tf.constant(order.astype(np.int64)))
@@ -294,15 +294,3 @@ def shared(array: np.ndarray) -> tf.Tensor:
     if array.ctypes.data % ALIGNMENT:
         return tf.constant(array)  # through DLPack the process would abort when it reads the tensor
     return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
-
-
-def find_device(device: Device) -> str:
-    """Return TensorFlow's name of the device; raise UnavailableError if TensorFlow does not see it."""
-    if device == "gpu" and not tf.config.list_physical_devices("GPU"):
-        if not tf.test.is_built_with_cuda():
-            raise UnavailableError(
-                f"TensorFlow {tf.__version__} sees no GPU here: this build has no CUDA; "
-                "install tensorflow[and-cuda] in its place"
-            )
-        raise UnavailableError(f"TensorFlow {tf.__version__} sees no GPU here; {why_no_gpu()}")
-    return f"/{device.upper()}:0"

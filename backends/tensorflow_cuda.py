@@ -10,6 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 _CUSOLVER = "libcusolver.so.11"
+_PTXAS_WHEELS = ("nvidia.cuda_nvcc", "nvidia.cu13")
+"""The packages of the wheels nvidia-cuda-nvcc-cu12 and nvidia-cuda-nvcc (CUDA 13)."""
 _REASONS = re.compile(
     r"^[IWEF]\d{4} .*?\] "
     r"(.*(?:Could not load dynamic library|failed call to|CUDA error|Ignoring visible gpu).*)"
@@ -37,12 +39,77 @@ def load_cusolver() -> None:
 
     It does nothing if the job must see no GPU, or if the wheel is not installed.
     """
-    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+    if _sees_no_gpu():
         return
-    with suppress(ModuleNotFoundError, OSError):  # TensorFlow's own loader says what is missing
-        wheel = importlib.util.find_spec("nvidia.cusolver")
-        for folder in (wheel.submodule_search_locations or ()) if wheel else ():
-            ctypes.CDLL(str(Path(folder) / "lib" / _CUSOLVER))
+    with suppress(OSError):  # TensorFlow's own loader says what is missing
+        for folder in _folders_of("nvidia.cusolver"):
+            ctypes.CDLL(str(folder / "lib" / _CUSOLVER))
+
+
+def prefer_ptxas() -> None:
+    """Put the assembler `ptxas` of the CUDA wheels first on PATH.
+
+    XLA runs the `ptxas` that it finds on PATH, and looks in the wheels only if there is none
+    (xla/stream_executor/cuda/subprocess_compilation.cc). One that the system installed may be too old for the
+    GPU or for the code that XLA writes.
+
+    It does nothing if the job must see no GPU, or if no wheel has a `ptxas`.
+    """
+    if _sees_no_gpu():
+        return
+    folders = [folder / "bin" for name in _PTXAS_WHEELS for folder in _folders_of(name)]
+    found = [str(folder) for folder in folders if (folder / "ptxas").is_file()]
+    if found:
+        os.environ["PATH"] = os.pathsep.join([found[0], *filter(None, [os.environ.get("PATH")])])
+
+
+def _sees_no_gpu() -> bool:
+    return os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+
+
+def _folders_of(package: str) -> list[Path]:
+    """Return the folders of a package of NVIDIA's wheels; none if it is not installed."""
+    try:
+        found = importlib.util.find_spec(package)
+    except ModuleNotFoundError:  # no wheel of NVIDIA is installed
+        return []
+    return [Path(folder) for folder in (found.submodule_search_locations or ())] if found else []
+
+
+def loaded_versions(maps: Path = Path("/proc/self/maps")) -> dict[str, str | int | None]:
+    """Return the versions of CUDA's runtime, such as 12.9, and of cuDNN, such as 91002, in this process.
+
+    They are the libraries' own answers; None for a library that is not loaded. `maps` lists the files that
+    the process has mapped.
+    """
+    cuda, cudnn = _loaded("libcudart.so", maps), _loaded("libcudnn.so", maps)
+    return {
+        "cuda": _runtime_version(cuda) if cuda else None,
+        "cudnn": _cudnn_version(cudnn) if cudnn else None,
+    }
+
+
+def _loaded(name: str, maps: Path) -> ctypes.CDLL | None:
+    """Return the loaded library whose file's name begins so."""
+    try:
+        lines = maps.read_text().splitlines()
+    except OSError:  # there is no such file, as outside Linux
+        return None
+    paths = (Path(line.split(maxsplit=5)[5]) for line in lines if len(line.split(maxsplit=5)) == 6)
+    path = next((path for path in paths if path.name.startswith(name)), None)
+    return ctypes.CDLL(str(path)) if path else None
+
+
+def _runtime_version(library: ctypes.CDLL) -> str | None:
+    version = ctypes.c_int()  # 12090 for 12.9
+    if library.cudaRuntimeGetVersion(ctypes.byref(version)) != 0:
+        return None
+    return f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def _cudnn_version(library: ctypes.CDLL) -> int:
+    library.cudnnGetVersion.restype = ctypes.c_size_t
+    return int(library.cudnnGetVersion())
 
 
 def why_no_gpu() -> str:

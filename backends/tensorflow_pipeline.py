@@ -1,4 +1,4 @@
-"""TensorFlow's mode `tf-data`: batches come through `tf.data`, TensorFlow's input pipeline."""
+"""TensorFlow's modes `tf-data-batches` and `tf-data-samples`: batches come through tf.data."""
 
 from collections.abc import Iterator
 
@@ -11,14 +11,14 @@ from backends.tensorflow_backend import TensorFlowBackend
 Batch = tuple[tf.Tensor, tf.Tensor]
 
 
-class PipelineRunner:
-    """Mode `tf-data`: a training step is one call of a tf.function, on a batch that `tf.data` made."""
+class BatchesRunner:
+    """Mode `tf-data-batches`: a step is one call of a tf.function, on a batch that tf.data gathered."""
 
     call_steps = 1
     jit_compile = False
 
     def __init__(self, backend: TensorFlowBackend) -> None:
-        self._batch = backend.batch
+        self._backend = backend
         batches = tf.TensorSpec([None, backend.workload.batch_size], tf.int64)
         self._pipeline = tf.function(self._make_pipeline, input_signature=[batches])
         self._update = tf.function(
@@ -45,9 +45,36 @@ class PipelineRunner:
         frees such an iterator while that waits for the queue.
         """
         with tf.device("/CPU:0"):
-            return iter(self._pipeline(tf.constant(order.astype(np.int64))))
+            sent = tf.constant(order.astype(np.int64))
+        with tf.device(self._backend.device_name):
+            return iter(self._pipeline(sent))
 
-    def _make_pipeline(self, batches: tf.Tensor) -> tf.data.Dataset:
-        """Return the images and labels of each row of indices, made while the previous step trains."""
-        rows = tf.data.Dataset.from_tensor_slices(batches)
-        return rows.map(self._batch, num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+    def _make_pipeline(self, order: tf.Tensor) -> tf.data.Dataset:
+        """Return the images and labels of each row of indices, made while the previous step trains.
+
+        It is traced once. Made anew at every call, `prefetch_to_device` would trace six functions each time.
+        """
+        with tf.device("/CPU:0"):
+            batches = self._make_batches(order)
+            if self._backend.device == "cpu":
+                return batches.prefetch(tf.data.AUTOTUNE)
+        device = self._backend.device_name
+        with tf.device(device):
+            return batches.apply(tf.data.experimental.prefetch_to_device(device))
+
+    def _make_batches(self, order: tf.Tensor) -> tf.data.Dataset:
+        rows = tf.data.Dataset.from_tensor_slices(order)
+        return rows.map(self._backend.batch, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+class SamplesRunner(BatchesRunner):
+    """Mode `tf-data-samples`: as `tf-data-batches`, but tf.data makes sample by sample and joins them.
+
+    These are the steps that TensorFlow's guides teach (tensorflow.org/datasets/keras_example), except for the
+    order, which is given.
+    """
+
+    def _make_batches(self, order: tf.Tensor) -> tf.data.Dataset:
+        samples = tf.data.Dataset.from_tensor_slices(tf.reshape(order, [-1]))
+        samples = samples.map(self._backend.batch, num_parallel_calls=tf.data.AUTOTUNE)
+        return samples.batch(self._backend.workload.batch_size, drop_remainder=True)

@@ -1,6 +1,7 @@
 """Augmentation in PyTorch, a batch at a time: the formulas of `bench.workloads.augmentation`.
 
-torchvision's functions change all images of a batch by one factor, or draw a factor themselves.
+torchvision's functions change all images of a batch by one factor, or draw a factor themselves. Nothing here
+copies a value from the host to the device or back: on a GPU the copy would make every step wait.
 """
 
 import torch
@@ -9,7 +10,9 @@ from torch import Tensor
 from bench.workloads.augmentation import BRIGHTNESS, COLUMN, CONTRAST, FLIP, HUE, ROW, SATURATION
 
 
-def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
+def augment(
+    images: Tensor, indices: Tensor, draws: Tensor, crop: int, memory_format: torch.memory_format
+) -> Tensor:
     """Return the uint8 images (N, h, w, c) at `indices` (n,), augmented: float32 (n, c, crop, crop)."""
     x = crop_and_flip(images, indices, draws, crop).permute(0, 3, 1, 2).float() / 255
     values = draws[:, :, None, None, None]
@@ -17,7 +20,7 @@ def augment(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor
     mean = x.mean(dim=(2, 3), keepdim=True)
     x = torch.lerp(mean, x, values[:, CONTRAST]) + values[:, BRIGHTNESS]
     x = scale_saturation(x, values[:, SATURATION])
-    return x.clamp(0, 1).contiguous(memory_format=torch.channels_last)
+    return x.clamp(0, 1).contiguous(memory_format=memory_format)
 
 
 def crop_and_flip(images: Tensor, indices: Tensor, draws: Tensor, crop: int) -> Tensor:
@@ -42,7 +45,8 @@ def turn_hue(x: Tensor, turns: Tensor) -> Tensor:
         (green - blue) / safe,
         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
     )
-    sixths = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
+    # 5, 3, 1 for red, green and blue, computed on the device: torch.tensor would copy them from the host.
+    sixths = torch.arange(5, 0, -2, device=x.device)[:, None, None]
     k = (sixths + hue[:, None] + 6 * turns).remainder(6)
     return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp(0, 1)
 

@@ -1,8 +1,12 @@
-"""PyTorch as its tutorials teach it (mode eager), and what all its modes share.
+"""PyTorch: mode eager, and what all its modes share.
+
+Mode eager is the training loop of PyTorch's tutorials, tuned: the images are on the device, batches are
+gathered for several steps at a time, the update is fused, and `torch_settings.TUNED` applies. Mode tutorial,
+in `torch_tutorial`, is that loop as it is taught.
 
 From top to bottom: the network, the batches, the training step, evaluation, parameters in and out.
-`backends.catalog` names the class of each mode. That of mode eager is `Eager`; the others are in
-`torch_compiled`, `torch_graphs` and `torch_pipeline`.
+`backends.catalog` names the class of each mode. `Eager` and `ChannelsFirst` are here. The others are in
+`torch_compiled`, `torch_graphs`, `torch_pipeline` and `torch_tutorial`.
 """
 
 import contextlib
@@ -10,18 +14,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from backends.base import State, TrainingData
+from backends.builds import build_of
 from backends.catalog import TORCH
 from backends.runners import load_runner
 from backends.step_clock import StepClock
 from backends.torch_augmentation import augment
 from backends.torch_instruments import counted_flops, measure_peak, synchronise
 from backends.torch_optimizers import TorchOptim
+from backends.torch_settings import TUNED, Settings
 from bench.errors import UnavailableError
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.parameters import Params
@@ -101,14 +108,21 @@ class DeviceData:
     copied: all processes share the mapped file.
     """
 
-    def __init__(self, data: TrainingData, device: torch.device, *, scaled: bool = True) -> None:
+    def __init__(
+        self,
+        data: TrainingData,
+        device: torch.device,
+        memory_format: torch.memory_format,
+        *,
+        scaled: bool = True,
+    ) -> None:
         """Put the data on the device.
 
-        Batches are float32 (n, c, h, w) if `scaled`, else uint8 (n, h, w, c).
+        Batches are float32 (n, c, h, w) in `memory_format` if `scaled`, else uint8 (n, h, w, c).
         """
         self.images = torch.from_numpy(data.images).to(device)
         self.labels = torch.from_numpy(data.labels).to(device, torch.int64)
-        self._device, self._scaled = device, scaled
+        self._device, self._memory_format, self._scaled = device, memory_format, scaled
 
     def batches(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the images and labels of each row of `order`, int32 (steps, batch)."""
@@ -123,7 +137,7 @@ class DeviceData:
     def gather(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         indices = rows.flatten()
         images, labels = self.images.index_select(0, indices), self.labels.index_select(0, indices)
-        return (scale(images) if self._scaled else images), labels
+        return (scale(images, self._memory_format) if self._scaled else images), labels
 
     def timed_batches(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[Tensor, Tensor]]:
         """Do what `batches` does row by row, and time each part until the device has finished it."""
@@ -143,9 +157,9 @@ def in_parts(images: Tensor, labels: Tensor, size: int) -> Iterator[tuple[Tensor
     return zip(images.split(size), labels.split(size), strict=True)
 
 
-def scale(images: Tensor) -> Tensor:
-    """Scale uint8 (n, h, w, c) to float32 (n, c, h, w) from 0 to 1, in channels-last memory."""
-    return images.permute(0, 3, 1, 2).float().div_(255)
+def scale(images: Tensor, memory_format: torch.memory_format) -> Tensor:
+    """Scale uint8 (n, h, w, c) to float32 (n, c, h, w) from 0 to 1, in that memory format."""
+    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=memory_format).div_(255)
 
 
 # Training
@@ -154,9 +168,11 @@ def scale(images: Tensor) -> Tensor:
 class Eager:
     """Mode eager: Python calls each operation.
 
-    The class of every mode has `call_steps`, `facts`, `data`, `optimizer`, `train`, `step` and `count_flops`.
+    The class of every mode has `settings`, `call_steps`, `facts`, `data`, `optimizer`, `train`, `step` and
+    `count_flops`.
     """
 
+    settings: Settings = TUNED
     call_steps = 1
     facts: Mapping[str, str | int] = {}
     """What `describe` adds in this mode."""
@@ -166,9 +182,12 @@ class Eager:
     def __init__(self, backend: "TorchBackend") -> None:
         self._device, self._network, self._workload = backend.device, backend.network, backend.workload
         self._autocast, self._reduction = backend.autocast, backend.workload.loss
-        self.data = self.source(backend.data, backend.device)
+        self.data = self.source(backend.data, backend.device, self.settings.memory_format)
         self.optimizer = TorchOptim(
-            self._workload.optimizer, list(self._network.parameters()), matched=self._workload.matched
+            self._workload.optimizer,
+            list(self._network.parameters()),
+            matched=self._workload.matched,
+            fused=self.settings.fused,
         )
 
     def train(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
@@ -197,7 +216,8 @@ class Eager:
             yield self._augment(batch, factors), self.data.labels[batch]
 
     def _augment(self, batch: Tensor, draws: Tensor) -> Tensor:
-        return augment(self.data.images, batch, draws, self._workload.augmentation.crop)
+        crop = self._workload.augmentation.crop
+        return augment(self.data.images, batch, draws, crop, self.settings.memory_format)
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Do what `backends.base.Augmenting` says."""
@@ -213,6 +233,16 @@ class Eager:
         return flops
 
 
+class ChannelsFirst(Eager):
+    """Mode channels-first: mode eager with images and kernels in contiguous memory (n, c, h, w).
+
+    Channels-last is the faster layout where convolutions run on tensor cores. In float32 they do not, and
+    either layout may be the faster one.
+    """
+
+    settings = msgspec.structs.replace(TUNED, memory_format=torch.contiguous_format)
+
+
 class TorchBackend:
     """One network trained by PyTorch; `backends.base.Backend` is its contract.
 
@@ -224,17 +254,18 @@ class TorchBackend:
     ) -> None:
         self.workload, self.data, self.mode, self._precision = workload, data, mode, precision
         self.device = find_device(device)
+        runner = load_runner(TORCH, mode)
+        self.settings: Settings = runner.settings
+        self.settings.apply()
         set_precision(precision)
-        # On a GPU backward would run in another thread; to wake it takes a third of a small network's step.
-        torch.autograd.set_multithreading_enabled(False)
         # A disabled autocast would still take a twentieth of a small step.
         half = torch.autocast(self.device.type, torch.bfloat16)
         self.autocast = half if precision == "bf16" else contextlib.nullcontext()
         self._info = workload.seen(data.info)
         self.network = build_network(workload.architecture, self._info).to(
-            self.device, memory_format=torch.channels_last
+            self.device, memory_format=self.settings.memory_format
         )
-        self._runner = load_runner(TORCH, mode)(self)
+        self._runner = runner(self)
         self.call_steps = self._runner.call_steps
 
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
@@ -257,7 +288,7 @@ class TorchBackend:
         for start in range(0, len(images), EVALUATION_BATCH):
             batch = torch.tensor(images[start : start + EVALUATION_BATCH], device=self.device)
             with self.autocast:
-                parts.append(self.network(scale(batch)).float().cpu())
+                parts.append(self.network(scale(batch, self.settings.memory_format)).float().cpu())
         self.network.train()
         return torch.cat(parts).numpy()
 
@@ -360,16 +391,19 @@ class TorchBackend:
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
         on_gpu = next(self.network.parameters()).is_cuda
+        thread = "its own" if self.settings.backward_thread else "the caller's"
         return {
             "device": "gpu" if on_gpu else "cpu",
             "device_name": torch.cuda.get_device_name() if on_gpu else "cpu",
             "dtype": str(torch.bfloat16 if self._precision == "bf16" else torch.float32),
             "torch": str(torch.__version__),
             "threads": torch.get_num_threads(),
-            "backward_thread": "the caller's" if on_gpu else None,
+            "memory_format": str(self.settings.memory_format).removeprefix("torch."),
+            "backward_thread": thread if on_gpu else None,
+            "cudnn_benchmark": torch.backends.cudnn.benchmark if on_gpu else None,
             "tf32_matmul": torch.backends.cuda.matmul.allow_tf32 if on_gpu else None,
             "tf32_convolution": torch.backends.cudnn.allow_tf32 if on_gpu else None,
-            "cuda": torch.version.cuda,
+            "build": build_of("torch"),
             "cudnn": torch.backends.cudnn.version() if on_gpu else None,
             "input_transforms": None,
             "input_workers": None,
@@ -383,7 +417,9 @@ def find_device(device: Device) -> torch.device:
     if device == "cpu":
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise UnavailableError(f"PyTorch {torch.__version__} sees no GPU here")
+        raise UnavailableError(
+            f"PyTorch {torch.__version__}, built for {build_of('torch')}, sees no GPU here"
+        )
     return torch.device("cuda", 0)
 
 
@@ -391,7 +427,6 @@ def set_precision(precision: Precision) -> None:
     """Allow TF32 only in `tf32`; matrix products and convolutions have separate switches."""
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     torch.backends.cudnn.allow_tf32 = precision == "tf32"
-    torch.backends.cudnn.benchmark = True  # shapes never change, so cuDNN times its algorithms once
 
 
 def torch_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""PyTorch's modes compile and compile-loop: whole training steps compiled by `torch.compile`."""
+"""PyTorch's modes that use `torch.compile`: for the model alone, or for whole training steps."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
@@ -9,19 +9,40 @@ from torch import Tensor
 from torch.func import functional_call, grad_and_value
 from torch.nn.functional import cross_entropy
 
-from backends.torch_backend import DeviceData, TorchBackend, in_parts, scale
+from backends.torch_backend import DeviceData, Eager, TorchBackend, in_parts, scale
 from backends.torch_optimizers import Foreach
+from backends.torch_settings import TUNED
 from backends.torch_toolchain import require_toolchain
+from bench.errors import UnavailableError
 
 Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Trains on the images and labels of one batch or several, and returns the loss or losses."""
 
 
-class Compile:
-    """Mode compile: a step is one program, from the images to the updated parameters."""
+class CompileModel(Eager):
+    """Mode compile-model: mode eager with `torch.compile(model)`; loss and update are not compiled.
 
+    Where PyTorch cannot compile the model as one graph, `fullgraph` makes that an error.
+    """
+
+    def __init__(self, backend: TorchBackend) -> None:
+        require_toolchain(backend.mode, gpu=backend.device.type == "cuda")
+        super().__init__(backend)
+        torch.compiler.reset()  # see `compiled`
+        self._network = torch.compile(backend.network, fullgraph=True)
+
+    def count_flops(self, _order: np.ndarray) -> None:
+        """Return None: PyTorch's counter sees operations, not the kernels that they are compiled to."""
+
+
+class CompileStep:
+    """Mode compile-step: a step is one program, from the images to the updated parameters."""
+
+    settings = TUNED
     call_steps = 1
     facts: Mapping[str, str | int] = {}
+    compile_mode = "default"
+    """The mode of `torch.compile`."""
 
     def __init__(self, backend: TorchBackend) -> None:
         backend.refuse_augmentation()
@@ -30,7 +51,7 @@ class Compile:
         # A program for a GPU scales the images where it reads them. A program for a CPU without AVX-512 reads
         # bytes slowly: a step of softmax regression took a quarter longer.
         self._program_scales = on_gpu
-        self.data = DeviceData(backend.data, backend.device, scaled=not on_gpu)
+        self.data = DeviceData(backend.data, backend.device, self.settings.memory_format, scaled=not on_gpu)
         self._network, workload = backend.network, backend.workload
         self._autocast, self._reduction = backend.autocast, workload.loss
         # A compiled step reads and writes these tensors, which share the memory of the network's parameters.
@@ -40,7 +61,7 @@ class Compile:
             workload.optimizer, list(self._parameters.values()), matched=workload.matched
         )
         torch.compiler.reset()  # see `compiled`
-        self.step = compiled(self.whole_step)
+        self.step = compiled(self.whole_step, self.compile_mode)
 
     def train(self, order: np.ndarray, _draws: None = None) -> np.ndarray:
         losses = torch.stack([self.step(images, labels) for images, labels in self.data.batches(order)])
@@ -53,7 +74,7 @@ class Compile:
             # torch.func lets a function change only tensors in place that it made itself.
             statistics = {name: value.clone() for name, value in self._statistics.items()}
 
-            x = scale(images) if self._program_scales else images
+            x = scale(images, self.settings.memory_format) if self._program_scales else images
             with self._autocast:
                 logits = functional_call(self._network, (parameters, statistics), (x,))
             return cross_entropy(logits.float(), labels, reduction=self._reduction), statistics
@@ -64,11 +85,42 @@ class Compile:
             self._statistics[name].copy_(value)
         return loss
 
+    def changed(self) -> list[Tensor]:
+        """Return every tensor that a step changes in place."""
+        return [*self._parameters.values(), *self._statistics.values(), *self.optimizer.state_tensors()]
+
     def count_flops(self, _order: np.ndarray) -> None:
         """Return None: PyTorch's counter sees operations, not the kernels that they are compiled to."""
 
 
-class SeveralSteps(Compile):
+class ReduceOverhead(CompileStep):
+    """Mode reduce-overhead: compile-step whose program PyTorch itself records as a CUDA graph."""
+
+    compile_mode = "reduce-overhead"
+
+    def __init__(self, backend: TorchBackend) -> None:
+        if backend.device.type != "cuda":
+            raise UnavailableError(
+                "mode reduce-overhead of PyTorch needs a GPU; on a CPU take mode compile-step"
+            )
+        super().__init__(backend)
+        self.use_graphs()
+
+    def use_graphs(self) -> None:
+        """Let PyTorch record the step, and keep each loss from the repetition that follows."""
+        # PyTorch records no graph that changes its inputs, unless their addresses are said never to change.
+        for value in self.changed():
+            torch._dynamo.mark_static_address(value)
+        program = self.step
+
+        def step(images: Tensor, labels: Tensor) -> Tensor:
+            torch.compiler.cudagraph_mark_step_begin()
+            return program(images, labels).clone()  # the next repetition writes to the same memory
+
+        self.step = step
+
+
+class SeveralSteps(CompileStep):
     """Trains `call_steps` steps per call, and the remaining steps one by one."""
 
     several: Step
@@ -95,7 +147,8 @@ class CompileLoop(SeveralSteps):
 
     def __init__(self, backend: TorchBackend) -> None:
         super().__init__(backend)
-        self.several = compiled(one_by_one(self.whole_step, backend.workload.batch_size))
+        several = one_by_one(self.whole_step, backend.workload.batch_size)
+        self.several = compiled(several, self.compile_mode)
 
 
 def one_by_one(step: Step, batch: int) -> Step:
@@ -107,13 +160,16 @@ def one_by_one(step: Step, batch: int) -> Step:
     return several
 
 
-def compiled(step: Step) -> Step:
+def compiled(step: Step, mode: str) -> Step:
     """Return a step as one program; `torch.compiler.reset` must have dropped those of former networks.
+
+    `mode` is one of `torch.compile`. Its options are passed, because it takes either a mode or options.
 
     PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, maybe with a warning;
     `fullgraph` makes that, and a graph break, an error. A call checks the tensors and constants for which a
     program was compiled, but not the modules: they never change, and the check would take some percent of a
     step of softmax regression.
     """
-    options = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    guards = {"guard_filter_fn": torch.compiler.skip_guard_on_all_nn_modules_unsafe}
+    options = torch._inductor.list_mode_options(mode) | guards
     return torch.compile(step, dynamic=False, fullgraph=True, options=options)

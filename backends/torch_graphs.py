@@ -21,19 +21,19 @@ WARM_UP_STEPS = 3
 
 
 class CudaGraphs(SeveralSteps):
-    """Mode cuda-graphs: two recordings, of one step of mode compile and of eight in a row."""
+    """Mode cuda-graphs: two recordings, of one step of mode compile-step and of eight in a row."""
 
     call_steps = 8
 
     def __init__(self, backend: TorchBackend) -> None:
         if backend.device.type != "cuda":
-            raise UnavailableError("mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile")
+            raise UnavailableError("mode cuda-graphs of PyTorch needs a GPU; on a CPU take mode compile-step")
         super().__init__(backend)
         self.record_steps(backend, record_cuda_graph)
 
     def record_steps(self, backend: TorchBackend, record: Record) -> None:
         """Replace the single step and the several steps by recordings that `record` makes."""
-        changed = [*backend.network.state_dict().values(), *self.optimizer.state_tensors()]
+        changed = self.changed()
         several = one_by_one(self.step, backend.workload.batch_size)
         self.step, self.several = (Recorded(one, changed, record) for one in (self.step, several))
 
@@ -65,7 +65,11 @@ class Recorded:
 
 
 def record_cuda_graph(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
-    """Warm a step up and record it. The warm-up trains; the recording does not."""
+    """Warm a step up and record it, on the same stream. The warm-up trains; the recording does not.
+
+    Libraries make a handle and a workspace for each stream when they first see it, which can fail in a
+    recording (https://github.com/pytorch/pytorch/pull/187745).
+    """
     current, aside = torch.cuda.current_stream(), torch.cuda.Stream()
     aside.wait_stream(current)
     with torch.cuda.stream(aside):
@@ -73,6 +77,6 @@ def record_cuda_graph(step: Callable[[], Tensor]) -> tuple[Callable[[], None], T
             step()
     current.wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=aside):
         loss = step()
     return graph.replay, loss

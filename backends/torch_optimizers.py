@@ -4,6 +4,7 @@ Both update the parameters in place; the formulas are those of `backends.numpy_b
 """
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -17,11 +18,14 @@ from bench.workloads.specs import OptimizerSpec
 class TorchOptim:
     """An optimizer of `torch.optim` and the schedule of its rate, used as PyTorch's documentation does."""
 
-    def __init__(self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool) -> None:
+    def __init__(
+        self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool, fused: bool
+    ) -> None:
+        """Make the optimizer; `fused` asks for one kernel for all parameters, where PyTorch has one."""
         # The first optimizer of a process imports torch._dynamo, which takes about a second. That is most of
         # the time to build a small network, and everyone who uses torch.optim pays it.
         self._spec, self._parameters = spec, parameters
-        self._make = make_optimizer if matched else make_default_optimizer
+        self._make = partial(make_optimizer, fused=fused) if matched else make_default_optimizer
         self.reset()
 
     def reset(self, steps_before: int = 0) -> None:
@@ -70,25 +74,34 @@ class TorchOptim:
 
 
 class Foreach:
-    """Updates by foreach operations on tensors, which can be compiled; the step count is a tensor too."""
+    """Updates by foreach operations on tensors, which can be compiled with a step.
+
+    A power of a constant whose exponent grows with the steps, such as `beta1**t`, is a running product in
+    float64. Compiled, `beta1**t` would be computed again for every element of every parameter.
+    """
 
     def __init__(self, spec: OptimizerSpec, parameters: Sequence[Tensor], *, matched: bool) -> None:
         self._spec = spec if matched else with_own_constants(spec, parameters)
         self._epsilon_in_root = matched  # torch.optim.RMSprop adds it to the root
         self._parameters = list(parameters)
-        self._counts = spec.name == "adam" or spec.decay_rate != 1.0
-        self._step = torch.zeros((), dtype=torch.float64, device=self._parameters[0].device)
         slots = {"sgd": (), "momentum": ("buffer",), "adam": ("m", "v"), "rmsprop": ("square",)}[spec.name]
         self._slots = {slot: [torch.zeros_like(p) for p in self._parameters] for slot in slots}
+        self._factors = growing_powers(self._spec)
+        # Not of shape (): PyTorch 2.13 may drop a change, in place, of a float64 scalar on the CPU.
+        self._powers = {
+            name: torch.ones(1, dtype=torch.float64, device=self._parameters[0].device)
+            for name in self._factors
+        }
         self.reset()
 
     def state_tensors(self) -> list[Tensor]:
         """Return the tensors that an update changes beside the parameters."""
-        return [self._step, *(value for values in self._slots.values() for value in values)]
+        return [*self._powers.values(), *(value for values in self._slots.values() for value in values)]
 
     def reset(self) -> None:
         """Reset the state in place, as compiled programs hold on to these tensors."""
-        self._step.zero_()
+        for power in self._powers.values():
+            power.fill_(1.0)
         for slot, values in self._slots.items():
             for value in values:
                 value.fill_(self._spec.initial_square if slot == "square" else 0.0)
@@ -97,11 +110,10 @@ class Foreach:
         """Update the parameters by these gradients."""
         spec, change = self._spec, gradients
         rate: float | Tensor = spec.learning_rate
-        if spec.decay_rate != 1.0:
-            rate = rate * spec.decay_rate ** (self._step / spec.decay_steps)
-        if self._counts:
-            # Not `add_`: PyTorch 2.13 compiles that to a wrong program, and Adam's second loss is NaN.
-            self._step += 1
+        if "decay" in self._powers:
+            rate = rate * self._powers["decay"][0]  # the first step has the full rate
+        for name, factor in self._factors.items():
+            self._powers[name].mul_(factor)
         match spec.name:
             case "momentum":
                 change = self._slots["buffer"]
@@ -112,11 +124,11 @@ class Foreach:
                 torch._foreach_lerp_(m, gradients, 1 - spec.beta1)
                 torch._foreach_mul_(v, spec.beta2)
                 torch._foreach_addcmul_(v, gradients, gradients, 1 - spec.beta2)
-                correction = 1 - spec.beta2**self._step
-                root = torch._foreach_sqrt(torch._foreach_div(v, correction))
-                epsilon = spec.epsilon / torch.sqrt(correction) if spec.epsilon_hat else spec.epsilon
+                correction1, correction2 = (1 - self._powers[name][0] for name in ("beta1", "beta2"))
+                root = torch._foreach_sqrt(torch._foreach_div(v, correction2))
+                epsilon = spec.epsilon / torch.sqrt(correction2) if spec.epsilon_hat else spec.epsilon
                 torch._foreach_add_(root, epsilon)
-                change = torch._foreach_div(torch._foreach_div(m, 1 - spec.beta1**self._step), root)
+                change = torch._foreach_div(torch._foreach_div(m, correction1), root)
             case "rmsprop":
                 square = self._slots["square"]
                 torch._foreach_mul_(square, spec.rho)
@@ -129,18 +141,31 @@ class Foreach:
         torch._foreach_sub_(self._parameters, torch._foreach_mul(change, rate))
 
     def save_state(self) -> State:
-        state = {
-            f"slot/{number}/{slot}": value.numpy(force=True).copy()
+        slots = {
+            f"slot/{number}/{slot}": value
             for slot, values in self._slots.items()
             for number, value in enumerate(values)
         }
-        return state | {"step": self._step.numpy(force=True).copy()}
+        powers = {f"power/{name}": value for name, value in self._powers.items()}
+        return {name: value.numpy(force=True).copy() for name, value in (slots | powers).items()}
 
     def restore_state(self, state: State) -> None:
-        self._step.fill_(float(state["step"]))
+        for name, power in self._powers.items():
+            if f"power/{name}" in state:
+                power.copy_(torch.from_numpy(state[f"power/{name}"]))
+            else:  # a checkpoint from when the state was the number of steps
+                power.fill_(self._factors[name] ** float(state["step"]))
         for slot, values in self._slots.items():
             for number, value in enumerate(values):
                 value.copy_(torch.from_numpy(state[f"slot/{number}/{slot}"]))
+
+
+def growing_powers(spec: OptimizerSpec) -> dict[str, float]:
+    """Return, by name, the factors by which the powers in an optimizer's formulas grow in each step."""
+    powers = {"beta1": spec.beta1, "beta2": spec.beta2} if spec.name == "adam" else {}
+    if spec.decay_rate != 1.0:
+        powers["decay"] = spec.decay_rate ** (1 / spec.decay_steps)
+    return powers
 
 
 class Adam(torch.optim.Optimizer):
@@ -201,12 +226,14 @@ class RMSProp(torch.optim.Optimizer):
             torch._foreach_addcdiv_(parameters, gradients, roots, -group["lr"])
 
 
-def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.optim.Optimizer:
-    """Return the optimizer with every constant of the workload; `fused` updates all in one kernel."""
-    rate = spec.learning_rate
+def make_optimizer(
+    spec: OptimizerSpec, parameters: Iterable[Tensor], *, fused: bool
+) -> torch.optim.Optimizer:
+    """Return the optimizer with every constant of the workload."""
+    rate, one_kernel = spec.learning_rate, True if fused else None  # None: PyTorch chooses
     match spec.name:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=0.0, weight_decay=0.0, fused=True)
+            return torch.optim.SGD(parameters, lr=rate, momentum=0.0, weight_decay=0.0, fused=one_kernel)
         case "momentum":
             return torch.optim.SGD(
                 parameters,
@@ -215,7 +242,7 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.o
                 dampening=0.0,
                 nesterov=False,
                 weight_decay=0.0,
-                fused=True,
+                fused=one_kernel,
             )
         case "adam" if spec.epsilon_hat:
             return Adam(parameters, lr=rate, betas=(spec.beta1, spec.beta2), epsilon=spec.epsilon)
@@ -227,7 +254,7 @@ def make_optimizer(spec: OptimizerSpec, parameters: Iterable[Tensor]) -> torch.o
                 eps=spec.epsilon,
                 weight_decay=0.0,
                 amsgrad=False,
-                fused=True,
+                fused=one_kernel,
             )
         case "rmsprop":
             return RMSProp(

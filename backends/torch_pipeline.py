@@ -1,6 +1,7 @@
-"""PyTorch's mode dataloader: batches come through its input pipeline, Dataset and DataLoader."""
+"""PyTorch's modes dataloader-samples and dataloader-batches: batches through its input pipeline."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from backends.base import TrainingData
 from backends.step_clock import StepClock
-from backends.torch_backend import Eager, TorchBackend
+from backends.torch_backend import Eager, TorchBackend, scale
 from backends.torch_instruments import synchronise
 
 WORKERS = 0
@@ -26,17 +27,32 @@ Transform = Callable[[np.ndarray], Tensor]
 class LoadedData:
     """The training split in host memory, from which a DataLoader makes batches for the device."""
 
-    def __init__(self, data: TrainingData, device: torch.device) -> None:
-        self.dataset, self._device = ImageDataset(data), device
+    workers = WORKERS
+
+    def __init__(
+        self, dataset: Dataset[Any], transforms: str, device: torch.device, memory_format: torch.memory_format
+    ) -> None:
+        """Take a dataset, and what `describe` says of how it makes a sample."""
+        self.dataset, self.transforms = dataset, transforms
+        self._device, self._memory_format = device, memory_format
+
+    def loader(self, order: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
+        """Return the loader of the batches that are the rows of `order`, int32 (steps, batch)."""
+        raise NotImplementedError
+
+    def transfer(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the loader gave on the device: images float32 (n, c, h, w), labels int64 (n,)."""
+        images = images.to(self._device, non_blocking=True, memory_format=self._memory_format)
+        return images, labels.to(self._device, non_blocking=True)
 
     def batches(self, order: np.ndarray) -> Iterator[tuple[Tensor, Tensor]]:
         """Do what `DeviceData.batches` does."""
-        for images, labels in make_loader(self.dataset, order, self._device):
+        for images, labels in self.loader(order):
             yield self.transfer(images, labels)
 
     def timed_batches(self, order: np.ndarray, clock: StepClock) -> Iterator[tuple[Tensor, Tensor]]:
         """Do what `DeviceData.timed_batches` does."""
-        loader = iter(make_loader(self.dataset, order, self._device))
+        loader = iter(self.loader(order))
         clock.begin()
         for images, labels in loader:
             synchronise(self._device)
@@ -46,20 +62,41 @@ class LoadedData:
             clock.mark("transfer")
             yield batch
 
-    def transfer(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        images = images.to(self._device, non_blocking=True, memory_format=torch.channels_last)
-        return images, labels.to(self._device, non_blocking=True)
+    @property
+    def pinned(self) -> bool:
+        """Whether the loader copies batches to memory from which a GPU can read while the CPU goes on."""
+        return self._device.type == "cuda"
 
 
 class Loader(Eager):
-    """Mode dataloader: the step of mode eager, and batches from a DataLoader."""
-
-    source = LoadedData
+    """The step of mode eager, on batches from a DataLoader."""
 
     def __init__(self, backend: TorchBackend) -> None:
         backend.refuse_augmentation()
         super().__init__(backend)
-        self.facts = {"input_transforms": self.data.dataset.transforms, "input_workers": WORKERS}
+        self.facts = {"input_transforms": self.data.transforms, "input_workers": self.data.workers}
+
+
+# Sample by sample
+
+
+class SampleData(LoadedData):
+    """Batches that DataLoader stacks from samples."""
+
+    def __init__(self, data: TrainingData, device: torch.device, memory_format: torch.memory_format) -> None:
+        dataset = ImageDataset(data)
+        super().__init__(dataset, dataset.transforms, device, memory_format)
+
+    def loader(self, order: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
+        return DataLoader(
+            self.dataset, batch_sampler=order.tolist(), num_workers=WORKERS, pin_memory=self.pinned
+        )
+
+
+class SampleLoader(Loader):
+    """Mode dataloader-samples: the dataset makes single images, as most datasets do."""
+
+    source = SampleData
 
 
 class ImageDataset(Dataset[tuple[Tensor, int]]):
@@ -77,13 +114,6 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
         return self._transform(self._images[index]), self._labels[index]
 
 
-def make_loader(dataset: ImageDataset, order: np.ndarray, device: torch.device) -> DataLoader:
-    """Return the loader of the batches that are the rows of `order`, int32 (steps, batch)."""
-    return DataLoader(
-        dataset, batch_sampler=order.tolist(), num_workers=WORKERS, pin_memory=device.type == "cuda"
-    )
-
-
 def find_transforms() -> tuple[Transform, str]:
     """Return a function that scales an image, uint8 (h, w, c), and its name; if possible torchvision's."""
     try:
@@ -99,3 +129,43 @@ def find_transforms() -> tuple[Transform, str]:
 def scale_image(image: np.ndarray) -> Tensor:
     """Do what torchvision's transforms do, but divide by 255 where they multiply by its inverse."""
     return torch.from_numpy(image).permute(2, 0, 1).contiguous().to(torch.float32) / 255
+
+
+# Batch by batch
+
+
+class BatchData(LoadedData):
+    """Batches that the dataset makes: DataLoader's own batching is off (`batch_size=None`)."""
+
+    def __init__(self, data: TrainingData, device: torch.device, memory_format: torch.memory_format) -> None:
+        transforms = "plain torch, a batch at a time: index_select in the loader, scaled on the device"
+        super().__init__(BatchDataset(data), transforms, device, memory_format)
+
+    def loader(self, order: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
+        rows = torch.from_numpy(order)
+        return DataLoader(
+            self.dataset, batch_size=None, sampler=rows, num_workers=WORKERS, pin_memory=self.pinned
+        )
+
+    def transfer(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        images = images.to(self._device, non_blocking=True)  # as bytes, a quarter of what floats would be
+        return scale(images, self._memory_format), labels.to(self._device, non_blocking=True)
+
+
+class BatchLoader(Loader):
+    """Mode dataloader-batches: the dataset makes a whole batch from a row of indices."""
+
+    source = BatchData
+
+
+class BatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """The training split; an item is a batch: images uint8 (n, h, w, c) and labels int64 (n,)."""
+
+    def __init__(self, data: TrainingData) -> None:
+        self._images, self._labels = torch.from_numpy(data.images), torch.from_numpy(data.labels).long()
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, row: Tensor) -> tuple[Tensor, Tensor]:
+        return self._images.index_select(0, row), self._labels.index_select(0, row)

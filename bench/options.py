@@ -52,6 +52,10 @@ device = click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
     help="Where to run.",
 )  # fmt: skip
+gpu = click.option(
+    "--gpu", type=click.IntRange(min=0), metavar="N",
+    help="Number of the GPU, of those that are visible. [default: the first]",
+)  # fmt: skip
 precision = click.option(
     "--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
     help="How matrix products are computed.",
@@ -165,9 +169,10 @@ what_to_run = _options(
     ),
     click.option(
         "--mode", "modes", multiple=True, metavar="NAME",
-        help="Mode, or one of taught, pipeline and all; repeat for several.",
+        help="Mode, or one of default, taught, tuned, pipeline and all; repeat for several.",
     ),
     device,
+    gpu,
     precision,
     own_python,
 )  # fmt: skip

@@ -5,6 +5,7 @@ folder. The records of many folders are much smaller in one archive. `tar -xf` u
 belong.
 """
 
+import codecs
 import contextlib
 import os
 import shlex
@@ -152,7 +153,7 @@ def _write_all(file: RawIOBase, content: bytes) -> None:
 def read_header(path: Path, kind: type[H], schema: int, *, missing: str) -> H:
     """Read a header of that schema; raise UsageError with the text `missing` if there is no such file."""
     try:
-        content = path.read_bytes()
+        content = without_mark(path.read_bytes())
         # First, because a header of another schema has other fields, and the error would only name one of
         # them.
         found = msgspec.json.decode(content, type=_Schema).schema
@@ -186,10 +187,18 @@ def read_records(path: Path, kind: Any) -> tuple[tuple[Any, ...], tuple[str, ...
 
 
 def lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Yield the number, from 1, and the bytes of each line that is not empty; nothing if there is no file."""
-    for number, line in enumerate(content(path).split(b"\n"), start=1):
-        if line.strip():
+    """Yield the number, from 1, and the bytes of each line that is not empty; nothing if there is no file.
+
+    Files that were joined can have a byte-order mark in any line.
+    """
+    for number, whole in enumerate(content(path).split(b"\n"), start=1):
+        if (line := without_mark(whole)).strip():
             yield number, line
+
+
+def without_mark(content: bytes) -> bytes:
+    """Return text in UTF-8 without the byte-order mark that some editors put at its start."""
+    return content.removeprefix(codecs.BOM_UTF8)
 
 
 def content(path: Path) -> bytes:

@@ -13,6 +13,7 @@ Run every check of a GPU box, and write all that they say to FOLDER, which is to
   --python BACKEND=PATH  Interpreter of a backend's own environment; repeat for several.
   --backend NAME         Backend to check; repeat for several. [default: tensorflow, torch, jax]
   --device gpu|cpu       Where to check; the CPU is for a rehearsal. [default: gpu]
+  --gpu N                Number of the GPU, of those that are visible. [default: the first]
   --minutes N            Time for all parts together. [default: 9]
   --harness PATH         Interpreter of the harness. [default: $SAMEWORK_PYTHON, else python3]
   --help                 Show this and exit.
@@ -29,16 +30,17 @@ refuse() {
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 harness=${SAMEWORK_PYTHON:-python3} device=gpu minutes=9 folder=
-backends=() named=() pythons=() interpreters=()
+backends=() named=() pythons=() interpreters=() gpu=()
 while (($# > 0)); do
     case $1 in
         --help | -h) usage && exit ;;
-        --python | --backend | --device | --minutes | --harness)
+        --python | --backend | --device | --gpu | --minutes | --harness)
             (($# > 1)) || refuse "$1 needs a value"
             case $1 in
                 --python) pythons+=(--python "$2") interpreters+=("${2#*=}") ;;
                 --backend) backends+=("$2") named+=(--backend "$2") ;;
                 --device) device=$2 ;;
+                --gpu) gpu=(--gpu "$2") ;;
                 --minutes) minutes=$2 ;;
                 --harness) harness=$2 ;;
             esac
@@ -53,6 +55,8 @@ while (($# > 0)); do
     shift
 done
 [[ $device == [gc]pu ]] || refuse "--device is gpu or cpu, not '$device'"
+((!${#gpu[@]})) || [[ ${gpu[1]} =~ ^[0-9]{1,3}$ && $device == gpu ]] ||
+    refuse "--gpu is the number of a GPU, not '${gpu[1]}', and goes with --device gpu"
 [[ $minutes =~ ^[0-9]{1,4}(\.[0-9]+)?$ ]] || refuse "--minutes is a number, not '$minutes'"
 command -v "$harness" >/dev/null || refuse "there is no interpreter '$harness' for the harness"
 tensorflow=$harness
@@ -72,7 +76,7 @@ SECONDS=0 child='' failed=0 undone=0 summary=()
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 "$harness" "$root/scripts/make_findable.py" "$scratch" || exit 3
-export PYTHONPATH=$root:$scratch${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
+export PYTHONPATH=$root:$scratch${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1 PYTHONUNBUFFERED=1
 bench=("$harness" -P -m bench)
 
 left() { echo $((total > SECONDS ? total - SECONDS : 0)); }
@@ -104,7 +108,7 @@ part() {
             *) said="incomplete, status $status" undone=1 ;;
         esac
         # Of these alone, as an interpreter that fails to start ends with 1 too.
-        if [[ $status == 1 && ($name == run || $name == verify-*) && -s $output ]]; then
+        if [[ $status == 1 && ($name == run || $name == verify-* || $name == tensorflow-placement) && -s $output ]]; then
             said='FAILED, see its output' failed=1
         fi
     fi
@@ -135,7 +139,8 @@ facts() { # What a box lacks is told in the log, and is no failure.
     unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE # which would lead to another repository
     git -C "$1" log -1 --format='commit %H' && git -C "$1" status --short --untracked-files=no
     date -u && uname -srm && grep -m 1 'model name' /proc/cpuinfo && nproc && free -m
-    nvidia-smi && nvidia-smi -q -d MEMORY,CLOCK,POWER,TEMPERATURE,PERFORMANCE,COMPUTE
+    nvidia-smi && nvidia-smi -L && nvidia-smi -q -d MEMORY,CLOCK,POWER,TEMPERATURE,PERFORMANCE,COMPUTE
+    env | grep -E '^(CUDA_(VISIBLE_DEVICES|DEVICE_ORDER)|NVIDIA_VISIBLE_DEVICES|SLURM_JOB_ID)='
     for python in "${@:2}"; do
         printf '\n%s\n' "$python" && "$python" -c 'import sys; from importlib import metadata
 print(sys.version, *sorted({f"{one.name} {one.version}" for one in metadata.distributions()}), sep="\n")'
@@ -144,13 +149,17 @@ print(sys.version, *sorted({f"{one.name} {one.version}" for one in metadata.dist
 export -f facts
 
 part facts 60 bash -c 'facts "$@"' facts "$root" "$harness" "${interpreters[@]}"
-part doctor $((total / 5)) "${bench[@]}" doctor "${pythons[@]}"
+part doctor $((total / 5)) "${bench[@]}" doctor "${gpu[@]}" "${pythons[@]}"
+# Once more on another GPU or slice, if there is one: each framework must open that one alone.
+if ((!${#gpu[@]})) && grep -q '^GPU 1 ' "$folder/doctor.txt"; then
+    part doctor-gpu-1 $((total / 9)) "${bench[@]}" doctor --gpu 1 "${pythons[@]}"
+fi
 
 # The run comes before the proofs, as it ranks nothing where time is cut short: it needs three blocks of every
 # workload. It ends once it has them, since no interval is wider than the precision that it aims at.
 budget=$((total < 20 ? 10 : total * 65 / 100))
-part run $((budget * 110 / 100 + 20)) "${bench[@]}" run --preset quick --mode taught --sample --device "$device" \
-    --workload mnist-softmax --workload mnist-mlp --workload mnist-cnn --target-precision 50% \
+part run $((budget * 110 / 100 + 20)) "${bench[@]}" run --preset quick --mode default --sample --device "$device" \
+    "${gpu[@]}" --workload mnist-softmax --workload mnist-mlp --workload mnist-cnn --target-precision 50% \
     --budget "${budget}s" --results "$folder/results" "${named[@]}" "${pythons[@]}"
 
 # A backend at a time, for one that hangs must not cost the others. The CNN has layers of every kind.
@@ -166,13 +175,13 @@ for precision in "${precisions[@]}"; do
         spare=$(($(left) - placement * total / 9)) # the last part has a ninth
         half=$((spare / 2 > 60 ? spare / 2 : 60))
         part "verify-$precision-$backend" $((todo-- == 1 || half > spare ? spare : half)) "${bench[@]}" verify \
-            --json --mode all --workload mnist-cnn --device "$device" --precision "$precision" \
+            --json --mode all --workload mnist-cnn --device "$device" "${gpu[@]}" --precision "$precision" \
             --backend "$backend" "${pythons[@]}"
     done
 done
 if ((placement)); then
     part tensorflow-placement "$total" "$tensorflow" -P "$root/scripts/tensorflow_placement.py" \
-        --device "$device" --json "$folder/tensorflow-placement.json"
+        --device "$device" "${gpu[@]}" --json "$folder/tensorflow-placement.json"
 fi
 
 ((!failed)) || finish 1 'A part FAILED: what it computed is wrong.'

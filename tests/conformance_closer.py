@@ -23,8 +23,9 @@ from bench.workloads.precision import fits
 from bench.workloads.specs import DatasetInfo
 
 MNIST = DatasetInfo(name="mnist", image_shape=(28, 28, 1), classes=10)
-COUNTED_ALIKE = 0.15
-"""Counters differ in whether they count biases, pooling, scaling and updates: a few percent of all."""
+COUNTED_ALIKE = 0.2
+"""Counters differ in whether they count biases, pooling, scaling and updates: a few percent of all. XLA
+leaves out products with padding, and so counts 0.84 of a convolution of 14 by 14 with a kernel of 5 by 5."""
 UNMATCHED = {
     name: msgspec.structs.replace(OPTIMIZERS[name], learning_rate=1e-12)
     for name in ("sgd", "adam", "rmsprop")
@@ -174,7 +175,7 @@ def its_own_defaults_train_or_are_refused(kit: Kit) -> None:
         else:
             raise AssertionError("it has no defaults of its own, and built a network")
     for mode in own_modes(kit):
-        for name in UNMATCHED if mode == kit.info.taught_mode else ("adam",):
+        for name in UNMATCHED if mode == kit.info.default_mode else ("adam",):
             backend = kit.make("softmax", UNMATCHED[name], mode=mode, matched=False)
             backend.initialise(1)
             batch = backend.permutation(1, 0)[:BATCH]
@@ -193,7 +194,7 @@ def own_modes(kit: Kit) -> list[str]:
     """Return the modes that train by the framework's own defaults, the default mode first."""
     if kit.info.reference or kit.info.on_request:
         return []
-    return sorted(kit.modes, key=lambda mode: mode != kit.info.taught_mode)
+    return sorted(kit.modes, key=lambda mode: mode != kit.info.default_mode)
 
 
 CLOSER_CHECKS = (

@@ -23,6 +23,9 @@ from bench.recipes.catalog import find_recipe, on_dataset
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.catalog import WORKLOADS
 
+SCALES_ONCE = {("tensorflow", "tutorial")}
+"""Backends and modes that train from a copy, because their tutorial scales all images before training."""
+
 
 def images_are_neither_copied_nor_changed(kit: Kit) -> None:
     for mode in kit.modes:
@@ -33,6 +36,8 @@ def images_are_neither_copied_nor_changed(kit: Kit) -> None:
         backend.train_steps(order(2))
         backend.predict(images[:BATCH])
         assert (images == kit.mapped()[0]).all(), f"{mode}: it writes to the images"
+        if (kit.info.name, mode) in SCALES_ONCE:
+            continue
         # Black images have another loss, if the backend trains from them and not from a copy.
         images[:] = 0
         batches = order(1)

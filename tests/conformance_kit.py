@@ -108,7 +108,7 @@ class Kit:
         It is the same backend for the same arguments, so that its programs are compiled once for all checks.
         A check that needs an untouched backend calls `build`.
         """
-        key = (architecture, optimizer, mode or self.info.taught_mode, precision, matched)
+        key = (architecture, optimizer, mode or self.info.default_mode, precision, matched)
         if key not in self._made:
             self._made[key] = self.build(
                 architecture, optimizer, mode=mode, precision=precision, matched=matched
@@ -136,7 +136,7 @@ class Kit:
             batch_size=BATCH,
             matched=matched,
         )
-        mode = mode or self.info.taught_mode
+        mode = mode or self.info.default_mode
         return self.backend_class(workload, data or self.data, mode=mode, device=device, precision=precision)
 
 

@@ -5,6 +5,7 @@ Workers import this module as `fakes`, by way of PYTHONPATH, so it imports no mo
 
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -202,6 +203,17 @@ class Incomplete:
     def predict(self, images: Any) -> Any: ...
 
 
+class OnGpu(Steady):
+    """Plays a framework on a GPU: computes on the CPU, and says that it runs where it was asked to."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options | {"device": "cpu"})
+        self._asked = options["device"]
+
+    def describe(self) -> Facts:
+        return super().describe() | {"device": self._asked}
+
+
 class NotHere(Steady):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         raise UnavailableError("its driver is too old: 1.2, it needs 3.4")
@@ -227,8 +239,20 @@ class Tells(Steady):
     """Says what it finds in its environment."""
 
     def describe(self) -> Facts:
-        names = ("SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU")
+        names = (
+            "SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU",
+            "TORCH_LOGS", "TORCH_TOKEN",
+        )  # fmt: skip
         return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
+
+
+class AsksAChild(Steady):
+    """Starts an interpreter, as a framework does that compiles in processes of its own."""
+
+    def describe(self) -> Facts:
+        command = [sys.executable, "-c", "import json, numpy, typing, bench, backends"]
+        done = subprocess.run(command, check=False, capture_output=True)
+        return super().describe() | {"child": str(done.returncode)}
 
 
 class EndsBadly(Steady):
@@ -280,7 +304,7 @@ def info(name: str, target: str, **changes: Any) -> BackendInfo:
         "title": name.title(),
         "target": target,
         "distributions": ("numpy",),
-        "modes": (Mode(name="only", summary="the only one", taught=True),),
+        "modes": (Mode(name="only", summary="the only one", default=True),),
         "cpu_precisions": ("fp32",),
         "gpu_precisions": (),
         "environment": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # else threads fight over CPUs
@@ -297,7 +321,7 @@ WRONG = info("wrong", "fakes:Wrong")
 ABSENT = info("absent", "no_such_framework:Backend", distributions=("no-such-framework|no-such-twin",))
 
 TINY = Preset(
-    name="quick", summary="as small as can be", budget_s=60, modes="taught", min_blocks=2, windows=5,
+    name="quick", summary="as small as can be", budget_s=60, modes="default", min_blocks=2, windows=5,
     window_s=0.04, epochs=1, seeds=1, target_half_width=1e6,
 )  # fmt: skip
 
@@ -344,11 +368,11 @@ class Screen:
         pass
 
 
-def distribution(folder: Path, entries: Mapping[str, str]) -> Path:
+def distribution(folder: Path, entries: Mapping[str, str], *, name: str = "fakes") -> Path:
     """Put an installed distribution with these entry points in a folder, for sys.path or PYTHONPATH."""
-    metadata = folder / "fakes-1.0.dist-info"
+    metadata = folder / f"{name}-1.0.dist-info"
     metadata.mkdir(parents=True)
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: fakes\nVersion: 1.0\n")
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
     lines = [f"{name} = {target}" for name, target in entries.items()]
     (metadata / "entry_points.txt").write_text("\n".join(["[bench.backends]", *lines, ""]))
     return folder

@@ -63,7 +63,7 @@ def place(recipe: Recipe, *infos: BackendInfo, limit: int | None = LIMIT) -> Pla
 
 def cell_of(recipe: Recipe, info: BackendInfo = NUMPY) -> Cell:
     return Cell(
-        workload=recipe.name, backend=info.name, mode=info.taught_mode, device="cpu", precision="fp32"
+        workload=recipe.name, backend=info.name, mode=info.default_mode, device="cpu", precision="fp32"
     )
 
 

@@ -21,7 +21,7 @@ WINDOWS = 6
 
 def make_side(**changed: object) -> SideHere:
     torch = BackendHere(
-        name="torch", title="PyTorch", taught_mode="eager", modes={}, reference=False,
+        name="torch", title="PyTorch", default_mode="eager", modes={}, reference=False,
         versions={"torch": "2.13.0"},
     )  # fmt: skip
     facts: dict[str, object] = {

@@ -225,8 +225,9 @@ def make_header(
             BackendHere(
                 name=name,
                 title=titles.get(name, name),
-                taught_mode=_modes(name)[0],
+                default_mode=_modes(name)[0],
                 modes={mode: f"{mode}, as the framework calls it" for mode in _modes(name)},
+                levels={"tutorial": "taught"},
                 reference=name == REFERENCE,
                 versions={name: "2.13.0"},
             )

@@ -28,7 +28,7 @@ def test_a_duel_makes_both_sides_sees_the_same_losses_and_lets_them_train(
     name: str, data: Path, tmp_path: Path
 ) -> None:
     cell = {"backend": name, "workload": "mnist-softmax", "batch": 100, "cache": str(data)}
-    mode = INFOS[name].taught_mode
+    mode = INFOS[name].default_mode
     requests = [{"make": mode}, *({"train": [side, mode], "steps": 3} for side in ("backend", "by hand"))]
     environment = worker_environment(INFOS[name], "cpu", tmp_path)
     environment["PYTHONPATH"] = os.pathsep.join([str(BENCHMARKS), str(BENCHMARKS.parent.parent)])

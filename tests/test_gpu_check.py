@@ -31,6 +31,7 @@ esac
 echo "$*" >>"$ASKED"
 [[ $name != doctor ]] || PYTHON -S -c 'from importlib import metadata
 for one in metadata.entry_points(group="bench.backends"): print(one.name)'
+[[ $name != doctor ]] || printf '%s' "${LISTED:-}"
 [[ $name != "${SILENT:-}" ]] || exit 1
 echo "said by $name"
 [[ $name != "${HANGS:-}" ]] || exec sleep 100
@@ -95,7 +96,7 @@ def test_the_parts_come_in_order_and_get_what_was_asked(check: Check, tmp_path: 
     doctor, run, *proofs, placement = found.asked
     assert doctor == f"-P -m bench doctor --python {python}"
     for option in (
-        "--sample", "--mode taught", "--device gpu", f"--results {found.folder}/results", "--budget 351s",
+        "--sample", "--mode default", "--device gpu", f"--results {found.folder}/results", "--budget 351s",
         "--workload mnist-softmax --workload mnist-mlp --workload mnist-cnn", f"--python {python}",
     ):  # fmt: skip
         assert option in run
@@ -112,6 +113,7 @@ def test_the_parts_come_in_order_and_get_what_was_asked(check: Check, tmp_path: 
     assert found.out.endswith(f"All parts ran.\nBring back: {found.folder}\n")
     # Backends are found though nothing is installed: the stand-in lists them without its own site-packages.
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert all("--gpu" not in line for line in found.asked)
     listed = set((found.folder / "doctor.txt").read_text().split()) - {"said", "by", "doctor"}
     assert listed == set(project["entry-points"]["bench.backends"])
 
@@ -124,6 +126,30 @@ def test_on_a_cpu_only_what_is_there_is_asked(check: Check) -> None:
     assert all("--device cpu" in line and "--backend jax" in line for line in found.asked[1:])
 
 
+TWO = "GPU 0     H100, GPU-1\nGPU 1     H100, GPU-2\n"
+
+
+def test_on_several_gpus_the_doctor_is_asked_of_another_one_too(check: Check) -> None:
+    found = check("--backend", "jax", LISTED=TWO)
+    assert found.status == 0, found
+    assert list(found.parts)[:4] == ["facts", "doctor", "doctor-gpu-1", "run"]
+    assert set(found.parts.values()) == {"ok"}
+    assert found.asked[:2] == ["-P -m bench doctor", "-P -m bench doctor --gpu 1"]
+    assert all("--gpu" not in line for line in found.asked[2:])
+
+
+def test_on_one_gpu_there_is_no_other(check: Check) -> None:
+    assert "doctor-gpu-1" not in check("--backend", "jax", LISTED=TWO.splitlines()[0] + "\n").parts
+
+
+def test_every_part_checks_the_gpu_that_was_chosen(check: Check) -> None:
+    found = check("--gpu", "1", LISTED=TWO)
+    assert found.status == 0, found
+    assert list(found.parts) == PARTS
+    assert len(found.asked) == len(PARTS) - 1
+    assert all("--gpu 1" in line for line in found.asked)
+
+
 OF_TENSORFLOW = [name for name in PARTS if "torch" not in name and "jax" not in name]
 FAILED = "FAILED, see its output"
 
@@ -132,13 +158,14 @@ FAILED = "FAILED, see its output"
     ("variables", "status", "said"),
     [
         (
-            {"STATUS_doctor": "3", "STATUS_run": "3", "STATUS_placement": "1"},
+            {"STATUS_doctor": "3", "STATUS_run": "3", "STATUS_placement": "3"},
             3,
             {
                 "doctor": "incomplete, status 3", "run": "incomplete, status 3",
-                "tensorflow-placement": "incomplete, status 1",
+                "tensorflow-placement": "incomplete, status 3",
             },
         ),
+        ({"STATUS_placement": "1"}, 1, {"tensorflow-placement": FAILED}),
         ({"STATUS_doctor": "70", "STATUS_run": "1"}, 1, {"doctor": "incomplete, status 70", "run": FAILED}),
         (
             {"STATUS_verify": "1"},
@@ -205,6 +232,8 @@ def test_an_interruption_leaves_what_is_done(check: Check, tmp_path: Path, sent:
     [
         (["--bakend", "jax"], "there is no option '--bakend'"),
         (["--device", "tpu"], "not 'tpu'"),
+        (["--gpu", "GPU-1"], "--gpu is the number of a GPU, not 'GPU-1'"),
+        (["--gpu", "1", "--device", "cpu"], "goes with --device gpu"),
         (["--minutes", "ten"], "not 'ten'"),
         (["--python", "torch"], "'torch' is no BACKEND=PATH"),
         (["--python", "torch=/nowhere/python"], "'torch=/nowhere/python' is no BACKEND=PATH"),
@@ -231,7 +260,16 @@ def test_a_folder_that_holds_something_is_refused(check: Check, tmp_path: Path) 
 def test_help_names_every_option(check: Check) -> None:
     found = check("--help")
     assert found.status == 0
-    for option in ("--python", "--backend", "--device", "--minutes", "--harness", "FOLDER", "Exit status"):
+    for option in (
+        "--python",
+        "--backend",
+        "--device",
+        "--gpu",
+        "--minutes",
+        "--harness",
+        "FOLDER",
+        "Exit status",
+    ):
         assert option in found.out
 
 
@@ -246,6 +284,27 @@ def test_a_harness_that_lacks_packages_is_told_which(check: Check, tmp_path: Pat
     assert {"click", "msgspec", "rich", "nvidia-ml-py"} <= set(re.findall(r"[\w-]+", found.err))
 
 
+@pytest.mark.parametrize(
+    ("mode", "device", "host", "expected"),
+    [
+        ("graph", "gpu", {"operations": {"Unpack": 1}}, True),
+        ("graph", "gpu", {"operations": {}, "housekeeping": {"SyncDevice": 1}}, False),
+        ("graph", "cpu", {"operations": {"Unpack": 1}}, False),
+        ("tf-data-batches", "gpu", {"operations": {"GatherV2": 2}}, False),
+        ("tutorial", "gpu", {"operations": {"BatchDatasetV2": 1}}, False),
+    ],
+)
+def test_computing_on_the_cpu_of_a_gpu_box_fails_unless_a_pipeline_does(
+    monkeypatch: pytest.MonkeyPatch, mode: str, device: str, host: dict[str, Any], expected: bool
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    from tensorflow_placement import misplaced
+
+    look = {"mode": mode, "devices": {"CPU:0": host, "GPU:0": {"operations": {"MatMul": 3}}}}
+    assert misplaced(look, device) is expected
+    assert not misplaced({"mode": mode, "error": "no GPU"}, device)
+
+
 def look(_: None) -> dict[str, list[dict[str, Any]]]:
     """Return where each mode runs on one device, and then two of them with a second CPU as the device."""
     sys.path.insert(0, str(ROOT / "scripts"))
@@ -258,7 +317,7 @@ def look(_: None) -> dict[str, list[dict[str, Any]]]:
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], two)
     first = [tensorflow_placement.placed(*mode, "cpu") for mode in tensorflow_placement.LOOKED_AT]
     module.find_device = lambda _: "/CPU:1"
-    second = [tensorflow_placement.placed("mnist-cnn", mode, "cpu") for mode in ("graph", "tf-data")]
+    second = [tensorflow_placement.placed("mnist-cnn", mode, "gpu") for mode in ("graph", "tf-data-batches")]
     return {"first": first, "second": second}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import bench
@@ -215,7 +216,7 @@ def test_only_named_frameworks_are_installed(arguments: list[str], gpu: bool, wa
     needed = [
         node
         for node in nodes
-        if (isinstance(node, ast.FunctionDef) and node.name == "wanted_backends")
+        if (isinstance(node, ast.FunctionDef) and node.name in {"wanted_backends", "values_of"})
         or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in {"FRAMEWORKS", "ON_REQUEST"})
     ]
     names: dict[str, Any] = {"Sequence": Sequence, "itertools": itertools}
@@ -236,13 +237,19 @@ def unpinned(pyproject: dict[str, Any], constraints: str) -> list[str]:
     return sorted({name for python in PYTHONS for name in unpinned_on(python, pyproject, constraints)})
 
 
-def unpinned_on(python: str, pyproject: dict[str, Any], constraints: str) -> list[str]:
+def pins_on(python: str, constraints: str) -> dict[str, SpecifierSet]:
+    """Return the pin of each distribution on a version of Python."""
     pins = {}
     for line in constraints.splitlines():
         if line.strip() and not line.startswith("#"):
             pin = Requirement(line)
             if pin.marker is None or pin.marker.evaluate({"python_version": python}):
-                pins[canonicalize_name(pin.name)] = pin.specifier
+                pins[str(canonicalize_name(pin.name))] = pin.specifier
+    return pins
+
+
+def unpinned_on(python: str, pyproject: dict[str, Any], constraints: str) -> list[str]:
+    pins = pins_on(python, constraints)
     project = pyproject["project"]
     wanted = [*project["dependencies"]]
     wanted += [item for extra in project["optional-dependencies"].values() for item in extra]
@@ -288,6 +295,22 @@ def test_the_constraints_are_sorted_and_exact() -> None:
     assert [pin for pin in pins if "==" not in pin or "*" in pin] == []
 
 
+def versions_on_the_page(page: str, python: str) -> dict[str, str]:
+    """Return the version of each distribution from the page's table, whose columns are versions of Python."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if "|" in line]
+    (column,) = (number for number, head in enumerate(rows[0]) if python in head)
+    names = {"PyTorch": "torch", "TensorFlow": "tensorflow", "JAX": "jax"}
+    return {names.get(row[0], row[0]): row[column] for row in rows[2:]}
+
+
+@pytest.mark.parametrize("python", PYTHONS)
+def test_the_page_about_installing_names_the_pinned_versions(python: str) -> None:
+    found = versions_on_the_page((ROOT / "docs/guide/install.md").read_text(encoding="utf-8"), python)
+    assert set(found) == {"torch", "torchvision", "tensorflow", "jax", "flax"}
+    pins = pins_on(python, (ROOT / "constraints.txt").read_text(encoding="utf-8"))
+    assert found == {name: str(pins[name]).removeprefix("==") for name in found}
+
+
 def broken_contracts(root: Path) -> str:
     """Return what import-linter prints of a tree whose imports break the rule; nothing if none does."""
     done = subprocess.run(
@@ -303,7 +326,7 @@ def test_imports_go_one_way() -> None:
 
 
 def test_an_import_that_climbs_is_seen(tmp_path: Path) -> None:
-    for name in ("bench", "backends", "pyproject.toml"):
+    for name in ("samework", "bench", "backends", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
     for module, imported in (
@@ -323,7 +346,7 @@ def too_large(root: Path) -> list[str]:
     """Return the text files that are larger than a source may be; samples of data are not text."""
     large = []
     for path in sorted(
-        path for folder in ("bench", "backends", "tests") for path in (root / folder).rglob("*")
+        path for folder in ("samework", "bench", "backends", "tests") for path in (root / folder).rglob("*")
     ):
         if path.is_file() and "__pycache__" not in path.parts and path.stat().st_size > LARGEST_SOURCE_BYTES:
             try:
@@ -357,8 +380,8 @@ def test_an_entry_point_names_a_backend(name: str) -> None:
     info = resolve(ENTRY_POINTS[name])
     assert isinstance(info, BackendInfo)
     assert info.name == name
-    assert [mode.name for mode in info.modes if mode.taught] == [info.taught_mode], (
-        "one mode is what is taught"
+    assert [mode.name for mode in info.modes if mode.default] == [info.default_mode], (
+        "one mode is the default"
     )
 
 
@@ -366,6 +389,39 @@ def test_an_entry_point_names_a_backend(name: str) -> None:
 def test_an_entry_point_to_nowhere_is_seen(target: str) -> None:
     with pytest.raises((ImportError, AttributeError)):
         resolve(target)
+
+
+BYTES_THAT_COUNT = (
+    ".ci/run",
+    "scripts/gpu_check.sh",
+    "tests/golden/cpu-2-core.json",
+    "bench/datasets/samples/mnist/test_images.png",
+)
+
+
+def cloned_with_carriage_returns(folder: Path, names: Sequence[str]) -> list[str]:
+    """Return the files that differ in a clone that was made as Git for Windows makes it."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    for name in names:
+        (folder / "origin" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / "origin" / name)
+    for command in (
+        ("-C", str(folder / "origin"), "init", "--quiet"),
+        ("-C", str(folder / "origin"), "add", "--all"),
+        ("-C", str(folder / "origin"), "commit", "--quiet", "--message=all"),
+        ("clone", "--quiet", "-c", "core.autocrlf=true", str(folder / "origin"), str(folder / "clone")),
+    ):
+        subprocess.run([*git, *command], check=True, env=variables, capture_output=True)
+    return [name for name in names if (folder / "clone" / name).read_bytes() != (ROOT / name).read_bytes()]
+
+
+def test_a_clone_has_the_same_bytes_whatever_its_line_endings(tmp_path: Path) -> None:
+    assert cloned_with_carriage_returns(tmp_path, [".gitattributes", *BYTES_THAT_COUNT]) == []
+
+
+def test_without_attributes_a_clone_would_have_other_bytes(tmp_path: Path) -> None:
+    assert cloned_with_carriage_returns(tmp_path, BYTES_THAT_COUNT) == list(BYTES_THAT_COUNT[:3])
 
 
 def test_the_command_is_there() -> None:

@@ -1,5 +1,6 @@
 """Records are read from the archive beside their folder where the folder itself lacks them."""
 
+import codecs
 import errno
 import os
 import subprocess
@@ -75,6 +76,30 @@ def test_an_archive_that_is_cut_off_is_named(share: float, packed: Path) -> None
     archive.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(RecordError, match=store.ARCHIVE):
         numbers(packed)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "M1\n2\n3\n", "M1\r\n2\r\n3\r\n", "1\nM2\n3\n", "M\n1\n2\n3", "M1\n2\nM3\nM",
+    ],
+    ids=["one mark", "with carriage returns", "files that were joined", "alone in a line", "many"],
+)  # fmt: skip
+def test_a_byte_order_mark_hides_no_record(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    parts = {"M": codecs.BOM_UTF8} | {digit: f'{{"number":{digit}}}'.encode() for digit in "123"}
+    path.write_bytes(b"".join(parts.get(char, char.encode()) for char in text))
+    assert numbers(path) == [1, 2, 3]
+
+
+def test_a_byte_order_mark_hides_no_header(tmp_path: Path) -> None:
+    class Header(msgspec.Struct):
+        schema: int
+        name: str
+
+    path = tmp_path / "run.json"
+    path.write_bytes(codecs.BOM_UTF8 + b'{"schema": 1, "name": "x"}')
+    assert store.read_header(path, Header, 1, missing="") == Header(1, "x")
 
 
 # A disk that is full

@@ -210,14 +210,14 @@ def _representatives(cells: Mapping[Cell, CellConvergence], run: Run) -> tuple[C
 
     All modes of a framework compute the same, so any of them can stand for what it learns.
     """
-    taught = {backend.name: backend.taught_mode for backend in run.header.backends}
+    defaults = {backend.name: backend.default_mode for backend in run.header.backends}
     left_out = _left_out(run)
     of_backend: dict[str, list[Cell]] = {}
     for cell, learned in cells.items():
         if learned.accuracies and cell not in left_out:
             of_backend.setdefault(cell.backend, []).append(cell)
     return tuple(
-        max(found, key=lambda cell: (cell.mode == taught.get(cell.backend), len(cells[cell].accuracies)))
+        max(found, key=lambda cell: (cell.mode == defaults.get(cell.backend), len(cells[cell].accuracies)))
         for found in of_backend.values()
     )
 

@@ -1,23 +1,26 @@
 """Verdicts: which framework is faster on a workload, how sure that is, and what cannot be said.
 
-A verdict is made from the rows of one workload, device and precision. Only ranked rows are compared, by the
-differences in the rounds and blocks that both have. A difference is claimed only if Holm's procedure rejects
-that it is within `MARGIN`.
+A verdict is made from the rows of one workload, device, precision and level. Only ranked rows are compared,
+by the differences in the rounds and blocks that both have. A difference is claimed only if Holm's procedure
+rejects that it is within `MARGIN`.
 """
 
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import msgspec
 
+from backends.info import Level
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import (
     EQUIVALENCE,
     Difference,
+    block_difference,
     block_differences,
     bootstrap_interval,
     detectable_difference,
@@ -26,7 +29,6 @@ from bench.analysis.statistics import (
     p_value,
     paired_difference,
     ratio_interval,
-    trimmed_mean,
 )
 from bench.workloads.specs import Cell, Device, Precision
 
@@ -58,6 +60,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """What a verdict needs to know of one row."""
 
     cell: Cell
+    level: Level
     ranked: bool
     reference: bool
     """Whether its backend is the reference, which no verdict mentions."""
@@ -68,6 +71,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """By block, ln(samples/s) of every round from the first; only blocks that were timed and settled."""
     latest: int
     """How many rounds of each block count: the latest ones."""
+    alone: frozenset[int] = frozenset()
+    """Blocks whose jobs did not take turns, so that their rounds are not the same."""
     epochs: float | None
     """After how many epochs the accuracies were taken; None if no job trained to the end."""
     accuracies: Mapping[int, float]
@@ -110,12 +115,15 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
     """Every pair of the backends' best cells: one family of comparisons."""
     modes: tuple[Comparison, ...]
     """Every pair of modes of one backend: one family a backend."""
+    tuning: tuple[Comparison, ...]
+    """In a verdict on cells as taught, each of them and the best tuned cell of its backend: one family."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on one workload on one device in one precision."""
+    """The verdict on the rows of one level, for one workload on one device in one precision."""
 
     workload: str
+    level: Level
     device: Device
     precision: Precision
     order: tuple[Cell, ...]
@@ -128,10 +136,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Whether so many blocks were disturbed that nothing is claimed."""
     unranked: tuple[str, ...]
     """Backends of the plan that have no ranked row, so that nothing is claimed about them."""
-    backends: tuple[Comparison, ...]
-    """Every pair of the backends' best cells: one family of comparisons."""
-    modes: tuple[Comparison, ...]
-    """Every pair of modes of one backend: one family a backend."""
+    made: Comparisons
     with_dropped: Comparisons | None
     """The same comparisons with the dropped blocks included; None if no block was dropped."""
     accuracy_spread: float | None
@@ -141,16 +146,19 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the workload's blocks were disturbed."""
 
 
-def judge(rows: Sequence[Standing], screening: Screening) -> Verdict:
-    """Judge the rows of one workload, device and precision: ranked rows come first, the fastest first.
+def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[Standing] = ()) -> Verdict:
+    """Judge the rows of one workload, device, precision and level: ranked rows first, the fastest first.
 
-    `screening` says which of the workload's blocks were disturbed.
+    `screening` says which of the workload's blocks were disturbed. `others` are the rows of the other level,
+    in the same order. Only a verdict on rows as taught compares with them.
     """
     ranked = [row for row in rows if row.ranked]
     best = best_of_each_backend([row.cell for row in ranked])
     disturbed = screening.disturbed and bool(ranked)
-    made = _compare(ranked, best, screening.dropped, disturbed=disturbed)
-    with_dropped = _compare(ranked, best, frozenset(), disturbed=disturbed) if screening.dropped else None
+    tuned = [row for row in others if row.ranked] if rows[0].level == "taught" else []
+    compared = partial(_compare, ranked, best, tuned, disturbed=disturbed)
+    made = compared(screening.dropped)
+    with_dropped = compared(frozenset()) if screening.dropped else None
     wins = Counter(comparison.faster for comparison in made.backends if comparison.differs)
     winner = next((cell for cell in best if len(best) > 1 and wins[cell] == len(best) - 1), None)
     spread, epochs = _accuracy_spread(rows)
@@ -160,6 +168,7 @@ def judge(rows: Sequence[Standing], screening: Screening) -> Verdict:
     unranked = tuple(name for name in asked if name not in ranked_backends)
     return Verdict(
         workload=first.cell.workload,
+        level=first.level,
         device=first.cell.device,
         precision=first.cell.precision,
         order=tuple(row.cell for row in ranked),
@@ -167,8 +176,7 @@ def judge(rows: Sequence[Standing], screening: Screening) -> Verdict:
         matched=first.matched,
         disturbed=disturbed,
         unranked=unranked,
-        backends=made.backends,
-        modes=made.modes,
+        made=made,
         with_dropped=with_dropped,
         accuracy_spread=spread,
         accuracy_epochs=epochs,
@@ -185,36 +193,47 @@ def best_of_each_backend(order: Iterable[Cell]) -> list[Cell]:
 
 
 def _compare(
-    ranked: Sequence[Standing], best: Sequence[Cell], dropped: frozenset[int], *, disturbed: bool
+    ranked: Sequence[Standing],
+    best: Sequence[Cell],
+    tuned: Sequence[Standing],
+    dropped: frozenset[int],
+    *,
+    disturbed: bool,
 ) -> Comparisons:
-    """Compare the backends' best cells, and the modes of each backend, in all blocks not dropped."""
+    """Compare the backends' best cells, the modes of each backend, and each with its best tuned cell.
+
+    Blocks in `dropped` do not count.
+    """
     families = {
         backend: [row for row in ranked if row.cell.backend == backend]
         for backend in dict.fromkeys(row.cell.backend for row in ranked)
     }
+    best_tuned = set(best_of_each_backend([row.cell for row in tuned]))
+    fastest = {row.cell.backend: row for row in tuned if row.cell in best_tuned}
+    family = partial(_compare_family, dropped=dropped, disturbed=disturbed)
     return Comparisons(
-        backends=_compare_family([row for row in ranked if row.cell in best], dropped, disturbed=disturbed),
-        modes=tuple(
-            comparison
-            for rows in families.values()
-            for comparison in _compare_family(rows, dropped, disturbed=disturbed)
-        ),
+        backends=family(combinations([row for row in ranked if row.cell in best], 2)),
+        modes=tuple(comparison for rows in families.values() for comparison in family(combinations(rows, 2))),
+        tuning=family((row, fastest[row.cell.backend]) for row in ranked if row.cell.backend in fastest),
     )
 
 
 def _compare_family(
-    rows: Sequence[Standing], dropped: frozenset[int], *, disturbed: bool
+    pairs: Iterable[tuple[Standing, Standing]], *, dropped: frozenset[int], disturbed: bool
 ) -> tuple[Comparison, ...]:
-    """Compare every pair of a family, the faster side first. A pair needs two blocks that both sides have."""
+    """Compare the pairs of a family, the faster side first. A pair needs two blocks that both sides have."""
     found: list[_Pair] = []
-    for one, other in combinations(rows, 2):
+    for one, other in pairs:
         shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
         latest = min(one.latest, other.latest)
-        by_block = {
-            block: block_differences(one.rounds[block], other.rounds[block], latest) for block in shared
-        }
-        difference = paired_difference({block: trimmed_mean(by_block[block]) for block in shared})
-        bootstrap = bootstrap_interval([by_block[block] for block in shared])
+        sides = {block: (one.rounds[block], other.rounds[block], latest) for block in shared}
+        in_turns = {block: block not in one.alone | other.alone for block in shared}
+        difference = paired_difference(
+            {block: block_difference(*sides[block], in_turns=in_turns[block]) for block in shared}
+        )
+        bootstrap = bootstrap_interval(
+            [block_differences(*sides[block], in_turns=in_turns[block]) for block in shared]
+        )
         if difference is None or bootstrap is None:
             continue
         first, second, (low, high) = one.cell, other.cell, bootstrap

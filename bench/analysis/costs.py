@@ -315,15 +315,20 @@ def _mean_split(splits: Sequence[StepSplit]) -> StepSplit | None:
 
 
 def _break_evens(cells: Sequence[CellCosts], header: RunHeader) -> Iterator[BreakEven]:
-    """Compare every two modes of a framework on a workload that are fed from memory.
+    """Compare every two tuned modes of a framework on a workload that are fed from memory.
 
     What all modes of a framework share, such as its import, is left out: it would only add noise.
     """
-    fed = {(backend.name, mode) for backend in header.backends for mode in backend.pipeline_modes}
+    left_out = {
+        (backend.name, mode)
+        for backend in header.backends
+        for mode in backend.modes
+        if mode in backend.pipeline_modes or backend.is_taught(mode)
+    }
     families: dict[tuple[str, str, Device, Precision], list[tuple[float, float, Cell]]] = {}
     for one in cells:
         cell, build_s, step_s = one.cell, one.start_up.build_s, one.start_up.first_step_s
-        if build_s is None or step_s is None or one.epoch_s is None or (cell.backend, cell.mode) in fed:
+        if build_s is None or step_s is None or one.epoch_s is None or (cell.backend, cell.mode) in left_out:
             continue
         family = cell.workload, cell.backend, cell.device, cell.precision
         families.setdefault(family, []).append((build_s + step_s, one.epoch_s, cell))
@@ -346,13 +351,13 @@ def _pipelines(header: RunHeader, summary: Summary) -> Iterator[PipelineRatio]:
     rows = {row.cell for row in summary.cells if row.samples_per_s is not None}
     here = {backend.name: backend for backend in header.backends}
     compared = {
-        frozenset((one.faster, one.slower)): one for verdict in summary.verdicts for one in verdict.modes
+        frozenset((one.faster, one.slower)): one for verdict in summary.verdicts for one in verdict.made.modes
     }
     for row in summary.cells:
         backend = here.get(row.backend)
         if backend is None or row.mode not in backend.pipeline_modes or row.cell not in rows:
             continue
-        memory = msgspec.structs.replace(row.cell, mode=backend.taught_mode)
-        if memory in rows and memory != row.cell:  # Keras has only a mode that is fed by a pipeline
+        memory = msgspec.structs.replace(row.cell, mode=backend.default_mode)
+        if memory in rows:
             comparison = compared.get(frozenset((row.cell, memory)))
             yield PipelineRatio(pipeline=row.cell, memory=memory, comparison=comparison)

@@ -57,6 +57,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     """The value divided by its threshold."""
     measured: bool = True
     """Whether there is a value. False if the system gave none, so that nothing can be ruled out."""
+    quota: bool = False
+    """Whether it is the run's own CPU quota. A quieter machine would not change that."""
 
 
 class Screening(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,8 @@ class Screening(msgspec.Struct, frozen=True, kw_only=True):
     """The disturbed blocks that no figure uses."""
     unmeasured: frozenset[int] = frozenset()
     """Blocks that may have been disturbed: a check had no value."""
+    throttled: frozenset[int] = frozenset()
+    """Blocks that the CPU quota held back."""
 
     @property
     def staying(self) -> tuple[int, ...]:
@@ -117,6 +121,7 @@ def _screen(flagged: Mapping[int, tuple[Flag, ...]], min_blocks: int) -> Screeni
         unmeasured=frozenset(
             block for block, found in flagged.items() if found and not any(flag.measured for flag in found)
         ),
+        throttled=frozenset(block for block, found in flagged.items() if any(flag.quota for flag in found)),
     )
 
 
@@ -158,19 +163,13 @@ def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag
     other programs used, that is a flag as well: they may have used any amount, so nothing can be claimed.
     """
     found = _steal_flags(conditions)
-    found += [
-        Flag(words=f"{words.format(_percent(share))}, more than {_percent(most)}", severity=share / most)
-        for words, share, most in (
-            (
-                "the quota of CPU time held the jobs back {} of the time",
-                conditions.throttled_share,
-                MOST_THROTTLED,
-            ),
-            ("other programs used {} of CPU time", conditions.foreign_share, MOST_FOREIGN),
-        )
-        if share is not None and share > most
-    ]
-    if conditions.foreign_share is None:
+    throttled, foreign = conditions.throttled_share, conditions.foreign_share
+    if throttled is not None and throttled > MOST_THROTTLED:
+        words = f"the quota of CPU time held the jobs back {_percent(throttled)} of the time"
+        found.append(_too_much(words, throttled, MOST_THROTTLED, quota=True))
+    if foreign is not None and foreign > MOST_FOREIGN:
+        found.append(_too_much(f"other programs used {_percent(foreign)} of CPU time", foreign, MOST_FOREIGN))
+    if foreign is None:
         found.append(Flag(words=_UNKNOWN_FOREIGN, severity=_LEAST, measured=False))
     if conditions.canary_s and run_canary_s:
         ratio = float(np.median(conditions.canary_s)) / run_canary_s
@@ -180,6 +179,10 @@ def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag
             )
             found.append(Flag(words=words, severity=ratio / MOST_CANARY))
     return (*found, *_gpu_flags(conditions))
+
+
+def _too_much(words: str, share: float, most: float, *, quota: bool = False) -> Flag:
+    return Flag(words=f"{words}, more than {_percent(most)}", severity=share / most, quota=quota)
 
 
 def _steal_flags(conditions: Conditions) -> list[Flag]:

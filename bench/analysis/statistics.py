@@ -129,22 +129,34 @@ def log_throughput(logs: Sequence[float], latest: int) -> float:
     return trimmed_mean(_finite(logs)[-latest:])
 
 
-def block_differences(first: Sequence[float], second: Sequence[float], latest: int) -> _Values:
+def block_differences(
+    first: Sequence[float], second: Sequence[float], latest: int, *, in_turns: bool = True
+) -> _Values:
     """Return the differences of two jobs of one block in the `latest` rounds that both have, round by round.
 
-    Both sides are ln(samples/s) by round, from the first one. A job that died has fewer rounds.
+    Both sides are ln(samples/s) by round, from the first one. A job that died has fewer rounds. If the jobs
+    did not take turns, they share no rounds: the latest windows of each count, in any pairing, and nothing
+    cancels out.
     """
     shared = min(len(first), len(second))
     if shared < 1 or latest < 1:
         raise ValueError("a difference needs at least one round that both sides have")
+    if not in_turns:
+        count = min(shared, latest)
+        return _finite(first)[-count:] - _finite(second)[-count:]
     return (_finite(first)[:shared] - _finite(second)[:shared])[-latest:]
 
 
-def block_difference(first: Sequence[float], second: Sequence[float], latest: int) -> float:
+def block_difference(
+    first: Sequence[float], second: Sequence[float], latest: int, *, in_turns: bool = True
+) -> float:
     """Return the difference of two jobs of one block: the trimmed mean of `block_differences`.
 
-    If something slowed the machine in a round, it slowed both jobs, and cancels out.
+    If something slowed the machine in a round, it slowed both jobs, and cancels out. Jobs that did not take
+    turns are compared by the trimmed mean of each, as no round is the same for both.
     """
+    if not in_turns:
+        return log_throughput(first, latest) - log_throughput(second, latest)
     return trimmed_mean(block_differences(first, second, latest))
 
 

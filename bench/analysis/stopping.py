@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from bench.analysis.disturbance import in_quiet_rounds
 from bench.analysis.statistics import (
@@ -17,11 +17,12 @@ from bench.records.schema import JobRecord
 from bench.workloads.specs import Cell
 
 
-def widest_half_width(jobs: Sequence[JobRecord]) -> float:
+def widest_half_width(jobs: Sequence[JobRecord], alone: Collection[int] = ()) -> float:
     """Return the widest relative half-width, 0.015 for ±1.5 %, of a workload's ratios to its fastest cell.
 
     These intervals decide the verdicts. If there is only one cell, it is the half-width of its rate. Infinite
-    if two cells share fewer than two blocks. `jobs` are the jobs of one workload that count.
+    if two cells share fewer than two blocks. `jobs` are the jobs of one workload that count, and `alone` the
+    blocks whose jobs did not take turns.
     """
     logs: dict[Cell, dict[int, list[float]]] = defaultdict(dict)
     windows = max((job.spec.windows for job in jobs), default=0)
@@ -43,7 +44,12 @@ def widest_half_width(jobs: Sequence[JobRecord]) -> float:
     for cell in rows.keys() - {fastest}:
         shared = logs[fastest].keys() & logs[cell].keys()
         difference = paired_difference(
-            {block: block_difference(logs[fastest][block], logs[cell][block], windows) for block in shared}
+            {
+                block: block_difference(
+                    logs[fastest][block], logs[cell][block], windows, in_turns=block not in alone
+                )
+                for block in shared
+            }
         )
         if difference is None:
             return math.inf

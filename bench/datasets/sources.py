@@ -68,15 +68,26 @@ class LocalFolder(msgspec.Struct, frozen=True, kw_only=True):
         return str(self.path)
 
     def get(self, file: File, scratch: Path, progress: Progress) -> Path:  # noqa: ARG002
-        for name in file.names:
-            path = self.path / name
-            try:
-                if path.is_file():  # a regular file only: opening a FIFO would block
-                    refuse_oversize(name, path.stat().st_size, file.max_bytes)
-                    return path
-            except OSError as error:
-                raise DataError(f"cannot read {name}: {error.strerror}") from error
+        try:
+            path = self.find(file)
+            if path is not None:
+                refuse_oversize(path.name, path.stat().st_size, file.max_bytes)
+                return path
+        except OSError as error:
+            raise DataError(f"cannot read {file.names[0]}: {error.strerror}") from error
         raise DataError(f"no {file.names[0]} there{self.hint and f' ({self.hint})'}")
+
+    def has(self, file: File) -> bool:
+        """Whether the folder has the file. False if the folder cannot be read."""
+        try:
+            return self.find(file) is not None
+        except OSError:
+            return False
+
+    def find(self, file: File) -> Path | None:
+        """Return the path of the file under the first of its names that the folder has; None without one."""
+        # A regular file only: opening a FIFO would block.
+        return next((self.path / name for name in file.names if (self.path / name).is_file()), None)
 
 
 class WebFolder(msgspec.Struct, frozen=True, kw_only=True):

@@ -134,6 +134,7 @@ def machine_facts(environment: Environment) -> Facts:
         "machine": environment.in_words(),
         "system": environment.system,
         "driver": environment.gpu_driver or NONE,
+        "GPU": environment.gpu.details() if environment.gpu else NONE,
         "Python of the harness": environment.python,
     }
 

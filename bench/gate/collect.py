@@ -61,7 +61,7 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
     KeyboardInterrupt is raised again, after a message that says how to continue. Every finished block is on
     disk by then.
     """
-    device = choose_device(plan.asked.device)
+    device = choose_device(plan.asked.device, plan.asked.gpu)
     sides = make_sides(plan, device, folders=folders, display=display)
     header = new_header(plan, device, sides)
     begun = None
@@ -76,6 +76,8 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
     )  # fmt: skip
     folder = create_ab(folders.results, header) if begun is None else begun.folder
     display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
+    if threads := header.environment.threads_in_words():
+        display.say(f"  threads: {threads}")
     for note in commit_notes(header.environment):
         display.say(note)
     for name in SIDES:
@@ -182,7 +184,7 @@ class Collector:
         self._append(
             AbBlock(
                 series=series, block=number, cell=cell, started_at=block.started_at,
-                wall_s=block.wall_s, rounds=block.rounds, first=names[0],
+                wall_s=block.wall_s, rounds=block.rounds, in_turns=block.in_turns, first=names[0],
                 conditions=block.conditions, base=records["base"], head=records["head"],
             )
         )  # fmt: skip

@@ -28,6 +28,7 @@ from bench.options import (
     STDOUT,
     PathOption,
     device,
+    gpu,
     offline,
     own_python,
     parse_budget,
@@ -118,8 +119,11 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
     "--workload", "workloads", multiple=True, metavar="NAME", help="Workload. [default: MNIST's three]"
 )
 @click.option("--backend", "backends", multiple=True, metavar="NAME", help="Backend. [default: all]")
-@click.option("--mode", "modes", multiple=True, metavar="NAME", help="Mode. [default: the taught ones]")
+@click.option(
+    "--mode", "modes", multiple=True, metavar="NAME", help="Mode. [default: each backend's default mode]"
+)
 @device
+@gpu
 @precision
 @click.option("--budget", default="30m", show_default=True, metavar="TIME", help="Time to spend at most.")
 @click.option("--blocks", type=click.IntRange(min=4), default=6, show_default=True,
@@ -138,7 +142,7 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
 )  # fmt: skip
 @offline
 @click.option("--resume", metavar="RUN", help="Go on with a comparison that was interrupted.")
-@click.option("--again", metavar="RUN", help="Metric nothing: judge the blocks of a comparison again.")
+@click.option("--again", metavar="RUN", help="Measure nothing: judge the blocks of a comparison again.")
 def ab(
     *,
     base: tuple[str, ...],

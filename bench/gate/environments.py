@@ -134,10 +134,10 @@ def make_environment(
     what = " ".join([backend, *wanted[1:]])
     display.say(f"Installing {what} into {environment}; the first time can take minutes.")
     with _named_if_full(environment, what):
-        _run([sys.executable, "-m", "venv", "--clear", str(environment)], what)
+        _run([sys.executable, "-P", "-m", "venv", "--clear", str(environment)], what)
         constraints = environment / "constraints.txt"
         constraints.write_text("\n".join(kept) + "\n", encoding="utf-8")
-        _run([str(python), "-m", "pip", "install", "--quiet", "-c", str(constraints), *wanted], what)
+        _run([str(python), "-P", "-m", "pip", "install", "--quiet", "-c", str(constraints), *wanted], what)
         stamp.write_text(digest)
     return python
 

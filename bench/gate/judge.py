@@ -41,7 +41,7 @@ from bench.gate.metrics import (
 )
 from bench.gate.records import ONLY_IN_HEAD, Ab, AbBlock, Series
 from bench.gate.sides import SIDES, SideName
-from bench.measuring.design import BLOCKS_ANEW
+from bench.measuring import design
 from bench.records.schema import JobRecord, ParityRecord, Status
 from bench.text import listed
 from bench.workloads.specs import Cell
@@ -81,7 +81,9 @@ class CellGate(msgspec.Struct, frozen=True, kw_only=True):
     lost_for: str
     """The reason for the last lost block, in words."""
     disturbed: int
-    """Number of blocks during which something else disturbed the machine."""
+    """Number of blocks that something else disturbed, or that a CPU quota held back."""
+    throttled: int = 0
+    """Number of those that a CPU quota held back."""
 
 
 class Gate(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,6 +135,7 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
     work = work_changes(ab.header.base.workloads, ab.header.head.workloads).get(cell.workload)
     if conclusion == "fine" and work:
         conclusion, why = "undecided", f"not the same work: {listed([one.in_words() for one in work])}"
+    flagged = [find_flags(block.conditions, None) for block in both]
     return CellGate(
         cell=cell,
         conclusion=conclusion,
@@ -145,7 +148,8 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
         blocks=len(_sound(both)),
         lost=len(both) - len(_sound(both)),
         lost_for=next((_loss(block) for block in reversed(both) if not _is_sound(block)), ""),
-        disturbed=sum(bool(find_flags(block.conditions, None)) for block in both),
+        disturbed=sum(bool(flags) for flags in flagged),
+        throttled=sum(any(flag.quota for flag in flags) for flags in flagged),
     )
 
 
@@ -194,11 +198,14 @@ def _last_look(ab: Ab, series: Series, blocks: Sequence[AbBlock]) -> int:
 
 
 def compiles_anew(ab: Ab, cell: Cell, series: Series) -> bool:
-    """Whether the next block of a cell compiles everything anew: always if the first step is a suspect."""
+    """Whether the next block of a cell compiles everything anew.
+
+    It always does on a GPU, and if the first step is a suspect.
+    """
     if series == "second" and FIRST_STEP.name in judge_cell(ab, cell).suspects:
         return True
     sound = _sound(ab.blocks_of(cell, series))
-    return sum(block.base.spec.compiles_anew for block in sound) < BLOCKS_ANEW
+    return design.compiles_anew(cell.device, sum(block.base.spec.compiles_anew for block in sound))
 
 
 def trains(ab: Ab, cell: Cell, series: Series) -> bool:
@@ -239,8 +246,12 @@ def _speed(blocks: Sequence[AbBlock], left_out: float) -> Finding | None:
         for block in blocks
     }
     latest = {block.block: block.base.spec.windows for block in blocks}
+    in_turns = {block.block: block.in_turns for block in blocks}
     difference = paired_difference(
-        {number: block_difference(head, base, latest[number]) for number, (base, head) in logs.items()}
+        {
+            number: block_difference(head, base, latest[number], in_turns=in_turns[number])
+            for number, (base, head) in logs.items()
+        }
     )
     if difference is None or difference.blocks < FEWEST_VALUES:
         return None

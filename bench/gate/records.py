@@ -65,6 +65,8 @@ class AbBlock(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field=
     started_at: str
     wall_s: float
     rounds: int
+    in_turns: bool = True
+    """Whether the jobs took turns; else each ran alone, one after another, and `rounds` is their sum."""
     first: SideName
     """The side whose process was started first."""
     conditions: Conditions

@@ -6,6 +6,7 @@ from itertools import groupby
 import msgspec
 from rich.console import Console
 
+from bench.analysis.summary import alone_words
 from bench.gate.changes import Changed, side_changes
 from bench.gate.compare import Compared
 from bench.gate.judge import CellGate, Gate, left_out_by
@@ -123,6 +124,7 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     blocks = sum(cell.blocks for cell in gate.cells)
     minutes = sum(block.wall_s for block in ab.blocks) / 60
     remarks.append(f"{blocks} blocks counted, measured in {minutes:.1f} minutes.")
+    remarks += alone_words([block.in_turns for block in ab.blocks])
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
         conclusion=_TITLES[gate.conclusion],
@@ -233,5 +235,8 @@ def _blocks(cell: CellGate) -> str:
         said.append(f"{cell.lost} blocks were lost, the last one for {cell.lost_for}")
     if cell.disturbed:
         blocks = cell.blocks + cell.lost
-        said.append(f"something else disturbed the machine during {cell.disturbed} of {blocks} blocks")
+        what = "something else disturbed the machine"
+        if cell.throttled == cell.disturbed:
+            what = "a CPU quota held the jobs back"
+        said.append(f"{what} during {cell.disturbed} of {blocks} blocks")
     return "; ".join(said)

@@ -196,7 +196,7 @@ def _cells(side: Side, asked: Asked, device: Device) -> tuple[Cell, ...]:
         workloads=[name for name in asked.workloads or WORKLOADS if name in side.described.workloads],
         backends=[side.described.backends[name] for name in side.pythons if name in side.described.backends],
         modes=asked.modes,
-        preset_modes="taught",
+        preset_modes="default",
         device=device,
         precision=asked.precision,
         named=bool(asked.backends),
@@ -239,7 +239,7 @@ def new_header(plan: AbPlan, device: Device, sides: Mapping[SideName, Side]) -> 
         missing=missing,
         base=_here(sides["base"], cells),
         head=_here(sides["head"], cells),
-        environment=capture_environment(),
+        environment=capture_environment(device),
     )
 
 
@@ -262,6 +262,11 @@ def refuse_others(begun: AbHeader, now: AbHeader) -> None:
         raise RecordError(
             f"{begun.run_id} was begun on another machine ({begun.environment.in_words()}); "
             f"this is {now.environment.in_words()}. Start a new comparison."
+        )
+    if changed := begun.environment.changed_variables(now.environment):
+        raise RecordError(
+            f"{begun.run_id} was begun with other environment variables: {'; '.join(changed)}. "
+            "Set them as they were, or start a new comparison."
         )
     for name in SIDES:
         before, here = begun.side(name), now.side(name)

@@ -63,7 +63,7 @@ def _comparisons(summary: Summary) -> Mapping[frozenset[Cell], Comparison]:
     return {
         frozenset((comparison.faster, comparison.slower)): comparison
         for verdict in summary.verdicts
-        for comparison in (*verdict.backends, *verdict.modes)
+        for comparison in (*verdict.made.backends, *verdict.made.modes, *verdict.made.tuning)
     }
 
 

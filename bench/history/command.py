@@ -12,6 +12,7 @@ from bench.history import report
 from bench.history.time_series import by_machine
 from bench.options import EXIT_NOT_MEASURED, FILE, FOLDER, PathOption, where_results
 from bench.records.runs import find_run, read_run
+from bench.report.terminal import print_blocks
 from bench.text import clean
 
 
@@ -77,7 +78,7 @@ def show(*, where: Path, metric: Any, output: Path | None) -> int:
         )
         return EXIT_NOT_MEASURED
     console = Console()
-    report.render(found, metric, machines, console)
+    print_blocks(report.short(found, metric, machines), console)
     if output is not None:
         path = report.write(output, found, metric, machines)
         console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)

@@ -105,14 +105,15 @@ class History(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def entry_of(run: Run, host: str | None = None) -> Entry:
-    """Return the line of a run; `host`, if given, replaces the machine's own name.
+    """Return the line of a run; `host`, if given, replaces the machine's own name and the UUID of its GPU.
 
     Raise RecordError if a value of the run is impossible.
     """
     header = run.header
     environment = header.environment
     if host is not None:
-        environment = msgspec.structs.replace(environment, hostname=host)
+        gpu = environment.gpu and msgspec.structs.replace(environment.gpu, uuid=None)
+        environment = msgspec.structs.replace(environment, hostname=host, gpu=gpu)
     summary = summarise(run)
     entry = Entry(
         schema=SCHEMA,
@@ -246,7 +247,7 @@ def _decode(line: bytes) -> Entry:
 def _is_cut_off(path: Path) -> bool:
     """Whether a file without a complete line may be a history whose first line was cut off."""
     beginning = b'{"schema":'
-    start = path.read_bytes()[: len(beginning)]
+    start = store.without_mark(path.read_bytes())[: len(beginning)]
     return start == beginning[: len(start)]
 
 

@@ -1,4 +1,4 @@
-"""Runs over time, printed and as Markdown: a table of the time series, and a sentence for each change point.
+"""The report on runs over time: a table of the time series, and a sentence for each change point.
 
 Change points are advice: they show where to look and decide nothing.
 """
@@ -8,67 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from bench.errors import WriteError
 from bench.history.change_points import RECENT, SEGMENT, ChangePoint
 from bench.history.entries import Entry, History, MetricName
 from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
 from bench.paths import refusal
+from bench.report.blocks import Block, Heading, Note, Paragraph, Picture, Table, below, bullets, section
 from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
-from bench.report.markdown import PLOTS, bullets, escape, grid
+from bench.report.markdown import PLOTS, document
 from bench.store import write_durably, write_text
-from bench.text import clean
 
 REPORT = "HISTORY.md"
 FEWEST = 2 * SEGMENT
 """The smallest number of runs in which a time series can have a change point."""
-
-
-# ---- on the terminal
-
-
-def render(
-    history: History, metric: MetricName, machines: Sequence[MachineHistory], console: Console
-) -> None:
-    """Print the history at the console's width; the words are the same with colour and without."""
-    _print(console, f"{WORDS[metric].title} of {span(history)}", "bold")
-    for machine in machines:
-        _print(console, "")
-        _print(console, _heading(machine), "bold")
-        if machine.mark:
-            _print(console, f"NOTE: {machine.mark}", "bold yellow")
-        console.print(_table(machine, metric))
-    _print(console, "")
-    _print(console, _legend(metric), "dim")
-    _print(console, "")
-    for line in advice(machines, metric):
-        _print(console, line)
-    for line in left_out(history, machines, most=3):
-        _print(console, line, "yellow")
-
-
-def _table(machine: MachineHistory, metric: MetricName) -> Table:
-    """Return the table for the terminal, in which a workload has a line of its own above its rows."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for column, head in list(enumerate(_heads(metric)))[1:]:
-        table.add_column(Text(head), justify="right" if column in _NUMBERS else "left", overflow="fold")
-    for workload, rows in groupby(_rows(machine, metric), key=lambda row: row[0]):
-        table.add_row(Text(clean(workload)))
-        for row in rows:
-            name, *values = map(clean, row[1:])
-            table.add_row(Text(f"  {name}"), *map(Text, values))
-    return table
-
-
-def _print(console: Console, text: str, style: str = "") -> None:
-    # Text and not markup, so that brackets in a name are printed.
-    console.print(Text(clean(text), style=style, overflow="fold"), highlight=False)
-
-
-# ---- as Markdown
 
 
 def write(folder: Path, history: History, metric: MetricName, machines: Sequence[MachineHistory]) -> Path:
@@ -76,13 +28,14 @@ def write(folder: Path, history: History, metric: MetricName, machines: Sequence
     from bench.history import plot
 
     charts = plot.draw(machines, metric)
+    captions = {chart.name: f"{WORDS[metric].title}: {chart.workload}" for chart in charts}
+    text = document(full(history, metric, machines, captions), frozenset(captions))
     path = folder / REPORT
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
         for chart in charts:
             write_durably(folder / PLOTS / f"{chart.name}.svg", chart.content)
-        captions = {chart.name: f"{WORDS[metric].title}: {chart.workload}" for chart in charts}
-        write_text(path, text(history, metric, machines, captions))
+        write_text(path, text)
     except OSError as error:
         raise WriteError(
             f"cannot write the history to {folder}: {refusal(error, folder)}. "
@@ -91,46 +44,73 @@ def write(folder: Path, history: History, metric: MetricName, machines: Sequence
     return path
 
 
-def text(
-    history: History, metric: MetricName, machines: Sequence[MachineHistory], captions: Mapping[str, str]
-) -> str:
-    """Return the history as Markdown; `captions` has the caption of each chart by the chart's name."""
-    blocks = [
-        f"# {WORDS[metric].title} over time",
-        escape(f"{WORDS[metric].title} of {span(history)}: {WORDS[metric].meaning}."),
-        "## Where to look",
+def short(history: History, metric: MetricName, machines: Sequence[MachineHistory]) -> list[Block]:
+    """Return what the terminal shows: the tables, then the advice and what is left out."""
+    return [
+        Heading(text=f"{WORDS[metric].title} of {span(history)}", level=1),
+        *_tables(machines, metric),
+        Heading(text=_ADVICE),
         bullets(advice(machines, metric)),
+        *below(_LEFT_OUT, bullets(left_out(history, machines, most=3))),
     ]
+
+
+def full(
+    history: History, metric: MetricName, machines: Sequence[MachineHistory], captions: Mapping[str, str]
+) -> list[Block]:
+    """Return the whole report; `captions` has the caption of each chart by the chart's name."""
+    charts = [Picture(name=name, caption=caption) for name, caption in captions.items()]
+    return [
+        Heading(text=f"{WORDS[metric].title} over time", level=1),
+        Paragraph(text=f"{WORDS[metric].title} of {span(history)}: {WORDS[metric].meaning}."),
+        Heading(text=_ADVICE),
+        bullets(advice(machines, metric)),
+        *_tables(machines, metric),
+        *(section("Charts", _CHARTS, *charts) if charts else []),
+        *below(_LEFT_OUT, bullets(left_out(history, machines))),
+        Heading(text="Runs"),
+        _runs(history.entries),
+    ]
+
+
+def _tables(machines: Sequence[MachineHistory], metric: MetricName) -> list[Block]:
+    """Return for every machine a table of each workload, and the legend."""
+    found: list[Block] = []
     for machine in machines:
-        blocks.append(f"## {escape(_heading(machine))}")
-        blocks += [f"**NOTE: {escape(machine.mark)}**"] if machine.mark else []
-        blocks.append(grid(_heads(metric), _rows(machine, metric), numbers=_NUMBERS))
-    blocks.append(escape(_legend(metric)))
-    if captions:
-        blocks += ["## Charts", _CHARTS]
-        blocks += [f"![{escape(caption)}]({PLOTS}/{name}.svg)" for name, caption in captions.items()]
-    if missing := left_out(history, machines):
-        blocks += ["## What is left out", bullets(missing)]
-    blocks += ["## Runs", _runs(history.entries)]
-    return "\n\n".join(blocks) + "\n"
+        found.append(Heading(text=_heading(machine)))
+        found += [Note(text=machine.mark)] if machine.mark else []
+        for place, rows in groupby(
+            machine.rows, key=lambda row: place_of(row.series, kind=not machine.one_kind)
+        ):
+            found.append(Heading(text=place, level=3))
+            found.append(
+                Table(
+                    heads=_heads(metric),
+                    rows=tuple(_row(row, metric) for row in rows),
+                    numbers=frozenset(range(1, 5)),
+                )
+            )
+    return [*found, Paragraph(text=_legend(metric), faint=True)]
 
 
-def _runs(entries: Iterable[Entry]) -> str:
-    return grid(
-        ("run", "begun", "commit", "program", "frameworks"),
-        [
-            [
+def _runs(entries: Iterable[Entry]) -> Table:
+    return Table(
+        heads=("run", "begun", "commit", "program", "frameworks"),
+        rows=tuple(
+            (
                 entry.run_id,
                 f"{entry.created_at:%Y-%m-%d %H:%M}",
                 _commit(entry),
                 entry.version,
                 _versions(entry),
-            ]
+            )
             for entry in entries
-        ],
+        ),
     )
 
 
+_ADVICE = "Where to look"
+_LEFT_OUT = "What is left out"
 _CHARTS = (
     "Each strip shows one row on one machine, with its runs side by side in order of time. Higher is more. "
     f"The axis is logarithmic, and 1{TIMES} is the median named above the strip. A dashed red line is a "
@@ -261,12 +241,9 @@ def _versions(entry: Entry) -> str:
 # ---- the table
 
 
-_NUMBERS = frozenset(range(2, 6))
-
-
 def _heads(metric: MetricName) -> tuple[str, ...]:
     latest = WORDS[metric].unit or "latest"
-    return ("workload", "framework", "runs", latest, PLUS_MINUS, "change", "advice")
+    return ("framework", "runs", latest, PLUS_MINUS, "change", "advice")
 
 
 def _heading(machine: MachineHistory) -> str:
@@ -275,19 +252,16 @@ def _heading(machine: MachineHistory) -> str:
     return f"{machine.machine.words} ({machine.machine.hostname}, machine {machine.machine.key}{kind})"
 
 
-def _rows(machine: MachineHistory, metric: MetricName) -> list[list[str]]:
-    return [
-        [
-            place_of(row.series, kind=not machine.one_kind),
-            row.name,
-            str(len(row.series.points)),
-            WORDS[metric].text(row.series.points[-1].value) if row.series.points else NOTHING,
-            _half_width(row.series),
-            _change(row.series.change),
-            moves(row),
-        ]
-        for row in machine.rows
-    ]
+def _row(row: RowHistory, metric: MetricName) -> tuple[str, ...]:
+    points = row.series.points
+    return (
+        row.name,
+        str(len(points)),
+        WORDS[metric].text(points[-1].value) if points else NOTHING,
+        _half_width(row.series),
+        _change(row.series.change),
+        moves(row),
+    )
 
 
 def _half_width(series: TimeSeries) -> str:
@@ -309,7 +283,7 @@ def _legend(metric: MetricName) -> str:
     interval = f"{PLUS_MINUS}: half the width of its 95 % interval; " if metric == "speed" else ""
     return (
         f"{words.title}: {words.meaning}. runs: those in which the row has what a ranking needs. "
-        f"{_heads(metric)[3]}: in the newest of them; {interval}change: against the median of all before. "
+        f"{_heads(metric)[2]}: in the newest of them; {interval}change: against the median of all before. "
         f"advice: where the level changed and stayed changed, among the latest {RECENT} runs, by more than "
         f"2 % and by more than the scatter from run to run explains. A change needs {SEGMENT} runs on either "
         "side, so a single outlier is never named. The advice shows where to look and is not a verdict. "

@@ -5,11 +5,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
 
-from bench.machine.environment import read_text
+from bench.machine.environment import is_count, read_text
 from bench.machine.gpu import GpuMonitor
 from bench.workloads.specs import Device
 
-Method: TypeAlias = Literal["NVML total energy", "powercap package energy"]
+Method: TypeAlias = Literal[
+    "NVML total energy",
+    "NVML total energy of the whole GPU",  # of a MIG slice's GPU, which other slices use as well
+    "powercap package energy",
+]
 
 _POWERCAP = Path("/sys/class/powercap")
 # A top-level zone. `intel-rapl:0:0` is a part of one, and `intel-rapl-mmio:0` lists the same package again.
@@ -44,7 +48,7 @@ class Meter:
     def method(self) -> Method | None:
         """The counter that it reads; None if there is none."""
         if self._gpu is not None:
-            return "NVML total energy"
+            return "NVML total energy of the whole GPU" if self._gpu.is_slice else "NVML total energy"
         return "powercap package energy" if self._packages else None
 
     def read_j(self) -> float | None:
@@ -131,4 +135,4 @@ def drawn_uj(before: int, after: int, range_uj: int | None) -> int | None:
 def parse_uj(text: str) -> int | None:
     """Return the number in the text of a powercap file; None if it is not a number."""
     word = text.strip()
-    return int(word) if word.isascii() and word.isdecimal() else None
+    return int(word) if is_count(word) else None

@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -16,6 +16,9 @@ import msgspec
 
 import bench
 from bench.machine import git
+from bench.machine.gpu import GpuInUse, gpu_in_use
+from bench.machine.visible_gpus import VISIBLE
+from bench.workloads.specs import Device
 
 _CPU_FLAGS = (
     "sse4_2",
@@ -31,19 +34,42 @@ _CPU_FLAGS = (
     "sve",
 )
 """The instruction sets that affect the speed of training. Other flags are not recorded."""
-_TUNING = (
-    "OMP_", "MKL_", "OPENBLAS_", "KMP_", "GOMP_", "DNNL_", "ONEDNN_", "TF_ENABLE_ONEDNN", "TF_NUM_",
-    "CUDA_", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "XLA_FLAGS", "TF_XLA_FLAGS", "LD_LIBRARY_PATH",
+_TUNING_PREFIXES = (
+    "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "BLIS_", "DNNL_", "ONEDNN_", "MALLOC_", "TCMALLOC_",
+    "CUDA_", "CUBLAS_", "CUBLASLT_", "CUDNN_", "PYTORCH_", "TORCH", "ATEN_", "TRITON_", "XLA_", "JAX_",
+    "TF_AUTOTUNE_", "TF_CUBLAS_", "TF_CUDNN_", "TF_DETERMINISTIC_", "TF_DISABLE_", "TF_ENABLE_", "TF_FORCE_",
+    "TF_GPU_", "TF_MKL_", "TF_NUM_", "TF_ONEDNN_", "TF_USE_", "TF_XLA_",
 )  # fmt: skip
-"""Prefixes of the environment variables that can change a figure."""
+"""Not `TF_`, as Terraform's variables begin with it and often hold secrets."""
+_TUNING_NAMES = frozenset({
+    "CC", "CXX", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_LIBRARY_PATH",
+    "LD_PRELOAD", "GLIBC_TUNABLES", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "NPROC", "PJRT_NPROC",
+})  # fmt: skip
+_CACHE = re.compile(r"(?!CUDA_).*CACHE(_|$)")
+"""Names of variables that choose where compiled programs are kept. They would hide the time to compile. The
+driver's own cache (CUDA_CACHE_PATH) is shared by all processes anyway."""
+_SECRET_NAME = re.compile(
+    r"(^|_)(TOKEN|SECRET|PASS|PASSWD|PASSWORD|PASSPHRASE|KEY|APIKEY|CREDENTIALS?|AUTH)(_|$)", re.IGNORECASE
+)
+_SECRET_VALUE = re.compile(
+    r"://[^/@\s]*:[^/@\s]*@"  # an address with a password
+    r"|\b(gh[oprsu]_|github_pat_|glpat-|hf_|sk-|xox[abprs]-|AKIA|eyJ)[A-Za-z0-9_-]{16,}"  # a token
+    r"|-----BEGIN "
+)
 _DISTRIBUTION = "samework"
 _PROJECT = Path(__file__).resolve().parent.parent.parent
 """The root of the checkout, or the folder in which the package is installed."""
-_DRIVER_FILE = Path("/proc/driver/nvidia/version")
+_PROC = Path("/proc")
+_CGROUPS = Path("/sys/fs/cgroup")
+_ROOT_GROUPS = "1:cpu:/\n0::/\n"
+"""The memberships of a process in the root groups, of both versions. A container is usually in these."""
+_DRIVER_FILE = _PROC / "driver/nvidia/version"
 _GPU_QUERY = ("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader,nounits")
 # A name may contain a comma, and the memory is "[N/A]" if the driver does not report it.
-_GPU_ROW = re.compile(r"(\S.*?)\s*,\s*([0-9]+|\[[^]]+\])\s*,\s*([0-9]+(?:\.[0-9]+)+)")
+_GPU_ROW = re.compile(r"(\S.*?)\s*,\s*([0-9]{1,12}|\[[^]]+\])\s*,\s*([0-9]+(?:\.[0-9]+)+)")
 _COMMAND_TIMEOUT_S = 10.0
+_MOST_DIGITS = 19
+"""As many as a counter of 63 bits. `int` refuses thousands of digits, and such a ratio would overflow."""
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,10 +91,18 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     logical_cpus: int
     usable_cpus: int
     """The CPUs that this process may keep busy; a container can have fewer than the machine."""
+    cpu_quota: float | None = None
+    """The CPUs, maybe a fraction, that control groups grant; None without a quota, and in older records."""
+    worker_threads: int | None = None
+    """The threads that each worker is told to use, because of the quota; None if the frameworks choose."""
     memory_bytes: int
+    """0 if the system does not report it."""
     gpus: tuple[Gpu, ...]
     gpu_driver: str | None
-    load_average: float
+    gpu: GpuInUse | None = None
+    """The GPU that the workers use; None on the CPU, without NVML, and in older records."""
+    load_average: float | None
+    """Of the last minute; None if the system does not report it."""
     variables: dict[str, str]
     """The environment variables that are set and can change a figure."""
     version: str
@@ -89,19 +123,53 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
 
     def _fingerprint(self) -> tuple[object, ...]:
         memory_gib = self.memory_bytes // 2**30
-        return (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
+        machine = (self.hostname, self.cpu_model, self.usable_cpus, memory_gib, self.gpus, self.gpu_driver)
+        # Two GPUs of a kind differ. With another number of threads, the frameworks are as on another machine.
+        optional = (self.worker_threads, self.gpu.uuid if self.gpu else None)
+        return (*machine, *(part for part in optional if part is not None))
 
     def in_words(self) -> str:
-        """Return a one-line description of the machine."""
+        """Return a one-line description of the machine; if a GPU is used, of that one alone."""
         gpus = ", ".join(gpu.name for gpu in self.gpus) or "no GPU"
-        return f"{self.cpu_model}, {self.usable_cpus} CPUs, {self.memory_bytes / 2**30:.0f} GiB, {gpus}"
+        if self.gpu is not None:
+            others = f", one of {len(self.gpus)} GPUs" if len(self.gpus) > 1 else ""
+            gpus = self.gpu.in_words() + others
+        cpus = "1 CPU" if self.usable_cpus == 1 else f"{self.usable_cpus} CPUs"
+        limited = self.cpu_quota is not None and self.worker_threads is not None
+        quota = f" (a quota of {self.cpu_quota:.3g})" if limited else ""
+        memory = f"{self.memory_bytes / 2**30:.0f} GiB" if self.memory_bytes else "unknown memory"
+        return f"{self.cpu_model}, {cpus}{quota}, {memory}, {gpus}"
+
+    def threads_in_words(self) -> str | None:
+        """Return how many threads a quota leaves to a worker; None if the frameworks choose the number."""
+        if self.worker_threads is None or self.cpu_quota is None:
+            return None
+        threads = "1 thread" if self.worker_threads == 1 else f"{self.worker_threads} threads"
+        too_little = " It holds back even one thread: raise it to 1 or more." if self.cpu_quota < 1 else ""
+        return (
+            f"{threads} for each framework, because of a CPU quota of {self.cpu_quota:.3g}.{too_little} "
+            "A variable that you set, such as OMP_NUM_THREADS, is kept."
+        )
+
+    def changed_variables(self, now: "Environment") -> list[str]:
+        """Return each variable that can change a figure and has another value now, in words.
+
+        CUDA_VISIBLE_DEVICES is not compared: no job on the CPU sees it, and of a GPU `same_machine` knows.
+        """
+        return [
+            f"{name} was {_set_to(self.variables, name)} and is {_set_to(now.variables, name)}"
+            for name in sorted({*self.variables, *now.variables} - {VISIBLE})
+            if self.variables.get(name) != now.variables.get(name)
+        ]
 
 
-def capture_environment() -> Environment:
-    """Return the current state of this machine and of this code."""
-    import psutil
+def _set_to(variables: Mapping[str, str], name: str) -> str:
+    return repr(variables[name]) if name in variables else "not set"
 
-    cpu_model, cpu_flags = parse_cpuinfo(read_text(Path("/proc/cpuinfo")))
+
+def capture_environment(device: Device = "cpu") -> Environment:
+    """Return the current state of this machine and of this code; on a GPU, also which one the workers use."""
+    cpu_model, cpu_flags = parse_cpuinfo(read_text(_PROC / "cpuinfo"))
     gpus, gpu_driver = parse_gpus(_output(_GPU_QUERY) or "")
     commit, dirty = source_state(_PROJECT)
     return Environment(
@@ -112,10 +180,13 @@ def capture_environment() -> Environment:
         cpu_flags=cpu_flags,
         logical_cpus=os.cpu_count() or 1,
         usable_cpus=usable_cpus(),
-        memory_bytes=psutil.virtual_memory().total,
+        cpu_quota=cpu_quota(),
+        worker_threads=worker_threads(),
+        memory_bytes=memory_bytes(),
         gpus=gpus,
         gpu_driver=gpu_driver,
-        load_average=psutil.getloadavg()[0],
+        gpu=gpu_in_use() if device == "gpu" else None,
+        load_average=load_average(),
         variables=tuning_variables(),
         version=_version(),
         commit=commit,
@@ -124,14 +195,23 @@ def capture_environment() -> Environment:
 
 
 def tuning_variables() -> dict[str, str]:
-    """Return the set environment variables that choose threads, devices, libraries or compiler flags."""
-    return {name: value for name, value in sorted(os.environ.items()) if name.startswith(_TUNING)}
+    """Return the set environment variables that choose threads, devices, libraries or compiler flags.
+
+    A variable that looks like a secret is not one of them, as records are published.
+    """
+    return {name: value for name, value in sorted(os.environ.items()) if _is_tuning(name, value)}
+
+
+def _is_tuning(name: str, value: str) -> bool:
+    known = name in _TUNING_NAMES or name.startswith(_TUNING_PREFIXES)
+    secret = _SECRET_NAME.search(name) or _SECRET_VALUE.search(value)
+    return known and not secret and not _CACHE.match(name)
 
 
 def nvidia_driver_present() -> bool:
     """Whether this machine has an NVIDIA driver. A framework may still be unable to use the GPU."""
     # Under WSL the driver belongs to the host and has no file here, but nvidia-smi works.
-    return _DRIVER_FILE.exists() or _output(("nvidia-smi",)) is not None
+    return os.path.exists(_DRIVER_FILE) or _output(("nvidia-smi",)) is not None  # noqa: PTH110 (never raises)
 
 
 def parse_cpuinfo(text: str) -> tuple[str | None, tuple[str, ...]]:
@@ -170,10 +250,49 @@ def usable_cpus() -> int:
 
 def granted_cpus() -> float:
     """Return the number of CPUs, maybe a fraction, that affinity and the container's quota grant."""
-    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
-    allowed = len(affinity(0)) if affinity else os.cpu_count() or 1
-    quota = cgroup_cpu_quota(read_text(Path("/proc/self/cgroup")), Path("/sys/fs/cgroup"))
+    allowed, quota = allowed_cpus(), cpu_quota()
     return allowed if quota is None else min(allowed, quota)
+
+
+def worker_threads() -> int | None:
+    """Return how many threads a worker should use; None where a framework chooses the right number itself.
+
+    Frameworks count the CPUs of the affinity mask, which a cpuset narrows too, but they do not know a quota.
+    With more threads than it grants, all of them are stopped together for a part of every period.
+    """
+    usable = usable_cpus()
+    return usable if usable < allowed_cpus() else None
+
+
+def allowed_cpus() -> int:
+    """Return the number of CPUs that this process may run on, by its affinity and its cpuset."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def cpu_quota() -> float | None:
+    """Return the number of CPUs, maybe a fraction, that control groups grant; None without a quota."""
+    return cgroup_cpu_quota(read_text(_PROC / "self/cgroup"), _CGROUPS)
+
+
+def memory_bytes() -> int:
+    """Return the size of the machine's memory; 0 if the system does not report it."""
+    for line in read_text(_PROC / "meminfo").splitlines():
+        match line.split():
+            case ["MemTotal:", kib, "kB"] if is_count(kib):
+                return int(kib) * 1024
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):  # ValueError: the system does not know the name
+        return 0
+
+
+def load_average() -> float | None:
+    """Return the load average of the last minute; None if the system does not report it."""
+    try:
+        return os.getloadavg()[0]
+    except OSError:  # such as without /proc/loadavg
+        return None
 
 
 def cgroup_cpu_quota(memberships: str, mount: Path) -> float | None:
@@ -184,7 +303,7 @@ def cgroup_cpu_quota(memberships: str, mount: Path) -> float | None:
     """
     quotas: list[float | None] = []
     for folder in cpu_groups(memberships, mount):
-        # A system has the files of version 2 or those of version 1.
+        # A group has the files of version 2 or those of version 1.
         quotas.append(parse_cpu_max(read_text(folder / "cpu.max")))
         period = read_text(folder / "cpu.cfs_period_us")
         quotas.append(parse_cpu_max(f"{read_text(folder / 'cpu.cfs_quota_us')} {period}"))
@@ -194,23 +313,39 @@ def cgroup_cpu_quota(memberships: str, mount: Path) -> float | None:
 def cpu_groups(memberships: str, mount: Path) -> list[Path]:
     """Return the folders, under `mount`, of the control groups whose CPU limits apply to this process.
 
-    `memberships` is the text of /proc/self/cgroup. Some of the folders may not exist.
+    `memberships` is the text of /proc/self/cgroup; if it is empty, the root groups are assumed. Some of the
+    folders may not exist.
     """
     folders: list[Path] = []
-    for line in memberships.splitlines():
+    for line in (memberships.strip() or _ROOT_GROUPS).splitlines():
         _, _, membership = line.partition(":")
         controllers, colon, path = membership.partition(":")
-        if colon and controllers == "":  # version 2
-            folders += _upwards(mount, path)
-        elif colon and "cpu" in controllers.split(","):  # version 1, mounted under the controllers' names
-            folders += _upwards(mount / controllers, path)
+        if colon and controllers == "":  # version 2, mounted in a folder of its own beside version 1
+            tops = [mount, mount / "unified"]
+        elif colon and "cpu" in controllers.split(","):
+            tops = _version_1_mounts(mount)
+        else:
+            continue
+        folders += [folder for top in tops for folder in _upwards(top, path)]
     return folders
+
+
+def _version_1_mounts(mount: Path) -> list[Path]:
+    """Return the folders where version 1 of the CPU controller is mounted, alone or with others.
+
+    A mount such as `cpu,cpuacct` is named after its controllers, and the order may differ from that in
+    /proc/self/cgroup. Links such as `cpu` may lead to the same mount.
+    """
+    try:
+        return sorted(folder for folder in mount.iterdir() if "cpu" in folder.name.split(","))
+    except (OSError, ValueError):
+        return []
 
 
 def parse_cpu_max(text: str) -> float | None:
     """Return quota / period from the text `quota period`; None for `max`, -1 or anything unknown."""
     words = text.split()
-    if len(words) != 2 or not all(word.isdecimal() for word in words):
+    if len(words) != 2 or not all(map(is_count, words)):
         return None
     quota, period = (int(word) for word in words)
     return quota / period if quota and period else None
@@ -266,7 +401,7 @@ def peak_rss_bytes() -> tuple[int, str]:
     """
     # psutil reports no peak. ru_maxrss is the last choice: on Linux it starts at the peak of the process that
     # forked this one, so a worker that is started by a large harness would report the harness.
-    peak, files = parse_resident(read_text(Path("/proc/self/status")))
+    peak, files = parse_resident(read_text(_PROC / "self/status"))
     if peak is not None and files is not None:
         return peak - files, "VmHWM - RssFile"
     if peak is not None:
@@ -282,9 +417,14 @@ def parse_resident(text: str) -> tuple[int | None, int | None]:
     found = {"VmHWM:": None, "RssFile:": None} | {
         name: int(kib) * 1024
         for name, kib, *unit in (line.split() for line in text.splitlines() if len(line.split()) == 3)
-        if unit == ["kB"] and kib.isdecimal()
+        if unit == ["kB"] and is_count(kib)
     }
     return found["VmHWM:"], found["RssFile:"]
+
+
+def is_count(word: str) -> bool:
+    """Whether a word of a file of the system is a whole number that is not negative."""
+    return word.isascii() and word.isdecimal() and len(word) <= _MOST_DIGITS
 
 
 def read_text(path: Path) -> str:

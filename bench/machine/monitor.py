@@ -15,7 +15,14 @@ import numpy.typing as npt
 import psutil
 
 from bench.machine.conditions import Conditions
-from bench.machine.environment import cpu_groups, granted_cpus, read_text, usable_cpus
+from bench.machine.environment import (
+    cpu_groups,
+    granted_cpus,
+    is_count,
+    load_average,
+    read_text,
+    usable_cpus,
+)
 from bench.machine.gpu import read_gpu
 
 _PROC = Path("/proc")
@@ -44,7 +51,7 @@ class _Counters(NamedTuple):
 
     seconds: float
     cpu: CpuTimes | None
-    own_ticks: int
+    own_ticks: int | None
     throttled_s: dict[Path, float]
     waited_s: float | None
 
@@ -60,7 +67,7 @@ class Watch:
         self._round_steal: list[float | None] = []
         self._gpu = gpu
         self._gpu_before = read_gpu(own_pids) if gpu else None
-        self._load_average = psutil.getloadavg()[0]
+        self._load_average = load_average()
         self._round_before: CpuTimes | None = None
         self._before = _read_counters(own_pids)
 
@@ -80,14 +87,13 @@ class Watch:
         self.round()
         before, after = self._before, _read_counters(own_pids)
         seconds = after.seconds - before.seconds
-        own_ticks = after.own_ticks - before.own_ticks
         return Conditions(
             seconds=seconds,
             steal_share=steal_share(before.cpu, after.cpu),
             round_steal=tuple(self._round_steal),
             throttled_share=throttled_share(before.throttled_s, after.throttled_s, seconds * usable_cpus()),
             pressure_share=share_of(before.waited_s, after.waited_s, seconds),
-            foreign_share=foreign_share(before.cpu, after.cpu, own_ticks, granted_share()),
+            foreign_share=foreign_share(before.cpu, after.cpu, _increase(before, after), granted_share()),
             load_average=self._load_average,
             canary_s=tuple(self._canary_s),
             gpu_before=self._gpu_before,
@@ -122,7 +128,7 @@ def parse_stat(text: str, cpus: Collection[int]) -> CpuTimes | None:
     found: dict[str, list[int]] = {}
     for line in text.splitlines():
         name, *words = line.split() or [""]
-        if name.startswith("cpu") and len(words) >= 8 and all(map(_is_number, words)):
+        if name.startswith("cpu") and len(words) >= 8 and all(map(is_count, words)):
             # user nice system idle iowait irq softirq steal; then guest time, which is part of user and nice
             found[name] = [int(word) for word in words[:8]]
     if not cpus or any(f"cpu{cpu}" not in found for cpu in cpus):
@@ -151,7 +157,7 @@ def granted_share() -> float:
 
 
 def foreign_share(
-    before: CpuTimes | None, after: CpuTimes | None, own_ticks: int, granted: float = 1.0
+    before: CpuTimes | None, after: CpuTimes | None, own_ticks: int | None, granted: float = 1.0
 ) -> float | None:
     """Return the share of this run's granted CPU time that other processes used between two readings.
 
@@ -159,7 +165,7 @@ def foreign_share(
     that its quota grants. Others may use the rest without disturbing the run: with a quota of 2 of 64 CPUs,
     62 CPUs are theirs.
     """
-    if before is None or after is None:
+    if before is None or after is None or own_ticks is None:
         return None
     busy, total = after.busy - before.busy, after.total - before.total
     if total <= 0 or not 0 <= busy <= total or not 0 < granted <= 1:
@@ -169,20 +175,37 @@ def foreign_share(
     return min(1.0, max(0.0, foreign - (1 - granted) * total) / (granted * total))
 
 
-def read_own_ticks(own_pids: Collection[int]) -> int:
+def read_own_ticks(own_pids: Collection[int]) -> int | None:
     """Return the CPU time, in ticks, that this process and the sessions led by `own_pids` have used so far.
 
     The time of a process includes that of its ended children that it has waited for. So no time is lost if a
-    process ends between two readings.
+    process ends between two readings. None if the system does not report the time of this process or of one
+    of those.
     """
     ours = {os.getpid(), *own_pids}
-    used_s = 0.0
-    for pid in psutil.pids():
-        # ProcessLookupError, or psutil's own error, if the process ends now.
-        with contextlib.suppress(OSError, psutil.Error):
-            if pid in ours or os.getsid(pid) in own_pids:
-                used_s += sum(psutil.Process(pid).cpu_times()[:4])  # user, system, and both of ended children
-    return round(used_s * os.sysconf("SC_CLK_TCK"))
+    used_s: dict[int, float] = {}
+    # ProcessLookupError, or psutil's own error, if the process ends now. The others if /proc cannot be read,
+    # or holds what psutil does not expect.
+    unread = (OSError, psutil.Error, ValueError, LookupError, RuntimeError)
+    with contextlib.suppress(*unread):
+        for pid in psutil.pids():
+            with contextlib.suppress(*unread):
+                if pid in ours or os.getsid(pid) in own_pids:
+                    # user, system, and both of ended children
+                    used_s[pid] = sum(psutil.Process(pid).cpu_times()[:4])
+    if any(_exists(pid) for pid in ours - used_s.keys()):
+        return None
+    return round(sum(used_s.values()) * os.sysconf("SC_CLK_TCK"))
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)  # sends nothing, and needs no /proc
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to another user
+        return True
+    return True
 
 
 # The files of control groups and of pressure stall information are read here, as psutil does not report them.
@@ -193,7 +216,7 @@ def parse_throttled_s(text: str) -> float | None:
     units = {"throttled_usec": 1e6, "throttled_time": 1e9}  # version 2 counts microseconds, 1 nanoseconds
     for line in text.splitlines():
         match line.split():
-            case [name, count] if name in units and _is_number(count):
+            case [name, count] if name in units and is_count(count):
                 return int(count) / units[name]
     return None
 
@@ -202,7 +225,7 @@ def parse_pressure_s(text: str) -> float | None:
     """Return the seconds in which a task waited for a CPU, from the text of /proc/pressure/cpu."""
     for line in text.splitlines():
         match line.split():
-            case ["some", *_, total] if _is_number(total.removeprefix("total=")):
+            case ["some", *_, total] if is_count(total.removeprefix("total=")):
                 return int(total.removeprefix("total=")) / 1e6
     return None
 
@@ -223,6 +246,13 @@ def share_of(before: float | None, after: float | None, whole: float) -> float |
     if before is None or after is None or whole <= 0 or after < before:
         return None
     return min(1.0, (after - before) / whole)
+
+
+def _increase(before: _Counters, after: _Counters) -> int | None:
+    """Return the ticks that this run has used between two readings; None if either is unknown."""
+    if before.own_ticks is None or after.own_ticks is None:
+        return None
+    return after.own_ticks - before.own_ticks
 
 
 def _read_counters(own_pids: Collection[int]) -> _Counters:
@@ -247,7 +277,3 @@ def _read_cpu() -> CpuTimes | None:
 def _allowed_cpus() -> set[int]:
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS, which has no /proc/stat either
     return set(affinity(0)) if affinity else set()
-
-
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdecimal()

@@ -12,8 +12,12 @@ import msgspec
 from backends.info import BackendInfo
 from bench.errors import ContractError, UsageError, unknown
 from bench.machine.footprint import Footprint, footprint
+from bench.measuring.plugins import load_info, read_infos
+from bench.text import listed
 
 GROUP = "bench.backends"
+_OWN_MODULE = "backends.catalog"
+"""The module of this project's own descriptions. It is imported here; those of others, in a child process."""
 _VERSIONS_LIMIT_S = 30.0
 _VERSIONS_SCRIPT = """
 import json, sys
@@ -51,26 +55,72 @@ class Registry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def find_backends() -> Registry:
-    """Load the entry points of the group `bench.backends`. None of them imports a framework."""
+    """Read the entry points of the group `bench.backends`. None of them imports a framework.
+
+    A name that two distributions give to different backends belongs to neither.
+    """
+    entries, broken = _entry_points()
+    named: dict[str, dict[str, metadata.EntryPoint]] = {}
+    for entry in entries:
+        named.setdefault(entry.name, {}).setdefault(entry.value, entry)
+    usable = [next(iter(same.values())) for same in named.values() if len(same) == 1]
+    for name, same in named.items():
+        if len(same) > 1:
+            broken[name] = (
+                f"backend {name!r} cannot be used, because several distributions have one of that name: "
+                f"{listed([_origin(entry) for entry in same.values()])}. Uninstall all but one."
+            )
     backends: dict[str, BackendInfo] = {}
-    broken: dict[str, str] = {}
-    for entry in metadata.entry_points(group=GROUP):
-        try:
-            info = entry.load()
-            _check_info(entry.name, info)
-            backends[entry.name] = info
-        except Exception as error:  # an error in one backend's module must not hide the others
-            broken[entry.name] = f"backend {entry.name!r} ({entry.value}) cannot be used: {error}"
+    for entry, found in zip(usable, _read(usable), strict=True):
+        fault = found if isinstance(found, str) else _fault(entry.name, found)
+        if fault is not None:
+            broken[entry.name] = f"backend {entry.name!r} ({entry.value}) cannot be used: {fault}"
+        elif isinstance(found, BackendInfo):
+            backends[entry.name] = found
     return Registry(backends=backends, broken=broken)
 
 
-def _check_info(name: str, info: object) -> None:
-    if not isinstance(info, BackendInfo):
-        raise ContractError(f"its entry point must name a BackendInfo, not a {type(info).__name__}.")
+def _entry_points() -> tuple[list[metadata.EntryPoint], dict[str, str]]:
+    """Return the entry points of backends, and for each distribution whose own cannot be read, the reason."""
+    try:
+        return list(metadata.entry_points(group=GROUP)), {}
+    except Exception:  # one damaged file hides the entry points of all distributions
+        found: dict[str, list[metadata.EntryPoint]] = {}
+        damaged: dict[str, str] = {}
+        for distribution in metadata.distributions():
+            name = str(distribution.metadata["Name"])
+            try:
+                # The first on the path counts, as it does for an import.
+                found.setdefault(name, list(distribution.entry_points.select(group=GROUP)))
+            except Exception as error:
+                damaged[name] = f"the entry points of the distribution {name!r} cannot be read: {error}"
+        return [entry for entries in found.values() for entry in entries], damaged
+
+
+def _read(entries: Sequence[metadata.EntryPoint]) -> list[BackendInfo | str]:
+    """Return the description behind each entry point, or why it cannot be used."""
+    others = [entry.value for entry in entries if not _is_own(entry)]
+    found = dict(zip(others, read_infos(others), strict=True))
+    return [load_info(entry.value) if _is_own(entry) else found[entry.value] for entry in entries]
+
+
+def _is_own(entry: metadata.EntryPoint) -> bool:
+    return entry.value.partition(":")[0].strip() == _OWN_MODULE
+
+
+def _origin(entry: metadata.EntryPoint) -> str:
+    """Return the distribution of an entry point, and what it names."""
+    name = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "an unknown distribution"
+    return f"{name} ({entry.value})"
+
+
+def _fault(name: str, info: BackendInfo) -> str | None:
+    """Return why a description breaks the contract; None if it does not."""
     if info.name != name:
-        raise ContractError(f"its BackendInfo is called {info.name!r}; it must have the entry point's name.")
-    if (taught := sum(mode.taught for mode in info.modes)) != 1:
-        raise ContractError(f"{taught} of its modes are marked as taught; it must be exactly one.")
+        return f"its BackendInfo is called {info.name!r}; it must have the entry point's name."
+    if (defaults := sum(mode.default for mode in info.modes)) != 1:
+        return f"{defaults} of its modes are marked as default; it must be exactly one."
+    return None
 
 
 def installed_versions(
@@ -100,12 +150,14 @@ def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
         return versions
     try:
         output = subprocess.run(
-            [str(python), "-c", _VERSIONS_SCRIPT, json.dumps(names)],
+            [str(python), "-P", "-c", _VERSIONS_SCRIPT, json.dumps(names)],
             capture_output=True, text=True, errors="replace", timeout=_VERSIONS_LIMIT_S, check=True,
         ).stdout  # fmt: skip
         return dict(json.loads(output))
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip().splitlines() or [f"it ended with status {error.returncode}"])[-1]
+        if "Unknown option: -P" in error.stderr:
+            raise UsageError(f"--python: {python} is older than Python 3.11, which workers need.") from error
         raise UsageError(f"--python: {python} does not run as a Python interpreter: {said}") from error
     except subprocess.TimeoutExpired as error:
         raise UsageError(f"--python: {python} gave no answer within {error.timeout:.0f} s") from error
@@ -140,7 +192,7 @@ def _ask(python: Path, distributions: Sequence[str]) -> Footprint | None:
     names = msgspec.json.encode(distributions).decode()
     try:
         done = subprocess.run(
-            [str(python), "-m", "bench.machine.footprint", names],
+            [str(python), "-P", "-m", "bench.machine.footprint", names],
             capture_output=True, timeout=_LIMIT_S, check=True,
         )  # fmt: skip
         return msgspec.json.decode(done.stdout, type=Footprint)

@@ -46,6 +46,8 @@ class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
     outcomes: tuple[Outcome, ...]
     rounds: int
     conditions: Conditions
+    in_turns: bool = True
+    """Whether the jobs took turns. If not, each was alone, and its rounds are its own."""
 
 
 def run_block(

@@ -7,6 +7,7 @@ the windows of a cell have, and where the programs are that its jobs have compil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from math import inf
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,8 @@ from typing import Self
 import msgspec
 
 from bench.machine.conditions import Conditions
+from bench.machine.gpu import admits_one_process
+from bench.measuring.alone import run_alone
 from bench.measuring.block import BlockJob, run_block
 from bench.measuring.job import job_record
 from bench.measuring.process import Outcome
@@ -24,6 +27,11 @@ from bench.worker.protocol import Evaluated, Event, MeasureTask, Ready, Timed
 from bench.workloads.specs import Cell
 
 Follow = Callable[[int, Event], None]
+
+ALONE = (
+    "The compute mode of the GPU admits one process at a time. So the processes of a block run one after "
+    "another instead of taking turns. A change in the machine's speed does not cancel in their comparison."
+)
 
 
 class Seat(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +51,8 @@ class MeasuredBlock(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     """From starting the first process to the end of the last."""
     rounds: int
+    in_turns: bool
+    """Whether the jobs took turns; else each ran alone, one after another."""
     conditions: Conditions
     records: tuple[JobRecord, ...]
 
@@ -58,6 +68,7 @@ class BlockRunner:
         self._display = display
         self._window_steps = dict(window_steps)
         self._compiled: Path | None = None
+        self._said_alone = False
 
     def __enter__(self) -> Self:
         self._folder = TemporaryDirectory(prefix="samework-compiled-")
@@ -83,6 +94,7 @@ class BlockRunner:
         """Run one block; `keep` gets the record of each job as it ends. The other options are `run_block`'s.
 
         `follow` gets the place and the event of each job; without it, the display shows the progress.
+        On a GPU that admits one process at a time, the jobs run one after another.
         """
         started_at, began = datetime.now(UTC).isoformat(), time.monotonic()
         records: list[JobRecord] = []
@@ -92,11 +104,14 @@ class BlockRunner:
             records.append(job_record(spec, outcome, started_at=started_at))
             keep(records[-1])
 
-        outcome = run_block(
+        alone = seats[0].task.spec.cell.device == "gpu" and admits_one_process()
+        if alone and not self._said_alone:
+            self._said_alone = True
+            self._display.say(ALONE)
+        outcome = (run_alone if alone else partial(run_block, together=together))(
             [self._job(seat) for seat in seats],
             on_event=follow or self._show(len(seats), seats[0].task.spec.windows),
             on_end=end,
-            together=together,
             fewest=fewest,
             patience_s=patience_s,
             enough=enough,
@@ -107,6 +122,7 @@ class BlockRunner:
             started_at=started_at,
             wall_s=time.monotonic() - began,
             rounds=outcome.rounds,
+            in_turns=outcome.in_turns,
             conditions=outcome.conditions,
             records=tuple(records),
         )

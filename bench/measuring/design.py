@@ -4,15 +4,26 @@ import math
 from collections.abc import Sequence
 from statistics import fmean
 
+from bench.workloads.specs import Device
+
 FEWEST_OF_LONG = 0.5
 """The smallest share of a preset's windows that a run takes where calls are long: see `windows_asked`."""
 
 BLOCKS_ANEW = 3
-"""The first blocks, whose jobs compile everything anew, to measure the time to compile. Later ones reuse
-it."""
+"""The first blocks, whose jobs compile everything anew, to measure the time to compile. On a CPU later ones
+reuse it."""
 
 SMALLEST_TRAINING = 0.05
 """The smallest part of an epoch that is trained: less does not say anything about accuracy."""
+
+
+def compiles_anew(device: Device, before: int) -> bool:
+    """Whether the next block of a row compiles everything anew, after `before` blocks that did.
+
+    On a GPU every block does. Compilers choose kernels there by timing them, and choose anew in each process.
+    Blocks with shared programs would share one choice, and the interval would not contain its scatter.
+    """
+    return device == "gpu" or before < BLOCKS_ANEW
 
 
 def balanced_order(size: int, number: int) -> list[int]:

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import re
 import selectors
 import shutil
 import signal
@@ -17,14 +18,14 @@ from typing import IO, Any, Protocol, Self, TypeVar
 import msgspec
 
 from backends.info import BackendInfo
-from bench.machine.environment import tuning_variables
+from bench.machine.environment import tuning_variables, worker_threads
 from bench.records.schema import Status
 from bench.worker.protocol import AnyCommand, AnyEvent, Done, Event, Failed, MeasureTask, Started
 from bench.workloads.specs import Device
 
 PASSED_VARIABLES = (
     "PATH", "HOME", "USER", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "PYTHONUTF8", "TZ", "PYTHONPATH",
-    "XDG_CACHE_HOME", "CC", "CXX",
+    "XDG_CACHE_HOME",
 )  # fmt: skip
 """What a process needs to start. A worker also gets the tuning variables, which are in the run's environment
 record, and no others: a figure must not depend on a variable that no record holds."""
@@ -33,6 +34,9 @@ KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """Make glibc keep the memory that a step frees, for every framework alike. By default it returns large blocks
 to the kernel, and the next step gets them again, zeroed and page by page, which takes a quarter of the time
 of a convolutional step in JAX (docs/design.md)."""
+
+THREADS_VARIABLE = "OMP_NUM_THREADS"
+"""It sets the threads of OpenMP, which PyTorch uses, and of the library that computes NumPy's products."""
 
 Heard = TypeVar("Heard", bound=Event)
 
@@ -45,6 +49,8 @@ class Task(Protocol):
 
 
 _TAIL_LINES = 20
+_NO_PROGRAM = re.compile(r"(No module named|module specification for) '?bench\.worker\b")
+"""What an interpreter says that does not find this program, or finds another package of that name first."""
 _HINTS: Mapping[int, str] = MappingProxyType(
     {
         signal.SIGKILL: "; most often the system ran out of memory",
@@ -85,8 +91,11 @@ def worker_environment(
     """
     environment = {name: value for name, value in os.environ.items() if name in PASSED_VARIABLES}
     environment["TMPDIR"] = str(scratch)
+    environment["PYTHONSAFEPATH"] = "1"  # its own children must not import from the current folder either
     environment |= KEPT_MEMORY
-    environment |= tuning_variables()
+    if (threads := worker_threads()) is not None:
+        environment |= dict.fromkeys((THREADS_VARIABLE, *info.thread_variables), str(threads))
+    environment |= tuning_variables()  # after the threads, so that what the user has set is kept
     environment |= info.environment
     if device == "cpu":
         environment |= info.cpu_environment
@@ -374,4 +383,9 @@ def _verdict(
         hint = _HINTS.get(-returncode, "")
         return "crashed", f"the process was ended by {name}{hint}", name
     said = f": {tail[-1]}" if tail else ""
+    if _NO_PROGRAM.search(said):
+        said += (
+            ". Install samework into the environment of this interpreter. If it is there, another package "
+            "'bench' hides it: uninstall that one"
+        )
     return "crashed", f"the process ended with status {returncode} and without a message{said}", None

@@ -1,38 +1,48 @@
 """From what the user asks for to what can run here: device, backends, workloads, cells."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
-from backends.info import BackendInfo
+from backends.info import BackendInfo, Mode
 from bench.errors import UnavailableError, UsageError, unknown
-from bench.machine.environment import nvidia_driver_present
+from bench.machine.environment import Environment, nvidia_driver_present
 from bench.machine.footprint import Footprint
+from bench.machine.gpu import PROHIBITED, gpu_in_use
+from bench.machine.visible_gpus import VISIBLE, are_hidden, show_one_gpu
 from bench.measuring.backends import Registry, installed_versions
 from bench.measuring.interpreters import program_fault
 from bench.records.schema import BackendHere, RunHeader
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
+GROUPS = ("default", "taught", "tuned", "pipeline", "all")
+"""Names that stand for several modes: see `groups`."""
+
 
 def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, device: Device) -> list[str]:
     """Return the modes of one backend that run on the device: those asked for, else those of the preset.
 
-    Beside names, `all`, `taught` and `pipeline` may be asked for.
+    Beside names, those in `GROUPS` may be asked for.
     """
     wanted = set(asked) or {preset_modes}
     return [
-        mode.name
-        for mode in info.modes
-        if device in mode.devices
-        and (
-            mode.name in wanted
-            or "all" in wanted
-            or (mode.taught and "taught" in wanted)
-            or (mode.pipeline and "pipeline" in wanted)
-        )
+        mode.name for mode in info.modes if device in mode.devices and wanted & {mode.name, *groups(mode)}
     ]
+
+
+def groups(mode: Mode) -> set[str]:
+    """Return the groups, among `GROUPS`, that a mode belongs to."""
+    found = {"all", mode.level}
+    if mode.default:
+        found.add("default")
+    if (
+        mode.pipeline and mode.level == "tuned"
+    ):  # a taught mode has a loader too, but is no pair of a tuned one
+        found.add("pipeline")
+    return found
 
 
 def choose_cells(
@@ -50,7 +60,7 @@ def choose_cells(
     `named` says whether the user named the backends.
     """
     here = {mode.name for info in backends for mode in info.modes if device in mode.devices}
-    known = sorted(here | {"all", "taught", "pipeline"})
+    known = sorted(here | set(GROUPS))
     for mode in modes:
         if mode not in known:
             whose = f"modes of {', '.join(info.name for info in backends)} on the {device.upper()}"
@@ -75,6 +85,8 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     backends: tuple[str, ...] = ()
     modes: tuple[str, ...] = ()
     device: str = "auto"
+    gpu: int | None = None
+    """Number of the GPU among those that are visible; None: the first."""
     precision: Precision = "fp32"
     pythons: Mapping[str, Path] = {}
     sweep: tuple[int, ...] = ()
@@ -93,16 +105,48 @@ class Available(msgspec.Struct, frozen=True, kw_only=True):
     unavailable: dict[str, str]
 
 
-def choose_device(asked: str) -> Device:
-    """Return the device to run on; `auto` is the GPU where there is an NVIDIA driver."""
+def choose_device(asked: str, gpu: int | str | None = None) -> Device:
+    """Return the device to run on; `auto` is the GPU where there is an NVIDIA driver that shows one.
+
+    `gpu` is the number of a visible GPU, or a UUID; None: the first. From here on CUDA_VISIBLE_DEVICES shows
+    only that GPU, to this process and to its workers. So all frameworks use the same one, and the readings
+    and the record are of it. Raises UsageError or UnavailableError if there is no such GPU.
+    """
     if asked == "cpu":
+        if gpu is not None:
+            raise UsageError(f"--gpu {gpu} chooses a GPU: leave it out, or leave out --device cpu.")
         return "cpu"
     present = nvidia_driver_present()
-    if asked == "gpu" and not present:
+    if asked == "auto" and gpu is None and (not present or are_hidden(os.environ)):
+        return "cpu"
+    if not present:
         raise UnavailableError(
             "device gpu: no NVIDIA driver is loaded here. Use --device cpu, or see bench doctor."
         )
-    return "gpu" if present else "cpu"
+    show_one_gpu(gpu)
+    used = gpu_in_use()
+    if used is not None and used.compute_mode == PROHIBITED:
+        raise UnavailableError(
+            f"{used.in_words()} is in compute mode {PROHIBITED}: no program may use it. Choose another with "
+            "--gpu N, or let programs use it (nvidia-smi -c DEFAULT)."
+        )
+    return "gpu"
+
+
+def choose_again(device: Device, begun: Environment) -> None:
+    """Choose the device that a run began with, and if it is a GPU, the same one.
+
+    Raises UnavailableError if the GPU is not visible any more.
+    """
+    choose_device(device, begun.gpu.uuid if begun.gpu else None)
+
+
+def used_gpu(device: Device) -> str | None:
+    """Return what is known of the GPU that workers use, in a line; None on the CPU."""
+    if device == "cpu":
+        return None
+    used = gpu_in_use()
+    return used.details() if used else f"{VISIBLE}={os.environ.get(VISIBLE)}, of which NVML reports nothing"
 
 
 def choose_backends(
@@ -213,9 +257,10 @@ def backend_here(
     return BackendHere(
         name=info.name,
         title=info.title,
-        taught_mode=info.taught_mode,
+        default_mode=info.default_mode,
         modes={mode.name: mode.summary for mode in info.modes},
-        pipeline_modes=tuple(mode.name for mode in info.modes if mode.pipeline),
+        pipeline_modes=tuple(mode.name for mode in info.modes if "pipeline" in groups(mode)),
+        levels={mode.name: mode.level for mode in info.modes},
         reference=info.reference,
         versions=dict(versions),
         packages=size.packages if size else None,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from bench.datasets import cache as datasets
 from bench.errors import UsageError, WriteError
+from bench.measuring.selection import choose_device, used_gpu
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -17,6 +18,7 @@ from bench.options import (
     FOLDER,
     PathOption,
     device,
+    gpu,
     offline,
     own_python,
     parse_budget,
@@ -34,16 +36,18 @@ from bench.recipes.model import Trained
 from bench.recipes.notebooks import Table, plan, read_trainings, run
 from bench.recipes.records import Training
 from bench.recipes.setup import Place
-from bench.recipes.tables import render_probabilities, render_scores
+from bench.recipes.tables import probability_blocks, score_blocks
 from bench.recipes.train import Order, folder_name, model_path
 from bench.recipes.train import train as follow
 from bench.report.rehearsal import rehearse
+from bench.report.terminal import print_blocks
 from bench.store import resumable, write_durably
 from bench.text import clean, duration
 
 where_to_run = (
-    click.option("--mode", metavar="NAME", help="Mode. [default: the one its documentation teaches]"),
+    click.option("--mode", metavar="NAME", help="Mode. [default: the backend's default mode]"),
     device,
+    gpu,
     precision,
     own_python,
     where_data,
@@ -57,8 +61,13 @@ def _where(command: Any) -> Any:
     return command
 
 
-def _parsed(where: dict[str, Any]) -> dict[str, Any]:
-    return {**where, "pythons": parse_pythons(where["pythons"])}
+def _parsed(where: dict[str, Any], display: Display) -> dict[str, Any]:
+    """Return what `Place.find` takes: the device is chosen, and the interpreters are parsed."""
+    others = {name: value for name, value in where.items() if name not in ("device", "gpu", "pythons")}
+    device = choose_device(where["device"], where["gpu"])
+    if used := used_gpu(device):
+        display.say(f"GPU: {used}")
+    return {**others, "device": device, "pythons": parse_pythons(where["pythons"]), "display": display}
 
 
 def _load(
@@ -113,7 +122,7 @@ def train(
         found = on_dataset(found, dataset)
     default = Path("trainings") / (folder_name(found.name, backend, seed) + _suffix(limit, where))
     with make_display(Console()) as display:
-        options = {**_parsed(where), "backends": (backend,), "limit": limit, "display": display}
+        options = {**_parsed(where, display), "backends": (backend,), "limit": limit}
         place = Place.find(found.workload, **options)
         order = Order(
             recipe=found,
@@ -173,9 +182,9 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
     # Evaluation trains on nothing, so it holds out nothing either.
     workload = msgspec.structs.replace(found.about.workload, held_out=0)
     with make_display(console) as display:
-        place = Place.find(workload, backends=backends, display=display, limit=None, **_parsed(where))
+        place = Place.find(workload, backends=backends, limit=None, **_parsed(where, display))
         scores = list(evaluate_in(found, place, display))
-    render_scores(found, scores, place.available.unavailable, console)
+    print_blocks(score_blocks(found, scores, place.available.unavailable), console)
     if any(score.difference is not None and not score.within for score in scores):
         return EXIT_MEASURED_FAILURE
     return 0 if all(score.within for score in scores) else EXIT_NOT_MEASURED
@@ -198,7 +207,7 @@ def predict(*, model: Path, index: int, **where: Any) -> int:
     if index >= len(dataset.test_images):
         raise UsageError(f"--index {index}: the test images are 0 to {len(dataset.test_images) - 1}.")
     (probabilities,) = Trained(found).probabilities(dataset.test_images[index : index + 1])
-    render_probabilities(found, dataset, index, probabilities, console)
+    print_blocks(probability_blocks(found, dataset, index, probabilities), console)
     return 0
 
 
@@ -319,28 +328,44 @@ def notebooks(
             except KeyboardInterrupt:
                 display.say("Interrupted; what is trained is kept. The same command continues.")
                 return EXIT_INTERRUPTED
-        trainings, unreadable = read_trainings(folder)
+        table, unreadable = _table(folder, chosen, backends, titles, faults)
         faults += unreadable
-        if not trainings:
-            raise UsageError("; ".join([f"there is no training run in {folder}", *faults]) + ".")
-        trained_in = {one.header.cell.backend: one.header.backend.title for one in trainings}
-        titles |= {name: title for name, title in trained_in.items() if not backends or name in backends}
-        table = Table(recipes=chosen, titles=dict(sorted(titles.items())), trainings=trainings)
         loaded = _datasets(chosen, where, display)
         with resumable("What is trained is kept. Report it with the same command and --report-only."):
             path = reporting.write(folder, table, faults=faults, datasets=loaded, display=display)
-    reporting.render(table, console)
+    print_blocks(reporting.short(table), console)
     for fault in faults:
         click.echo(f"bench: {clean(fault)}", err=True)
     console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return EXIT_NOT_MEASURED if faults else 0
 
 
+def _table(
+    folder: Path,
+    recipes: Sequence[Recipe],
+    backends: tuple[str, ...],
+    titles: dict[str, str],
+    faults: Sequence[str],
+) -> tuple[Table, list[str]]:
+    """Return the table of what a folder holds, and what in it cannot be read.
+
+    `titles` has the backends that were to be trained in. Raises UsageError, with the faults so far, if the
+    folder holds no training run.
+    """
+    trainings, unreadable = read_trainings(folder)
+    if not trainings:
+        reasons = [f"there is no training run in {folder}", *faults, *unreadable]
+        raise UsageError("; ".join(reasons) + ".")
+    trained_in = {one.header.cell.backend: one.header.backend.title for one in trainings}
+    known = titles | {name: title for name, title in trained_in.items() if not backends or name in backends}
+    return Table(recipes=recipes, titles=dict(sorted(known.items())), trainings=trainings), unreadable
+
+
 def _places(
     recipes: Sequence[Recipe], backends: tuple[str, ...], where: dict[str, Any], display: Display
 ) -> dict[str, Place]:
     """Return where each recipe is trained, by its name."""
-    options = {**_parsed(where), "backends": backends, "sample": False, "limit": None, "display": display}
+    options = {**_parsed(where, display), "backends": backends, "sample": False, "limit": None}
     return {recipe.name: Place.find(recipe.workload, **options) for recipe in recipes}
 
 

@@ -1,42 +1,24 @@
-"""The notebooks' figures beside ours, on the terminal and as a report with pictures."""
+"""The report on the notebooks: their figures beside ours, on the terminal and as a file with pictures."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
-
-import msgspec
-from matplotlib.figure import Figure
-from rich.console import Console
 
 from bench.datasets.cache import Dataset
-from bench.errors import BenchError, WriteError
+from bench.errors import WriteError
 from bench.paths import refusal
 from bench.progress import Display
-from bench.recipes.catalog import Recipe
-from bench.recipes.checkpoints import find_model, load_model
-from bench.recipes.model import Trained
 from bench.recipes.notebooks import Answer, Line, Table
-from bench.recipes.pictures import confusion, data, network, training
+from bench.recipes.pictures.selection import drawings
 from bench.recipes.prediction import CONFIDENCE, Band
 from bench.recipes.records import Training
-from bench.report.charts import settings, svg
-from bench.report.markdown import PLOTS, bullets, escape, grid
+from bench.report import blocks
+from bench.report.blocks import Block, Heading, Paragraph, Picture, below, bullets, named_bullets
+from bench.report.markdown import PLOTS, document
 from bench.store import write_durably, write_text
-from bench.text import clean, duration
+from bench.text import duration
 
 REPORT = "NOTEBOOKS.md"
 TITLE = "The notebooks, reproduced"
-
-
-def render(table: Table, console: Console) -> None:
-    """Print every figure of the notebooks, and below it the result of each framework."""
-    widest = max((len(clean(title)) for title in table.titles.values()), default=0)
-    for line in table.lines:
-        _print(console, f"{line.recipe.name}: {_published(line)}", "bold")
-        for answer in line.answers:
-            _print(console, f"  {clean(table.titles[answer.backend]):<{widest}}  {_answer(line, answer)}")
-    for text in legend():
-        _print(console, text, "dim")
 
 
 def write(
@@ -46,26 +28,49 @@ def write(
 
     A picture that needs a missing model is not drawn; if it was drawn before, the old one is kept.
     """
+    path = folder / REPORT
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-        captions = {}
-        for picture in _pictures(table, datasets, display):
-            captions[picture.name] = picture.caption
-            if picture.content is not None:
-                write_durably(folder / PLOTS / f"{picture.name}.svg", picture.content)
-        blocks = [
-            *_blocks(table),
-            *(["## What is missing", bullets(faults)] if faults else []),
-            "## Pictures",
-        ]
-        for name, caption in captions.items():
-            if (folder / PLOTS / f"{name}.svg").is_file():
-                blocks += [f"![{escape(caption)}]({PLOTS}/{name}.svg)", f"*{escape(caption)}.*"]
-        path = folder / REPORT
-        write_text(path, "\n\n".join(blocks) + "\n")
+        pictures = []
+        for drawing in drawings(table, datasets, display):
+            pictures.append(Picture(name=drawing.name, caption=drawing.caption))
+            if drawing.content is not None:
+                write_durably(folder / PLOTS / f"{drawing.name}.svg", drawing.content)
+        drawn = frozenset(one.name for one in pictures if (folder / PLOTS / f"{one.name}.svg").is_file())
+        write_text(path, document(full(table, faults, pictures), drawn))
     except OSError as error:
         raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return path
+
+
+def short(table: Table) -> list[Block]:
+    """Return every figure of the notebooks with the result of each framework, and the legend."""
+    found: list[Block] = [Heading(text=TITLE, level=1)]
+    for line in table.lines:
+        answers = ((table.titles[answer.backend], _answer(line, answer)) for answer in line.answers)
+        found += [Heading(text=f"{line.recipe.name}: {_published(line)}", level=3), named_bullets(answers)]
+    return [*found, Heading(text="How to read this"), bullets(legend())]
+
+
+def full(table: Table, faults: Sequence[str], pictures: Sequence[Picture]) -> list[Block]:
+    """Return the whole report; `faults` says what is missing."""
+    title, *figures = short(table)
+    return [
+        title,
+        Paragraph(
+            text="Six recipes from five TensorFlow 1 notebooks, followed in each framework from the same "
+            "weights and in the same order of batches. Every figure is in the figures.jsonl of its training "
+            "run's folder."
+        ),
+        *figures,
+        Heading(text="The training runs"),
+        _trainings(table),
+        Paragraph(text="The times are not a benchmark: other programs may have run on the machine."),
+        bullets(_machines(table.trainings)),
+        *below("What is missing", bullets(faults)),
+        Heading(text="Pictures"),
+        *pictures,
+    ]
 
 
 def legend() -> list[str]:
@@ -83,10 +88,6 @@ def legend() -> list[str]:
         "About one figure in twenty lies outside by chance. The figures of one training run are not "
         "independent, and neither are the frameworks, which share seeds, weights and batches.",
     ]
-
-
-def _print(console: Console, text: str, style: str = "") -> None:
-    console.print(text, style=style, markup=False, highlight=False, emoji=False)
 
 
 def _published(line: Line) -> str:
@@ -109,37 +110,22 @@ def _numbers(found: Band, scale: float, digits: int) -> str:
     return f"{scale * found.mean:.{digits}f}{spread} ({found.n}){ends}"
 
 
-def _blocks(table: Table) -> list[str]:
-    rows = [
-        [line.recipe.name, _published(line), *(_answer(line, answer) for answer in line.answers)]
-        for line in table.lines
-    ]
-    heads = [
-        "recipe", "framework", "seeds", "steps", "test accuracy at the end", "highest, at step",
-        "training time per seed",
-    ]  # fmt: skip
-    return [
-        f"# {TITLE}",
-        "Six recipes from five TensorFlow 1 notebooks, followed in each framework from the same weights and "
-        "in the same order of batches. Every figure is in the `figures.jsonl` of its training run's folder.",
-        grid(["recipe", "the notebook", *table.titles.values()], rows),
-        bullets(legend()),
-        "## The training runs",
-        grid(heads, _trainings(table), numbers=frozenset({2, 3})),
-        "The times are not a benchmark: other programs may have run on the machine.",
-        bullets(_machines(table.trainings)),
-    ]
-
-
-def _trainings(table: Table) -> list[list[str]]:
+def _trainings(table: Table) -> blocks.Table:
+    """Return a row for each recipe in each framework that has trained it."""
     rows = []
     for recipe in table.recipes:
         of_recipe = table.of_recipe(recipe)
         for backend, title in table.titles.items():
-            found = [one for one in of_recipe if one.header.cell.backend == backend]
-            if found:
-                rows.append([recipe.name, title, *_summary(found)])
-    return rows
+            if found := [one for one in of_recipe if one.header.cell.backend == backend]:
+                rows.append((recipe.name, title, *_summary(found)))
+    return blocks.Table(
+        heads=(
+            "recipe", "framework", "seeds", "steps", "test accuracy at the end", "highest, at step",
+            "training time per seed",
+        ),
+        rows=tuple(rows),
+        numbers=frozenset({2, 3}),
+    )  # fmt: skip
 
 
 def _summary(found: Sequence[Training]) -> list[str]:
@@ -171,96 +157,4 @@ def _machines(trainings: Sequence[Training]) -> list[str]:
         + f", mode {one.header.cell.mode}, {one.header.cell.precision}"
         for one in trainings
     )
-    return [clean(text) for text in (*machines, *sorted(versions))]
-
-
-class _Picture(msgspec.Struct, frozen=True, kw_only=True):
-    """A picture for which the report has a place."""
-
-    name: str
-    caption: str
-    content: bytes | None
-    """None if what it is drawn from is missing."""
-
-
-def _pictures(table: Table, datasets: Mapping[str, Dataset], display: Display) -> Iterator[_Picture]:
-    """Yield the pictures of each recipe; those of one training run show another framework for each."""
-    backends = list(table.titles)
-    sampled: set[str] = set()
-    with settings():
-        for number, recipe in enumerate(table.recipes):
-            found = table.of_recipe(recipe)
-            if not found:
-                continue
-            display.job(f"pictures of {recipe.name}", None)
-            turn = {name: (backends.index(name) - number) % len(backends) for name in backends}
-            shown = min(
-                found, key=lambda one: (not one.finished, one.header.seed, turn[one.header.cell.backend])
-            )
-            dataset = datasets[recipe.workload.dataset]
-            if dataset.info.name not in sampled:
-                sampled.add(dataset.info.name)
-                yield _Picture(
-                    name=f"samples-{dataset.info.name}",
-                    caption=f"{dataset.info.name}: test images",
-                    content=svg(data.samples(dataset)),
-                )
-            drawn = {
-                **_of_recipe(recipe, backends, found, dataset),
-                **_of_training(shown, dataset, display),
-            }
-            for (name, caption), figure in drawn.items():
-                content = None if figure is None else svg(figure)
-                yield _Picture(
-                    name=f"{recipe.name}-{name}", caption=f"{recipe.name}: {caption}", content=content
-                )
-
-
-_Drawn: TypeAlias = dict[tuple[str, str], Figure | None]
-"""Figures by name and caption."""
-
-
-def _of_recipe(
-    recipe: Recipe, backends: Sequence[str], found: Sequence[Training], dataset: Dataset
-) -> _Drawn:
-    curves = training.curves(found, recipe.published, recipe.loss_scale, recipe.loss_unit, backends=backends)
-    drawn: _Drawn = {("curves", "accuracy and loss, and the notebook's figures"): curves}
-    if recipe.workload.augmentation is not None:
-        drawn["augmentation", "a training image and what the network receives"] = data.augmentation(
-            recipe.workload, dataset, 0
-        )
-    return drawn
-
-
-def _of_training(shown: Training, dataset: Dataset, display: Display) -> _Drawn:
-    backend, title = shown.header.cell.backend, f"in {shown.header.backend.title}"
-    drawn: _Drawn = {
-        (f"distributions-{backend}", f"the parameters over the steps {title}"): training.distributions(shown)
-    }
-    trained = _model(shown)
-    architecture = shown.header.workload.architecture
-    label = dataset.class_names[dataset.test_labels[0]]
-    for layer in range(1, len(architecture.convs) + 1):
-        kernels = outputs = None
-        if trained is not None:
-            kernels = network.kernels(trained, layer, 0)
-            outputs = network.outputs(trained, dataset.test_images[0], layer, f"test image 0 ({label})")
-        drawn[f"kernels-{layer}-{backend}", f"kernels of convolution {layer} {title}"] = kernels
-        drawn[f"outputs-{layer}-{backend}", f"outputs of convolution {layer} {title}"] = outputs
-    if not (architecture.convs or architecture.hidden):
-        weights = None if trained is None else network.softmax_weights(trained, dataset.class_names)
-        drawn[f"weights-{backend}", f"weights of each class {title}"] = weights
-    matrix = None
-    if trained is not None:
-        predicted = trained.logits(dataset.test_images, display).argmax(axis=1)
-        matrix = confusion.confusion(dataset.test_labels, predicted, dataset.class_names, trained.name)
-    drawn[f"confusion-{backend}", f"confusion matrix {title}"] = matrix
-    return drawn
-
-
-def _model(shown: Training) -> Trained | None:
-    """Return the network of a training run, or None if its model is missing or cannot be read."""
-    try:
-        return Trained(load_model(find_model(shown.folder)))
-    except BenchError:
-        return None
+    return [*machines, *sorted(versions)]

@@ -76,7 +76,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
 
 def _mode(info: BackendInfo, asked: str | None, workload: Workload, device: Device) -> str:
     modes = {mode.name: mode for mode in info.modes if device in mode.devices}
-    name = asked or info.taught_mode
+    name = asked or info.default_mode
     if name not in modes:
         raise unknown(
             f"mode of {info.name} on the {device.upper()}", name, list(modes), "bench list shows all"

@@ -175,7 +175,7 @@ def _header(order: Order, available: Available) -> TrainingHeader:
         limit=order.source.limit,
         sample=order.source.cache is None,
         backend=backend_here(available.infos[order.cell.backend], available.versions[order.cell.backend]),
-        environment=capture_environment(),
+        environment=capture_environment(order.cell.device),
     )
 
 
@@ -214,6 +214,8 @@ def _differences(found: Training, header: TrainingHeader) -> list[str]:
         different.append(f"{found.header.backend.versions}, not {header.backend.versions}")
     if not found.finished and not found.header.environment.same_machine(header.environment):
         different.append(f"the machine {found.header.environment.in_words()}")
+    if not found.finished:
+        different += found.header.environment.changed_variables(header.environment)
     if header.steps < found.header.steps:
         different.append(f"{found.header.steps:,} steps, more than {header.steps:,}")
     return different

@@ -114,7 +114,8 @@ def _created(folder: Path) -> datetime:
     A header that cannot be read makes a run the oldest; reading the run then says what is wrong with it.
     """
     try:
-        created = msgspec.json.decode((folder / HEADER).read_bytes(), type=_Created).created_at
+        header = store.without_mark((folder / HEADER).read_bytes())
+        created = msgspec.json.decode(header, type=_Created).created_at
         return datetime.fromisoformat(created).astimezone(UTC)
     except (OSError, ValueError):
         return datetime.min.replace(tzinfo=UTC)

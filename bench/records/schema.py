@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from backends.info import Level
 from bench.machine.conditions import Conditions
 from bench.machine.environment import Environment
 from bench.workloads.instruments import Peak, StepSplit
@@ -143,6 +144,8 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
     """The cells in the order in which their processes were started."""
     rounds: int
     """Rounds of turns that were taken."""
+    in_turns: bool = True
+    """Whether the jobs took turns; else each ran alone, one after another, and `rounds` is their sum."""
     conditions: Conditions
 
 
@@ -198,11 +201,13 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     title: str
-    taught_mode: str
+    default_mode: str = msgspec.field(name="taught_mode")
     modes: dict[str, str]
     """A line about each mode, by its name."""
+    levels: dict[str, Level] = {}
+    """The level of each mode, by its name; a mode that is missing is tuned, as all were in older records."""
     pipeline_modes: tuple[str, ...] = ()
-    """The modes whose batches come through the framework's own input pipeline."""
+    """The tuned modes whose batches come through the framework's own input pipeline."""
     reference: bool
     """Whether it is the reference, which is never ranked."""
     versions: dict[str, str]
@@ -211,6 +216,9 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
     """Number of installed distributions: those it needs, and all that these need."""
     installed_bytes: int | None = None
     """Size of their files on disk."""
+
+    def is_taught(self, mode: str) -> bool:
+        return self.levels.get(mode) == "taught"
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):

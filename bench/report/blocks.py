@@ -86,6 +86,11 @@ def named_bullets(lines: Iterable[tuple[str, str]]) -> Bullets:
     return Bullets(items=tuple(Item(name=name, text=text) for name, text in lines))
 
 
+def below(heading: str, found: Bullets) -> list[Block]:
+    """Return a list below a heading; nothing if the list is empty."""
+    return [Heading(text=heading), found] if found.items else []
+
+
 def number_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """Return a table in which every column but the first holds numbers."""
     return Table(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from backends.info import Level
 from bench.records.runs import Run
 from bench.records.schema import RunHeader
 from bench.workloads.specs import Cell
@@ -9,6 +10,11 @@ from bench.workloads.specs import Cell
 TIMES = "\N{MULTIPLICATION SIGN}"
 
 DASH = "\N{EN DASH}"
+
+
+def workload_name(workload: str, level: Level) -> str:
+    """Return the name of a workload, and the level of its rows if they are not tuned."""
+    return f"{workload} as taught" if level == "taught" else workload
 
 
 def cell_name(cell: Cell, titles: Mapping[str, str]) -> str:

@@ -15,7 +15,7 @@ from bench.machine.environment import commit_notes
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells
+from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells, used_gpu
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -136,7 +136,7 @@ def _measure(
         again = f"Go on with: bench run --resume {name_of(current.folder)}"
         try:
             with resumable(again):
-                _introduce(current, display)
+                _introduce(current, prepared.available, display)
                 rehearse_run(current, console)
                 Runner(
                     run=current, preset=prepared.preset, infos=prepared.available.infos,
@@ -150,10 +150,16 @@ def _measure(
     return current.folder
 
 
-def _introduce(run: Run, display: Display) -> None:
-    display.say(f"Run {run.header.run_id} on {run.header.environment.in_words()}")
+def _introduce(run: Run, available: Available, display: Display) -> None:
+    environment = run.header.environment
+    display.say(f"Run {run.header.run_id} on {environment.in_words()}")
+    if threads := environment.threads_in_words():
+        display.say(f"Threads: {threads}")
+    for name, reason in available.unavailable.items():
+        if name not in available.infos:  # it has no row that could give the reason
+            display.say(f"{name}: left out: {reason}")
     display.say(plan_in_words(run.header))
-    for note in commit_notes(run.header.environment):
+    for note in commit_notes(environment):
         display.say(note)
     for warning in run_warnings(run.header):
         display.say(f"WARNING: {warning}")
@@ -184,7 +190,7 @@ def _status(summary: Any, *, require_target: bool) -> int:
 def _is_decided(verdict: Verdict) -> bool:
     """Whether the ranked rows of a workload were compared. That no difference was detected is a decision."""
     several = len({cell.backend for cell in verdict.order}) > 1
-    return not verdict.disturbed and (bool(verdict.backends) or not several)
+    return not verdict.disturbed and (bool(verdict.made.backends) or not several)
 
 
 @click.command()
@@ -194,13 +200,15 @@ def verify(*, as_json: bool, **what: Any) -> int:
     """Compare every backend and mode with the float64 reference."""
     console = Console(stderr=as_json)
     asked = _asked(**what)
-    device = choose_device(asked.device)
+    device = choose_device(asked.device, asked.gpu)
     available = choose_backends(find_backends(), asked, device, reference=True)
     cells = chosen_cells(asked, available, device, "all")
     usable = [cell for cell in cells if cell.backend not in available.unavailable]
     records: list[ParityRecord] = []
     try:
         with make_display(console) as display:
+            if used := used_gpu(device):
+                display.say(f"GPU: {used}")
             for name, reason in available.unavailable.items():
                 display.say(f"{name}: not verified: {reason}")
             jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)

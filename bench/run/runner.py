@@ -15,7 +15,7 @@ from backends.info import BackendInfo
 from bench.measuring.backends import interpreter
 from bench.measuring.block_runner import BlockRunner, Seat, steps_of_windows
 from bench.measuring.data import Split
-from bench.measuring.design import BLOCKS_ANEW, FEWEST_OF_LONG
+from bench.measuring.design import FEWEST_OF_LONG, compiles_anew
 from bench.measuring.job import in_a_line
 from bench.measuring.parity import plan_parity, verify_cells
 from bench.progress import Display
@@ -161,6 +161,7 @@ class Runner:
                 started_at=block.started_at,
                 order=tuple(cells),
                 rounds=block.rounds,
+                in_turns=block.in_turns,
                 conditions=block.conditions,
             )
         )
@@ -191,7 +192,7 @@ class Runner:
             window_s=self._preset.window_s * stretch,
             epochs=epochs,
             time_limit_s=self._budget.time_limit_s(cell, epochs),
-            compiles_anew=block < BLOCKS_ANEW,
+            compiles_anew=compiles_anew(cell.device, block),
         )
 
     def _refine(self) -> None:

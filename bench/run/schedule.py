@@ -145,5 +145,6 @@ class Schedule:
             return math.inf
         dropped = self._log.dropped(workload)
         return widest_half_width(
-            [job for job in self._log.jobs_in(workload) if job.spec.block not in dropped]
+            [job for job in self._log.jobs_in(workload) if job.spec.block not in dropped],
+            {block.block for block in self._log.blocks_of(workload) if not block.in_turns},
         )

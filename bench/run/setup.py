@@ -3,7 +3,7 @@
 import math
 import secrets
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from bench.measuring.selection import (
     Available,
     backend_here,
     backends_of_run,
+    choose_again,
     choose_backends,
     choose_device,
     chosen_cells,
@@ -28,7 +29,7 @@ from bench.records.schema import RunHeader
 from bench.run.plan import Preset, find_preset, make_plan
 from bench.text import duration
 from bench.workloads.flops import training_flops
-from bench.workloads.specs import Cell, Workload
+from bench.workloads.specs import Cell, Device, Workload
 
 
 class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,11 +66,12 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 
 def prepare(plan: RunPlan) -> Prepared:
     """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none."""
-    device = choose_device(plan.asked.device)
+    device = choose_device(plan.asked.device, plan.asked.gpu)
     available = choose_backends(find_backends(), plan.asked, device)
+    cells = chosen_cells(plan.asked, available, device, plan.preset.modes)
     return Prepared(
         preset=plan.preset,
-        cells=chosen_cells(plan.asked, available, device, plan.preset.modes),
+        cells=(*cells, *_taught_beside(cells, plan, available, device)),
         workloads=chosen_workloads(plan.asked),
         available=available,
         sample=plan.asked.sample,
@@ -77,9 +79,21 @@ def prepare(plan: RunPlan) -> Prepared:
     )
 
 
+def _taught_beside(
+    cells: Sequence[Cell], plan: RunPlan, available: Available, device: Device
+) -> Iterator[Cell]:
+    """Yield the cells as taught that the preset measures beside the others, unless the user names modes."""
+    asked, workload = plan.asked, plan.preset.taught_on
+    if workload not in {cell.workload for cell in cells} or asked.modes:
+        return
+    asked = msgspec.structs.replace(asked, workloads=(workload,), modes=("taught",), backends=())
+    yield from (cell for cell in chosen_cells(asked, available, device, "taught") if cell not in cells)
+
+
 def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:
     """Find what a run was begun with; raise RecordError where machine or versions have changed."""
     header = read_run(folder).header
+    choose_again(header.cells[0].device, header.environment)
     available = backends_of_run(find_backends(), header, pythons)
     return Prepared(
         preset=find_preset(header.preset),
@@ -131,7 +145,7 @@ def new_run(
             backend_here(info, available.versions[name], sizes.get(name))
             for name, info in available.infos.items()
         ),
-        environment=capture_environment(),
+        environment=capture_environment(cells[0].device),
     )
     return Run(folder=create_run(results, header), header=header, records=())
 
@@ -166,11 +180,16 @@ def resumed_run(folder: Path, available: Available) -> Run:
     """
     rejected = quarantine_rejected(folder)
     run = msgspec.structs.replace(read_run(folder), rejected=rejected)
-    here = capture_environment()
-    if not run.header.environment.same_machine(here):
+    begun, here = run.header.environment, capture_environment(run.header.cells[0].device)
+    if not begun.same_machine(here):
         raise RecordError(
-            f"{folder.name} was begun on another machine ({run.header.environment.in_words()}); "
+            f"{folder.name} was begun on another machine ({begun.in_words()}); "
             f"this is {here.in_words()}. Figures of two machines do not mix: start a new run."
+        )
+    if changed := begun.changed_variables(here):
+        raise RecordError(
+            f"{folder.name} was begun with other environment variables: {'; '.join(changed)}. "
+            "Set them as they were, or start a new run."
         )
     for backend in run.header.backends:
         if available.versions.get(backend.name, backend.versions) != backend.versions:

@@ -240,6 +240,9 @@ def _pair(
     if base not in sides or head not in sides:
         return None
     found = [_costs(sides[side])[-windows:] for side in (base, head)]
+    if not block.in_turns:  # each side has its own rounds, and may have lost more of them than the other
+        shared = min(map(len, found))
+        found = [costs[len(costs) - shared :] for costs in found]
     return (found[0], found[1]) if found[0] and len(found[0]) == len(found[1]) else None
 
 

@@ -27,6 +27,7 @@ from bench.measuring.selection import (
     Asked,
     Available,
     backend_here,
+    choose_again,
     choose_backends,
     choose_device,
     chosen_cells,
@@ -91,6 +92,8 @@ def measure(
     )
     folder = create_selftest(results, header) if begun is None else begun.folder
     display.say(f"Self-test {header.run_id} on {header.environment.in_words()}")
+    if threads := header.environment.threads_in_words():
+        display.say(f"Threads: {threads}")
     for note in commit_notes(header.environment):
         display.say(note)
     again = f"Go on with: bench selftest --resume {store.name_of(folder)}"
@@ -112,11 +115,11 @@ def measure(
 
 def _new_header(registry: Registry, plan: SelfTestPlan) -> tuple[Available, SelfTestHeader]:
     asked = msgspec.structs.replace(plan.asked, workloads=plan.asked.workloads or WORKLOADS)
-    device = choose_device(asked.device)
+    device = choose_device(asked.device, asked.gpu)
     available = choose_backends(registry, asked, device)
     cells = [
         cell
-        for cell in chosen_cells(asked, available, device, "taught")
+        for cell in chosen_cells(asked, available, device, "default")
         if cell.backend not in available.unavailable
     ]
     used = {cell.backend for cell in cells}
@@ -135,16 +138,18 @@ def _new_header(registry: Registry, plan: SelfTestPlan) -> tuple[Available, Self
             for info in available.infos.values()
             if info.name in used
         ),
-        environment=capture_environment(),
+        environment=capture_environment(device),
     )
     return available, header
 
 
 def _backends_again(registry: Registry, header: SelfTestHeader, pythons: Mapping[str, Path]) -> Available:
     """Return the backends a self-test was begun with; raise RecordError where they or the machine changed."""
-    _refuse_another_machine(header, capture_environment())
+    device = header.groups[0].device
+    choose_again(device, header.environment)
+    _refuse_another_machine(header, capture_environment(device))
     names = tuple(backend.name for backend in header.backends)
-    available = choose_backends(registry, Asked(backends=names, pythons=pythons), header.groups[0].device)
+    available = choose_backends(registry, Asked(backends=names, pythons=pythons), device)
     for backend in header.backends:
         if available.versions[backend.name] != backend.versions:
             raise RecordError(
@@ -159,6 +164,11 @@ def _refuse_another_machine(header: SelfTestHeader, here: Environment) -> None:
         raise RecordError(
             f"{header.run_id} was begun on another machine ({header.environment.in_words()}); "
             f"this is {here.in_words()}. Figures of two machines do not mix: start a new self-test."
+        )
+    if changed := header.environment.changed_variables(here):
+        raise RecordError(
+            f"{header.run_id} was begun with other environment variables: {'; '.join(changed)}. "
+            "Set them as they were, or start a new self-test."
         )
 
 
@@ -212,6 +222,7 @@ class Collector:
             started_at=measured.started_at,
             wall_s=measured.wall_s,
             rounds=measured.rounds,
+            in_turns=measured.in_turns,
             conditions=measured.conditions,
             sides=tuple(_side_record(*one) for one in zip(sides, measured.records, strict=True)),
         )

@@ -12,6 +12,7 @@ from bench.options import (
     EXIT_MEASURED_FAILURE,
     EXIT_NOT_MEASURED,
     SETTLED_LATER,
+    gpu,
     offline,
     own_python,
     parse_pythons,
@@ -48,6 +49,7 @@ from bench.store import name_of, resumable
 )
 @click.option("--window-s", type=click.FloatRange(min=0.01, max=10), default=0.05, show_default=True,
               help="Length of a window in seconds.")  # fmt: skip
+@gpu
 @own_python
 @where_results
 @where_data
@@ -56,7 +58,8 @@ from bench.store import name_of, resumable
 @click.option("--again", metavar="RUN", help="Measure nothing: judge the windows of a self-test again.")
 def selftest(
     *, results: Path, data: Path | None, offline: bool, resume: str | None, again: str | None,
-    backends: tuple[str, ...], workloads: tuple[str, ...], pythons: tuple[str, ...], **extent: Any,
+    backends: tuple[str, ...], workloads: tuple[str, ...], gpu: int | None, pythons: tuple[str, ...],
+    **extent: Any,
 ) -> int:  # fmt: skip
     """Measure how often a verdict is right, with sides that are equal or slower by a known share."""
     console = Console()
@@ -65,7 +68,7 @@ def selftest(
     if again is not None:
         refuse_beside("--again measures nothing", "again", "results")
     if again is None:
-        asked = Asked(backends=backends, workloads=workloads, pythons=parse_pythons(pythons))
+        asked = Asked(backends=backends, workloads=workloads, gpu=gpu, pythons=parse_pythons(pythons))
         plan = SelfTestPlan(asked=asked, **extent)
         rehearse(results)
         with make_display(console) as display:

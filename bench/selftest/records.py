@@ -56,7 +56,7 @@ class SideRecord(msgspec.Struct, frozen=True, kw_only=True):
     status: Status
     error: str | None
     windows: tuple[Timing, ...]
-    """Window k of every side of a block comes from round k."""
+    """Window k of every side of a block comes from round k, if the sides took turns."""
 
 
 class SelfTestBlock(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +70,8 @@ class SelfTestBlock(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     """From starting the first process to the end of the last."""
     rounds: int
+    in_turns: bool = True
+    """Whether the jobs took turns; else each ran alone, one after another, and `rounds` is their sum."""
     conditions: Conditions
     sides: tuple[SideRecord, ...]
     """In the order in which the processes were started."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.analysis.statistics import ALPHA, MARGIN
+from bench.analysis.summary import alone_words
 from bench.errors import WriteError
 from bench.paths import refusal
 from bench.report.blocks import (
@@ -163,6 +164,8 @@ def facts(test: SelfTest) -> list[tuple[str, str]]:
         ("blocks", f"{len(test.blocks)} of {len(header.groups) * header.blocks}"),
         ("machine", environment.in_words()),
         ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
+        ("GPU", environment.gpu.details() if environment.gpu else ""),
+        ("order", " ".join(alone_words([block.in_turns for block in test.blocks]))),
         ("variables", ", ".join(f"{name}={value}" for name, value in environment.variables.items())),
         (
             "CPU taken by the hypervisor",

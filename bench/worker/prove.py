@@ -1,9 +1,12 @@
 """What a worker does to prove a backend: compare it with the reference trace, or probe a device."""
 
+import os
+
 import numpy as np
 
 from backends.base import Backend, TrainingData
 from bench.errors import NotComparableError
+from bench.machine.gpu import gpus_opened_by
 from bench.parity.checks import check_parity, relative_error
 from bench.parity.reference import evaluated_images, load_trace, parity_workload, start_params
 from bench.paths import from_text
@@ -11,6 +14,9 @@ from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
 from bench.worker.protocol import Described, Emit, ParityCase, Probed, ProbeTask, Verified, VerifyTask
 from bench.worker.timed_loop import build
 from bench.workloads.specs import Workload
+
+OPENED = "gpus_opened"
+"""The fact that names the GPUs on which a worker has opened a context, by their UUIDs."""
 
 
 def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:
@@ -51,4 +57,7 @@ def probe(task: ProbeTask, backend_class: type[Backend], emit: Emit) -> None:
     if not np.isfinite(error):
         raise NotComparableError("its logits are not finite, or not of the reference's shape")
     emit(Probed(error=error))
-    emit(Described(facts=backend.describe()))
+    facts = backend.describe()
+    if cell.device == "gpu":
+        facts = {**facts, OPENED: ", ".join(gpus_opened_by(os.getpid())) or None}
+    emit(Described(facts=facts))

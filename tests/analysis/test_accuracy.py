@@ -138,7 +138,7 @@ def test_a_difference_of_the_size_called_detectable_is_found_four_times_in_five(
     assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
-def test_a_framework_is_stood_for_by_its_taught_mode_else_by_the_one_of_most_seeds():
+def test_a_framework_is_stood_for_by_its_default_mode_else_by_the_one_of_most_seeds():
     compiled = make_cell(mode="compile")
     both = {compiled: seeded(0.9, 0.9, 0.9, 0.9), TORCH: seeded(0.9, 0.9, 0.9)}
     assert only(converge(run_of(both))).representatives == (TORCH,)

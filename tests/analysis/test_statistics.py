@@ -87,10 +87,22 @@ def test_rounds_are_paired_from_the_first_and_the_latest_of_both_count():
     assert block_difference(second, first, 3) == pytest.approx(-1.0)
 
 
+def test_without_turns_the_latest_windows_of_each_count():
+    first, second = [9.0, 1.0, 2.0, 3.0, 7.0, 7.0], [0.0, 0.5, 1.0, 1.5]
+    assert block_differences(first, second, 3, in_turns=False) == pytest.approx([2.5, 6.0, 5.5])
+    expected = log_throughput(first, 3) - log_throughput(second, 3)
+    assert block_difference(first, second, 3, in_turns=False) == pytest.approx(expected)
+    assert block_difference(second, first, 3, in_turns=False) == pytest.approx(-expected)
+    assert len(block_differences(first, second, 99, in_turns=False)) == 4
+
+
+@pytest.mark.parametrize("in_turns", [True, False])
 @pytest.mark.parametrize(("first", "latest"), [([], 5), ([1.0], 0), ([math.nan], 5)])
-def test_a_difference_needs_a_round(first, latest):
-    with pytest.raises(ValueError, match=r"round|finite"):
-        block_difference(first, [1.0, 1.0], latest)
+def test_a_difference_needs_a_round(first, latest, in_turns):
+    with pytest.raises(ValueError, match=r"round|window|finite"):
+        block_differences(first, [1.0, 1.0], latest, in_turns=in_turns)
+    with pytest.raises(ValueError, match=r"round|window|finite"):
+        block_difference(first, [1.0, 1.0], latest, in_turns=in_turns)
 
 
 def test_what_slows_the_machine_in_a_round_cancels():

@@ -478,3 +478,13 @@ def test_the_order_of_the_records_does_not_matter(random, realistic):
     records = list(run.records)
     random.shuffle(records)
     assert summarise(msgspec.structs.replace(run, records=tuple(records))) == expected
+
+
+def test_a_warning_of_a_framework_is_reported_once_for_each_mode() -> None:
+    jobs = [
+        msgspec.structs.replace(make_job(cell, block), described={"device": "cpu", "warning": warning})
+        for cell, warning in ((JAX, "XLA does not know it."), (TORCH, None))
+        for block in range(3)
+    ]
+    found = summarise(make_run(make_header([JAX, TORCH]), jobs))
+    assert found.warnings == ("JAX jit: XLA does not know it.",)

@@ -1,84 +1,30 @@
-"""What is JAX's own in its backend: when it compiles, its defaults, Grain. The contract has its own tests."""
+"""What is JAX's own in its backend: when it compiles, its programs, its defaults."""
 
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
 import numpy as np
 import pytest
-from conftest import INFOS, in_process
+from conftest import INFOS
+from jax_kit import (
+    ADAM,
+    IMAGES,
+    INFO,
+    MODES,
+    NETWORKS,
+    SGD,
+    as_on_a_gpu,
+    compilations,
+    make,
+    order,
+    run_all,
+    verdicts_of,
+    zeros,
+)
 
-from backends.base import TrainingData
 from bench.errors import UnavailableError
-from bench.workloads.specs import Architecture, ConvBlock, DatasetInfo, OptimizerSpec, Workload
-
-INFO = DatasetInfo(name="noise", image_shape=(12, 8, 1), classes=7)
-BATCH = 8
-IMAGES = 160
-MODES = ("jit", "loop", "grain")
-NETWORKS = {
-    "softmax": Architecture(),
-    "cnn": Architecture(convs=(ConvBlock(filters=4, kernel=3),), hidden=(9,)),
-    "normalised": Architecture(convs=(ConvBlock(filters=4, kernel=3, normalise=True),), hidden=(9,)),
-}
-SGD = OptimizerSpec(name="sgd", learning_rate=0.1)
-ADAM = OptimizerSpec(name="adam", learning_rate=0.01)
-
-
-def make(
-    mode: str, optimizer: OptimizerSpec = SGD, network: str = "softmax", *, matched: bool = True,
-    device: str = "cpu",
-) -> Any:  # fmt: skip
-    from backends.jax_backend import JaxBackend
-
-    rng = np.random.default_rng(0)
-    data = TrainingData(
-        info=INFO,
-        images=rng.integers(0, 256, (IMAGES, *INFO.image_shape), dtype=np.uint8),
-        labels=rng.integers(0, INFO.classes, IMAGES, dtype=np.uint8),
-    )
-    workload = Workload(
-        name="noise",
-        dataset="noise",
-        architecture=NETWORKS[network],
-        optimizer=optimizer,
-        batch_size=BATCH,
-        matched=matched,
-    )
-    return JaxBackend(workload, data, mode=mode, device=device, precision="fp32")
-
-
-def order(steps: int) -> np.ndarray:
-    return np.random.default_rng(1).integers(0, IMAGES, (steps, BATCH), dtype=np.int32)
-
-
-def zeros(backend: Any) -> dict[str, np.ndarray]:
-    return {name: np.zeros_like(value) for name, value in backend.export_params().items()}
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    """Collect what XLA compiles meanwhile."""
-    import jax
-
-    seen: list[str] = []
-
-    def listen(event: str, seconds: float, **details: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(f"{details} {seconds:.2f} s")
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
-# ---- the checks, in a process of their own
+from bench.workloads.specs import OptimizerSpec
 
 
 def building_compiles_nothing() -> None:
@@ -132,18 +78,6 @@ def evaluating_compiles_once() -> None:
         assert not seen, f"{mode}: {seen}"
 
 
-def as_on_a_gpu(mode: str, optimizer: OptimizerSpec, network: str) -> Any:
-    """Return a backend that runs on the CPU the programs that it has for a GPU."""
-    from backends import jax_backend, jax_loop
-
-    on_cpu = jax_backend.find_device("cpu")
-    with (
-        mock.patch.object(jax_backend, "find_device", return_value=on_cpu),
-        mock.patch.object(jax_loop, "SENT_INDICES", 40 * BATCH),
-    ):
-        return make(mode, optimizer, network, device="gpu")
-
-
 def every_program_trains_the_same_and_compiles_once() -> None:
     decaying = OptimizerSpec(name="adam", learning_rate=0.01, decay_rate=0.5, decay_steps=40)
     counts = (1, 2, 16, 7, 75)  # 32 are sent together
@@ -191,13 +125,15 @@ def a_mode_builds_its_own_programs_alone() -> None:
         names = {call.args[0].__qualname__ for call in jit.call_args_list}
         shared = {"JaxBackend._compute_logits", "JaxBackend._draw_params"}
         assert shared <= names, f"this check sees nothing: {names}"
-        return {name for name in names - shared if not name.startswith("known_options")}
+        return {name for name in names - shared if not name.startswith("knows_options")}
 
     for network in ("softmax", "cnn"):
         assert built("jit", network, on_gpu=False) == {"JaxBackend.step"}
         assert built("jit", network, on_gpu=True) == {"CarriedSteps._take_next"}
         assert built("loop", network, on_gpu=True) == {"CarriedSteps._take_next"}
-        assert built("grain", network, on_gpu=False) == set()
+        assert built("grain-samples", network, on_gpu=False) == {"GrainSamples._learn_batch"}
+        assert built("grain-batches", network, on_gpu=False) == {"GrainBatches._learn_batch"}
+        assert built("tutorial", network, on_gpu=False) == set()  # its step is one for all networks
     assert built("loop", "softmax", on_gpu=False) == {"CountedLoop._take_steps"}
     assert built("loop", "cnn", on_gpu=False) == {"CarriedSteps._take_next"}
 
@@ -219,35 +155,6 @@ def every_mode_of_the_table_has_a_runner() -> None:
         make("eager")
 
 
-def grain_trains_as_jit_does() -> None:
-    trained = {}
-    for mode in ("jit", "grain"):
-        backend = make(mode, ADAM)
-        backend.initialise(5)
-        losses = [backend.train_steps(order(steps)) for steps in (1, 7, 40)]
-        backend.split_steps(order(3))
-        trained[mode] = {"losses": np.concatenate(losses), **backend.export_params()}
-    for name, value in trained["jit"].items():
-        # Sums over 48 steps of Adam run in another order where the batch is an argument.
-        np.testing.assert_allclose(trained["grain"][name], value, rtol=1e-4, atol=1e-5, err_msg=name)
-
-
-def grain_leaves_no_thread_behind() -> None:
-    backend = make("grain")
-    backend.train_steps(order(5))
-    before = threading.active_count()
-    for _ in range(20):
-        backend.train_steps(order(5))
-    assert threading.active_count() <= before + 2, threading.enumerate()
-
-
-def without_grain_its_mode_is_unavailable() -> None:
-    with mock.patch.dict(sys.modules, {"grain": None}):
-        make("jit")
-        with pytest.raises(UnavailableError, match="needs the package grain"):
-            make("grain")
-
-
 def parameters_are_drawn_as_flax_draws_them() -> None:
     from flax import nnx
 
@@ -256,7 +163,7 @@ def parameters_are_drawn_as_flax_draws_them() -> None:
     backend = make("jit", network="cnn", matched=False)
     for seed in (0, 7):
         backend.initialise(seed)
-        eager = Network(NETWORKS["cnn"], INFO, dtype=np.float32, rngs=nnx.Rngs(seed))
+        eager = Network(NETWORKS["cnn"], INFO, dtype=np.float32, precision="highest", rngs=nnx.Rngs(seed))
         for name, value in backend.export_params().items():
             layer, kind = name.split("/")
             # XLA may fuse a product into a sum; the bits drawn are the same.
@@ -284,36 +191,6 @@ def unmatched_the_optimizer_is_optax_s_own() -> None:
         np.testing.assert_allclose(change, 0.1 * gradient, rtol=1e-5, err_msg=name)
 
 
-def operations_are_those_of_the_step() -> None:
-    counted = {mode: make(mode).count_flops() for mode in MODES}
-    assert counted["loop"] == counted["jit"]
-    features = int(np.prod(INFO.image_shape))
-    products = 2 * 2 * BATCH * features * INFO.classes  # the first layer needs no gradient of its input
-    everything = products + 2 * features * INFO.classes + BATCH * features  # and the update, and the scaling
-    assert products < counted["grain"] < counted["jit"]
-    assert everything < counted["jit"] < 1.1 * everything, counted
-
-
-def the_peak_is_that_of_a_product_in_the_jobs_type() -> None:
-    import jax
-
-    from backends import jax_instruments
-
-    seen = []
-
-    def matmul(a: Any, b: Any) -> Any:
-        seen.append((a.shape, str(a.dtype)))
-        return a @ b
-
-    sides = {"PRODUCT_SIDE": {"cpu": 64}, "COPIED_FLOATS": {"cpu": 1000}}
-    with mock.patch.multiple(jax_instruments, **sides), mock.patch("jax.numpy.matmul", matmul):
-        for kind in ("float32", "bfloat16"):
-            peak = jax_instruments.measured_peak(kind, jax.devices("cpu")[0])
-            assert peak.flops_per_s > 0
-            assert peak.bytes_per_s > 0
-    assert seen == [((64, 64), "float32"), ((64, 64), "bfloat16")]
-
-
 CHECKS = {
     check.__name__: check
     for check in (
@@ -324,42 +201,19 @@ CHECKS = {
         a_cnn_is_trained_in_no_loop_on_a_cpu,
         a_mode_builds_its_own_programs_alone,
         every_mode_of_the_table_has_a_runner,
-        grain_trains_as_jit_does,
-        grain_leaves_no_thread_behind,
-        without_grain_its_mode_is_unavailable,
         parameters_are_drawn_as_flax_draws_them,
         unmatched_the_optimizer_is_optax_s_own,
-        operations_are_those_of_the_step,
-        the_peak_is_that_of_a_product_in_the_jobs_type,
     )
 }
 
 
 def run_checks(names: list[str]) -> dict[str, str | None]:
-    """Return for each check None or what went wrong; called in a child process."""
-    found: dict[str, str | None] = {}
-    for name in names:
-        try:
-            CHECKS[name]()
-            found[name] = None
-        except (Exception, pytest.fail.Exception):
-            found[name] = traceback.format_exc()
-    return found
+    return run_all(CHECKS, names)
 
 
 @pytest.fixture(scope="module")
 def verdicts(request: pytest.FixtureRequest) -> Callable[[], dict[str, str | None]]:
-    """Return what one child process found for all checks that this session selected."""
-    chosen = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-    names = [name for name in CHECKS if {"jax_check": name} in chosen]
-    found: dict[str, str | None] = {}
-
-    def of_all() -> dict[str, str | None]:
-        if not found:
-            found.update(in_process(INFOS["jax"], "test_jax_backend:run_checks", names))
-        return found
-
-    return of_all
+    return verdicts_of(request, "test_jax_backend", CHECKS)
 
 
 @pytest.mark.framework("jax")

@@ -1,5 +1,6 @@
 """What only TensorFlow's backend promises. One process with TensorFlow answers the questions of all tests."""
 
+import re
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ import pytest
 from conftest import INFOS, in_process
 
 from backends.base import TrainingData
+from bench.workloads.augmentation import draw
 from bench.workloads.catalog import WORKLOADS
 from bench.workloads.specs import DatasetInfo, OptimizerSpec
 
@@ -46,8 +48,8 @@ def answer(names: list[str]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory: pytest.TempPathFactory) -> Answers:
     questions = (
-        counted, constants, drawn, traces, traces_of_each_mode, traces_of_a_cnn_that_is_unrolled, table, peak,
-        refused,
+        counted, constants, drawn, traces, traces_of_each_mode, traces_of_a_cnn_that_is_unrolled,
+        loop_of_a_gpu, forms_of_the_loop, cut_into_chunks, augmented_by_number, table, peak, refused,
     )  # fmt: skip
     names, dumped = [question.__name__ for question in questions], tmp_path_factory.mktemp("xla")
     with pytest.MonkeyPatch.context() as patch:
@@ -79,7 +81,7 @@ def _train(backend: Any, *counts: int) -> None:
 def counted() -> dict[str, float]:
     return {
         f"{mode} {name}": _backend(mode, name).count_flops()
-        for mode in ("graph", "tf-data")
+        for mode in ("graph", "tf-data-batches", "tutorial")
         for name in ("mnist-mlp", "mnist-cnn")
     }
 
@@ -91,7 +93,7 @@ def test_the_profilers_count_is_that_of_a_pocket_calculator(answers: Answers) ->
     mlp = 2 * first + 3 * sum(others)
     conv1, conv2 = 2 * batch * 28**2 * 25 * 32, 2 * batch * 14**2 * 25 * 32 * 64
     cnn = 2 * conv1 + 3 * conv2 + 3 * 2 * batch * (7 * 7 * 64 * 128 + 128 * 10)
-    for mode in ("graph", "tf-data"):
+    for mode in ("graph", "tf-data-batches", "tutorial"):
         assert 1 < found[f"{mode} mnist-mlp"] / mlp < 1.004, f"{mode}: {found}"
         assert 1 < found[f"{mode} mnist-cnn"] / cnn < 1.004, f"{mode}: {found}"
 
@@ -103,7 +105,7 @@ def constants() -> list[dict[str, Any]]:
         spec = OptimizerSpec(
             name=name, learning_rate=7.0, momentum=0.8, beta1=0.1, beta2=0.1, epsilon=0.1, rho=0.1
         )
-        optimizer = _backend(optimizer=spec, matched=False)._optimizer
+        optimizer = _backend(optimizer=spec, matched=False).optimizer
         config = optimizer.get_config()
         found.append({"class": f"{type(optimizer).__module__}.{type(optimizer).__name__}", **config})
     return found
@@ -140,11 +142,13 @@ def test_initialise_draws_glorot_uniform_kernels_and_no_biases(answers: Answers)
         assert found[f"{name}/bias"] == [0.0, 0.0, 0.0], name
 
 
-def traces() -> list[int]:
-    backend, found = _backend("tf-data", "mnist-softmax"), []
-    for steps in (1, 5, 2, 7):
-        _train(backend, steps)
-        found.append(sum(traced(backend._runner).values()))
+def traces() -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for mode in ("tf-data-batches", "tf-data-samples", "tutorial"):
+        backend, found[mode] = _backend(mode, "mnist-softmax"), []
+        for steps in (1, 5, 2, 7):
+            _train(backend, steps)
+            found[mode].append(sum(traced(backend._runner).values()))
     return found
 
 
@@ -158,7 +162,11 @@ def traced(runner: Any) -> dict[str, int]:
 
 
 def test_the_pipeline_is_traced_once_however_many_steps_come(answers: Answers) -> None:
-    assert answers.to(traces) == [2, 2, 2, 2]
+    assert answers.to(traces) == {
+        "tf-data-batches": [2, 2, 2, 2],
+        "tf-data-samples": [2, 2, 2, 2],
+        "tutorial": [1, 1, 1, 1],
+    }
 
 
 def traces_of_each_mode() -> dict[str, list[int]]:
@@ -169,7 +177,7 @@ def traces_of_each_mode() -> dict[str, list[int]]:
         for steps in (1, 5, 2, 103):
             _train(backend, steps)
             backend.predict(images)
-        programs = getattr(backend._runner, "_steps", backend._runner)
+        programs = getattr(backend._runner, "_form", backend._runner)
         found[mode] = [traced(programs), backend._logits.experimental_get_tracing_count()]
     return found
 
@@ -183,11 +191,89 @@ def test_training_and_evaluating_are_traced_once_each_in_every_mode(answers: Ans
 def traces_of_a_cnn_that_is_unrolled() -> dict[str, int]:
     backend = _backend("xla-loop", "mnist-cnn", batch_size=2)
     _train(backend, 1, 5, 2, 8)
-    return traced(backend._runner._steps)
+    return traced(backend._runner._form)
 
 
 def test_a_cnn_is_trained_by_a_step_and_by_four_and_in_no_loop_of_xla(answers: Answers) -> None:
-    assert answers.to(traces_of_a_cnn_that_is_unrolled) == {"_step": 1, "_few": 1}
+    assert answers.to(traces_of_a_cnn_that_is_unrolled) == {"_one": 1, "_several": 1}
+
+
+def loop_of_a_gpu() -> dict[str, Any]:
+    """Train in the loop that a GPU gets, here on the CPU; return what it does and what XLA makes of it."""
+    from backends.tensorflow_loops import LOOPED_STEPS
+    from backends.tensorflow_steps import CarriedSteps, looped
+
+    batches = np.arange(3800, dtype=np.int32).reshape(38, 100) % 1000
+    backend = _backend("xla", "mnist-softmax")
+    params = backend.export_params()
+    expected = backend.train_steps(batches)
+    backend.load_params(params)
+    backend._runner = CarriedSteps(backend, jit_compile=True, repeat=looped, call_steps=LOOPED_STEPS)
+    losses = backend.train_steps(batches)
+    program = backend._runner._several
+    text = program.experimental_get_compiler_ir(*program.input_signature)(stage="optimized_hlo")
+    return {
+        "off by": float(np.abs(losses - expected).max()),
+        "traces": traced(backend._runner),
+        "loops": len(re.findall(r" while\(", text)),
+        "lengths": re.findall(r'"known_trip_count":{"n":"(\d+)"}', text),
+    }
+
+
+def test_xla_knows_the_length_of_the_loop_that_a_gpu_gets(answers: Answers) -> None:
+    """Otherwise it would ask the GPU in every step whether another follows."""
+    found = answers.to(loop_of_a_gpu)
+    assert found["off by"] < 1e-6
+    assert found["traces"] == {"_one": 1, "_several": 1}, "two calls of 16 steps, and 6 steps one by one"
+    assert (found["loops"], found["lengths"]) == (1, ["16"])
+
+
+def forms_of_the_loop() -> dict[str, Any]:
+    """Return what `xla-loop` trains with: the class, and the steps of a call."""
+    from backends import tensorflow_backend as module
+    from backends.tensorflow_loops import XlaLoopRunner
+
+    found = {}
+    for device in ("cpu", "gpu"):
+        for name in ("mnist-softmax", "mnist-cnn"):
+            with mock.patch.object(module, "find_device", return_value="/CPU:0"):
+                backend = _backend("graph", name)
+            backend.device = device
+            runner = XlaLoopRunner(backend)
+            found[f"{device} {name}"] = [type(runner._form).__name__, runner.call_steps]
+    return found
+
+
+def test_the_loop_of_xla_has_a_form_for_each_device_and_kind_of_network(answers: Answers) -> None:
+    assert answers.to(forms_of_the_loop) == {
+        "cpu mnist-softmax": ["CountedLoop", 1],
+        "cpu mnist-cnn": ["CarriedSteps", 4],
+        "gpu mnist-softmax": ["CarriedSteps", 16],
+        "gpu mnist-cnn": ["CarriedSteps", 16],
+    }
+
+
+def cut_into_chunks() -> dict[str, float]:
+    """Return by how much losses differ where rows stay on the device: sent at once, and in many parts."""
+    from backends import tensorflow_steps as module
+
+    order, found = np.random.default_rng(0).integers(0, 1000, (37, 100), np.int32), {}
+    for mode in ("graph", "xla"):
+        backend = _backend(mode, "mnist-softmax")
+        params = backend.export_params()
+        expected = backend.train_steps(order)
+        for sent in (module.SENT_INDICES, 1):
+            with mock.patch.object(module, "SENT_INDICES", sent):
+                backend._runner = module.CarriedSteps(backend, jit_compile=mode == "xla")
+            backend.load_params(params)
+            found[f"{mode}, {sent}"] = float(np.abs(backend.train_steps(order) - expected).max())
+    return found
+
+
+def test_steps_go_on_where_the_next_rows_are_sent(answers: Answers) -> None:
+    assert answers.to(cut_into_chunks) == pytest.approx(
+        {"graph, 65536": 0.0, "graph, 1": 0.0, "xla, 65536": 0.0, "xla, 1": 0.0}, abs=1e-6
+    )
 
 
 @contextmanager
@@ -222,8 +308,8 @@ def table() -> dict[str, Any]:
         _backend("eager")
     found["eager"] = str(refused.value)
     with pytest.raises(UnavailableError) as refused:
-        _backend("tf-data", "notebook-cifar-cnn")
-    return {**found, "augmenting in tf-data": str(refused.value)}
+        _backend("tf-data-batches", "notebook-cifar-cnn")
+    return {**found, "augmenting in a pipeline": str(refused.value)}
 
 
 def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another(
@@ -234,10 +320,35 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
         "graph-loop": [1, "_evaluate", "_train_loop"],
         "xla": [1, "_evaluate", "step"],
         "xla-loop": [1, "_evaluate", "_train_chunk"],
-        "tf-data": [1, "_evaluate", "_make_pipeline", "update"],
-        "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data",
-        "augmenting in tf-data": "mode tf-data of TensorFlow augments no images; graph and xla do",
+        "tf-data-batches": [1, "_evaluate", "_make_pipeline", "update"],
+        "tf-data-samples": [1, "_evaluate", "_make_pipeline", "update"],
+        "tutorial": [1, "_evaluate", "train_step"],
+        "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data-batches, "
+        "tf-data-samples, tutorial",
+        "augmenting in a pipeline": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
     }
+
+
+def augmented_by_number() -> list[float]:
+    """Return by how much losses differ if draws stay on the device too, and if they are others."""
+    from backends.tensorflow_steps import CarriedSteps
+
+    backend = _backend("graph", "notebook-cifar-cnn", batch_size=4)
+    order, params = np.random.default_rng(0).integers(0, 1000, (6, 4), np.int32), backend.export_params()
+    changes = backend.workload.augmentation
+    drawn = draw(changes, backend.data.info, batch_size=4, seed=1, start=0, steps=6)
+    expected = backend.train_steps(order, drawn)
+    backend._runner = CarriedSteps(backend, jit_compile=False)
+    found = []
+    for draws in (drawn, drawn[::-1].copy()):
+        backend.load_params(params)
+        found.append(float(np.abs(backend.train_steps(order, draws) - expected).max()))
+    return found
+
+
+def test_the_draws_of_a_step_are_read_by_its_number_too(answers: Answers) -> None:
+    same, other = answers.to(augmented_by_number)
+    assert same < 1e-5 < other
 
 
 def peak() -> list[float]:

@@ -1,13 +1,17 @@
-"""cuSOLVER is loaded where a job may see a GPU, and TensorFlow's own words say why there is none."""
+"""Of the CUDA wheels TensorFlow gets cuSOLVER and ptxas; the log says why there is no GPU."""
 
 import ctypes
 import importlib.util
+import os
+import shutil
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import pytest
 
-from backends.tensorflow_cuda import load_cusolver, quoted_reasons
+from backends.tensorflow_cuda import load_cusolver, loaded_versions, prefer_ptxas, quoted_reasons
 
 SEEN_WITH_THE_WHEELS = """\
 WARNING: All log messages before absl::InitializeLog() is called are written to STDERR
@@ -68,6 +72,112 @@ def test_a_library_that_cannot_be_loaded_is_left_to_tensorflow(
     monkeypatch.setattr(ctypes, "CDLL", refuses)
     load_cusolver()
     assert loaded == []
+
+
+@pytest.fixture
+def wheels(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Return the folder of played wheels; the only `ptxas` on PATH is an old one of the system."""
+
+    def find_spec(name: str) -> ModuleSpec | None:
+        if not (tmp_path / "nvidia").exists():
+            raise ModuleNotFoundError("No module named 'nvidia'")
+        folder = tmp_path / name.replace(".", "/")
+        spec = ModuleSpec(name, None, is_package=True)
+        spec.submodule_search_locations = [str(folder)]
+        return spec if folder.exists() else None
+
+    monkeypatch.setattr(importlib.util, "find_spec", find_spec)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(assembler(tmp_path / "usr").parent))
+    return tmp_path / "nvidia"
+
+
+def assembler(folder: Path) -> Path:
+    """Put a program named ptxas into `folder`/bin."""
+    program = folder / "bin" / "ptxas"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize("package", ["cuda_nvcc", "cu13"])
+def test_the_ptxas_of_a_wheel_is_found_before_the_systems(wheels: Path, package: str) -> None:
+    program, before = assembler(wheels / package), os.environ["PATH"]
+    prefer_ptxas()
+    assert shutil.which("ptxas") == str(program)
+    assert os.environ["PATH"] == f"{program.parent}{os.pathsep}{before}"
+
+
+def test_of_two_wheels_the_one_of_tensorflows_own_cuda_comes_first(wheels: Path) -> None:
+    assembler(wheels / "cu13")
+    program = assembler(wheels / "cuda_nvcc")
+    prefer_ptxas()
+    assert shutil.which("ptxas") == str(program)
+
+
+def test_path_stays_where_no_wheel_has_ptxas_or_no_gpu_may_be_seen(
+    wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = os.environ["PATH"]
+    prefer_ptxas()  # there is no wheel
+    (wheels / "cuda_nvcc" / "bin").mkdir(parents=True)
+    prefer_ptxas()  # there is one, without the program
+    assert os.environ["PATH"] == before
+    assembler(wheels / "cu13")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    prefer_ptxas()
+    assert os.environ["PATH"] == before
+
+
+def test_an_empty_path_gets_no_empty_folder(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty entry would stand for the current folder."""
+    program = assembler(wheels / "cuda_nvcc")
+    monkeypatch.delenv("PATH")
+    prefer_ptxas()
+    assert os.environ["PATH"] == str(program.parent)
+
+
+class Library:
+    """Plays a CUDA library that tells its version."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def cudaRuntimeGetVersion(self, into: Any) -> int:  # noqa: N802 - the library's own name
+        into._obj.value = 12090
+        return 999 if "broken" in self._path else 0
+
+    @property
+    def cudnnGetVersion(self) -> Any:  # noqa: N802 - the library's own name
+        assert self._path == "/envs/my env/libcudnn.so.9"
+        return mock.Mock(return_value=91002)
+
+
+@pytest.mark.parametrize(
+    ("mapped", "versions"),
+    [
+        (["/nvidia/cuda_runtime/lib/libcudart.so.12"], {"cuda": "12.9", "cudnn": None}),
+        (
+            ["/envs/libcudnn_graph.so.9", "/envs/my env/libcudnn.so.9", "/envs/libcudart.so.13"],
+            {"cuda": "12.9", "cudnn": 91002},
+        ),
+        (["/broken/libcudart.so.12"], {"cuda": None, "cudnn": None}),
+        (["/usr/lib/libc.so.6", "[heap]", ""], {"cuda": None, "cudnn": None}),
+    ],
+)
+def test_the_loaded_libraries_tell_their_versions(
+    mapped: list[str], versions: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ctypes, "CDLL", Library)
+    maps = tmp_path / "maps"
+    lines = [f"7f00-7f01 r-xp 00000000 fe:01 7          {path}" for path in mapped]
+    maps.write_text("\n".join(lines))
+    assert loaded_versions(maps) == versions
+
+
+def test_without_a_list_of_mapped_files_no_version_is_known(tmp_path: Path) -> None:
+    assert loaded_versions(tmp_path / "maps") == {"cuda": None, "cudnn": None}
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def install(programs: Path, name: str) -> None:
 @pytest.mark.parametrize(("gpu", "name"), [(False, "g++"), (True, "gcc"), (True, "clang")])
 def test_the_usual_compiler_will_do(machine: Path, gpu: bool, name: str) -> None:
     install(machine, name)
-    require_toolchain("compile", gpu=gpu)
+    require_toolchain("compile-step", gpu=gpu)
 
 
 @pytest.mark.parametrize(("gpu", "variable"), [(False, "CXX"), (True, "CC")])
@@ -52,13 +52,13 @@ def test_the_compiler_that_is_named_will_do(
 ) -> None:
     install(machine, "mine")
     monkeypatch.setenv(variable, "mine")
-    require_toolchain("compile", gpu=gpu)
+    require_toolchain("compile-step", gpu=gpu)
 
 
 @pytest.mark.parametrize(
     ("gpu", "variables", "words"),
     [
-        (False, {}, "mode compile of PyTorch needs a C++ compiler, and g++ is not found: install g++"),
+        (False, {}, "mode compile-step of PyTorch needs a C++ compiler, and g++ is not found: install g++"),
         (True, {}, "needs a C compiler, and gcc is not found: install gcc"),
         (False, {"CXX": "icpx"}, "CXX is icpx, which is not found: install g++"),
     ],
@@ -70,7 +70,7 @@ def test_without_a_compiler_the_remedy_is_named(
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UnavailableError) as refused:
-        require_toolchain("compile", gpu=gpu)
+        require_toolchain("compile-step", gpu=gpu)
     assert words in str(refused.value)
 
 
@@ -80,7 +80,7 @@ def test_a_cache_from_which_no_code_may_run_is_refused(
     install(machine, "g++")
     mounted(monkeypatch, noexec=True)
     with pytest.raises(UnavailableError, match=r"mounted with noexec: set TMPDIR"):
-        require_toolchain("compile", gpu=False)
+        require_toolchain("compile-step", gpu=False)
 
 
 def test_the_real_file_system_is_asked_for_the_nearest_folder_that_exists(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def cells() -> list[Any]:
     found = []
     for cell in chosen_cells(Asked(modes=("all",)), AVAILABLE, DEVICE, "all"):
         info, marks = AVAILABLE.infos[cell.backend], []
-        if cell.mode != info.taught_mode or info.reference or info.on_request:
+        if cell.mode != info.default_mode or info.reference or info.on_request:
             marks.append(pytest.mark.on_request)
         if cell.backend in AVAILABLE.unavailable:
             why = AVAILABLE.unavailable[cell.backend].partition(". ")[

@@ -68,7 +68,7 @@ from bench.workloads.catalog import find_workload
 workload = find_workload(workload_name)
 data = datasets.load(workload.dataset, cache=Path(cache))
 training = TrainingData(info=data.info, images=data.train_images, labels=data.train_labels)
-backend = backend_class(workload, training, mode=info.taught_mode, device="cpu", precision="fp32")
+backend = backend_class(workload, training, mode=info.default_mode, device="cpu", precision="fp32")
 backend.load_params(initial_params(workload.architecture, data.info, seed=0))
 order = np.random.default_rng(0).integers(0, len(data.train_images), (steps, workload.batch_size))
 backend.train_steps(order.astype(np.int32))
@@ -169,7 +169,7 @@ def test_a_job(name: str, benchmark: Any, tmp_path: Path, note: Callable[[Aim], 
 def run_job(name: str) -> Job:
     """Run a job that is warmed up and then ends, and return what it took."""
     info, workload = INFOS[name], find_workload(WORKLOAD)
-    cell = Cell(workload=WORKLOAD, backend=name, mode=info.taught_mode, device="cpu", precision="fp32")
+    cell = Cell(workload=WORKLOAD, backend=name, mode=info.default_mode, device="cpu", precision="fp32")
     spec = JobSpec(
         job_id=name, cell=cell, workload=workload, seed=0, block=0, position=0, hash_seed=0, windows=1,
         window_s=0.05, epochs=0, time_limit_s=TIME_LIMIT_S,

@@ -1,6 +1,7 @@
 """The training loops that one would write in PyTorch by hand for a network, with no harness around them."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,9 +20,11 @@ def on_device(images: np.ndarray, labels: np.ndarray) -> Pictures:
     return torch.tensor(images).permute(0, 3, 1, 2).float().div_(255), torch.tensor(labels).long()
 
 
-def taught(params: Params, rate: float, pictures: Pictures) -> Train:
-    """As the tutorials teach it, but for the fused update."""
+def eager(params: Params, rate: float, pictures: Pictures, *, model_compiled: bool = False) -> Train:
+    """As the tutorials teach it, but for the fused update and maybe `torch.compile(model)`."""
     network = make_network(params, pictures)
+    if model_compiled:
+        network = torch.compile(network, dynamic=False, fullgraph=True)
     optimizer = torch.optim.SGD(network.parameters(), lr=rate, fused=True)
     x, y = pictures
 
@@ -125,7 +128,8 @@ def set_layer(layer: nn.Conv2d | nn.Linear, kernel: np.ndarray, bias: np.ndarray
 
 
 LOOPS = {
-    "eager": taught,
-    "compile": compiled,
+    "eager": eager,
+    "compile-model": partial(eager, model_compiled=True),
+    "compile-step": compiled,
     "compile-loop": compiled_in_fours,
 }

@@ -207,6 +207,31 @@ def test_the_cached_pages_of_an_array_are_dropped_where_the_system_can(cache, fe
     assert dropped == [(fetched / f"{array}.npy").stat().st_ino for array in ARRAYS]
 
 
+@pytest.mark.parametrize("place", ["", "tiny", "batches", "tiny/batches"])
+@pytest.mark.parametrize("archive", [False, True])
+def test_the_files_of_an_archive_are_found_where_it_was_unpacked(tmp_path, cache, tiny, place, archive):
+    names = [f"{stem}.gz" for stem in STEMS]
+    unpacked = Form(
+        files=tuple(File(names=(name, f"batches/{name}"), max_bytes=5000) for name in names),
+        decode=decode.idx_files,
+    )
+    packed = Form(files=(File(names=("all.tar.gz",), max_bytes=5000),), decode=decode.idx_files)
+    tiny(originals=packed, unpacked=unpacked)
+    write_originals(tmp_path / "source" / place)
+    if archive:  # that is damaged: the unpacked files are tried next
+        (tmp_path / "source" / "all.tar.gz").write_bytes(b"not an archive")
+    datasets.fetch("tiny", cache=cache, source=str(tmp_path / "source"), offline=True)
+    assert is_whole(cache)
+
+
+def test_unpacked_files_with_another_digest_are_refused(tmp_path, cache, tiny):
+    unpacked = tiny_spec().originals
+    tiny(originals=Form(files=(File(names=("a.tar",), max_bytes=1),), decode=None), unpacked=unpacked)
+    write_originals(tmp_path, other_arrays())
+    with pytest.raises(DataError, match=f"{tmp_path}: test_images has SHA-256"):
+        datasets.fetch("tiny", cache=cache, source=str(tmp_path), offline=True)
+
+
 @pytest.mark.parametrize("place", ["", "tiny"])
 @pytest.mark.parametrize("where", ["source", "cache"])
 def test_originals_are_found_in_the_folder_and_below_its_name(tmp_path, cache, place, where):

@@ -29,6 +29,23 @@ def test_the_catalog_is_consistent():
     assert list(DATASETS["cifar100"].class_names) == sorted(DATASETS["cifar100"].class_names)
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+def test_idx_files_are_known_by_the_names_of_all_mirrors(name):
+    stems = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+    for file, stem, kind in zip(DATASETS[name].originals.files, stems, ("idx3", "idx1") * 2, strict=True):
+        dashes, dots = f"{stem}-{kind}-ubyte", f"{stem}.{kind}-ubyte"
+        assert file.names == (f"{dashes}.gz", dashes, f"{dots}.gz", dots)
+
+
+def test_cifar10_is_known_unpacked_and_a_data_set_without_digests_is_not():
+    unpacked = DATASETS["cifar10"].unpacked
+    names = [*(f"data_batch_{number}.bin" for number in range(1, 6)), "test_batch.bin"]
+    for file, name in zip(unpacked.files, names, strict=True):
+        assert {name, f"cifar-10-batches-bin/{name}", f"{name}.gz"} <= set(file.names)
+        assert file.max_bytes >= 10_000 * 3073
+    assert all(spec.unpacked is None or spec.digests is not None for spec in DATASETS.values())
+
+
 @pytest.mark.parametrize(("name", "train", "test"), [("mnist", 2000, 500), ("cifar10", 1000, 250)])
 def test_a_sample_loads_and_has_its_digests(name, train, test):
     sample = cache.load_sample(name)

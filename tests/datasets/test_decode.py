@@ -202,6 +202,29 @@ def test_a_cifar_archive_is_read_back(tmp_path_factory, seed, label_bytes):
     same(cifar_archive(tmp_path_factory.mktemp("cifar"), arrays, label_bytes), arrays)
 
 
+@pytest.mark.parametrize("pack", [gzip.compress, bytes])
+def test_the_files_of_a_cifar_archive_are_read_back(tmp_path, pack):
+    arrays = random_arrays(CIFAR_SIZES)
+    cifar_archive(tmp_path, arrays, 1)
+    paths = []
+    with tarfile.open(tmp_path / "it.tgz") as archive:
+        for member in archive:
+            paths.append(tmp_path / member.name.replace("/", "-"))
+            paths[-1].write_bytes(pack(archive.extractfile(member).read()))
+    same(decode.cifar_files(paths, CIFAR_SIZES, label_bytes=1), arrays)
+    paths[0].write_bytes(pack(b"\0" * 94))
+    with pytest.raises(DataError, match="train: is cut short; 190 bytes of data were expected"):
+        decode.cifar_files(paths, CIFAR_SIZES, label_bytes=1)
+
+
+def test_a_tarball_that_is_not_gzipped_is_read_back(tmp_path):
+    arrays = random_arrays(CIFAR_SIZES)
+    cifar_archive(tmp_path, arrays, 1)
+    plain = tmp_path / "it.tar"
+    plain.write_bytes(gzip.decompress((tmp_path / "it.tgz").read_bytes()))
+    same(decode.cifar_archive([plain], CIFAR_SIZES, label_bytes=1, **CIFAR_FORM), arrays)
+
+
 def test_a_cifar_label_out_of_range_is_refused(tmp_path):
     arrays = random_arrays(CIFAR_SIZES)
     arrays["train_labels"][9] = 10

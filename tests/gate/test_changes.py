@@ -17,11 +17,14 @@ from bench.gate.changes import (
     machine_changes,
     work_changes,
 )
+from bench.machine.gpu import GpuInUse
 from bench.workloads.specs import Architecture, ConvBlock, Initialiser, OptimizerSpec
 
 ARROW = "\N{RIGHTWARDS ARROW}"
 HERE = "Example CPU @ 2.60GHz, 16 CPUs, 64 GiB, no GPU"
 THERE = "Other, 16 CPUs, 64 GiB, no GPU"
+GPU = GpuInUse(name="H100", uuid="GPU-1-a", compute_mode="default")
+ON_GPU = "Example CPU @ 2.60GHz, 16 CPUs, 64 GiB, H100 (GPU-1)"
 CLEAN = {"dirty": False}
 PLAIN = make_side(make_jobs(), environment=CLEAN)
 
@@ -87,6 +90,10 @@ def test_modes_that_say_different_things_make_no_difference_in_another_order():
         ({"cpu_model": "Other"}, [f"machine {HERE} {ARROW} {THERE}"]),
         ({"system": "Linux-7.0"}, [f"system Linux-6.8 {ARROW} Linux-7.0"]),
         ({"gpu_driver": "580.1"}, [f"driver none {ARROW} 580.1"]),
+        (
+            {"gpu": GPU},
+            [f"machine {HERE} {ARROW} {ON_GPU}", f"GPU none {ARROW} H100, GPU-1-a, compute mode default"],
+        ),
         ({"python": "CPython 3.14.0"}, [f"Python of the harness CPython 3.11.9 {ARROW} CPython 3.14.0"]),
         ({"version": "0.2.0"}, [f"samework 0.1.0 {ARROW} 0.2.0"]),
         ({"commit": "f" * 40}, [f"commit da23250c0f {ARROW} ffffffffff"]),
@@ -100,6 +107,23 @@ def test_modes_that_say_different_things_make_no_difference_in_another_order():
 )  # fmt: skip
 def test_each_part_of_the_environment_is_told(environment, said):
     assert told(PLAIN, make_side(make_jobs(), environment=CLEAN | environment)) == said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"compute_mode": "exclusive process"}, "compute mode exclusive process"),
+        ({"cuda": "13.0"}, "compute mode default, driver supports CUDA 13.0"),
+        ({"slice_of": "GPU-2-b"}, "MIG slice of GPU-2-b, compute mode default"),
+    ],
+)
+def test_a_change_of_the_gpu_in_use_is_told_though_the_machine_is_the_same(change, said):
+    before, after = (
+        make_side(make_jobs(), environment=CLEAN | {"gpu": msgspec.structs.replace(GPU, **changes)})
+        for changes in ({}, change)
+    )
+    assert told(before, after) == [f"GPU H100, GPU-1-a, compute mode default {ARROW} H100, GPU-1-a, {said}"]
+    assert machine_changes(before.header.environment, after.header.environment) == ()
 
 
 def test_changed_code_is_told_though_both_are_changed_alike():
@@ -184,6 +208,7 @@ def test_of_what_only_one_run_has_no_part_is_told():
     [
         ({"hostname": "attic"}, ["host"]),
         ({"usable_cpus": 2, "gpu_driver": "1"}, ["machine", "driver"]),
+        ({"gpu": GPU}, ["machine"]),
         ({"system": "other", "python": "other", "variables": {}, "load_average": 9.0}, []),
     ],
 )

@@ -161,6 +161,17 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
     assert patience == {collect.PATIENCE_S}, "a quiet machine is waited for, and not for ever"
 
 
+def test_blocks_without_turns_are_recorded_as_such(quick, folders, monkeypatch):
+    play_sides(monkeypatch)
+    monkeypatch.setattr(
+        "bench.measuring.block_runner.run_block",
+        lambda jobs, **options: msgspec.structs.replace(run_block(jobs, **options), in_turns=False),
+    )
+    found, _ = measured(planned("base", "word", budget_s=8.0, first_blocks=6, most_blocks=6), folders)
+    assert found.blocks
+    assert not any(block.in_turns for block in found.blocks)
+
+
 def test_a_comparison_stops_when_its_budget_is_spent_which_is_of_one_sitting(quick, folders, monkeypatch):
     play_sides(monkeypatch)
     monkeypatch.setattr(collect, "TRAINING_S", 0.11)
@@ -251,6 +262,15 @@ def test_going_on_with_other_sides_is_refused(changed, words):
     begun = msgspec.structs.replace(now, head=make_side(**{"commit": "b" * 40, **changed}))
     setup.refuse_others(now, now)
     with pytest.raises(RecordError, match=words):
+        setup.refuse_others(begun, now)
+
+
+def test_going_on_with_other_variables_is_refused():
+    now = make_ab([]).header
+    begun = msgspec.structs.replace(
+        now, environment=msgspec.structs.replace(now.environment, variables={"OMP_NUM_THREADS": "2"})
+    )
+    with pytest.raises(RecordError, match="variables: OMP_NUM_THREADS was '2' and is '16'"):
         setup.refuse_others(begun, now)
 
 

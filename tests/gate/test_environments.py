@@ -137,6 +137,7 @@ def test_an_environment_holds_what_is_asked_and_is_made_once(project, tmp_path, 
     spec, display = SideSpec(pins={"torch": "2.12.0"}), Quiet()
     python = make_environment(spec, project, "torch", "cpu", folder=tmp_path, display=display)
     assert python == python.parent.parent / "bin" / "python"
+    assert all(command[1] == "-P" for command in pip)  # a json.py in the current folder hides nothing
     install = pip[-1]
     assert install[-2:] == [f"{project}[torch]", "torch==2.12.0"]
     # Neither torch nor its kin is held to the version that is pinned for this code.

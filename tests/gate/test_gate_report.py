@@ -110,6 +110,14 @@ def test_a_comparison_side_by_side_says_of_what_interval_its_figures_are():
     assert "its 95 % interval." in " ".join(shown(in_full()).split())
 
 
+def test_blocks_without_turns_are_told():
+    blocks = [make_block(number) for number in range(6)]
+    blocks[2] = msgspec.structs.replace(blocks[2], in_turns=False)
+    ab = make_ab([proven(), *blocks])
+    said = " ".join(shown(view_of_ab(ab, judge_all(ab))).split())
+    assert "In 1 of 6 blocks the processes ran one after another and did not take turns" in said
+
+
 def test_blocks_that_were_lost_are_told_with_their_cause_and_counted_among_the_disturbed():
     lost = [make_block(number, head_status="no_steady_state") for number in range(2)]
     loud = msgspec.structs.replace(make_conditions(), foreign_share=0.5)
@@ -117,7 +125,12 @@ def test_blocks_that_were_lost_are_told_with_their_cause_and_counted_among_the_d
     ab = make_ab([proven(), *blocks])
     said = " ".join(shown(view_of_ab(ab, judge_all(ab))).split())
     assert "2 blocks were lost, the last one for head: no_steady_state: it is gone" in said
-    assert "disturbed the machine during 4 of 4 blocks" in said
+    assert "something else disturbed the machine during 4 of 4 blocks" in said
+    held = msgspec.structs.replace(make_conditions(), throttled_share=0.5)
+    blocks = [msgspec.structs.replace(make_block(number), conditions=held) for number in range(4)]
+    ab = make_ab([proven(), *blocks])
+    said = " ".join(shown(view_of_ab(ab, judge_all(ab))).split())
+    assert "a CPU quota held the jobs back during 4 of 4 blocks" in said
 
 
 def test_every_row_has_its_verdict_and_the_outcome_comes_last_and_first():
@@ -248,7 +261,7 @@ def test_hostile_names_are_harmless():
 def test_hostile_names_of_two_sides_are_harmless():
     cell = make_cell(HOSTILE, HOSTILE, HOSTILE)
     backend = BackendHere(
-        name=HOSTILE, title=HOSTILE, taught_mode=HOSTILE, modes={HOSTILE: HOSTILE}, reference=False,
+        name=HOSTILE, title=HOSTILE, default_mode=HOSTILE, modes={HOSTILE: HOSTILE}, reference=False,
         versions={HOSTILE: HOSTILE},
     )  # fmt: skip
     base, head = (

@@ -31,6 +31,20 @@ def test_an_unchanged_head_passes_after_the_first_series():
     assert judge_all(ab).conclusion == "fine"
 
 
+def test_sides_that_took_no_turns_are_judged_by_their_own_latest_windows():
+    """Base took as many windows again, in which it was half as fast, as it drifted."""
+    blocks = []
+    for block in series(0.0):
+        slow = [msgspec.structs.replace(one, seconds=2 * one.seconds) for one in block.base.windows]
+        base = msgspec.structs.replace(block.base, windows=(*slow, *block.base.windows))
+        blocks.append(msgspec.structs.replace(block, base=base))
+    together = judge_cell(make_ab([proven(), *blocks]), CELL).first[0]
+    assert together.change == pytest.approx(1.0, abs=0.01)
+    apart = [msgspec.structs.replace(block, in_turns=False) for block in blocks]
+    alone = judge_cell(make_ab([proven(), *apart]), CELL).first[0]
+    assert alone.change == pytest.approx(0.0, abs=0.01)
+
+
 def test_a_slower_head_is_measured_again_before_it_fails():
     first = [proven(), *series(-0.05)]
     ab = make_ab(first)
@@ -165,6 +179,9 @@ def test_three_sound_blocks_compile_anew_and_all_that_confirm_a_later_first_step
     ab = make_ab([proven(), *compiled([lost, *series(0.0, blocks=4)[1:]], anew=3)])
     assert compiles_anew(ab, CELL, "first")
     assert not compiles_anew(make_ab([proven(), *compiled(series(0.0), anew=3)]), CELL, "first")
+    on_gpu = msgspec.structs.replace(CELL, device="gpu")
+    blocks = [msgspec.structs.replace(block, cell=on_gpu) for block in compiled(series(0.0), anew=3)]
+    assert compiles_anew(make_ab([proven(), *blocks]), on_gpu, "first")
     slow = compiled(series(0.0), anew=3, first_step=2.0)
     late = make_ab([proven(), *slow])
     assert judge_cell(late, CELL).suspects == ("first step",)

@@ -1,5 +1,6 @@
 """The file of a history: every run once, nothing lost to a damaged line, and the line of a run."""
 
+import codecs
 import json
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from bench.analysis.summary import summarise
 from bench.errors import RecordError, UsageError
 from bench.history.entries import History, add, entry_of, read, read_file
 from bench.machine.environment import Environment, Gpu
+from bench.machine.gpu import GpuInUse
 from bench.records.runs import Run
 from bench.workloads.specs import Cell
 
@@ -113,8 +115,10 @@ def test_an_impossible_value_is_refused() -> None:
 ENVIRONMENT = make_run_of("r").header.environment
 CHANGES: dict[str, Any] = {
     "hostname": "other", "system": "Darwin", "python": "CPython 3.13", "cpu_model": "Another CPU",
-    "cpu_flags": (), "logical_cpus": 2, "usable_cpus": 2, "memory_bytes": 2**30,
-    "gpus": (Gpu(name="X, 80 GB", memory_mib=81920),), "gpu_driver": "1.2", "load_average": 9.0,
+    "cpu_flags": (), "logical_cpus": 2, "usable_cpus": 2, "cpu_quota": 2.5, "worker_threads": 2,
+    "memory_bytes": 2**30,
+    "gpus": (Gpu(name="X, 80 GB", memory_mib=81920),), "gpu_driver": "1.2",
+    "gpu": GpuInUse(name="X", uuid="GPU-2-b"), "load_average": 9.0,
     "variables": {}, "version": "9", "commit": None, "dirty": None,
 }  # fmt: skip
 
@@ -130,8 +134,14 @@ def test_every_field_of_an_environment_is_among_the_changes() -> None:
 
 
 def test_with_a_fixed_name_a_machine_with_a_new_name_each_time_stays_one() -> None:
-    renamed = msgspec.structs.replace(ENVIRONMENT, hostname="runner-2")
-    runs = [make_run_of("r"), changed_header(make_run_of("s"), environment=renamed)]
+    """Such machines have another GPU each time, too."""
+    named = [
+        msgspec.structs.replace(
+            ENVIRONMENT, hostname=f"runner-{one}", gpu=GpuInUse(name="X", uuid=f"GPU-{one}-a")
+        )
+        for one in (1, 2)
+    ]
+    runs = [changed_header(make_run_of(f"r{one.hostname}"), environment=one) for one in named]
     apart, together = ({entry_of(run, host).machine.key for run in runs} for host in (None, "ci"))
     assert (len(apart), len(together)) == (2, 1)
 
@@ -165,9 +175,18 @@ def test_a_line_that_was_cut_off_is_named_and_the_next_is_not_lost(kept: int, tm
 @pytest.mark.parametrize("kept", [1, 5, 10, 100])
 def test_a_file_cut_off_in_its_first_line_can_be_appended_to(kept: int, tmp_path: Path) -> None:
     path = tmp_path / "history.jsonl"
-    path.write_bytes(line_of(make_entry())[:kept])
+    for mark in (b"", codecs.BOM_UTF8):
+        path.write_bytes(mark + line_of(make_entry())[:kept])
+        assert add(path, make_entry(1))
+        assert len(read_file(path).entries) == 1
+
+
+def test_a_byte_order_mark_hides_no_run_and_the_file_can_be_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(codecs.BOM_UTF8 + line_of(make_entry()).replace(b"\n", b"\r\n"))
+    assert not add(path, make_entry())
     assert add(path, make_entry(1))
-    assert len(read_file(path).entries) == 1
+    assert read_file(path) == History(entries=(make_entry(), make_entry(1)))
 
 
 @pytest.mark.parametrize("content", [b"# Read me\n", b"\xff\xfe\x00", b'{"name": "package"}\n', b"[]\n"])

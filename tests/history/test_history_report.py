@@ -13,9 +13,11 @@ from rich.console import Console
 from synthetic import make_cell
 
 from bench.history.entries import Framework, History, MetricName
-from bench.history.report import advice, left_out, moves, render, span, text, write
+from bench.history.report import advice, full, left_out, moves, short, span, write
 from bench.history.time_series import by_machine, place_of
 from bench.report.format import NOTHING
+from bench.report.markdown import document
+from bench.report.terminal import print_blocks
 
 HOSTILE = 'a<script>alert(1)</script>,"\n\x1b[31m|`[x](y)` $x$ =1+1'
 FELL = make_history(stepped_rates())
@@ -24,7 +26,7 @@ LACKING = make_figures(9.0, ranked=False, counts=False, why_not="2 of 3 blocks")
 
 def printed(history: History, *, width: int = 100) -> str:
     file = StringIO()
-    render(history, "speed", by_machine(history, "speed"), Console(file=file, width=width))
+    print_blocks(short(history, "speed", by_machine(history, "speed")), Console(file=file, width=width))
     return file.getvalue()
 
 
@@ -33,7 +35,8 @@ def said(history: History) -> list[str]:
 
 
 def markdown(history: History, metric: MetricName = "speed", captions: dict[str, str] | None = None) -> str:
-    return text(history, metric, by_machine(history, metric), captions or {})
+    captions = captions or {}
+    return document(full(history, metric, by_machine(history, metric), captions), frozenset(captions))
 
 
 # In words
@@ -143,7 +146,7 @@ def test_the_epochs_of_an_accuracy_are_named() -> None:
 
 def test_the_table_has_the_latest_value_its_interval_and_the_change() -> None:
     out = printed(make_history([1000.0, 1000.0, 1100.0]))
-    (row,) = [line.split() for line in out.splitlines() if line.startswith("  PyTorch eager")]
+    (row,) = [line.split() for line in out.splitlines() if line.startswith("PyTorch eager")]
     assert row == ["PyTorch", "eager", "3", "1,100", "1.0", "%", "+10.0", "%", "too", "few", "runs"]
     assert "Example CPU, 16 CPUs, 64 GiB, no GPU (box, machine 0badcafe; cpu fp32)" in out
 
@@ -184,7 +187,7 @@ def test_the_report_has_advice_table_and_runs() -> None:
     made = markdown(FELL, captions={"history-speed-mnist-cnn": "Speed: mnist-cnn"})
     assert made.startswith("# Speed over time\n")
     assert "\n- mnist-cnn (cpu fp32), PyTorch eager: speed fell by " in made
-    assert "| workload | framework | runs | samples/s | ± | change | advice |" in made
+    assert "| framework | runs | samples/s | ± | change | advice |" in made
     assert "![Speed: mnist-cnn](plots/history-speed-mnist-cnn.svg)" in made
     assert "| run-019 | 2026-05-20 10:00 | commit 0000013aaaaa | 0.1.0 | torch 2.13.0 |" in made
     assert made.count("| run-0") == 20
@@ -220,7 +223,7 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
     assert "<script>" not in made.replace("\\<", "")
     # A bar that is not escaped would make a row longer than its table's heading.
     bars = re.compile(r"(?<!\\)\|")
-    heads = ("| workload |", "| run |")
+    heads = ("| framework |", "| run |")
     for block in made.split("\n\n"):
         if block.startswith(heads):
             assert len({len(bars.findall(line)) for line in block.splitlines()}) == 1

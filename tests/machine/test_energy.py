@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from played_nvml import Nvml
 
 from bench.machine import energy
 from bench.machine.energy import Meter
@@ -128,6 +129,17 @@ def test_the_counter_of_a_gpu(monkeypatch: pytest.MonkeyPatch, powercap: Path) -
         assert meter.since(before_j) == 2.5
         assert meter.read_j() is None
     assert counter.closed == 1
+
+
+def test_the_counter_of_a_slice_is_that_of_its_whole_gpu(
+    monkeypatch: pytest.MonkeyPatch, powercap: Path
+) -> None:
+    driver = Nvml()
+    driver.slices = {0: [None, "MIG-1111-a"]}
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-1111-a")
+    with Meter.open("gpu", powercap) as meter:
+        assert (meter.method, meter.read_j()) == ("NVML total energy of the whole GPU", 1.0)
 
 
 def test_a_gpu_without_a_counter_is_not_measured_by_the_cpu(

@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -56,6 +56,7 @@ def times(busy: int, steal: int, total: int) -> CpuTimes:
         ("cpu0 1 2 3 4 5 6 7 x\n", {0}, None),
         ("cpu0 1 2 3 4 5 6 7 -8\n", {0}, None),
         ("cpu0 1 2 3 4 5 6 7 ²\n", {0}, None),
+        (f"cpu0 1 2 3 4 5 6 7 {'8' * 5000}\n", {0}, None),
     ],
 )
 def test_the_times_of_the_cpus_that_we_may_use(text: str, cpus: set[int], expected: CpuTimes | None) -> None:
@@ -71,12 +72,17 @@ def test_the_times_of_the_cpus_that_we_may_use(text: str, cpus: set[int], expect
         (times(100, 10, 1000), times(100, 10, 1000), 0, None, None),
         (times(100, 10, 1000), times(90, 5, 1200), 0, None, None),
         (times(100, 10, 1000), times(900, 900, 1001), 0, None, None),
+        (times(100, 10, 1000), times(180, 30, 1200), None, 0.1, None),
         (None, times(100, 10, 1000), 0, None, None),
         (times(100, 10, 1000), None, 0, None, None),
     ],
 )
 def test_shares_of_cpu_time(
-    before: CpuTimes | None, after: CpuTimes | None, own: int, steal: float | None, foreign: float | None
+    before: CpuTimes | None,
+    after: CpuTimes | None,
+    own: int | None,
+    steal: float | None,
+    foreign: float | None,
 ) -> None:
     assert monitor.steal_share(before, after) == steal
     assert monitor.foreign_share(before, after, own) == foreign
@@ -142,6 +148,23 @@ def test_own_time_is_that_of_this_process_and_of_the_sessions_of_its_workers(
     assert monitor.read_own_ticks(()) == 0.25 * os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(), psutil.AccessDenied(), ValueError(), IndexError(), KeyError(), RuntimeError()]
+)
+def test_own_time_is_unknown_where_proc_cannot_be_read(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(psutil, "Process", fail)
+        assert monitor.read_own_ticks(()) is None
+    monkeypatch.setattr(psutil, "pids", fail)
+    assert monitor.read_own_ticks(()) is None
+    assert monitor._increase(*(monitor._read_counters(()) for _ in range(2))) is None
+
+
 @pytest.fixture
 def spinner() -> Iterator[subprocess.Popen[bytes]]:
     """A worker in a session of its own, with a child that uses 0.3 s of a CPU, prints a line, and waits."""
@@ -155,22 +178,28 @@ def spinner() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
+def ticks(own_pids: Collection[int]) -> int:
+    found = monitor.read_own_ticks(own_pids)
+    assert found is not None
+    return found
+
+
 @on_linux
 def test_the_work_of_a_workers_child_is_our_own_and_is_kept_when_it_ends(
     spinner: subprocess.Popen[bytes],
 ) -> None:
     assert spinner.stdout is not None
     assert spinner.stdin is not None
-    with_worker, alone = monitor.read_own_ticks({spinner.pid}), monitor.read_own_ticks(())
+    with_worker, alone = ticks({spinner.pid}), ticks(())
     spinner.stdout.readline()
-    used = monitor.read_own_ticks({spinner.pid}) - with_worker
-    used_alone = monitor.read_own_ticks(()) - alone
+    used = ticks({spinner.pid}) - with_worker
+    used_alone = ticks(()) - alone
     least = 0.2 * os.sysconf("SC_CLK_TCK")
     assert used - used_alone > least
     spinner.stdin.close()
     spinner.wait()
-    assert monitor.read_own_ticks({spinner.pid}) - with_worker >= used
-    assert monitor.read_own_ticks(()) - alone > least
+    assert ticks({spinner.pid}) - with_worker >= used
+    assert ticks(()) - alone > least
 
 
 @on_linux
@@ -179,6 +208,8 @@ def test_the_counters_of_this_machine_go_on() -> None:
     assert first.cpu is not None
     assert second.cpu is not None
     assert 0 < first.cpu.total <= second.cpu.total
+    assert first.own_ticks is not None
+    assert second.own_ticks is not None
     assert 0 < first.own_ticks <= second.own_ticks
 
 
@@ -266,6 +297,7 @@ def test_a_watch_times_the_canary_before_every_round_and_at_the_end() -> None:
     assert (seen.gpu_before, seen.gpu_after) == (None, None)
     for share in (seen.steal_share, seen.throttled_share, seen.pressure_share, seen.foreign_share):
         assert share is None or 0 <= share <= 1
+    assert seen.load_average is not None
     assert seen.load_average >= 0
 
 

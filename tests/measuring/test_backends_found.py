@@ -10,7 +10,7 @@ from conftest import INFOS
 
 from bench.errors import ContractError, UsageError
 from bench.measuring import backends as registry
-from bench.measuring.backends import Registry, find_backends, installed_versions, interpreter
+from bench.measuring.backends import Registry, find_backends, footprints, installed_versions, interpreter
 from bench.worker.loading import load_backend
 
 BROKEN_MODULE = """
@@ -18,36 +18,35 @@ from backends.info import BackendInfo, Mode
 from fakes import info
 NOT_AN_INFO = {"name": "dictionary"}
 MISNAMED = info("somebody-else", "fakes:Steady")
-TWO_TAUGHT = info(
-    "two-taught", "fakes:Steady",
-    modes=(Mode(name="a", summary="", taught=True), Mode(name="b", summary="", taught=True)),
+TWO_DEFAULTS = info(
+    "two-defaults", "fakes:Steady",
+    modes=(Mode(name="a", summary="", default=True), Mode(name="b", summary="", default=True)),
 )
-NONE_TAUGHT = info("none-taught", "fakes:Steady", modes=(Mode(name="a", summary=""),))
+NO_DEFAULT = info("no-default", "fakes:Steady", modes=(Mode(name="a", summary=""),))
 """
 ENTRIES = {
     "steady": "fakes:STEADY",
     "quick": "fakes:QUICK",
     "dictionary": "stranger:NOT_AN_INFO",
     "misnamed": "stranger:MISNAMED",
-    "two-taught": "stranger:TWO_TAUGHT",
-    "none-taught": "stranger:NONE_TAUGHT",
+    "two-defaults": "stranger:TWO_DEFAULTS",
+    "no-default": "stranger:NO_DEFAULT",
     "nobody": "stranger:NOBODY",
     "raising": "stranger_raising:INFO",
     "missing": "no_such_module:INFO",
 }
 
 
-@pytest.fixture
-def strangers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Registry:
+@pytest.fixture(scope="module")
+def strangers(tmp_path_factory: pytest.TempPathFactory) -> Registry:
     """Install a distribution whose entry points are broken in every way, and read the registry."""
-    fakes.distribution(tmp_path, ENTRIES)
-    (tmp_path / "stranger.py").write_text(BROKEN_MODULE)
-    (tmp_path / "stranger_raising.py").write_text("raise ImportError('needs libfoo.so.7')\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "stranger", raising=False)
-    found = find_backends()
-    sys.modules.pop("stranger", None)
-    return found
+    folder = tmp_path_factory.mktemp("strangers")
+    fakes.distribution(folder, ENTRIES)
+    (folder / "stranger.py").write_text(BROKEN_MODULE)
+    (folder / "stranger_raising.py").write_text("raise ImportError('needs libfoo.so.7')\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        return find_backends()
 
 
 def test_the_projects_own_backends_are_found() -> None:
@@ -62,8 +61,8 @@ def test_the_projects_own_backends_are_found() -> None:
     [
         ("dictionary", "must name a BackendInfo, not a dict"),
         ("misnamed", "its BackendInfo is called 'somebody-else'"),
-        ("two-taught", "2 of its modes are marked as taught; it must be exactly one"),
-        ("none-taught", "0 of its modes are marked as taught; it must be exactly one"),
+        ("two-defaults", "2 of its modes are marked as default; it must be exactly one"),
+        ("no-default", "0 of its modes are marked as default; it must be exactly one"),
         ("nobody", "NOBODY"),
         ("raising", "needs libfoo.so.7"),
         ("missing", "No module named 'no_such_module'"),
@@ -82,6 +81,43 @@ def test_the_others_go_on(strangers: Registry) -> None:
     assert INFOS.keys() | {"steady", "quick"} == strangers.backends.keys()
     assert strangers.find("steady") == fakes.STEADY
     assert strangers.names() == strangers.backends.keys() | strangers.broken.keys()
+
+
+@pytest.mark.parametrize(
+    ("value", "usable"), [("fakes:QUICK", False), ("fakes:STEADY", True)], ids=["another", "the same"]
+)
+def test_a_name_that_two_distributions_give_to_different_backends_is_used_by_neither(
+    value: str, usable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, target in (("first", "fakes:STEADY"), ("second", value)):
+        fakes.distribution(tmp_path, {"steady": target}, name=name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = find_backends()
+    assert ("steady" in found.backends, "steady" in found.broken) == (usable, not usable)
+    if not usable:
+        said = found.broken["steady"]
+        assert {"first 1.0 (fakes:STEADY)", "second 1.0 (fakes:QUICK)"} == {
+            part for part in ("first 1.0 (fakes:STEADY)", "second 1.0 (fakes:QUICK)") if part in said
+        }
+        assert said.endswith("Uninstall all but one.")
+    assert {"tensorflow", "torch", "jax"} <= found.backends.keys()
+
+
+def test_damaged_metadata_of_one_distribution_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fakes.distribution(tmp_path, {"steady": "fakes:STEADY"}, name="good")
+    fakes.distribution(tmp_path, {"quick": "fakes:QUICK"}, name="damaged")
+    (tmp_path / "damaged-1.0.dist-info" / "entry_points.txt").write_bytes(
+        b"[bench.backends]\nx = \xff:INFO\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    found = find_backends()
+    assert {"steady", "torch"} <= found.backends.keys()
+    assert found.broken.keys() == {"damaged"}
+    assert found.broken["damaged"].startswith(
+        "the entry points of the distribution 'damaged' cannot be read: "
+    )
 
 
 def test_an_unknown_backend_is_answered_with_the_nearest() -> None:
@@ -153,6 +189,25 @@ def test_a_program_that_is_no_python_is_refused(lines: list[str], said: str, tmp
     with pytest.raises(UsageError, match=said) as caught:
         installed_versions([fakes.STEADY], {"steady": stub})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["json", "numpy", "importlib", "bench", "backends", "typing"])
+def test_a_module_in_the_current_folder_hides_none_of_an_interpreters(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+    own = {"steady": Path(sys.executable)}
+    assert installed_versions([fakes.STEADY], own)["steady"][0] == {"numpy": metadata.version("numpy")}
+    assert footprints([fakes.STEADY], own).keys() == {"steady"}
+
+
+def test_a_python_that_is_too_old_is_named(tmp_path: Path) -> None:
+    lines = ["echo 'Unknown option: -P' >&2", "echo 'Try python -h for more information.' >&2", "exit 2"]
+    stub = fakes.program(tmp_path / "python", lines)
+    with pytest.raises(UsageError, match=r"python is older than Python 3\.11, which workers need"):
+        installed_versions([fakes.STEADY], {"steady": stub})
 
 
 def test_a_file_that_cannot_be_run_is_refused(tmp_path: Path) -> None:

@@ -1,14 +1,20 @@
 """A device is usable when a backend computed on it, and not because somebody says so."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import fakes
+import msgspec
 import pytest
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from played import play
 
-from backends.catalog import NUMPY
-from backends.info import BackendInfo
+from backends.catalog import NUMPY, TENSORFLOW, TORCH
+from backends.info import BackendInfo, UnsupportedGpus
+from backends.numpy_backend import NumpyBackend
 from bench.cli import main as cli
+from bench.machine.gpu import GpuInUse
 from bench.measuring import doctor
 from bench.measuring.backends import Registry
 from bench.workloads.specs import Device
@@ -45,11 +51,13 @@ def examined(infos: list[BackendInfo], devices: Sequence[Device] = ("cpu",)) -> 
     return {finding.backend: finding for finding in doctor.examine(infos, list(devices), {})}
 
 
-def diagnose(infos: Sequence[BackendInfo], monkeypatch: pytest.MonkeyPatch, broken: dict[str, str]) -> int:
+def diagnose(
+    infos: Sequence[BackendInfo], monkeypatch: pytest.MonkeyPatch, broken: dict[str, str], *options: str
+) -> int:
     known = Registry(backends={info.name: info for info in infos}, broken=broken)
     monkeypatch.setattr("bench.cli.info.find_backends", lambda: known)
-    monkeypatch.setattr("bench.cli.info.nvidia_driver_present", lambda: False)
-    monkeypatch.setattr("sys.argv", ["bench", "doctor"])
+    monkeypatch.setattr("bench.measuring.selection.nvidia_driver_present", lambda: False)
+    monkeypatch.setattr("sys.argv", ["bench", "doctor", *options])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert isinstance(ended.value.code, int)
@@ -101,3 +109,104 @@ def test_a_backend_that_lies_makes_the_command_fail(
 
 def test_a_machine_with_nothing_installed_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
     assert diagnose([fakes.ABSENT], monkeypatch, {}) == 3
+
+
+class Built(NumpyBackend):
+    """Says what it was built for."""
+
+    def describe(self) -> fakes.Facts:
+        return super().describe() | {"build": "CUDA 13.0"}
+
+
+def test_the_build_is_said_once(
+    played: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diagnose([fakes.info("built", "test_doctor:Built"), NUMPY], monkeypatch, {}) == 0
+    out = capsys.readouterr().out
+    assert "built       cpu  usable: built for CUDA 13.0, ran on cpu, largest" in out
+    assert "numpy       cpu  usable: ran on cpu, largest" in out
+    assert out.count("CUDA 13.0") == 1
+
+
+# ---- GPUs on which a framework fails
+
+ROOT = Path(__file__).parents[2]
+BLACKWELL = GpuInUse(name="NVIDIA GeForce RTX 5090", uuid=None, compute_capability=(12, 0))
+HOPPER = GpuInUse(name="NVIDIA H200", uuid=None, compute_capability=(9, 0))
+
+
+@pytest.mark.parametrize(
+    ("info", "versions", "gpu", "warned"),
+    [
+        (TENSORFLOW, {}, BLACKWELL, True),
+        (TENSORFLOW, {"tensorflow": "2.21.0", "keras": "3.15.1"}, BLACKWELL, True),
+        (TENSORFLOW, {"tensorflow": "2.22.0", "keras": "3.15.1"}, BLACKWELL, False),
+        (TENSORFLOW, {}, HOPPER, False),
+        (TENSORFLOW, {}, None, False),
+        (TENSORFLOW, {}, GpuInUse(name="unknown", uuid=None), False),
+        (TORCH, {}, BLACKWELL, False),
+    ],
+)
+def test_a_framework_that_fails_on_the_gpu_causes_a_warning(
+    info: BackendInfo, versions: Mapping[str, str], gpu: GpuInUse | None, warned: bool
+) -> None:
+    found = doctor.gpu_warnings(info, versions, gpu)
+    assert len(found) == warned
+    for line in found:
+        assert "RTX 5090, compute capability 12.0" in line
+        assert "https://github.com/tensorflow/tensorflow/issues/111958" in line
+        assert "--backend torch --backend jax" in line
+        assert "\n" not in line
+
+
+def test_the_warning_concerns_the_pinned_version() -> None:
+    """Before the installation there is no version to look at, so the warning must concern the pinned one."""
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [Requirement(line) for line in lines if not line.startswith("#")]
+    (pinned,) = (next(iter(pin.specifier)).version for pin in pins if pin.name == TENSORFLOW.name)
+    for one in TENSORFLOW.unsupported_gpus:
+        assert SpecifierSet(one.versions).contains(pinned), f"{pinned} is newer than {one.versions}"
+
+
+PICKY = UnsupportedGpus(
+    versions="<1",
+    compute_capability=(12, 0),
+    why="it is old",
+    links=("https://x.example",),
+    remedy="Take jax.",
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [
+        ((), True),
+        (("--before-install",), True),
+        (("--before-install", "--backend", "absent"), True),
+        (("--before-install", "--backend", "numpy"), False),
+    ],
+)
+def test_the_command_warns_of_the_gpu_before_anything_is_installed(
+    played: None, options: tuple[str, ...], warned: bool, *, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr("bench.cli.info.gpu_in_use", lambda: BLACKWELL)
+    picky = msgspec.structs.replace(fakes.ABSENT, unsupported_gpus=(PICKY,))
+    assert diagnose([NUMPY, picky], monkeypatch, {}, *options) == 0
+    out = capsys.readouterr().out
+    warning = (
+        "WARNING: Absent (versions <1) was reported to fail on this GPU (NVIDIA GeForce RTX 5090, compute "
+    )
+    assert (warning in out) is warned
+    if options:
+        assert "usable" not in out
+        assert len(out.splitlines()) == warned
+    else:
+        assert "usable" in out
+
+
+def test_a_backend_that_does_not_exist_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert diagnose([NUMPY], monkeypatch, {}, "--backend", "nmupy") == 2
+    assert "numpy" in capsys.readouterr().err

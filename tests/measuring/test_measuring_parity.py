@@ -256,7 +256,7 @@ def test_a_gpu_that_is_not_there_is_unavailable(name, display, monkeypatch):
     """
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     info = INFOS[name]
-    cell = make_cell("mnist-softmax", name, info.taught_mode, device="gpu")
+    cell = make_cell("mnist-softmax", name, info.default_mode, device="gpu")
     job = ParityJob(cell=cell, workload=WORKLOADS["mnist-softmax"])
     (record,) = run([job], MappingProxyType(INFOS), display)
     assert record.status == "unavailable", record.error

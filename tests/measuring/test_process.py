@@ -12,10 +12,13 @@ from typing import Any
 import fakes
 import psutil
 import pytest
+from conftest import INFOS
 from fakes import task_for
+from played_nvml import Nvml
 
 from backends.info import BackendInfo
 from bench.measuring import process as launch
+from bench.measuring import selection
 from bench.measuring.process import (
     KEPT_MEMORY,
     Outcome,
@@ -37,6 +40,7 @@ from bench.worker.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
+from bench.workloads.specs import Device
 
 pytestmark = pytest.mark.measures
 
@@ -252,9 +256,30 @@ def test_a_program_that_is_no_worker_is_a_crash(tmp_path: Path, scratch: Path) -
     assert_nothing_left(scratch)
 
 
+@pytest.mark.parametrize("file", ["bench.py", "bench/__init__.py", None])
+def test_an_interpreter_without_this_program_is_a_crash_with_what_to_do(
+    file: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = PYTHON
+    if file is None:
+        said = "/opt/python: Error while finding module specification for 'bench.worker' (No module 'bench')"
+        python = fakes.program(tmp_path / "python", [f'echo "{said}" >&2', "exit 1"])
+    else:
+        (tmp_path / "first" / file).parent.mkdir(parents=True)
+        (tmp_path / "first" / file).touch()
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path / "first"))
+    outcome = run_worker(task_for(fakes.STEADY), python=python, device="cpu", time_limit_s=30)
+    assert outcome.status == "crashed"
+    assert outcome.error is not None
+    assert "Install samework into the environment of this interpreter." in outcome.error
+    assert "another package 'bench' hides it" in outcome.error
+
+
 def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAMEWORK_SECRET", "s3cret")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("TORCH_LOGS", "all")
+    monkeypatch.setenv("TORCH_TOKEN", "s3cret")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     outcome = outcome_of(
         "fakes:Tells", environment={"FAKE_CACHE": "{scratch}/cache"}, cpu_environment={"FAKE_ON_CPU": "yes"}
@@ -262,6 +287,7 @@ def test_the_environment_is_what_was_allowed_and_declared(monkeypatch: pytest.Mo
     facts = facts_of(outcome)
     assert facts["SAMEWORK_SECRET"] is None
     assert facts["OMP_NUM_THREADS"] == "1"
+    assert (facts["TORCH_LOGS"], facts["TORCH_TOKEN"]) == ("all", None)
     assert facts["CUDA_VISIBLE_DEVICES"] == ""
     assert facts["FAKE_ON_CPU"] == "yes"
     cache = Path(str(facts["FAKE_CACHE"]))
@@ -276,14 +302,16 @@ def test_every_worker_has_a_scratch_folder_of_its_own() -> None:
     assert len({facts_of(measure(task_for(backend)))["FAKE_CACHE"] for _ in range(2)}) == 2
 
 
-def test_a_gpu_job_sees_the_gpus_and_not_what_is_for_the_cpu(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    backend: BackendInfo = fakes.info("fake", "fakes:Steady", cpu_environment={"FAKE_ON_CPU": "yes"})
-    environment = worker_environment(backend, "gpu", tmp_path)
-    assert environment["CUDA_VISIBLE_DEVICES"] == "1"
-    assert "FAKE_ON_CPU" not in environment
+def test_a_gpu_job_sees_one_gpu_and_not_what_is_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(selection, "nvidia_driver_present", lambda: True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,0")
+    selection.choose_device("gpu", 1)
+    backend: BackendInfo = fakes.info("fake", "fakes:Tells", cpu_environment={"FAKE_ON_CPU": "yes"})
+    facts = facts_of(run_worker(task_for(backend), python=PYTHON, device="gpu", time_limit_s=60))
+    assert facts["CUDA_VISIBLE_DEVICES"] == driver.uuids[0]
+    assert facts["FAKE_ON_CPU"] is None
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are those of glibc's malloc")
@@ -334,6 +362,51 @@ def test_what_measures_compiles_anew_unless_told_where_and_other_tasks_once(tmp_
     assert kept_compiled(measuring, kept, tmp_path) == kept
     assert kept_compiled(verifying, None, tmp_path) == tmp_path / "compiled"
     assert kept_compiled(verifying, kept, tmp_path) == kept
+
+
+THREADED = fakes.info("fake", "fakes:Steady", environment={}, thread_variables=("FAKE_THREADS",))
+
+
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+@pytest.mark.parametrize(("threads", "expected"), [(None, set()), (1, {"1"}), (3, {"3"})])
+def test_a_worker_starts_no_more_threads_than_a_quota_grants(
+    device: Device, threads: int | None, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("OMP_NUM_THREADS", "FAKE_THREADS")
+    for name in names:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(launch, "worker_threads", lambda: threads)
+    environment = worker_environment(THREADED, device, tmp_path)
+    assert {environment[name] for name in names if name in environment} == expected
+    assert set(names) <= environment.keys() or threads is None
+
+
+def test_the_users_own_number_of_threads_is_kept_under_a_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launch, "worker_threads", lambda: 1)
+    frameworks = [info for info in INFOS.values() if info.thread_variables]
+    assert len(frameworks) >= 2
+    for info in frameworks:
+        names = ("OMP_NUM_THREADS", *info.thread_variables)
+        for name in names:
+            monkeypatch.setenv(name, "5")
+        environment = worker_environment(info, "cpu", tmp_path)
+        assert {environment[name] for name in names} == {"5"}
+        for name in names:
+            monkeypatch.delenv(name)
+        environment = worker_environment(info, "cpu", tmp_path)
+        assert {environment[name] for name in names} == {"1"}
+
+
+@pytest.mark.parametrize("name", ["json", "numpy", "bench", "backends", "typing"])
+def test_neither_a_worker_nor_its_children_import_from_the_current_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{name}.py").write_text("raise SystemExit('hidden')\n")
+    monkeypatch.chdir(tmp_path)
+    facts = facts_of(measure(task_for(fakes.info("fake", "fakes:AsksAChild"))))
+    assert facts["child"] == "0"
 
 
 def test_a_backends_own_variables_win_over_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

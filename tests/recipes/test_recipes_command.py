@@ -197,7 +197,7 @@ def test_a_prediction_shows_every_class_and_which_is_right(model: Path, call: Ca
     assert (said.status, said.err) == (0, ""), said
     lines = said.out.splitlines()
     assert lines[0] == "given-step-9.safetensors, test image 3 of mnist"
-    shares = [float(line.split()[1]) for line in lines[1:11]]
+    shares = [float(line.split()[1]) for line in lines[2:12]]
     assert sum(shares) == pytest.approx(1, abs=1e-3)
     assert sum("<- its class" in line for line in lines) == 1
     assert lines[-1].startswith(f"Predicted: {shares.index(max(shares))}, which is ")
@@ -235,7 +235,7 @@ def one_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = small(seeds=2, published=RECIPES["notebook-softmax-plot"].published)
     for place in ("bench.recipes.catalog", "bench.recipes.command"):
         monkeypatch.setattr(f"{place}.RECIPES", {recipe.name: recipe})
-    monkeypatch.setattr("bench.recipes.report._pictures", lambda *arguments: [])
+    monkeypatch.setattr("bench.recipes.report.drawings", lambda *arguments: [])
     monkeypatch.setattr("bench.datasets.cache.fetch", lambda *arguments, **options: None)
     monkeypatch.setattr("bench.datasets.cache.load", lambda name, cache, limit=None: load_sample(name, limit))
 
@@ -272,7 +272,7 @@ def test_trainings_there_are_reported_without_training(
     said = call("notebooks", "--report-only", "--folder", "table")
     assert said.status == 3, said
     assert said.err.startswith("bench: cannot read table/broken/train.json")
-    assert "  PyTorch  0.9200 ± 0.0000 (2) [0.9200, 0.9200]: outside" in said.out.splitlines()
+    assert "\N{BULLET} PyTorch: 0.9200 ± 0.0000 (2) [0.9200, 0.9200]: outside" in said.out.splitlines()
     assert (tmp_path / "table/NOTEBOOKS.md").is_file()
     (tmp_path / "table/broken/train.json").unlink()
     said = call("notebooks", "--report-only", "--folder", "table")

@@ -21,9 +21,11 @@ from bench.recipes.checkpoints import Model, load_model
 from bench.recipes.evaluate import Score
 from bench.recipes.notebooks import Table, read_trainings
 from bench.recipes.records import Training
-from bench.recipes.report import REPORT, legend, render, write
-from bench.recipes.tables import render_probabilities, render_scores
+from bench.recipes.report import REPORT, legend, short, write
+from bench.recipes.tables import probability_blocks, score_blocks
+from bench.report.format import NOTHING
 from bench.report.markdown import PLOTS
+from bench.report.terminal import print_blocks
 from bench.workloads.specs import Architecture, ConvBlock
 
 SOFTMAX = RECIPES["notebook-one-layer"]
@@ -77,7 +79,7 @@ def written(folder: Path, table: Table, faults: Sequence[str] = ()) -> str:
 
 def printed(table: Table, width: int = 60) -> str:
     file = StringIO()
-    render(table, Console(file=file, width=width))
+    print_blocks(short(table), Console(file=file, width=width))
     return file.getvalue()
 
 
@@ -109,6 +111,13 @@ def rows_of(text: str, first: str) -> list[list[str]]:
     ]
 
 
+def answers(text: str) -> dict[str, list[str]]:
+    """Return by heading, which names a figure of a notebook, the line of each framework."""
+    plain = text.replace("\\", "").replace("**", "")
+    parts = (part.partition("\n\n") for part in plain.split("\n### ")[1:])
+    return {heading: body.partition("\n\n")[0].replace("- ", "").splitlines() for heading, _, body in parts}
+
+
 def assert_harmless(shown: str) -> None:
     """Check that nothing in a text can act on a terminal."""
     assert all(char.isprintable() or char == "\n" for char in shown), shown
@@ -118,22 +127,22 @@ def assert_harmless(shown: str) -> None:
 
 
 def test_the_report_has_every_figure_of_every_recipe_beside_that_of_every_framework(text: str) -> None:
-    heads = next(line for line in text.splitlines() if line.startswith("| recipe"))
-    assert re.findall(r"\w[\w ]*", heads) == ["recipe ", "the notebook ", "TensorFlow ", "PyTorch "]
-    for recipe in (SOFTMAX, CIFAR):
-        rows = rows_of(text, recipe.name)[: len(recipe.published)]
-        assert [row[1] for row in rows] == [f"{one.text} ({one.metric})" for one in recipe.published]
-    rows = {row[1].rpartition(" (")[0]: row[2:] for row in rows_of(text, SOFTMAX.name)}
+    found = answers(text)
+    assert list(found) == [
+        f"{recipe.name}: {one.text} ({one.metric})" for recipe in (SOFTMAX, CIFAR) for one in recipe.published
+    ]
+    rows = {heading.partition(": ")[2].rpartition(" (")[0]: lines for heading, lines in found.items()}
     # sd 0.001 of three seeds; t(2) = 4.3027, times 0.001 sqrt(4/3) is 0.0050.
     assert rows["0.9163 at step 900"] == [
-        "0.9165 ± 0.0010 (3) [0.9115, 0.9215]: inside",
-        "0.9160 ± 0.0010 (3) [0.9110, 0.9210]: inside",
+        "TensorFlow: 0.9165 ± 0.0010 (3) [0.9115, 0.9215]: inside",
+        "PyTorch: 0.9160 ± 0.0010 (3) [0.9110, 0.9210]: inside",
     ]
     assert rows["0.279 at step 0"][0].endswith(": outside")
     # The loss is 2 (1 - accuracy) + 0.01 per image; the notebook sums it over 10,000 images.
     loss = 10_000 * (2 * (1 - MEANS["tensorflow"]) + 0.01)
-    assert rows["2979 at step 900"][0].startswith(f"{loss:.0f} ± 20 (3) [")
-    assert rows_of(text, CIFAR.name)[0][2:] == ["not trained", "at step 2,000 of 11,120"]
+    assert rows["2979 at step 900"][0].startswith(f"TensorFlow: {loss:.0f} ± 20 (3) [")
+    unfinished = found[next(heading for heading in found if heading.startswith(CIFAR.name))]
+    assert unfinished == ["TensorFlow: not trained", "PyTorch: at step 2,000 of 11,120"]
 
 
 def test_the_report_lists_the_training_runs_with_their_ends_machines_and_versions(text: str) -> None:
@@ -175,7 +184,7 @@ def test_every_picture_has_a_caption_and_is_an_svg(folder: Path, text: str) -> N
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make no SVG of a figure, which takes most of the time."""
-    monkeypatch.setattr("bench.recipes.report.svg", lambda figure: b"new")
+    monkeypatch.setattr("bench.recipes.pictures.selection.svg", lambda figure: b"new")
 
 
 @pytest.mark.usefixtures("quick")
@@ -213,9 +222,8 @@ def test_only_the_frameworks_that_are_asked_for_are_shown(tmp_path: Path) -> Non
 
 def test_a_report_of_nothing_has_the_figures_of_the_notebooks_and_what_is_missing(tmp_path: Path) -> None:
     text = written(tmp_path, table_of([]))
-    assert [row[1] for row in rows_of(text, CIFAR.name)] == [
-        f"{one.text} ({one.metric})" for one in CIFAR.published
-    ]
+    names = [heading for heading in answers(text) if heading.startswith(CIFAR.name)]
+    assert names == [f"{CIFAR.name}: {one.text} ({one.metric})" for one in CIFAR.published]
     assert "![" not in text
     assert "What is missing" not in text
     text = written(tmp_path, table_of([]), faults=["a|b: the budget was spent"])
@@ -240,8 +248,8 @@ def test_hostile_names_are_shown_and_not_obeyed(tmp_path: Path) -> None:
     text = written(tmp_path, table)
     assert_harmless(text)
     assert "<b>" not in text.replace("\\<", "")
-    heads = next(line for line in text.splitlines() if line.startswith("| recipe"))
-    assert len(re.findall(r"(?<!\\)\|", heads)) == 4
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| {SOFTMAX.name}")]
+    assert len(re.findall(r"(?<!\\)\|", row)) == 8
     shown = printed(table)
     assert_harmless(shown)
     assert "[red]Py|Torch[/] <b>*x*" in shown, "no markup is taken out"
@@ -255,12 +263,12 @@ def test_the_table_fits_a_narrow_terminal_and_ends_with_its_legend(table: Table)
     assert max(map(len, lines)) <= 60
     place = lines.index("notebook-one-layer: 0.9163 at step 900 (test accuracy)")
     assert lines[place + 1 : place + 3] == [
-        "  TensorFlow  0.9165 ± 0.0010 (3) [0.9115, 0.9215]: inside",
-        "  PyTorch     0.9160 ± 0.0010 (3) [0.9110, 0.9210]: inside",
+        "\N{BULLET} TensorFlow: 0.9165 ± 0.0010 (3) [0.9115, 0.9215]: inside",
+        "\N{BULLET} PyTorch: 0.9160 ± 0.0010 (3) [0.9110, 0.9210]: inside",
     ]
-    assert "  PyTorch     at step 2,000 of 11,120" in lines
-    assert "  TensorFlow  not trained" in lines
-    assert printed(table, 1000).splitlines()[-len(legend()) :] == legend()
+    assert "\N{BULLET} PyTorch: at step 2,000 of 11,120" in lines
+    assert "\N{BULLET} TensorFlow: not trained" in lines
+    assert printed(table, 1000).splitlines()[-len(legend()) :] == [f"\N{BULLET} {line}" for line in legend()]
     assert "95% probability" in " ".join(legend())
 
 
@@ -283,7 +291,7 @@ def model(tmp_path: Path) -> Model:
 
 def scored(model: Model, scores: Iterable[Score], unavailable: Mapping[str, str] | None = None) -> str:
     file = StringIO()
-    render_scores(model, list(scores), unavailable or {}, Console(file=file, width=100))
+    print_blocks(score_blocks(model, list(scores), unavailable or {}), Console(file=file, width=100))
     return file.getvalue()
 
 
@@ -298,11 +306,11 @@ def test_every_framework_has_its_accuracy_its_loss_and_the_error_of_its_logits(m
     shown = scored(model, [GOOD, wrong, failed], {"odd": "not installed: odd"})
     assert shown.startswith("notebook-one-layer-step-1000.safetensors, trained in numpy (float64), seed 1\n")
     rows = {line.split()[0]: line.split()[1:] for line in shown.splitlines() if line.strip()}
-    assert rows["PyTorch"] == ["0.9163", "0.29791", "3.2e-07"]
+    assert rows["PyTorch"] == ["0.9163", "0.29791", "3.2e-07", "ok"]
     assert rows["Wrong"] == ["0.9163", "0.29791", "5.0e-01", "TOO", "FAR"]
-    assert "failed" in shown
-    assert "JAX: no room for 9 GiB" in shown.splitlines()
-    assert "odd: not installed: odd" in shown.splitlines()
+    assert rows["JAX"] == [NOTHING, NOTHING, NOTHING, "failed"]
+    assert "\N{BULLET} JAX: no room for 9 GiB" in shown.splitlines()
+    assert "\N{BULLET} odd: not installed: odd" in shown.splitlines()
 
 
 def test_what_a_framework_or_a_model_from_anybody_says_cannot_act_on_the_terminal(model: Model) -> None:
@@ -318,7 +326,7 @@ def probabilities(model: Model, index: int, shares: Mapping[int, float]) -> str:
     file = StringIO()
     dataset = cache.load_sample("mnist", 20)
     values = np.array([shares.get(number, 0.0) for number in range(10)])
-    render_probabilities(model, dataset, index, values, Console(file=file, width=80))
+    print_blocks(probability_blocks(model, dataset, index, values), Console(file=file, width=80))
     return file.getvalue()
 
 
@@ -327,7 +335,7 @@ def test_every_class_has_its_probability_and_the_guess_is_judged(right: bool, mo
     label = int(cache.load_sample("mnist", 20).test_labels[3])
     other = (label + 1) % 10
     first, second = (label, other) if right else (other, label)
-    head, *lines, last = probabilities(model, 3, {first: 0.75, second: 0.25}).splitlines()
+    head, _, *lines, _, last = probabilities(model, 3, {first: 0.75, second: 0.25}).splitlines()
     assert head == "notebook-one-layer-step-1000.safetensors, test image 3 of mnist"
     assert [line.split()[0] for line in lines] == list(cache.load_sample("mnist", 20).class_names)
     assert lines[first].split()[1:3] == ["0.7500", "\N{FULL BLOCK}" * 18]

@@ -387,6 +387,16 @@ def test_another_backend_version_or_machine_is_another_training(copy: Path, no_w
         trained(copy)
 
 
+def test_other_tuning_variables_are_another_training(
+    copy: Path, no_worker: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_LOGS", "all")
+    assert trained(copy).finished, "what is finished is read with any"
+    lose_figures(copy, 3)
+    with pytest.raises(UsageError, match="another training run: TORCH_LOGS was not set and is 'all'"):
+        trained(copy)
+
+
 @pytest.mark.parametrize("anew", [False, True])
 def test_a_folder_that_holds_something_else_is_refused(anew: bool, tmp_path: Path, no_worker: None) -> None:
     folder = tmp_path / "photos"
@@ -420,7 +430,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_and_an_empty_one_is_used(tm
 TWO_MODES = fakes.info(
     "two",
     "fakes:EndsAt",
-    modes=(Mode(name="plain", summary="p", taught=True), Mode(name="rich", summary="r", augments=True)),
+    modes=(Mode(name="plain", summary="p", default=True), Mode(name="rich", summary="r", augments=True)),
 )
 
 
@@ -441,7 +451,7 @@ def found_place(name: str = "notebook-softmax-plot", **changes: Any) -> Place:
 
 
 @pytest.mark.usefixtures("here")
-def test_a_mode_is_the_taught_one_where_none_is_named() -> None:
+def test_the_default_mode_trains_if_none_is_named() -> None:
     (cell,) = found_place().cells
     assert str(cell) == "notebook-softmax-plot two/plain cpu fp32"
     (cell,) = found_place(mode="rich").cells

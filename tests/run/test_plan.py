@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
-from bench.measuring.design import SMALLEST_TRAINING, balanced_order, windows_asked
-from bench.measuring.selection import choose_cells, choose_modes
+from bench.measuring.design import SMALLEST_TRAINING, balanced_order, compiles_anew, windows_asked
+from bench.measuring.selection import GROUPS, choose_cells, choose_modes
 from bench.options import parse_budget, parse_precision, parse_sweep
 from bench.run.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
 from bench.workloads.specs import Cell
@@ -25,7 +25,7 @@ def test_presets_ask_for_ever_more():
     assert list(PRESETS) == ["quick", "standard", "full"]
     assert quick.budget_s < standard.budget_s < full.budget_s
     assert 3 <= quick.min_blocks < standard.min_blocks < full.min_blocks
-    assert (quick.modes, standard.modes, full.modes) == ("taught", "all", "all")
+    assert (quick.modes, standard.modes, full.modes) == ("default", "all", "all")
     for preset in PRESETS.values():
         assert preset.seeds < preset.min_blocks
         assert preset.windows >= 40
@@ -89,14 +89,14 @@ def make_info(name: str, *modes: str) -> BackendInfo:
         title=name,
         target=f"{name}:Class",
         distributions=(),
-        modes=tuple(Mode(name=mode, summary=mode, taught=mode == modes[0]) for mode in modes),
+        modes=tuple(Mode(name=mode, summary=mode, default=mode == modes[0]) for mode in modes),
     )
 
 
 RED, BLUE = make_info("red", "eager", "compile"), make_info("blue", "jit", "eager", "loop")
 
 
-def cells(modes: tuple[str, ...] = (), preset_modes: str = "taught", named: bool = False, **other):
+def cells(modes: tuple[str, ...] = (), preset_modes: str = "default", named: bool = False, **other):
     found = choose_cells(
         workloads=other.get("workloads", ["w"]),
         backends=other.get("backends", [RED, BLUE]),
@@ -113,9 +113,9 @@ def cells(modes: tuple[str, ...] = (), preset_modes: str = "taught", named: bool
 @pytest.mark.parametrize(
     ("asked", "preset_modes", "expected"),
     [
-        ((), "taught", ["jit"]),
+        ((), "default", ["jit"]),
         ((), "all", ["jit", "eager", "loop"]),
-        (("all",), "taught", ["jit", "eager", "loop"]),
+        (("all",), "default", ["jit", "eager", "loop"]),
         (("loop", "jit"), "all", ["jit", "loop"]),
         (("compile",), "all", []),
     ],
@@ -124,11 +124,26 @@ def test_the_modes_of_a_backend(asked, preset_modes, expected):
     assert choose_modes(BLUE, asked, preset_modes, "cpu") == expected
 
 
+def test_a_group_stands_for_its_modes():
+    plain = Mode(name="tutorial", summary="plain", level="taught", pipeline=True)
+    loader = Mode(name="loader", summary="through a pipeline", pipeline=True)
+    info = msgspec.structs.replace(RED, modes=(*RED.modes, plain, loader))
+    chosen = {group: choose_modes(info, [group], "all", "cpu") for group in GROUPS}
+    assert chosen == {
+        "default": ["eager"],
+        "taught": ["tutorial"],
+        "tuned": ["eager", "compile", "loader"],
+        "pipeline": ["loader"],
+        "all": ["eager", "compile", "tutorial", "loader"],
+    }
+    assert choose_modes(info, ["taught", "eager"], "all", "cpu") == ["eager", "tutorial"]
+
+
 def test_a_mode_runs_only_where_it_can():
     graphs = Mode(name="graphs", summary="of a GPU", devices=("gpu",))
     info = msgspec.structs.replace(RED, modes=(*RED.modes, graphs))
-    assert choose_modes(info, ["all"], "taught", "cpu") == ["eager", "compile"]
-    assert choose_modes(info, ["all"], "taught", "gpu") == ["eager", "compile", "graphs"]
+    assert choose_modes(info, ["all"], "default", "cpu") == ["eager", "compile"]
+    assert choose_modes(info, ["all"], "default", "gpu") == ["eager", "compile", "graphs"]
     with pytest.raises(UsageError, match="'graphs'") as refused:
         cells(("graphs",), backends=[info, BLUE])
     assert "on the CPU" in str(refused.value)
@@ -341,3 +356,8 @@ def planned(cells, *, flops=1e6, seeds=1):
 
 def cell(workload, mode, device="cpu"):
     return Cell(workload=workload, backend="torch", mode=mode, device=device, precision="fp32")
+
+
+def test_the_first_three_blocks_compile_anew_and_on_a_gpu_all() -> None:
+    assert [compiles_anew("cpu", before) for before in range(5)] == [True, True, True, False, False]
+    assert all(compiles_anew("gpu", before) for before in range(30))

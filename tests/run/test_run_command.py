@@ -13,15 +13,14 @@ import msgspec
 import pytest
 from conftest import Call, Said
 from played import play
-from synthetic import make_block, make_cell, make_header, make_job, make_parity, make_run, make_workload
+from synthetic import make_cell, make_header
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
-from bench.analysis.summary import summarise
 from bench.measuring.backends import Registry
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, create_run, read_run
 from bench.records.schema import ParityRecord
-from bench.run import command, plan
+from bench.run import plan
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
@@ -206,6 +205,31 @@ def test_a_broken_backend_is_an_error_when_it_is_named(call: Call, monkeypatch: 
     call("run", *SMALL, "--backend", "odd").refused(3, "backend 'odd' (odd:INFO) cannot be used: no module")
 
 
+def test_a_broken_backend_is_named_by_a_run_that_goes_on_without_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known(monkeypatch, [fakes.STEADY], {"odd": "backend 'odd' cannot be used, because it is installed twice"})
+    said = call("run", *SMALL)
+    assert said.status == 0, said
+    assert "odd: left out: backend 'odd' cannot be used, because it is installed twice" in said.out
+
+
+def test_the_threads_of_a_quota_are_said_by_the_run_and_kept_with_it(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("bench.machine.environment.cgroup_cpu_quota", lambda memberships, mount: 0.5)
+    monkeypatch.setattr("bench.machine.environment.allowed_cpus", lambda: 2)
+    known(monkeypatch, [fakes.STEADY])
+    said = call("run", *SMALL)
+    assert said.status == 0, said
+    words = "1 thread for each framework, because of a CPU quota of 0.5."
+    assert f"Threads: {words}" in " ".join(said.out.split())
+    folder = results(tmp_path)[0]
+    environment = read_run(folder).header.environment
+    assert (environment.cpu_quota, environment.worker_threads) == (0.5, 1)
+    assert words in (folder / "REPORT.md").read_text()
+
+
 @pytest.mark.parametrize("folder", ["file/results", "/proc/results"])
 def test_results_that_cannot_be_written_are_an_error_before_anything_is_measured(
     folder: str, call: Call, tmp_path: Path
@@ -276,41 +300,6 @@ def test_a_crash_is_something_not_measured_and_does_not_stop_the_rest(
     assert said.status == 3, said
     rows = json.loads(call("report", "--format", "json").out)
     assert {(row["backend"], row["status"]) for row in rows} == {("steady", "ok"), ("exits", "crashed")}
-
-
-@pytest.mark.parametrize(("blocks", "status"), [(3, 0), (2, 3), (0, 3)])
-def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: int, status: int) -> None:
-    cell = make_cell()
-    header = make_header([cell], workloads=[make_workload(matched=False)])
-    summary = summarise(make_run(header, [make_job(cell, block) for block in range(blocks)]))
-    assert command._status(summary, require_target=False) == status
-
-
-@pytest.mark.parametrize(
-    ("rates", "disturbed", "status"),
-    [
-        ((1.5, 1.0), set(), 0),
-        ((1.0, 1.0), set(), 0),  # that no difference was detected is a result
-        ((1.5, 1.0), {0}, 0),
-        ((1.5, 1.0), {0, 1, 2, 3}, 3),
-        ((1.5,), set(), 0),
-        ((1.5,), {0, 1, 2, 3}, 3),
-    ],
-)
-def test_a_run_that_claims_nothing_of_a_workload_has_not_decided(
-    rates: tuple[float, ...], disturbed: set[int], status: int
-) -> None:
-    cells = [make_cell(), make_cell(backend="jax", mode="jit")][: len(rates)]
-    records: list[Any] = [make_parity(cell) for cell in cells]
-    for block in range(5):
-        records.append(make_block(cells, block, throttled_share=0.5 if block in disturbed else 0.0))
-        records += [
-            make_job(cell, block, rates=[1000 * rate * (1 + 0.001 * block * (place - 0.5))] * 5, windows=5)
-            for place, (cell, rate) in enumerate(zip(cells, rates, strict=True))
-        ]
-    summary = summarise(make_run(make_header(cells, min_blocks=5), records))
-    assert all(cell.ranked for cell in summary.cells)
-    assert command._status(summary, require_target=False) == status
 
 
 def test_a_target_that_is_missed_counts_only_when_it_is_demanded(

@@ -63,7 +63,7 @@ def full_run(*, gpu: bool = False) -> Run:
         replace(
             one,
             modes={mode: "a mode" for name, mode in seconds if name == one.name},
-            taught_mode="eager" if one.name == torch else "jit",
+            default_mode="eager" if one.name == torch else "jit",
             pipeline_modes=("loader",) if one.name == torch else (),
             packages=12,
             installed_bytes=700 * 2**20,

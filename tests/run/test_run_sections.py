@@ -83,7 +83,7 @@ def test_every_section_is_there_once():
 
 def test_every_comparison_is_shown_with_both_intervals_and_what_would_have_been_seen():
     run = simple_run({TORCH: [1000, 1004, 998, 1001], JAX: [900, 905, 897, 899]})
-    (one,) = summarise(run).verdicts[0].backends
+    (one,) = summarise(run).verdicts[0].made.backends
     found = section(report_text(run), "Who is faster, and how sure that is")
     row = [
         f"{one.ratio:.3f}\N{MULTIPLICATION SIGN}",

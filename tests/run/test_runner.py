@@ -75,7 +75,7 @@ def begin(
     workloads: Sequence[str] = WORKLOADS,
 ) -> Run:
     here = available(infos)
-    cells = selection.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "taught")
+    cells = selection.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "default")
     plan = prepare.RunPlan(
         asked=Asked(limit=300, sample=True), preset=preset, budget_s=budget_s,
         target_half_width=preset.target_half_width, seeds=preset.seeds, seed=7,
@@ -245,7 +245,7 @@ def test_every_seed_that_was_wished_for_trains(tmp_path: Path) -> None:
 
 
 def test_a_mode_fed_by_a_pipeline_has_longer_windows(tmp_path: Path) -> None:
-    fed = Mode(name="only", summary="through a pipeline", taught=True, pipeline=True)
+    fed = Mode(name="only", summary="through a pipeline", default=True, pipeline=True)
     infos = [STEADY, fakes.info("fed", "fakes:Steady", modes=(fed,))]
     run = carry_out(begin(tmp_path, infos), infos)
     lengths = {job.spec.cell.backend: job.spec.window_s for job in run.jobs}

@@ -1,14 +1,19 @@
 """What was asked becomes a plan, or a refusal that says what is wrong; never something else."""
 
+import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import fakes
 import msgspec
 import pytest
 from fakes import ABSENT, QUICK, STEADY
+from played_nvml import Nvml
 
-from backends.info import BackendInfo
+from backends.info import BackendInfo, Mode
 from bench.errors import DataError, UnavailableError, UsageError
 from bench.measuring import data, selection
 from bench.measuring.backends import Registry
@@ -16,7 +21,9 @@ from bench.measuring.selection import Asked, Available
 from bench.options import parse_budget
 from bench.records.runs import HEADER, read_run
 from bench.run import setup as prepare
+from bench.run.plan import find_preset
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload
+from bench.workloads.specs import Device
 
 REFERENCE = fakes.info("numpy", "fakes:Steady", reference=True)
 
@@ -36,11 +43,62 @@ def splits(
     ("asked", "driver", "device"),
     [("cpu", True, "cpu"), ("gpu", True, "gpu"), ("auto", True, "gpu"), ("auto", False, "cpu")],
 )
+@pytest.mark.usefixtures("own_variables")
 def test_the_device_is_the_one_asked_for(
     asked: str, driver: bool, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(selection, "nvidia_driver_present", lambda: driver)
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert selection.choose_device(asked) == device
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") == ("0" if device == "gpu" else None)
+
+
+@pytest.fixture
+def own_variables() -> Iterator[None]:
+    """Give the test variables of its own, as choosing a GPU sets one."""
+    with mock.patch.dict(os.environ):
+        os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+        os.environ.pop("CUDA_DEVICE_ORDER", None)
+        yield
+
+
+@pytest.fixture
+def gpus(own_variables: None, monkeypatch: pytest.MonkeyPatch) -> Nvml:
+    """Return a driver with two GPUs."""
+    driver = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.setattr(selection, "nvidia_driver_present", lambda: True)
+    return driver
+
+
+def test_the_gpu_of_a_number_is_the_only_one_that_is_visible(gpus: Nvml) -> None:
+    assert selection.choose_device("auto", 1) == "gpu"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == gpus.uuids[1]
+    assert (selection.used_gpu("gpu") or "").startswith(f"H100, {gpus.uuids[1]}, PCI ")
+    assert selection.used_gpu("cpu") is None
+    gpus.missing = {"nvmlInit"}
+    said = f"CUDA_VISIBLE_DEVICES={gpus.uuids[1]}, of which NVML reports nothing"
+    assert selection.used_gpu("gpu") == said
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
+def test_gpus_that_are_hidden_are_not_taken_unless_they_are_asked_for(visible: str, gpus: Nvml) -> None:
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible
+    assert selection.choose_device("auto") == "cpu"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+    with pytest.raises(UnavailableError, match="shows none of the GPUs here"):
+        selection.choose_device("gpu")
+
+
+def test_a_gpu_is_not_chosen_for_the_cpu(gpus: Nvml) -> None:
+    with pytest.raises(UsageError, match="--gpu 0 chooses a GPU: leave it out"):
+        selection.choose_device("cpu", 0)
+
+
+def test_a_gpu_that_no_program_may_use_is_refused(gpus: Nvml) -> None:
+    gpus.mode = 2
+    with pytest.raises(UnavailableError, match=r"H100 \(GPU-8932f937\) is in compute mode prohibited"):
+        selection.choose_device("auto")
 
 
 def test_a_gpu_that_is_asked_for_and_missing_is_never_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,17 +161,45 @@ def test_an_interpreter_for_an_unknown_backend_is_refused() -> None:
 def test_naming_a_thing_twice_runs_it_once() -> None:
     asked = Asked(workloads=("mnist-mlp", "mnist-mlp"), backends=("steady", "steady"), modes=("only", "only"))
     here = selection.choose_backends(registry(STEADY), asked, "cpu")
-    (cell,) = selection.chosen_cells(asked, here, "cpu", "taught")
+    (cell,) = selection.chosen_cells(asked, here, "cpu", "default")
     assert str(cell) == "mnist-mlp steady/only cpu fp32"
 
 
 def test_the_cells_are_those_of_the_six_workloads_when_none_is_named() -> None:
     here = selection.choose_backends(registry(STEADY, ABSENT), Asked(), "cpu")
-    cells = selection.chosen_cells(Asked(), here, "cpu", "taught")
+    cells = selection.chosen_cells(Asked(), here, "cpu", "default")
     assert {(cell.workload, cell.backend) for cell in cells} == {
         (workload, backend) for workload in MAIN_WORKLOADS for backend in ("steady", "absent")
     }
     assert len(cells) == 12
+
+
+PLAIN = Mode(name="tutorial", summary="plain", level="taught", pipeline=True)
+TAUGHT = msgspec.structs.replace(STEADY, name="taught", modes=(*STEADY.modes, PLAIN))
+
+
+@pytest.mark.parametrize(
+    ("asked", "preset", "expected"),
+    [
+        (Asked(), "quick", ["mnist-cnn taught/tutorial cpu fp32"]),
+        (Asked(backends=("taught",)), "quick", ["mnist-cnn taught/tutorial cpu fp32"]),
+        (Asked(backends=("steady",)), "quick", []),
+        (Asked(workloads=("mnist-mlp",)), "quick", []),
+        (Asked(sweep=(16,)), "quick", []),
+        (Asked(modes=("only",)), "quick", []),
+        (Asked(workloads=("mnist-mlp",)), "standard", ["mnist-mlp taught/tutorial cpu fp32"]),
+    ],
+)
+def test_quick_trains_one_workload_as_taught_too_unless_modes_are_named(
+    asked: Asked, preset: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "find_backends", lambda: registry(STEADY, TAUGHT))
+    plan = msgspec.structs.replace(
+        PLAN, asked=msgspec.structs.replace(asked, device="cpu"), preset=find_preset(preset)
+    )
+    cells = prepare.prepare(plan).cells
+    assert [str(cell) for cell in cells if cell.mode == "tutorial"] == expected
+    assert len(set(cells)) == len(cells)
 
 
 @pytest.mark.parametrize(("limit", "train", "test"), [(None, 2000, 500), (300, 300, 300), (9999, 2000, 500)])
@@ -142,8 +228,8 @@ PLAN = prepare.RunPlan(
 )  # fmt: skip
 
 
-def begun(folder: Path, here: Available) -> prepare.Run:
-    cells = selection.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, "cpu", "taught")
+def begun(folder: Path, here: Available, device: Device = "cpu") -> prepare.Run:
+    cells = selection.chosen_cells(Asked(workloads=(fakes.WORKLOAD,)), here, device, "default")
     return prepare.new_run(
         folder, PLAN, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here
     )
@@ -158,7 +244,7 @@ def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
     assert (header.seed, header.dataset_limit, header.sample, header.budget_s) == (3, 300, True, 60)
     assert header.workloads == (find_workload(fakes.WORKLOAD),)
     steady, absent = header.backends
-    assert (steady.name, steady.title, steady.taught_mode, steady.reference) == (
+    assert (steady.name, steady.title, steady.default_mode, steady.reference) == (
         "steady",
         "Steady",
         "only",
@@ -198,7 +284,7 @@ def test_a_run_is_resumed_at_its_own_precision(tmp_path: Path) -> None:
     both = fakes.info("both", "fakes:Steady", cpu_precisions=("bf16",))
     here = selection.choose_backends(registry(both), Asked(precision="bf16"), "cpu")
     cells = selection.chosen_cells(
-        Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "taught"
+        Asked(workloads=(fakes.WORKLOAD,), precision="bf16"), here, "cpu", "default"
     )
     run = prepare.new_run(
         tmp_path, PLAN, cells=cells, workloads=[find_workload(fakes.WORKLOAD)], available=here
@@ -225,6 +311,37 @@ def test_a_run_of_another_machine_is_not_resumed(change: dict[str, object], tmp_
         msgspec.json.encode(msgspec.structs.replace(run.header, environment=environment))
     )
     with pytest.raises(prepare.RecordError, match="Figures of two machines do not mix"):
+        prepare.resumed_run(run.folder, here)
+
+
+GRAPHIC = fakes.info("graphic", "fakes:Elsewhere", gpu_precisions=("fp32",))
+
+
+def test_a_resumed_run_takes_the_gpu_that_it_began_with(
+    gpus: Nvml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare, "find_backends", lambda: registry(GRAPHIC))
+    assert selection.choose_device("gpu", 1) == "gpu"
+    run = begun(tmp_path, selection.choose_backends(registry(GRAPHIC), Asked(), "gpu"), "gpu")
+    assert run.header.environment.gpu is not None
+    assert run.header.environment.gpu.uuid == gpus.uuids[1]
+    assert run.header.environment.variables["CUDA_VISIBLE_DEVICES"] == gpus.uuids[1]
+    del os.environ["CUDA_VISIBLE_DEVICES"]
+    assert prepare.prepare_resumed(run.folder, {}).begun is not None
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == gpus.uuids[1]
+    os.environ["CUDA_VISIBLE_DEVICES"] = "0"
+    with pytest.raises(UnavailableError, match=rf"GPU {gpus.uuids[1]} is not visible here"):
+        prepare.prepare_resumed(run.folder, {})
+
+
+def test_a_run_is_not_resumed_with_other_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TORCH_LOGS", raising=False)
+    here = selection.choose_backends(registry(STEADY), Asked(), "cpu")
+    run = begun(tmp_path, here)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")  # which no job on the CPU sees
+    assert prepare.resumed_run(run.folder, here).header == run.header
+    monkeypatch.setenv("TORCH_LOGS", "all")
+    with pytest.raises(prepare.RecordError, match="variables: TORCH_LOGS was not set and is 'all'"):
         prepare.resumed_run(run.folder, here)
 
 

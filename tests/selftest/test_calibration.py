@@ -16,7 +16,7 @@ from simulated import make_block, make_header_of, make_side, simulate
 from bench.analysis.statistics import ALPHA, MARGIN
 from bench.selftest import calibration
 from bench.selftest.calibration import JUDGES, Calibration, Judge, Rate, calibrate, find_trials
-from bench.selftest.records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord
+from bench.selftest.records import SIDES, TRIALS, SelfTest, SelfTestBlock, SideRecord, Timing
 
 
 def altered(test: SelfTest, change: Callable[[SelfTestBlock, SideRecord], SideRecord]) -> SelfTest:
@@ -146,6 +146,17 @@ def test_a_comparison_with_too_few_usable_blocks_is_lost_and_leaves_the_rest_unm
     assert len(found.judged) == 98
     assert [line for line in found.lost if "not judged, 2 of 10" in line] == list(found.lost)
     assert found.status == "unmeasured"
+
+
+@pytest.mark.parametrize(("in_turns", "windows"), [(False, 18), (True, None)])
+def test_sides_without_turns_may_have_lost_different_rounds(in_turns, windows):
+    """In turns, all sides share the rounds; other numbers mean that a record is damaged."""
+    sides = [make_side(side.name, [0.1] * 20) for side in SIDES]
+    loud = tuple(Timing(10, 1000, 0.1, 0.9) for _ in range(2))
+    sides[0] = msgspec.structs.replace(sides[0], windows=(*sides[0].windows[:18], *loud))
+    block = msgspec.structs.replace(make_block(0, 0, sides), in_turns=in_turns)
+    found = calibration._pair(block, "A", "B", 20)
+    assert found is None if windows is None else tuple(map(len, found)) == (windows, windows)
 
 
 def test_the_latest_rounds_count_where_more_were_taken():

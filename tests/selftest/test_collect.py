@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from fakes import python_path
-from played import undisturbed
+from played import play, undisturbed
 from rich.console import Console
 from synthetic import make_conditions, make_header
 
@@ -25,6 +25,7 @@ from bench.measuring.selection import Asked
 from bench.progress import make_display
 from bench.records.schema import Window
 from bench.selftest import collect as selftest
+from bench.selftest import report as reporting
 from bench.selftest.collect import Collector, SelfTestPlan
 from bench.selftest.records import (
     BLOCKS,
@@ -44,7 +45,7 @@ pytestmark = pytest.mark.measures
 
 INFO = BackendInfo(
     name="even", title="Even", target="fakes:Steady", distributions=("numpy",),
-    modes=(Mode(name="only", summary="at an even pace", taught=True),),
+    modes=(Mode(name="only", summary="at an even pace", default=True),),
 )  # fmt: skip
 CELL = Cell(workload="mnist-softmax", backend="even", mode="only", device="cpu", precision="fp32")
 SOURCES = {"mnist-softmax": DataSource(name="mnist", cache=None, limit=None)}
@@ -217,6 +218,33 @@ def test_it_is_not_resumed_on_another_machine(tmp_path):
     with pytest.raises(RecordError, match="another machine"):
         selftest._refuse_another_machine(header, other)
     selftest._refuse_another_machine(header, header.environment)
+
+
+def test_it_is_not_resumed_with_other_variables(tmp_path):
+    header = make_test(tmp_path).header
+    other = msgspec.structs.replace(header.environment, variables={"LD_PRELOAD": "/libjemalloc.so"})
+    with pytest.raises(RecordError, match="LD_PRELOAD was not set and is"):
+        selftest._refuse_another_machine(header, other)
+
+
+def test_sides_that_cannot_share_a_gpu_are_recorded_as_such(tmp_path, monkeypatch):
+    play(monkeypatch)
+    undisturbed(monkeypatch)
+    monkeypatch.setattr(block_runner, "admits_one_process", lambda: True)
+    on_gpu = msgspec.structs.replace(CELL, device="gpu")
+    test = make_test(tmp_path, groups=1, blocks=1)
+    test = msgspec.structs.replace(test, header=msgspec.structs.replace(test.header, groups=(on_gpu,)))
+    info = msgspec.structs.replace(INFO, target="fakes:OnGpu")
+    out = io.StringIO()
+    with make_display(Console(file=out, width=400)) as display:
+        Collector(test, infos={"even": info}, pythons={}, sources=SOURCES, display=display).run()
+    (block,) = read_selftest(test.folder).blocks
+    assert {side.status for side in block.sides} == {"ok"}, out.getvalue()
+    assert not block.in_turns
+    assert block.rounds == sum(len(side.windows) for side in block.sides)
+    assert out.getvalue().count(block_runner.ALONE) == 1
+    order = dict(reporting.facts(read_selftest(test.folder)))["order"]
+    assert order.startswith("In all blocks the processes ran one after another")
 
 
 def test_real_processes_take_turns_and_are_kept(tmp_path, monkeypatch):

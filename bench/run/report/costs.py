@@ -37,7 +37,7 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
         (_split(cells, summary), "where a step's time goes: no backend of this run measured it"),
         (
             _pipelines(costs.pipelines, summary),
-            "input from memory against the framework's own pipeline: bench run --mode taught --mode pipeline",
+            "input from memory against the framework's pipeline: bench run --mode default --mode pipeline",
         ),
         (_use(cells, summary), "memory and energy: no job got so far"),
         (

@@ -8,13 +8,13 @@ from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.blocks import (
     Block,
-    Bullets,
     Code,
     Heading,
     Note,
     Paragraph,
     Picture,
     Table,
+    below,
     bullets,
     named_bullets,
     section,
@@ -30,7 +30,7 @@ from bench.report.format import (
     versions_text,
 )
 from bench.run.report import convergence, costs, parity
-from bench.run.report.sentences import answer, sentences
+from bench.run.report.sentences import all_of, answer, sentences, topic
 from bench.run.report.tables import (
     LABELS,
     QUESTION,
@@ -83,6 +83,7 @@ def short(run: Run, summary: Summary) -> list[Block]:
     facts = [
         ("Run", f"{header.run_id}, preset {header.preset}, budget {duration(header.budget_s)}"),
         ("Machine", header.environment.in_words()),
+        ("Threads", header.environment.threads_in_words() or ""),
         ("Conditions", conditions_text(run) or ""),
     ]
     return [
@@ -93,10 +94,10 @@ def short(run: Run, summary: Summary) -> list[Block]:
         Heading(text="Verdict"),
         bullets(answer(summary)),
         *(block for verdict in summary.verdicts for block in _verdict(verdict, summary)),
-        *_below("Disturbed blocks", named_bullets(taint_lines(summary))),
-        *_below("Not ranked or not measured", named_bullets(unranked_lines(summary))),
-        *_below("Remarks", named_bullets(remark_lines(summary))),
-        *_below(_REJECTED, bullets(run.rejected)),
+        *below("Disturbed blocks", named_bullets(taint_lines(summary))),
+        *below("Not ranked or not measured", named_bullets(unranked_lines(summary))),
+        *below("Remarks", named_bullets(remark_lines(summary))),
+        *below(_REJECTED, bullets(run.rejected)),
         Paragraph(text=_MORE, faint=True),
     ]
 
@@ -109,13 +110,9 @@ def _head(summary: Summary) -> list[Block]:
     ]
 
 
-def _below(heading: str, found: Bullets) -> list[Block]:
-    return [Heading(text=heading), found] if found.items else []
-
-
 def _verdict(verdict: Verdict, summary: Summary) -> list[Block]:
     return [
-        Heading(text=f"{verdict.workload} ({verdict.device} {verdict.precision})", level=3),
+        Heading(text=f"{topic(verdict)} ({verdict.device} {verdict.precision})", level=3),
         bullets(sentences(verdict, summary.titles)),
     ]
 
@@ -129,7 +126,9 @@ def _machine(run: Run) -> list[Block]:
         ("preset", f"{header.preset}, time budget {duration(header.budget_s)}, seed {header.seed}"),
         ("plan", plan_text(run)),
         ("machine", environment.in_words()),
+        ("threads", environment.threads_in_words()),
         ("system", f"{environment.system}, {environment.python}, host {environment.hostname}"),
+        ("GPU", environment.gpu.details() if environment.gpu else None),
         ("GPU driver", environment.gpu_driver),
         ("variables", ", ".join(f"{name}={value}" for name, value in environment.variables.items())),
         ("conditions", conditions_text(run)),
@@ -183,18 +182,21 @@ def _speed(summary: Summary) -> list[Block]:
 def _comparisons(summary: Summary) -> list[Block]:
     return section(
         "Who is faster, and how sure that is",
-        "A ratio says how many times as fast the first row is as the second. It is computed from "
-        "the differences in each turn of each block, so it can be much more precise than the rows "
-        "themselves. The best mode of each framework is compared with that of every other framework, and "
-        "the modes of one framework with each other. A difference is claimed only if it is proven larger "
-        f"than {100 * MARGIN:g} % (paired t test of logarithms against that margin): chance alone, such "
-        "as a process's place in memory, makes about that much difference. Holm's method sets the levels "
-        "in each of these families, so that the probability of any wrong claim in a family is at most "
-        f"{100 * ALPHA:g} %. A pair has no difference larger than {100 * EQUIVALENCE:g} % if two "
-        f"one-sided tests at {100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have "
-        "95 % confidence: the first, by Student's t, belongs to the test; the second, by a bootstrap of "
-        "blocks and of turns within them, is for comparison. The detectable difference is the one that "
-        "would have been found four times in five.",
+        "A ratio says how many times as fast the first row is as the second. It is computed from the "
+        "differences in each turn of each block, so it can be much more precise than the rows "
+        "themselves. The best mode of each framework is compared with that of every other framework, "
+        "and the modes of one framework with each other. Rows as taught are the plain loops of the "
+        "frameworks' own tutorials. They are ranked apart from tuned rows, and each is also compared "
+        "with the best tuned row of its framework, which shows what tuning is worth. A difference is "
+        f"claimed only if it is proven larger than {100 * MARGIN:g} % (paired t test of logarithms "
+        "against that margin): chance alone, such as a process's place in memory, makes about that "
+        "much difference. Holm's method sets the levels in each of these families, so that the "
+        f"probability of any wrong claim in a family is at most {100 * ALPHA:g} %. A pair has no "
+        f"difference larger than {100 * EQUIVALENCE:g} % if two one-sided tests at "
+        f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have 95 % confidence: the "
+        "first, by Student's t, belongs to the test; the second, by a bootstrap of blocks and of turns "
+        "within them, is for comparison. The detectable difference is the one that would have been found "
+        "four times in five.",
         *(
             block
             for verdict in summary.verdicts
@@ -218,11 +220,11 @@ _HEADS = (
 
 def _comparison_table(verdict: Verdict, summary: Summary) -> list[Block]:
     """Return the comparisons, also with the dropped blocks if there are any; nothing if none was made."""
-    made = [*verdict.backends, *verdict.modes]
+    made = all_of(verdict.made)
     heads: tuple[str, ...] = _HEADS
     rows = [_comparison(one, summary) for one in made]
     if verdict.with_dropped is not None:
-        of_all = [*verdict.with_dropped.backends, *verdict.with_dropped.modes]
+        of_all = all_of(verdict.with_dropped)
         heads = (*heads, "made of")
         rows = [(*row, "without dropped blocks") for row in rows]
         rows += [(*_comparison(one, summary), "all blocks") for one in of_all]
@@ -288,7 +290,7 @@ def _missing(run: Run, summary: Summary) -> list[Block]:
 def _modes(run: Run) -> list[Block]:
     used = {(cell.backend, cell.mode) for cell in run.header.cells}
     lines = [
-        (f"{backend.title} {mode}", meaning + (_DEFAULT if mode == backend.taught_mode else ""))
+        (f"{backend.title} {mode}", meaning + (_DEFAULT if mode == backend.default_mode else ""))
         for backend in run.header.backends
         for mode, meaning in backend.modes.items()
         if (backend.name, mode) in used

@@ -3,18 +3,34 @@
 from collections.abc import Mapping
 from itertools import combinations
 
-from bench.analysis.comparison import Comparison, ComparisonKind, Verdict, best_of_each_backend
+from bench.analysis.comparison import (
+    Comparison,
+    ComparisonKind,
+    Comparisons,
+    Verdict,
+    best_of_each_backend,
+)
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import EQUIVALENCE
 from bench.analysis.summary import Summary
-from bench.report.format import cell_name, percent_text, ratio_text
+from bench.report.format import cell_name, percent_text, ratio_text, workload_name
 from bench.text import listed
 from bench.workloads.specs import Cell
 
 
+def topic(verdict: Verdict) -> str:
+    """Return what a verdict is about: `mnist-cnn`, or `mnist-cnn as taught`."""
+    return workload_name(verdict.workload, verdict.level)
+
+
+def all_of(made: Comparisons) -> list[Comparison]:
+    """Return every comparison, family by family."""
+    return [*made.backends, *made.modes, *made.tuning]
+
+
 def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     """Return the sentences of a verdict; `titles` gives a backend's title by its name."""
-    workload = verdict.workload
+    workload = topic(verdict)
     if not verdict.matched:
         found = [
             f"{workload} is trained with each framework's own defaults, which is not the same "
@@ -32,12 +48,12 @@ def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
 
 def _compared(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     """Return a sentence for every comparison, and for every pair that has none."""
-    workload = verdict.workload
+    workload = topic(verdict)
     best = best_of_each_backend(verdict.order)
     if not best:
         return [f"No row is ranked on {workload}, so nothing is claimed about its speed."]
-    sentences = [_sentence(comparison, titles) for comparison in [*verdict.backends, *verdict.modes]]
-    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in verdict.backends}
+    sentences = [_sentence(comparison, titles) for comparison in all_of(verdict.made)]
+    compared = {frozenset((comparison.faster, comparison.slower)) for comparison in verdict.made.backends}
     for pair in combinations(best, 2):
         if frozenset(pair) not in compared:
             first, second = (cell_name(cell, titles) for cell in pair)
@@ -72,12 +88,19 @@ def _disturbed_sentence(workload: str, screening: Screening) -> str:
         why = screening.tainted[screening.staying[0]][0]
         return (
             f"Nothing is claimed about {workload}: {why}, so nothing rules out that they disturbed "
-            f"{len(screening.staying)} of its {kept} blocks. Run it where /proc/stat can be read."
+            f"{len(screening.staying)} of its {kept} blocks. Run it where /proc can be read."
+        )
+    if screening.throttled.issuperset(screening.staying):
+        return (
+            f"Nothing is claimed about {workload}: a CPU quota held back the jobs of "
+            f"{len(screening.staying)} of its {kept} blocks. To run it again does not help: raise the quota, "
+            "use no more threads than it grants, or end what else runs under it."
         )
     why = listed(list(dict.fromkeys(screening.tainted[block][0] for block in screening.staying))[:2])
+    quota = "Raise the CPU quota. " if not screening.throttled.isdisjoint(screening.staying) else ""
     return (
         f"Nothing is claimed about {workload}: something else disturbed {len(screening.staying)} of its "
-        f"{kept} blocks ({why}). Run it again when the machine is quiet."
+        f"{kept} blocks ({why}). {quota}Run it again when the machine is quiet."
     )
 
 
@@ -86,11 +109,9 @@ def _changed_sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]
     with_dropped = verdict.with_dropped
     if with_dropped is None:
         return []
-    before = {
-        frozenset((one.faster, one.slower)): one for one in [*with_dropped.backends, *with_dropped.modes]
-    }
+    before = {frozenset((one.faster, one.slower)): one for one in all_of(with_dropped)}
     changed = []
-    for one in [*verdict.backends, *verdict.modes]:
+    for one in all_of(verdict.made):
         other = before.get(frozenset((one.faster, one.slower)))
         if other is not None and _claim(one) != _claim(other):
             names = f"{cell_name(one.faster, titles)} and {cell_name(one.slower, titles)}"
@@ -129,14 +150,16 @@ def answer(summary: Summary) -> tuple[str, ...]:
 
 def _fastest(verdict: Verdict, titles: Mapping[str, str], *, several: bool) -> str:
     """Return who is fastest on one workload, and by how much over the framework that comes next."""
-    where = f"{verdict.workload} ({verdict.device} {verdict.precision})" if several else verdict.workload
+    where = f"{topic(verdict)} ({verdict.device} {verdict.precision})" if several else topic(verdict)
     backends = [titles.get(name, name) for name in dict.fromkeys(cell.backend for cell in verdict.order)]
     if not verdict.matched:
         return f"{where}: not ranked, because each framework trains it with its own defaults."
     if verdict.disturbed:
-        return f"{where}: nothing is claimed, because the machine was disturbed."
+        by_quota = verdict.screening.throttled.issuperset(verdict.screening.staying)
+        why = "a CPU quota held the jobs back" if by_quota else "the machine was disturbed"
+        return f"{where}: nothing is claimed, because {why}."
     if verdict.winner:
-        beaten = [one for one in verdict.backends if one.faster == verdict.winner]
+        beaten = [one for one in verdict.made.backends if one.faster == verdict.winner]
         next_best = min(beaten, key=lambda one: one.ratio)
         among = " of those ranked" if verdict.unranked else ""
         said = (

@@ -9,6 +9,7 @@ import msgspec
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import Run
 from bench.report.charts import COLOURS
+from bench.report.format import workload_name
 from bench.workloads.specs import Cell
 
 Group: TypeAlias = tuple[str, list[CellSummary]]
@@ -37,11 +38,11 @@ class Style(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def groups_of(summary: Summary) -> list[Group]:
-    """Return the rows of each workload, device and precision; each group is one panel."""
+    """Return the rows of each workload, device, precision and level; each group is one panel."""
     return [
-        (f"{workload} ({device} {precision})", list(rows))
-        for (workload, device, precision), rows in groupby(
-            summary.cells, key=lambda row: (row.workload, row.device, row.precision)
+        (f"{workload_name(workload, level)} ({device} {precision})", list(rows))
+        for (workload, device, precision, level), rows in groupby(
+            summary.cells, key=lambda row: (row.workload, row.device, row.precision, row.level)
         )
     ]
 

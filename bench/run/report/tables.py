@@ -22,6 +22,7 @@ from bench.report.format import (
     rate_text,
     seconds_text,
     width_text,
+    workload_name,
 )
 from bench.text import duration
 from bench.workloads.specs import Cell
@@ -107,9 +108,9 @@ _DETAILS = 7
 
 
 def speed_blocks(summary: Summary) -> list[Block]:
-    """Return a heading and a table for each workload, device and precision, in the summary's order."""
+    """Return a heading and a table for each workload, device, precision and level, in the summary's order."""
     device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
-    groups = groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision))
+    groups = groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision, row.level))
     found: list[Block] = []
     for _, group in groups:
         rows = list(group)
@@ -129,7 +130,7 @@ def _title(rows: Sequence[CellSummary]) -> str:
         said.append("own defaults")
     if first.target_accuracy is not None:
         said.append(f"target {percent(first.target_accuracy, 1)}")
-    return f"{first.workload} ({', '.join(said)})"
+    return f"{workload_name(first.workload, first.level)} ({', '.join(said)})"
 
 
 def _table(rows: Sequence[CellSummary], summary: Summary, *, device_memory: bool) -> Table:
@@ -220,7 +221,8 @@ def conditions_text(run: Run) -> str | None:
     canaries = [1000 * float(np.median(one.canary_s)) for one in conditions if one.canary_s]
     if canaries:
         said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")
-    said.append(f"load average at most {max(one.load_average for one in conditions):.2f}")
+    if loads := _present(one.load_average for one in conditions):
+        said.append(f"load average at most {max(loads):.2f}")
     count = f"{len(conditions)} blocks" if len(conditions) > 1 else "one block"
     return f"during {count} (median share, and the largest) {'; '.join(said)}"
 
