@@ -21,7 +21,7 @@ def bare(folder: Path) -> Path:
     versions = json.dumps({"numpy": "2.4.6", "torch": "2.13.0", "keras": "3"})
     return fakes.program(
         folder / "python",
-        [f"case $2 in *metadata*) echo '{versions}';; *) exec {sys.executable} -S \"$@\";; esac"],
+        [f'case "$*" in *metadata*) echo \'{versions}\';; *) exec {sys.executable} -S "$@";; esac'],
     )
 
 

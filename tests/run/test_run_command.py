@@ -13,15 +13,14 @@ import msgspec
 import pytest
 from conftest import Call, Said
 from played import play
-from synthetic import make_block, make_cell, make_header, make_job, make_parity, make_run, make_workload
+from synthetic import make_cell, make_header
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
-from bench.analysis.summary import summarise
 from bench.measuring.backends import Registry
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, create_run, read_run
 from bench.records.schema import ParityRecord
-from bench.run import command, plan
+from bench.run import plan
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
@@ -301,41 +300,6 @@ def test_a_crash_is_something_not_measured_and_does_not_stop_the_rest(
     assert said.status == 3, said
     rows = json.loads(call("report", "--format", "json").out)
     assert {(row["backend"], row["status"]) for row in rows} == {("steady", "ok"), ("exits", "crashed")}
-
-
-@pytest.mark.parametrize(("blocks", "status"), [(3, 0), (2, 3), (0, 3)])
-def test_own_defaults_are_never_ranked_and_yet_no_failure_once_measured(blocks: int, status: int) -> None:
-    cell = make_cell()
-    header = make_header([cell], workloads=[make_workload(matched=False)])
-    summary = summarise(make_run(header, [make_job(cell, block) for block in range(blocks)]))
-    assert command._status(summary, require_target=False) == status
-
-
-@pytest.mark.parametrize(
-    ("rates", "disturbed", "status"),
-    [
-        ((1.5, 1.0), set(), 0),
-        ((1.0, 1.0), set(), 0),  # that no difference was detected is a result
-        ((1.5, 1.0), {0}, 0),
-        ((1.5, 1.0), {0, 1, 2, 3}, 3),
-        ((1.5,), set(), 0),
-        ((1.5,), {0, 1, 2, 3}, 3),
-    ],
-)
-def test_a_run_that_claims_nothing_of_a_workload_has_not_decided(
-    rates: tuple[float, ...], disturbed: set[int], status: int
-) -> None:
-    cells = [make_cell(), make_cell(backend="jax", mode="jit")][: len(rates)]
-    records: list[Any] = [make_parity(cell) for cell in cells]
-    for block in range(5):
-        records.append(make_block(cells, block, throttled_share=0.5 if block in disturbed else 0.0))
-        records += [
-            make_job(cell, block, rates=[1000 * rate * (1 + 0.001 * block * (place - 0.5))] * 5, windows=5)
-            for place, (cell, rate) in enumerate(zip(cells, rates, strict=True))
-        ]
-    summary = summarise(make_run(make_header(cells, min_blocks=5), records))
-    assert all(cell.ranked for cell in summary.cells)
-    assert command._status(summary, require_target=False) == status
 
 
 def test_a_target_that_is_missed_counts_only_when_it_is_demanded(
