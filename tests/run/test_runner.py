@@ -464,6 +464,7 @@ def start(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
     (tmp_path / "scratch").mkdir()  # what a killed harness leaves is found here
     environment = os.environ | {"PYTHONPATH": fakes.python_path(site), "TMPDIR": str(tmp_path / "scratch")}
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
     return subprocess.Popen(
         [
             sys.executable, "-c", COMMAND, "run", "--sample", "--workload", fakes.WORKLOAD, "--device", "cpu",
