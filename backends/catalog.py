@@ -47,7 +47,7 @@ TENSORFLOW = BackendInfo(
         ),
         Mode(
             name="xla-loop",
-            summary="as graph-loop by XLA, up to 100 steps to a call; of CNNs on a CPU 4, on a GPU 16",
+            summary="graph-loop compiled by XLA, up to 100 steps to a call (CNN on a CPU: 4, GPU: 16)",
             runner="backends.tensorflow_loops:XlaLoopRunner",
         ),
         Mode(
@@ -102,7 +102,7 @@ TORCH = BackendInfo(
     modes=(
         Mode(
             name="eager",
-            summary="every operation is called from Python",
+            summary="the loop with torch.optim, not compiled; images on the device, optimizer fused",
             default=True,
             augments=True,
             runner="backends.torch_backend:Eager",
@@ -131,7 +131,7 @@ TORCH = BackendInfo(
         ),
         Mode(
             name="cuda-graphs",
-            summary="as compile-step, eight steps to a CUDA graph",
+            summary="the program of compile-step, eight steps of it captured by hand as a CUDA graph",
             devices=("gpu",),
             runner="backends.torch_graphs:CudaGraphs",
         ),
@@ -144,13 +144,13 @@ TORCH = BackendInfo(
         ),
         Mode(
             name="dataloader-samples",
-            summary="eager, its batches through a DataLoader, made sample by sample",
+            summary="eager, batches from a DataLoader without worker processes, made sample by sample",
             pipeline=True,
             runner="backends.torch_pipeline:SampleLoader",
         ),
         Mode(
             name="dataloader-batches",
-            summary="eager, its batches through a DataLoader, made a batch at a time",
+            summary="eager, batches from a DataLoader without worker processes, made a batch at a time",
             pipeline=True,
             runner="backends.torch_pipeline:BatchLoader",
         ),
@@ -180,7 +180,7 @@ JAX = BackendInfo(
         ),
         Mode(
             name="loop",
-            summary="many steps are one call, by a loop of jax.lax; of CNNs on a CPU 4, unrolled",
+            summary="up to 100 steps to a call, in a loop of jax.lax (CNN on a CPU: 4, GPU: 16)",
             runner="backends.jax_loop:Loop",
         ),
         Mode(
@@ -197,7 +197,7 @@ JAX = BackendInfo(
         ),
         Mode(
             name="tutorial",
-            summary="the loop of Flax's MNIST tutorial: nnx.jit, nnx.Optimizer, Grain's DataLoader",
+            summary="the loop of Flax's MNIST tutorial (nnx.jit, nnx.Optimizer), batches from Grain",
             level="taught",
             pipeline=True,
             runner="backends.jax_tutorial:Tutorial",

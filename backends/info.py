@@ -17,7 +17,7 @@ each other.
 
 
 class Mode(msgspec.Struct, frozen=True, kw_only=True):
-    """One way a framework runs a training step, under the name its community gives it."""
+    """One way a framework runs a training step."""
 
     name: str
     summary: str

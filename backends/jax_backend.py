@@ -1,4 +1,4 @@
-"""JAX: flax.nnx layers, optax, and one pure training step under jax.jit that donates its state.
+"""JAX: flax.nnx layers, optax, and one pure training step under jax.jit that donates its state, tuned.
 
 From top to bottom: the network, one training step, the mode `jit` that JAX's documentation teaches, and the
 backend with evaluation and parameters. `backends.catalog` names the classes of the other modes.

@@ -1,6 +1,7 @@
-"""TensorFlow as its documentation teaches it: Keras layers and optimizers, and steps in a tf.function.
+"""TensorFlow: Keras layers and optimizers, and steps in a tf.function, tuned.
 
 `TensorFlowBackend` holds what all modes share. `GraphRunner` trains in the default mode.
+Mode `tutorial` trains as TensorFlow's documentation teaches it.
 The runners of the other modes are in modules beside this one; `backends.catalog` names the runner of each.
 """
 
@@ -88,8 +89,8 @@ class TensorFlowBackend:
         That is the device, or the host in a mode whose input pipeline brings batches to the device.
         """
         with tf.device("/CPU:0" if self._mode.pipeline else self.device_name):
-            # Images stay uint8: a batch is gathered and then scaled. Labels and indices are int64, as int32
-            # would stay on the host.
+            # Images stay uint8: a batch is gathered and then scaled. Labels and indices are int64:
+            # TensorFlow keeps int32 in host memory.
             images, labels = shared(data.images), tf.constant(data.labels.astype(np.int64))
             if self.device == "gpu" and not self._mode.pipeline:
                 # A GPU gathers uint8 only from a variable. On a CPU a variable would make a copy.
@@ -187,10 +188,10 @@ class TensorFlowBackend:
     def split_steps(self, order: np.ndarray) -> StepSplit:
         """Time the parts of a step, which are separate calls in every mode.
 
-        In a mode with an input pipeline `data_s` is the wait for its iterator, from the start of the pipeline
-        on, and `transfer_s` is the copy of a batch to the device; in the other modes it is the copy of a row
-        of indices. One step is taken first and undone, so that tracing and compiling are over when the clock
-        starts.
+        In a mode with an input pipeline `data_s` is the wait for its iterator, from the start of the
+        pipeline on, and `transfer_s` is the copy of a batch to the device, which is about 0 on a GPU if the
+        pipeline made it ahead. In the other modes `transfer_s` is the copy of a row of indices. One step is
+        taken first and undone, so that tracing and compiling are over when the clock starts.
         """
         fetch = self._runner.fetch if self._mode.pipeline else self._fetch
         _, update = self._halves

@@ -41,8 +41,8 @@ def load_cusolver() -> None:
     """
     if _sees_no_gpu():
         return
-    with suppress(OSError):  # TensorFlow's own loader says what is missing
-        for folder in _folders_of("nvidia.cusolver"):
+    for folder in _folders_of("nvidia.cusolver"):
+        with suppress(OSError):  # TensorFlow's own loader says what is missing
             ctypes.CDLL(str(folder / "lib" / _CUSOLVER))
 
 
@@ -64,7 +64,7 @@ def prefer_ptxas() -> None:
 
 
 def _sees_no_gpu() -> bool:
-    return os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
 
 
 def _folders_of(package: str) -> list[Path]:

@@ -19,8 +19,10 @@ class BatchesRunner:
 
     def __init__(self, backend: TensorFlowBackend) -> None:
         self._backend = backend
-        batches = tf.TensorSpec([None, backend.workload.batch_size], tf.int64)
-        self._pipeline = tf.function(self._make_pipeline, input_signature=[batches])
+        with tf.device("/CPU:0"):
+            shape = [None, backend.workload.batch_size]
+            self._order = tf.Variable(tf.zeros([0, *shape[1:]], tf.int64), shape=shape, trainable=False)
+        self._pipeline = self._make_pipeline()
         self._update = tf.function(
             backend.update, input_signature=backend.batch_spec, jit_compile=self.jit_compile
         )
@@ -45,36 +47,35 @@ class BatchesRunner:
         frees such an iterator while that waits for the queue.
         """
         with tf.device("/CPU:0"):
-            sent = tf.constant(order.astype(np.int64))
+            self._order.assign(order.astype(np.int64))
         with tf.device(self._backend.device_name):
-            return iter(self._pipeline(sent))
+            return iter(self._pipeline)
 
-    def _make_pipeline(self, order: tf.Tensor) -> tf.data.Dataset:
-        """Return the images and labels of each row of indices, made while the previous step trains.
+    def _make_pipeline(self) -> tf.data.Dataset:
+        """Return the images and labels of each row of `self._order`, made while the previous step trains.
 
-        It is traced once. Made anew at every call, `prefetch_to_device` would trace six functions each time.
+        It is made once, as `prefetch_to_device` traces six functions. It is made outside of a tf.function:
+        one that returns a data set cannot copy it to a GPU.
         """
         with tf.device("/CPU:0"):
-            batches = self._make_batches(order)
+            once = tf.data.Dataset.from_tensors(0)
+            rows = once.flat_map(lambda _: tf.data.Dataset.from_tensor_slices(self._order.read_value()))
+            batches = self._make_batches(rows)
             if self._backend.device == "cpu":
                 return batches.prefetch(tf.data.AUTOTUNE)
-        device = self._backend.device_name
-        with tf.device(device):
-            return batches.apply(tf.data.experimental.prefetch_to_device(device))
+        return batches.apply(tf.data.experimental.prefetch_to_device(self._backend.device_name))
 
-    def _make_batches(self, order: tf.Tensor) -> tf.data.Dataset:
-        rows = tf.data.Dataset.from_tensor_slices(order)
+    def _make_batches(self, rows: tf.data.Dataset) -> tf.data.Dataset:
         return rows.map(self._backend.batch, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 class SamplesRunner(BatchesRunner):
     """Mode `tf-data-samples`: as `tf-data-batches`, but tf.data makes sample by sample and joins them.
 
-    These are the steps that TensorFlow's guides teach (tensorflow.org/datasets/keras_example), except for the
-    order, which is given.
+    These are the steps of tensorflow.org/datasets/keras_example, except for the order, which is given, and
+    for its cache.
     """
 
-    def _make_batches(self, order: tf.Tensor) -> tf.data.Dataset:
-        samples = tf.data.Dataset.from_tensor_slices(tf.reshape(order, [-1]))
-        samples = samples.map(self._backend.batch, num_parallel_calls=tf.data.AUTOTUNE)
+    def _make_batches(self, rows: tf.data.Dataset) -> tf.data.Dataset:
+        samples = rows.unbatch().map(self._backend.batch, num_parallel_calls=tf.data.AUTOTUNE)
         return samples.batch(self._backend.workload.batch_size, drop_remainder=True)

@@ -16,7 +16,7 @@ Repeat = Callable[[Step, int], tf.Tensor]
 SENT_INDICES = 2**16
 """Indices per transfer to the device, 512 KiB; more if `SENT_MULTIPLE` batches need more."""
 SENT_MULTIPLE = 16
-"""The steps whose rows are sent together are a multiple of it; it is one of every mode's `call_steps`."""
+"""Rows are sent for a multiple of this many steps. The `call_steps` of every mode divides it."""
 
 
 def unrolled(step: Step, steps: int) -> tf.Tensor:
@@ -39,8 +39,8 @@ def looped(step: Step, steps: int) -> tf.Tensor:
 class CarriedSteps:
     """Trains a fixed number of steps per call, and the remaining steps one by one.
 
-    A transfer to a GPU takes as long as a small step, and so does waiting for one. A row of indices is
-    therefore read on the device, by a number that a call takes and returns.
+    A transfer to a GPU, or a wait for one, takes as long as a small step. A call therefore takes the number
+    of its first row, which stays on the device, and returns the number of the next one.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """TensorFlow's mode `tutorial`: the training loop of its own quickstart, with nothing tuned.
 
-It follows https://www.tensorflow.org/tutorials/quickstart/advanced, except for three things that every row
-needs: the order of the images is given instead of drawn by `.shuffle`, network and optimizer are those of the
-workload, and the loss of each step is returned instead of its mean.
+It follows https://www.tensorflow.org/tutorials/quickstart/advanced, except for what every row needs: the
+order of the images is given instead of drawn by `.shuffle`, network and optimizer are those of the workload,
+and the loss of each step is returned instead of its mean. No accuracy is computed in training.
 """
 
 from collections.abc import Iterator

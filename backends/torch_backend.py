@@ -182,12 +182,13 @@ class Eager:
     def __init__(self, backend: "TorchBackend") -> None:
         self._device, self._network, self._workload = backend.device, backend.network, backend.workload
         self._autocast, self._reduction = backend.autocast, backend.workload.loss
-        self.data = self.source(backend.data, backend.device, self.settings.memory_format)
+        self._memory_format = backend.settings.memory_format
+        self.data = self.source(backend.data, backend.device, self._memory_format)
         self.optimizer = TorchOptim(
             self._workload.optimizer,
             list(self._network.parameters()),
             matched=self._workload.matched,
-            fused=self.settings.fused,
+            fused=backend.settings.fused,
         )
 
     def train(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
@@ -217,7 +218,7 @@ class Eager:
 
     def _augment(self, batch: Tensor, draws: Tensor) -> Tensor:
         crop = self._workload.augmentation.crop
-        return augment(self.data.images, batch, draws, crop, self.settings.memory_format)
+        return augment(self.data.images, batch, draws, crop, self._memory_format)
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
         """Do what `backends.base.Augmenting` says."""
@@ -255,7 +256,7 @@ class TorchBackend:
         self.workload, self.data, self.mode, self._precision = workload, data, mode, precision
         self.device = find_device(device)
         runner = load_runner(TORCH, mode)
-        self.settings: Settings = runner.settings
+        self.settings: Settings = runner.settings.for_network(workload.architecture)
         self.settings.apply()
         set_precision(precision)
         # A disabled autocast would still take a twentieth of a small step.
@@ -408,6 +409,7 @@ class TorchBackend:
             "input_transforms": None,
             "input_workers": None,
             "graph_breaks": sum(torch._dynamo.utils.counters["graph_break"].values()),
+            "cudagraph_skips": torch._dynamo.utils.counters["inductor"]["cudagraph_skips"],
             "peak_device_bytes": torch.cuda.max_memory_allocated() if on_gpu else None,
         } | self._runner.facts
 

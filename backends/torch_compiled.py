@@ -15,6 +15,10 @@ from backends.torch_settings import TUNED
 from backends.torch_toolchain import require_toolchain
 from bench.errors import UnavailableError
 
+UNRECORDED = (
+    "mode reduce-overhead: PyTorch did not record {} of its programs as CUDA graphs, so this is the speed of "
+    "compile-step. TORCH_LOGS=cudagraphs shows why."
+)
 Step: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """Trains on the images and labels of one batch or several, and returns the loss or losses."""
 
@@ -51,7 +55,8 @@ class CompileStep:
         # A program for a GPU scales the images where it reads them. A program for a CPU without AVX-512 reads
         # bytes slowly: a step of softmax regression took a quarter longer.
         self._program_scales = on_gpu
-        self.data = DeviceData(backend.data, backend.device, self.settings.memory_format, scaled=not on_gpu)
+        self._memory_format = backend.settings.memory_format
+        self.data = DeviceData(backend.data, backend.device, self._memory_format, scaled=not on_gpu)
         self._network, workload = backend.network, backend.workload
         self._autocast, self._reduction = backend.autocast, workload.loss
         # A compiled step reads and writes these tensors, which share the memory of the network's parameters.
@@ -74,7 +79,7 @@ class CompileStep:
             # torch.func lets a function change only tensors in place that it made itself.
             statistics = {name: value.clone() for name, value in self._statistics.items()}
 
-            x = scale(images, self.settings.memory_format) if self._program_scales else images
+            x = scale(images, self._memory_format) if self._program_scales else images
             with self._autocast:
                 logits = functional_call(self._network, (parameters, statistics), (x,))
             return cross_entropy(logits.float(), labels, reduction=self._reduction), statistics
@@ -94,7 +99,10 @@ class CompileStep:
 
 
 class ReduceOverhead(CompileStep):
-    """Mode reduce-overhead: compile-step whose program PyTorch itself records as a CUDA graph."""
+    """Mode reduce-overhead: compile-step whose program PyTorch itself records as a CUDA graph.
+
+    Where PyTorch cannot record the program it runs it unrecorded and only logs why. `describe` then warns.
+    """
 
     compile_mode = "reduce-overhead"
 
@@ -118,6 +126,12 @@ class ReduceOverhead(CompileStep):
             return program(images, labels).clone()  # the next repetition writes to the same memory
 
         self.step = step
+
+    @property
+    def facts(self) -> Mapping[str, str | int]:
+        """A warning if PyTorch has not recorded the program."""
+        skipped = torch._dynamo.utils.counters["inductor"]["cudagraph_skips"]
+        return {"warning": UNRECORDED.format(skipped)} if skipped else {}
 
 
 class SeveralSteps(CompileStep):
@@ -163,7 +177,7 @@ def one_by_one(step: Step, batch: int) -> Step:
 def compiled(step: Step, mode: str) -> Step:
     """Return a step as one program; `torch.compiler.reset` must have dropped those of former networks.
 
-    `mode` is one of `torch.compile`. Its options are passed, because it takes either a mode or options.
+    `torch.compile` takes a mode or options, not both, so the options of the `mode` are looked up and passed.
 
     PyTorch compiles 8 versions of a function in a process and then goes on uncompiled, maybe with a warning;
     `fullgraph` makes that, and a graph break, an error. A call checks the tensors and constants for which a

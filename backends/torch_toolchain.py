@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sysconfig
 from pathlib import Path
 
 from bench.errors import UnavailableError
@@ -11,7 +12,8 @@ def require_toolchain(mode: str, *, gpu: bool) -> None:
     """Raise UnavailableError, with the remedy, if a compiled mode of PyTorch cannot run here.
 
     On a CPU, Inductor calls a C++ compiler: `$CXX`, else g++. On a GPU, Triton calls a C compiler: `$CC`,
-    else gcc or clang. Both load what they have compiled from `$TORCHINDUCTOR_CACHE_DIR`.
+    else gcc or clang. Both need Python's headers, and load what they have compiled from
+    `$TORCHINDUCTOR_CACHE_DIR`.
     """
     variable, usual = ("CC", ("gcc", "clang")) if gpu else ("CXX", ("g++",))
     named = os.environ.get(variable)
@@ -21,6 +23,12 @@ def require_toolchain(mode: str, *, gpu: bool) -> None:
         raise UnavailableError(
             f"mode {mode} of PyTorch needs a {language} compiler, and {what}: install {usual[0]} "
             f"(apt-get install {usual[0]}), or name another one with {variable}"
+        )
+    header = Path(sysconfig.get_path("include")) / "Python.h"
+    if not header.is_file():
+        raise UnavailableError(
+            f"mode {mode} of PyTorch compiles an extension of Python, and {header} is not found: install "
+            "Python's headers (apt-get install python3-dev)"
         )
     folder = Path(os.environ.get("TORCHINDUCTOR_CACHE_DIR", ""))
     if is_noexec(folder):

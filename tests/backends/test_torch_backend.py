@@ -18,7 +18,7 @@ from torch_compiling import COMPILED_CHECKS
 from torch_kit import BATCH, CNN, LOADERS, RATES, check_that_it_starts_anew, cpu_modes, make, order
 from torch_loading import PIPELINE_CHECKS
 
-from bench.workloads.specs import Augmentation
+from bench.workloads.specs import Architecture, Augmentation
 
 pytestmark = [pytest.mark.framework("torch"), pytest.mark.long]
 
@@ -77,6 +77,17 @@ def a_taught_mode_changes_nothing_of_pytorch() -> None:
         backend.train_steps(order(1))
         assert backend.network.conv2.weight.is_contiguous(memory_format=layout), mode
         assert backend.describe()["memory_format"] == str(layout).removeprefix("torch."), mode
+
+
+def a_network_without_convolutions_flattens_its_images_without_a_copy() -> None:
+    import torch
+
+    for mode in ("eager", "dataloader-samples", "dataloader-batches"):
+        backend = make(mode, Architecture(hidden=(4,)))
+        images, _ = next(backend._runner.data.batches(order(1)))
+        assert images.is_contiguous(), mode
+        assert torch.nn.Flatten()(images).data_ptr() == images.data_ptr(), mode
+        assert backend.describe()["memory_format"] == "contiguous_format", mode
 
 
 def a_constructor_builds_the_programs_of_its_own_mode() -> None:
@@ -311,6 +322,7 @@ CHECKS = {
     for check in (
         every_mode_of_the_catalog_has_a_runner,
         settings_follow_the_level_of_a_mode,
+        a_network_without_convolutions_flattens_its_images_without_a_copy,
         a_taught_mode_changes_nothing_of_pytorch,
         a_constructor_builds_the_programs_of_its_own_mode,
         a_mode_that_cannot_train_is_refused,

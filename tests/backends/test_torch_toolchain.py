@@ -27,6 +27,9 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setenv("PATH", str(programs))
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "not" / "made" / "yet"))
     mounted(monkeypatch, noexec=False)
+    (tmp_path / "include").mkdir()
+    (tmp_path / "include" / "Python.h").touch()
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path / "include"))
     return programs
 
 
@@ -72,6 +75,15 @@ def test_without_a_compiler_the_remedy_is_named(
     with pytest.raises(UnavailableError) as refused:
         require_toolchain("compile-step", gpu=gpu)
     assert words in str(refused.value)
+
+
+def test_without_the_headers_of_python_the_remedy_is_named(
+    machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    install(machine, "g++")
+    monkeypatch.setattr("sysconfig.get_path", lambda _: str(tmp_path))
+    with pytest.raises(UnavailableError, match=r"Python\.h is not found: install Python's headers"):
+        require_toolchain("compile-step", gpu=False)
 
 
 def test_a_cache_from_which_no_code_may_run_is_refused(
