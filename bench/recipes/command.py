@@ -10,7 +10,7 @@ from rich.console import Console
 
 from bench.datasets import cache as datasets
 from bench.errors import UsageError, WriteError
-from bench.measuring.selection import choose_device, used_gpu
+from bench.measuring.selection import Asked, choose_device, used_gpu
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -43,6 +43,7 @@ from bench.report.rehearsal import rehearse
 from bench.report.terminal import print_blocks
 from bench.store import resumable, write_durably
 from bench.text import clean, duration
+from bench.workloads.specs import Workload
 
 where_to_run = (
     click.option("--mode", metavar="NAME", help="Mode. [default: the backend's default mode]"),
@@ -61,13 +62,26 @@ def _where(command: Any) -> Any:
     return command
 
 
-def _parsed(where: dict[str, Any], display: Display) -> dict[str, Any]:
-    """Return what `Place.find` takes: the device is chosen, and the interpreters are parsed."""
-    others = {name: value for name, value in where.items() if name not in ("device", "gpu", "pythons")}
+def _asked(
+    where: dict[str, Any], display: Display, backends: tuple[str, ...], limit: int | None = None
+) -> Asked:
+    """Choose the device, which can be done once, and return what the options ask for."""
     device = choose_device(where["device"], where["gpu"])
     if used := used_gpu(device):
         display.say(f"GPU: {used}")
-    return {**others, "device": device, "pythons": parse_pythons(where["pythons"]), "display": display}
+    return Asked(
+        backends=backends,
+        modes=() if where["mode"] is None else (where["mode"],),
+        device=device,
+        precision=where["precision"],
+        pythons=parse_pythons(where["pythons"]),
+        sample=where.get("sample", False),
+        limit=limit,
+    )
+
+
+def _place(workload: Workload, asked: Asked, where: dict[str, Any], display: Display) -> Place:
+    return Place.find(workload, asked, data=where["data"], offline=where["offline"], display=display)
 
 
 def _load(
@@ -122,8 +136,7 @@ def train(
         found = on_dataset(found, dataset)
     default = Path("trainings") / (folder_name(found.name, backend, seed) + _suffix(limit, where))
     with make_display(Console()) as display:
-        options = {**_parsed(where, display), "backends": (backend,), "limit": limit}
-        place = Place.find(found.workload, **options)
+        place = _place(found.workload, _asked(where, display, (backend,), limit), where, display)
         order = Order(
             recipe=found,
             steps=steps or found.steps,
@@ -182,7 +195,7 @@ def evaluate(*, model: Path, backends: tuple[str, ...], **where: Any) -> int:
     # Evaluation trains on nothing, so it holds out nothing either.
     workload = msgspec.structs.replace(found.about.workload, held_out=0)
     with make_display(console) as display:
-        place = Place.find(workload, backends=backends, limit=None, **_parsed(where, display))
+        place = _place(workload, _asked(where, display, backends), where, display)
         scores = list(evaluate_in(found, place, display))
     print_blocks(score_blocks(found, scores, place.available.unavailable), console)
     if any(score.difference is not None and not score.within for score in scores):
@@ -365,8 +378,8 @@ def _places(
     recipes: Sequence[Recipe], backends: tuple[str, ...], where: dict[str, Any], display: Display
 ) -> dict[str, Place]:
     """Return where each recipe is trained, by its name."""
-    options = {**_parsed(where, display), "backends": backends, "sample": False, "limit": None}
-    return {recipe.name: Place.find(recipe.workload, **options) for recipe in recipes}
+    asked = _asked(where, display, backends)
+    return {recipe.name: _place(recipe.workload, asked, where, display) for recipe in recipes}
 
 
 def _datasets(

@@ -15,7 +15,7 @@ from bench.measuring.data import prepare_data
 from bench.measuring.selection import Asked, Available, choose_backends, choose_device
 from bench.progress import Display
 from bench.worker.protocol import DataSource
-from bench.workloads.specs import Cell, Device, Precision, Workload
+from bench.workloads.specs import Cell, Device, Workload
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,46 +31,40 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     def find(
         cls,
         workload: Workload,
+        asked: Asked,
         *,
-        backends: tuple[str, ...],
-        mode: str | None,
-        device: str,
-        precision: Precision,
-        pythons: Mapping[str, Path],
-        sample: bool,
-        limit: int | None,
         data: Path | None,
         offline: bool,
         display: Display,
     ) -> Self:
-        """Return the place that the options of a command ask for; the data set is fetched if needed.
+        """Return the place that is asked for, with one mode at most; the data set is fetched if needed.
 
         Raises UsageError or UnavailableError if a backend, the mode or the device does not exist here.
         """
-        asked = Asked(backends=backends, device=device, precision=precision, pythons=pythons)
-        found = choose_device(device)
+        found = choose_device(asked.device)
         available = choose_backends(find_backends(), asked, found)
         for name, versions in available.versions.items():
             for warning in known_faults(versions, found):
                 display.say(f"WARNING: {available.infos[name].title}: {warning}")
         splits = prepare_data(
-            [workload], cache=cache_dir(data), sample=sample, limit=limit, offline=offline, display=display
-        )
+            [workload], cache=cache_dir(data), sample=asked.sample, limit=asked.limit, offline=offline,
+            display=display,
+        )  # fmt: skip
         return cls(
             available=available,
             cells=tuple(
                 Cell(
                     workload=workload.name,
                     backend=name,
-                    mode=_mode(available.infos[name], mode, workload, found),
+                    mode=_mode(available.infos[name], next(iter(asked.modes), None), workload, found),
                     device=found,
-                    precision=precision,
+                    precision=asked.precision,
                 )
                 for name in available.infos
                 if name not in available.unavailable
             ),
             source=splits[workload.name].source,
-            pythons=pythons,
+            pythons=asked.pythons,
         )
 
 

@@ -19,6 +19,7 @@ from bench.analysis.summary import run_warnings, summarise
 from bench.machine import known_faults as catalogue
 from bench.machine.known_faults import KNOWN_FAULTS, KnownFault, known_faults
 from bench.measuring.backends import Registry
+from bench.measuring.selection import Asked
 from bench.recipes.setup import Place
 from bench.run.report import markdown, terminal
 from bench.workloads.catalog import find_workload
@@ -108,9 +109,12 @@ def test_a_training_warns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.recipes.setup.find_backends", lambda: known)
     screen = fakes.Screen()
     Place.find(
-        find_workload("notebook-softmax-plot"), backends=("numpy",), mode=None, device="cpu",
-        precision="fp32", pythons={}, sample=True, limit=None, data=None, offline=True, display=screen,
-    )  # fmt: skip
+        find_workload("notebook-softmax-plot"),
+        Asked(backends=("numpy",), device="cpu", sample=True),
+        data=None,
+        offline=True,
+        display=screen,
+    )
     assert any("WARNING: NumPy: numpy" in line for line in screen.lines), screen.lines
 
 

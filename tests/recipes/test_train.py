@@ -29,6 +29,7 @@ from backends.catalog import NUMPY
 from backends.info import Mode
 from bench.errors import RecordError, UnavailableError, UsageError
 from bench.measuring.backends import Registry
+from bench.measuring.selection import Asked
 from bench.recipes import setup as places
 from bench.recipes import train as training
 from bench.recipes.catalog import RECIPES
@@ -443,18 +444,15 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def found_place(name: str = "notebook-softmax-plot", **changes: Any) -> Place:
-    options: dict[str, Any] = {
-        "backends": ("two",), "mode": None, "device": "auto", "precision": "fp32", "pythons": {},
-        "sample": True, "limit": None, "data": None, "offline": True, "display": fakes.Screen(),
-    }  # fmt: skip
-    return Place.find(RECIPES[name].workload, **options | changes)
+    asked = Asked(**{"backends": ("two",), "sample": True} | changes)
+    return Place.find(RECIPES[name].workload, asked, data=None, offline=True, display=fakes.Screen())
 
 
 @pytest.mark.usefixtures("here")
 def test_the_default_mode_trains_if_none_is_named() -> None:
     (cell,) = found_place().cells
     assert str(cell) == "notebook-softmax-plot two/plain cpu fp32"
-    (cell,) = found_place(mode="rich").cells
+    (cell,) = found_place(modes=("rich",)).cells
     assert cell.mode == "rich"
     found = found_place(backends=("two", "numpy"), limit=300)
     assert [cell.backend for cell in found.cells] == ["two", "numpy"]
@@ -465,7 +463,7 @@ def test_the_default_mode_trains_if_none_is_named() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"mode": "rihc"}, UsageError, "unknown mode of two on the CPU 'rihc'; did you mean 'rich'?"),
+        ({"modes": ("rihc",)}, UsageError, "unknown mode of two on the CPU 'rihc'; did you mean 'rich'?"),
         ({"backends": ("tow",)}, UsageError, "unknown backend 'tow'; did you mean 'two'?"),
         (
             {"name": "notebook-cifar-cnn"},
@@ -491,6 +489,6 @@ def test_what_is_not_to_be_had_is_named(changes: dict[str, Any], error: Any, wor
 
 @pytest.mark.usefixtures("here")
 def test_all_installed_backends_are_used_where_none_is_named() -> None:
-    found = found_place(backends=(), name="notebook-cifar-cnn", mode="rich")
+    found = found_place(backends=(), name="notebook-cifar-cnn", modes=("rich",))
     assert "absent" in found.available.unavailable
     assert [cell.backend for cell in found.cells] == ["two"]
