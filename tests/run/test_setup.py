@@ -181,13 +181,13 @@ TAUGHT = msgspec.structs.replace(STEADY, name="taught", modes=(*STEADY.modes, PL
 @pytest.mark.parametrize(
     ("asked", "preset", "expected"),
     [
-        (Asked(), "quick", ["mnist-cnn taught/tutorial cpu fp32"]),
-        (Asked(backends=("taught",)), "quick", ["mnist-cnn taught/tutorial cpu fp32"]),
+        (Asked(), "quick", ["mnist-mlp taught/tutorial cpu fp32"]),
+        (Asked(backends=("taught",)), "quick", ["mnist-mlp taught/tutorial cpu fp32"]),
         (Asked(backends=("steady",)), "quick", []),
-        (Asked(workloads=("mnist-mlp",)), "quick", []),
+        (Asked(workloads=("mnist-cnn",)), "quick", []),
         (Asked(sweep=(16,)), "quick", []),
         (Asked(modes=("only",)), "quick", []),
-        (Asked(workloads=("mnist-mlp",)), "standard", ["mnist-mlp taught/tutorial cpu fp32"]),
+        (Asked(workloads=("mnist-cnn",)), "standard", ["mnist-cnn taught/tutorial cpu fp32"]),
     ],
 )
 def test_quick_trains_one_workload_as_taught_too_unless_modes_are_named(
