@@ -32,7 +32,7 @@ class LoadedData:
     def __init__(
         self, dataset: Dataset[Any], transforms: str, device: torch.device, memory_format: torch.memory_format
     ) -> None:
-        """Take a dataset, and what `describe` says of how it makes a sample."""
+        """Take a dataset, and the description of its transforms that `describe` returns."""
         self.dataset, self.transforms = dataset, transforms
         self._device, self._memory_format = device, memory_format
 

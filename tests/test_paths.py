@@ -1,4 +1,4 @@
-"""A path survives every message, and what the file system refuses is told with the path and its size."""
+"""A path survives every message, and an error of the file system names the path and its size."""
 
 import errno
 import json

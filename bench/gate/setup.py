@@ -154,7 +154,7 @@ def _make_side(
 
 def _refuse_unable(name: SideName, pythons: Mapping[str, Path], source: Path) -> None:
     """Raise UnavailableError for an interpreter that lacks what the side's workers import."""
-    if not (source / "bench" / "worker" / "__main__.py").is_file():  # a commit of before
+    if not (source / "bench" / "worker" / "__main__.py").is_file():  # a commit from before there was one
         return
     for backend, python in pythons.items():
         fault = program_fault(python, variables=code_variables(source), source=source)

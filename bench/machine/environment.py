@@ -94,7 +94,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     cpu_quota: float | None = None
     """The CPUs, maybe a fraction, that control groups grant; None without a quota, and in older records."""
     worker_threads: int | None = None
-    """The threads that each worker is told to use, because of the quota; None if the frameworks choose."""
+    """The number of threads that a quota allows each worker; None if the frameworks choose."""
     memory_bytes: int
     """0 if the system does not report it."""
     gpus: tuple[Gpu, ...]

@@ -27,7 +27,7 @@ _DISTRUSTED = re.compile(r"dubious ownership|unsafe repository")
 _REMEDY = re.compile(r"^\s*(git config --global --add safe\.directory .+?)\s*$", re.MULTILINE)
 _LIMIT_S = 60.0
 _UNKNOWN = ("Needed a single revision", "unknown revision", "bad revision")
-"""What git says of a name that it does not know, which tells a user no more."""
+"""Git's messages about a name that it does not know. They would not help a user."""
 
 
 def variables() -> dict[str, str]:

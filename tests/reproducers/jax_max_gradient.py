@@ -8,8 +8,8 @@ The gradient of a maximum goes to the values that equal it. Where XLA computes t
 loops, it can round the same value differently in each. Then a value no longer equals the maximum that the
 other loop found. The exit status is 1 if that happens, and else 0.
 
-XLA is told to use AVX2, so a CPU with AVX-512 shows the fault too. It needs the compiler option below. With a
-comparison that allows 1e-4, or with `jax.lax.reduce_window`, the gradient is right.
+A flag limits XLA to AVX2, so a CPU with AVX-512 shows the fault too. It needs the compiler option below.
+With a comparison that allows 1e-4, or with `jax.lax.reduce_window`, the gradient is right.
 """
 
 import os
