@@ -110,6 +110,16 @@ class HangsInTraining(Steady):
         return super().train_steps(order)
 
 
+class WrongInTraining(Steady):
+    """Passes parity, and drops a gradient in full batches."""
+
+    def loss_and_gradients(self, pixels: Any, labels: Any) -> Any:
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        if len(labels) > PARITY_BATCH:
+            gradients["logits/bias"] *= 0
+        return loss, gradients
+
+
 class OutOfMemory(Steady):
     def train_steps(self, order: npt.NDArray[np.int32]) -> Losses:
         raise MemoryError("no room for 9 GiB")

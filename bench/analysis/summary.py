@@ -268,6 +268,8 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: tuple[_Job, ...]
     parity: tuple[ParityRecord, ...]
+    disproven: JobRecord | None
+    """A job whose timed program does not compute what the reference computes, even if it was run again."""
     unmeasured: UnmeasuredRecord | None
 
     @property
@@ -304,11 +306,13 @@ def _gather(run: Run) -> dict[Cell, _Evidence]:
     parity: dict[Cell, dict[str, ParityRecord]] = defaultdict(dict)
     for check in run.parity:
         parity[check.cell][check.optimizer] = check
+    disproven = {record.spec.cell: record for record in run.jobs if record.status == "not_comparable"}
     unmeasured = {record.cell: record for record in run.unmeasured}
     return {
         cell: _Evidence(
             jobs=tuple(jobs[cell][key] for key in sorted(jobs[cell])) if cell in jobs else (),
             parity=tuple(parity[cell].values()) if cell in parity else (),
+            disproven=disproven.get(cell),
             unmeasured=unmeasured.get(cell),
         )
         for cell in dict.fromkeys([*run.header.cells, *jobs, *parity, *unmeasured])
@@ -377,7 +381,7 @@ def _summarise_cell(cell: Cell, found: _Evidence, context: _Context) -> CellSumm
     reference = cell.backend in context.references
     counting = [job for block, job in found.sound.items() if block not in screening.dropped]
     matched = workload is None or workload.matched
-    parity_ok = _parity_ok(found.parity)
+    parity_ok = _parity_ok(found)
     records = found.records
     throughput = _throughput(found, counting)
     interval = throughput if throughput and throughput.blocks >= FEWEST_FOR_INTERVAL else None
@@ -470,6 +474,8 @@ def _work_reasons(found: _Evidence, parity_ok: bool | None, *, reference: bool, 
 def _parity_reasons(found: _Evidence, parity_ok: bool | None) -> list[str]:
     """Return why a cell is not known to do the same work as the reference; nothing if it does."""
     said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
+    if found.disproven is not None:
+        return [f"not comparable: {found.disproven.error}"]
     if parity_ok is False:
         lost = next(check for check in found.parity if check.lost)
         return [f"not comparable: {lost.error or _worst_check(found.parity)}"]
@@ -508,11 +514,14 @@ def _said(status: Status, error: str | None) -> str:
     return STATUS_WORDS[status] + (f": {error}" if error else "")
 
 
-def _parity_ok(records: Sequence[ParityRecord]) -> bool | None:
-    """Return whether every optimizer's values agree with the reference; None if some were not compared."""
-    if any(record.lost for record in records):
+def _parity_ok(found: _Evidence) -> bool | None:
+    """Return whether all values agree with the reference; None if some were not compared.
+
+    The values of every optimizer count, and those of the timed program in every job.
+    """
+    if found.disproven is not None or any(record.lost for record in found.parity):
         return False
-    return True if records and all(record.ok for record in records) else None
+    return True if found.parity and all(record.ok for record in found.parity) else None
 
 
 def _worst_check(records: Sequence[ParityRecord]) -> str:

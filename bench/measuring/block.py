@@ -19,6 +19,7 @@ from bench.machine.conditions import Conditions
 from bench.machine.monitor import Watch
 from bench.measuring.design import balanced_order, windows_asked
 from bench.measuring.process import Outcome, Worker
+from bench.paths import to_text
 from bench.records.schema import Window
 from bench.worker.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.workloads.schedule import whole_calls
@@ -38,6 +39,10 @@ class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
     """The steps of this cell's windows in an earlier block; None if it was not measured before."""
     compiled: Path | None = None
     """Folder of the programs that jobs of this cell have compiled; None: compile everything anew."""
+    trace: Callable[[int], Path | None] = lambda _call_steps: None
+    """Returns the reference trace for calls of so many steps, or None if nothing can be compared."""
+    repeated: bool = False
+    """Whether many steps of its program are compared with their repetition."""
 
 
 class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +95,7 @@ def run_block(
             )
             return stack.enter_context(worker)
 
-        workers, ready = _warm_up(start, len(jobs), at_once=2 if together else 1)
+        workers, ready = _warm_up(start, jobs, at_once=2 if together else 1)
         first = jobs[0].task.spec
         windows = windows_asked(first.windows, _stretches(jobs, ready), fewest)
         rounds = _Rounds(workers, window_steps(jobs, ready), windows, gpu=first.cell.device == "gpu")
@@ -104,7 +109,7 @@ def run_block(
 
 
 def _warm_up(
-    start: Callable[[int], Worker], jobs: int, *, at_once: int
+    start: Callable[[int], Worker], jobs: Sequence[BlockJob], *, at_once: int
 ) -> tuple[list[Worker], list[Ready | None]]:
     """Start and build the workers, so many at once, and warm each up alone.
 
@@ -112,12 +117,13 @@ def _warm_up(
     """
     workers: list[Worker] = []
     ready: list[Ready | None] = []
-    while len(workers) < jobs:
-        begun = [start(place) for place in range(len(workers), jobs)[:at_once]]
-        for worker in begun:
-            worker.wait_for(Built)
-        for worker in begun:
-            worker.ask(Begin())
+    while len(workers) < len(jobs):
+        begun = [start(place) for place in range(len(workers), len(jobs))[:at_once]]
+        built = [worker.wait_for(Built) for worker in begun]
+        for job, worker, event in zip(jobs[len(workers) :], begun, built, strict=False):
+            # The reference trains while no job does: it would disturb their warm-up.
+            trace = None if event is None else job.trace(event.call_steps)
+            worker.ask(Begin(proof=None if trace is None else to_text(trace), repeated=job.repeated))
             ready.append(worker.wait_for(Ready))
         workers += begun
     return workers, ready

@@ -21,6 +21,7 @@ from bench.measuring.alone import run_alone
 from bench.measuring.block import BlockJob, run_block
 from bench.measuring.job import job_record
 from bench.measuring.process import Outcome
+from bench.measuring.traces import Traces
 from bench.progress import Teller
 from bench.records.schema import JobRecord
 from bench.worker.protocol import Evaluated, Event, MeasureTask, Ready, Timed
@@ -58,25 +59,22 @@ class MeasuredBlock(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BlockRunner:
-    """Runs blocks one after another; as a context it keeps compiled programs between them.
-
-    Only jobs that compile everything anew can be run outside of the context.
-    """
+    """Runs blocks one after another; a context, which keeps compiled programs and traces between them."""
 
     def __init__(self, display: Teller, window_steps: Mapping[Cell, int]) -> None:
         """`window_steps` are the steps of the windows of cells that were measured before."""
         self._display = display
         self._window_steps = dict(window_steps)
-        self._compiled: Path | None = None
+        self._repeated: set[str] = set()
+        """The cells, each with its side, whose programs were compared with their repetition."""
         self._said_alone = False
 
     def __enter__(self) -> Self:
-        self._folder = TemporaryDirectory(prefix="samework-compiled-")
-        self._compiled = Path(self._folder.name)
+        self._folder = TemporaryDirectory(prefix="samework-block-")
+        self._traces = Traces(Path(self._folder.name), self._display)
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._compiled = None
         self._folder.cleanup()
 
     def run(
@@ -130,11 +128,15 @@ class BlockRunner:
     def _job(self, seat: Seat) -> BlockJob:
         spec = seat.task.spec
         name = ".".join(filter(None, (spec.cell.workload, spec.cell.backend, spec.cell.mode, seat.side)))
+        repeated = name not in self._repeated
+        self._repeated.add(name)
         return BlockJob(
             task=seat.task,
             python=seat.python,
             window_steps=self._window_steps.get(spec.cell),
-            compiled=None if spec.compiles_anew or self._compiled is None else self._compiled / name,
+            compiled=None if spec.compiles_anew else Path(self._folder.name) / name,
+            trace=lambda call_steps: self._traces.path(seat.task, call_steps),
+            repeated=repeated,
         )
 
     def _show(self, jobs: int, windows: int) -> Follow:

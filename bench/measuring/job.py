@@ -18,6 +18,7 @@ from bench.worker.protocol import (
     Learned,
     LookedCloser,
     Memory,
+    Proven,
     Timed,
     WarmedUp,
 )  # fmt: skip
@@ -27,7 +28,7 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
     """Return the record of a job; `started_at` is UTC, ISO 8601."""
     facts: dict[str, Any] = {"start_s": outcome.start_s}
     described: dict[str, str | int | float | bool | None] = {}
-    warmup, windows, leads, points = [], [], [], []
+    warmup, windows, leads, points, proofs = [], [], [], [], []
     for event in outcome.events:
         match event:
             case WarmedUp(window=window):
@@ -40,7 +41,11 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
                 points.append(point)
             case Described(facts=described):
                 pass
-            case Imported() | DataLoaded() | Built() | FirstStep() | Learned():
+            case Proven(proof=proof):
+                proofs.append(proof)
+            case Built(build_s=build_s):
+                facts["build_s"] = build_s
+            case Imported() | DataLoaded() | FirstStep() | Learned():
                 facts |= msgspec.structs.asdict(event)  # their fields are those of the record
             case Memory() | DeviceMemory() | LookedCloser():
                 facts |= msgspec.structs.asdict(event)
@@ -57,6 +62,7 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
         windows=tuple(windows),
         lead_s=sum(leads) if leads else None,
         points=tuple(points),
+        proofs=tuple(proofs),
         peak_device_bytes=int(peak_device) if isinstance(peak_device, int | float) else None,
         described=described,
         **facts,

@@ -85,6 +85,31 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it must compile everything anew, so that its first step shows the time to compile."""
 
 
+class ParityCheck(msgspec.Struct, frozen=True, kw_only=True):
+    """The largest relative error of one kind against the float64 reference."""
+
+    kind: Literal["pixels", "logits", "loss", "gradient", "step", "steps", "losses", "change", "repeated"]
+    error: float
+    tolerance: float
+    worst: str
+    """Where the largest error was: a parameter's name or a step's number."""
+
+    @property
+    def ok(self) -> bool:
+        return self.error <= self.tolerance
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison of the program that a job times with the float64 reference."""
+
+    after_windows: bool
+    """Whether it was made after the timed windows; else before them."""
+    steps: int
+    """Steps that were trained in it, at the batch size and the rate of the workload."""
+    checks: tuple[ParityCheck, ...]
+    seconds: float
+
+
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):
     """What one worker process did. Times in seconds; a field is None where the job did not get that far."""
 
@@ -129,6 +154,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     """Floating-point operations of one training step as the framework itself counts them."""
     peak: Peak | None = None
     """The machine's peak as this framework reaches it."""
+    proofs: tuple[Proof, ...] = ()
+    """What the comparisons of the timed program with the reference found; none in older records."""
     described: dict[str, str | int | float | bool | None] = {}
     """Facts that the backend reported: versions, the actual device, threads."""
 
@@ -147,20 +174,6 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
     in_turns: bool = True
     """Whether the jobs took turns; else each ran alone, one after another, and `rounds` is their sum."""
     conditions: Conditions
-
-
-class ParityCheck(msgspec.Struct, frozen=True, kw_only=True):
-    """The largest relative error of one kind against the float64 reference."""
-
-    kind: Literal["pixels", "logits", "loss", "gradient", "step", "steps", "losses"]
-    error: float
-    tolerance: float
-    worst: str
-    """Where the largest error was: a parameter's name or a step's number."""
-
-    @property
-    def ok(self) -> bool:
-        return self.error <= self.tolerance
 
 
 class ParityRecord(msgspec.Struct, frozen=True, kw_only=True, tag="parity", tag_field="record"):

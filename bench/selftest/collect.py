@@ -205,11 +205,12 @@ class Collector:
             f"{groups} groups of {blocks} blocks, {len(SIDES)} processes each that take turns of "
             f"{self._header.window_s:g} s: about {duration(self._left_s())}"
         )
-        for group, cell in enumerate(self._header.groups):
-            for block in range(blocks):
-                if (group, block) not in self._done and cell not in self._given_up:
-                    self._show(f"group {group + 1} of {groups}, {cell}, block {block + 1} of {blocks}")
-                    self._measure(group, block, cell)
+        with self._blocks:
+            for group, cell in enumerate(self._header.groups):
+                for block in range(blocks):
+                    if (group, block) not in self._done and cell not in self._given_up:
+                        self._show(f"group {group + 1} of {groups}, {cell}, block {block + 1} of {blocks}")
+                        self._measure(group, block, cell)
 
     def _measure(self, group: int, block: int, cell: Cell) -> None:
         # Every side is in every place equally often, so that no side profits from starting first.

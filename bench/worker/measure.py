@@ -1,4 +1,4 @@
-"""What a worker does to measure a backend: build it, take the first step, warm up, take turns, then learn."""
+"""What a worker does to measure a backend: build it, prove its program, warm up, take turns, then learn."""
 
 import math
 import os
@@ -17,6 +17,7 @@ from bench.machine.gpu import GpuMonitor
 from bench.records.schema import EpochPoint, JobSpec
 from bench.worker.protocol import (
     AnyCommand,
+    Begin,
     Built,
     DataLoaded,
     Described,
@@ -33,6 +34,7 @@ from bench.worker.protocol import (
     Turn,
     WarmedUp,
 )
+from bench.worker.prove_measured import Prover
 from bench.worker.slowed import Slowed
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.timed_loop import Batches, Trainer, check_device, evaluate, load_data, training_data
@@ -60,6 +62,8 @@ def measure(
 ) -> None:
     """Build, take the first step, warm up, take turns, then learn; each part is timed separately.
 
+    The program that is timed is compared with the reference before the warm-up and after the windows.
+
     `clock` runs since the backend was imported: what the task imports of the harness counts with the data.
     """
     spec, workload = task.spec, task.spec.workload
@@ -72,22 +76,26 @@ def measure(
     cell = spec.cell
     backend = backend_class(workload, training, mode=cell.mode, device=cell.device, precision=cell.precision)
     start(backend)
-    emit(Built(build_s=clock.seconds()))
+    emit(Built(build_s=clock.seconds(), call_steps=backend.call_steps))
     check_device(backend, cell)
 
     permute = None if workload.matched else own_defaults(backend).permutation
     batches = Batches(workload, training, seed=spec.seed, permute=permute)
     trained = backend if task.slowdown is None else cast(Backend, Slowed(backend, task.slowdown))
-    next(commands, None)  # `Begin`: the first step must have the machine for itself
+    begin = next(commands, None)  # the first step must have the machine for itself
+    proof = Prover(backend, workload, training, begin if isinstance(begin, Begin) else Begin())
     with Meter.open(cell.device) as meter:
         trainer = Trainer(trained, batches, meter, plain=backend)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
+        proof.before_windows(emit)
+        start(backend)
         if spec.windows:
             warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
             take_turns(trainer, spec.window_s, commands, emit)
     emit_memory(cell.device, emit)
     facts = {"energy_meter": meter.method, "call_steps": backend.call_steps}
     emit(Described(facts={**backend.describe(), **facts}))
+    proof.after_windows(dataset.test_images, emit)
     if task.look_closer:
         emit(look_closer(backend, workload, trainer))
     if spec.epochs:

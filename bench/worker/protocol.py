@@ -6,7 +6,7 @@ from typing import TypeAlias
 import msgspec
 
 from backends.info import BackendInfo
-from bench.records.schema import EpochPoint, JobSpec, ParityCheck, Status, Window
+from bench.records.schema import EpochPoint, JobSpec, ParityCheck, Proof, Status, Window
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.specs import Cell, Workload
 
@@ -65,7 +65,13 @@ class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
 
 
 class Begin(Command, frozen=True, kw_only=True, tag="begin"):
-    """Take the first step and warm up; `Ready` answers it. Before it a worker only builds."""
+    """Take the first step, prove the program and warm up; `Ready` answers it. A worker only builds before."""
+
+    proof: str | None = None
+    """The file of the reference trace that the timed program is compared with, before the windows and after
+    them; None: there is none, as each framework trains with its own defaults."""
+    repeated: bool = False
+    """Whether to compare many steps with their repetition too."""
 
 
 class Turn(Command, frozen=True, kw_only=True, tag="turn"):
@@ -106,6 +112,8 @@ class DataLoaded(Event, frozen=True, kw_only=True, tag="data"):
 
 class Built(Event, frozen=True, kw_only=True, tag="built"):
     build_s: float
+    call_steps: int = 1
+    """`call_steps` of the backend; 1 from workers that do not prove the timed program."""
 
 
 class FirstStep(Event, frozen=True, kw_only=True, tag="first_step"):
@@ -163,6 +171,12 @@ class LookedCloser(Event, frozen=True, kw_only=True, tag="looked_closer"):
     peak: Peak | None
 
 
+class Proven(Event, frozen=True, kw_only=True, tag="proven"):
+    """The timed program was compared with the reference; if a check fails, the job ends."""
+
+    proof: Proof
+
+
 class Verified(Event, frozen=True, kw_only=True, tag="verified"):
     cell: Cell
     optimizer: str
@@ -187,7 +201,7 @@ class Done(Event, frozen=True, kw_only=True, tag="done"):
 
 AnyEvent: TypeAlias = (
     Started | Imported | DataLoaded | Built | FirstStep | WarmedUp | Ready | Timed | Evaluated | Learned
-    | Memory | DeviceMemory | Described | LookedCloser | Verified | Probed
+    | Memory | DeviceMemory | Described | LookedCloser | Proven | Verified | Probed
     | Failed | Done
 )  # fmt: skip
 """Every event of measuring and proving. A feature that has further events defines its own union."""

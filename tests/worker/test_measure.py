@@ -12,6 +12,7 @@ from bench.datasets import cache
 from bench.errors import NotComparableError
 from bench.measuring import parity as verify
 from bench.parity import reference
+from bench.parity.measured import PERIOD, measured_trace, save_measured
 from bench.records.schema import Window
 from bench.worker import __main__ as worker
 from bench.worker import measure as tasks
@@ -31,6 +32,7 @@ from bench.worker.protocol import (
     ParityCase,
     Probed,
     ProbeTask,
+    Proven,
     Ready,
     Timed,
     Turn,
@@ -38,16 +40,16 @@ from bench.worker.protocol import (
     VerifyTask,
     WarmedUp,
 )  # fmt: skip
-from bench.worker.timed_loop import Batches, Trainer
+from bench.worker.timed_loop import Batches, Trainer, load_data, training_data
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 
 
-def measured(target: str = "Steady", **changes: Any) -> list[Event]:
+def measured(target: str = "Steady", *, begin: Begin | None = None, **changes: Any) -> list[Event]:
     """Return the events of a job done in this process."""
     events: list[Event] = []
     task = fakes.task_for(fakes.info("fake", f"fakes:{target}"), **changes)
-    commands: list[AnyCommand] = [Begin(), *[Turn(steps=7)] * task.spec.windows, Finish()]
+    commands: list[AnyCommand] = [begin or Begin(), *[Turn(steps=7)] * task.spec.windows, Finish()]
     worker.do(msgspec.json.encode(task), iter(commands), events.append)
     return events
 
@@ -86,6 +88,46 @@ def test_the_events_come_in_the_order_of_the_work() -> None:
 def test_what_is_not_asked_for_is_not_done() -> None:
     kinds = {type(event) for event in measured(windows=0, epochs=0)}
     assert kinds == {Imported, DataLoaded, Built, FirstStep, Memory, Described}
+
+
+@pytest.fixture
+def proof(tmp_path: Path) -> str:
+    """Return the file of a trace of two steps on the data of `fakes.task_for`."""
+    task = fakes.task_for(fakes.STEADY)
+    dataset = load_data(task.data)
+    workload = task.spec.workload
+    made = measured_trace(
+        workload, training_data(workload, dataset), dataset.test_images[:64], steps=2, precision="fp32"
+    )
+    save_measured(tmp_path / "trace.npz", made)
+    return str(tmp_path / "trace.npz")
+
+
+def test_the_program_is_proven_before_the_windows_and_after_them(proof: str) -> None:
+    events = measured(begin=Begin(proof=proof, repeated=True), epochs=0)
+    kinds = [type(event) for event in events]
+    assert list(dict.fromkeys(kinds)) == [
+        Imported, DataLoaded, Built, FirstStep, Proven, WarmedUp, Ready, Timed, Memory, Described,
+    ]  # fmt: skip
+    assert kinds[-1] is Proven, "memory is measured without the second proof"
+    before, after = (event.proof for event in events if isinstance(event, Proven))
+    assert (before.after_windows, before.steps) == (False, 2)
+    assert [check.kind for check in before.checks] == ["losses", "change"]
+    assert (after.after_windows, after.steps) == (True, 2 + PERIOD)
+    assert [check.kind for check in after.checks] == ["losses", "change", "logits", "repeated"]
+    assert all(check.ok for check in (*before.checks, *after.checks))
+
+
+def test_a_program_that_is_wrong_where_it_is_timed_ends_before_its_windows(proof: str) -> None:
+    events: list[Event] = []
+    task = fakes.task_for(fakes.info("fake", "fakes:WrongInTraining"))
+    with pytest.raises(
+        NotComparableError, match="the timed program does not compute what the reference"
+    ) as error:
+        worker.do(msgspec.json.encode(task), iter([Begin(proof=proof)]), events.append)
+    assert "change at logits/bias is off by 1.0e+00" in str(error.value)
+    assert isinstance(events[-1], Proven)
+    assert not any(isinstance(event, Ready) for event in events)
 
 
 def test_a_window_says_how_much_was_trained_in_it() -> None:

@@ -1,0 +1,37 @@
+"""The reference traces that timed programs are compared with, each computed once and kept on disk."""
+
+from pathlib import Path
+
+from bench.parity.measured import TEST_IMAGES, measured_trace, proof_steps, save_measured
+from bench.progress import Teller
+from bench.worker.protocol import MeasureTask
+from bench.worker.timed_loop import load_data, training_data
+from bench.workloads.specs import Precision, Workload
+
+
+class Traces:
+    """Makes reference traces in a folder, when a job first needs them."""
+
+    def __init__(self, folder: Path, display: Teller) -> None:
+        self._folder, self._display = folder, display
+        self._made: dict[tuple[Workload, Precision, int], Path] = {}
+
+    def path(self, task: MeasureTask, call_steps: int) -> Path | None:
+        """Return the trace for a job whose calls have so many steps.
+
+        None if each framework trains the workload with its own defaults, which no reference does.
+        """
+        workload, precision = task.spec.workload, task.spec.cell.precision
+        if not workload.matched:
+            return None
+        dataset = load_data(task.data)
+        steps = proof_steps(workload, dataset.info, call_steps)
+        key = workload, precision, steps
+        if key not in self._made:
+            self._display.job(f"reference: {workload.name}, {steps} steps in float64", None)
+            path = self._folder / f"{len(self._made)}.npz"
+            data = training_data(workload, dataset)
+            images = dataset.test_images[:TEST_IMAGES]
+            save_measured(path, measured_trace(workload, data, images, steps=steps, precision=precision))
+            self._made[key] = path
+        return self._made[key]

@@ -1,0 +1,279 @@
+"""The proof of the timed program: what the reference computes in its place, and how a worker compares.
+
+XLA and Inductor compile a program for every shape, and a program may be wrong for one batch size, one image
+or one step only. So the very program that a job times trains here at its own batch size and rate, on its own
+data, device and precision:
+
+- **Some steps against the reference.** From the start parameters of parity it trains whole calls. The loss
+  of every step, the logits afterwards and the change of every parameter are compared with float64.
+- **Many steps against themselves.** Where the reference would take too long for `PERIOD` steps, the program
+  trains that many without a stop. Then each call is repeated from the state before it. A call that differs
+  from its repetition depends on more than its state, such as a count of its own.
+
+At full rates rounding grows from step to step, and how much depends on the network. So the tolerances come
+from the reference itself, which trains again while its sums are disturbed as rounding disturbs them.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from backends.base import Backend, TrainingData
+from backends.numpy_backend import Arrays, NumpyBackend
+from bench.errors import NotComparableError
+from bench.parity.checks import relative_error
+from bench.parity.reference import SEED, start_params
+from bench.records.schema import ParityCheck
+from bench.workloads.augmentation import Draws, draws_of, seen_images
+from bench.workloads.batches import BatchOrder
+from bench.workloads.flops import training_flops
+from bench.workloads.parameters import Params
+from bench.workloads.specs import DatasetInfo, Precision, Workload
+
+Compared: TypeAlias = Literal["losses", "logits", "change"]
+
+FLOPS = 2e10
+"""Operations of the steps that the reference trains, if whole calls fit: a few seconds of NumPy."""
+MOST_STEPS = 130
+"""More than the 100 steps of a chunk in modes that train any number of steps in one call, so that its last
+part is ragged."""
+PERIOD = 28
+"""Steps without a stop. A fault in every 25th step shows, wherever its count stands."""
+TEST_IMAGES = 64
+
+DISTURBED_RUNS = 2
+DISTURBANCE: Mapping[Precision, float] = MappingProxyType({"fp32": 2e-7, "tf32": 5e-4, "bf16": 4e-3})
+"""Standard deviation of a relative disturbance of every weight: some roundings of float32, as a product has
+one and a sum in blocks a few more. TF32 rounds factors to 5e-4 and bfloat16 to 4e-3."""
+MARGIN = 10.0
+"""The tolerance is so many times the largest error of the disturbed reference, and at least that in
+`LEAST`."""
+LEAST: Mapping[Compared, float] = MappingProxyType({"losses": 1e-5, "logits": 1e-5, "change": 1e-4})
+
+
+class Trained(msgspec.Struct, frozen=True, kw_only=True):
+    """What a training of some steps leaves."""
+
+    losses: npt.NDArray[np.floating]
+    """The loss of every step: (steps,)."""
+    change: Mapping[str, npt.NDArray[np.floating]]
+    """How far each parameter moved in all steps, in canonical layout."""
+    logits: npt.NDArray[np.floating] | None
+    """Of the first test images, after all steps: (images, classes). None if they were not computed."""
+
+    def errors(self, other: "Trained") -> dict[Compared, dict[str, float]]:
+        """Return the relative errors of another training, by what is compared and where."""
+        found: dict[Compared, dict[str, float]] = {
+            "losses": {
+                f"step {step}": relative_error(loss, expected)
+                for step, (loss, expected) in enumerate(zip(other.losses, self.losses, strict=True))
+            },
+            "change": {
+                name: relative_error(other.change[name], value) for name, value in self.change.items()
+            },
+        }
+        if self.logits is not None and other.logits is not None:
+            found["logits"] = {"logits": relative_error(other.logits, self.logits)}
+        return found
+
+
+class MeasuredTrace(msgspec.Struct, frozen=True, kw_only=True):
+    """What the reference computes in place of the timed program, all in float64."""
+
+    order: npt.NDArray[np.int32]
+    """The images of every step: int32 (steps, batch)."""
+    trained: Trained
+    tolerances: Mapping[Compared, float]
+
+
+def proof_steps(workload: Workload, info: DatasetInfo, call_steps: int) -> int:
+    """Return the steps that the reference trains: whole calls, as many as are quick."""
+    flops = training_flops(workload.architecture, workload.seen(info), workload.batch_size)
+    return call_steps * max(1, int(min(MOST_STEPS, FLOPS / flops)) // call_steps)
+
+
+def proof_order(data: TrainingData, batch_size: int, steps: int) -> npt.NDArray[np.int32]:
+    """Return the batches of the proof, drawn from all training images: int32 (steps, batch)."""
+    return BatchOrder(images=len(data.images), batch_size=batch_size, seed=SEED).steps(0, steps)
+
+
+def proof_draws(workload: Workload, info: DatasetInfo, steps: int) -> tuple[Draws, ...]:
+    """Return how images are augmented in the proof; nothing if they are not."""
+    return draws_of(workload, info, seed=SEED, start=0, steps=steps)
+
+
+def measured_trace(
+    workload: Workload,
+    data: TrainingData,
+    test_images: npt.NDArray[np.uint8],
+    *,
+    steps: int,
+    precision: Precision,
+) -> MeasuredTrace:
+    """Train the reference for so many steps at the workload's batch and rate, and find the tolerances.
+
+    `test_images`, uint8 (n, h, w, c), are those whose logits are compared.
+    """
+    order = proof_order(data, workload.batch_size, steps)
+    truth = _reference(workload, data, test_images, order)
+    worst: dict[Compared, float] = dict.fromkeys(LEAST, 0.0)
+    for seed in range(DISTURBED_RUNS):
+        noise = Noise(seed, DISTURBANCE[precision])
+        for compared, errors in truth.errors(_reference(workload, data, test_images, order, noise)).items():
+            worst[compared] = max(worst[compared], *errors.values())
+    tolerances = {compared: max(LEAST[compared], MARGIN * error) for compared, error in worst.items()}
+    return MeasuredTrace(order=order, trained=truth, tolerances=tolerances)
+
+
+class Noise:
+    """Disturbs the weights of a step, and rounds parameters to float32 after it, as a framework does."""
+
+    def __init__(self, seed: int, size: float) -> None:
+        self._random = np.random.Generator(np.random.PCG64([SEED, seed]))
+        self._size = size
+
+    def step(self, reference: NumpyBackend, batch: npt.NDArray[np.int32], draws: Draws | None) -> float:
+        """Train one step by the gradient at disturbed weights; return its loss."""
+        before = reference.params
+        disturbed = {
+            name: value * (1 + self._size * self._random.standard_normal(value.shape))
+            for name, value in before.items()
+        }
+        reference.params = dict(disturbed)
+        (loss,) = reference.train_steps_float64(batch[None], draws)
+        reference.params = {
+            name: (before[name] + reference.params[name] - disturbed[name]).astype(np.float32).astype(float)
+            for name in before
+        }
+        return float(loss)
+
+
+def _reference(
+    workload: Workload,
+    data: TrainingData,
+    test_images: npt.NDArray[np.uint8],
+    order: npt.NDArray[np.int32],
+    noise: Noise | None = None,
+) -> Trained:
+    reference = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
+    start = start_params(workload, data)
+    reference.load_params(start)
+    draws = proof_draws(workload, data.info, len(order))
+    if noise is None:
+        losses = reference.train_steps_float64(order, *draws)
+    else:
+        losses = np.array(
+            [
+                noise.step(reference, batch, draws[0][step, None] if draws else None)
+                for step, batch in enumerate(order)
+            ]
+        )
+    return Trained(
+        losses=losses,
+        logits=reference.logits(seen_images(workload, test_images)),
+        change={name: reference.params[name] - start[name] for name in start},
+    )
+
+
+def check_measured(
+    backend: Backend,
+    workload: Workload,
+    data: TrainingData,
+    trace: MeasuredTrace,
+    test_images: npt.NDArray[np.uint8] | None = None,
+) -> tuple[ParityCheck, ...]:
+    """Let the timed program do what the reference did; return the largest error of each quantity.
+
+    Logits are compared only if there are `test_images`, as evaluation is another program, which has to be
+    compiled. Raises NotComparableError where an error is not finite. The backend ends in another state.
+    """
+    start = start_params(workload, data)
+    backend.load_params(start)
+    losses = backend.train_steps(trace.order, *proof_draws(workload, data.info, len(trace.order)))
+    found = Trained(
+        losses=losses.astype(np.float64),
+        logits=None if test_images is None else backend.predict(seen_images(workload, test_images)),
+        change=changes(start, backend.export_params()),
+    )
+    return tuple(
+        _check(compared, errors, trace.tolerances[compared])
+        for compared, errors in trace.trained.errors(found).items()
+    )
+
+
+def check_repeated(backend: Backend, workload: Workload, data: TrainingData, tolerance: float) -> ParityCheck:
+    """Train `PERIOD` steps without a stop, then each call again from the state before it; compare both.
+
+    Each call is compared by the change of the parameters in it. Their difference relative to the change may
+    be as large as `tolerance`.
+    """
+    calls = -(-PERIOD // backend.call_steps)
+    order = proof_order(data, workload.batch_size, calls * backend.call_steps)
+    draws = proof_draws(workload, data.info, len(order))
+    backend.load_params(start_params(workload, data))
+    states, parameters = [backend.save_state()], [backend.export_params()]
+    parts = [slice(call * backend.call_steps, (call + 1) * backend.call_steps) for call in range(calls)]
+    for part in parts:
+        backend.train_steps(order[part], *(drawn[part] for drawn in draws))
+        states.append(backend.save_state())
+        parameters.append(backend.export_params())
+    errors = {}
+    for call, part in enumerate(parts):
+        backend.restore_state(states[call])
+        backend.train_steps(order[part], *(drawn[part] for drawn in draws))
+        again = changes(parameters[call], backend.export_params())
+        for name, change in changes(parameters[call], parameters[call + 1]).items():
+            errors[f"step {part.start}, {name}"] = relative_error(again[name], change)
+    return _check("repeated", errors, tolerance)
+
+
+def changes(before: Params, after: Params) -> Arrays:
+    """Return how far each parameter moved, in float64."""
+    return {name: after[name].astype(np.float64) - value for name, value in before.items()}
+
+
+def _check(
+    kind: Compared | Literal["repeated"], errors: Mapping[str, float], tolerance: float
+) -> ParityCheck:
+    if wild := [place for place, error in errors.items() if not np.isfinite(error)]:
+        raise NotComparableError(
+            f"{kind} at {wild[0]} in the timed program: not finite, not of the same shape, or zero in the "
+            "reference"
+        )
+    worst = max(errors, key=lambda place: errors[place])
+    return ParityCheck(kind=kind, error=errors[worst], tolerance=tolerance, worst=worst)
+
+
+def save_measured(path: Path, trace: MeasuredTrace) -> None:
+    """Write a trace to a file of plain arrays."""
+    trained = trace.trained
+    arrays: dict[str, npt.NDArray[np.generic]] = {
+        "order": trace.order,
+        "losses": trained.losses,
+        "tolerances": np.array([trace.tolerances[compared] for compared in LEAST]),
+    }
+    if trained.logits is not None:
+        arrays["logits"] = trained.logits
+    # In float32, which rounds off a thousandth of the least tolerance, as a worker's memory is measured.
+    arrays |= {f"change:{name}": value.astype(np.float32) for name, value in trained.change.items()}
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def load_measured(path: Path) -> MeasuredTrace:
+    """Read what `save_measured` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        change = {key.partition(":")[2]: file[key] for key in file.files if key.startswith("change:")}
+        return MeasuredTrace(
+            order=file["order"],
+            trained=Trained(
+                losses=file["losses"],
+                logits=file["logits"] if "logits" in file.files else None,
+                change=change,
+            ),
+            tolerances=dict(zip(LEAST, file["tolerances"].tolist(), strict=True)),
+        )

@@ -1,0 +1,60 @@
+"""What a worker does to prove the program that it times: compare it with the reference, before and after."""
+
+import numpy as np
+import numpy.typing as npt
+
+from backends.base import Backend, TrainingData
+from bench.errors import NotComparableError
+from bench.parity.measured import PERIOD, TEST_IMAGES, check_measured, check_repeated, load_measured
+from bench.paths import from_text
+from bench.records.schema import ParityCheck, Proof
+from bench.worker.protocol import Begin, Emit, Proven
+from bench.worker.stopwatch import Stopwatch
+from bench.workloads.specs import Workload
+
+
+class Prover:
+    """Compares a backend with a reference trace, at the batch size, rate and data of the timed windows.
+
+    The trace is read each time, so that it takes no memory while memory is measured.
+    """
+
+    def __init__(self, backend: Backend, workload: Workload, data: TrainingData, asked: Begin) -> None:
+        self._backend, self._workload, self._data = backend, workload, data
+        self._path = None if asked.proof is None else from_text(asked.proof)
+        self._repeated = asked.repeated
+
+    def before_windows(self, emit: Emit) -> None:
+        """Compare losses and changes of the parameters. Raises NotComparableError where they differ."""
+        if self._path is not None:
+            clock, trace = Stopwatch(), load_measured(self._path)
+            checks = check_measured(self._backend, self._workload, self._data, trace)
+            _report(emit, checks, clock, steps=len(trace.order), after_windows=False)
+
+    def after_windows(self, test_images: npt.NDArray[np.uint8], emit: Emit) -> None:
+        """Compare logits too, and if asked many steps with their repetition."""
+        if self._path is not None:
+            clock, trace = Stopwatch(), load_measured(self._path)
+            steps = len(trace.order)
+            checks = check_measured(
+                self._backend, self._workload, self._data, trace, test_images[:TEST_IMAGES]
+            )
+            if self._repeated and steps < PERIOD:
+                tolerance = trace.tolerances["change"]
+                checks += (check_repeated(self._backend, self._workload, self._data, tolerance),)
+                steps += PERIOD
+            _report(emit, checks, clock, steps=steps, after_windows=True)
+
+
+def _report(
+    emit: Emit, checks: tuple[ParityCheck, ...], clock: Stopwatch, *, steps: int, after_windows: bool
+) -> None:
+    """Report the checks, and raise NotComparableError if one fails."""
+    proof = Proof(after_windows=after_windows, steps=steps, checks=checks, seconds=clock.seconds())
+    emit(Proven(proof=proof))
+    if failed := [check for check in checks if not check.ok]:
+        worst = max(failed, key=lambda check: check.error / check.tolerance)
+        raise NotComparableError(
+            f"the timed program does not compute what the reference computes: {worst.kind} at {worst.worst} "
+            f"is off by {worst.error:.1e}, and {worst.tolerance:.1e} is allowed"
+        )

@@ -1,0 +1,35 @@
+"""Reference traces for timed programs: made when a job needs one, once for each program."""
+
+from pathlib import Path
+
+import fakes
+import msgspec
+import pytest
+
+from bench.measuring.traces import Traces
+from bench.parity.measured import load_measured
+
+
+@pytest.fixture
+def traces(tmp_path: Path) -> Traces:
+    return Traces(tmp_path, fakes.Screen())
+
+
+def test_a_trace_is_made_once_for_each_workload_precision_and_number_of_steps(
+    traces: Traces, tmp_path: Path
+) -> None:
+    task = fakes.task_for(fakes.STEADY)
+    first, again, of_calls = (traces.path(task, steps) for steps in (1, 1, 16))
+    assert first == again
+    assert [len(load_measured(path).order) for path in (first, of_calls)] == [130, 128]  # type: ignore[arg-type]
+    swept = msgspec.structs.replace(task.spec.workload, batch_size=16)
+    other = msgspec.structs.replace(task, spec=msgspec.structs.replace(task.spec, workload=swept))
+    assert load_measured(traces.path(other, 1)).order.shape == (130, 16)  # type: ignore[arg-type]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_workload_with_the_frameworks_own_defaults_has_no_trace(traces: Traces) -> None:
+    task = fakes.task_for(fakes.STEADY)
+    own = msgspec.structs.replace(task.spec.workload, matched=False)
+    task = msgspec.structs.replace(task, spec=msgspec.structs.replace(task.spec, workload=own))
+    assert traces.path(task, 1) is None

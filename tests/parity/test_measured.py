@@ -1,0 +1,272 @@
+"""The proof of the timed program: a right one passes, and one that is wrong only where it is timed fails."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from unittest import mock
+
+import msgspec
+import numpy as np
+import pytest
+
+from backends.base import TrainingData
+from backends.numpy_backend import NumpyBackend
+from bench.datasets import cache
+from bench.datasets.catalog import DATASETS
+from bench.errors import NotComparableError
+from bench.parity.measured import (
+    LEAST,
+    PERIOD,
+    MeasuredTrace,
+    check_measured,
+    check_repeated,
+    load_measured,
+    measured_trace,
+    proof_steps,
+    save_measured,
+)
+from bench.workloads.catalog import find_workload
+from bench.workloads.specs import Architecture, ConvBlock, OptimizerSpec, Workload
+
+IMAGES = 2_400
+CALL = 4
+SMOOTH = Workload(
+    name="smooth",
+    dataset="mnist",
+    architecture=Architecture(),
+    optimizer=OptimizerSpec(name="sgd", learning_rate=0.5),
+    target_accuracy=None,
+)
+KINKED = msgspec.structs.replace(
+    SMOOTH,
+    name="kinked",
+    architecture=Architecture(convs=(ConvBlock(filters=2),), hidden=(8,)),
+    optimizer=OptimizerSpec(name="sgd", learning_rate=0.02),
+)
+
+
+class InFloat32(NumpyBackend):
+    """The reference, whose parameters are rounded to float32 after every step, as a framework's are."""
+
+    call_steps = CALL
+
+    def _train_on(self, pixels, labels):
+        loss = super()._train_on(pixels, labels)
+        self.params = {name: value.astype(np.float32).astype(float) for name, value in self.params.items()}
+        return loss
+
+
+class FromBatch64(InFloat32):
+    """Drops the gradient of the last bias if the batch has 64 images or more."""
+
+    def loss_and_gradients(self, pixels, labels):
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        if len(labels) >= 64:
+            gradients["logits/bias"] = np.zeros_like(gradients["logits/bias"])
+        return loss, gradients
+
+
+class BeyondTheSample(InFloat32):
+    """Takes a wrong label for every image with an index of 2,000 or more."""
+
+    def train_steps_float64(self, order, draws=None):
+        labels = self._data.labels.copy()
+        labels[2_000:] = (labels[2_000:] + 1) % 10
+        true = self._data
+        self._data = TrainingData(info=true.info, images=true.images, labels=labels)
+        try:
+            return super().train_steps_float64(order, draws)
+        finally:
+            self._data = true
+
+
+class Counting(InFloat32):
+    """Is wrong in some steps of a call, or of its life."""
+
+    forgotten: Mapping[str, float] = {"logits/bias": 0.0}
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.call_step = self.life_step = 0
+
+    def train_steps_float64(self, order, draws=None):
+        self.call_step, self.steps_of_call = 0, len(order)
+        return super().train_steps_float64(order, draws)
+
+    def loss_and_gradients(self, pixels, labels):
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        if self.wrong():
+            gradients = {name: value * self.forgotten.get(name, 1.0) for name, value in gradients.items()}
+        self.call_step += 1
+        self.life_step += 1
+        return loss, gradients
+
+
+class LaterInACall(Counting):
+    """Drops a gradient in the second and later steps of a call."""
+
+    def wrong(self):
+        return self.call_step > 0
+
+
+class RaggedEnd(Counting):
+    """Drops a gradient in what is left of a call after whole chunks of 100 steps."""
+
+    def wrong(self):
+        return self.call_step >= self.steps_of_call // 100 * 100
+
+
+class Every25th(Counting):
+    """Drops a gradient in every 25th step of its life."""
+
+    def wrong(self):
+        return self.life_step % 25 == 24
+
+
+class Every25thSinceLoading(Every25th):
+    """The same, but it counts anew when parameters or a state are loaded."""
+
+    def load_params(self, params):
+        super().load_params(params)
+        self.life_step = 0
+
+    def restore_state(self, state):
+        super().restore_state(state)
+        self.life_step = 0
+
+
+class InOneRow(InFloat32):
+    """Takes one image of a batch twice in place of another."""
+
+    def _train_on(self, pixels, labels):
+        pixels, labels = pixels.copy(), labels.copy()
+        pixels[57], labels[57] = pixels[3], labels[3]
+        return super()._train_on(pixels, labels)
+
+
+class AfterAnotherObject(InFloat32):
+    """Is wrong if another backend object was built in the process before it."""
+
+    built = 0
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        type(self).built += 1
+        self._wrong = type(self).built > 1
+
+    def loss_and_gradients(self, pixels, labels):
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        return loss, {name: value * (1.01 if self._wrong else 1.0) for name, value in gradients.items()}
+
+
+def training(workload: Workload) -> TrainingData:
+    """Return more images than the sample has, so that some lie beyond it."""
+    sample = cache.load_sample("mnist")
+    more = IMAGES - len(sample.train_images)
+    images = np.concatenate([sample.train_images, sample.train_images[:more][:, ::-1]])
+    return TrainingData(
+        info=sample.info,
+        images=images,
+        labels=np.concatenate([sample.train_labels, sample.train_labels[:more]]),
+    )
+
+
+@pytest.fixture(scope="module")
+def test_images() -> np.ndarray:
+    return cache.load_sample("mnist").test_images[:16]
+
+
+@pytest.fixture(scope="module", params=[SMOOTH, KINKED], ids=lambda workload: workload.name)
+def case(request, test_images) -> tuple[Workload, TrainingData, MeasuredTrace]:
+    workload = request.param
+    data = training(workload)
+    steps = 130 if workload is SMOOTH else CALL
+    trace = measured_trace(workload, data, test_images, steps=steps, precision="fp32")
+    return workload, data, trace
+
+
+def make(kind: type[NumpyBackend], workload: Workload, data: TrainingData) -> NumpyBackend:
+    return kind(workload, data, mode="float64", device="cpu", precision="fp32")
+
+
+def proven(backend: NumpyBackend, case: tuple, images: np.ndarray) -> bool:
+    """Do what a worker does: prove before the windows, train, and prove again with repetition."""
+    workload, data, trace = case
+    checks = check_measured(backend, workload, data, trace)
+    backend.train_steps(trace.order[:3])
+    checks += check_measured(backend, workload, data, trace, images)
+    if len(trace.order) < PERIOD:
+        checks += (check_repeated(backend, workload, data, trace.tolerances["change"]),)
+    return all(check.ok for check in checks)
+
+
+def test_a_right_program_is_proven(case, test_images) -> None:
+    assert proven(make(InFloat32, case[0], case[1]), case, test_images)
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [
+        FromBatch64, BeyondTheSample, LaterInACall, RaggedEnd, Every25th, Every25thSinceLoading, InOneRow,
+    ],
+)  # fmt: skip
+def test_a_program_that_is_wrong_only_where_it_is_timed_is_refused(twin, case, test_images) -> None:
+    assert not proven(make(twin, case[0], case[1]), case, test_images)
+
+
+def test_a_program_that_is_wrong_after_another_object_is_refused_in_its_own_process(
+    case, test_images
+) -> None:
+    with mock.patch.object(AfterAnotherObject, "built", 0):
+        assert proven(make(AfterAnotherObject, case[0], case[1]), case, test_images), (
+            "a job builds one object"
+        )
+        assert not proven(make(AfterAnotherObject, case[0], case[1]), case, test_images)
+
+
+def test_a_loss_that_is_not_finite_is_not_comparable(case) -> None:
+    backend = make(InFloat32, case[0], case[1])
+    with (
+        mock.patch.object(InFloat32, "train_steps", return_value=np.full(len(case[2].order), np.nan)),
+        pytest.raises(NotComparableError, match="losses at step 0 in the timed program: not finite"),
+    ):
+        check_measured(backend, case[0], case[1], case[2])
+
+
+def test_a_trace_is_read_as_it_was_written(case, test_images, tmp_path: Path) -> None:
+    trace = case[2]
+    save_measured(tmp_path / "trace.npz", trace)
+    read = load_measured(tmp_path / "trace.npz")
+    np.testing.assert_array_equal(read.order, trace.order)
+    np.testing.assert_array_equal(read.trained.losses, trace.trained.losses)
+    np.testing.assert_array_equal(read.trained.logits, trace.trained.logits)
+    assert read.tolerances == trace.tolerances
+    for name, change in trace.trained.change.items():
+        np.testing.assert_allclose(read.trained.change[name], change, rtol=1e-6)
+
+
+def test_tolerances_follow_the_precision_and_have_a_floor(test_images) -> None:
+    found = {
+        precision: measured_trace(
+            KINKED, training(KINKED), test_images, steps=2, precision=precision
+        ).tolerances
+        for precision in ("fp32", "tf32", "bf16")
+    }
+    for compared, least in LEAST.items():
+        assert least <= found["fp32"][compared] < found["tf32"][compared] < found["bf16"][compared]
+
+
+@pytest.mark.parametrize(
+    ("name", "call_steps", "steps"),
+    [
+        ("mnist-softmax", 1, 130),
+        ("mnist-softmax", 16, 128),
+        ("mnist-mlp", 1, 83),
+        ("mnist-cnn", 1, 3),
+        ("mnist-cnn", 4, 4),
+        ("cifar10-cnn", 1, 1),
+        ("cifar10-cnn", 16, 16),
+    ],
+)
+def test_the_reference_trains_whole_calls_and_few_steps_of_a_large_network(name, call_steps, steps) -> None:
+    workload = find_workload(name)
+    assert proof_steps(workload, DATASETS[workload.dataset].info, call_steps) == steps
