@@ -70,8 +70,7 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
         """Return the relative errors of another training, by what is compared and where."""
         found: dict[Compared, dict[str, float]] = {
             "losses": {
-                f"step {step}": relative_error(loss, expected)
-                for step, (loss, expected) in enumerate(zip(other.losses, self.losses, strict=True))
+                f"step {step}": error for step, error in enumerate(self.loss_errors(other.losses))
             },
             "change": {
                 name: relative_error(other.change[name], value) for name, value in self.change.items()
@@ -82,6 +81,12 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
+    def loss_errors(self, losses: npt.NDArray[np.floating]) -> tuple[float, ...]:
+        """Return the relative error of each of another training's losses, step by step."""
+        pairs = zip(losses, self.losses, strict=True)
+        return tuple(relative_error(loss, expected) for loss, expected in pairs)
+
+
 class MeasuredTrace(msgspec.Struct, frozen=True, kw_only=True):
     """What the reference computes in place of the timed program, all in float64."""
 
@@ -89,6 +94,16 @@ class MeasuredTrace(msgspec.Struct, frozen=True, kw_only=True):
     """The images of every step: int32 (steps, batch)."""
     trained: Trained
     tolerances: Mapping[Compared, float]
+    rounding_errors: tuple[float, ...]
+    """The relative error of the disturbed reference's loss at each step: the largest over its runs."""
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """What the timed program computed, compared with a trace."""
+
+    checks: tuple[ParityCheck, ...]
+    loss_errors: tuple[float, ...]
+    """The relative error of the loss at each step."""
 
 
 def proof_steps(workload: Workload, info: DatasetInfo, call_steps: int) -> int:
@@ -122,12 +137,19 @@ def measured_trace(
     order = proof_order(data, workload.batch_size, steps)
     truth = _reference(workload, data, test_images, order)
     worst: dict[Compared, float] = dict.fromkeys(LEAST, 0.0)
+    rounding: list[tuple[float, ...]] = []
     for seed in range(DISTURBED_RUNS):
         noise = Noise(seed, DISTURBANCE[precision])
-        for compared, errors in truth.errors(_reference(workload, data, test_images, order, noise)).items():
+        disturbed = _reference(workload, data, test_images, order, noise)
+        rounding.append(truth.loss_errors(disturbed.losses))
+        for compared, errors in truth.errors(disturbed).items():
             worst[compared] = max(worst[compared], *errors.values())
-    tolerances = {compared: max(LEAST[compared], MARGIN * error) for compared, error in worst.items()}
-    return MeasuredTrace(order=order, trained=truth, tolerances=tolerances)
+    return MeasuredTrace(
+        order=order,
+        trained=truth,
+        tolerances={compared: max(LEAST[compared], MARGIN * error) for compared, error in worst.items()},
+        rounding_errors=tuple(max(errors) for errors in zip(*rounding, strict=True)),
+    )
 
 
 class Noise:
@@ -186,8 +208,8 @@ def check_measured(
     data: TrainingData,
     trace: MeasuredTrace,
     test_images: npt.NDArray[np.uint8] | None = None,
-) -> tuple[ParityCheck, ...]:
-    """Let the timed program do what the reference did; return the largest error of each quantity.
+) -> Comparison:
+    """Let the timed program do what the reference did; return the errors of each quantity.
 
     Logits are compared only if there are `test_images`, as evaluation is another program, which has to be
     compiled. Raises NotComparableError where an error is not finite. The backend ends in another state.
@@ -200,9 +222,10 @@ def check_measured(
         logits=None if test_images is None else backend.predict(seen_images(workload, test_images)),
         change=changes(start, backend.export_params()),
     )
-    return tuple(
-        _check(compared, errors, trace.tolerances[compared])
-        for compared, errors in trace.trained.errors(found).items()
+    errors = trace.trained.errors(found)
+    return Comparison(
+        checks=tuple(_check(compared, errors[compared], trace.tolerances[compared]) for compared in errors),
+        loss_errors=tuple(errors["losses"].values()),
     )
 
 
@@ -256,6 +279,7 @@ def save_measured(path: Path, trace: MeasuredTrace) -> None:
         "order": trace.order,
         "losses": trained.losses,
         "tolerances": np.array([trace.tolerances[compared] for compared in LEAST]),
+        "rounding_errors": np.array(trace.rounding_errors),
     }
     if trained.logits is not None:
         arrays["logits"] = trained.logits
@@ -276,4 +300,5 @@ def load_measured(path: Path) -> MeasuredTrace:
                 change=change,
             ),
             tolerances=dict(zip(LEAST, file["tolerances"].tolist(), strict=True)),
+            rounding_errors=tuple(file["rounding_errors"].tolist()),
         )

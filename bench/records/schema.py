@@ -108,6 +108,10 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """Steps that were trained in it, at the batch size and the rate of the workload."""
     checks: tuple[ParityCheck, ...]
     seconds: float
+    loss_errors: tuple[float, ...] = ()
+    """The relative error of the loss at each step that the reference trained; none in older records."""
+    rounding_errors: tuple[float, ...] = ()
+    """The same for a reference disturbed by rounding alone: the largest over its runs, at each step."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):

@@ -7,7 +7,7 @@ from backends.base import Backend, TrainingData
 from bench.errors import NotComparableError
 from bench.parity.measured import PERIOD, TEST_IMAGES, check_measured, check_repeated, load_measured
 from bench.paths import from_text
-from bench.records.schema import ParityCheck, Proof
+from bench.records.schema import Proof
 from bench.worker.protocol import Begin, Emit, Proven
 from bench.worker.stopwatch import Stopwatch
 from bench.workloads.specs import Workload
@@ -28,31 +28,45 @@ class Prover:
         """Compare losses and changes of the parameters. Raises NotComparableError where they differ."""
         if self._path is not None:
             clock, trace = Stopwatch(), load_measured(self._path)
-            checks = check_measured(self._backend, self._workload, self._data, trace)
-            _report(emit, checks, clock, steps=len(trace.order), after_windows=False)
+            found = check_measured(self._backend, self._workload, self._data, trace)
+            proof = Proof(
+                after_windows=False,
+                steps=len(trace.order),
+                checks=found.checks,
+                seconds=clock.seconds(),
+                loss_errors=found.loss_errors,
+                rounding_errors=trace.rounding_errors,
+            )
+            _report(emit, proof)
 
     def after_windows(self, test_images: npt.NDArray[np.uint8], emit: Emit) -> None:
         """Compare logits too, and if asked many steps with their repetition."""
         if self._path is not None:
             clock, trace = Stopwatch(), load_measured(self._path)
             steps = len(trace.order)
-            checks = check_measured(
+            found = check_measured(
                 self._backend, self._workload, self._data, trace, test_images[:TEST_IMAGES]
             )
+            checks = found.checks
             if self._repeated and steps < PERIOD:
                 tolerance = trace.tolerances["change"]
                 checks += (check_repeated(self._backend, self._workload, self._data, tolerance),)
                 steps += PERIOD
-            _report(emit, checks, clock, steps=steps, after_windows=True)
+            proof = Proof(
+                after_windows=True,
+                steps=steps,
+                checks=checks,
+                seconds=clock.seconds(),
+                loss_errors=found.loss_errors,
+                rounding_errors=trace.rounding_errors,
+            )
+            _report(emit, proof)
 
 
-def _report(
-    emit: Emit, checks: tuple[ParityCheck, ...], clock: Stopwatch, *, steps: int, after_windows: bool
-) -> None:
-    """Report the checks, and raise NotComparableError if one fails."""
-    proof = Proof(after_windows=after_windows, steps=steps, checks=checks, seconds=clock.seconds())
+def _report(emit: Emit, proof: Proof) -> None:
+    """Report a proof, and raise NotComparableError if one of its checks fails."""
     emit(Proven(proof=proof))
-    if failed := [check for check in checks if not check.ok]:
+    if failed := [check for check in proof.checks if not check.ok]:
         worst = max(failed, key=lambda check: check.error / check.tolerance)
         raise NotComparableError(
             f"the timed program does not compute what the reference computes: {worst.kind} at {worst.worst} "

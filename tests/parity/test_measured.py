@@ -16,6 +16,7 @@ from bench.datasets.catalog import DATASETS
 from bench.errors import NotComparableError
 from bench.parity.measured import (
     LEAST,
+    MARGIN,
     PERIOD,
     MeasuredTrace,
     check_measured,
@@ -221,9 +222,9 @@ def make(kind: type[NumpyBackend], workload: Workload, data: TrainingData) -> Nu
 def proven(backend: NumpyBackend, case: tuple, images: np.ndarray) -> bool:
     """Do what a worker does: prove before the windows, train, and prove again with repetition."""
     workload, data, trace = case
-    checks = check_measured(backend, workload, data, trace)
+    checks = check_measured(backend, workload, data, trace).checks
     backend.train_steps(trace.order[:3])
-    checks += check_measured(backend, workload, data, trace, images)
+    checks += check_measured(backend, workload, data, trace, images).checks
     if len(trace.order) < PERIOD:
         checks += (check_repeated(backend, workload, data, trace.tolerances["change"]),)
     return all(check.ok for check in checks)
@@ -276,6 +277,7 @@ def test_a_trace_is_read_as_it_was_written(case, test_images, tmp_path: Path) ->
     np.testing.assert_array_equal(read.trained.losses, trace.trained.losses)
     np.testing.assert_array_equal(read.trained.logits, trace.trained.logits)
     assert read.tolerances == trace.tolerances
+    assert read.rounding_errors == trace.rounding_errors
     for name, change in trace.trained.change.items():
         np.testing.assert_allclose(read.trained.change[name], change, rtol=1e-6)
 
@@ -306,3 +308,30 @@ def test_tolerances_follow_the_precision_and_have_a_floor(test_images) -> None:
 def test_the_reference_trains_whole_calls_and_few_steps_of_a_large_network(name, call_steps, steps) -> None:
     workload = find_workload(name)
     assert proof_steps(workload, DATASETS[workload.dataset].info, call_steps) == steps
+
+
+def test_the_error_of_every_loss_is_kept_and_the_largest_is_that_of_the_check(case) -> None:
+    workload, data, trace = case
+    found = check_measured(make(InFloat32, workload, data), workload, data, trace)
+    assert len(found.loss_errors) == len(trace.order)
+    (losses,) = [check for check in found.checks if check.kind == "losses"]
+    assert max(found.loss_errors) == losses.error
+    assert losses.worst == f"step {np.argmax(found.loss_errors)}"
+
+
+def test_the_reference_disturbed_by_rounding_parts_from_itself_and_sets_the_tolerance(case) -> None:
+    trace = case[2]
+    assert len(trace.rounding_errors) == len(trace.order)
+    assert trace.tolerances["losses"] == max(LEAST["losses"], MARGIN * max(trace.rounding_errors))
+    # float32 has 24 binary digits, so each step alone is disturbed by about 1e-7.
+    assert 1e-9 < trace.rounding_errors[0] < 1e-5
+
+
+def test_a_program_that_errs_at_one_step_shows_it_there(case) -> None:
+    workload, data, trace = case
+    backend = make(InFloat32, workload, data)
+    losses = trace.trained.losses.copy()
+    losses[2] *= 1.25
+    with mock.patch.object(InFloat32, "train_steps", return_value=losses):
+        found = check_measured(backend, workload, data, trace)
+    assert found.loss_errors == pytest.approx([0.25 if step == 2 else 0.0 for step in range(len(losses))])

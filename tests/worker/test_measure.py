@@ -113,6 +113,9 @@ def test_the_program_is_proven_before_the_windows_and_after_them(proof: str) -> 
     before, after = (event.proof for event in events if isinstance(event, Proven))
     assert (before.after_windows, before.steps) == (False, 2)
     assert [check.kind for check in before.checks] == ["losses", "change"]
+    for one in (before, after):
+        assert len(one.loss_errors) == len(one.rounding_errors) == 2
+        assert max(one.loss_errors) == one.checks[0].error
     assert (after.after_windows, after.steps) == (True, 2 + PERIOD)
     assert [check.kind for check in after.checks] == ["losses", "change", "logits", "repeated"]
     assert all(check.ok for check in (*before.checks, *after.checks))
