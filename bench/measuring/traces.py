@@ -14,7 +14,7 @@ class Traces:
 
     def __init__(self, folder: Path, display: Teller) -> None:
         self._folder, self._display = folder, display
-        self._made: dict[tuple[Workload, Precision, int], Path] = {}
+        self._made: dict[tuple[Workload, Precision, int, int], Path] = {}
 
     def path(self, task: MeasureTask, call_steps: int) -> Path | None:
         """Return the trace for a job whose calls have so many steps.
@@ -26,12 +26,15 @@ class Traces:
             return None
         dataset = load_data(task.data)
         steps = proof_steps(workload, dataset.info, call_steps)
-        key = workload, precision, steps
+        key = workload, precision, steps, call_steps
         if key not in self._made:
             self._display.job(f"reference: {workload.name}, {steps} steps in float64", None)
             path = self._folder / f"{len(self._made)}.npz"
             data = training_data(workload, dataset)
             images = dataset.test_images[:TEST_IMAGES]
-            save_measured(path, measured_trace(workload, data, images, steps=steps, precision=precision))
+            trace = measured_trace(
+                workload, data, images, steps=steps, call_steps=call_steps, precision=precision
+            )
+            save_measured(path, trace)
             self._made[key] = path
         return self._made[key]

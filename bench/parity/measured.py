@@ -4,20 +4,21 @@ XLA and Inductor compile a program for every shape, and a program may be wrong f
 or one step only. So the very program that a job times trains here at its own batch size and rate, on its own
 data, device and precision:
 
-- **Some steps against the reference.** From the start parameters of parity it trains whole calls. The loss
-  of every step, the logits afterwards and the change of every parameter are compared with float64.
-- **Many steps against themselves.** Where the reference would take too long for `PERIOD` steps, the program
-  trains that many without a stop. Then each call is repeated from the state before it. A call that differs
-  from its repetition depends on more than its state, such as a count of its own.
+- **Some steps against the reference.** From the start parameters of parity it trains one call, then further
+  ones. The change of every parameter in the first call, the logits after it and the loss of every step are
+  compared with float64. In a network without kinks, the change in all steps is compared too.
+- **Many steps against themselves.** The program trains `PERIOD` steps without a stop. Then each call is
+  repeated from the state before it. A call that differs from its repetition depends on more than its state,
+  such as a count of its own.
 
 At full rates rounding grows from step to step, and how much depends on the network. So the tolerances come
 from the reference itself, which trains again while its sums are disturbed as rounding disturbs them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -28,6 +29,7 @@ from backends.numpy_backend import Arrays, NumpyBackend
 from bench.errors import NotComparableError
 from bench.parity.checks import relative_error
 from bench.parity.reference import SEED, start_params
+from bench.parity.tolerances import has_kinks
 from bench.records.schema import ParityCheck
 from bench.workloads.augmentation import Draws, draws_of, seen_images
 from bench.workloads.batches import BatchOrder
@@ -35,7 +37,7 @@ from bench.workloads.flops import training_flops
 from bench.workloads.parameters import Params
 from bench.workloads.specs import DatasetInfo, Precision, Workload
 
-Compared: TypeAlias = Literal["losses", "logits", "change"]
+Compared: TypeAlias = Literal["losses", "change", "logits", "changes"]
 
 FLOPS = 2e10
 """Operations of the steps that the reference trains, if whole calls fit: a few seconds of NumPy."""
@@ -53,7 +55,11 @@ one and a sum in blocks a few more. TF32 rounds factors to 5e-4 and bfloat16 to 
 MARGIN = 10.0
 """The tolerance is so many times the largest error of the disturbed reference, and at least that in
 `LEAST`."""
-LEAST: Mapping[Compared, float] = MappingProxyType({"losses": 1e-5, "logits": 1e-5, "change": 1e-4})
+LEAST: Mapping[Compared, float] = MappingProxyType(
+    {"losses": 1e-5, "change": 1e-4, "logits": 1e-5, "changes": 1e-4}
+)
+CHAOS = 0.1
+"""A loss with a larger tolerance is not compared: the step is chaotic, and nearly any loss would pass."""
 
 
 class Trained(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,24 +68,23 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
     losses: npt.NDArray[np.floating]
     """The loss of every step: (steps,)."""
     change: Mapping[str, npt.NDArray[np.floating]]
-    """How far each parameter moved in all steps, in canonical layout."""
+    """How far each parameter moved in the first call, in canonical layout."""
     logits: npt.NDArray[np.floating] | None
-    """Of the first test images, after all steps: (images, classes). None if they were not computed."""
+    """Of the first test images, after the first call: (images, classes). None if they were not computed."""
+    changes: Mapping[str, npt.NDArray[np.floating]]
+    """How far each parameter moved in all steps; nothing in a network with kinks, whose steps are chaotic."""
 
     def errors(self, other: "Trained") -> dict[Compared, dict[str, float]]:
         """Return the relative errors of another training, by what is compared and where."""
         found: dict[Compared, dict[str, float]] = {
-            "losses": {
-                f"step {step}": error for step, error in enumerate(self.loss_errors(other.losses))
-            },
-            "change": {
-                name: relative_error(other.change[name], value) for name, value in self.change.items()
-            },
+            "losses": {f"step {step}": error for step, error in enumerate(self.loss_errors(other.losses))},
+            "change": _relative_errors(other.change, self.change),
         }
         if self.logits is not None and other.logits is not None:
             found["logits"] = {"logits": relative_error(other.logits, self.logits)}
+        if self.changes:
+            found["changes"] = _relative_errors(other.changes, self.changes)
         return found
-
 
     def loss_errors(self, losses: npt.NDArray[np.floating]) -> tuple[float, ...]:
         """Return the relative error of each of another training's losses, step by step."""
@@ -87,15 +92,30 @@ class Trained(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(relative_error(loss, expected) for loss, expected in pairs)
 
 
+def _relative_errors(
+    found: Mapping[str, npt.ArrayLike], expected: Mapping[str, npt.ArrayLike]
+) -> dict[str, float]:
+    return {name: relative_error(found[name], value) for name, value in expected.items()}
+
+
 class MeasuredTrace(msgspec.Struct, frozen=True, kw_only=True):
     """What the reference computes in place of the timed program, all in float64."""
 
     order: npt.NDArray[np.int32]
     """The images of every step: int32 (steps, batch)."""
+    call_steps: int
+    """The steps of the first call."""
     trained: Trained
     tolerances: Mapping[Compared, float]
+    """Of the changes and the logits. Each loss has its own, see `loss_tolerances`."""
     rounding_errors: tuple[float, ...]
     """The relative error of the disturbed reference's loss at each step: the largest over its runs."""
+
+    @property
+    def loss_tolerances(self) -> tuple[float, ...]:
+        """The tolerance of the loss at each step: an error of one step may last in the next ones."""
+        grown = np.maximum.accumulate(self.rounding_errors)
+        return tuple(np.maximum(LEAST["losses"], MARGIN * grown).tolist())
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,26 +148,31 @@ def measured_trace(
     test_images: npt.NDArray[np.uint8],
     *,
     steps: int,
+    call_steps: int,
     precision: Precision,
 ) -> MeasuredTrace:
     """Train the reference for so many steps at the workload's batch and rate, and find the tolerances.
 
-    `test_images`, uint8 (n, h, w, c), are those whose logits are compared.
+    `call_steps` are those of the first call. `test_images`, uint8 (n, h, w, c), are those whose logits are
+    compared.
     """
     order = proof_order(data, workload.batch_size, steps)
-    truth = _reference(workload, data, test_images, order)
-    worst: dict[Compared, float] = dict.fromkeys(LEAST, 0.0)
-    rounding: list[tuple[float, ...]] = []
-    for seed in range(DISTURBED_RUNS):
-        noise = Noise(seed, DISTURBANCE[precision])
-        disturbed = _reference(workload, data, test_images, order, noise)
-        rounding.append(truth.loss_errors(disturbed.losses))
-        for compared, errors in truth.errors(disturbed).items():
-            worst[compared] = max(worst[compared], *errors.values())
+
+    def trained(noise: Noise | None = None) -> Trained:
+        return _trained_reference(workload, data, test_images, order, call_steps=call_steps, noise=noise)
+
+    truth = trained()
+    others = [trained(Noise(seed, DISTURBANCE[precision])) for seed in range(DISTURBED_RUNS)]
+    errors = [truth.errors(other) for other in others]
+    worst = {kind: max(max(found[kind].values()) for found in errors) for kind in errors[0]}
+    rounding = [truth.loss_errors(other.losses) for other in others]
     return MeasuredTrace(
         order=order,
+        call_steps=call_steps,
         trained=truth,
-        tolerances={compared: max(LEAST[compared], MARGIN * error) for compared, error in worst.items()},
+        tolerances={
+            kind: max(LEAST[kind], MARGIN * error) for kind, error in worst.items() if kind != "losses"
+        },
         rounding_errors=tuple(max(errors) for errors in zip(*rounding, strict=True)),
     )
 
@@ -175,30 +200,56 @@ class Noise:
         return float(loss)
 
 
-def _reference(
+def _trained_reference(
     workload: Workload,
     data: TrainingData,
     test_images: npt.NDArray[np.uint8],
     order: npt.NDArray[np.int32],
-    noise: Noise | None = None,
+    *,
+    call_steps: int,
+    noise: Noise | None,
 ) -> Trained:
     reference = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
     start = start_params(workload, data)
     reference.load_params(start)
     draws = proof_draws(workload, data.info, len(order))
-    if noise is None:
-        losses = reference.train_steps_float64(order, *draws)
-    else:
-        losses = np.array(
-            [
-                noise.step(reference, batch, draws[0][step, None] if draws else None)
-                for step, batch in enumerate(order)
-            ]
-        )
+
+    def train(part: slice) -> npt.NDArray[np.floating]:
+        if noise is None:
+            return reference.train_steps_float64(order[part], *(drawn[part] for drawn in draws))
+        steps = range(*part.indices(len(order)))
+        drawn = [draws[0][step, None] if draws else None for step in steps]
+        return np.array([noise.step(reference, order[step], drawn[step - part.start]) for step in steps])
+
+    return _trained(
+        workload,
+        len(order),
+        call_steps,
+        train=train,
+        change=lambda: {name: reference.params[name] - start[name] for name in start},
+        logits=lambda: reference.logits(seen_images(workload, test_images)),
+    )
+
+
+def _trained(
+    workload: Workload,
+    steps: int,
+    call_steps: int,
+    *,
+    train: Callable[[slice], npt.NDArray[np.floating]],
+    change: Callable[[], Arrays],
+    logits: Callable[[], npt.NDArray[np.floating] | None],
+) -> Trained:
+    """Train the first call, look, and train the rest. `change` returns how far parameters moved so far."""
+    losses = [train(slice(0, call_steps))]
+    first, seen = change(), logits()
+    if call_steps < steps:
+        losses.append(train(slice(call_steps, steps)))
     return Trained(
-        losses=losses,
-        logits=reference.logits(seen_images(workload, test_images)),
-        change={name: reference.params[name] - start[name] for name in start},
+        losses=np.concatenate(losses).astype(np.float64),
+        change=first,
+        logits=seen,
+        changes={} if has_kinks(workload) else change(),
     )
 
 
@@ -214,18 +265,30 @@ def check_measured(
     Logits are compared only if there are `test_images`, as evaluation is another program, which has to be
     compiled. Raises NotComparableError where an error is not finite. The backend ends in another state.
     """
-    start = start_params(workload, data)
+    start, order = start_params(workload, data), trace.order
+    draws = proof_draws(workload, data.info, len(order))
     backend.load_params(start)
-    losses = backend.train_steps(trace.order, *proof_draws(workload, data.info, len(trace.order)))
-    found = Trained(
-        losses=losses.astype(np.float64),
-        logits=None if test_images is None else backend.predict(seen_images(workload, test_images)),
-        change=changes(start, backend.export_params()),
+    found = _trained(
+        workload,
+        len(order),
+        trace.call_steps,
+        train=lambda part: backend.train_steps(order[part], *(drawn[part] for drawn in draws)),
+        change=lambda: changes(start, backend.export_params()),
+        logits=lambda: None if test_images is None else backend.predict(seen_images(workload, test_images)),
     )
     errors = trace.trained.errors(found)
+    losses = errors.pop("losses")
+    limits = dict(zip(losses, trace.loss_tolerances, strict=True))
+    calm = {step: error for step, error in losses.items() if limits[step] <= CHAOS or not np.isfinite(error)}
     return Comparison(
-        checks=tuple(_check(compared, errors[compared], trace.tolerances[compared]) for compared in errors),
-        loss_errors=tuple(errors["losses"].values()),
+        checks=(
+            _check("losses", calm, limits),
+            *(
+                _check(kind, places, dict.fromkeys(places, trace.tolerances[kind]))
+                for kind, places in errors.items()
+            ),
+        ),
+        loss_errors=tuple(losses.values()),
     )
 
 
@@ -252,7 +315,7 @@ def check_repeated(backend: Backend, workload: Workload, data: TrainingData, tol
         again = changes(parameters[call], backend.export_params())
         for name, change in changes(parameters[call], parameters[call + 1]).items():
             errors[f"step {part.start}, {name}"] = relative_error(again[name], change)
-    return _check("repeated", errors, tolerance)
+    return _check("repeated", errors, dict.fromkeys(errors, tolerance))
 
 
 def changes(before: Params, after: Params) -> Arrays:
@@ -261,15 +324,16 @@ def changes(before: Params, after: Params) -> Arrays:
 
 
 def _check(
-    kind: Compared | Literal["repeated"], errors: Mapping[str, float], tolerance: float
+    kind: Compared | Literal["repeated"], errors: Mapping[str, float], tolerances: Mapping[str, float]
 ) -> ParityCheck:
+    """Return the error that is largest for its tolerance; both are given by place."""
     if wild := [place for place, error in errors.items() if not np.isfinite(error)]:
         raise NotComparableError(
             f"{kind} at {wild[0]} in the timed program: not finite, not of the same shape, or zero in the "
             "reference"
         )
-    worst = max(errors, key=lambda place: errors[place])
-    return ParityCheck(kind=kind, error=errors[worst], tolerance=tolerance, worst=worst)
+    worst = max(errors, key=lambda place: errors[place] / tolerances[place])
+    return ParityCheck(kind=kind, error=errors[worst], tolerance=tolerances[worst], worst=worst)
 
 
 def save_measured(path: Path, trace: MeasuredTrace) -> None:
@@ -277,28 +341,35 @@ def save_measured(path: Path, trace: MeasuredTrace) -> None:
     trained = trace.trained
     arrays: dict[str, npt.NDArray[np.generic]] = {
         "order": trace.order,
+        "call_steps": np.array(trace.call_steps),
         "losses": trained.losses,
-        "tolerances": np.array([trace.tolerances[compared] for compared in LEAST]),
         "rounding_errors": np.array(trace.rounding_errors),
     }
+    arrays |= {f"tolerance:{kind}": np.array(tolerance) for kind, tolerance in trace.tolerances.items()}
     if trained.logits is not None:
         arrays["logits"] = trained.logits
     # In float32, which rounds off a thousandth of the least tolerance, as a worker's memory is measured.
     arrays |= {f"change:{name}": value.astype(np.float32) for name, value in trained.change.items()}
+    arrays |= {f"changes:{name}": value.astype(np.float32) for name, value in trained.changes.items()}
     np.savez(path, allow_pickle=False, **arrays)
 
 
 def load_measured(path: Path) -> MeasuredTrace:
     """Read what `save_measured` wrote."""
     with np.load(path, allow_pickle=False) as file:
-        change = {key.partition(":")[2]: file[key] for key in file.files if key.startswith("change:")}
+
+        def named(prefix: str) -> dict[str, npt.NDArray[Any]]:
+            return {key.partition(":")[2]: file[key] for key in file.files if key.startswith(f"{prefix}:")}
+
         return MeasuredTrace(
             order=file["order"],
+            call_steps=int(file["call_steps"]),
             trained=Trained(
                 losses=file["losses"],
+                change=named("change"),
                 logits=file["logits"] if "logits" in file.files else None,
-                change=change,
+                changes=named("changes"),
             ),
-            tolerances=dict(zip(LEAST, file["tolerances"].tolist(), strict=True)),
+            tolerances={cast("Compared", kind): float(value) for kind, value in named("tolerance").items()},
             rounding_errors=tuple(file["rounding_errors"].tolist()),
         )

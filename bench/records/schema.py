@@ -88,7 +88,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
 class ParityCheck(msgspec.Struct, frozen=True, kw_only=True):
     """The largest relative error of one kind against the float64 reference."""
 
-    kind: Literal["pixels", "logits", "loss", "gradient", "step", "steps", "losses", "change", "repeated"]
+    kind: Literal[
+        "pixels", "logits", "loss", "gradient", "step", "steps", "losses", "change", "changes", "repeated"
+    ]
     error: float
     tolerance: float
     worst: str

@@ -6,6 +6,7 @@ import numpy.typing as npt
 from backends.base import Backend, TrainingData
 from bench.errors import NotComparableError
 from bench.parity.measured import PERIOD, TEST_IMAGES, check_measured, check_repeated, load_measured
+from bench.parity.tolerances import has_kinks
 from bench.paths import from_text
 from bench.records.schema import Proof
 from bench.worker.protocol import Begin, Emit, Proven
@@ -25,7 +26,7 @@ class Prover:
         self._repeated = asked.repeated
 
     def before_windows(self, emit: Emit) -> None:
-        """Compare losses and changes of the parameters. Raises NotComparableError where they differ."""
+        """Compare losses and the changes of parameters. Raises NotComparableError where they differ."""
         if self._path is not None:
             clock, trace = Stopwatch(), load_measured(self._path)
             found = check_measured(self._backend, self._workload, self._data, trace)
@@ -48,7 +49,7 @@ class Prover:
                 self._backend, self._workload, self._data, trace, test_images[:TEST_IMAGES]
             )
             checks = found.checks
-            if self._repeated and steps < PERIOD:
+            if self._repeated and (has_kinks(self._workload) or steps < PERIOD):
                 tolerance = trace.tolerances["change"]
                 checks += (check_repeated(self._backend, self._workload, self._data, tolerance),)
                 steps += PERIOD
