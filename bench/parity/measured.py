@@ -18,6 +18,7 @@ from the reference itself, which trains again while its sums are disturbed as ro
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from math import sqrt
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, cast
@@ -60,12 +61,18 @@ FACTOR_ROUNDING: Mapping[Precision, float] = MappingProxyType(
     {"fp32": 0.0, "tf32": 2.0**-11, "bf16": 2.0**-8}
 )
 """What rounding the factors of a product to fewer digits changes; sums stay in float32."""
-MARGIN = 4.0
+MARGIN = 10.0
 """The tolerance is so many times the largest error of the disturbed reference, and at least that in
 `LEAST`."""
 LEAST: Mapping[Compared, float] = MappingProxyType(
     {"losses": 1e-5, "change": 1e-4, "logits": 1e-5, "changes": 1e-4}
 )
+LEAST_OF_CONVOLUTIONS: Mapping[Compared, float] = MappingProxyType(
+    {"losses": 1e-4, "change": 1e-3, "logits": 1e-4}
+)
+"""The same for a network with convolutions. Rounding moves one of its units across a kink in about one first
+step of six: then a kernel's change is off by 1e-4 to 3e-4. Four runs may miss that, or another framework may
+move several units."""
 CHAOS = 0.1
 """A loss with a larger tolerance is not compared: the step is chaotic, and nearly any loss would pass."""
 
@@ -97,12 +104,13 @@ class MeasuredTrace(msgspec.Struct, frozen=True, kw_only=True):
     """Of the changes and the logits. Each loss has its own, see `loss_tolerances`."""
     rounding_errors: tuple[float, ...]
     """The relative error of the disturbed reference's loss at each step: the largest over its runs."""
+    least_of_losses: float
 
     @property
     def loss_tolerances(self) -> tuple[float, ...]:
         """The tolerance of the loss at each step: an error of one step may last in the next ones."""
         grown = np.maximum.accumulate(self.rounding_errors)
-        return tuple(np.maximum(LEAST["losses"], MARGIN * grown).tolist())
+        return tuple(np.maximum(self.least_of_losses, MARGIN * grown).tolist())
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,6 +177,7 @@ def measured_trace(
                 logits=lambda one=disturbed: one.logits(images),  # type: ignore[misc]
             )
         )
+    least = {**LEAST, **(LEAST_OF_CONVOLUTIONS if workload.architecture.convs else {})}
     worst = {kind: max(max(errors[kind].values()) for errors in found) for kind in found[0]}
     by_step = zip(*(errors["losses"].values() for errors in found), strict=True)
     return MeasuredTrace(
@@ -176,17 +185,18 @@ def measured_trace(
         call_steps=call_steps,
         trained=truth,
         tolerances={
-            kind: max(LEAST[kind], MARGIN * error) for kind, error in worst.items() if kind != "losses"
+            kind: max(least[kind], MARGIN * error) for kind, error in worst.items() if kind != "losses"
         },
         rounding_errors=tuple(max(errors) for errors in by_step),
+        least_of_losses=least["losses"],
     )
 
 
 class Noise:
     """Disturbs the weights of a step, and rounds parameters to float32 after it, as a framework does.
 
-    A sum of n terms is disturbed by sqrt(n) roundings: N. Higham and T. Mary, "A new approach to probabilistic
-    rounding error analysis", SIAM Journal on Scientific Computing 41, 2019.
+    A sum of n terms is disturbed by sqrt(n) roundings: N. Higham and T. Mary, "A new approach to
+    probabilistic rounding error analysis", SIAM Journal on Scientific Computing 41, 2019.
     """
 
     def __init__(self, seed: int, precision: Precision) -> None:
@@ -207,8 +217,9 @@ class Noise:
 
     def _disturbed(self, weights: Array) -> Array:
         terms = weights.size / weights.shape[-1]  # of the sum for each output
-        size = self._factor + SUM_ROUNDING * np.sqrt(terms)
-        return weights * (1 + size * self._random.standard_normal(weights.shape))
+        size = self._factor + SUM_ROUNDING * sqrt(terms)
+        disturbed: Array = weights * (1 + size * self._random.standard_normal(weights.shape))
+        return disturbed
 
 
 class _Reference:
@@ -279,9 +290,11 @@ def _change_errors(
     after: Mapping[str, npt.NDArray[Any]],
     expected: Mapping[str, npt.NDArray[Any]],
 ) -> dict[str, float]:
-    """Return the relative error of the change of every array, as `relative_error` defines it.
+    """Return |found - expected| / |expected| of the change of every array, in the 2-norm.
 
-    It works on a part of an array at a time: a worker's peak of memory must not come from its proof.
+    A unit that rounding moves across a kink changes one channel by much, and the norm by little. The errors
+    are infinite where only `expected` is zero, and NaN as in `relative_error`. It works on a part of an array
+    at a time: a worker's peak of memory must not come from its proof.
     """
     errors = {}
     for name in expected:
@@ -292,10 +305,12 @@ def _change_errors(
         difference = scale = 0.0
         for place in range(0, arrays[0].size, AT_ONCE):
             old, new, change = (array[place : place + AT_ONCE].astype(np.float64) for array in arrays)
-            off = float(np.abs(new - old - change).max())
-            difference = off if np.isnan(off) else max(difference, off)
-            scale = max(scale, float(np.abs(change).max()))
-        errors[name] = difference / scale if scale else 0.0 if difference == 0.0 else float("inf")
+            difference += float(np.sum(np.square(new - old - change)))
+            scale += float(np.sum(np.square(change)))
+        if difference == 0.0:
+            errors[name] = 0.0
+        else:
+            errors[name] = sqrt(difference / scale) if scale > 0.0 else float("inf")
     return errors
 
 
@@ -386,6 +401,7 @@ def save_measured(path: Path, trace: MeasuredTrace) -> None:
         "losses": trained.losses,
         "logits": trained.logits,
         "rounding_errors": np.array(trace.rounding_errors),
+        "least_of_losses": np.array(trace.least_of_losses),
     }
     arrays |= {f"tolerance:{kind}": np.array(tolerance) for kind, tolerance in trace.tolerances.items()}
     for field in ("start", "change", "changes"):
@@ -412,6 +428,7 @@ def open_measured(path: Path) -> Iterator[MeasuredTrace]:
             ),
             tolerances={cast("Compared", key.partition(":")[2]): value for key, value in tolerances.items()},
             rounding_errors=tuple(file["rounding_errors"].tolist()),
+            least_of_losses=float(file["least_of_losses"]),
         )
 
 
