@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven, unproven
 
 from bench.gate.judge import compiles_anew, judge_all, judge_cell, next_step, trains
-from bench.records.schema import ParityCheck
+from bench.records.schema import JobRecord, ParityCheck, Proof
 from bench.workloads.catalog import find_workload
 
 
@@ -246,7 +246,7 @@ NO_COMPILER = "mode compile needs a C++ compiler"
         (proven(OFF), proven(OFF, side="base"), "undecided", "the same for base"),
         (proven(OFF), unproven("failed", "OSError", side="base"), "undecided", "base could not be compared"),
         # Nothing is known of base, or head had no chance.
-        (proven(OFF), None, "undecided", "base was not compared with it"),
+        (proven(OFF), None, "undecided", "base was not compared with the reference"),
         (unproven("timeout", "300 s"), proven(side="base"), "undecided", "timeout: 300 s"),
     ],
 )  # fmt: skip
@@ -256,6 +256,63 @@ def test_head_is_to_blame_only_for_what_base_does_right(head, base, standing, wo
     assert judged.conclusion == standing, judged.why
     assert words in judged.why
     assert next_step(make_ab(records), CELL) is None
+
+
+def timed(*wrong: str, proofs: bool = True, blocks: int = 6):
+    """Return blocks whose jobs compared the programs that they timed; those of the `wrong` sides differ."""
+    good = Proof(after_windows=True, steps=20, checks=(msgspec.structs.replace(OFF, error=0.0),), seconds=1.0)
+
+    def proof(side: str, job: JobRecord) -> JobRecord:
+        if side in wrong:
+            said = "the timed program does not compute what the reference computes"
+            bad = msgspec.structs.replace(good, checks=(OFF,))
+            return msgspec.structs.replace(
+                job, status="not_comparable", error=said, proofs=(bad,), windows=()
+            )
+        return msgspec.structs.replace(job, proofs=(good,) if proofs else ())
+
+    return [
+        msgspec.structs.replace(block, base=proof("base", block.base), head=proof("head", block.head))
+        for block in series(0.3, blocks=blocks)
+    ]
+
+
+BOTH_PROVEN = (proven(side="base"), proven())
+OF_BASE, OF_HEAD = ("base is not comparable: the timed", "head is not comparable: the timed")
+
+
+@pytest.mark.parametrize(
+    ("records", "standing", "beginning", "end"),
+    [
+        # By parity.
+        ([*BOTH_PROVEN, *timed()], "fine", "nothing got worse", ""),
+        ([proven(side="base"), proven(OFF)], "regression", "head does not", "base agrees with it"),
+        ([proven(OFF, side="base"), proven()], "undecided", "base does not", "speeds are not compared"),
+        ([proven(OFF, side="base"), proven(OFF)], "undecided", "head does not", "the same for base"),
+        # By the programs that were timed.
+        ([*BOTH_PROVEN, *timed("head")], "regression", OF_HEAD, "base agrees with it"),
+        ([*BOTH_PROVEN, *timed("base")], "undecided", OF_BASE, "speeds are not compared"),
+        ([*BOTH_PROVEN, *timed("base", "head")], "undecided", OF_HEAD, "the same for base"),
+        # One job that differs is enough, whatever the others do.
+        ([*BOTH_PROVEN, *timed("head", blocks=1), *timed()[1:]], "regression", OF_HEAD, "agrees with it"),
+        ([*BOTH_PROVEN, *timed("base", blocks=1), *timed()[1:]], "undecided", OF_BASE, "are not compared"),
+        # Base may have the same fault.
+        ([*BOTH_PROVEN, *timed("head", proofs=False)], "undecided", OF_HEAD, "the program that it timed"),
+        # Nothing is known of base.
+        ([proven(), *timed()], "undecided", "base was not compared with the reference", "are not compared"),
+        ([unproven("timeout", "300 s", side="base"), proven(), *timed()], "undecided", "base could not", ""),
+    ],
+)  # fmt: skip
+def test_only_sides_that_are_both_right_are_compared(records, standing, beginning, end):
+    ab = make_ab(records)
+    ab = msgspec.structs.replace(ab, header=msgspec.structs.replace(ab.header, parity_of_base=True))
+    judged = judge_cell(ab, CELL)
+    assert judged.conclusion == standing, judged.why
+    assert judged.why.startswith(beginning)
+    assert end in judged.why
+    assert next_step(ab, CELL) is None
+    assert bool(judged.first) == (standing == "fine"), "a figure would read as a claim about speed"
+    assert judged.suspects == judged.confirmed == ()
 
 
 def test_a_head_that_was_not_held_to_the_reference_does_not_pass():
