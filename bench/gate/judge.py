@@ -148,7 +148,7 @@ def judge_cell(ab: Ab, cell: Cell) -> CellGate:
         not_repeated=not_repeated,
         blocks=len(_sound(both)),
         lost=len(both) - len(_sound(both)),
-        lost_for=next((_loss(block) for block in reversed(both) if not _is_sound(block)), ""),
+        lost_for=next((_loss(block) for block in reversed(both) if not is_sound(block)), ""),
         disturbed=sum(bool(flags) for flags in flagged),
         throttled=sum(any(flag.quota for flag in flags) for flags in flagged),
     )
@@ -294,10 +294,10 @@ def _accuracies(blocks: Sequence[AbBlock]) -> tuple[dict[int, float], dict[int, 
 
 def _sound(blocks: Sequence[AbBlock]) -> list[AbBlock]:
     """Return the blocks in which both sides took all windows, settled, and have plausible times."""
-    return [block for block in blocks if _is_sound(block)]
+    return [block for block in blocks if is_sound(block)]
 
 
-def _is_sound(block: AbBlock) -> bool:
+def is_sound(block: AbBlock) -> bool:
     return all(_did_all(block.job(side)) for side in SIDES)
 
 

@@ -125,6 +125,12 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     minutes = sum(block.wall_s for block in ab.blocks) / 60
     remarks.append(f"{blocks} blocks counted, measured in {minutes:.1f} minutes.")
     remarks += alone_words([block.in_turns for block in ab.blocks])
+    if unlike := sorted(set(ab.header.base.made) ^ set(ab.header.head.made)):
+        names = listed([titles.get(name, name) for name in unlike])
+        remarks.append(
+            f"Only one side of {names} ran in an environment that bench ab made. Two environments with the "
+            "same packages differed by 1.4 % in one comparison (docs/trials.md)."
+        )
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
         conclusion=_TITLES[gate.conclusion],

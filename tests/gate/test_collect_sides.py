@@ -445,6 +445,36 @@ def test_both_sides_run_copies_of_their_code_that_differ_in_nothing_but_the_code
     assert code_digest(base) != code_digest(head)
 
 
+@pytest.mark.parametrize(("versions", "made"), [({"numpy": "2.4.6"}, ("numpy",)), ({"numpy": "9.9"}, ())])
+def test_if_one_side_needs_its_own_environment_the_other_gets_one_of_the_same_making(
+    *, versions, made, quick, folders, tmp_path, monkeypatch
+):
+    """Unless its interpreter holds other versions than its code pins, which are then what is asked for."""
+    asked = planned("base", "base")
+    asked = msgspec.structs.replace(asked, base=SideSpec(pins={"numpy": "2.4.0"}), head=SideSpec())
+    monkeypatch.setattr(setup, "installed_versions", lambda infos, pythons: {"numpy": (versions, [])})
+    installed = []
+
+    def make(spec, source, backend, device, *, folder, display):
+        installed.append((spec, source))
+        (folder / f"{backend}-{len(installed)}" / "bin").mkdir(parents=True, exist_ok=True)
+        return folder / f"{backend}-{len(installed)}" / "bin" / "python"
+
+    monkeypatch.setattr(setup, "make_environment", make)
+    monkeypatch.setattr(setup, "describe", lambda python, source: described(Path(sys.executable), source))
+    monkeypatch.setattr(setup, "program_fault", lambda *_, **__: None)
+    monkeypatch.setattr(environments, "_constraints", lambda source: ["numpy==2.4.6"])
+    folders = msgspec.structs.replace(folders, environments=tmp_path / "kept")
+    sides = setup.make_sides(asked, "cpu", folders=folders, place=tmp_path / "place", display=Screen())
+    base, head = sides["base"], sides["head"]
+    assert (base.made, head.made) == (("numpy",), made)
+    assert [spec for spec, _ in installed] == [asked.base, *([asked.head] if made else [])]
+    assert base.pythons["numpy"].is_relative_to(folders.environments)
+    same = len(str(base.pythons["numpy"])) == len(str(head.pythons["numpy"]))
+    assert head.pythons["numpy"] == Path(sys.executable) or (made and same)
+    assert setup._here(head, ()).made == made
+
+
 def test_a_variable_alone_makes_a_side(quick, folders, tmp_path):
     asked = planned("base", "worse")
     sides = msgspec.structs.replace(

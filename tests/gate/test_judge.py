@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sides_by_side import CELL, OTHER, make_ab, make_block, make_side, proven, unproven
+from sides_by_side import CELL, OTHER, decided, make_ab, make_block, make_side, proven, unproven
 
 from bench.gate.judge import compiles_anew, judge_all, judge_cell, next_step, trains
 from bench.records.schema import JobRecord, ParityCheck, Proof
@@ -415,31 +415,9 @@ def test_one_regression_among_many_fails_the_whole():
     assert judge_all(ab).conclusion == "regression"
 
 
-def decided(change: float, scatter: float, seed: int) -> str:
-    """Return how a gate ends whose blocks scatter by so much, drawn as they are asked for.
-
-    It is asked when it may end: other tests prove that 6 blocks of the first series, and 10 of a second, have
-    to be there. To ask before each of these would take twice as long.
-    """
-    chance = np.random.default_rng(seed)
-    records = [proven()]
-
-    def measure(name: str, numbers: range) -> None:
-        for number in numbers:
-            extra = float(chance.normal(0, scatter))
-            records.append(make_block(number, series=name, change=change, extra=extra))
-
-    measure("first", range(6))
-    while (step := next_step(ab := make_ab(records), CELL)) is not None:
-        name = "first" if step == "block" else "second"
-        number = len(ab.blocks_of(CELL, name))
-        measure(name, range(number, 10 if name == "second" and not number else number + 1))
-    return judge_cell(ab, CELL).conclusion
-
-
 def test_a_loss_of_five_percent_is_found_and_no_loss_raises_no_alarm():
     """Blocks scatter by 2.3 %, as those of real equals did (results/selftest-cpu-2-core)."""
-    lost = [decided(math.log(1 / 1.05), 0.023, seed) for seed in range(40)]
+    lost = [decided(0.05, 0.023, seed) for seed in range(40)]
     kept = [decided(0.0, 0.023, seed) for seed in range(40)]
     assert lost.count("regression") >= 0.9 * 40
     assert lost.count("fine") <= 2
@@ -449,7 +427,7 @@ def test_a_loss_of_five_percent_is_found_and_no_loss_raises_no_alarm():
 
 def test_a_loss_of_the_tolerance_seldom_passes_however_noisy_the_machine():
     """5 % may in each series; 12 % did when a pass was looked for after every block."""
-    lost = [decided(math.log(1 / 1.05), 0.05, seed) for seed in range(200)]
+    lost = [decided(0.05, 0.05, seed) for seed in range(200)]
     assert lost.count("fine") <= 18
 
 
