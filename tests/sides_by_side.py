@@ -19,6 +19,9 @@ from bench.workloads.specs import Cell
 CELL = make_cell("mnist-softmax")
 OTHER = make_cell("mnist-softmax", "jax", "jit")
 RATE = 1000.0
+SCATTERS = (0.013, 0.020, 0.025, 0.033, 0.040)
+"""Standard deviations of the difference of equal sides over the blocks of a series: the quantiles 10, 25, 50,
+75 and 90 % of the 105 series in results/gate-cpu-2-core/unchanged (tests/benchmarks/gate_power.py)."""
 WINDOWS = 6
 
 
