@@ -372,7 +372,7 @@ def test_memory_that_a_step_gives_back_is_kept_for_the_next(tmp_path: Path) -> N
     kept = worker_environment(fakes.STEADY, "cpu", tmp_path)
     given_back = {name: value for name, value in kept.items() if name not in KEPT_MEMORY}
     faults = [
-        int(subprocess.check_output([sys.executable, "-c", script], env=environment, timeout=60))
+        int(subprocess.check_output([sys.executable, "-c", script], env=environment, timeout=300))
         for environment in (kept, given_back)
     ]
     assert faults[0] < 0.01 * faults[1]
