@@ -236,7 +236,9 @@ class Collector:
         task = MeasureTask(
             backend=side.info(cell.backend), data=self._splits[cell.workload].source, spec=spec
         )
-        return Seat(task=task, python=side.pythons[cell.backend], side=name)
+        # Each series compiles for itself. With the programs of the first, a second series would find again
+        # whatever came of compiling them.
+        return Seat(task=task, python=side.pythons[cell.backend], side=f"{name}.{series}")
 
     def _epochs(self, cell: Cell) -> float:
         """Return the epochs to train, the same in every block: as many as base trains in `TRAINING_S`."""

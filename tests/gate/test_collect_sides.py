@@ -4,7 +4,9 @@ import functools
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -19,7 +21,7 @@ from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import collect, environments, setup
 from bench.gate.collect import Collector
 from bench.gate.judge import judge_all
-from bench.gate.records import BLOCKS, Ab, create_ab, read_ab
+from bench.gate.records import BLOCKS, Ab, AbRecord, create_ab, read_ab
 from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import Description, Side, SideSpec, code_digest, describe, parse_side
 from bench.measuring.backends import Registry, find_backends
@@ -27,7 +29,7 @@ from bench.measuring.block import run_block
 from bench.measuring.selection import Asked
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
-from bench.worker.protocol import VERSION
+from bench.worker.protocol import VERSION, DataSource
 from bench.workloads.catalog import find_workload
 
 pytestmark = pytest.mark.measures
@@ -258,6 +260,21 @@ def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path,
     assert tried == [("base", [CELL]), *([("head", [CELL])] if again else [])]
 
 
+def test_neither_sides_nor_series_share_compiled_programs(tmp_path, monkeypatch):
+    collector = collector_of(tmp_path, ())
+    source = DataSource(name="mnist", cache=None, limit=None)
+    collector._splits = {CELL.workload: SimpleNamespace(source=source)}
+    shared = [
+        collector._seat(CELL, name, series=series, number=number, place=0, epochs=0.0).side
+        for name in ("base", "head")
+        for series in ("first", "second")
+        for number in (4, 5)
+    ]
+    assert shared[::2] == shared[1::2], "blocks of a series share them"
+    assert len(set(shared)) == 4
+    assert len(set(map(len, shared[::4]))) == 1
+
+
 @pytest.mark.parametrize("off", [False, True])
 def test_base_is_compared_with_the_reference_as_head_is(off, tmp_path, monkeypatch):
     wrong = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits") if off else None
@@ -275,6 +292,12 @@ def tried_again(tmp_path, monkeypatch, *held) -> list[tuple[str, list[Any]]]:
         lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells)),
     )
     monkeypatch.setattr(collect, "plan_parity", lambda cells, *_, **__: cells)
+    collector_of(tmp_path, held)._prove_parity()
+    return tried
+
+
+def collector_of(folder: Path, held: Sequence[AbRecord]) -> Collector:
+    """Return a collector whose comparison of one cell has these records."""
     told = Description(
         backends={"torch": find_backends().find("torch")},
         broken={},
@@ -286,9 +309,8 @@ def tried_again(tmp_path, monkeypatch, *held) -> list[tuple[str, list[Any]]]:
         for name in ("base", "head")
     }
     ab = make_ab(held)
-    ab = msgspec.structs.replace(ab, folder=create_ab(tmp_path, ab.header))
-    Collector(ab, sides=sides, splits={}, display=Screen())._prove_parity()
-    return tried
+    ab = msgspec.structs.replace(ab, folder=create_ab(folder, ab.header))
+    return Collector(ab, sides=sides, splits={}, display=Screen())
 
 
 @pytest.mark.parametrize(
