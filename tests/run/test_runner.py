@@ -43,7 +43,7 @@ pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKLOADS = (fakes.WORKLOAD,)
 LATE_S = 250.0
-"""How long a test waits for a process, however busy the machine is. It waits no longer than it has to."""
+"""How long a test waits for a process on a busy machine."""
 COMMAND = """
 import msgspec
 from bench.cli.main import main
@@ -480,7 +480,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def start(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
-    """Start a run of two fakes, found by entry point; it has an hour, and the test ends it."""
+    """Start a run of two fakes, found by entry point; the test ends it."""
     site = fakes.distribution(tmp_path / "site", {"steady": "fakes:STEADY", "quick": "fakes:QUICK"})
     (tmp_path / "scratch").mkdir()  # what a killed harness leaves is found here
     environment = os.environ | {"PYTHONPATH": fakes.python_path(site), "TMPDIR": str(tmp_path / "scratch")}
