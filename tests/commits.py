@@ -17,7 +17,8 @@ COPIED = (
     "LICENSE",
 )
 _STEPS = "        return self.train_steps_float64(order, draws).astype(np.float32)\n"
-_LABELS = "            losses[row] = self._train_on(pixels, self._data.labels[batch])\n"
+_FACTS = '            "dtype": "float64",\n'
+_PREDICTED = "        return np.concatenate(parts).astype(np.float32)\n"
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -48,10 +49,11 @@ def make_repository(folder: Path) -> Path:
 
 
 def set_pace(folder: Path, step_s: float) -> None:
-    """Make NumPy's backend take so long for a step, which a busy machine does not disturb."""
+    """Make NumPy's backend take so long for a step, and report it as a fact, which no machine can change."""
     path = folder / "backends" / "numpy_backend.py"
     source = (ROOT / "backends" / "numpy_backend.py").read_text()
     assert _STEPS in source
+    assert _FACTS in source
     path.write_text(
         source.replace(
             _STEPS,
@@ -59,21 +61,35 @@ def set_pace(folder: Path, step_s: float) -> None:
             "        losses = self.train_steps_float64(order, draws).astype(np.float32)\n"
             "        time.sleep(max(0.0, end - time.perf_counter()))\n"
             "        return losses\n",
-        )
+        ).replace(_FACTS, f'{_FACTS}            "pace": {step_s},\n')
     )
 
 
-def mislabel(folder: Path) -> None:
-    """Make NumPy's backend take threes for fours where it trains whole batches, which parity does not do."""
+def drop_bias(folder: Path) -> None:
+    """Make NumPy's backend forget a gradient in whole batches, which only the timed program has."""
+    path = folder / "backends" / "numpy_backend.py"
+    path.write_text(
+        path.read_text() + "\n\n_gradients = NumpyBackend.loss_and_gradients\n\n\n"
+        "def _forgetting(self, pixels, labels):\n"
+        "    loss, gradients = _gradients(self, pixels, labels)\n"
+        "    if len(labels) > 8:\n"
+        '        gradients["logits/bias"] *= 0\n'
+        "    return loss, gradients\n\n\n"
+        "NumpyBackend.loss_and_gradients = _forgetting\n"
+    )
+
+
+def mistake(folder: Path) -> None:
+    """Make NumPy's backend take threes for fours where it predicts more images than are compared."""
     path = folder / "backends" / "numpy_backend.py"
     source = path.read_text()
-    assert _LABELS in source
+    assert _PREDICTED in source
     path.write_text(
         source.replace(
-            _LABELS,
-            "            labels = self._data.labels[batch]\n"
-            "            if len(batch) > 8:\n"
-            "                labels = np.where(labels == 3, 4, labels).astype(np.uint8)\n"
-            "            losses[row] = self._train_on(pixels, labels)\n",
+            _PREDICTED,
+            "        logits = np.concatenate(parts).astype(np.float32)\n"
+            "        if len(images) > 64:\n"
+            "            logits[:, [3, 4]] = logits[:, [4, 3]]\n"
+            "        return logits\n",
         )
     )

@@ -253,7 +253,8 @@ class Tells(Steady):
             "SAMEWORK_SECRET", "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS", "FAKE_CACHE", "FAKE_ON_CPU",
             "TORCH_LOGS", "TORCH_TOKEN",
         )  # fmt: skip
-        return super().describe() | {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
+        told = {name: os.environ.get(name) for name in names} | {"group": os.getpgrp()}
+        return super().describe() | told | {"padding": len(os.environ.get("SAMEWORK_PADDING", ""))}
 
 
 class AsksAChild(Steady):

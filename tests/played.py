@@ -36,8 +36,11 @@ from bench.worker.protocol import AnyCommand, Done, Event, Failed, Started
 USERS = ("bench.measuring.block.Worker", "bench.measuring.parity.Worker", "bench.measuring.process.Worker")
 """The names by which the harness starts workers."""
 
+MEMORY_BYTES = 2**28
+"""The peak memory of every played worker."""
+
 _END = None
-_LATE_S = 60.0
+_LATE_S = 300.0
 """A played worker that is silent for so long, by the real clock, hangs, however busy the machine is."""
 _THREAD = "played worker"
 
@@ -49,6 +52,8 @@ def play(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(time, name, getattr(clock, name))
     patch.setattr(os, "_exit", partial(_leave, os._exit))
     patch.setattr("bench.worker.failures.traceback", mock.Mock())  # no output of the harness
+    # The memory of this process is no worker's: it grows from test to test, and by what threads do when.
+    patch.setattr("bench.worker.measure.peak_rss_bytes", lambda: (MEMORY_BYTES, "VmHWM - RssFile"))
     for user in USERS:
         patch.setattr(user, partial(PlayedWorker, clock))
 

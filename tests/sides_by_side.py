@@ -5,8 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 from synthetic import make_cell, make_conditions, make_header, make_job, make_parity, make_points
 
+from bench.gate.judge import judge_cell, next_step
+from bench.gate.metrics import Conclusion
 from bench.gate.records import Ab, AbBlock, AbHeader, AbParity, AbRecord, Series
 from bench.gate.sides import SideHere, SideName
 from bench.records.schema import BackendHere, JobRecord, ParityCheck, Status, Window
@@ -16,6 +19,9 @@ from bench.workloads.specs import Cell
 CELL = make_cell("mnist-softmax")
 OTHER = make_cell("mnist-softmax", "jax", "jit")
 RATE = 1000.0
+SCATTERS = (0.013, 0.020, 0.025, 0.033, 0.040)
+"""Standard deviations of the difference of equal sides over the blocks of a series: the quantiles 10, 25, 50,
+75 and 90 % of the 105 series in results/gate-cpu-2-core/unchanged (tests/benchmarks/gate_power.py)."""
 WINDOWS = 6
 
 
@@ -111,3 +117,28 @@ def unproven(status: Status, error: str, *, side: SideName = "head", cell: Cell 
     """Return that nothing was compared with the reference, and why."""
     record = msgspec.structs.replace(make_parity(cell), status=status, error=error, checks=())
     return AbParity(side=side, parity=record)
+
+
+def decided(loss: float, scatter: float, seed: int, *, side_effect: float = 0.0) -> Conclusion:
+    """Return how a gate ends whose blocks are drawn as it asks for them, by its own rules.
+
+    Head takes `loss` more time for the same steps, 0.05 for 5 %. The difference of its logarithm of samples/s
+    scatters from block to block with the standard deviation `scatter`. A side effect, such as the place of a
+    process in memory, makes head faster or slower by that share in all blocks of both series.
+    """
+    chance = np.random.default_rng([seed, round(1e4 * loss), round(1e4 * scatter), round(1e4 * side_effect)])
+    change = -math.log1p(loss) + float(chance.choice((-1, 1))) * math.log1p(side_effect)
+    records: list[AbRecord] = [proven(), proven(side="base")]
+
+    def measure(series: Series, numbers: range) -> None:
+        for number in numbers:
+            extra = float(chance.normal(0, scatter))
+            records.append(make_block(number, series=series, change=change, extra=extra))
+
+    # The first 6 blocks, and the first 10 of a second series, have to be there before anything is judged.
+    measure("first", range(6))
+    while (step := next_step(ab := make_ab(records), CELL)) is not None:
+        series: Series = "first" if step == "block" else "second"
+        number = len(ab.blocks_of(CELL, series))
+        measure(series, range(number, 10 if series == "second" and not number else number + 1))
+    return judge_cell(ab, CELL).conclusion

@@ -42,7 +42,7 @@ def faked(folder: Path, **classes: str) -> Path:
 
 
 class Pytest:
-    """Runs the cells of mnist-softmax in a process of its own."""
+    """Runs the cells of mnist-softmax in a process of its own, with played workers and their clock."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -56,9 +56,9 @@ class Pytest:
         return subprocess.run(
             [
                 sys.executable, "-m", "pytest", str(TESTS.parent / CELLS), "-p", "no:randomly",
-                "-p", "no:cacheprovider", "--benchmark-max-time=0.3", *options,
+                "-p", "no:cacheprovider", "-p", "play_workers", "--benchmark-max-time=0.3", *options,
             ],
-            check=False, capture_output=True, text=True, timeout=120, cwd=self.folder, env=environment,
+            check=False, capture_output=True, text=True, timeout=500, cwd=self.folder, env=environment,
         )  # fmt: skip
 
     def saved(self, name: str) -> list[dict[str, Any]]:

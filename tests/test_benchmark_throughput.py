@@ -81,7 +81,7 @@ def duelled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Duelled]:
             sys.executable, "-m", "pytest", *cells.values(), "-v", "-p", "said", "-p", "no:randomly",
             "-p", "no:cacheprovider", "--benchmark-json=saved.json",
         ],
-        check=False, capture_output=True, text=True, timeout=120, cwd=folder,
+        check=False, capture_output=True, text=True, timeout=300, cwd=folder,
         env=inherited | {"DUELS": json.dumps(DUELS), "PYTHONPATH": python_path(folder)},
     )  # fmt: skip
     assert done.returncode == 1, done.stdout + done.stderr

@@ -174,7 +174,7 @@ def test_pip_takes_the_build_for_the_cpu_from_its_index(chores, served, index, b
     environment |= {"PIP_CONFIG_FILE": os.devnull, "PIP_INDEX_URL": f"{served}/registry"}
     subprocess.run(
         [sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(tmp_path / "got"), "tiny==1.0"],
-        check=True, env=environment | sources, timeout=120,
+        check=True, env=environment | sources, timeout=300,
     )  # fmt: skip
     assert [path.name for path in (tmp_path / "got").iterdir()] == [f"tiny-{build}-py3-none-any.whl"]
 

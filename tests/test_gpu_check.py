@@ -79,7 +79,7 @@ def check(tmp_path: Path) -> Check:
     def run(*options: str, harness: Path = stand_in, **variables: str) -> Checked:
         done = subprocess.run(
             [str(SCRIPT), "--harness", str(harness), *options, str(folder)],
-            check=False, capture_output=True, text=True, timeout=120, cwd=tmp_path,
+            check=False, capture_output=True, text=True, timeout=300, cwd=tmp_path,
             env={**os.environ, "ASKED": str(asked), **variables},
         )  # fmt: skip
         lines = asked.read_text().splitlines() if asked.exists() else []
@@ -221,7 +221,7 @@ def test_an_interruption_leaves_what_is_done(check: Check, tmp_path: Path, sent:
     while "run: begins" not in script.stdout.readline():
         assert script.poll() is None
     os.killpg(script.pid, sent)  # as a terminal does
-    out, _ = script.communicate(timeout=20)
+    out, _ = script.communicate(timeout=300)
     assert script.returncode == 130
     assert "Interrupted" in out
     assert re.search(r"doctor +ok", (tmp_path / "out" / "summary.txt").read_text())

@@ -49,7 +49,7 @@ def frameworks_imported_by(*modules: str, fakes: Path) -> set[str]:
         (fakes / f"{name}.py").touch()
     path = f"import sys; sys.path[:0] = {[str(fakes), str(ROOT)]}"
     command = [sys.executable, "-P", "-c", path + IMPORT_ALL, *modules]  # -P: no folder precedes the fakes
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     imported = set(done.stdout.split())
     assert imported.issuperset(modules), "the script did not get to its end"
@@ -315,7 +315,7 @@ def broken_contracts(root: Path) -> str:
     """Return what import-linter prints of a tree whose imports break the rule; nothing if none does."""
     done = subprocess.run(
         [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
-        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=120,
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, capture_output=True, text=True, timeout=300,
         check=False,
     )  # fmt: skip
     return done.stdout if done.returncode else ""

@@ -16,7 +16,7 @@ def run(folder: Path, before: str, *arguments: str, first: str = "") -> subproce
     path = os.pathsep.join(filter(None, [first, str(ROOT)]))
     return subprocess.run(
         [sys.executable, "-P", "-c", script, *arguments], check=False, cwd=folder, capture_output=True,
-        text=True, timeout=120, env={**os.environ, "PYTHONPATH": path},
+        text=True, timeout=300, env={**os.environ, "PYTHONPATH": path},
     )  # fmt: skip
 
 

@@ -186,7 +186,7 @@ def test_a_pipe_is_written_to_and_not_replaced(tmp_path: Path) -> None:
     os.mkfifo(pipe)
     reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE)
     store.write_text(pipe, "told")
-    assert reader.communicate(timeout=30)[0] == b"told"
+    assert reader.communicate(timeout=300)[0] == b"told"
     assert [one.name for one in tmp_path.iterdir()] == ["pipe"]
 
 

@@ -6,16 +6,27 @@ first series finds worse is measured again, in a second series with seeds of its
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryDirectory
 
 import msgspec
 
 from bench import store
-from bench.gate.judge import Next, compiles_anew, judge_cell, last_parity, looks, next_step, trains
+from bench.gate.judge import (
+    Next,
+    compiles_anew,
+    judge_cell,
+    looks,
+    next_step,
+    trains,
+    unlike_reference,
+)
 from bench.gate.records import (
     Ab,
     AbBlock,
+    AbHeader,
     AbParity,
     AbRecord,
     Series,
@@ -36,7 +47,7 @@ from bench.measuring.selection import choose_device
 from bench.progress import Display
 from bench.records.schema import JobSpec, ParityRecord
 from bench.worker.protocol import MeasureTask
-from bench.workloads.specs import Cell
+from bench.workloads.specs import Cell, Device
 
 TRAINING_S = 1.5
 """About how long a training for accuracy takes. From equal starts and batches, a wrong rate or label shows
@@ -62,19 +73,37 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
     disk by then.
     """
     device = choose_device(plan.asked.device, plan.asked.gpu)
-    sides = make_sides(plan, device, folders=folders, display=display)
-    header = new_header(plan, device, sides)
-    begun = None
-    if resume is not None:
-        begun = read_ab(find_ab(folders.results, resume))
-        refuse_others(begun.header, header)
-        # The budget is for this call, not for the calls before it.
-        header = msgspec.structs.replace(begun.header, budget_s=plan.budget_s)
-    splits = prepare_data(
-        header.base.workloads, cache=folders.data, sample=header.sample, limit=None, offline=offline,
-        display=display,
-    )  # fmt: skip
-    folder = create_ab(folders.results, header) if begun is None else begun.folder
+    with TemporaryDirectory(prefix="samework-sides-") as place:
+        sides = make_sides(plan, device, folders=folders, place=Path(place), display=display)
+        header = new_header(plan, device, sides)
+        begun = None
+        if resume is not None:
+            begun = read_ab(find_ab(folders.results, resume))
+            refuse_others(begun.header, header)
+            # The budget is for this call, not for the calls before it.
+            header = msgspec.structs.replace(begun.header, budget_s=plan.budget_s)
+        splits = prepare_data(
+            header.base.workloads, cache=folders.data, sample=header.sample, limit=None, offline=offline,
+            display=display,
+        )  # fmt: skip
+        folder = create_ab(folders.results, header) if begun is None else begun.folder
+        _announce(header, device, display)
+        again = f"Go on with the same command and --resume {header.run_id}"
+        try:
+            with store.resumable(again):
+                Collector(
+                    Ab(folder=folder, header=header, records=begun.records if begun else ()),
+                    sides=sides, splits=splits, display=display,
+                ).run()  # fmt: skip
+        except KeyboardInterrupt:
+            display.say("Interrupted; all finished blocks are kept.")
+            display.say(again)
+            raise
+    return read_ab(folder)
+
+
+def _announce(header: AbHeader, device: Device, display: Display) -> None:
+    """Say what is compared, on which machine, and what is known to be wrong or missing."""
     display.say(f"Comparison {header.run_id} on {header.environment.in_words()}")
     if threads := header.environment.threads_in_words():
         display.say(f"  threads: {threads}")
@@ -87,18 +116,6 @@ def measure(plan: AbPlan, *, folders: Folders, resume: str | None, offline: bool
                 display.say(f"  WARNING: {name}: {warning}")
     for cell, why in header.missing.items():
         display.say(f"  {cell}: {why}")
-    again = f"Go on with the same command and --resume {header.run_id}"
-    try:
-        with store.resumable(again):
-            Collector(
-                Ab(folder=folder, header=header, records=begun.records if begun else ()),
-                sides=sides, splits=splits, display=display,
-            ).run()  # fmt: skip
-    except KeyboardInterrupt:
-        display.say("Interrupted; all finished blocks are kept.")
-        display.say(again)
-        raise
-    return read_ab(folder)
 
 
 class Collector:
@@ -133,18 +150,17 @@ class Collector:
         self._ab = msgspec.structs.replace(self._ab, records=(*self._ab.records, record))
 
     def _prove_parity(self) -> None:
-        """Compare every cell of head with the reference, and where that fails, base too.
+        """Compare every cell of both sides with the reference.
 
-        Head is worse only where base is right.
+        Only sides that are right can be compared with each other, and head is worse only where base is right.
         """
-        self._prove("head", self._header.cells)
-        heads = {cell: last_parity(self._ab, cell, "head") for cell in self._header.cells}
-        failed = [cell for cell, record in heads.items() if record is not None and not record.ok]
-        self._prove("base", failed)
-        for cell in failed:
-            self._display.say(f"  {cell}: {judge_cell(self._ab, cell).why}")
+        for name in SIDES:
+            self._prove(name)
+        for cell in self._header.cells:
+            if (unlike := unlike_reference(self._ab, cell)) is not None:
+                self._display.say(f"  {cell}: {unlike[1]}")
 
-    def _prove(self, name: SideName, wanted: Sequence[Cell]) -> None:
+    def _prove(self, name: SideName) -> None:
         """Compare those cells of a side with the reference that were not compared before."""
         # A comparison that ran out of time or memory is tried again.
         proven = {
@@ -154,7 +170,9 @@ class Collector:
         }
         side = self._sides[name]
         workloads = side.described.workloads
-        cells = [cell for cell in wanted if cell not in proven and workloads[cell.workload].matched]
+        cells = [
+            cell for cell in self._header.cells if cell not in proven and workloads[cell.workload].matched
+        ]
         if not cells:
             return
         self._display.say(f"Parity: {len(cells)} cells of {name} against the float64 reference")
@@ -218,7 +236,9 @@ class Collector:
         task = MeasureTask(
             backend=side.info(cell.backend), data=self._splits[cell.workload].source, spec=spec
         )
-        return Seat(task=task, python=side.pythons[cell.backend], side=name)
+        # Each series compiles for itself. With the programs of the first, a second series would find again
+        # whatever came of compiling them.
+        return Seat(task=task, python=side.pythons[cell.backend], side=f"{name}.{series}")
 
     def _epochs(self, cell: Cell) -> float:
         """Return the epochs to train, the same in every block: as many as base trains in `TRAINING_S`."""

@@ -226,12 +226,19 @@ def _unlike_reference(base: _Evidence | None, head: _Evidence | None) -> tuple[C
     before, now = (None if side is None else side.row.parity_ok for side in (base, head))
     if head is not None and now is False:
         said = f"head does not compute what the reference computes: {head.row.why_not}"
-        # Parity is lost only if base had it.
-        return ("undecided", f"{said}; base does not either") if before is False else ("regression", said)
+        if base is None or before:  # parity is lost only if base had it, and a new row must have it
+            return "regression", said
+        other = "base was not compared with it" if before is None else "base does not either"
+        return "undecided", f"{said}; {other}"
     if base is None or head is None:
         return None
     if before is False:
-        return "undecided", f"base does not compute what the reference computes: {base.row.why_not}"
+        other = "head agrees with it" if now else "head was not compared with it"
+        return (
+            "undecided",
+            f"base does not compute what the reference computes: {base.row.why_not}; {other}. Their speeds "
+            "are not compared",
+        )
     unproven = [
         name
         for name, side in (("base", base), ("head", head))

@@ -1,7 +1,7 @@
 """Make the code and the environments that a side of a comparison runs in.
 
 Both are kept in a folder and made once: code under its commit, an environment under the digest of everything
-that it was made from. An installation that was interrupted is made again.
+that it was made from. An installation that was interrupted is made again. Workers run a copy of the code.
 """
 
 import contextlib
@@ -17,9 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
 from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
-from bench.gate.sides import SideSpec
+from bench.gate.sides import PACKAGES, SideSpec
 from bench.machine import git
 from bench.paths import refusal
 from bench.progress import Display
@@ -70,6 +73,27 @@ def _extract(archive: bytes, code: Path) -> None:
         raise
 
 
+def copy_code(source: Path, place: Path) -> Path:
+    """Copy the packages that workers run into the new folder `place`, without bytecode, and return it.
+
+    Both sides of a comparison run such copies, in sibling folders whose names are equally long. So they do
+    not differ in the length of paths, in the file system, or in bytecode that only one of them has.
+    Raises UnavailableError if the copy cannot be written.
+    """
+    try:
+        for package in PACKAGES:
+            if (source / package).is_dir():
+                ignored = shutil.ignore_patterns("__pycache__")
+                shutil.copytree(source / package, place / package, ignore=ignored)
+    except OSError as error:
+        why = error.args[0][0][2] if isinstance(error, shutil.Error) else refusal(error, place)
+        raise UnavailableError(
+            f"the code in {source} cannot be copied to {place}: {why}. "
+            "Name another folder for temporary files with the variable TMPDIR."
+        ) from error
+    return place
+
+
 def needs_own(spec: SideSpec, source: Path) -> bool:
     """Whether a side needs environments of its own: for versions, or for code that needs other packages."""
     return bool(spec.pins) or _needed(source) != _needed(PROJECT)
@@ -92,6 +116,22 @@ def _needed(source: Path) -> tuple[object, ...]:
 def _constraints(source: Path) -> list[str]:
     path = source / "constraints.txt"
     return path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+
+
+def holds_pinned(versions: Mapping[str, str], source: Path) -> bool:
+    """Whether an environment that is made for the code would have the same versions, by distribution.
+
+    A local version, such as `+cpu`, names a build and not other code.
+    """
+    pinned: dict[str, str] = {}
+    for line in _constraints(source):
+        with contextlib.suppress(InvalidRequirement):  # a comment, or an option of pip
+            one = Requirement(line)
+            if one.marker is None or one.marker.evaluate():
+                pinned[canonicalize_name(one.name)] = str(one.specifier).removeprefix("==")
+    return bool(versions) and all(
+        pinned.get(canonicalize_name(name)) == version.partition("+")[0] for name, version in versions.items()
+    )
 
 
 def concerned(spec: SideSpec, infos: Mapping[str, BackendInfo]) -> list[str]:

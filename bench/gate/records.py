@@ -43,6 +43,9 @@ class AbHeader(msgspec.Struct, frozen=True, kw_only=True):
     window_s: float
     sample: bool
     """Whether the shipped samples were used in place of the data sets."""
+    parity_of_base: bool = False
+    """Whether base is compared with the reference as head is. In older comparisons it was only where head
+    failed."""
     cells: tuple[Cell, ...]
     """The cells that both sides have."""
     missing: dict[str, str]

@@ -9,7 +9,7 @@ from rich.console import Console
 from bench.analysis.summary import alone_words
 from bench.gate.changes import Changed, side_changes
 from bench.gate.compare import Compared
-from bench.gate.judge import CellGate, Gate, left_out_by
+from bench.gate.judge import PASSED, CellGate, Gate, left_out_by
 from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Metric
 from bench.gate.records import Ab
 from bench.report.blocks import Block, Heading, Paragraph, Table, bullets
@@ -27,6 +27,11 @@ _TITLES = {
     "regression": "REGRESSION",
     "undecided": "Undecided, which does not pass",
 }
+_POWER = (
+    "By default, a true loss of speed passes in this share of simulated gates: "
+    + ", ".join(f"a loss of {100 * loss:.0f} % in {100 * share:.0f} %" for loss, share in PASSED.items())
+    + " (docs/trials.md)."
+)
 _TOLD = (SPEED, FIRST_STEP, MEMORY, TIME_TO_TARGET, ACCURACY)
 """The metrics whose limits the legend gives; GPU memory has those of memory."""
 
@@ -125,6 +130,13 @@ def view_of_ab(ab: Ab, gate: Gate) -> View:
     minutes = sum(block.wall_s for block in ab.blocks) / 60
     remarks.append(f"{blocks} blocks counted, measured in {minutes:.1f} minutes.")
     remarks += alone_words([block.in_turns for block in ab.blocks])
+    remarks.append(_POWER)
+    if unlike := sorted(set(ab.header.base.made) ^ set(ab.header.head.made)):
+        names = listed([titles.get(name, name) for name in unlike])
+        remarks.append(
+            f"Only one side of {names} ran in an environment that bench ab made. Two environments with the "
+            "same packages differed by 1.4 % in one comparison (docs/trials.md)."
+        )
     return View(
         title=f"{ab.header.run_id} on {ab.header.environment.in_words()}",
         conclusion=_TITLES[gate.conclusion],

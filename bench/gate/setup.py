@@ -10,11 +10,19 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.errors import RecordError, UnavailableError, UsageError, unknown
-from bench.gate.environments import PROJECT, concerned, fetch_code, make_environment, needs_own
+from bench.gate.environments import (
+    PROJECT,
+    concerned,
+    copy_code,
+    fetch_code,
+    holds_pinned,
+    make_environment,
+    needs_own,
+)
 from bench.gate.records import ONLY_IN_BASE, ONLY_IN_HEAD, AbHeader
 from bench.gate.sides import SIDES, Side, SideHere, SideName, SideSpec, code_digest, code_variables, describe
 from bench.machine.environment import capture_environment, source_state
-from bench.measuring.backends import find_backends, installed_versions, interpreter
+from bench.measuring.backends import Registry, find_backends, installed_versions, interpreter
 from bench.measuring.interpreters import program_fault
 from bench.measuring.selection import Asked, backend_here, choose_cells
 from bench.progress import Display
@@ -58,33 +66,87 @@ def in_words(side: SideHere) -> str:
 
 
 def make_sides(
-    plan: AbPlan, device: Device, *, folders: Folders, display: Display
+    plan: AbPlan, device: Device, *, folders: Folders, place: Path, display: Display
 ) -> Mapping[SideName, Side]:
-    """Return both sides, their code fetched and their environments made."""
+    """Return both sides, their code copied into the folder `place` and their environments made."""
     specs: dict[SideName, SideSpec] = {"base": plan.base, "head": plan.head}
     if len({(spec.revision, str(spec.pins), str(spec.variables)) for spec in specs.values()}) == 1:
         raise UsageError(
             "base and head are the same: ask for another commit, version or variable with --base or --head."
         )
     registry = find_backends()
-    known = {info.name: info for info in registry.frameworks()}
     _refuse_mistaken_variables(specs.values(), registry.backends.values())
-    if plan.asked.backends:
-        names = list(dict.fromkeys(plan.asked.backends))
-        for name in names:
-            registry.find(name)
-    else:
-        names = [
-            name
-            for name in known
-            if any(spec.pins and name in concerned(spec, known) for spec in specs.values())
-        ] or list(known)
-    sides = {
-        name: _make_side(name, spec, names, plan.asked, device, folders=folders, display=display)
-        for name, spec in specs.items()
-    }
+    infos = _compared(registry, plan.asked.backends, specs.values())
+    named = {info.name: interpreter(info, plan.asked.pythons).absolute() for info in infos}
+    codes = {name: _find_code(spec, folders) for name, spec in specs.items()}
+    apart = any(needs_own(spec, codes[name].folder) for name, spec in specs.items())
+    sides: dict[SideName, Side] = {}
+    for name, spec in specs.items():
+        source = codes[name].folder
+        made = (
+            _make_environments(spec, source, infos, named, device, folders=folders, display=display)
+            if apart
+            else {}
+        )
+        pythons = {**named, **made}
+        sides[name] = _make_side(
+            name, spec, codes[name], pythons=pythons, made=tuple(made), place=place / name
+        )
     _refuse_other_protocols(sides)
     return sides
+
+
+def _compared(registry: Registry, asked: Sequence[str], specs: Iterable[SideSpec]) -> list[BackendInfo]:
+    """Return the backends that are compared: those asked for, those whose versions a side names, or all."""
+    if asked:
+        return [registry.find(name) for name in dict.fromkeys(asked)]
+    known = {info.name: info for info in registry.frameworks()}
+    versioned = {name for spec in specs if spec.pins for name in concerned(spec, known)}
+    return [info for info in known.values() if info.name in versioned] or list(known.values())
+
+
+class _Code(msgspec.Struct, frozen=True, kw_only=True):
+    """The code of a side, in the folder where it was found."""
+
+    folder: Path
+    commit: str | None
+    dirty: bool | None
+
+
+def _find_code(spec: SideSpec, folders: Folders) -> _Code:
+    if spec.revision is None:
+        commit, dirty = source_state(PROJECT)
+        return _Code(folder=PROJECT, commit=commit, dirty=dirty)
+    folder, commit = fetch_code(spec.revision, folders.environments / "code")
+    return _Code(folder=folder, commit=commit, dirty=False)
+
+
+def _make_environments(
+    spec: SideSpec,
+    source: Path,
+    infos: Sequence[BackendInfo],
+    named: Mapping[str, Path],
+    device: Device,
+    *,
+    folders: Folders,
+    display: Display,
+) -> dict[str, Path]:
+    """Make the environments of a side where one side needs its own; return their interpreters by backend.
+
+    The other side gets environments too: two that were made in different ways differ in speed although they
+    hold the same packages (docs/trials.md). An interpreter in `named` that holds other versions than those
+    that the code pins is kept, because these versions are what is asked for.
+    """
+    made = {}
+    for info in infos:
+        if not needs_own(spec, source):
+            versions, _ = installed_versions([info], named)[info.name]
+            if not holds_pinned(versions, source):
+                continue
+        made[info.name] = make_environment(
+            spec, source, info.name, device, folder=folders.environments, display=display
+        )
+    return made
 
 
 def _refuse_other_protocols(sides: Mapping[SideName, Side]) -> None:
@@ -111,30 +173,16 @@ def _refuse_mistaken_variables(specs: Iterable[SideSpec], infos: Iterable[Backen
 def _make_side(
     name: SideName,
     spec: SideSpec,
-    backends: Sequence[str],
-    asked: Asked,
-    device: Device,
+    code: _Code,
     *,
-    folders: Folders,
-    display: Display,
+    pythons: Mapping[str, Path],
+    made: tuple[str, ...],
+    place: Path,
 ) -> Side:
-    if spec.revision is None:
-        source = PROJECT
-        commit, dirty = source_state(source)
-    else:
-        source, commit = fetch_code(spec.revision, folders.environments / "code")
-        dirty = False
+    """Return a side that can be measured. Its workers run a copy of its code in the new folder `place`."""
+    _refuse_unable(name, pythons, code.folder)
+    described = describe(next(iter(pythons.values())), code.folder)
     registry = find_backends()
-    pythons: dict[str, Path] = {}
-    for backend in backends:
-        if needs_own(spec, source):
-            pythons[backend] = make_environment(
-                spec, source, backend, device, folder=folders.environments, display=display
-            )
-        else:
-            pythons[backend] = interpreter(registry.find(backend), asked.pythons).absolute()
-    _refuse_unable(name, pythons, source)
-    described = describe(next(iter(pythons.values())), source)
     found = installed_versions(
         [info for backend, info in described.backends.items() if backend in pythons], pythons
     )
@@ -147,8 +195,9 @@ def _make_side(
                 f"{backend}=PATH"
             )
     return Side(
-        name=name, spec=spec, source=source, commit=commit, dirty=dirty, pythons=pythons,
-        described=described, versions={backend: versions for backend, (versions, _) in found.items()},
+        name=name, spec=spec, source=copy_code(code.folder, place), commit=code.commit, dirty=code.dirty,
+        pythons=pythons, made=made, described=described,
+        versions={backend: versions for backend, (versions, _) in found.items()},
     )  # fmt: skip
 
 
@@ -182,6 +231,7 @@ def _here(side: Side, cells: Sequence[Cell]) -> SideHere:
         code=code_digest(side.source),
         variables=dict(side.spec.variables),
         pins=dict(side.spec.pins),
+        made=side.made,
         backends=tuple(
             backend_here(info, side.versions[info.name])
             for info in side.described.backends.values()
@@ -235,6 +285,7 @@ def new_header(plan: AbPlan, device: Device, sides: Mapping[SideName, Side]) -> 
         windows=WINDOWS,
         window_s=WINDOW_S,
         sample=asked.sample,
+        parity_of_base=True,
         cells=cells,
         missing=missing,
         base=_here(sides["base"], cells),

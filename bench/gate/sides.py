@@ -23,6 +23,8 @@ from bench.workloads.specs import Workload
 
 SideName: TypeAlias = Literal["base", "head"]
 SIDES: tuple[SideName, SideName] = ("base", "head")
+PACKAGES = ("bench", "backends")
+"""The packages whose code workers run."""
 
 _PIN = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)==([A-Za-z0-9.!+*_-]+)")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
@@ -73,11 +75,13 @@ class Side(msgspec.Struct, frozen=True, kw_only=True):
     name: SideName
     spec: SideSpec
     source: Path
-    """The folder of its code."""
+    """The folder of the code that its workers run: a copy, as long as the comparison lasts."""
     commit: str | None
     dirty: bool | None
     pythons: Mapping[str, Path]
     """The interpreter of each backend's workers."""
+    made: tuple[str, ...] = ()
+    """The backends that run in environments which this program made."""
     described: Description
     versions: Mapping[str, Mapping[str, str]]
 
@@ -102,6 +106,8 @@ class SideHere(msgspec.Struct, frozen=True, kw_only=True):
     """Digest of the code; None in older comparisons, which did not record it."""
     variables: dict[str, str]
     pins: dict[str, str]
+    made: tuple[str, ...] = ()
+    """The backends that ran in environments which this program made; empty in older comparisons."""
     backends: tuple[BackendHere, ...]
     workloads: tuple[Workload, ...]
 
@@ -133,7 +139,7 @@ def parse_side(values: Sequence[str]) -> SideSpec:
 def code_digest(source: Path) -> str:
     """Return the SHA-256 of the code in a folder that workers may run."""
     digest = hashlib.sha256()
-    for package in ("bench", "backends"):
+    for package in PACKAGES:
         for path in sorted((source / package).rglob("*.py")):
             digest.update(f"{path.relative_to(source)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()

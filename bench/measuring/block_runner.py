@@ -41,7 +41,7 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
     task: MeasureTask
     python: Path
     side: str = ""
-    """Jobs of a cell share what they have compiled only within a side."""
+    """Jobs of a cell share what they have compiled only within a side; empty where there are no sides."""
 
 
 class MeasuredBlock(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 import contextlib
 import math
 import os
+import random
 import re
 import selectors
 import shutil
@@ -37,6 +38,15 @@ of a convolutional step in JAX (docs/design.md)."""
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 """It sets the threads of OpenMP, which PyTorch uses, and of the library that computes NumPy's products."""
+
+PADDING_VARIABLE = "SAMEWORK_PADDING"
+"""No program reads it. Only its length matters, which is drawn for every process that measures."""
+MOST_PADDING = 4096
+"""In bytes: a page of memory. The size of the environment shifts what a process places in memory, and that
+alone can change its speed by more than the difference of two programs. With one size in all processes of a
+row, this would look like a property of the row. With a size of its own in each, it is scatter between blocks,
+which the interval covers. Source: Mytkowicz, Diwan, Hauswirth and Sweeney, Producing wrong data without doing
+anything obviously wrong! (2009)."""
 
 Heard = TypeVar("Heard", bound=Event)
 
@@ -86,6 +96,7 @@ def worker_environment(
 ) -> dict[str, str]:
     """Return the environment variables of a worker: those that are allowed, then the backend's own.
 
+    `hash_seed` sets the order of Python's hash tables and the length of the padding.
     `compiled` is the folder for compiled programs. Without it the worker finds none, and what the framework
     writes goes to the scratch folder with its temporary files, which is deleted when the worker has ended.
     """
@@ -105,10 +116,19 @@ def worker_environment(
         environment[name] = f"{flags} {value}".strip()
     if hash_seed is not None:
         environment["PYTHONHASHSEED"] = str(hash_seed)
+        environment[PADDING_VARIABLE] = "x" * padding(hash_seed)
     folders = {"{scratch}": scratch, "{compiled}": compiled or scratch / "compiled"}
     for mark, folder in folders.items():
         environment = {name: value.replace(mark, str(folder)) for name, value in environment.items()}
     return environment
+
+
+def padding(hash_seed: int) -> int:
+    """Return by how many bytes a job's environment is padded, from 0 to `MOST_PADDING`.
+
+    It follows from the job's recorded hash seed, so that a process can be repeated as it was.
+    """
+    return random.Random(hash_seed).randint(0, MOST_PADDING)  # noqa: S311
 
 
 def kept_compiled(task: Task, asked: Path | None, scratch: Path) -> Path | None:

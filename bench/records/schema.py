@@ -69,7 +69,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     position: int
     """The place of this job in its block's order, from 0."""
     hash_seed: int
-    """The worker's PYTHONHASHSEED. Every job has another, so that its effect is noise and not bias."""
+    """The worker's PYTHONHASHSEED. Every job has another, so that its effect is noise and not bias. The
+    length of the worker's environment follows from it too (`bench.measuring.process.padding`)."""
     windows: int
     """Timed windows at least; up to twice as many are taken while the rate has not settled. 0: none."""
     window_s: float

@@ -352,10 +352,12 @@ def test_the_draws_of_a_step_are_read_by_its_number_too(answers: Answers) -> Non
 
 
 def peak() -> list[float]:
+    """Return the peak, and the seconds of finding it, by CPU time: other programs take none of it."""
     backend = _backend()
-    start = time.perf_counter()
-    found = backend.peak()
-    return [found.flops_per_s, found.bytes_per_s, time.perf_counter() - start]
+    with mock.patch.object(time, "perf_counter", time.process_time):
+        start = time.perf_counter()
+        found = backend.peak()
+        return [found.flops_per_s, found.bytes_per_s, time.perf_counter() - start]
 
 
 def test_the_peak_is_not_that_of_one_element_at_a_time(answers: Answers) -> None:

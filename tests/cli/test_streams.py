@@ -24,7 +24,7 @@ def command(
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "100", **variables}
     done = subprocess.run(
         [*BENCH, *arguments], stdout=stdout, stderr=subprocess.PIPE, cwd=cwd, env=environment, check=False,
-        timeout=60,
+        timeout=300,
     )  # fmt: skip
     assert b"Traceback" not in done.stderr
     return done.returncode, done.stdout, done.stderr
@@ -102,7 +102,7 @@ def test_a_full_disk_behind_standard_output_is_named(arguments: tuple[str, ...],
 def test_a_limit_on_the_size_of_a_file_is_named(tmp_path: Path) -> None:
     limited = f"ulimit -f 0; exec {' '.join(BENCH)} list > out"
     done = subprocess.run(
-        ["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60,
+        ["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"},
     )  # fmt: skip
     assert done.returncode == 3
@@ -121,7 +121,7 @@ def test_no_state_of_the_streams_is_a_fault_of_the_program(
 ) -> None:
     line = f"{' '.join(BENCH)} list {redirected}; echo ${{PIPESTATUS[0]}} >status"
     done = subprocess.run(
-        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60,
+        ["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert (tmp_path / "status").read_text() == f"{status}\n"

@@ -309,12 +309,12 @@ def full():
 
 
 def test_one_time_limit_covers_all_addresses_of_a_host(tmp_path, monkeypatch, transfers, full):
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries(*[full] * 8))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: entries(*[full] * 40))
     monkeypatch.setattr(sources, "CONNECT_TIMEOUT_S", 1.0)
     start = time.monotonic()
     with pytest.raises(DataError, match="no connection within 1 s"):
         WebFolder(url="http://host.invalid").get(wanted(), tmp_path, quiet)
-    assert time.monotonic() - start < 2.5  # 8 s if each address had the whole limit
+    assert time.monotonic() - start < 20  # 40 s if each address had the whole limit
     assert len(transfers) == 1
 
 

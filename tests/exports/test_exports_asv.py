@@ -43,7 +43,7 @@ def git(repository: Path, *arguments: str) -> str:
     nothing = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     done = subprocess.run(
         ["git", *arguments], cwd=repository, env=os.environ | who | nothing, check=True, capture_output=True,
-        text=True, timeout=60,
+        text=True, timeout=300,
     )  # fmt: skip
     return done.stdout.strip()
 

@@ -4,12 +4,14 @@ import functools
 import io
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 import pytest
-from commits import commit, make_repository, mislabel, set_pace
+from commits import commit, drop_bias, make_repository, mistake, set_pace
 from fakes import Screen
 from played import play_sides, undisturbed
 from rich.console import Console
@@ -19,7 +21,7 @@ from bench.errors import RecordError, UnavailableError, UsageError
 from bench.gate import collect, environments, setup
 from bench.gate.collect import Collector
 from bench.gate.judge import judge_all
-from bench.gate.records import BLOCKS, Ab, create_ab, read_ab
+from bench.gate.records import BLOCKS, Ab, AbRecord, create_ab, read_ab
 from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import Description, Side, SideSpec, code_digest, describe, parse_side
 from bench.measuring.backends import Registry, find_backends
@@ -27,7 +29,7 @@ from bench.measuring.block import run_block
 from bench.measuring.selection import Asked
 from bench.progress import make_display
 from bench.records.schema import ParityCheck
-from bench.worker.protocol import VERSION
+from bench.worker.protocol import VERSION, DataSource
 from bench.workloads.catalog import find_workload
 
 pytestmark = pytest.mark.measures
@@ -41,17 +43,21 @@ def repository(tmp_path_factory) -> Path:
     commit(folder, "base")
     (folder / "README.md").write_text("another word\n")
     commit(folder, "word")
+    drop_bias(folder)
+    commit(folder, "wrong")
+    (folder / "README.md").write_text("one more word\n")
+    commit(folder, "still-wrong")
     set_pace(folder, 0.080)
-    mislabel(folder)
+    mistake(folder)
     commit(folder, "worse")
     data = folder / "bench" / "datasets" / "cache.py"
     data.write_text(
         data.read_text() + "\n\n_load_sample = load_sample\n\n\ndef load_sample(name, limit=None):\n"
         "    found = _load_sample(name, limit)\n"
-        "    labels = np.where(found.train_labels == 3, 4, found.train_labels).astype(np.uint8)\n"
-        "    return msgspec.structs.replace(found, train_labels=labels)\n"
+        "    labels = np.where(found.test_labels == 3, 4, found.test_labels).astype(np.uint8)\n"
+        "    return msgspec.structs.replace(found, test_labels=labels)\n"
     )
-    set_pace(folder, 0.080)
+    set_pace(folder, 0.021)
     commit(folder, "other")
     return folder
 
@@ -112,16 +118,16 @@ described = functools.cache(describe)
 
 
 def test_each_side_runs_its_own_code_in_processes_of_its_own(quick, folders, monkeypatch):
-    """Head's backend is slower, and its data set has other labels: `backends` and `bench` are its own."""
+    """Head's backend has another pace and its data set other labels: `backends` and `bench` are its own."""
     monkeypatch.setattr(collect, "TRAINING_S", 0.1)
     found = interrupted(planned("base", "other"), folders)
-    assert [(one.side, one.parity.ok) for one in found.parity] == [("head", True)]
+    assert [(one.side, one.parity.ok) for one in found.parity] == [("base", True), ("head", True)]
+    assert found.header.parity_of_base
     assert len(found.blocks) == 2
     for block in found.blocks:
-        base_s, head_s = (
-            min(window.seconds / window.steps for window in job.windows) for job in (block.base, block.head)
-        )
-        assert 0.020 <= base_s < 0.080 <= head_s
+        assert [job.described["pace"] for job in (block.base, block.head)] == [0.020, 0.021]
+        assert all(proof.checks for job in (block.base, block.head) for proof in job.proofs)
+        assert len(block.base.proofs) == len(block.head.proofs) == 2
     trained = found.blocks[1]
     assert trained.base.spec.seed == trained.head.spec.seed
     assert trained.base.points[-1].steps == trained.head.points[-1].steps
@@ -141,7 +147,7 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
     begun = interrupted(planned("base", "worse"), folders)
     assert [(block.block, block.first) for block in begun.blocks] == [(0, "base"), (1, "head")]
     lines = (begun.folder / BLOCKS).read_text().splitlines(keepends=True)
-    (begun.folder / BLOCKS).write_text("".join([lines[0], lines[1][:-50] + "\n", lines[2]]))
+    (begun.folder / BLOCKS).write_text("".join([*lines[:2], lines[2][:-50] + "\n", lines[3]]))
     found, said = measured(planned("base", "worse"), folders, resume=begun.folder.name)
     # A block that cannot be read is made up for, under a number of its own.
     assert [(block.series, block.block) for block in found.blocks] == [
@@ -149,7 +155,7 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
         *(("second", number) for number in range(4)),
     ]
     assert found.blocks[0] == begun.blocks[1]
-    assert len(found.parity) == 1
+    assert [one.side for one in found.parity] == ["base", "head"]
     judged = judge_all(found).cells[0]
     # The first of such longer steps comes later too.
     assert judged.conclusion == "regression"
@@ -161,13 +167,50 @@ def test_a_loss_is_found_and_confirmed_also_where_the_comparison_was_interrupted
     assert patience == {collect.PATIENCE_S}, "a quiet machine is waited for, and not for ever"
 
 
+SAID = (
+    "is not comparable: the timed program does not compute what the reference computes: change at logits/bias"
+)
+
+
+@pytest.mark.parametrize(
+    ("base", "head", "conclusion", "beginning", "end"),
+    [
+        ("base", "word", "fine", "nothing got worse", ""),
+        ("base", "wrong", "regression", f"head {SAID}", "; base agrees with it"),
+        (
+            "wrong",
+            "base",
+            "undecided",
+            f"base {SAID}",
+            "; head agrees with the reference. Their speeds are not compared",
+        ),
+        ("wrong", "still-wrong", "undecided", f"head {SAID}", "; the same for base"),
+    ],
+)
+def test_a_side_whose_timed_program_is_wrong_is_named_and_nothing_is_said_of_speeds(
+    *, base, head, conclusion, beginning, end, quick, folders, monkeypatch
+):
+    """Both sides pass parity, whose batches are small."""
+    play_sides(monkeypatch)
+    found, said = measured(planned(base, head), folders)
+    assert [(one.side, one.parity.ok) for one in found.parity] == [("base", True), ("head", True)]
+    judged = judge_all(found).cells[0]
+    assert judged.conclusion == conclusion, judged.why
+    assert judged.why.startswith(beginning)
+    assert judged.why.endswith(end)
+    right = conclusion == "fine"
+    assert len(found.blocks) == (4 if right else 1), "figures of a wrong program would decide nothing"
+    assert bool(judged.first) == right
+    assert judged.why in " ".join(said.split())
+
+
 def test_blocks_without_turns_are_recorded_as_such(quick, folders, monkeypatch):
     play_sides(monkeypatch)
     monkeypatch.setattr(
         "bench.measuring.block_runner.run_block",
         lambda jobs, **options: msgspec.structs.replace(run_block(jobs, **options), in_turns=False),
     )
-    found, _ = measured(planned("base", "word", budget_s=8.0, first_blocks=6, most_blocks=6), folders)
+    found, _ = measured(planned("base", "word", budget_s=50.0, first_blocks=6, most_blocks=6), folders)
     assert found.blocks
     assert not any(block.in_turns for block in found.blocks)
 
@@ -175,7 +218,7 @@ def test_blocks_without_turns_are_recorded_as_such(quick, folders, monkeypatch):
 def test_a_comparison_stops_when_its_budget_is_spent_which_is_of_one_sitting(quick, folders, monkeypatch):
     play_sides(monkeypatch)
     monkeypatch.setattr(collect, "TRAINING_S", 0.11)
-    asked = planned("base", "word", budget_s=8.0, first_blocks=6, most_blocks=6)
+    asked = planned("base", "word", budget_s=50.0, first_blocks=6, most_blocks=6)
     found, said = measured(asked, folders)
     first = len(found.blocks)
     assert 3 < first < 6
@@ -214,18 +257,34 @@ def test_a_workload_that_cannot_be_compared_is_refused(workload, words, quick, f
 def test_a_parity_that_was_not_to_be_had_is_tried_again(status, again, tmp_path, monkeypatch):
     held = proven() if status == "ok" else unproven(status, "it is gone")
     tried = tried_again(tmp_path, monkeypatch, held)
-    assert tried == ([("head", [CELL]), ("base", [CELL])] if again else [])
+    assert tried == [("base", [CELL]), *([("head", [CELL])] if again else [])]
+
+
+def test_neither_sides_nor_series_share_compiled_programs(tmp_path, monkeypatch):
+    collector = collector_of(tmp_path, ())
+    source = DataSource(name="mnist", cache=None, limit=None)
+    collector._splits = {CELL.workload: SimpleNamespace(source=source)}
+    shared = [
+        collector._seat(CELL, name, series=series, number=number, place=0, epochs=0.0).side
+        for name in ("base", "head")
+        for series in ("first", "second")
+        for number in (4, 5)
+    ]
+    assert shared[::2] == shared[1::2], "blocks of a series share them"
+    assert len(set(shared)) == 4
+    assert len(set(map(len, shared[::4]))) == 1
 
 
 @pytest.mark.parametrize("off", [False, True])
-def test_base_is_compared_with_the_reference_where_head_fails(off, tmp_path, monkeypatch):
-    wrong = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits")
-    tried = tried_again(tmp_path, monkeypatch, proven(wrong if off else None))
-    assert tried == ([("base", [CELL])] if off else [])
+def test_base_is_compared_with_the_reference_as_head_is(off, tmp_path, monkeypatch):
+    wrong = ParityCheck(kind="logits", error=1.0, tolerance=1e-4, worst="logits") if off else None
+    assert tried_again(tmp_path, monkeypatch) == [("base", [CELL]), ("head", [CELL])]
+    held = [proven(wrong), proven(wrong, side="base")]
+    assert tried_again(tmp_path / "again", monkeypatch, *held) == [], "once is enough"
 
 
-def tried_again(tmp_path, monkeypatch, held) -> list[tuple[str, list[Any]]]:
-    """Return the sides and cells that are compared with the reference where this record is held already."""
+def tried_again(tmp_path, monkeypatch, *held) -> list[tuple[str, list[Any]]]:
+    """Return the sides and cells that are compared with the reference where these records are there."""
     tried = []
     monkeypatch.setattr(
         collect,
@@ -233,6 +292,12 @@ def tried_again(tmp_path, monkeypatch, held) -> list[tuple[str, list[Any]]]:
         lambda cells, _infos, pythons, *_: tried.append((pythons["torch"].name, cells)),
     )
     monkeypatch.setattr(collect, "plan_parity", lambda cells, *_, **__: cells)
+    collector_of(tmp_path, held)._prove_parity()
+    return tried
+
+
+def collector_of(folder: Path, held: Sequence[AbRecord]) -> Collector:
+    """Return a collector whose comparison of one cell has these records."""
     told = Description(
         backends={"torch": find_backends().find("torch")},
         broken={},
@@ -243,10 +308,9 @@ def tried_again(tmp_path, monkeypatch, held) -> list[tuple[str, list[Any]]]:
         name: msgspec.structs.replace(side(name, told), pythons={"torch": Path(name)})
         for name in ("base", "head")
     }
-    ab = make_ab([held])
-    ab = msgspec.structs.replace(ab, folder=create_ab(tmp_path, ab.header))
-    Collector(ab, sides=sides, splits={}, display=Screen())._prove_parity()
-    return tried
+    ab = make_ab(held)
+    ab = msgspec.structs.replace(ab, folder=create_ab(folder, ab.header))
+    return Collector(ab, sides=sides, splits={}, display=Screen())
 
 
 @pytest.mark.parametrize(
@@ -378,14 +442,67 @@ def test_two_builds_of_one_package_are_refused(monkeypatch, quick, folders):
         measured(planned("base", "worse"), folders)
 
 
-def test_a_variable_alone_makes_a_side(quick, folders):
+@pytest.mark.parametrize("head", ["other", None])
+def test_both_sides_run_copies_of_their_code_that_differ_in_nothing_but_the_code(
+    head, quick, repository, folders, tmp_path
+):
+    """Whether head is a commit, or this checkout with bytecode and with files that no commit has."""
+    for name in ("__pycache__/cache.cpython-311.pyc", "stray.txt"):
+        path = repository / "bench" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("only in the checkout\n")
+    asked = msgspec.structs.replace(planned("base", "other"), head=SideSpec(revision=head))
+    made = setup.make_sides(asked, "cpu", folders=folders, place=tmp_path / "place", display=Screen())
+    (repository / "bench" / "stray.txt").unlink()
+    base, head = (made[name].source for name in ("base", "head"))
+    assert base.parent == head.parent
+    assert len(str(base)) == len(str(head))
+    files = [{path.relative_to(code) for path in code.rglob("*")} for code in (base, head)]
+    assert files[1] - files[0] <= {Path("bench/stray.txt")}
+    assert files[0] <= files[1]
+    assert not any("__pycache__" in path.parts for found in files for path in found)
+    lengths = {len(made[name].info("numpy").environment["PYTHONPATH"]) for name in ("base", "head")}
+    assert len(lengths) == 1
+    assert made["base"].pythons == made["head"].pythons
+    assert code_digest(base) != code_digest(head)
+
+
+@pytest.mark.parametrize(("versions", "made"), [({"numpy": "2.4.6"}, ("numpy",)), ({"numpy": "9.9"}, ())])
+def test_if_one_side_needs_its_own_environment_the_other_gets_one_of_the_same_making(
+    *, versions, made, quick, folders, tmp_path, monkeypatch
+):
+    """Unless its interpreter holds other versions than its code pins, which are then what is asked for."""
+    asked = planned("base", "base")
+    asked = msgspec.structs.replace(asked, base=SideSpec(pins={"numpy": "2.4.0"}), head=SideSpec())
+    monkeypatch.setattr(setup, "installed_versions", lambda infos, pythons: {"numpy": (versions, [])})
+    installed = []
+
+    def make(spec, source, backend, device, *, folder, display):
+        installed.append((spec, source))
+        (folder / f"{backend}-{len(installed)}" / "bin").mkdir(parents=True, exist_ok=True)
+        return folder / f"{backend}-{len(installed)}" / "bin" / "python"
+
+    monkeypatch.setattr(setup, "make_environment", make)
+    monkeypatch.setattr(setup, "describe", lambda python, source: described(Path(sys.executable), source))
+    monkeypatch.setattr(setup, "program_fault", lambda *_, **__: None)
+    monkeypatch.setattr(environments, "_constraints", lambda source: ["numpy==2.4.6"])
+    folders = msgspec.structs.replace(folders, environments=tmp_path / "kept")
+    sides = setup.make_sides(asked, "cpu", folders=folders, place=tmp_path / "place", display=Screen())
+    base, head = sides["base"], sides["head"]
+    assert (base.made, head.made) == (("numpy",), made)
+    assert [spec for spec, _ in installed] == [asked.base, *([asked.head] if made else [])]
+    assert base.pythons["numpy"].is_relative_to(folders.environments)
+    same = len(str(base.pythons["numpy"])) == len(str(head.pythons["numpy"]))
+    assert head.pythons["numpy"] == Path(sys.executable) or (made and same)
+    assert setup._here(head, ()).made == made
+
+
+def test_a_variable_alone_makes_a_side(quick, folders, tmp_path):
     asked = planned("base", "worse")
     sides = msgspec.structs.replace(
         asked, base=SideSpec(asked=("A=1",), variables={"A": "1"}), head=SideSpec()
     )
-    out = io.StringIO()
-    with make_display(Console(file=out, width=200)) as display:
-        made = setup.make_sides(sides, "cpu", folders=folders, display=display)
+    made = setup.make_sides(sides, "cpu", folders=folders, place=tmp_path / "place", display=Screen())
     assert made["base"].info("numpy").environment["A"] == "1"
     assert "A" not in made["head"].info("numpy").environment
     assert made["base"].pythons["numpy"] == Path(sys.executable)

@@ -252,6 +252,11 @@ def test_what_never_computed_the_same_is_no_loss_and_does_not_pass():
     mended = only(compare(broken, make_side(make_jobs(0.5))))
     assert mended.conclusion == "undecided"
     assert "base does not compute" in mended.why
+    assert mended.why.endswith("; head agrees with it. Their speeds are not compared")
+    assert mended.findings == ()
+    unknown = only(compare(make_side(make_jobs(), parity=[UNPROVEN]), broken))
+    assert (unknown.conclusion, unknown.findings) == ("undecided", ())
+    assert unknown.why.endswith("; base was not compared with it")
 
 
 @pytest.mark.parametrize("parity", [[], [UNPROVEN]])

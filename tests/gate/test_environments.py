@@ -11,7 +11,14 @@ from conftest import INFOS
 
 from bench.errors import UnavailableError, UsageError
 from bench.gate import environments
-from bench.gate.environments import concerned, fetch_code, make_environment, needs_own
+from bench.gate.environments import (
+    concerned,
+    copy_code,
+    fetch_code,
+    holds_pinned,
+    make_environment,
+    needs_own,
+)
 from bench.gate.sides import SideSpec
 
 PYPROJECT = '[project]\nname = "x"\nversion = "1"\ndependencies = ["numpy"]\n'
@@ -218,3 +225,41 @@ def test_code_that_does_not_fit_leaves_no_part(project, tmp_path, monkeypatch):
     ):
         fetch_code("main", tmp_path / "code")
     assert list((tmp_path / "code").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("versions", "expected"),
+    [
+        ({"torch": "2.13.0"}, True),
+        ({"torch": "2.13.0+cpu", "numpy": "2.0"}, True),
+        ({"torch": "2.14.0a0+gitfe1"}, False),
+        ({"torch": "2.13.0", "numpy": "2.1"}, False),
+        ({"nvidia_ml_py": "13.1"}, True),
+        ({"jax": "0.9.2"}, False),
+        ({"unpinned": "1"}, False),
+        ({}, False),
+    ],
+)
+def test_an_interpreter_is_replaced_only_by_one_with_the_same_versions(project, versions, expected):
+    (project / "constraints.txt").write_text(
+        "# a comment\n--index-url https://example.org\nnumpy==2.0\ntorch==2.13.0\nNvidia-ML-py==13.1\n"
+        'jax==0.10.1; python_version >= "3"\njax==0.9.2; python_version < "3"\n'
+    )
+    assert holds_pinned(versions, project) == expected
+
+
+def test_a_copy_of_code_has_the_packages_of_workers_without_bytecode(project, tmp_path):
+    cache = project / "bench" / "__pycache__"
+    cache.mkdir()
+    (cache / "code.cpython-311.pyc").touch()
+    place = copy_code(project, tmp_path / "place" / "base")
+    assert sorted(path.name for path in place.rglob("*")) == ["bench", "code.py"]
+
+
+def test_code_that_cannot_be_copied_is_an_error_with_what_to_do(project, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UnavailableError, match=r"cannot be copied to .*file/base: .* TMPDIR"):
+        copy_code(project, tmp_path / "file" / "base")
+    (project / "bench" / "gone.py").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UnavailableError, match=r"cannot be copied to .*: .*No such file"):
+        copy_code(project, tmp_path / "place")

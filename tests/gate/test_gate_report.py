@@ -297,3 +297,32 @@ def test_a_hostile_machine_is_harmless_in_the_command(call: Call, tmp_path) -> N
         assert "\x1b" not in said
         assert "\x9b" not in said
     assert "<script>" not in (tmp_path / "told.md").read_text()
+
+
+def test_the_report_says_how_often_a_true_loss_passes():
+    ab = make_ab([proven(), *(make_block(number) for number in range(6))])
+    said = " ".join(shown(view_of_ab(ab, judge_all(ab))).split())
+    assert (
+        "a true loss of speed passes in this share of simulated gates: a loss of 3 % in 61 %, a loss of 5 %"
+        in said
+    )
+
+
+def test_environments_that_were_made_in_different_ways_are_told():
+    blocks = [proven(), *(make_block(number) for number in range(6))]
+    for made, told in (((), False), (("torch",), True)):
+        ab = make_ab(blocks, base=make_ab_side(made=("torch",)), head=make_ab_side(commit="b", made=made))
+        said = " ".join(shown(view_of_ab(ab, judge_all(ab))).split())
+        assert ("Only one side of PyTorch ran in an environment that bench ab made." in said) != told
+
+
+def test_a_wrong_side_is_named_and_no_figure_is_shown():
+    check = ParityCheck(kind="logits", error=1.0, tolerance=0.1, worst="logits")
+    blocks = [make_block(number, change=0.3) for number in range(6)]
+    ab = make_ab([proven(check, side="base"), proven(), *blocks])
+    view = view_of_ab(ab, judge_all(ab))
+    said = " ".join(shown(view).split())
+    assert view.rows == ()
+    assert "base does not compute what the reference computes: logits off by 1.0e+00 at logits" in said
+    assert "head agrees with the reference. Their speeds are not compared" in said
+    assert "faster" not in said.replace("Their speeds are not compared", "")

@@ -313,7 +313,7 @@ def test_help_lists_the_commands_and_imports_no_library_of_theirs() -> None:
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
-        capture_output=True, text=True, check=True, timeout=60, cwd=fakes.TESTS.parent,
+        capture_output=True, text=True, check=True, timeout=300, cwd=fakes.TESTS.parent,
     )  # fmt: skip
     for command in ("train", "evaluate", "predict", "show", "notebooks"):
         assert f"\n  {command} " in done.stdout

@@ -67,6 +67,6 @@ def test_matplotlib_is_imported_although_jupyter_names_a_module_that_is_not_here
     )
     variables = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.stdout.endswith("imported\n"), done.stderr

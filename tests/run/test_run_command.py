@@ -63,7 +63,7 @@ def process(*arguments: str, cwd: Path, command: Sequence[str] = ("-m", "bench")
     environment = os.environ | {"PYTHONPATH": fakes.python_path()} | variables
     done = subprocess.run(
         [sys.executable, *command, *arguments],
-        capture_output=True, text=True, cwd=cwd, env=environment, timeout=120, check=False,
+        capture_output=True, text=True, cwd=cwd, env=environment, timeout=300, check=False,
     )  # fmt: skip
     return Said(done.returncode, done.stdout, done.stderr)
 
@@ -436,7 +436,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=fakes.TESTS.parent,
-        timeout=60,
+        timeout=300,
         check=True,
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
@@ -449,7 +449,7 @@ def test_a_report_whose_reader_goes_away_is_no_error(
     assert call("run", *SMALL).status == 0
     command = f"{sys.executable} -m bench report | true; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, timeout=300, check=True
     )
     assert (done.stdout, done.stderr) == ("0\n", "")
 

@@ -358,7 +358,7 @@ def test_the_same_run_gives_the_same_bytes_in_another_process(written, tmp_path)
         "markdown.write(run, summarise(run), Path(sys.argv[3]))"
     )
     arguments = [str(Path(__file__).parents[1]), str(written), str(tmp_path)]
-    subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, timeout=300)
     here, there = (
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
         for folder in (written, tmp_path)
@@ -430,4 +430,4 @@ def test_summary_and_json_load_neither_matplotlib_nor_rich():
         "import sys; import bench.analysis.summary, bench.run.report.export;"
         "sys.exit(bool({'matplotlib', 'rich', 'scipy'} & set(sys.modules)))"
     )
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=300).returncode == 0

@@ -42,6 +42,8 @@ from bench.workloads.specs import Cell
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKLOADS = (fakes.WORKLOAD,)
+LATE_S = 250.0
+"""How long a test waits for a process on a busy machine."""
 COMMAND = """
 import msgspec
 from bench.cli.main import main
@@ -478,7 +480,7 @@ def terminal(tmp_path: Path) -> Iterator[Terminal]:
 
 
 def start(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
-    """Start a run of two fakes, found by entry point; it ends when its minute is over."""
+    """Start a run of two fakes, found by entry point; the test ends it."""
     site = fakes.distribution(tmp_path / "site", {"steady": "fakes:STEADY", "quick": "fakes:QUICK"})
     (tmp_path / "scratch").mkdir()  # what a killed harness leaves is found here
     environment = os.environ | {"PYTHONPATH": fakes.python_path(site), "TMPDIR": str(tmp_path / "scratch")}
@@ -488,6 +490,7 @@ def start(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
         [
             sys.executable, "-c", COMMAND, "run", "--sample", "--workload", fakes.WORKLOAD, "--device", "cpu",
             "--backend", "steady", "--backend", "quick", "--results", str(tmp_path / "results"),
+            "--budget", "1h",
         ],
         text=True, env=environment, cwd=tmp_path, **streams,
     )  # fmt: skip
@@ -495,7 +498,7 @@ def start(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
 
 def job_in_hand(process: subprocess.Popen[str], results: Path) -> tuple[Path, psutil.Process]:
     """Wait until a job is done and the next has begun; return the run's folder and the worker."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + LATE_S
     while time.monotonic() < deadline:
         assert process.poll() is None, process.stdout and process.stdout.read()
         for folder in results.glob("run-*"):
@@ -504,11 +507,11 @@ def job_in_hand(process: subprocess.Popen[str], results: Path) -> tuple[Path, ps
             if len(lines) >= 3 and workers:
                 return folder, workers[0]
         time.sleep(0.05)
-    raise AssertionError("no job was done in a minute")
+    raise AssertionError(f"no job was done in {LATE_S:.0f} s")
 
 
 def assert_ended(worker: psutil.Process) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + LATE_S
     while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the worker is still there"
         time.sleep(0.05)
@@ -520,7 +523,7 @@ def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
 ) -> None:
     folder, worker = job_in_hand(started, tmp_path / "results")
     started.send_signal(sent)
-    output, _ = started.communicate(timeout=60)
+    output, _ = started.communicate(timeout=LATE_S)
     assert started.returncode == 130, output
     assert f"bench run --resume {folder.name} --results {folder.parent}" in output
     assert "Traceback" not in output
@@ -534,7 +537,7 @@ def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
 def test_a_run_whose_terminal_goes_ends_as_after_ctrl_c(terminal: Terminal, tmp_path: Path) -> None:
     folder, worker = job_in_hand(terminal.process, tmp_path / "results")
     terminal.close()  # the kernel sends SIGHUP, and no word can be written any more
-    assert terminal.process.wait(timeout=60) == 130
+    assert terminal.process.wait(timeout=LATE_S) == 130
     assert_ended(worker)
     assert read_run(folder).rejected == ()
 
@@ -554,7 +557,7 @@ def test_kill_9_loses_at_most_the_job_in_hand_and_the_rest_is_resumed(
 ) -> None:
     folder, worker = job_in_hand(started, tmp_path / "results")
     started.kill()
-    started.communicate(timeout=10)
+    started.communicate(timeout=LATE_S)
     assert_ended(worker)  # it finds nobody listening
     before = read_run(folder)
     assert before.rejected == ()

@@ -29,7 +29,7 @@ def spoken(task: MeasureTask) -> tuple[int, list[Event]]:
         )  # fmt: skip
         os.close(write_end)
         said = [msgspec.json.encode(message) + b"\n" for message in (task, Begin(), Turn(steps=5), Finish())]
-        process.communicate(b"".join(said), timeout=60)
+        process.communicate(b"".join(said), timeout=300)
         events = [msgspec.json.decode(line, type=AnyEvent) for line in channel]
     return process.returncode, events
 
@@ -73,7 +73,7 @@ def test_a_worker_loads_no_library_of_the_report() -> None:
         "import bench.worker.measure; print('|', *sys.modules)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=300
     )
     first, later = (set(part.split()) for part in done.stdout.split("|"))
     heavy = {"scipy", "matplotlib", "rich", "click", "tensorflow", "torch", "jax", "keras"}
