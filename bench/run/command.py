@@ -240,14 +240,14 @@ def verify(*, as_json: bool, **what: Any) -> int:
 def targets(name: str, results: Path) -> int:
     """Propose a target accuracy for every workload of a run: the mean minus three standard deviations."""
     found = read_run(find_run(results, name))
-    frameworks = [info.name for info in find_backends().frameworks()]
-    proposed = proposed_targets(found, frameworks)
+    titles = {info.name: info.title for info in find_backends().frameworks()}
+    proposed = proposed_targets(found, list(titles))
     if not proposed:
         raise RecordError(
             f"{found.folder} has no finished training: a target needs trainings with {SEEDS_NEEDED} seeds of "
             f"every framework. Make them with: bench run --seeds {SEEDS_NEEDED} --budget 8h"
         )
-    render_targets(proposed, found, Console())
+    render_targets(proposed, found, titles, Console())
     return EXIT_NOT_MEASURED if any(one.target is None for one in proposed) else 0
 
 

@@ -278,7 +278,7 @@ def test_a_run_without_trainings_says_so():
 
 def printed(targets, run: Run) -> str:
     file = io.StringIO()
-    convergence.render_targets(targets, run, Console(file=file, width=200))
+    convergence.render_targets(targets, run, TITLES, Console(file=file, width=200))
     return file.getvalue()
 
 
@@ -300,7 +300,7 @@ def test_a_target_that_is_refused_says_why_and_which_command_makes_one():
     assert said.splitlines()[1].split()[:2] == ["mnist-cnn", "0"]
     assert said.splitlines()[1].rstrip().endswith(NOTHING)
     assert (
-        "mnist-cnn: no target: 2 seeds of PyTorch and 0 seeds of tensorflow, where 10 are needed. Train "
+        "mnist-cnn: no target: 2 seeds of PyTorch and 0 seeds of TensorFlow, where 10 are needed. Train "
         "with: bench run --preset quick --workload mnist-cnn --seeds 10 --budget" in " ".join(said.split())
     )
 

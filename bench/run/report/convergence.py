@@ -135,8 +135,13 @@ def defaults_sentence(pair: DefaultsAgainstMatched) -> str:
     )
 
 
-def render_targets(targets: Sequence[ProposedTarget], run: Run, console: Console) -> None:
-    """Print the table of `bench targets`: each workload's target, and the figures from which it follows."""
+def render_targets(
+    targets: Sequence[ProposedTarget], run: Run, titles: Mapping[str, str], console: Console
+) -> None:
+    """Print the table of `bench targets`: each workload's target, and the figures from which it follows.
+
+    `titles` gives a framework's title by its name.
+    """
     rows = [
         (
             one.workload,
@@ -155,7 +160,7 @@ def render_targets(targets: Sequence[ProposedTarget], run: Run, console: Console
         f"{SEEDS_NEEDED} seeds of every framework, and {_epochs(LONG_ENOUGH)} at least."
     )
     heads = ("workload", "seeds", "trainings", "epochs", "mean", "sd", "target")
-    refused = [_refusal(one, run) for one in targets if one.target is None]
+    refused = [_refusal(one, run, titles) for one in targets if one.target is None]
     print_blocks(
         [
             number_table(heads, rows),
@@ -166,12 +171,11 @@ def render_targets(targets: Sequence[ProposedTarget], run: Run, console: Console
     )
 
 
-def _refusal(one: ProposedTarget, run: Run) -> str:
+def _refusal(one: ProposedTarget, run: Run, titles: Mapping[str, str]) -> str:
     """Say why a workload gets no target, and how to get one."""
     if one.too_brief:
         why = f"trained too briefly: {_epochs(one.epochs)}"
     else:
-        titles = {backend.name: backend.title for backend in run.header.backends}
         few = [
             f"{_count(count, 'seed')} of {titles.get(name, name)}"
             for name, count in one.seeds.items()
