@@ -165,8 +165,24 @@ def test_what_cannot_be_compared_is_told_in_one_sentence_without_a_difference(fi
     assert convergence.accuracy_sentences(workload, TITLES) == [said]
     assert convergence.answer(run, TITLES) == [f"mnist-cnn (cpu fp32): {said}."]
     if len(finals) > 1:
-        assert f"{said[0].upper()}{said[1:]}." in plain(section(run))
+        assert f"{said}." in plain(section(run))
     assert "points" not in plain(section(run)).replace("less than 0.5 points", "").replace("these points", "")
+
+
+def test_workloads_of_which_the_same_is_said_share_a_line():
+    workloads = [make_workload(), make_workload("mnist-mlp"), make_workload("cifar10-cnn")]
+    jobs = [
+        job
+        for workload, epochs in zip(workloads, (3, 3, 0.3), strict=True)
+        for cell in (TORCH, JAX)
+        for job in make_finals(msgspec.structs.replace(cell, workload=workload.name), {0: 0.9}, epochs=epochs)
+    ]
+    cells = list(dict.fromkeys(job.spec.cell for job in jobs))
+    assert convergence.answer(make_run(make_header(cells, workloads=workloads), jobs), TITLES) == [
+        "mnist-cnn (cpu fp32) and mnist-mlp (cpu fp32): 1 seed: too few to claim that accuracies are "
+        "equivalent (10 are needed).",
+        "cifar10-cnn (cpu fp32): trained too briefly to compare: 0.3 epochs.",
+    ]
 
 
 def test_pairs_that_fail_for_different_reasons_are_told_one_by_one():

@@ -63,13 +63,17 @@ def blocks(run: Run, summary: Summary) -> list[Block]:
 
 
 def answer(run: Run, titles: Mapping[str, str]) -> list[str]:
-    """Say for each workload whether the frameworks learn the same, and which workloads were not trained."""
-    said: dict[str, list[str]] = {}
+    """Say whether the frameworks learn the same on each workload, and which workloads were not trained.
+
+    Workloads of which the same is said share a line.
+    """
+    places: dict[str, list[str]] = {}
     for one in first_steps(run):
-        said.setdefault(steps.place(one), []).append(steps.sentence(one))
+        places.setdefault(steps.sentence(one), []).append(steps.place(one))
     for workload in converge(run).workloads:
-        said.setdefault(_place(workload), []).extend(accuracy_sentences(workload, titles))
-    lines = [f"{place}: {_joined(found)}" for place, found in said.items() if found]
+        for sentence in accuracy_sentences(workload, titles):
+            places.setdefault(sentence, []).append(_place(workload))
+    lines = [f"{listed(found)}: {sentence}." for sentence, found in places.items()]
     missing = _untrained_sentence(run)
     return [*lines, missing] if missing else lines
 
@@ -286,7 +290,7 @@ def _tests(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
     for workload in learned.workloads:
         if workload.comparisons:
             found.append(Heading(text=_heading(workload), level=4))
-            found.append(bullets(f"{_capital(one)}." for one in accuracy_sentences(workload, titles)))
+            found.append(bullets(f"{one}." for one in accuracy_sentences(workload, titles)))
     if not found:
         return []
     level = f"{100 * EQUIVALENCE_ALPHA:g} %"
@@ -337,17 +341,6 @@ def _defaults(pairs: Iterable[DefaultsAgainstMatched], titles: Mapping[str, str]
         *found,
         level=3,
     )
-
-
-def _joined(sentences: Sequence[str]) -> str:
-    """Return sentences that follow a colon, each with its full stop."""
-    first, *others = sentences
-    return ". ".join([first, *map(_capital, others)]) + "."
-
-
-def _capital(text: str) -> str:
-    """Return a text that begins with a capital letter; the rest, such as names, stays as it is."""
-    return text[:1].upper() + text[1:]
 
 
 def _points(share: float) -> str:
