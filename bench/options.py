@@ -123,6 +123,25 @@ def parse_precision(text: str) -> float:
     return width
 
 
+def parse_targets(pairs: tuple[str, ...]) -> dict[str, float]:
+    """Return accuracies by workload from `mnist-mlp=96.3%` or `mnist-mlp=0.963`.
+
+    Raises UsageError for a pair that is invalid.
+    """
+    found: dict[str, float] = {}
+    for pair in pairs:
+        name, _, text = pair.partition("=")
+        number, scale = (text[:-1], 0.01) if text.endswith("%") else (text, 1.0)
+        try:
+            accuracy = float(number) * scale
+        except ValueError:
+            accuracy = float("nan")
+        if not name or not 0 < accuracy < 1:  # also false for NaN
+            raise UsageError(f"--target {pair!r} is not WORKLOAD=ACCURACY, such as mnist-mlp=96%.")
+        found[name] = accuracy
+    return found
+
+
 def parse_sweep(text: str) -> tuple[int, ...]:
     """Return the batch sizes from `batch=16..1024`, which doubles, or `batch=16,100`.
 

@@ -1,69 +1,82 @@
-"""Whether frameworks learn the same: tests of accuracy, the frameworks' own defaults, targets for workloads.
+"""Whether frameworks learn the same: tests of equivalence, the frameworks' own defaults, targets.
 
 Trainings of one seed start from the same weights and take the same batches in every cell of a matched
-workload, so accuracies are compared in pairs, seed by seed. Accuracies and differences are shares of 1.
+workload. Accuracies and differences are shares of 1.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from bench.analysis.convergence import (
-    FEWEST_SEEDS,
     CellConvergence,
     CurvePoint,
     cell_convergence,
+    is_too_brief,
     mean,
     standard_deviation,
 )
-from bench.analysis.statistics import (
-    Difference,
-    detectable_difference,
-    holm,
-    p_value,
-    paired_difference,
-    ratio_interval,
-)
+from bench.analysis.statistics import unpaired_difference
 from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
-ALPHA = 0.05
-"""Level of a workload's family of tests. Higher than for throughput: there are few seeds and no margin."""
 EQUIVALENT = 0.005
-"""Accuracies count as equal if their difference is shown to be smaller than this: half a percentage point."""
+"""Two frameworks learn the same if their mean accuracies are shown to differ by less: half a percentage
+point."""
+EQUIVALENCE_ALPHA = 0.05
+"""Level of each of the two one-sided tests that show it, for one pair of frameworks."""
+SEEDS_NEEDED = 10
+"""Fewest seeds of each framework for a test of equivalence, and for a target. The standard deviation of fewer
+is too uncertain."""
 TARGET_SDS = 3
 """A target lies this many standard deviations below the mean of the measured accuracies."""
 
+Conclusion: TypeAlias = Literal[
+    "equivalent",
+    "not shown",  # a difference as large as `EQUIVALENT` is not ruled out
+    "too few seeds",
+    "diverged",  # some trainings have no accuracy, so the mean of the others shows too little
+    "unequal epochs",
+    "too brief",  # some training is too short to be compared
+]
 
-class AccuracyTest(msgspec.Struct, frozen=True, kw_only=True):
-    """A paired t test of two cells' final accuracies. Accuracies and their differences are shares of 1."""
+
+class Equivalence(msgspec.Struct, frozen=True, kw_only=True):
+    """Two one-sided t tests of the mean accuracies of two frameworks."""
 
     difference: float
-    """The first cell's mean less the second's, over the shared seeds."""
+    """The first mean less the second."""
     low: float
-    """Lower end of the interval at the level `alpha`, which Holm's procedure gave this comparison."""
+    """Lower end of its 90 % interval, which lies within `EQUIVALENT` exactly if both tests reject."""
     high: float
-    alpha: float
-    p_adjusted: float
-    differs: bool
-    detectable: float
-    """The difference that would have been found four times in five at this level."""
-    equivalent: bool
-    """Whether two one-sided tests, with Holm's method over the pairs, show equality within `EQUIVALENT`."""
+    degrees: float
+    """Welch's degrees of freedom."""
+    p: float
+    """The larger p value of the two tests."""
+
+    @property
+    def shown(self) -> bool:
+        return self.p <= EQUIVALENCE_ALPHA
 
 
 class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Two frameworks on one workload. If they were tested, the one with the higher mean is first."""
+    """Two frameworks on one workload, in the order of the plan."""
 
     first: Cell
     second: Cell
     seeds: int
-    """Seeds with which both trained, for the same number of epochs."""
-    test: AccuracyTest | None
-    """None below `FEWEST_SEEDS`."""
+    """Seeds of the framework that has fewer."""
+    epochs: tuple[float, float]
+    """Epochs that each trained."""
+    diverged: int
+    """Trainings of both whose loss became NaN."""
+    conclusion: Conclusion
+    test: Equivalence | None
+    """None unless the conclusion is `equivalent` or `not shown`."""
 
 
 class WorkloadConvergence(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,7 +92,7 @@ class WorkloadConvergence(msgspec.Struct, frozen=True, kw_only=True):
     representatives: tuple[Cell, ...]
     """For each framework that did not fail parity, the cell that stands for it."""
     comparisons: tuple[AccuracyComparison, ...]
-    """Every pair of representatives: one family."""
+    """Every pair of representatives."""
 
 
 class DefaultsRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,16 +137,24 @@ class ProposedTarget(msgspec.Struct, frozen=True, kw_only=True):
     """A target for a workload, from the trainings of all frameworks and seeds together."""
 
     workload: str
-    seeds: int
+    seeds: Mapping[str, int]
+    """By framework, its seeds that trained for `epochs`; 0 for one that did not."""
     trainings: int
-    """Of all frameworks and modes. Trainings of one seed are not independent: several seeds are needed."""
+    """Of all frameworks and modes. Trainings of one seed are not independent: many seeds are needed."""
     epochs: float
     mean: float
     """Of the final test accuracies."""
     sd: float | None
     """None for a single training."""
     target: float | None
-    """mean - 3 sd, rounded down to a tenth of a percentage point; None below `FEWEST_SEEDS`."""
+    """mean - 3 sd, rounded down to a tenth of a percentage point.
+
+    None if a framework has fewer than `SEEDS_NEEDED` seeds, or the trainings are too brief.
+    """
+
+    @property
+    def too_brief(self) -> bool:
+        return is_too_brief(self.epochs)
 
 
 def converge(run: Run) -> Convergence:
@@ -152,34 +173,50 @@ def converge(run: Run) -> Convergence:
     return Convergence(workloads=judged, defaults=tuple(_defaults(judged, workloads)))
 
 
-def proposed_targets(run: Run) -> tuple[ProposedTarget, ...]:
-    """Return a target for every workload that was trained: mean - 3 sd over all seeds and frameworks.
+def left_out(run: Run) -> frozenset[Cell]:
+    """Return the cells that take part in no comparison: the reference's, and those that failed parity."""
+    references = {backend.name for backend in run.header.backends if backend.reference}
+    wrong = {record.cell for record in run.parity if record.checks and not record.ok}
+    disproven = {job.spec.cell for job in run.jobs if job.status == "not_comparable"}
+    return frozenset({cell for cell in run.header.cells if cell.backend in references} | wrong | disproven)
 
-    The reference and cells that failed parity are left out, and so are trainings of fewer epochs than the
-    workload's longest.
+
+def proposed_targets(run: Run, frameworks: Sequence[str]) -> tuple[ProposedTarget, ...]:
+    """Return what a run shows of a target for each workload: mean - 3 sd over all seeds and frameworks.
+
+    `frameworks` names the backends whose seeds are needed. The reference and cells that failed parity are
+    left out, and so are trainings of fewer epochs than the workload's longest.
     """
-    cells: dict[str, list[CellConvergence]] = {}
-    left_out = _left_out(run)
+    cells: dict[str, dict[Cell, CellConvergence]] = {}
+    without = left_out(run)
     for workload in converge(run).workloads:
-        cells.setdefault(workload.workload, []).extend(
-            learned for cell, learned in workload.cells.items() if cell not in left_out and learned.accuracies
+        cells.setdefault(workload.workload, {}).update(
+            (cell, learned)
+            for cell, learned in workload.cells.items()
+            if cell not in without and learned.accuracies
         )
-    return tuple(_proposed(name, learned) for name, learned in cells.items() if learned)
+    return tuple(_proposed(name, learned, frameworks) for name, learned in cells.items() if learned)
 
 
-def _proposed(workload: str, cells: Sequence[CellConvergence]) -> ProposedTarget:
-    epochs = max(cell.epochs or 0.0 for cell in cells)
-    longest = [cell for cell in cells if math.isclose(cell.epochs or 0.0, epochs)]
-    values = [accuracy for cell in longest for accuracy in cell.accuracies.values()]
-    seeds = {seed for cell in longest for seed in cell.accuracies}
+def _proposed(
+    workload: str, cells: Mapping[Cell, CellConvergence], frameworks: Sequence[str]
+) -> ProposedTarget:
+    epochs = max(learned.epochs or 0.0 for learned in cells.values())
+    longest = {
+        cell: learned for cell, learned in cells.items() if math.isclose(learned.epochs or 0.0, epochs)
+    }
+    values = [accuracy for learned in longest.values() for accuracy in learned.accuracies.values()]
+    seeds: dict[str, set[int]] = {name: set() for name in frameworks}
+    for cell, learned in longest.items():
+        seeds.setdefault(cell.backend, set()).update(learned.accuracies)
     middle, sd = mean(values), standard_deviation(values)
     target = None
-    if sd is not None and len(seeds) >= FEWEST_SEEDS:
+    if sd is not None and min(map(len, seeds.values())) >= SEEDS_NEEDED and not is_too_brief(epochs):
         # Rounded twice, so that 0.97 stored as 0.96999... does not lose a tenth of a point.
         target = math.floor(round(1000 * (middle - TARGET_SDS * sd), 6)) / 1000
     return ProposedTarget(
         workload=workload,
-        seeds=len(seeds),
+        seeds={name: len(found) for name, found in seeds.items()},
         trainings=len(values),
         epochs=epochs,
         mean=middle,
@@ -201,7 +238,9 @@ def _workload(
         target=workload.target_accuracy if workload else None,
         cells=cells,
         representatives=representatives,
-        comparisons=_compare(representatives, cells),
+        comparisons=tuple(
+            _compare(pair, (cells[pair[0]], cells[pair[1]])) for pair in combinations(representatives, 2)
+        ),
     )
 
 
@@ -211,10 +250,10 @@ def _representatives(cells: Mapping[Cell, CellConvergence], run: Run) -> tuple[C
     All modes of a framework compute the same, so any of them can stand for what it learns.
     """
     defaults = {backend.name: backend.default_mode for backend in run.header.backends}
-    left_out = _left_out(run)
+    without = left_out(run)
     of_backend: dict[str, list[Cell]] = {}
     for cell, learned in cells.items():
-        if learned.accuracies and cell not in left_out:
+        if learned.accuracies and cell not in without:
             of_backend.setdefault(cell.backend, []).append(cell)
     return tuple(
         max(found, key=lambda cell: (cell.mode == defaults.get(cell.backend), len(cells[cell].accuracies)))
@@ -222,83 +261,62 @@ def _representatives(cells: Mapping[Cell, CellConvergence], run: Run) -> tuple[C
     )
 
 
-def _left_out(run: Run) -> frozenset[Cell]:
-    """Return the cells of the reference, and those that failed parity."""
-    references = {backend.name for backend in run.header.backends if backend.reference}
-    wrong = {record.cell for record in run.parity if record.checks and not record.ok}
-    return frozenset({cell for cell in run.header.cells if cell.backend in references} | wrong)
-
-
-def _compare(
-    cells: Sequence[Cell], learned: Mapping[Cell, CellConvergence]
-) -> tuple[AccuracyComparison, ...]:
-    """Test every pair of one family by the differences at the seeds that both have.
-
-    If the initial weights differ, pairing gains nothing, but the test stays valid.
-    """
-    tested: dict[tuple[Cell, Cell], Difference] = {}
-    shared: dict[tuple[Cell, Cell], int] = {}
-    for first, second in combinations(cells, 2):
-        one, other = learned[first], learned[second]
-        alike = math.isclose(one.epochs or 0.0, other.epochs or 0.0)
-        seeds = len(one.accuracies.keys() & other.accuracies.keys()) if alike else 0
-        difference = _difference(one, other) if seeds >= FEWEST_SEEDS else None
-        pair = (first, second)
-        if difference is not None and difference.mean < 0:
-            pair = (second, first)
-            difference = msgspec.structs.replace(difference, mean=-difference.mean)
-        shared[pair] = seeds
-        if difference is not None:
-            tested[pair] = difference
-    tests = _test(tested)
-    return tuple(
-        AccuracyComparison(first=pair[0], second=pair[1], seeds=seeds, test=tests.get(pair))
-        for pair, seeds in shared.items()
+def _compare(pair: tuple[Cell, Cell], learned: tuple[CellConvergence, CellConvergence]) -> AccuracyComparison:
+    """Compare two cells, if their trainings allow it."""
+    values = [list(one.accuracies.values()) for one in learned]
+    conclusion = _hindrance(learned)
+    test = None
+    if conclusion is None:
+        test = equivalence(*values)
+        conclusion = "equivalent" if test.shown else "not shown"
+    return AccuracyComparison(
+        first=pair[0],
+        second=pair[1],
+        seeds=min(map(len, values)),
+        epochs=(learned[0].epochs or 0.0, learned[1].epochs or 0.0),
+        diverged=learned[0].diverged + learned[1].diverged,
+        conclusion=conclusion,
+        test=test,
     )
 
 
-def _test(tested: Mapping[tuple[Cell, Cell], Difference]) -> dict[tuple[Cell, Cell], AccuracyTest]:
-    """Test the pairs of one family, for a difference and for equivalence."""
-    different = holm([p_value(one, margin=0.0) for one in tested.values()], ALPHA)
-    equal = holm([_equivalence_p(one) for one in tested.values()], ALPHA)
-    return {
-        pair: AccuracyTest(
-            difference=one.mean,
-            low=interval[0],
-            high=interval[1],
-            alpha=step.alpha,
-            p_adjusted=step.p_adjusted,
-            differs=step.rejected,
-            # The statistics module returns ratios, exp of a difference; here the difference itself is wanted.
-            detectable=math.log1p(detectable_difference(one, step.alpha, margin=0.0)),
-            equivalent=same.rejected,
-        )
-        for (pair, one), step, same in zip(tested.items(), different, equal, strict=True)
-        for interval in [_interval(one, step.alpha)]
-    }
+def _hindrance(learned: Sequence[CellConvergence]) -> Conclusion | None:
+    """Return why the accuracies of cells cannot be tested; None if they can."""
+    epochs = [one.epochs or 0.0 for one in learned]
+    if any(map(is_too_brief, epochs)):
+        return "too brief"
+    if not all(math.isclose(one, epochs[0]) for one in epochs):
+        return "unequal epochs"
+    if any(one.diverged for one in learned):
+        return "diverged"
+    return "too few seeds" if min(len(one.accuracies) for one in learned) < SEEDS_NEEDED else None
 
 
-def _difference(first: CellConvergence, second: CellConvergence) -> Difference | None:
-    shared = first.accuracies.keys() & second.accuracies.keys()
-    return paired_difference({seed: first.accuracies[seed] - second.accuracies[seed] for seed in shared})
+def equivalence(first: Sequence[float], second: Sequence[float]) -> Equivalence:
+    """Test whether two mean accuracies differ by less than `EQUIVALENT`; each side needs two values.
 
-
-def _interval(difference: Difference, alpha: float) -> tuple[float, float]:
-    low, high = ratio_interval(difference, alpha)
-    return math.log(low), math.log(high)
-
-
-def _equivalence_p(difference: Difference) -> float:
-    """Return the p value of two one-sided t tests that the difference lies within `EQUIVALENT`.
-
-    Source: Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987).
+    Two one-sided t tests, whose standard error and degrees of freedom are Welch's. Both reject at
+    `EQUIVALENCE_ALPHA` exactly if the 90 % interval of the difference lies within `EQUIVALENT`. The sides
+    share their seeds, but are not paired: sides that rise and fall together only make the test stricter.
+    Sources: Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987);
+    Welch, The generalization of "Student's" problem when several different population variances are involved
+    (1947).
     """
-    room = EQUIVALENT - abs(difference.mean)
-    if difference.standard_error == 0:
-        return 0.0 if room > 0 else 1.0
-    from scipy.special import stdtr
+    # It returns the second side less the first.
+    difference = unpaired_difference(second, first)
+    if difference is None:
+        raise ValueError(f"a test needs two accuracies of each side; got {len(first)} and {len(second)}")
+    from scipy.special import stdtr, stdtrit
 
-    return float(stdtr(difference.degrees, -room / difference.standard_error))
+    error, degrees, room = difference.standard_error, difference.degrees, EQUIVALENT - abs(difference.mean)
+    half = float(stdtrit(degrees, 1 - EQUIVALENCE_ALPHA)) * error
+    return Equivalence(
+        difference=difference.mean,
+        low=difference.mean - half,
+        high=difference.mean + half,
+        degrees=degrees,
+        p=float(stdtr(degrees, -room / error)) if error > 0 else float(room <= 0),
+    )
 
 
 def _defaults(
@@ -340,7 +358,7 @@ def _against(defaults: WorkloadConvergence, matched: WorkloadConvergence) -> Def
     ]
     shared = set.intersection(*(set(curve) for sides in points for curve in sides)) if points else set()
     epoch = max(shared, default=0.0)
-    if epoch <= 0:  # before training there is nothing to compare
+    if is_too_brief(epoch):
         return None
     return DefaultsAgainstMatched(
         matched=matched.workload,

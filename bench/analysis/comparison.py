@@ -5,7 +5,6 @@ by the differences in the rounds and blocks that both have. A difference is clai
 rejects that it is within `MARGIN`.
 """
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -73,8 +72,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How many rounds of each block count: the latest ones."""
     alone: frozenset[int] = frozenset()
     """Blocks whose jobs did not take turns, so that their rounds are not the same."""
-    epochs: float | None
-    """After how many epochs the accuracies were taken; None if no job trained to the end."""
     accuracies: Mapping[int, float]
     """Test accuracy by seed, of the jobs that trained to the end."""
 
@@ -139,9 +136,6 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     made: Comparisons
     with_dropped: Comparisons | None
     """The same comparisons with the dropped blocks included; None if no block was dropped."""
-    accuracy_spread: float | None
-    """Largest minus smallest test accuracy of the backends after the same epochs, in percentage points."""
-    accuracy_epochs: float | None
     screening: Screening
     """Which of the workload's blocks were disturbed."""
 
@@ -161,7 +155,6 @@ def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[St
     with_dropped = compared(frozenset()) if screening.dropped else None
     wins = Counter(comparison.faster for comparison in made.backends if comparison.differs)
     winner = next((cell for cell in best if len(best) > 1 and wins[cell] == len(best) - 1), None)
-    spread, epochs = _accuracy_spread(rows)
     first = rows[0]
     asked = dict.fromkeys(row.cell.backend for row in rows if not row.reference)
     ranked_backends = {cell.backend for cell in best}
@@ -178,8 +171,6 @@ def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[St
         unranked=unranked,
         made=made,
         with_dropped=with_dropped,
-        accuracy_spread=spread,
-        accuracy_epochs=epochs,
         screening=screening,
     )
 
@@ -275,21 +266,3 @@ def _kind(difference: Difference, *, claimed: bool) -> ComparisonKind:
     if claimed:
         return "slightly faster" if equal else "faster"
     return "equivalent" if equal else "undecided"
-
-
-def _accuracy_spread(rows: Sequence[Standing]) -> tuple[float | None, float | None]:
-    """Return the spread of test accuracy between frameworks, in percentage points, and after which epochs.
-
-    Only rows with parity count, since the others are known to differ, and only the seeds with which all of
-    these rows trained.
-    """
-    asked = [row for row in rows if row.epochs is not None and row.parity_ok and not row.reference]
-    epochs = max((row.epochs or 0.0 for row in asked), default=0.0)
-    equal = [row for row in asked if math.isclose(row.epochs or 0.0, epochs)]
-    if len({row.cell.backend for row in equal}) < 2:
-        return None, None
-    shared = sorted(set.intersection(*(set(row.accuracies) for row in equal)))
-    if not shared:
-        return None, None
-    means = [math.fsum(row.accuracies[seed] for seed in shared) / len(shared) for row in equal]
-    return 100 * (max(means) - min(means)), epochs

@@ -17,7 +17,10 @@ from bench.analysis.statistics import CONFIDENCE, success_interval
 from bench.records.schema import EpochPoint, JobRecord
 
 FEWEST_SEEDS = 3
-"""Fewest seeds for which a mean has an interval and two cells are tested."""
+"""Fewest seeds for which a mean has an interval."""
+LONG_ENOUGH = 1.0
+"""Fewest epochs of a training whose accuracy is compared: one, in which every training image was used once.
+The limit was set without a look at any accuracy."""
 
 
 class Crossing(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,6 +141,11 @@ def crossing(points: Sequence[EpochPoint], target: float) -> Crossing | None:
         seconds=epochs * seconds_per_epoch,
         bracket_seconds=bracket * seconds_per_epoch,
     )
+
+
+def is_too_brief(epochs: float) -> bool:
+    """Say whether a training of so many epochs is too brief for its accuracy to be compared."""
+    return round(epochs, 6) < LONG_ENOUGH
 
 
 def finished(job: JobRecord) -> bool:

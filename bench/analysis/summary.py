@@ -352,7 +352,6 @@ def _standing(row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, in
         rounds={block: job.logs for block, job in found.sound.items()},
         latest=min((job.latest for job in found.sound.values()), default=1),
         alone=frozenset(block for workload, block in alone if workload == row.workload),
-        epochs=row.epochs,
         accuracies=learned.accuracies if (learned := cell_convergence(found.records, None)) else {},
     )
 

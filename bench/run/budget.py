@@ -7,7 +7,7 @@ from statistics import fmean
 from bench.measuring.data import Split
 from bench.records.schema import JobRecord
 from bench.run.log import RunLog
-from bench.workloads.schedule import evaluation_steps
+from bench.run.plan import training_seconds
 from bench.workloads.specs import Cell
 
 FIRST_GUESS_S = 20.0
@@ -52,18 +52,17 @@ class Budget:
         own = [_without_training(job) for job in self._log.jobs_of(cell)]
         other = [_without_training(job) for job in self._log.jobs]
         base = fmean(own) if own else fmean(other) if other else FIRST_GUESS_S
-        if not epochs:
-            return base
-        split = self._splits[cell.workload]
-        steps_per_epoch = max(1, split.train // self._batch_sizes[cell.workload])
-        evaluations = len(evaluation_steps(round(epochs * steps_per_epoch), steps_per_epoch))
-        # To evaluate an image is expected to cost a third of what it costs to train on it.
-        return base + self.epoch_s(cell) * (epochs + evaluations * split.test / 3 / split.train)
+        return base + (self.training_s(cell, epochs) if epochs else 0.0)
 
-    def epoch_s(self, cell: Cell) -> float:
-        """Return the seconds of training an epoch, without evaluations; 0 before the cell was timed."""
+    def training_s(self, cell: Cell, epochs: float) -> float:
+        """Return the seconds that a training is expected to take; 0 before the cell was timed."""
         rates = [window.samples / window.seconds for job in self._log.jobs_of(cell) for window in job.windows]
-        return self._splits[cell.workload].train / fmean(rates) if rates else 0.0
+        if not rates:
+            return 0.0
+        split, batch_size = self._splits[cell.workload], self._batch_sizes[cell.workload]
+        return training_seconds(
+            fmean(rates), epochs, train=split.train, test=split.test, batch_size=batch_size
+        )
 
     def time_limit_s(self, cell: Cell, epochs: float) -> float:
         return max(3 * self.expected_s(cell, epochs), LEAST_LIMIT_S)

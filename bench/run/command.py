@@ -7,10 +7,11 @@ import click
 import msgspec
 from rich.console import Console
 
-from bench.analysis.accuracy import proposed_targets
+from bench.analysis.accuracy import SEEDS_NEEDED, proposed_targets
 from bench.analysis.comparison import Verdict
 from bench.analysis.summary import run_warnings, summarise
 from bench.datasets.cache import cache_dir
+from bench.errors import RecordError, UsageError
 from bench.machine.environment import commit_notes
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
@@ -26,6 +27,7 @@ from bench.options import (
     parse_precision,
     parse_pythons,
     parse_sweep,
+    parse_targets,
     refuse_beside,
     sample,
     what_to_run,
@@ -70,6 +72,10 @@ from bench.workloads.catalog import WORKLOADS
     "--dataset-limit", "limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images."
 )
 @sample
+@click.option(
+    "--target", "target_pairs", multiple=True, metavar="WORKLOAD=ACCURACY",
+    help="Accuracy to time, such as mnist-mlp=96%; repeat for several.",
+)  # fmt: skip
 @click.option("--require-target", is_flag=True, help="Exit 1 where a workload misses its target accuracy.")
 @where_results
 @where_data
@@ -83,6 +89,7 @@ def run(
     seeds: int | None,
     sweep: str | None,
     seed: int,
+    target_pairs: tuple[str, ...],
     require_target: bool,
     results: Path,
     data: Path | None,
@@ -102,10 +109,13 @@ def run(
         target_half_width=parse_precision(precision_aim) if precision_aim else chosen.target_half_width,
         seeds=(0 if sweep else chosen.seeds) if seeds is None else seeds,
         seed=seed,
+        targets=parse_targets(target_pairs),
     )
     prepared = (
         prepare(plan) if resume is None else prepare_resumed(find_run(results, resume), plan.asked.pythons)
     )
+    if require_target and not any(workload.target_accuracy for workload in prepared.workloads):
+        raise UsageError("--require-target: no workload has a target; name one: --target mnist-mlp=96%.")
     rehearse(results)
     folder = _measure(plan, prepared, results=results, data=cache_dir(data), offline=offline, console=console)
     if folder is None:
@@ -227,9 +237,18 @@ def verify(*, as_json: bool, **what: Any) -> int:
 @click.command()
 @click.argument("name", metavar="RUN")
 @where_results
-def targets(name: str, results: Path) -> None:
+def targets(name: str, results: Path) -> int:
     """Propose a target accuracy for every workload of a run: the mean minus three standard deviations."""
-    render_targets(proposed_targets(read_run(find_run(results, name))), Console())
+    found = read_run(find_run(results, name))
+    titles = {info.name: info.title for info in find_backends().frameworks()}
+    proposed = proposed_targets(found, list(titles))
+    if not proposed:
+        raise RecordError(
+            f"{found.folder} has no finished training: a target needs trainings with {SEEDS_NEEDED} seeds of "
+            f"every framework. Make them with: bench run --seeds {SEEDS_NEEDED} --budget 8h"
+        )
+    render_targets(proposed, found, titles, Console())
+    return EXIT_NOT_MEASURED if any(one.target is None for one in proposed) else 0
 
 
 @click.command()
@@ -259,7 +278,7 @@ def report(name: str | None, form: str, results: Path) -> int:
             with resumable("Without --format the report is printed."):
                 click.echo(f"Report: {markdown.write(found, summary)}")
         case "json":
-            click.echo(export.to_json(summary))
+            click.echo(export.to_json(summary, found))
     return 0
 
 

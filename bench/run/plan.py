@@ -1,15 +1,20 @@
 """Presets, the expected times of a run, and the epochs that fit the budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import msgspec
 
 from bench.errors import unknown
-from bench.measuring.design import FEWEST_OF_LONG, SMALLEST_TRAINING, windows_asked
+from bench.measuring.design import FEWEST_OF_LONG, windows_asked
 from bench.records.schema import Plan
 from bench.workloads.catalog import SWEPT, base_name
+from bench.workloads.schedule import evaluation_steps
 from bench.workloads.specs import Cell, Device
+
+SEVERAL_EPOCHS = 3
+"""Fewest epochs that a run trains for accuracy. Accuracies after one epoch may be compared, but several show
+where they lead."""
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,10 +31,12 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     windows: int
     """Fewest timed windows of a job: rounds of turns in a block."""
     window_s: float
-    epochs: float
+    epochs: int
     """Most epochs that are trained for accuracy, if the budget allows."""
     seeds: int
     """Number of blocks whose jobs also train for accuracy, each with a seed of its own."""
+    least_epochs: int = SEVERAL_EPOCHS
+    """Fewest epochs of such a training: a workload for which the budget has no time for them trains none."""
     target_half_width: float = 0.015
 
 
@@ -40,7 +47,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             Preset(
                 name="quick", summary="the default modes, mnist-mlp also as taught, 3 blocks, 15 minutes",
                 budget_s=15 * 60, modes="default", taught_on="mnist-mlp", min_blocks=3, windows=60,
-                window_s=0.05, epochs=3, seeds=1,
+                window_s=0.05, epochs=5, seeds=1,
             ),
             Preset(
                 name="standard", summary="every mode, 8 blocks, 2 hours",
@@ -75,23 +82,41 @@ def find_preset(name: str) -> Preset:
     return PRESETS[name]
 
 
-def plan_epochs(seconds_per_epoch: Mapping[str, float], available_s: float, most: float) -> dict[str, float]:
-    """Return the epochs each workload trains, so that all together fit `available_s`.
+def plan_epochs(
+    training_s: Mapping[str, Callable[[int], float]], available_s: float, *, least: int, most: int
+) -> dict[str, int]:
+    """Return the epochs that each workload trains, so that all together fit `available_s`.
 
-    `seconds_per_epoch` is the time one epoch takes in all cells of a workload together, evaluation included.
-    Time is shared equally; what a quick workload does not need goes to the slower ones. Whole epochs where at
-    least one fits, else twentieths; 0 where even the smallest training does not fit.
+    `training_s` gives the seconds that a number of epochs takes in all cells of a workload together. A
+    training of fewer than `least` epochs says nothing, so a workload trains so many or none. The quickest
+    come first: that is the largest number of workloads that can be trained. Time that is left then goes to
+    one more epoch of each in turn, the quickest first, up to `most`. The choice depends on times alone.
     """
-    left, epochs = max(0.0, available_s), {}
-    waiting = sorted(seconds_per_epoch, key=lambda name: seconds_per_epoch[name])
-    for number, name in enumerate(waiting):
-        share = left / (len(waiting) - number)
-        fitting = min(most, share / seconds_per_epoch[name])
-        epochs[name] = (
-            float(int(fitting)) if fitting >= 1 else int(fitting / SMALLEST_TRAINING) * SMALLEST_TRAINING
-        )
-        left -= epochs[name] * seconds_per_epoch[name]
+    left = available_s
+    epochs = dict.fromkeys(training_s, 0)
+    for name in sorted(training_s, key=lambda name: training_s[name](least)):
+        if training_s[name](least) <= left:
+            epochs[name] = least
+            left -= training_s[name](least)
+    chosen = [name for name in epochs if epochs[name]]
+    for count in range(least + 1, most + 1):
+        for name in sorted(chosen, key=lambda name: training_s[name](count)):
+            more = training_s[name](count) - training_s[name](count - 1)
+            if epochs[name] == count - 1 and more <= left:
+                epochs[name] = count
+                left -= more
     return epochs
+
+
+def training_seconds(rate: float, epochs: float, *, train: int, test: int, batch_size: int) -> float:
+    """Return the seconds that a training is expected to take, evaluations included.
+
+    `rate` is in samples/s; `train` and `test` are numbers of images. To evaluate an image is expected to take
+    a third of the time to train on it.
+    """
+    steps_per_epoch = max(1, train // batch_size)
+    evaluations = len(evaluation_steps(round(epochs * steps_per_epoch), steps_per_epoch))
+    return (epochs * train + evaluations * test / 3) / rate
 
 
 def make_plan(

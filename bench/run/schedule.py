@@ -8,7 +8,7 @@ time.
 
 import math
 import random
-from collections import defaultdict
+from functools import partial
 
 from bench.analysis.stopping import widest_half_width
 from bench.run.budget import Budget
@@ -76,22 +76,29 @@ class Schedule:
         """Return the epochs that the jobs of a workload's next block train, chosen when the first is due.
 
         The last of the required blocks train. By then most of what a ranking needs is measured, and the
-        speeds are known. Every workload whose epochs are not chosen yet gets its share of the time left over.
+        speeds are known. `plan_epochs` chooses among all workloads whose epochs are not chosen yet.
         """
         if not self._trains(workload, len(self._log.blocks_of(workload))):
             return 0.0
         if workload not in self._epochs:
-            seconds: dict[str, float] = defaultdict(float)
-            for cell in self._log.running():
-                name = cell.workload
-                epoch_s = self._budget.epoch_s(cell)
-                if name not in self._epochs and SWEPT not in name and epoch_s > 0:  # 0: never timed
-                    seconds[name] += epoch_s
             lost_s = sum(self._lost_blocks(name) * self._block_s(name) for name in self.workloads(0))
             left_s = (self._budget.left_s - self._needed_s() - lost_s) * TRAINING_SHARE
-            chosen = plan_epochs(seconds, left_s / self._header.seeds, self._preset.epochs)
-            self._epochs[workload] = chosen.get(workload, 0.0)
+            chosen = plan_epochs(
+                {
+                    name: partial(self._training_s, name)
+                    for name in self.workloads(0)
+                    if name not in self._epochs and SWEPT not in name and self._training_s(name, 1) > 0
+                },
+                left_s / self._header.seeds,
+                least=self._preset.least_epochs,
+                most=self._preset.epochs,
+            )
+            self._epochs[workload] = float(chosen.get(workload, 0))
         return self._epochs[workload]
+
+    def _training_s(self, workload: str, epochs: int) -> float:
+        """Return the seconds that a training of all cells of a workload takes; 0 if none was ever timed."""
+        return sum(self._budget.training_s(cell, epochs) for cell in self._log.running_in(workload))
 
     def left_s(self) -> float:
         """Return the seconds until the run is expected to end.

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from bench.datasets.catalog import DATASETS
-from bench.errors import RecordError
+from bench.errors import RecordError, UsageError
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import find_backends, footprints
 from bench.measuring.selection import (
@@ -27,7 +27,7 @@ from bench.measuring.selection import (
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
 from bench.run.plan import Preset, find_preset, make_plan
-from bench.text import duration
+from bench.text import duration, listed
 from bench.workloads.flops import training_flops
 from bench.workloads.specs import Cell, Device, Workload
 
@@ -41,6 +41,8 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     target_half_width: float
     seeds: int
     seed: int
+    targets: Mapping[str, float] = {}
+    """Target accuracies by workload."""
 
     @property
     def min_blocks(self) -> int:
@@ -72,10 +74,24 @@ def prepare(plan: RunPlan) -> Prepared:
     return Prepared(
         preset=plan.preset,
         cells=(*cells, *_taught_beside(cells, plan, available, device)),
-        workloads=chosen_workloads(plan.asked),
+        workloads=_with_targets(chosen_workloads(plan.asked), plan.targets),
         available=available,
         sample=plan.asked.sample,
         limit=plan.asked.limit,
+    )
+
+
+def _with_targets(workloads: Sequence[Workload], targets: Mapping[str, float]) -> tuple[Workload, ...]:
+    """Return the workloads with their targets; raise UsageError for a target of another workload."""
+    names = [workload.name for workload in workloads]
+    for name in targets:
+        if name not in names:
+            raise UsageError(f"--target {name}: this run has no such workload; it has {listed(names)}.")
+    return tuple(
+        msgspec.structs.replace(workload, target_accuracy=targets[workload.name])
+        if workload.name in targets
+        else workload
+        for workload in workloads
     )
 
 

@@ -9,12 +9,11 @@ from scipy import stats
 from synthetic import make_cell, make_header, make_parity, make_run, make_workload
 from trainings import CELLS, learning_run, make_curve, make_finals, make_training, twins
 
-from bench.analysis.accuracy import EQUIVALENT, Convergence, converge, proposed_targets
+from bench.analysis.accuracy import EQUIVALENT, Convergence, converge, equivalence, proposed_targets
 from bench.records.runs import Run
 from bench.workloads.specs import OptimizerSpec
 
 TORCH, TENSORFLOW, JAX = CELLS
-accuracies = st.lists(st.floats(0.2, 1), min_size=3, max_size=6)
 
 
 def run_of(finals, *, parity=None, epochs=None, cells=None, workloads=None) -> Run:
@@ -37,105 +36,154 @@ def only(learned: Convergence):
     return workload
 
 
-def only_test(run: Run):
-    (comparison,) = only(converge(run)).comparisons
-    assert comparison.test is not None
-    return comparison, comparison.test
-
-
 # ---- tests between frameworks
 
 
-def test_two_frameworks_are_tested_in_pairs_by_seed():
-    first, second = [0.91, 0.94, 0.97, 0.95], [0.905, 0.938, 0.963, 0.944]
-    comparison, test = only_test(run_of({TORCH: seeded(*second), JAX: seeded(*first)}))
-    expected = stats.ttest_rel(first, second)
-    assert (comparison.first, comparison.second, comparison.seeds) == (JAX, TORCH, 4)
-    assert test.p_adjusted == pytest.approx(expected.pvalue)
-    assert (test.low, test.high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
-    assert test.difference == pytest.approx(np.mean(first) - np.mean(second))
-    assert test.differs
-    # Unpaired, the spread between seeds would hide it.
-    assert stats.ttest_ind(first, second).pvalue > 0.5
+def by_hand(first, second):
+    """Two one-sided t tests with Welch's degrees of freedom, as textbooks write them.
+
+    Schuirmann (1987), section 2: reject if (d + delta) / se and (delta - d) / se both exceed t(1 - alpha).
+    Welch (1947): se^2 = s1^2/n1 + s2^2/n2, and the degrees are se^4 / (s1^4/(n1^2 (n1-1)) + ...).
+    """
+    one, other = np.var(first, ddof=1) / len(first), np.var(second, ddof=1) / len(second)
+    error = np.sqrt(one + other)
+    degrees = (one + other) ** 2 / (one**2 / (len(first) - 1) + other**2 / (len(second) - 1))
+    difference = np.mean(first) - np.mean(second)
+    lower = stats.t.sf((difference + EQUIVALENT) / error, degrees)
+    upper = stats.t.sf((EQUIVALENT - difference) / error, degrees)
+    half = stats.t.ppf(0.95, degrees) * error
+    return max(lower, upper), degrees, difference - half, difference + half
+
+
+SPREAD = np.array([-1.6, -1.1, -0.7, -0.4, -0.1, 0.1, 0.4, 0.7, 1.1, 1.6])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        pytest.param(0.970 + 0.001 * SPREAD, 0.971 + 0.001 * SPREAD, True, id="close"),
+        pytest.param(0.970 + 0.001 * SPREAD, 0.974 + 0.002 * SPREAD, False, id="near the margin"),
+        pytest.param(0.970 + 0.010 * SPREAD, 0.970 + 0.010 * SPREAD, False, id="equal means that scatter"),
+        pytest.param(0.970 + 0.001 * SPREAD, 0.990 + 0.001 * SPREAD, False, id="far apart"),
+        pytest.param(
+            0.970 + 0.002 * np.tile(SPREAD, 3),
+            0.9705 + 0.004 * SPREAD,
+            True,
+            id="unequal numbers and scatter",
+        ),
+    ],
+)
+def test_equivalence_is_two_one_sided_tests_of_welch(first, second, shown):
+    found = equivalence(first, second)
+    p, degrees, low, high = by_hand(first, second)
+    assert found.p == pytest.approx(p)
+    assert found.degrees == pytest.approx(degrees)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.difference == pytest.approx(np.mean(first) - np.mean(second))
+    assert found.shown == shown
+    # SciPy's own Welch tests of the shifted sides, and its interval of the difference.
+    both = [
+        stats.ttest_ind(first + shift, second, equal_var=False, alternative=side).pvalue
+        for shift, side in ((EQUIVALENT, "greater"), (-EQUIVALENT, "less"))
+    ]
+    assert found.p == pytest.approx(max(both))
+    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
+
+
+sides = st.lists(st.floats(0.2, 1), min_size=2, max_size=12)
+
+
+@given(sides, sides)
+def test_equivalence_does_not_depend_on_which_side_is_first(first, second):
+    one, other = equivalence(first, second), equivalence(second, first)
+    assert (one.p, one.shown) == (other.p, other.shown)
+    assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
+
+
+@given(sides, sides)
+def test_equivalence_is_shown_exactly_where_the_interval_lies_within_the_margin(first, second):
+    found = equivalence(first, second)
+    widest = max(-found.low, found.high)
+    assume(abs(widest - EQUIVALENT) > 1e-9)
+    assert found.shown == (widest < EQUIVALENT)
+    assert found.low <= found.difference <= found.high
+
+
+@given(st.floats(0, 0.004), st.floats(1e-4, 0.02), st.floats(1.01, 5))
+def test_more_scatter_widens_the_interval_and_makes_the_claim_harder(shift, scale, times):
+    less, more = (
+        equivalence(0.5 + shift + size * SPREAD, 0.5 - size * SPREAD[::-1]) for size in (scale, times * scale)
+    )
+    assert more.high - more.low > less.high - less.low
+    assert more.p > less.p
+
+
+@pytest.mark.parametrize(("second", "shown"), [(0.9, True), (0.9049, True), (0.9051, False), (0.91, False)])
+def test_sides_without_scatter_are_equivalent_within_the_margin(second, shown):
+    assert equivalence([0.9] * 10, [second] * 10).shown == shown
+
+
+def test_a_side_of_one_value_has_no_test():
+    with pytest.raises(ValueError, match="two accuracies of each side; got 3 and 1"):
+        equivalence([0.9, 0.91, 0.92], [0.9])
+
+
+def test_of_two_sides_that_differ_by_the_margin_one_in_twenty_is_called_equivalent():
+    random = np.random.default_rng(5)
+    shown = [
+        equivalence(random.normal(0.9, 0.002, 10), random.normal(0.9 + EQUIVALENT, 0.004, 10)).shown
+        for _ in range(2000)
+    ]
+    assert np.mean(shown) == pytest.approx(0.05, abs=0.015)
+
+
+def ten(middle, scale=0.001):
+    return seeded(*(middle + scale * SPREAD))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "epochs", "conclusion", "seeds"),
+    [
+        (ten(0.97), ten(0.971), (2, 2), "equivalent", 10),
+        (ten(0.97), ten(0.98), (2, 2), "not shown", 10),
+        (ten(0.97), {seed + 40: value for seed, value in ten(0.971).items()}, (2, 2), "equivalent", 10),
+        (ten(0.97), dict(list(ten(0.97).items())[:9]), (2, 2), "too few seeds", 9),
+        (seeded(0.97), seeded(0.97), (2, 2), "too few seeds", 1),
+        (ten(0.97), ten(0.97), (2, 3), "unequal epochs", 10),
+        (ten(0.97), ten(0.97), (0.3, 0.3), "too brief", 10),
+        (ten(0.97), ten(0.97), (0.99, 2), "too brief", 10),
+        (ten(0.97), ten(0.97), (1, 1), "equivalent", 10),
+    ],
+)
+def test_two_frameworks_are_tested_only_over_enough_seeds_of_equal_and_long_trainings(
+    first, second, epochs, conclusion, seeds
+):
+    finals = {TORCH: first, JAX: second}
+    run = run_of(finals, epochs=dict(zip(finals, epochs, strict=True)))
+    (found,) = only(converge(run)).comparisons
+    assert (found.first, found.second) == (TORCH, JAX)
+    assert (found.conclusion, found.seeds, found.epochs) == (conclusion, seeds, epochs)
+    assert (found.test is None) == (conclusion not in ("equivalent", "not shown"))
+    if found.test:
+        expected = by_hand(list(first.values()), list(second.values()))
+        assert found.test.p == pytest.approx(expected[0])
+
+
+def test_a_framework_with_trainings_that_diverged_is_called_equivalent_to_none():
+    run = run_of({TORCH: ten(0.97), JAX: ten(0.97)})
+    bad = make_training(JAX, 10, make_curve([0.1], [0]), epochs=2, status="nan_loss")
+    (found,) = only(converge(make_run(run.header, [*run.records, bad]))).comparisons
+    assert (found.conclusion, found.diverged, found.test) == ("diverged", 1, None)
 
 
 @given(
-    values=st.lists(st.tuples(st.floats(0.2, 1), st.floats(0.2, 1)), min_size=3, max_size=6), data=st.data()
+    values=st.lists(st.tuples(st.floats(0.2, 1), st.floats(0.2, 1)), min_size=10, max_size=12), data=st.data()
 )
-def test_pairs_are_made_by_seed_wherever_the_records_stand(values, data):
+def test_the_order_of_the_records_changes_nothing(values, data):
     run = run_of({TORCH: seeded(*(a for a, _ in values)), JAX: seeded(*(b for _, b in values))})
     shuffled = msgspec.structs.replace(run, records=tuple(data.draw(st.permutations(run.records))))
     assert converge(shuffled) == converge(run)
-
-
-@given(values=accuracies, shift=st.floats(-0.1, 0.1))
-def test_renaming_the_seeds_changes_no_test(values, shift):
-    one, other = (
-        seeded(*values),
-        {seed: max(0.15, value + shift * (seed + 1)) for seed, value in enumerate(values)},
-    )
-    moved = [{seed + 40: value for seed, value in side.items()} for side in (one, other)]
-    before, after = (only(converge(run_of({TORCH: a, JAX: b}))).comparisons for a, b in ((one, other), moved))
-    assert before == after
-
-
-def test_seeds_that_only_one_side_has_take_no_part():
-    shared = {TORCH: seeded(0.91, 0.93, 0.95), JAX: seeded(0.90, 0.925, 0.945)}
-    more = {TORCH: {**shared[TORCH], 7: 0.2}, JAX: {**shared[JAX], 8: 1.0}}
-    assert only_test(run_of(more)) == only_test(run_of(shared))
-
-
-def test_below_three_shared_seeds_nothing_is_tested():
-    run = run_of({TORCH: seeded(0.9, 0.91, 0.92), JAX: {0: 0.9, 1: 0.91, 5: 0.92}})
-    (comparison,) = only(converge(run)).comparisons
-    assert (comparison.seeds, comparison.test) == (2, None)
-
-
-def test_frameworks_trained_for_unequal_epochs_are_not_tested():
-    finals = {TORCH: seeded(0.9, 0.91, 0.92), JAX: seeded(0.9, 0.91, 0.92)}
-    (comparison,) = only(converge(run_of(finals, epochs={JAX: 3}))).comparisons
-    assert (comparison.seeds, comparison.test) == (0, None)
-
-
-def test_the_pairs_of_a_workload_are_one_family_of_holm():
-    random = np.random.default_rng(3)
-    values = {cell: seeded(*random.normal(0.9, 0.01, 5)) for cell in CELLS}
-    comparisons = only(converge(run_of(values))).comparisons
-    raw = sorted(
-        stats.ttest_rel(list(values[one.first].values()), list(values[one.second].values())).pvalue
-        for one in comparisons
-    )
-    adjusted = np.maximum.accumulate(np.minimum(1, np.array(raw) * (3, 2, 1)))
-    assert sorted(one.test.p_adjusted for one in comparisons if one.test) == pytest.approx(list(adjusted))
-
-
-@given(values=accuracies, noise=st.lists(st.floats(-0.02, 0.02), min_size=6, max_size=6))
-def test_an_interval_leaves_out_zero_exactly_where_a_difference_is_claimed(values, noise):
-    other = [max(0.15, value + step) for value, step in zip(values, noise, strict=False)]
-    differences = np.array(values) - np.array(other)
-    assume(differences.std() > 1e-6)
-    _, test = only_test(run_of({TORCH: seeded(*values), JAX: seeded(*other)}))
-    assert test.differs == (test.low > 0)
-    assert test.low <= test.difference <= test.high
-    # Two one-sided tests at 5 % find equivalence exactly where the 90 % interval lies inside the margin.
-    margin = stats.t.ppf(0.95, len(differences) - 1) * stats.sem(differences)
-    assert test.equivalent == (abs(differences.mean()) + margin < EQUIVALENT)
-
-
-def test_equal_accuracies_are_equivalent_and_no_difference():
-    _, test = only_test(run_of({TORCH: seeded(0.9, 0.91, 0.92), JAX: seeded(0.9, 0.91, 0.92)}))
-    assert (test.difference, test.differs, test.equivalent, test.p_adjusted) == (0, False, True, 1)
-    assert test.detectable == 0
-
-
-def test_a_difference_of_the_size_called_detectable_is_found_four_times_in_five():
-    random = np.random.default_rng(11)
-    scatter = np.array([-1.2, -0.3, 0.1, 0.5, 0.9]) * 0.01
-    scatter = (scatter - scatter.mean()) / scatter.std(ddof=1) * 0.01
-    _, test = only_test(run_of({TORCH: seeded(*(0.8 + scatter)), JAX: seeded(*[0.8] * 5)}))
-    draws = random.normal(test.detectable, 0.01, (20_000, 5))
-    found = stats.ttest_1samp(draws, 0, axis=1).pvalue < 0.05
-    assert found.mean() == pytest.approx(0.8, abs=0.01)
 
 
 def test_a_framework_is_stood_for_by_its_default_mode_else_by_the_one_of_most_seeds():
@@ -165,7 +213,7 @@ def test_devices_are_judged_apart():
 
 def test_a_run_without_trainings_says_nothing():
     assert converge(make_run(make_header([TORCH]))) == Convergence(workloads=(), defaults=())
-    assert proposed_targets(make_run(make_header([TORCH]))) == ()
+    assert proposed_targets(make_run(make_header([TORCH])), ["torch"]) == ()
 
 
 # ---- defaults against matched
@@ -234,12 +282,15 @@ def test_a_framework_that_trained_one_twin_only_is_left_out():
 
 # ---- targets
 
+NAMES = ("torch", "jax")
+
 
 def test_a_target_is_the_mean_less_three_standard_deviations_rounded_down():
-    values = [0.981, 0.983, 0.985, 0.980, 0.984, 0.984]
-    (found,) = proposed_targets(run_of({TORCH: seeded(*values[:3]), JAX: seeded(*values[3:])}))
+    first, second = ten(0.983, 0.0007), ten(0.984, 0.0004)
+    (found,) = proposed_targets(run_of({TORCH: first, JAX: second}), NAMES)
+    values = [*first.values(), *second.values()]
     exact = np.mean(values) - 3 * np.std(values, ddof=1)
-    assert (found.seeds, found.trainings, found.epochs) == (3, 6, 2)
+    assert (found.seeds, found.trainings, found.epochs) == ({"torch": 10, "jax": 10}, 20, 2)
     assert (found.mean, found.sd) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
     assert found.target is not None
     assert found.target <= exact < found.target + 0.001
@@ -247,26 +298,46 @@ def test_a_target_is_the_mean_less_three_standard_deviations_rounded_down():
 
 
 def test_equal_accuracies_are_their_own_target():
-    (found,) = proposed_targets(run_of({TORCH: seeded(0.97, 0.97, 0.97)}))
+    (found,) = proposed_targets(run_of({TORCH: ten(0.97, 0), JAX: ten(0.97, 0)}), NAMES)
     assert found.target == 0.97
 
 
-def test_two_seeds_set_no_target_however_many_frameworks_trained_with_them():
-    (found,) = proposed_targets(run_of({cell: seeded(0.97, 0.98) for cell in CELLS}))
-    assert (found.seeds, found.trainings, found.target) == (2, 6, None)
+@pytest.mark.parametrize(
+    ("finals", "options", "seeds"),
+    [
+        pytest.param({TORCH: ten(0.97)}, {}, {"torch": 10, "jax": 0}, id="one framework"),
+        pytest.param(
+            {TORCH: ten(0.97), JAX: seeded(*[0.97] * 9)}, {}, {"torch": 10, "jax": 9}, id="nine seeds"
+        ),
+        pytest.param(
+            {TORCH: ten(0.97), JAX: ten(0.97)}, {"epochs": {JAX: 1}}, {"torch": 10, "jax": 0},
+            id="unequal epochs",
+        ),
+        pytest.param(
+            {TORCH: ten(0.97), JAX: ten(0.97)}, {"parity": {JAX: 1.0}}, {"torch": 10, "jax": 0}, id="parity"
+        ),
+        pytest.param(
+            {TORCH: ten(0.97), JAX: ten(0.97)}, {"epochs": {TORCH: 0.5, JAX: 0.5}}, {"torch": 10, "jax": 10},
+            id="too brief",
+        ),
+    ],
+)  # fmt: skip
+def test_a_target_needs_ten_seeds_of_every_framework_at_equal_epochs(finals, options, seeds):
+    (found,) = proposed_targets(run_of(finals, **options), NAMES)
+    assert (found.seeds, found.target) == (seeds, None)
 
 
-def test_targets_come_from_the_longest_trainings_of_what_passed_parity():
-    finals = {TORCH: seeded(0.95, 0.95, 0.95), TENSORFLOW: seeded(0.5, 0.5, 0.5), JAX: seeded(0.1, 0.1, 0.1)}
-    (found,) = proposed_targets(run_of(finals, epochs={TENSORFLOW: 1}, parity={JAX: 1.0}))
-    assert (found.trainings, found.target) == (3, 0.95)
+def test_a_framework_beyond_those_needed_counts_too():
+    finals = {TORCH: ten(0.95), JAX: ten(0.95), TENSORFLOW: seeded(0.95)}
+    (found,) = proposed_targets(run_of(finals), NAMES)
+    assert (found.seeds["tensorflow"], found.trainings, found.target) == (1, 21, None)
 
 
 def test_every_workload_of_a_run_gets_a_target():
-    run = learning_run()
-    found = proposed_targets(run)
+    run = learning_run(seeds=11)
+    found = proposed_targets(run, ("torch", "tensorflow", "jax"))
     assert [one.workload for one in found] == [workload.name for workload in run.header.workloads]
-    assert [one.trainings for one in found] == [15, 14, 15, 15]  # one diverged
+    assert [one.trainings for one in found] == [33, 32, 33, 33]  # one diverged
     assert all(one.target is not None and one.target < one.mean for one in found)
 
 
@@ -275,6 +346,6 @@ def test_a_workload_without_a_target_is_compared_all_the_same():
     workload = only(converge(run_of(finals, workloads=[make_workload(target=None)])))
     assert workload.target is None
     assert workload.cells[TORCH].crossings == {}
-    assert workload.comparisons[0].test is not None
+    assert len(workload.comparisons) == 1
     workload = only(converge(run_of(finals, workloads=[make_workload(target=0.905)])))
     assert [one is None for one in workload.cells[TORCH].crossings.values()] == [True, False, False]

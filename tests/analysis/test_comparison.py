@@ -16,7 +16,6 @@ from synthetic import (
     make_header,
     make_job,
     make_parity,
-    make_points,
     make_run,
     make_workload,
     simple_run,
@@ -446,49 +445,6 @@ def test_no_verdict_speaks_of_the_reference():
 def test_a_run_of_the_reference_alone_ranks_nothing():
     (verdict,) = summarise(simple_run({REFERENCE: [1000] * 3})).verdicts
     assert said(verdict) == ("No row is ranked on mnist-cnn, so nothing is claimed about its speed.",)
-
-
-# ---- whether all learn the same
-
-
-def test_the_accuracy_spread_leaves_out_the_reference():
-    finals = {TORCH: 0.97, JAX: 0.972, REFERENCE: 0.99}
-    records = [make_parity(cell) for cell in finals]
-    records += [
-        make_job(cell, 0, epochs=2, points=make_points(final, 2, 10)) for cell, final in finals.items()
-    ]
-    (verdict,) = summarise(make_run(make_header(list(finals)), records)).verdicts
-    assert verdict.accuracy_spread == pytest.approx(0.2)
-
-
-def test_no_accuracy_spread_without_a_shared_seed():
-    records = [make_parity(cell) for cell in (TORCH, JAX)]
-    records += [
-        make_job(cell, 0, epochs=2, points=make_points(0.9, 2, 10), seed=seed)
-        for seed, cell in enumerate((TORCH, JAX))
-    ]
-    (verdict,) = summarise(make_run(make_header([TORCH, JAX]), records)).verdicts
-    assert (verdict.accuracy_spread, verdict.accuracy_epochs) == (None, None)
-
-
-def test_the_accuracy_spread_leaves_out_rows_that_fail_parity():
-    rows = {TORCH: 0.97, TENSORFLOW: 0.975, JAX: 0.5}
-    records = [make_parity(cell, error=1e-1 if cell == JAX else 1e-6) for cell in rows]
-    records += [make_job(cell, 0, epochs=2, points=make_points(final, 2, 10)) for cell, final in rows.items()]
-    (verdict,) = summarise(make_run(make_header(list(rows)), records)).verdicts
-    assert verdict.accuracy_spread == pytest.approx(0.5)
-    assert verdict.accuracy_epochs == 2
-
-
-def test_the_accuracy_spread_is_of_shared_seeds():
-    records = [make_parity(cell) for cell in (TORCH, JAX)]
-    for cell, finals in {TORCH: [0.97, 0.93], JAX: [0.972]}.items():
-        records += [
-            make_job(cell, block, epochs=2, points=make_points(final, 2, 10))
-            for block, final in enumerate(finals)
-        ]
-    (verdict,) = summarise(make_run(make_header([TORCH, JAX]), records)).verdicts
-    assert verdict.accuracy_spread == pytest.approx(0.2)
 
 
 # ---- words

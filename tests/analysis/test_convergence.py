@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from trainings import CELLS, evaluated, make_curve, make_finals, make_training
 
-from bench.analysis.convergence import cell_convergence, crossing
+from bench.analysis.convergence import cell_convergence, crossing, is_too_brief
 from bench.analysis.statistics import success_interval
 
 TORCH = CELLS[0]
@@ -235,3 +235,11 @@ def test_a_curve_has_only_points_at_which_every_training_was_evaluated():
     one = make_training(TORCH, 0, make_curve([0.1, 0.5, 0.8], [0, 1, 2]))
     finer = make_training(TORCH, 1, make_curve([0.1, 0.3, 0.5, 0.8], [0, 0.5, 1, 2]))
     assert [point.epoch for point in convergence_of([one, finer]).curve] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("epochs", "brief"),
+    [(0.0, True), (0.3, True), (0.999, True), (1 - 1e-12, False), (1.0, False), (3.0, False)],
+)
+def test_a_training_of_less_than_an_epoch_is_too_brief_to_compare(epochs, brief):
+    assert is_too_brief(epochs) == brief

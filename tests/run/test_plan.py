@@ -1,6 +1,5 @@
 """What a run is to do: budgets, cells, balanced orders, epochs that fit."""
 
-import math
 from collections import Counter
 from itertools import pairwise, permutations
 
@@ -10,11 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backends.info import BackendInfo, Mode
+from bench.analysis.convergence import LONG_ENOUGH
 from bench.errors import UsageError
-from bench.measuring.design import SMALLEST_TRAINING, balanced_order, compiles_anew, windows_asked
+from bench.measuring.design import balanced_order, compiles_anew, windows_asked
 from bench.measuring.selection import GROUPS, choose_cells, choose_modes
 from bench.options import parse_budget, parse_precision, parse_sweep
-from bench.run.plan import PRESETS, START_GUESS_S, find_preset, make_plan, plan_epochs
+from bench.run.plan import (
+    PRESETS,
+    SEVERAL_EPOCHS,
+    START_GUESS_S,
+    find_preset,
+    make_plan,
+    plan_epochs,
+    training_seconds,
+)
 from bench.workloads.specs import Cell
 
 # ---- presets and budgets
@@ -197,52 +205,84 @@ def test_one_cell_is_its_own_order():
 # ---- epochs
 
 SECONDS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.01, 1e4), min_size=1)
-BUDGET, MOST = st.floats(-100, 1e5), st.integers(1, 30)
+BUDGET, LEAST, EXTRA = st.floats(-100, 1e5), st.integers(1, 5), st.integers(0, 20)
 
 
-def is_whole_or_twentieths(epochs: float) -> bool:
-    unit = 1 if epochs >= 1 else SMALLEST_TRAINING
-    return math.isclose(epochs / unit, round(epochs / unit), abs_tol=1e-9)
+def costs(seconds, start=0.3):
+    """Return the time of a training: evaluations before its end cost a part of an epoch."""
+    return {name: lambda epochs, each=each: each * (epochs + start) for name, each in seconds.items()}
 
 
-@given(SECONDS, BUDGET, MOST)
-def test_epochs_fit_the_budget(seconds, available, most):
-    epochs = plan_epochs(seconds, available, most)
+def planned_epochs(seconds, available, least, most):
+    return plan_epochs(costs(seconds), available, least=least, most=most)
+
+
+@given(SECONDS, BUDGET, LEAST, EXTRA)
+def test_epochs_fit_the_budget_and_each_training_is_long_or_none(seconds, available, least, extra):
+    epochs = planned_epochs(seconds, available, least, least + extra)
     assert epochs.keys() == seconds.keys()
-    assert all(0 <= n <= most and is_whole_or_twentieths(n) for n in epochs.values())
-    # twentieths are not exact in binary: each sum may be off in its last digits
-    assert sum(n * seconds[name] for name, n in epochs.items()) <= max(0, available) * (1 + 1e-9)
+    assert all(n == 0 or least <= n <= least + extra for n in epochs.values())
+    spent = sum(costs(seconds)[name](n) for name, n in epochs.items() if n)
+    assert spent <= max(0, available) * (1 + 1e-9)
 
 
-@given(SECONDS, st.floats(0, 1e5), MOST)
-def test_every_workload_gets_at_least_what_its_equal_share_buys(seconds, available, most):
-    epochs = plan_epochs(seconds, available, most)
+@given(SECONDS, st.floats(0, 1e5), LEAST, EXTRA)
+def test_as_many_workloads_are_trained_as_can_be(seconds, available, least, extra):
+    epochs = planned_epochs(seconds, available, least, least + extra)
+    trained = sum(n > 0 for n in epochs.values())
+    cheapest = sorted(cost(least) for cost in costs(seconds).values())
+    assert sum(cheapest[: trained + 1]) > available * (1 - 1e-9) or trained == len(seconds)
+    slowest = max((seconds[name] for name, n in epochs.items() if n), default=0.0)
+    assert all(seconds[name] >= slowest for name, n in epochs.items() if not n)
+
+
+@given(SECONDS, st.floats(0, 1e5), LEAST, EXTRA)
+def test_time_is_left_only_where_it_buys_no_epoch(seconds, available, least, extra):
+    most = least + extra
+    epochs = planned_epochs(seconds, available, least, most)
+    spent = sum(costs(seconds)[name](n) for name, n in epochs.items() if n)
     for name, n in epochs.items():
-        bought = min(most, available / len(seconds) / seconds[name]) * (1 - 1e-9)
-        assert n >= math.floor(bought) if bought >= 1 else n >= bought - SMALLEST_TRAINING
-        assert n >= SMALLEST_TRAINING or bought < SMALLEST_TRAINING
+        if 0 < n < most:
+            assert spent + seconds[name] > available * (1 - 1e-9)
 
 
-@given(st.floats(0.01, 1e4), st.floats(0, 1e5), st.floats(0, 1e5), MOST)
-def test_more_time_never_means_fewer_epochs(seconds, one, other, most):
-    """Of one workload; of several, an epoch more of a quick one may cost a slow one of its own."""
-    less, more = (plan_epochs({"a": seconds}, s, most)["a"] for s in sorted((one, other)))
-    assert less <= more
-
-
-def test_what_a_quick_workload_does_not_need_goes_to_the_slower():
-    assert plan_epochs({"slow": 100, "quick": 1}, 1000, 10) == {"quick": 10, "slow": 9}
+@given(SECONDS, st.floats(0, 1e5), st.floats(0, 1e5), LEAST, EXTRA)
+def test_more_time_never_trains_fewer_workloads(seconds, one, other, least, extra):
+    less, more = (planned_epochs(seconds, s, least, least + extra) for s in sorted((one, other)))
+    assert {name for name, n in less.items() if n} <= {name for name, n in more.items() if n}
 
 
 @pytest.mark.parametrize(
-    ("available", "epochs"), [(0, 0), (-5, 0), (4.9, 0), (5.1, 0.05), (99, 0.95), (100, 1)]
+    ("seconds", "available", "least", "most", "epochs"),
+    [
+        ({"slow": 100, "quick": 1}, 1000, 1, 10, {"quick": 10, "slow": 9}),
+        # The time for a part of a slow training goes to the quick ones.
+        ({"slow": 100, "quick": 1, "quicker": 0.5}, 290, 3, 5, {"slow": 0, "quick": 5, "quicker": 5}),
+        ({"slow": 100, "quick": 1}, 305, 3, 5, {"slow": 3, "quick": 5}),
+        ({"a": 10, "b": 11}, 85, 3, 5, {"a": 4, "b": 4}),
+        ({"a": 100}, 299, 3, 5, {"a": 0}),
+        ({"a": 100}, 300, 3, 5, {"a": 3}),
+        ({"a": 100}, 0, 3, 5, {"a": 0}),
+        ({}, 100, 3, 5, {}),
+    ],
 )
-def test_part_of_an_epoch_is_trained_in_twentieths(available, epochs):
-    assert plan_epochs({"a": 100}, available, 5) == {"a": pytest.approx(epochs)}
+def test_a_few_long_trainings_come_before_many_short_ones(seconds, available, least, most, epochs):
+    found = plan_epochs(costs(seconds, start=0), available, least=least, most=most)
+    assert found == epochs
 
 
-def test_nothing_asked_is_nothing_planned():
-    assert plan_epochs({}, 100, 5) == {}
+def test_the_presets_train_several_epochs_or_none():
+    for preset in PRESETS.values():
+        assert LONG_ENOUGH < preset.least_epochs == SEVERAL_EPOCHS <= preset.epochs
+
+
+def test_a_training_takes_the_time_of_its_epochs_and_evaluations():
+    # Before the first step, after each tenth of the first epoch, and after each quarter of the second: 15.
+    seconds = training_seconds(1000.0, 2, train=6000, test=900, batch_size=100)
+    assert seconds == pytest.approx((2 * 6000 + 15 * 300) / 1000)
+
+
+def test_without_workloads_there_are_no_cells():
     assert Cell(workload="w", backend="b", mode="m", device="cpu", precision="fp32") not in choose_cells(
         workloads=[],
         backends=[RED],

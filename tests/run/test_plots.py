@@ -3,13 +3,15 @@
 import re
 import xml.etree.ElementTree as ET
 
+import msgspec
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
-from synthetic import make_header, make_parity, make_run
-from trainings import CELLS, learning_run, make_curve, make_finals, make_training
+from synthetic import make_header, make_job, make_parity, make_run
+from trainings import CELLS, learning_run, make_curve, make_finals, make_proof, make_training
 
 from bench.analysis.accuracy import converge
+from bench.analysis.first_steps import first_steps
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.report.charts import HATCHES, make_panels, name_rows, settings, svg
@@ -116,6 +118,36 @@ def test_a_target_that_nobody_reached_is_drawn_without_a_median():
 def test_trainings_that_diverged_at_once_are_no_plot():
     bad = make_training(TORCH, 0, make_curve([0.1], [0]), epochs=2, status="nan_loss")
     assert panels(make_run(make_header([TORCH]), [bad])) == {}
+
+
+def test_the_first_steps_are_one_line_a_framework_before_the_disturbed_reference(learned):
+    found = {one.workload: one for one in first_steps(learning_run())}
+    assert set(learned["first_steps"]) == set(found) == {"mnist-cnn", "cifar10-cnn", "mnist-cnn-adam"}
+    for name, panel in learned["first_steps"].items():
+        assert panel.get_yscale() == "log"
+        assert [list(line.get_ydata()) for line in panel.lines] == [
+            list(steps.errors) for steps in found[name].cells.values()
+        ]
+        assert all(list(line.get_xdata()) == list(range(1, 41)) for line in panel.lines)
+        (band,) = panel.collections
+        (path,) = band.get_paths()
+        (rounding,) = {steps.rounding for steps in found[name].cells.values()}
+        assert set(rounding) <= set(path.vertices[:, 1])
+        assert len({line.get_color() for line in panel.lines}) == 3
+
+
+@pytest.mark.parametrize("errors", [(1e-7,), (0.0, 0.0), (0.0, 2e-7, 0.5)])
+def test_first_steps_of_any_number_and_with_errors_of_zero_are_inside_the_axis(errors):
+    job = msgspec.structs.replace(make_job(TORCH), proofs=(make_proof(errors, errors[::-1]),))
+    (panel,) = panels(make_run(make_header([TORCH]), [make_parity(TORCH), job]))["first_steps"].values()
+    (line,) = panel.lines
+    low, high = panel.get_ylim()
+    assert 0 < low < high
+    assert all(low <= y <= high for y in line.get_ydata())
+    left, right = panel.get_xlim()
+    assert left < 1
+    assert len(errors) < right
+    assert [int(place) for place in panel.get_xticks() if left <= place <= right]
 
 
 def test_defaults_and_matched_stand_side_by_side_for_every_framework(learned):

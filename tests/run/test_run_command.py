@@ -302,14 +302,6 @@ def test_a_crash_is_something_not_measured_and_does_not_stop_the_rest(
     assert {(row["backend"], row["status"]) for row in rows} == {("steady", "ok"), ("exits", "crashed")}
 
 
-def test_a_target_that_is_missed_counts_only_when_it_is_demanded(
-    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    known(monkeypatch, [fakes.STEADY])  # an epoch of 300 images does not reach 91 %
-    assert call("run", *SMALL).status == 0
-    assert call("run", "--require-target", "--resume", results(tmp_path)[0].name).status == 1
-
-
 def test_what_a_worker_says_cannot_act_on_the_terminal(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, [fakes.RAISES])
     said = call("run", *SMALL)
@@ -375,7 +367,7 @@ def test_list_shows_everything_and_what_is_missing(call: Call, monkeypatch: pyte
     said = call("list")
     assert said.status == 0
     for word in (
-        "mnist-softmax", "cifar100-cnn", "target 98.0%", "float64", "quick", "numpy 2.",
+        "mnist-softmax", "cifar100-cnn", "float64", "quick", "numpy 2.",
         "not installed: no-such-framework or no-such-twin", "backend 'odd' (odd:INFO) cannot be used",
     ):  # fmt: skip
         assert word in said.out

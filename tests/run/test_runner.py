@@ -405,7 +405,7 @@ def test_a_run_that_is_resumed_trains_what_it_trained_before(tmp_path: Path) -> 
     """The plan may come out otherwise the second time; what a workload trains must stay equal."""
     infos = [STEADY, QUICK]
     run = begin(tmp_path, infos)
-    longer = msgspec.structs.replace(TINY, epochs=2.0)
+    longer = msgspec.structs.replace(TINY, epochs=2)
     with pytest.raises(KeyboardInterrupt):
         carry_out(run, infos, preset=longer, display=Interrupting(3))
     finished = carry_out(prepare.resumed_run(run.folder, available(infos)), infos)

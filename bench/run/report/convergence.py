@@ -1,34 +1,39 @@
-"""Learning in a run: the section of the report, and the table of `bench targets`."""
+"""Learning in a run: the section of the report, its short form, and the table of `bench targets`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 
 from bench.analysis.accuracy import (
+    EQUIVALENCE_ALPHA,
     EQUIVALENT,
+    SEEDS_NEEDED,
     TARGET_SDS,
     AccuracyComparison,
-    AccuracyTest,
     Convergence,
     DefaultsAgainstMatched,
     ProposedTarget,
     WorkloadConvergence,
     converge,
 )
-from bench.analysis.convergence import FEWEST_SEEDS, CellConvergence, CurvePoint
+from bench.analysis.convergence import FEWEST_SEEDS, LONG_ENOUGH, CellConvergence, CurvePoint, is_too_brief
+from bench.analysis.first_steps import first_steps
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.blocks import Block, Heading, Paragraph, Picture, bullets, number_table, section
 from bench.report.format import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
 from bench.report.terminal import print_blocks
+from bench.run.report import first_steps as steps
+from bench.run.report.tables import TOO_BRIEF
+from bench.run.untrained import command_to_train, untrained
+from bench.text import listed
 from bench.workloads.specs import Cell
 
-_HEADS = (
-    "framework",
-    "seeds",
-    "epochs",
-    "test accuracy",
-    "95 % interval",
+INTERVAL = f"{100 * (1 - 2 * EQUIVALENCE_ALPHA):g} %"
+"""The confidence of the interval that belongs to two one-sided tests."""
+
+_HEADS = ("framework", "seeds", "epochs", "test accuracy", "95 % interval")
+_TARGET_HEADS = (
     "epochs to target",
     "seconds to target",
     "reached it",
@@ -39,33 +44,91 @@ _HEADS = (
 def blocks(run: Run, summary: Summary) -> list[Block]:
     """Return the section on learning."""
     learned = converge(run)
+    missing = [_untrained_sentence(run)]
     if not learned.workloads:
-        none = "No job of this run completed its training, so there is no accuracy."
-        return section("Does it learn the same thing?", none)
+        missing.append("No job of this run completed its training, so there is no accuracy.")
     return [
-        *_curves(),
-        *_to_target(learned, summary.titles),
+        *section(
+            "Does it learn the same thing?",
+            "There are three answers: how long the first steps agree with the reference, whether long "
+            "trainings end at equivalent accuracies, and which trainings are too brief to compare.",
+        ),
+        *steps.blocks(first_steps(run)),
+        *(Paragraph(text=text) for text in missing if text),
+        *_curves(learned),
+        *_accuracies(learned, summary.titles),
         *_tests(learned, summary.titles),
         *_defaults(learned.defaults, summary.titles),
     ]
 
 
-def comparison_sentence(comparison: AccuracyComparison, titles: Mapping[str, str]) -> str:
-    """Say in one sentence what the test of two frameworks' accuracies found."""
-    first, second = (cell_name(cell, titles) for cell in (comparison.first, comparison.second))
-    test = comparison.test
-    if test is None:
-        return f"{first} and {second}: not tested: {_count(comparison.seeds, 'shared seed')}."
-    by = f"{_points(test.difference)} ({_interval_text(test)})"
-    if test.differs:
-        small = f", and less than {_points(EQUIVALENT)}" if test.equivalent else ""
-        return f"{first} is more accurate than {second} by {by}{small}."
-    found = f"{first} and {second}: no detectable difference; {first} is ahead by {by}; "
-    if test.difference == 0:
-        found = f"{first} and {second}: no detectable difference ({_interval_text(test)}); "
-    found += f"one of {_points(test.detectable)} would have been found four times in five"
-    shown = "shown" if test.equivalent else "not shown"
-    return f"{found}; equivalence within {_points(EQUIVALENT)} is {shown}."
+def answer(run: Run, titles: Mapping[str, str]) -> list[str]:
+    """Say whether the frameworks learn the same on each workload, and which workloads were not trained.
+
+    Workloads of which the same is said share a line.
+    """
+    places: dict[str, list[str]] = {}
+    for one in first_steps(run):
+        places.setdefault(steps.sentence(one), []).append(steps.place(one))
+    for workload in converge(run).workloads:
+        for sentence in accuracy_sentences(workload, titles):
+            places.setdefault(sentence, []).append(_place(workload))
+    lines = [f"{listed(found)}: {sentence}." for sentence, found in places.items()]
+    missing = _untrained_sentence(run)
+    return [*lines, missing] if missing else lines
+
+
+def _untrained_sentence(run: Run) -> str | None:
+    """Say which workloads were not trained, and which command trains them; None if all were."""
+    names = untrained(run)
+    if not names:
+        return None
+    return (
+        f"Not trained for accuracy, because the budget left too little time: {listed(names)}. Train with: "
+        f"{command_to_train(run, names, seeds=run.header.seeds)}"
+    )
+
+
+def accuracy_sentences(workload: WorkloadConvergence, titles: Mapping[str, str]) -> list[str]:
+    """Say what the accuracies of a workload show: one sentence for each pair, or one for all of them."""
+    if not workload.comparisons:
+        names = [titles.get(cell.backend, cell.backend) for cell in workload.representatives]
+        return [f"only {names[0]} was trained, so there is no accuracy to compare"] if names else []
+    hindrances = [_hindrance(one) for one in workload.comparisons]
+    if hindrances[0] is not None and len(set(hindrances)) == 1:
+        return [hindrances[0]]
+    return [comparison_sentence(one, titles) for one in workload.comparisons]
+
+
+def comparison_sentence(one: AccuracyComparison, titles: Mapping[str, str]) -> str:
+    """Say in one sentence what is shown about the accuracies of two frameworks."""
+    first, second = (cell_name(cell, titles) for cell in (one.first, one.second))
+    if one.test is None:
+        return f"{first} and {second}: {_hindrance(one)}"
+    low, high = (f"{100 * end:+.2f}" for end in (one.test.low, one.test.high))
+    found = f"{first} - {second}: {low} to {high}, {INTERVAL} interval, {one.seeds} seeds"
+    bound = f"{100 * EQUIVALENT:g} points"
+    if one.test.shown:
+        return f"{first} and {second}: equivalent within {bound} ({found})"
+    return f"{first} and {second}: not shown to be equivalent within {bound} ({found})"
+
+
+def _hindrance(one: AccuracyComparison) -> str | None:
+    """Say why two accuracies were not tested; None if they were."""
+    match one.conclusion:
+        case "too brief":
+            return f"trained too briefly to compare: {_epochs(min(one.epochs))}"
+        case "unequal epochs":
+            return f"trained for {one.epochs[0]:g} and {_epochs(one.epochs[1])}, which cannot be compared"
+        case "diverged":
+            return f"{_count(one.diverged, 'training')} diverged, so nothing is claimed about accuracies"
+        case "too few seeds":
+            return (
+                f"{_count(one.seeds, 'seed')}: too few to claim that accuracies are equivalent "
+                f"({SEEDS_NEEDED} are needed)"
+            )
+        case _:
+            return None
 
 
 def defaults_sentence(pair: DefaultsAgainstMatched) -> str:
@@ -76,12 +139,17 @@ def defaults_sentence(pair: DefaultsAgainstMatched) -> str:
     )
 
 
-def render_targets(targets: Sequence[ProposedTarget], console: Console) -> None:
-    """Print the table of `bench targets`: each workload's target, and the figures from which it follows."""
+def render_targets(
+    targets: Sequence[ProposedTarget], run: Run, titles: Mapping[str, str], console: Console
+) -> None:
+    """Print the table of `bench targets`: each workload's target, and the figures from which it follows.
+
+    `titles` gives a framework's title by its name.
+    """
     rows = [
         (
             one.workload,
-            str(one.seeds),
+            str(min(one.seeds.values())),
             str(one.trainings),
             f"{one.epochs:g}",
             percent(one.mean, 2),
@@ -92,14 +160,40 @@ def render_targets(targets: Sequence[ProposedTarget], console: Console) -> None:
     ]
     said = (
         f"The target is the mean minus {TARGET_SDS} standard deviations of the final test accuracies of all "
-        f"frameworks and seeds, rounded down to 0.1 points. It needs {FEWEST_SEEDS} seeds."
+        "frameworks and seeds, rounded down to 0.1 points, for trainings of so many epochs. It needs "
+        f"{SEEDS_NEEDED} seeds of every framework, and {_epochs(LONG_ENOUGH)} at least."
     )
     heads = ("workload", "seeds", "trainings", "epochs", "mean", "sd", "target")
-    print_blocks([number_table(heads, rows), Paragraph(text=said, faint=True)], console)
+    refused = [_refusal(one, run, titles) for one in targets if one.target is None]
+    print_blocks(
+        [
+            number_table(heads, rows),
+            Paragraph(text=said, faint=True),
+            *([bullets(refused)] if refused else []),
+        ],
+        console,
+    )
 
 
-def _curves() -> list[Block]:
-    """Return the learning curves, and how to read them."""
+def _refusal(one: ProposedTarget, run: Run, titles: Mapping[str, str]) -> str:
+    """Say why a workload gets no target, and how to get one."""
+    if one.too_brief:
+        why = f"trained too briefly: {_epochs(one.epochs)}"
+    else:
+        few = [
+            f"{_count(count, 'seed')} of {titles.get(name, name)}"
+            for name, count in one.seeds.items()
+            if count < SEEDS_NEEDED
+        ]
+        why = f"{listed(few)}, where {SEEDS_NEEDED} are needed"
+    command = command_to_train(run, [one.workload], seeds=SEEDS_NEEDED, frameworks=len(one.seeds))
+    return f"{one.workload}: no target: {why}. Train with: {command}"
+
+
+def _curves(learned: Convergence) -> list[Block]:
+    """Return the learning curves, and how to read them; nothing if nothing was trained."""
+    if not learned.workloads:
+        return []
     captions = {
         "accuracy_epochs": "Test accuracy by epochs, by workload",
         "accuracy_seconds": "Test accuracy by seconds of training, by workload",
@@ -107,34 +201,53 @@ def _curves() -> list[Block]:
         "loss_seconds": "Test loss by seconds of training, by workload",
     }
     return section(
-        "Does it learn the same thing?",
+        "Learning curves",
         "On a matched workload every framework starts from the same weights and trains with the same batches "
-        "in the same order, once for every seed. Curves that coincide therefore mean that the frameworks "
-        "learn the same; by seconds of training, the faster one is ahead. A curve is the mean over the "
-        "seeds, its band reaches from the lowest seed to the highest, and there is a marker at every whole "
-        "epoch. The axis of accuracy by epochs starts at the lowest training after a quarter of the epochs; "
-        "if it included the start, all curves would look the same. Evaluation, on the whole test split, is "
-        "never included in the seconds.",
+        "in the same order, once for every seed. By seconds of training, the faster framework is ahead. A "
+        "curve is the mean over the seeds, its band reaches from the lowest seed to the highest, and there "
+        "is a marker at every whole epoch. The axis of accuracy by epochs starts at the lowest training "
+        "after a quarter of the epochs; if it included the start, all curves would look the same. "
+        "Evaluation, on the whole test split, is never included in the seconds.",
         *(Picture(name=name, caption=caption) for name, caption in captions.items()),
-    )
-
-
-def _to_target(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
-    found = section(
-        "Accuracy, and the time to the target",
-        f"Accuracy is shown as mean {PLUS_MINUS} standard deviation between seeds; the interval is that of "
-        f"the mean, by Student's t, from {FEWEST_SEEDS} seeds on. Epochs to target are the median over the "
-        "seeds, interpolated between the evaluation before and the one after the target. Their distance is "
-        "in brackets: the error is smaller than that. Seconds to target are these epochs times the seconds "
-        "of an epoch. A training that never reached the target counts as later than all others; if the "
-        "median falls on one, the table says 'not reached'. The interval of the rate is Wilson's.",
-        Picture(name="to_target", caption="Seconds of training to the target, every seed a dot, by workload"),
         level=3,
     )
+
+
+def _accuracies(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
+    """Return a table of accuracies for each workload, with the way to the target if there is one."""
+    if not learned.workloads:
+        return []
+    targets = any(workload.target is not None for workload in learned.workloads)
+    text = (
+        f"Accuracy is shown as mean {PLUS_MINUS} standard deviation between seeds; the interval is that of "
+        f"the mean, by Student's t, from {FEWEST_SEEDS} seeds on. A training of less than "
+        f"{_epochs(LONG_ENOUGH)} is too brief to compare, so its accuracy is not shown here."
+    )
+    if targets:
+        text += (
+            " Epochs to target are the median over the "
+            "seeds, interpolated between the evaluation before and the one after the target. Their distance "
+            "is in brackets: the error is smaller than that. Seconds to target are these epochs times the "
+            "seconds of an epoch. A training that never reached the target counts as later than all others; "
+            "if the median falls on one, the table says 'not reached'. The interval of the rate is Wilson's."
+        )
+    found = section("Accuracy, and the time to the target" if targets else "Accuracy", text, level=3)
+    if targets:
+        caption = "Seconds of training to the target, every seed a dot, by workload"
+        found.append(Picture(name="to_target", caption=caption))
     for workload in learned.workloads:
-        rows = [_row(cell, one, titles) for cell, one in workload.cells.items()]
-        found += [Heading(text=_heading(workload), level=4), number_table(_HEADS, rows)]
+        has_target = workload.target is not None
+        rows = [
+            (*_row(cell, one, titles), *(_to_target(one) if has_target else ()))
+            for cell, one in workload.cells.items()
+        ]
+        heads = (*_HEADS, *_TARGET_HEADS) if has_target else _HEADS
+        found += [Heading(text=_heading(workload), level=4), number_table(heads, rows)]
     return found
+
+
+def _place(workload: WorkloadConvergence) -> str:
+    return f"{workload.workload} ({workload.device} {workload.precision})"
 
 
 def _heading(workload: WorkloadConvergence) -> str:
@@ -149,15 +262,22 @@ def _heading(workload: WorkloadConvergence) -> str:
 def _row(cell: Cell, learned: CellConvergence, titles: Mapping[str, str]) -> list[str]:
     seeds = str(len(learned.accuracies))
     spread = "" if learned.accuracy_sd is None else f" {PLUS_MINUS} {100 * learned.accuracy_sd:.2f}"
-    bracket = "" if learned.bracket_epochs is None else f" [{learned.bracket_epochs:.2g}]"
-    trials = len(learned.crossings)
-    missed = "not reached" if trials else NOTHING
+    brief = learned.epochs is not None and is_too_brief(learned.epochs)
+    accuracy = NOTHING if learned.accuracy is None else f"{100 * learned.accuracy:.2f}{spread} %"
     return [
         cell_name(cell, titles),
         f"{seeds}, {learned.diverged} diverged" if learned.diverged else seeds,
         NOTHING if learned.epochs is None else f"{learned.epochs:g}",
-        NOTHING if learned.accuracy is None else f"{100 * learned.accuracy:.2f}{spread} %",
-        _range_text(learned.accuracy_low, learned.accuracy_high, 2),
+        TOO_BRIEF if brief else accuracy,
+        NOTHING if brief else _range_text(learned.accuracy_low, learned.accuracy_high, 2),
+    ]
+
+
+def _to_target(learned: CellConvergence) -> list[str]:
+    bracket = "" if learned.bracket_epochs is None else f" [{learned.bracket_epochs:.2g}]"
+    trials = len(learned.crossings)
+    missed = "not reached" if trials else NOTHING
+    return [
         missed if learned.epochs_to_target is None else f"{learned.epochs_to_target:.2f}{bracket}",
         missed if learned.seconds_to_target is None else seconds_text(learned.seconds_to_target),
         f"{learned.successes} of {trials}" if trials else NOTHING,
@@ -170,16 +290,21 @@ def _tests(learned: Convergence, titles: Mapping[str, str]) -> list[Block]:
     for workload in learned.workloads:
         if workload.comparisons:
             found.append(Heading(text=_heading(workload), level=4))
-            found.append(bullets(comparison_sentence(one, titles) for one in workload.comparisons))
+            found.append(bullets(f"{one}." for one in accuracy_sentences(workload, titles)))
     if not found:
         return []
+    level = f"{100 * EQUIVALENCE_ALPHA:g} %"
     return section(
-        "Does accuracy differ between frameworks?",
-        "The final accuracies of two frameworks are compared seed by seed, each framework in its "
-        "default mode, by a paired t test. Holm's method sets the levels over the pairs of a workload, "
-        "and the interval of a difference has the level of its test. Two frameworks are called "
-        "equivalent only if two one-sided tests show that they differ by less than "
-        f"{_points(EQUIVALENT)}. A difference that was not found is not yet equivalence.",
+        "Are the accuracies equivalent?",
+        f"Two frameworks are equivalent if their mean accuracies differ by less than {100 * EQUIVALENT:g} "
+        f"points. It is claimed only if two one-sided t tests (Schuirmann, 1987), each at {level} and with "
+        f"Welch's degrees of freedom, show it over at least {SEEDS_NEEDED} seeds of each framework at the "
+        f"same epoch. That is so exactly if the {INTERVAL} interval of the difference lies within these "
+        "points. Each framework is tested in its default mode. A claim covers its own pair: the probability "
+        f"that it is wrong is at most {level}. That all frameworks are equivalent may be claimed at the same "
+        "level if every pair is, because each test must then succeed (an intersection-union test; Berger, "
+        "1982). If some pairs are called equivalent and others not, the probability that one of these claims "
+        "is wrong is larger. That equivalence is not shown does not mean that accuracies differ.",
         *found,
         level=3,
     )
@@ -218,11 +343,6 @@ def _defaults(pairs: Iterable[DefaultsAgainstMatched], titles: Mapping[str, str]
     )
 
 
-def _interval_text(test: AccuracyTest) -> str:
-    low, high = (f"{100 * end:+.2f}" for end in (test.low, test.high))
-    return f"{percent(1 - test.alpha, 1)} interval {low} to {high}, adjusted p {test.p_adjusted:.2g}"
-
-
 def _points(share: float) -> str:
     return f"{100 * share:.2f} points"
 
@@ -240,3 +360,7 @@ def _range_text(low: float | None, high: float | None, digits: int) -> str:
 
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _epochs(count: float) -> str:
+    return f"{count:.2g} epoch{'' if count == 1 else 's'}"

@@ -1,4 +1,4 @@
-"""The plots of what was learned: curves with bands over the seeds, the time to the target, own defaults.
+"""The plots of what was learned: first steps, curves with bands over the seeds, the target, own defaults.
 
 A curve is the mean over the seeds, and its band reaches from the lowest seed to the highest. There is a
 marker at every whole epoch, and more evaluations in between.
@@ -9,13 +9,16 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from bench.analysis.accuracy import Convergence, DefaultsAgainstMatched, WorkloadConvergence, converge
 from bench.analysis.convergence import CellConvergence, CurvePoint
+from bench.analysis.first_steps import WorkloadFirstSteps, first_steps
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.charts import GREY, LINES, MARKERS, label, legend, make_panels, name_rows
@@ -75,7 +78,7 @@ _CURVES: Mapping[str, _Curves] = MappingProxyType(
         ),
     }
 )
-NAMES = (*_CURVES, "to_target", "defaults")
+NAMES = ("first_steps", *_CURVES, "to_target", "defaults")
 
 
 def figures(run: Run, summary: Summary, style: Style) -> dict[str, Figure | None]:
@@ -83,6 +86,7 @@ def figures(run: Run, summary: Summary, style: Style) -> dict[str, Figure | None
     learned = converge(run)
     wrong = frozenset(row.cell for row in summary.cells if row.parity_ok is False)
     return {
+        "first_steps": _first_steps_figure(first_steps(run), summary, style),
         **{name: _curve_figure(curves, learned, summary, style, wrong) for name, curves in _CURVES.items()},
         "to_target": _to_target_figure(learned, summary, style),
         "defaults": _defaults_figure(learned.defaults, summary, style),
@@ -258,9 +262,52 @@ def _defaults_figure(
     return figure
 
 
-def _title(workload: WorkloadConvergence) -> str:
+def _title(workload: WorkloadConvergence | WorkloadFirstSteps) -> str:
     return label(f"{workload.workload} ({workload.device} {workload.precision})", 45)
 
 
 def _target_text(target: float) -> str:
     return percent(target, 0 if round(1000 * target) % 10 == 0 else 1)
+
+
+def _first_steps_figure(found: Sequence[WorkloadFirstSteps], summary: Summary, style: Style) -> Figure | None:
+    if not found:
+        return None
+    figure, panels = make_panels([2.1] * len(found), legend=True)
+    entries: dict[str, Artist] = {
+        "reference disturbed by rounding": Patch(facecolor=GREY, alpha=0.25, linewidth=0)
+    }
+    for panel, workload in zip(panels, found, strict=True):
+        # A logarithmic axis has no 0: an error of 0 is drawn at the lower end.
+        errors = [error for cell in workload.cells.values() for error in (*cell.errors, *cell.rounding)]
+        bottom = min((error for error in errors if error > 0), default=1e-9) / 2
+        longest = max(workload.cells.values(), key=lambda cell: len(cell.rounding)).rounding
+        _draw_disturbed(panel, [max(error, bottom) for error in longest], bottom)
+        for cell in sorted(workload.cells, key=style.place):
+            look = _look(cell, style, comparable=True)
+            shown = [max(error, bottom) for error in workload.cells[cell].errors]
+            panel.plot(range(1, len(shown) + 1), shown, **look, markevery=_few(len(shown)), clip_on=False)
+            entries.setdefault(label(cell_name(cell, summary.titles), 45), Line2D([], [], **look))
+        panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(numticks=6))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.0e}"))
+        panel.minorticks_off()
+        panel.set_ylim(bottom, 3 * max([*errors, 10 * bottom]))
+        panel.set_xlim(0.5, len(longest) + 0.5)
+        panel.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+        panel.set_title(_title(workload), loc="left")
+        panel.set_xlabel("step")
+        panel.set_ylabel("relative error of the loss")
+    legend(figure, entries)
+    return figure
+
+
+def _draw_disturbed(panel: Axes, errors: Sequence[float], bottom: float) -> None:
+    """Draw the errors of the disturbed reference as a band that is one step wide at each step."""
+    edges = [0.5, *(step + 0.5 for step in range(1, len(errors) + 1))]
+    panel.fill_between(edges, bottom, [*errors, errors[-1]], step="post", color=GREY, alpha=0.25, linewidth=0)
+
+
+def _few(count: int) -> list[int]:
+    """Return the places of at most eight markers, with the first and the last."""
+    return sorted({round(place * (count - 1) / 7) for place in range(8)})

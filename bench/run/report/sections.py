@@ -45,14 +45,9 @@ from bench.text import duration
 
 _REJECTED = "Lines of the record file that could not be read and are left out"
 _DEFAULT = " (the default mode: its documentation teaches it first)"
-_LEGEND = (
-    f"samples/s: steady-state throughput; {PLUS_MINUS}: half the width of its 95 % interval; relative: to "
-    "the fastest ranked row; to target: seconds of training until the target accuracy was reached; "
-    f"{NOTHING}: no figure."
-)
 _MORE = (
-    "REPORT.md has more: every comparison with its intervals, learning curves and tests of accuracy, the "
-    "time to a first result, where a step's time goes, memory, energy, the share of the peak, and parity."
+    "REPORT.md has more: every comparison with its intervals, the first steps, learning curves, accuracies, "
+    "the time to a first result, where a step's time goes, memory, energy, the share of the peak, and parity."
 )
 
 
@@ -61,7 +56,7 @@ def whole(run: Run, summary: Summary) -> list[Block]:
     return [
         *_head(summary),
         Paragraph(text=f"On {run.header.environment.in_words()}:"),
-        bullets(answer(summary)),
+        bullets((*answer(summary), *convergence.answer(run, summary.titles))),
         *_machine(run),
         *_speed(summary),
         *_comparisons(summary),
@@ -90,10 +85,11 @@ def short(run: Run, summary: Summary) -> list[Block]:
         *_head(summary),
         named_bullets((name, said) for name, said in facts if said),
         *speed_blocks(summary),
-        *([Paragraph(text=_LEGEND, faint=True)] if summary.cells else []),
+        *_legend(summary),
         Heading(text="Verdict"),
         bullets(answer(summary)),
         *(block for verdict in summary.verdicts for block in _verdict(verdict, summary)),
+        *below("Does it learn the same thing?", bullets(convergence.answer(run, summary.titles))),
         *below("Disturbed blocks", named_bullets(taint_lines(summary))),
         *below("Not ranked or not measured", named_bullets(unranked_lines(summary))),
         *below("Remarks", named_bullets(remark_lines(summary))),
@@ -108,6 +104,20 @@ def _head(summary: Summary) -> list[Block]:
         *([Note(text=summary.mark)] if summary.mark else []),
         *(Note(text=warning, warning=True) for warning in summary.warnings),
     ]
+
+
+def _legend(summary: Summary) -> list[Block]:
+    """Return what the columns mean, if there is a table."""
+    if not summary.cells:
+        return []
+    meanings = [
+        "samples/s: steady-state throughput",
+        f"{PLUS_MINUS}: half the width of its 95 % interval",
+        "relative: to the fastest ranked row",
+    ]
+    if any(row.target_accuracy is not None for row in summary.cells):
+        meanings.append("to target: seconds of training until the target accuracy was reached")
+    return [Paragraph(text=f"{'; '.join([*meanings, f'{NOTHING}: no figure'])}.", faint=True)]
 
 
 def _verdict(verdict: Verdict, summary: Summary) -> list[Block]:

@@ -127,17 +127,10 @@ def _claim(comparison: Comparison) -> tuple[ComparisonKind, Cell | None]:
 
 
 def answer(summary: Summary) -> tuple[str, ...]:
-    """Return the run in a few sentences: who is fastest on each workload, and whether all learn the same."""
+    """Return the run in a few sentences: who is fastest on each workload, and which rows have parity."""
     rows, verdicts, titles = summary.standings, summary.verdicts, summary.titles
     several = len({(verdict.device, verdict.precision) for verdict in verdicts}) > 1
     said = [_fastest(verdict, titles, several=several) for verdict in verdicts]
-    spreads = [(v.accuracy_spread, v.workload) for v in verdicts if v.accuracy_spread is not None]
-    if spreads:
-        spread, name = max(spreads)
-        said.append(
-            f"After equal epochs the frameworks' test accuracy differs by {spread:.2f} percentage points "
-            f"at most ({name})."
-        )
     checked = [row for row in rows if row.parity_ok is not None]
     if checked:
         passed = sum(row.parity_ok is True for row in checked)

@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 
+from bench.analysis.convergence import LONG_ENOUGH, is_too_brief
 from bench.analysis.costs import framework_share
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
@@ -28,6 +29,8 @@ from bench.text import duration
 from bench.workloads.specs import Cell
 
 QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
+TOO_BRIEF = "too brief"
+"""What a table shows in place of an accuracy that is not to be compared."""
 
 LABELS = (
     ("framework", "the framework and the mode it ran in, under the framework's own name"),
@@ -53,6 +56,10 @@ LABELS = (
         "throughput divided by that of the fastest ranked row of the same workload, device and precision",
     ),
     ("accuracy", "share of the test images classified correctly after the epochs named above the table"),
+    (
+        TOO_BRIEF,
+        f"trained for less than {LONG_ENOUGH:g} epoch, so its accuracy is not to be compared and not shown",
+    ),
     (
         "to target",
         "seconds of training, without evaluation, until the target accuracy was reached, interpolated "
@@ -88,6 +95,7 @@ LABELS = (
 )
 
 
+_TARGET, _DEVICE_MEMORY = "to target", "GPU memory"
 _HEADS = (
     "framework",
     "samples/s",
@@ -95,27 +103,37 @@ _HEADS = (
     "relative",
     "status",
     "accuracy",
-    "to target",
+    _TARGET,
     "parity",
     "first step",
     "import",
     "memory",
+    _DEVICE_MEMORY,
 )
-_TEXTS = frozenset({0, 4, 7})
+_TEXTS = frozenset({"framework", "status", "parity"})
 """Columns that hold no numbers."""
-_DETAILS = 7
+_DETAILS = "parity"
 """The first column about other costs of a row."""
 
 
 def speed_blocks(summary: Summary) -> list[Block]:
-    """Return a heading and a table for each workload, device, precision and level, in the summary's order."""
-    device_memory = any(row.peak_device_bytes is not None for row in summary.cells)
+    """Return a heading and a table for each workload, device, precision and level, in the summary's order.
+
+    Columns that are empty in the whole run are left out: the time to a target if no workload has one, and the
+    memory of a GPU if no row used any.
+    """
+    shown = [
+        place
+        for place, head in enumerate(_HEADS)
+        if (head != _TARGET or any(row.target_accuracy is not None for row in summary.cells))
+        and (head != _DEVICE_MEMORY or any(row.peak_device_bytes is not None for row in summary.cells))
+    ]
     groups = groupby(summary.cells, key=lambda row: (row.workload, row.device, row.precision, row.level))
     found: list[Block] = []
     for _, group in groups:
         rows = list(group)
         found.append(Heading(text=_title(rows), level=3))
-        found.append(_table(rows, summary, device_memory=device_memory))
+        found.append(_table(rows, summary, shown))
     return found
 
 
@@ -124,8 +142,9 @@ def _title(rows: Sequence[CellSummary]) -> str:
     said = [f"{first.device} {first.precision}"]
     epochs = sorted({row.epochs for row in rows if row.epochs is not None})
     if epochs:
-        counts = " or ".join(f"{count:g}" for count in epochs)
-        said.append(f"accuracy after {counts} epoch{'' if epochs == [1] else 's'}")
+        counts = f"{' or '.join(f'{count:.3g}' for count in epochs)} epoch{'' if epochs == [1] else 's'}"
+        brief = all(map(is_too_brief, epochs))
+        said.append(f"trained too briefly to compare: {counts}" if brief else f"accuracy after {counts}")
     if not first.matched:
         said.append("own defaults")
     if first.target_accuracy is not None:
@@ -133,16 +152,17 @@ def _title(rows: Sequence[CellSummary]) -> str:
     return f"{workload_name(first.workload, first.level)} ({', '.join(said)})"
 
 
-def _table(rows: Sequence[CellSummary], summary: Summary, *, device_memory: bool) -> Table:
+def _table(rows: Sequence[CellSummary], summary: Summary, shown: Sequence[int]) -> Table:
+    """Return a table with the columns of `_HEADS` that are shown."""
     best = next((row.samples_per_s for row in rows if row.ranked), None)
-    heads = (*_HEADS, "GPU memory") if device_memory else _HEADS
+    heads = tuple(_HEADS[place] for place in shown)
+    every = [_cells(row, best, summary) for row in rows]
     return Table(
         heads=heads,
-        # The last cell, about the GPU's memory, is left out where no row of the run used any.
-        rows=tuple(_cells(row, best, summary)[: len(heads)] for row in rows),
-        numbers=frozenset(range(len(heads))) - _TEXTS,
+        rows=tuple(tuple(cells[place] for place in shown) for cells in every),
+        numbers=frozenset(place for place, head in enumerate(heads) if head not in _TEXTS),
         flagged=frozenset(place for place, row in enumerate(rows) if not row.ranked),
-        details=_DETAILS,
+        details=heads.index(_DETAILS),
     )
 
 
@@ -153,7 +173,7 @@ def _cells(row: CellSummary, best: float | None, summary: Summary) -> tuple[str,
         width_text(row.half_width),
         _relative(row, best),
         state(row),
-        percent(row.test_accuracy, 2),
+        TOO_BRIEF if row.epochs is not None and is_too_brief(row.epochs) else percent(row.test_accuracy, 2),
         _to_target(row),
         {True: "ok", False: "fails", None: NOTHING}[row.parity_ok],
         seconds_text(row.first_step_s),
