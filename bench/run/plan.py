@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from bench.analysis.stopping import FEWEST_TO_STOP
 from bench.errors import unknown
 from bench.measuring.design import FEWEST_OF_LONG, SMALLEST_TRAINING, windows_asked
 from bench.records.schema import Plan
@@ -31,6 +32,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     seeds: int
     """Number of blocks whose jobs also train for accuracy, each with a seed of its own."""
     target_half_width: float = 0.015
+    fewest_to_stop: int = FEWEST_TO_STOP
+    """Blocks of a workload before the width of its intervals decides anything."""
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
