@@ -20,7 +20,7 @@ from bench.analysis.convergence import (
 )
 from bench.analysis.statistics import (
     Difference,
-    detectable_difference,
+    detectable_range,
     holm,
     p_value,
     paired_difference,
@@ -49,8 +49,9 @@ class AccuracyTest(msgspec.Struct, frozen=True, kw_only=True):
     alpha: float
     p_adjusted: float
     differs: bool
-    detectable: float
-    """The difference that would have been found four times in five at this level."""
+    detectable: tuple[float, float] | None
+    """The range of the smallest difference that is found four times in five at this level; None below six
+    seeds."""
     equivalent: bool
     """Whether two one-sided tests, with Holm's method over the pairs, show equality within `EQUIVALENT`."""
 
@@ -269,8 +270,7 @@ def _test(tested: Mapping[tuple[Cell, Cell], Difference]) -> dict[tuple[Cell, Ce
             alpha=step.alpha,
             p_adjusted=step.p_adjusted,
             differs=step.rejected,
-            # The statistics module returns ratios, exp of a difference; here the difference itself is wanted.
-            detectable=math.log1p(detectable_difference(one, step.alpha, margin=0.0)),
+            detectable=_detectable(one, step.alpha),
             equivalent=same.rejected,
         )
         for (pair, one), step, same in zip(tested.items(), different, equal, strict=True)
@@ -281,6 +281,12 @@ def _test(tested: Mapping[tuple[Cell, Cell], Difference]) -> dict[tuple[Cell, Ce
 def _difference(first: CellConvergence, second: CellConvergence) -> Difference | None:
     shared = first.accuracies.keys() & second.accuracies.keys()
     return paired_difference({seed: first.accuracies[seed] - second.accuracies[seed] for seed in shared})
+
+
+def _detectable(difference: Difference, alpha: float) -> tuple[float, float] | None:
+    """Return differences where the statistics module returns ratios, exp of a difference less 1."""
+    found = detectable_range(difference, alpha, margin=0.0)
+    return None if found is None else (math.log1p(found[0]), math.log1p(found[1]))
 
 
 def _interval(difference: Difference, alpha: float) -> tuple[float, float]:

@@ -60,10 +60,12 @@ def comparison_sentence(comparison: AccuracyComparison, titles: Mapping[str, str
     if test.differs:
         small = f", and less than {_points(EQUIVALENT)}" if test.equivalent else ""
         return f"{first} is more accurate than {second} by {by}{small}."
-    found = f"{first} and {second}: no detectable difference; {first} is ahead by {by}; "
+    found = f"{first} and {second}: no detectable difference; {first} is ahead by {by}"
     if test.difference == 0:
-        found = f"{first} and {second}: no detectable difference ({_interval_text(test)}); "
-    found += f"one of {_points(test.detectable)} would have been found four times in five"
+        found = f"{first} and {second}: no detectable difference ({_interval_text(test)})"
+    if test.detectable is not None:
+        low, high = map(_points, test.detectable)
+        found += f"; the smallest difference found four times in five is between {low} and {high}"
     shown = "shown" if test.equivalent else "not shown"
     return f"{found}; equivalence within {_points(EQUIVALENT)} is {shown}."
 

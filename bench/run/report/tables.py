@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 
 from bench.analysis.costs import framework_share
-from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
+from bench.analysis.statistics import ALPHA, EQUIVALENCE, FEWEST_FOR_SCATTER, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
@@ -83,7 +83,16 @@ LABELS = (
         "a larger difference is ruled out: the 90 % interval of the ratio lies within it",
     ),
     ("no detectable difference", "neither a difference nor its absence is shown"),
-    ("detectable", "the difference that would have been found four times in five if it were there"),
+    (
+        "detectable",
+        "the 95 % interval of the smallest difference that a measurement like this one finds four times in "
+        f"five, from {FEWEST_FOR_SCATTER} blocks on",
+    ),
+    (
+        "plain",
+        "the ratio without trimming: samples over seconds in all windows that count; marked with ! where it "
+        f"differs from the ratio by more than {100 * MARGIN:g} %",
+    ),
     (NOTHING, "not measured or not available: no interval below three blocks, no rank for an unranked row"),
 )
 
