@@ -235,8 +235,9 @@ def targets(name: str, results: Path) -> None:
 @click.command()
 @click.argument("name", metavar="[RUN]", required=False)
 @click.option(
-    "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal",
-    show_default=True, help="What to print; markdown writes REPORT.md.",
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json", "verdicts"]), default="terminal",
+    show_default=True,
+    help="What to print; markdown writes REPORT.md, json prints the rows, verdicts the comparisons as JSON.",
 )  # fmt: skip
 @where_results
 def report(name: str | None, form: str, results: Path) -> int:
@@ -260,6 +261,8 @@ def report(name: str | None, form: str, results: Path) -> int:
                 click.echo(f"Report: {markdown.write(found, summary)}")
         case "json":
             click.echo(export.to_json(summary))
+        case "verdicts":
+            click.echo(export.verdicts_to_json(found, summary))
     return 0
 
 

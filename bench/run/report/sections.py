@@ -36,6 +36,7 @@ from bench.report.format import (
     ratio_text,
     versions_text,
 )
+from bench.run.outlook import in_words, outlook
 from bench.run.report import convergence, costs, parity
 from bench.run.report.sentences import all_of, answer, sentences, topic
 from bench.run.report.tables import (
@@ -72,6 +73,7 @@ def whole(run: Run, summary: Summary) -> list[Block]:
         *_machine(run),
         *_speed(summary),
         *_comparisons(summary),
+        *_outlook(run, summary),
         *convergence.blocks(run, summary),
         *costs.blocks(run, summary),
         *parity.blocks(run, summary),
@@ -106,7 +108,14 @@ def short(run: Run, summary: Summary) -> list[Block]:
         *below("Remarks", named_bullets(remark_lines(summary))),
         *below(_REJECTED, bullets(run.rejected)),
         Paragraph(text=_MORE, faint=True),
+        *_outlook(run, summary),
     ]
+
+
+def _outlook(run: Run, summary: Summary) -> list[Block]:
+    """Return how long a run would have to be for narrow intervals; nothing if nothing is compared."""
+    found = outlook(run, summary)
+    return [] if found is None else [Paragraph(text=in_words(found))]
 
 
 def _head(summary: Summary) -> list[Block]:

@@ -67,7 +67,6 @@ LABELS = (
     ("memory", "peak resident memory of the process (RSS) up to the end of the timed windows"),
     ("GPU memory", "the most that the framework's own allocator held on the GPU"),
     ("reference", "the float64 reference itself: shown, never ranked"),
-    ("imprecise", "ranked, but the interval is wider than the run's target"),
     ("disturbed", "something else disturbed most of its blocks, so nothing is claimed"),
     ("not comparable", "it does not compute what the reference computes, so its speed is not ranked"),
     ("own defaults", "trained with its framework's own defaults, which is not the same work: never ranked"),
@@ -175,7 +174,7 @@ def _cells(row: CellSummary, best: float | None, summary: Summary) -> tuple[str,
 def state(row: CellSummary) -> str:
     """Return the status of a row in one to three words."""
     if row.ranked:
-        return "disturbed" if row.disturbed else "imprecise" if row.imprecise else "ok"
+        return "disturbed" if row.disturbed else "ok"
     if row.reference:
         return "reference"
     if row.parity_ok is False:
