@@ -18,15 +18,12 @@ from typing import Any
 
 import fakes
 import msgspec
-import numpy as np
 import psutil
 import pytest
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY
 from played import play, undisturbed
-from synthetic import make_cell, make_header, make_job, make_run, quiet_blocks
 
 from backends.info import BackendInfo, Mode
-from bench.analysis.stopping import FEWEST_TO_STOP
 from bench.analysis.summary import summarise
 from bench.errors import RecordError
 from bench.measuring import block as turns
@@ -34,13 +31,11 @@ from bench.measuring import data, selection
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked, Available
 from bench.records.runs import RECORDS, Run, create_run, read_run
-from bench.records.schema import BlockRecord, JobRecord, ParityCheck, ParityRecord, Record
+from bench.records.schema import JobRecord, ParityCheck, ParityRecord, Record
 from bench.run import setup as prepare
-from bench.run.budget import OVERRUN, Budget
-from bench.run.log import RunLog
-from bench.run.plan import PRESETS, Preset
+from bench.run.budget import OVERRUN
+from bench.run.plan import Preset
 from bench.run.runner import PIPELINE_STRETCH, Runner
-from bench.run.schedule import Schedule
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
 
@@ -358,51 +353,6 @@ def test_what_is_left_of_the_budget_goes_to_blocks_until_the_interval_is_narrow(
     assert [job.spec.block for job in finished.jobs] == list(range(len(finished.jobs)))
     assert [block.block for block in finished.blocks] == list(range(len(finished.jobs)))
     assert len(finished.jobs) > 2
-
-
-def test_no_width_ends_a_run_before_six_blocks(tmp_path: Path) -> None:
-    assert Preset.__struct_defaults__[-1] == FEWEST_TO_STOP == 6
-    preset = msgspec.structs.replace(TINY, fewest_to_stop=FEWEST_TO_STOP)
-    finished = carry_out(proven(begin(tmp_path, [QUICK], preset=preset)), [QUICK], preset=preset)
-    assert len(finished.blocks) == FEWEST_TO_STOP, "any width is narrow enough for this preset"
-
-
-def test_until_widths_decide_the_workload_with_the_fewest_blocks_is_next(tmp_path: Path) -> None:
-    """Else the number of blocks would depend on the widths, and narrow intervals would be too narrow."""
-    cells = [make_cell(name, backend) for name in ("mnist-mlp", "mnist-cnn") for backend in ("torch", "jax")]
-    random = np.random.default_rng(1)
-    scatters = {"mnist-mlp": 0.5, "mnist-cnn": 0.05}
-    records = list(quiet_blocks(cells, 8))
-    for cell in cells:
-        rates = 1000 * np.exp(random.normal(0, scatters[cell.workload], 8))
-        records += [make_job(cell, block, rates=[float(rate)] * 20) for block, rate in enumerate(rates)]
-
-    def after(mlp: int, cnn: int) -> str | None:
-        kept = {"mnist-mlp": mlp, "mnist-cnn": cnn}
-        short = [
-            one
-            for one in records
-            if (one.block if isinstance(one, BlockRecord) else one.spec.block)
-            < kept[one.workload if isinstance(one, BlockRecord) else one.spec.cell.workload]
-        ]
-        log = RunLog(make_run(make_header(cells), short), unavailable=())
-        return Schedule(log, Budget(log, {}), PRESETS["quick"]).least_precise(set())
-
-    assert after(3, 4) == "mnist-mlp"
-    assert after(4, 3) == "mnist-cnn", "although its interval is narrower"
-    assert after(6, 5) == "mnist-cnn"
-    assert after(6, 6) == "mnist-mlp", "now the widest interval is next"
-    assert after(8, 6) == "mnist-mlp"
-
-
-def test_a_row_that_was_given_up_does_not_keep_a_run_going(tmp_path: Path) -> None:
-    cells = [make_cell("mnist-mlp", backend) for backend in ("torch", "jax", "tensorflow")]
-    records = list(quiet_blocks(cells, 6))
-    for cell in cells[:2]:
-        records += [make_job(cell, block) for block in range(6)]
-    records += [make_job(cells[2], 0), make_job(cells[2], 1, status="crashed", rates=())]
-    log = RunLog(make_run(make_header(cells), records), unavailable=())
-    assert Schedule(log, Budget(log, {}), PRESETS["quick"]).least_precise(set()) is None
 
 
 # Interrupted and resumed
