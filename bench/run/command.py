@@ -56,7 +56,8 @@ from bench.workloads.catalog import WORKLOADS
 )
 @click.option(
     "--target-precision", "precision_aim", metavar="SHARE",
-    help="Half-width of the ratios' intervals at which to stop, such as 1.5%. [default: 1.5%]",
+    help="Half-width of the ratios' intervals at which to stop, from six blocks on, such as 1.5%. "
+    "[default: 1.5%]",
 )  # fmt: skip
 @click.option(
     "--seeds", type=click.IntRange(min=0), metavar="N",
