@@ -98,14 +98,17 @@ def outlook(run: Run, summary: Summary, half_width: float = AIM) -> Outlook | No
     with the degrees of freedom of Satterthwaite. Below those of six blocks of one ratio no time is given.
     """
     works = list(_works(run, summary))
-    if not works:
+    compared = [work for work in works if work.comparisons]
+    if not compared:
         return None
-    shares = [work.block_s * work.scatter**2 for work in works]
-    degrees = degrees_of_sum(shares, [work.degrees for work in works])
-    reached = all(one.half_width <= half_width for work in works for one in work.comparisons)
+    shares = [work.block_s * work.scatter**2 for work in compared]
+    degrees = degrees_of_sum(shares, [work.degrees for work in compared])
+    complete = len(compared) == len(works)
+    reached = complete and all(one.half_width <= half_width for work in works for one in work.comparisons)
     enough_s = _budget_s(run, works, [FEWEST_TO_STOP] * len(works))
-    told = not reached and degrees >= FEWEST_FOR_SCATTER - 1
-    blocks = [work.needed(half_width) for work in works] if told else []
+    told = complete and not reached and degrees >= FEWEST_FOR_SCATTER - 1
+    least = max(FEWEST_TO_STOP, run.header.min_blocks)
+    blocks = [max(least, work.needed(half_width)) for work in works] if told else []
     known = told and max(blocks) <= MOST_BLOCKS
     low, high = scatter_factors(degrees) if known else (1.0, 1.0)
 
@@ -151,7 +154,10 @@ def _minutes(seconds: float) -> int:
 
 
 def _works(run: Run, summary: Summary) -> Iterable[_Work]:
-    """Yield the workloads whose rows are compared and about which something is claimed."""
+    """Yield the workloads whose rows are compared, and those that only have too few blocks for it.
+
+    Workloads that were disturbed are left out: nothing is claimed about them.
+    """
     comparisons: dict[str, list[Comparison]] = defaultdict(list)
     for verdict in summary.verdicts:
         if not verdict.disturbed:
@@ -159,7 +165,7 @@ def _works(run: Run, summary: Summary) -> Iterable[_Work]:
             comparisons[verdict.workload] += [*made.backends, *made.modes, *made.tuning]
     for name, found in comparisons.items():
         jobs = [job for job in run.jobs if job.spec.cell.workload == name and job.spec.windows]
-        if found and jobs:
+        if jobs and (found or _lacks_blocks(name, summary)):
             yield _Work(
                 name=name,
                 blocks=max(row.blocks for row in summary.cells if row.workload == name),
@@ -167,6 +173,20 @@ def _works(run: Run, summary: Summary) -> Iterable[_Work]:
                 epoch_s=_epoch_s(jobs),
                 comparisons=tuple(found),
             )
+
+
+def _lacks_blocks(workload: str, summary: Summary) -> bool:
+    """Whether rows of a workload could be compared with each other if they had more blocks."""
+    could = [
+        row
+        for row in summary.cells
+        if row.workload == workload
+        and row.matched
+        and not row.reference
+        and row.parity_ok is not False
+        and row.status in ("ok", "not_measured")
+    ]
+    return len(could) > 1 and not all(row.measured for row in could)
 
 
 def _block_s(jobs: Sequence[JobRecord]) -> float:

@@ -13,6 +13,7 @@ from bench.analysis.statistics import blocks_for
 from bench.analysis.stopping import FEWEST_TO_STOP, MOST_BLOCKS
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
+from bench.records.schema import JobRecord
 from bench.run.outlook import AIM, Outlook, in_words, outlook
 from bench.run.plan import PRESETS, TRAINING_SHARE
 
@@ -112,6 +113,23 @@ def test_what_no_run_can_reach_is_named() -> None:
         f"For ±3 % on every ratio a run would need about {told.blocks['mnist-a']} blocks of mnist-a; a run "
         "takes at most 30."
     )
+
+
+def test_a_workload_that_lacks_blocks_keeps_a_run_from_telling() -> None:
+    run = run_of(0.05, 10, workloads=2)
+    short = tuple(
+        one
+        for one in run.records
+        if not (isinstance(one, JobRecord) and one.spec.cell.workload == "mnist-b" and one.spec.block)
+    )
+    told = found(msgspec.structs.replace(run, records=short))
+    assert (told.reached, told.budget_s, told.blocks) == (False, None, {})
+    assert told.enough_s == pytest.approx(60 + 2 * 6 * BLOCK_S), "its blocks are counted too"
+    wrong = tuple(
+        make_parity(job.spec.cell, error=1.0) for job in run.jobs if job.spec.cell.workload == "mnist-b"
+    )
+    lost = msgspec.structs.replace(run, records=(*short, *wrong))
+    assert set(found(lost).blocks) == {"mnist-a"}, "more blocks would not make it comparable"
 
 
 def test_nothing_is_said_where_nothing_is_compared() -> None:
