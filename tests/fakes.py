@@ -334,6 +334,7 @@ ABSENT = info("absent", "no_such_framework:Backend", distributions=("no-such-fra
 TINY = Preset(
     name="quick", summary="as small as can be", budget_s=60, modes="default", min_blocks=2, windows=5,
     window_s=0.04, epochs=1, least_epochs=1, seeds=1, target_half_width=1e6,
+    fewest_to_stop=2,
 )  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """Synthetic runs for tests: records as a real run would hold them, with the figures chosen."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -273,6 +273,19 @@ def simple_run(rates: Mapping[Cell, Sequence[float]], *, min_blocks: int = 3, fo
         for block, rate in enumerate(blocks)
     ]
     return make_run(make_header(list(rates), min_blocks=min_blocks), records, folder=folder)
+
+
+def disturbed_run(
+    rates: Mapping[Cell, Sequence[float]], disturbed: Collection[int], *, min_blocks: int = 3
+) -> Run:
+    """Return a simple run whose hypervisor took CPU time in all rounds of some blocks."""
+    run = simple_run(rates, min_blocks=min_blocks)
+    records = [record for record in run.records if not isinstance(record, BlockRecord)]
+    records += [
+        make_block(list(rates), block, round_steal=(0.4 if block in disturbed else 0.0,) * 20)
+        for block in range(max(map(len, rates.values())))
+    ]
+    return msgspec.structs.replace(run, records=tuple(records))
 
 
 def quiet_blocks(cells: Sequence[Cell], blocks: int) -> list[BlockRecord]:

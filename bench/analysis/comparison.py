@@ -5,6 +5,7 @@ by the differences in the rounds and blocks that both have. A difference is clai
 rejects that it is within `MARGIN`.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -18,15 +19,16 @@ from backends.info import Level
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import (
     EQUIVALENCE,
+    MARGIN,
     Difference,
     block_difference,
-    block_differences,
-    bootstrap_interval,
-    detectable_difference,
+    detectable_range,
     holm,
     is_equivalent,
+    log_throughput,
     p_value,
     paired_difference,
+    plain_difference,
     ratio_interval,
 )
 from bench.workloads.specs import Cell, Device, Precision
@@ -38,10 +40,6 @@ ComparisonKind: TypeAlias = Literal[
     "undecided",
     "disturbed",  # too many blocks were disturbed, so nothing is claimed
 ]
-
-_Pair: TypeAlias = tuple[Cell, Cell, Difference, tuple[float, float]]
-"""The faster cell, the slower one, their difference, and its bootstrap interval."""
-
 
 KIND_WORDS: Mapping[ComparisonKind, str] = MappingProxyType(
     {
@@ -82,21 +80,23 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     faster: Cell
     slower: Cell
     blocks: int
-    """Blocks that both have."""
+    """Blocks that both have and that count for the pair."""
     ratio: float
     low: float
     high: float
     """The 95 % interval by Student's t."""
-    bootstrap_low: float
-    bootstrap_high: float
-    """The 95 % interval by hierarchical bootstrap, for comparison."""
+    standard_error: float
+    """Of ln(ratio)."""
+    plain: float
+    """The ratio of samples over seconds, in all rounds that count and without trimming."""
     p: float
     """Of the test that the ratio is within `MARGIN` of 1."""
     p_adjusted: float
     alpha: float
     """The level that Holm's procedure gave this comparison."""
-    detectable: float
-    """The relative difference that would have been found four times in five at this level."""
+    detectable: tuple[float, float] | None
+    """The range of the relative difference that is found four times in five at this level; None below six
+    blocks."""
     kind: ComparisonKind
 
     @property
@@ -104,16 +104,41 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a difference is claimed."""
         return self.kind in ("faster", "slightly faster")
 
+    @property
+    def half_width(self) -> float:
+        """Half the width of the interval divided by the ratio: 0.012 for ±1.2 %."""
+        return (self.high - self.low) / (2 * self.ratio)
+
+    @property
+    def scatter(self) -> float:
+        """Standard deviation of ln(ratio) from block to block."""
+        return self.standard_error * math.sqrt(self.blocks)
+
+    @property
+    def trimming_matters(self) -> bool:
+        """Whether the ratio and the plain ratio differ by more than `MARGIN`."""
+        return abs(math.log(self.plain / self.ratio)) > math.log1p(MARGIN)
+
+
+class Pick(msgspec.Struct, frozen=True, kw_only=True):
+    """The cell that stands for its backend where backends are compared."""
+
+    cell: Cell
+    among: int
+    """The number of the backend's ranked cells."""
+    block: int | None
+    """The block in which it was the fastest, and which does not judge it; None if it is the only one."""
+
 
 class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
     """Every comparison of a verdict, for one choice of blocks."""
 
     backends: tuple[Comparison, ...]
-    """Every pair of the backends' best cells: one family of comparisons."""
+    """Every pair of the backends' picked cells: one family of comparisons."""
     modes: tuple[Comparison, ...]
     """Every pair of modes of one backend: one family a backend."""
     tuning: tuple[Comparison, ...]
-    """In a verdict on cells as taught, each of them and the best tuned cell of its backend: one family."""
+    """In a verdict on cells as taught, each of them and the picked tuned cell of its backend: one family."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,8 +150,10 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     precision: Precision
     order: tuple[Cell, ...]
     """The ranked cells, the fastest first."""
+    picks: tuple[Pick, ...]
+    """The cell that stands for each backend, in the order of the backends' fastest cells."""
     winner: Cell | None
-    """The cell that is detectably faster than the best cell of every other backend."""
+    """The cell that is detectably faster than the picked cell of every other backend."""
     matched: bool
     """Whether the workload is the same work for all frameworks; if not, no row of it is ranked."""
     disturbed: bool
@@ -140,6 +167,20 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the workload's blocks were disturbed."""
 
 
+class _Pair(msgspec.Struct, frozen=True, kw_only=True):
+    """The faster cell of a pair, the slower one, and how much they differ."""
+
+    faster: Cell
+    slower: Cell
+    difference: Difference
+    plain: float
+    """ln of the plain ratio."""
+
+
+_Asked: TypeAlias = tuple[Standing, Standing, frozenset[int]]
+"""Two rows to compare, and the blocks that do not count because they picked one of them."""
+
+
 def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[Standing] = ()) -> Verdict:
     """Judge the rows of one workload, device, precision and level: ranked rows first, the fastest first.
 
@@ -147,13 +188,16 @@ def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[St
     in the same order. Only a verdict on rows as taught compares with them.
     """
     ranked = [row for row in rows if row.ranked]
-    best = best_of_each_backend([row.cell for row in ranked])
+    picks = pick_each_backend(ranked, screening.dropped)
     disturbed = screening.disturbed and bool(ranked)
     tuned = [row for row in others if row.ranked] if rows[0].level == "taught" else []
-    compared = partial(_compare, ranked, best, tuned, disturbed=disturbed)
+    compared = partial(
+        _compare, ranked, picks, tuned, pick_each_backend(tuned, screening.dropped), disturbed=disturbed
+    )
     made = compared(screening.dropped)
     with_dropped = compared(frozenset()) if screening.dropped else None
     wins = Counter(comparison.faster for comparison in made.backends if comparison.differs)
+    best = [pick.cell for pick in picks]
     winner = next((cell for cell in best if len(best) > 1 and wins[cell] == len(best) - 1), None)
     first = rows[0]
     asked = dict.fromkeys(row.cell.backend for row in rows if not row.reference)
@@ -165,6 +209,7 @@ def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[St
         device=first.cell.device,
         precision=first.cell.precision,
         order=tuple(row.cell for row in ranked),
+        picks=picks,
         winner=winner,
         matched=first.matched,
         disturbed=disturbed,
@@ -175,23 +220,39 @@ def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[St
     )
 
 
-def best_of_each_backend(order: Iterable[Cell]) -> list[Cell]:
-    """Return the first cell of every backend, in the given order: the fastest first."""
-    best: dict[str, Cell] = {}
-    for cell in order:
-        best.setdefault(cell.backend, cell)
-    return list(best.values())
+def pick_each_backend(ranked: Sequence[Standing], dropped: frozenset[int] = frozenset()) -> tuple[Pick, ...]:
+    """Return the row that stands for each backend, in the order of the backends in `ranked`.
+
+    Of several rows it is the fastest in one block: the first of those in which most of them are sound, as a
+    rule all. That block must not judge the row as well. The fastest of several equal rows was lucky in the
+    block that picked it, and in all blocks if all of them picked it. Blocks in `dropped` pick nothing.
+    """
+    rows_of: dict[str, list[Standing]] = {}
+    for row in ranked:
+        rows_of.setdefault(row.cell.backend, []).append(row)
+    return tuple(_pick(rows, dropped) for rows in rows_of.values())
+
+
+def _pick(rows: Sequence[Standing], dropped: frozenset[int]) -> Pick:
+    blocks = {block for row in rows for block in row.rounds} - dropped
+    if len(rows) == 1 or not blocks:
+        return Pick(cell=rows[0].cell, among=len(rows), block=None)
+    block = min(blocks, key=lambda block: (-sum(block in row.rounds for row in rows), block))
+    sound = [row for row in rows if block in row.rounds]
+    fastest = max(sound, key=lambda row: log_throughput(row.rounds[block], row.latest))
+    return Pick(cell=fastest.cell, among=len(rows), block=block)
 
 
 def _compare(
     ranked: Sequence[Standing],
-    best: Sequence[Cell],
+    picks: Sequence[Pick],
     tuned: Sequence[Standing],
+    tuned_picks: Sequence[Pick],
     dropped: frozenset[int],
     *,
     disturbed: bool,
 ) -> Comparisons:
-    """Compare the backends' best cells, the modes of each backend, and each with its best tuned cell.
+    """Compare the backends' picked cells, the modes of each backend, and each with its picked tuned cell.
 
     Blocks in `dropped` do not count.
     """
@@ -199,62 +260,83 @@ def _compare(
         backend: [row for row in ranked if row.cell.backend == backend]
         for backend in dict.fromkeys(row.cell.backend for row in ranked)
     }
-    best_tuned = set(best_of_each_backend([row.cell for row in tuned]))
-    fastest = {row.cell.backend: row for row in tuned if row.cell in best_tuned}
     family = partial(_compare_family, dropped=dropped, disturbed=disturbed)
+    best, fastest = _rows_of(picks, ranked), _rows_of(tuned_picks, tuned)
     return Comparisons(
-        backends=family(combinations([row for row in ranked if row.cell in best], 2)),
-        modes=tuple(comparison for rows in families.values() for comparison in family(combinations(rows, 2))),
-        tuning=family((row, fastest[row.cell.backend]) for row in ranked if row.cell.backend in fastest),
+        backends=family(
+            (best[one.cell.backend], best[other.cell.backend], _blocks_of(one, other))
+            for one, other in combinations(picks, 2)
+        ),
+        modes=tuple(
+            comparison
+            for rows in families.values()
+            for comparison in family((one, other, frozenset()) for one, other in combinations(rows, 2))
+        ),
+        tuning=family(
+            (row, fastest[pick.cell.backend], _blocks_of(pick))
+            for row in ranked
+            for pick in tuned_picks
+            if pick.cell.backend == row.cell.backend
+        ),
     )
 
 
+def _rows_of(picks: Iterable[Pick], rows: Iterable[Standing]) -> dict[str, Standing]:
+    """Return the picked rows by backend."""
+    cells = {pick.cell for pick in picks}
+    return {row.cell.backend: row for row in rows if row.cell in cells}
+
+
+def _blocks_of(*picks: Pick) -> frozenset[int]:
+    return frozenset(pick.block for pick in picks if pick.block is not None)
+
+
 def _compare_family(
-    pairs: Iterable[tuple[Standing, Standing]], *, dropped: frozenset[int], disturbed: bool
+    pairs: Iterable[_Asked], *, dropped: frozenset[int], disturbed: bool
 ) -> tuple[Comparison, ...]:
     """Compare the pairs of a family, the faster side first. A pair needs two blocks that both sides have."""
     found: list[_Pair] = []
-    for one, other in pairs:
-        shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped)
+    for one, other, picking in pairs:
+        shared = sorted((one.rounds.keys() & other.rounds.keys()) - dropped - picking)
         latest = min(one.latest, other.latest)
         sides = {block: (one.rounds[block], other.rounds[block], latest) for block in shared}
         in_turns = {block: block not in one.alone | other.alone for block in shared}
         difference = paired_difference(
             {block: block_difference(*sides[block], in_turns=in_turns[block]) for block in shared}
         )
-        bootstrap = bootstrap_interval(
-            [block_differences(*sides[block], in_turns=in_turns[block]) for block in shared]
-        )
-        if difference is None or bootstrap is None:
+        if difference is None:
             continue
-        first, second, (low, high) = one.cell, other.cell, bootstrap
+        plain = math.fsum(plain_difference(*sides[block], in_turns=in_turns[block]) for block in shared)
+        plain /= len(shared)
+        first, second = one.cell, other.cell
         if difference.mean < 0:
-            first, second, low, high = second, first, 1 / high, 1 / low
+            first, second, plain = second, first, -plain
             difference = msgspec.structs.replace(difference, mean=-difference.mean)
-        found.append((first, second, difference, (low, high)))
+        found.append(_Pair(faster=first, slower=second, difference=difference, plain=plain))
     return _decide(found, disturbed=disturbed)
 
 
 def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...]:
     """Decide the pairs of one family together."""
-    p_values = [p_value(difference) for _, _, difference, _ in found]
+    p_values = [p_value(pair.difference) for pair in found]
     comparisons = []
-    for (faster, slower, difference, bootstrap), p, step in zip(found, p_values, holm(p_values), strict=True):
+    for pair, p, step in zip(found, p_values, holm(p_values), strict=True):
+        difference = pair.difference
         low, high = ratio_interval(difference)
         comparisons.append(
             Comparison(
-                faster=faster,
-                slower=slower,
+                faster=pair.faster,
+                slower=pair.slower,
                 blocks=difference.blocks,
                 ratio=difference.ratio,
                 low=low,
                 high=high,
-                bootstrap_low=bootstrap[0],
-                bootstrap_high=bootstrap[1],
+                standard_error=difference.standard_error,
+                plain=math.exp(pair.plain),
                 p=p,
                 p_adjusted=step.p_adjusted,
                 alpha=step.alpha,
-                detectable=detectable_difference(difference, step.alpha),
+                detectable=detectable_range(difference, step.alpha),
                 kind="disturbed" if disturbed else _kind(difference, claimed=step.rejected),
             )
         )

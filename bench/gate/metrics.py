@@ -16,7 +16,7 @@ from bench.analysis.statistics import (
     ALPHA,
     Difference,
     HolmStep,
-    detectable_difference,
+    detectable_range,
     holm,
     p_value,
     paired_difference,
@@ -108,8 +108,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     high: float
     p: float
     """p value of the test that the change is not larger than the margin."""
-    detectable: float
-    """The change that would have been found four times in five."""
+    detectable: tuple[float, float] | None
+    """The range of the smallest change that is found four times in five; None below six values."""
     values: int
     """Number of blocks or seeds; for unpaired sides, that of the side with fewer."""
     difference: Difference
@@ -195,9 +195,11 @@ def _margin(metric: Metric) -> float:
     return metric.margin if metric.relative else math.expm1(metric.margin)
 
 
-def _detectable(metric: Metric, difference: Difference, alpha: float) -> float:
-    share = detectable_difference(difference, alpha, margin=_margin(metric))
-    return share if metric.relative else math.log1p(share)
+def _detectable(metric: Metric, difference: Difference, alpha: float) -> tuple[float, float] | None:
+    found = detectable_range(difference, alpha, margin=_margin(metric))
+    if found is None or metric.relative:
+        return found
+    return math.log1p(found[0]), math.log1p(found[1])
 
 
 def _kind(metric: Metric, change: float, low: float, high: float, *, claimed: bool) -> ChangeKind:

@@ -13,7 +13,7 @@ from bench.gate.judge import PASSED, CellGate, Gate, left_out_by
 from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Metric
 from bench.gate.records import Ab
 from bench.report.blocks import Block, Heading, Paragraph, Table, bullets
-from bench.report.format import cell_name, percent_text
+from bench.report.format import NOTHING, cell_name, percent_text
 from bench.report.markdown import document
 from bench.report.terminal import print_blocks
 from bench.text import listed
@@ -55,8 +55,8 @@ def legend(view: View) -> str:
     margins = ", ".join(f"{one.name} {_limit(one, one.margin)}" for one in _TOLD)
     tolerances = ", ".join(f"{one.name} {_limit(one, one.tolerance)}" for one in _TOLD)
     return (
-        f"Change: of head against base, and {view.interval}. Detectable: the change that would have been "
-        "found four times in five. "
+        f"Change: of head against base, and {view.interval}. Detectable: the smallest change that a "
+        "comparison like this finds four times in five, as a 95 % interval, from six values on. "
         f"A change is claimed if it is proven larger than a margin ({margins}). No change is claimed if the "
         f"whole interval is within the tolerance ({tolerances}). Everything else is undecided."
     )
@@ -191,9 +191,18 @@ def _figures(found: Finding) -> tuple[str, ...]:
         _value(found, found.head),
         _signed(found.change) if metric.relative else _points(found.change),
         f"{_bare(found.low, digits)} to {_bare(found.high, digits)}",
-        percent_text(found.detectable) if metric.relative else f"{100 * found.detectable:.2f} points",
+        _detectable(found),
         verdict_words(found),
     )
+
+
+def _detectable(found: Finding) -> str:
+    if found.detectable is None:
+        return NOTHING
+    low, high = found.detectable
+    if found.metric.relative:
+        return f"{percent_text(low)} to {percent_text(high)}"
+    return f"{100 * low:.2f} to {100 * high:.2f} points"
 
 
 def verdict_words(found: Finding) -> str:

@@ -17,6 +17,9 @@ SMALLEST = math.log1p(0.02)
 """The smallest change that is named: 2 %."""
 RECENT = 100
 """The number of latest values that are examined. Nobody acts on older changes."""
+FALSE_ALARMS = 0.02
+"""The largest share of time series without a change that get a change point anywhere, when they are looked at
+once, if their values are independent. Rates of simulations: see `change_points`."""
 
 _PENALTY = 7.0
 """How many noises of absolute deviations a change point must save; set by simulation, see `change_points`."""
@@ -66,12 +69,14 @@ def change_points(logs: Sequence[float]) -> tuple[ChangePoint, ...]:
     2 % and three of its standard errors.
 
     Simulations (tests/history/test_change_points.py, 1,000 series each, 400 of 50 values) gave these rates.
-    Of steady series of 8 to 50 normal values that scatter by 0.5 to 5 %, at most 1.3 % have a change point,
-    also if each value is with a chance of one in twenty a spike of 5 % to twentyfold. A step of 5 % in
+    Of steady series of 8 to 50 normal values that scatter by 0.5 to 5 %, at most 1.3 % have a change point
+    anywhere, also if each value is with a chance of one in twenty a spike of 5 % to twentyfold. So the rate
+    is that of a whole series, looked at once; `FALSE_ALARMS` is a round bound. A step of 5 % in
     scatter of 1.5 % is found, within two places, in 90 % of series with 15 values before it and 5 after, in
     98 % with 8 after, in 96 % with 30 before and 5 after, and in 79 % with 8 before and 5 after; with such
     spikes in 76, 92, 85 and 65 %. Correlated noise is mistaken for a change more often: in series of 20
-    values that correlate by 0.3 in 3 %, by 0.5 in 12 %; in series of 50, in 6 and 23 %.
+    values that correlate by 0.3 in 3 %, by 0.5 in 12 %; in series of 50, in 6 and 23 %; where they scatter by
+    5 %, by 0.3 in 7 and 11 %, by 0.5 in 18 and 36 %.
 
     Raise ValueError if a value is not finite, or too large to be the logarithm of a measured value.
     """

@@ -9,12 +9,12 @@ from itertools import groupby
 from pathlib import Path
 
 from bench.errors import WriteError
-from bench.history.change_points import RECENT, SEGMENT, ChangePoint
+from bench.history.change_points import FALSE_ALARMS, RECENT, SEGMENT, ChangePoint
 from bench.history.entries import Entry, History, MetricName
 from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
 from bench.paths import refusal
 from bench.report.blocks import Block, Heading, Note, Paragraph, Picture, Table, below, bullets, section
-from bench.report.format import NOTHING, PLUS_MINUS, TIMES, width_text
+from bench.report.format import NOTHING, PLUS_MINUS, TIMES, percent, width_text
 from bench.report.markdown import PLOTS, document
 from bench.store import write_durably, write_text
 
@@ -145,13 +145,30 @@ def advice(machines: Sequence[MachineHistory], metric: MetricName) -> list[str]:
     rows = [row for machine in machines for row in machine.rows]
     short = sum(len(row.series.points) < FEWEST for row in rows)
     level = sum(not row.changes for row in rows) - short
-    return [sentence for _, sentence in found] + [
+    counts = [
         f"{count} time series {what}."
         for count, what in (
             (level, "without a change of level"),
             (short, f"with fewer than {FEWEST} runs, too few to distinguish a change from noise"),
         )
         if count
+    ]
+    return [sentence for _, sentence in found] + counts + _false_alarms(len(rows) - short)
+
+
+def _false_alarms(examined: int) -> list[str]:
+    """Return how likely change points are by chance alone; nothing if no time series was examined."""
+    if not examined:
+        return []
+    said = (
+        f"By chance alone, at most {percent(FALSE_ALARMS, 0)} of time series without a change get a change "
+        "point, if their values are independent"
+    )
+    if examined == 1:
+        return [f"{said}."]
+    at_least_one = percent(1 - (1 - FALSE_ALARMS) ** examined, 0)
+    return [
+        f"{said}; of {examined} time series at least one does with a probability of about {at_least_one}."
     ]
 
 

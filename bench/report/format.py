@@ -39,6 +39,11 @@ def percent_text(share: float) -> str:
     return f"{percent:.0f} %" if percent >= 10 else f"{percent:.1f} %"
 
 
+def range_text(low: float, high: float) -> str:
+    """Return a range of shares as percentages: `6.1 % and 24 %`."""
+    return f"{percent_text(low)} and {percent_text(high)}"
+
+
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
 NOTHING = DASH

@@ -58,7 +58,8 @@ from bench.workloads.catalog import WORKLOADS
 )
 @click.option(
     "--target-precision", "precision_aim", metavar="SHARE",
-    help="Half-width of the ratios' intervals at which to stop, such as 1.5%. [default: 1.5%]",
+    help="Half-width of the ratios' intervals at which to stop, from six blocks on, such as 1.5%. "
+    "[default: 1.5%]",
 )  # fmt: skip
 @click.option(
     "--seeds", type=click.IntRange(min=0), metavar="N",
@@ -254,8 +255,9 @@ def targets(name: str, results: Path) -> int:
 @click.command()
 @click.argument("name", metavar="[RUN]", required=False)
 @click.option(
-    "--format", "form", type=click.Choice(["terminal", "markdown", "json"]), default="terminal",
-    show_default=True, help="What to print; markdown writes REPORT.md.",
+    "--format", "form", type=click.Choice(["terminal", "markdown", "json", "verdicts"]), default="terminal",
+    show_default=True,
+    help="What to print; markdown writes REPORT.md, json prints the rows, verdicts the comparisons as JSON.",
 )  # fmt: skip
 @where_results
 def report(name: str | None, form: str, results: Path) -> int:
@@ -279,6 +281,8 @@ def report(name: str | None, form: str, results: Path) -> int:
                 click.echo(f"Report: {markdown.write(found, summary)}")
         case "json":
             click.echo(export.to_json(summary, found))
+        case "verdicts":
+            click.echo(export.verdicts_to_json(found, summary))
     return 0
 
 

@@ -5,6 +5,7 @@ from types import MappingProxyType
 
 import msgspec
 
+from bench.analysis.stopping import FEWEST_TO_STOP
 from bench.errors import unknown
 from bench.measuring.design import FEWEST_OF_LONG, windows_asked
 from bench.records.schema import Plan
@@ -38,6 +39,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     least_epochs: int = SEVERAL_EPOCHS
     """Fewest epochs of such a training: a workload for which the budget has no time for them trains none."""
     target_half_width: float = 0.015
+    fewest_to_stop: int = FEWEST_TO_STOP
+    """Blocks of a workload before the width of its intervals decides anything."""
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(

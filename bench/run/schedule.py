@@ -10,13 +10,11 @@ import math
 import random
 from functools import partial
 
-from bench.analysis.stopping import widest_half_width
+from bench.analysis.stopping import MOST_BLOCKS, widest_half_width
 from bench.run.budget import Budget
 from bench.run.log import RunLog
 from bench.run.plan import TRAINING_SHARE, Preset, plan_epochs
 from bench.workloads.catalog import SWEPT
-
-MOST_BLOCKS = 30
 
 
 class Schedule:
@@ -52,10 +50,14 @@ class Schedule:
         return max([*numbers, *(block.block for block in self._log.blocks_of(workload))], default=-1) + 1
 
     def least_precise(self, without: set[str]) -> str | None:
-        """Return the workload whose interval is widest for its target; None where all are narrow enough."""
+        """Return the workload that gets the next block; None where all ratios are precise enough.
+
+        It is the one with the fewest blocks that count, as long as one has too few for its widths to decide,
+        and then the one whose interval is widest.
+        """
         widths = {name: self._half_width(name) for name in self.workloads(0) if name not in without}
         wanted = {name: width for name, width in widths.items() if width > self._header.target_half_width}
-        return max(wanted, key=lambda name: wanted[name]) if wanted else None
+        return max(wanted, key=lambda name: (wanted[name], -len(self._kept(name))), default=None)
 
     def may_have_another(self, workload: str) -> bool:
         return len(self._log.blocks_of(workload)) < MOST_BLOCKS
@@ -139,19 +141,32 @@ class Schedule:
         blocks = self._log.blocks_of(workload)
         if len(blocks) >= 2 * required:
             return 0
-        kept = {block.block for block in blocks} - self._log.dropped(workload)
+        kept = self._kept(workload)
         settled = [
             sum(job.status == "ok" and job.spec.block in kept for job in self._log.jobs_of(cell))
             for cell in self._log.running_in(workload)
         ]
         return max(0, min(len(blocks), required) - min(settled, default=0))
 
+    def _kept(self, workload: str) -> set[int]:
+        """Return the numbers of a workload's blocks that count."""
+        return {block.block for block in self._log.blocks_of(workload)} - self._log.dropped(workload)
+
     def _half_width(self, workload: str) -> float:
-        """Return the widest half-width of a workload's ratios; infinite where a ranking lacks blocks."""
-        if self._lost_blocks(workload):
+        """Return the widest half-width of a workload's ratios.
+
+        It is infinite where a ranking lacks blocks, and with too few blocks for a width to decide anything.
+        Rows that were given up do not count: no further block makes them more precise.
+        """
+        kept = self._kept(workload)
+        if self._lost_blocks(workload) or len(kept) < self._preset.fewest_to_stop:
             return math.inf
-        dropped = self._log.dropped(workload)
+        running = set(self._log.running_in(workload))
         return widest_half_width(
-            [job for job in self._log.jobs_in(workload) if job.spec.block not in dropped],
+            [
+                job
+                for job in self._log.jobs_in(workload)
+                if job.spec.block in kept and job.spec.cell in running
+            ],
             {block.block for block in self._log.blocks_of(workload) if not block.in_turns},
         )

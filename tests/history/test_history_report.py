@@ -43,7 +43,7 @@ def markdown(history: History, metric: MetricName = "speed", captions: dict[str,
 
 
 def test_a_change_is_reported_with_its_size_its_runs_and_their_commits() -> None:
-    (sentence,) = said(FELL)
+    sentence, _ = said(FELL)
     found = re.fullmatch(
         r"mnist-cnn \(cpu fp32\), PyTorch eager: speed fell by (\d\.\d) %, from ([\d,]+) samples/s to "
         r"([\d,]+) samples/s, between run-011 \(commit 000000baaaaa\) and run-012 \(commit 000000caaaaa\)\.",
@@ -68,7 +68,7 @@ def test_what_changed_in_between_is_named() -> None:
     }
     before = [msgspec.structs.replace(entry, commit=None, dirty=None) for entry in FELL.entries[:12]]
     after = [msgspec.structs.replace(entry, **new) for entry in FELL.entries[12:]]
-    (sentence,) = said(History(entries=(*before, *after)))
+    sentence, _ = said(History(entries=(*before, *after)))
     assert sentence.endswith(
         "between run-011 (commit not known) and run-012 (commit 000000caaaaa with changes); in between, "
         "samework 0.1.0 became 0.2.0, torch 2.13.0 became 2.14.0, triton absent became 3."
@@ -79,7 +79,7 @@ def test_the_latest_change_comes_first_and_the_machine_is_named_if_there_are_sev
     other = make_history(
         stepped_rates(8, 8, seed=1), machine=msgspec.structs.replace(BOX, key="2", hostname="attic")
     )
-    first, second = said(joined(FELL, other))
+    first, second, _ = said(joined(FELL, other))
     assert "PyTorch eager on box (machine 0badcafe): speed fell" in first
     assert "PyTorch eager on attic (machine 2): speed fell" in second
 
@@ -91,7 +91,11 @@ def test_series_without_a_change_are_counted_and_so_are_short_ones() -> None:
     assert lines[1:] == [
         "1 time series without a change of level.",
         "1 time series with fewer than 8 runs, too few to distinguish a change from noise.",
+        "By chance alone, at most 2 % of time series without a change get a change point, if their values "
+        "are independent; of 2 time series at least one does with a probability of about 4 %.",
     ]
+    assert said(short) == [lines[2]], "nothing was examined"
+    assert said(level)[1].endswith("if their values are independent.")
 
 
 @pytest.mark.parametrize(

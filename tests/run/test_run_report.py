@@ -35,6 +35,7 @@ from bench.records.runs import Run
 from bench.records.schema import UnmeasuredRecord
 from bench.report.blocks import Table
 from bench.report.format import NOTHING, PLUS_MINUS
+from bench.run.outlook import outlook
 from bench.run.report import export, markdown, plots, terminal
 from bench.run.report.sentences import answer, sentences
 from bench.run.report.tables import speed_blocks
@@ -163,6 +164,28 @@ def test_a_broken_run_is_reported_in_every_form(name: str, tmp_path: Path) -> No
     assert expected is None or found == expected
     rows = json.loads(export.to_json(summary), parse_constant=pytest.fail)
     assert len(rows) == len(run.header.cells)
+    told = json.loads(export.verdicts_to_json(run, summary), parse_constant=pytest.fail)
+    assert len(told["verdicts"]) == len(summary.verdicts)
+
+
+def test_the_verdicts_are_told_as_json(realistic: tuple[Run, Summary]) -> None:
+    run, summary = realistic
+    told = json.loads(export.verdicts_to_json(run, summary))
+    assert [one["workload"] for one in told["verdicts"]] == [one.workload for one in summary.verdicts]
+    verdict, told_verdict = summary.verdicts[0], told["verdicts"][0]
+    assert [pick["block"] for pick in told_verdict["picks"]] == [None, 0, None]
+    for family in ("backends", "modes", "tuning"):
+        for one, told_one in zip(
+            getattr(verdict.made, family), told_verdict["comparisons"][family], strict=True
+        ):
+            assert told_one["faster"]["mode"] == one.faster.mode
+            assert (told_one["ratio"], told_one["plain"]) == (one.ratio, one.plain)
+            assert told_one["half_width"] == one.half_width
+    found = outlook(run, summary)
+    assert found is not None
+    assert told["outlook"]["blocks"] == found.blocks
+    assert told["outlook"]["words"] in " ".join(on_terminal(run).split())
+    assert told["outlook"]["words"] in markdown.text(run, summary, frozenset())
 
 
 # ---- terminal

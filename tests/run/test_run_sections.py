@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from html import unescape
 
 import msgspec
+import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 from synthetic import (
@@ -23,7 +24,7 @@ from synthetic import (
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
-from bench.report.format import NOTHING, percent, ratio_text
+from bench.report.format import DASH, NOTHING, percent_text, ratio_text
 from bench.run.report import markdown, terminal
 from bench.run.report.parity import render_parity
 from bench.run.report.tables import conditions_text, plan_text
@@ -81,17 +82,18 @@ def test_every_section_is_there_once():
     ]
 
 
-def test_every_comparison_is_shown_with_both_intervals_and_what_would_have_been_seen():
-    run = simple_run({TORCH: [1000, 1004, 998, 1001], JAX: [900, 905, 897, 899]})
+@pytest.mark.parametrize("times", [1, 2])
+def test_every_comparison_is_shown_with_its_interval_the_plain_ratio_and_what_would_be_found(times):
+    run = simple_run({TORCH: [1000, 1004, 998, 1001] * times, JAX: [900, 905, 897, 899] * times})
     (one,) = summarise(run).verdicts[0].made.backends
     found = section(report_text(run), "Who is faster, and how sure that is")
     row = [
         f"{one.ratio:.3f}\N{MULTIPLICATION SIGN}",
         ratio_text(one.low, one.high),
-        ratio_text(one.bootstrap_low, one.bootstrap_high),
+        f"{one.plain:.3f}\N{MULTIPLICATION SIGN}",
         f"{one.p_adjusted:.2g}",
-        percent(one.detectable, 1),
-        "4",
+        DASH.join(map(percent_text, one.detectable)) if times == 2 else NOTHING,
+        str(4 * times),
         "faster",
     ]
     assert " ".join(row) in " ".join(found.split())

@@ -1,71 +1,60 @@
-"""What a run trains for accuracy, from the rates of its first blocks and what is left of its budget."""
+"""Which block comes next in a run."""
 
-import msgspec
+import numpy as np
 import pytest
-from synthetic import make_block, make_cell, make_header, make_job, make_points, make_run
+from synthetic import make_cell, make_header, make_job, make_run, quiet_blocks
 
-from bench.measuring.data import Split
+from bench.records.schema import BlockRecord
 from bench.run.budget import Budget
 from bench.run.log import RunLog
-from bench.run.plan import find_preset
+from bench.run.plan import PRESETS
 from bench.run.schedule import Schedule
-from bench.worker.protocol import DataSource
-
-SOFTMAX, MLP, CNN = "mnist-softmax", "mnist-mlp", "mnist-cnn"
-RATES = {SOFTMAX: 100_000.0, MLP: 20_000.0, CNN: 1_000.0}
-JOB_S = 12.5
-"""The seconds that a synthetic job takes."""
 
 
-def schedule(left_s: float, *, finals=(0.5, 0.5), rates=RATES) -> Schedule:
-    """Return the schedule of a run of two frameworks in which two of three blocks are done."""
-    cells = [make_cell(name, backend) for name in rates for backend in ("torch", "jax")]
-    records = []
-    for name, rate in rates.items():
-        for block in range(2):
-            sides = [cell for cell in cells if cell.workload == name]
-            # Accuracies, which no choice may look at.
-            records += [
-                make_job(cell, block, rates=[rate] * 20, points=make_points(final, 1, 1.0))
-                for cell, final in zip(sides, finals, strict=True)
-            ]
-            records.append(make_block(sides, block))
-    header = msgspec.structs.replace(make_header(cells), budget_s=len(cells) * 2 * JOB_S + left_s)
-    split = Split(source=DataSource(name="mnist", cache=None, limit=None), train=60_000, test=10_000)
-    log = RunLog(make_run(header, records), unavailable=())
-    return Schedule(log, Budget(log, dict.fromkeys(rates, split)), find_preset("quick"))
+@pytest.mark.parametrize(("blocks", "following"), [(3, "mnist-mlp"), (5, "mnist-mlp"), (6, None)])
+def test_no_width_ends_a_run_before_six_blocks(blocks: int, following: str | None) -> None:
+    """All blocks are equal, so any width would be narrow enough."""
+    cells = [make_cell("mnist-mlp", backend) for backend in ("torch", "jax")]
+    jobs = [make_job(cell, block) for cell in cells for block in range(blocks)]
+    log = RunLog(make_run(make_header(cells), [*quiet_blocks(cells, blocks), *jobs]), unavailable=())
+    schedule = Schedule(log, Budget(log, {}), PRESETS["quick"])
+    assert schedule.least_precise(set()) == following
+    assert schedule.least_precise({"mnist-mlp"}) is None
 
 
-def chosen(left_s: float, **changes) -> dict[str, float]:
-    made = schedule(left_s, **changes)
-    return {name: made.epochs(name) for name in made.workloads(2)}
+def test_until_widths_decide_the_workload_with_the_fewest_blocks_is_next() -> None:
+    """Else the number of blocks would depend on the widths, and narrow intervals would be too narrow."""
+    cells = [make_cell(name, backend) for name in ("mnist-mlp", "mnist-cnn") for backend in ("torch", "jax")]
+    random = np.random.default_rng(1)
+    scatters = {"mnist-mlp": 0.5, "mnist-cnn": 0.05}
+    records = list(quiet_blocks(cells, 8))
+    for cell in cells:
+        rates = 1000 * np.exp(random.normal(0, scatters[cell.workload], 8))
+        records += [make_job(cell, block, rates=[float(rate)] * 20) for block, rate in enumerate(rates)]
+
+    def after(mlp: int, cnn: int) -> str | None:
+        kept = {"mnist-mlp": mlp, "mnist-cnn": cnn}
+        short = [
+            one
+            for one in records
+            if (one.block if isinstance(one, BlockRecord) else one.spec.block)
+            < kept[one.workload if isinstance(one, BlockRecord) else one.spec.cell.workload]
+        ]
+        log = RunLog(make_run(make_header(cells), short), unavailable=())
+        return Schedule(log, Budget(log, {}), PRESETS["quick"]).least_precise(set())
+
+    assert after(3, 4) == "mnist-mlp"
+    assert after(4, 3) == "mnist-cnn", "although its interval is narrower"
+    assert after(6, 5) == "mnist-cnn"
+    assert after(6, 6) == "mnist-mlp", "now the widest interval is next"
+    assert after(8, 6) == "mnist-mlp"
 
 
-BLOCKS_S = 3 * 2 * JOB_S
-"""The third block of every workload."""
-
-
-@pytest.mark.parametrize(
-    ("for_training_s", "epochs"),
-    [
-        (0, {SOFTMAX: 0, MLP: 0, CNN: 0}),
-        # Three epochs with 19 evaluations are the work of 4.06 epochs: 4.9, 24 and 487 s for both frameworks.
-        (8, {SOFTMAX: 0, MLP: 0, CNN: 0}),  # of which 60 % go to training
-        (10, {SOFTMAX: 3, MLP: 0, CNN: 0}),
-        (60, {SOFTMAX: 5, MLP: 3, CNN: 0}),
-        (400, {SOFTMAX: 5, MLP: 5, CNN: 0}),
-        (1000, {SOFTMAX: 5, MLP: 5, CNN: 3}),
-    ],
-)
-def test_a_workload_trains_several_epochs_or_none_and_the_quickest_come_first(for_training_s, epochs):
-    assert chosen(BLOCKS_S + for_training_s) == epochs
-
-
-@pytest.mark.parametrize("finals", [(0.1, 0.99), (0.99, 0.1), (0.9, 0.9)])
-def test_the_choice_looks_at_no_accuracy(finals):
-    assert chosen(BLOCKS_S + 60, finals=finals) == chosen(BLOCKS_S + 60)
-
-
-def test_the_choice_follows_the_measured_rates():
-    swapped = dict(zip(RATES, reversed(RATES.values()), strict=True))
-    assert chosen(BLOCKS_S + 60, rates=swapped) == {SOFTMAX: 0, MLP: 3, CNN: 5}
+def test_a_row_that_was_given_up_does_not_keep_a_run_going() -> None:
+    cells = [make_cell("mnist-mlp", backend) for backend in ("torch", "jax", "tensorflow")]
+    records = list(quiet_blocks(cells, 6))
+    for cell in cells[:2]:
+        records += [make_job(cell, block) for block in range(6)]
+    records += [make_job(cells[2], 0), make_job(cells[2], 1, status="crashed", rates=())]
+    log = RunLog(make_run(make_header(cells), records), unavailable=())
+    assert Schedule(log, Budget(log, {}), PRESETS["quick"]).least_precise(set()) is None

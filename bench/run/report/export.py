@@ -1,12 +1,16 @@
-"""The rows of a run for other programs, as JSON: one object for each cell."""
+"""A run for other programs, as JSON: its rows, or its verdicts."""
 
 import json
+from collections.abc import Iterable
+from typing import Any
 
 import msgspec
 
+from bench.analysis.comparison import Comparison, Comparisons, Verdict
 from bench.analysis.first_steps import first_steps
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
+from bench.run.outlook import in_words, outlook
 
 
 def to_json(summary: Summary, run: Run | None = None) -> str:
@@ -21,5 +25,49 @@ def to_json(summary: Summary, run: Run | None = None) -> str:
         | ({"first_steps": msgspec.to_builtins(compared[row.cell])} if row.cell in compared else {})
         for row in summary.cells
     ]
+    return _dumped(rows)
+
+
+def verdicts_to_json(run: Run, summary: Summary) -> str:
+    """Return an object with every verdict and its comparisons, and the time that narrow intervals take."""
+    found = outlook(run, summary)
+    about = None
+    if found is not None:
+        about = msgspec.to_builtins(found) | {"beyond": found.beyond, "words": in_words(found)}
+    return _dumped({"verdicts": [_verdict(verdict) for verdict in summary.verdicts], "outlook": about})
+
+
+def _verdict(verdict: Verdict) -> dict[str, Any]:
+    dropped = verdict.with_dropped
+    return {
+        "workload": verdict.workload,
+        "level": verdict.level,
+        "device": verdict.device,
+        "precision": verdict.precision,
+        "winner": msgspec.to_builtins(verdict.winner),
+        "disturbed": verdict.disturbed,
+        "unranked": list(verdict.unranked),
+        "picks": msgspec.to_builtins(verdict.picks),
+        "comparisons": _families(verdict.made),
+        "with_dropped_blocks": None if dropped is None else _families(dropped),
+    }
+
+
+def _families(made: Comparisons) -> dict[str, Any]:
+    return {
+        "backends": _comparisons(made.backends),
+        "modes": _comparisons(made.modes),
+        "tuning": _comparisons(made.tuning),
+    }
+
+
+def _comparisons(found: Iterable[Comparison]) -> list[dict[str, Any]]:
+    return [
+        msgspec.to_builtins(one) | {"half_width": one.half_width, "trimming_matters": one.trimming_matters}
+        for one in found
+    ]
+
+
+def _dumped(content: Any) -> str:
     # Pure ASCII, so that no name can act on a terminal; NaN would be an error of ours, so it raises.
-    return json.dumps(rows, indent=2, ensure_ascii=True, allow_nan=False) + "\n"
+    return json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n"

@@ -3,7 +3,13 @@
 import shlex
 
 from bench.analysis.comparison import KIND_WORDS, Comparison, Verdict
-from bench.analysis.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
+from bench.analysis.statistics import (
+    ALPHA,
+    EQUIVALENCE,
+    EQUIVALENCE_ALPHA,
+    FEWEST_FOR_SCATTER,
+    MARGIN,
+)
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.blocks import (
@@ -20,15 +26,17 @@ from bench.report.blocks import (
     section,
 )
 from bench.report.format import (
+    DASH,
     NOTHING,
     PLUS_MINUS,
     TIMES,
     cell_name,
     commit_text,
-    percent,
+    percent_text,
     ratio_text,
     versions_text,
 )
+from bench.run.outlook import in_words, outlook
 from bench.run.report import convergence, costs, parity
 from bench.run.report.sentences import all_of, answer, sentences, topic
 from bench.run.report.tables import (
@@ -60,6 +68,7 @@ def whole(run: Run, summary: Summary) -> list[Block]:
         *_machine(run),
         *_speed(summary),
         *_comparisons(summary),
+        *_outlook(run, summary),
         *convergence.blocks(run, summary),
         *costs.blocks(run, summary),
         *parity.blocks(run, summary),
@@ -95,7 +104,14 @@ def short(run: Run, summary: Summary) -> list[Block]:
         *below("Remarks", named_bullets(remark_lines(summary))),
         *below(_REJECTED, bullets(run.rejected)),
         Paragraph(text=_MORE, faint=True),
+        *_outlook(run, summary),
     ]
+
+
+def _outlook(run: Run, summary: Summary) -> list[Block]:
+    """Return how long a run would have to be for narrow intervals; nothing if nothing is compared."""
+    found = outlook(run, summary)
+    return [] if found is None else [Paragraph(text=in_words(found))]
 
 
 def _head(summary: Summary) -> list[Block]:
@@ -194,19 +210,25 @@ def _comparisons(summary: Summary) -> list[Block]:
         "Who is faster, and how sure that is",
         "A ratio says how many times as fast the first row is as the second. It is computed from the "
         "differences in each turn of each block, so it can be much more precise than the rows "
-        "themselves. The best mode of each framework is compared with that of every other framework, "
-        "and the modes of one framework with each other. Rows as taught are the plain loops of the "
+        "themselves. One mode of each framework is compared with that of every other framework, "
+        "and the modes of one framework with each other. Where several modes of a framework are ranked, it "
+        "is the one that was the fastest in the first block in which all of them were sound. Only the other "
+        "blocks judge it: chance favors the fastest of several in the block that chose it. Rows as taught "
+        "are the plain loops of the "
         "frameworks' own tutorials. They are ranked apart from tuned rows, and each is also compared "
-        "with the best tuned row of its framework, which shows what tuning is worth. A difference is "
+        "with the tuned row of its framework that was chosen so, which shows what tuning is worth. A "
+        "difference is "
         f"claimed only if it is proven larger than {100 * MARGIN:g} % (paired t test of logarithms "
         "against that margin): chance alone, such as a process's place in memory, makes about that "
         "much difference. Holm's method sets the levels in each of these families, so that the "
         f"probability of any wrong claim in a family is at most {100 * ALPHA:g} %. A pair has no "
         f"difference larger than {100 * EQUIVALENCE:g} % if two one-sided tests at "
-        f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. Both intervals have 95 % confidence: the "
-        "first, by Student's t, belongs to the test; the second, by a bootstrap of blocks and of turns "
-        "within them, is for comparison. The detectable difference is the one that would have been found "
-        "four times in five.",
+        f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one. The intervals have 95 % confidence and are "
+        "those of Student's t over the blocks. The plain ratio is that of samples over seconds, without "
+        "trimming; where it differs from the ratio by more than "
+        f"{100 * MARGIN:g} % it is marked with an exclamation mark. The detectable difference is the "
+        "smallest one that a measurement like this finds four times in five. It follows from the scatter "
+        f"between blocks, so it is given as a 95 % interval, and only from {FEWEST_FOR_SCATTER} blocks on.",
         *(
             block
             for verdict in summary.verdicts
@@ -220,7 +242,7 @@ _HEADS = (
     "against",
     "ratio",
     "interval",
-    "bootstrap",
+    "plain",
     "adjusted p",
     "detectable",
     "blocks",
@@ -249,9 +271,9 @@ def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
         cell_name(one.slower, summary.titles),
         f"{one.ratio:.3f}{TIMES}",
         ratio_text(one.low, one.high),
-        ratio_text(one.bootstrap_low, one.bootstrap_high),
+        f"{one.plain:.3f}{TIMES}{' !' if one.trimming_matters else ''}",
         f"{one.p_adjusted:.2g}",
-        percent(one.detectable, 1),
+        NOTHING if one.detectable is None else DASH.join(map(percent_text, one.detectable)),
         str(one.blocks),
         KIND_WORDS[one.kind],
     )

@@ -1,5 +1,6 @@
 """The verdicts of a run in words."""
 
+import math
 from collections.abc import Mapping
 from itertools import combinations
 
@@ -8,12 +9,11 @@ from bench.analysis.comparison import (
     ComparisonKind,
     Comparisons,
     Verdict,
-    best_of_each_backend,
 )
 from bench.analysis.disturbance import Screening
-from bench.analysis.statistics import EQUIVALENCE
+from bench.analysis.statistics import EQUIVALENCE, MARGIN
 from bench.analysis.summary import Summary
-from bench.report.format import cell_name, percent_text, ratio_text, workload_name
+from bench.report.format import TIMES, cell_name, range_text, ratio_text, workload_name
 from bench.text import listed
 from bench.workloads.specs import Cell
 
@@ -39,7 +39,12 @@ def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     elif verdict.disturbed:
         found = [_disturbed_sentence(workload, verdict.screening)]
     else:
-        found = _compared(verdict, titles) + _changed_sentences(verdict, titles)
+        found = [
+            *_compared(verdict, titles),
+            *_picked_sentences(verdict, titles),
+            *_untrimmed_sentences(verdict, titles),
+            *_changed_sentences(verdict, titles),
+        ]
     if verdict.order and verdict.unranked:
         names = listed([titles.get(name, name) for name in verdict.unranked])
         found.append(f"No row of {names} is ranked on {workload}, so nothing is claimed about it.")
@@ -49,7 +54,7 @@ def sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
 def _compared(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     """Return a sentence for every comparison, and for every pair that has none."""
     workload = topic(verdict)
-    best = best_of_each_backend(verdict.order)
+    best = [pick.cell for pick in verdict.picks]
     if not best:
         return [f"No row is ranked on {workload}, so nothing is claimed about its speed."]
     sentences = [_sentence(comparison, titles) for comparison in all_of(verdict.made)]
@@ -57,8 +62,12 @@ def _compared(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
     for pair in combinations(best, 2):
         if frozenset(pair) not in compared:
             first, second = (cell_name(cell, titles) for cell in pair)
+            besides = (
+                " besides those that chose a mode" if any(p.block is not None for p in verdict.picks) else ""
+            )
             sentences.append(
-                f"{first} and {second} cannot be compared on {workload}: they share fewer than two blocks."
+                f"{first} and {second} cannot be compared on {workload}: they share fewer than two "
+                f"blocks{besides}."
             )
     if len(best) == 1:
         title = titles.get(best[0].backend, best[0].backend)
@@ -70,16 +79,49 @@ def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
     faster, slower = cell_name(comparison.faster, titles), cell_name(comparison.slower, titles)
     workload = comparison.faster.workload
     times = ratio_text(comparison.low, comparison.high)
-    seen = f"a difference of {percent_text(comparison.detectable)} would have been seen"
+    seen = ""
+    if comparison.detectable is not None:
+        low, high = comparison.detectable
+        seen = f" (the smallest difference found four times in five is between {range_text(low, high)})"
     bound = f"{100 * EQUIVALENCE:g} %"
     if comparison.differs:
         but = f", but by no more than {bound}" if comparison.kind == "slightly faster" else ""
-        return f"{faster} trains {workload} {times} as fast as {slower} here{but} ({seen})."
+        return f"{faster} trains {workload} {times} as fast as {slower} here{but}{seen}."
     if comparison.kind == "equivalent":
         what = f"No difference larger than {bound}"
     else:
         what = "No detectable difference"
-    return f"{what} between {faster} and {slower} on {workload}: {times} ({seen})."
+    return f"{what} between {faster} and {slower} on {workload}: {times}{seen}."
+
+
+def _picked_sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
+    """Return a sentence about the modes that stand for their frameworks, if any was chosen among several."""
+    chosen = [
+        f"{cell_name(pick.cell, titles)} (of {pick.among}, in block {pick.block + 1})"
+        for pick in verdict.picks
+        if pick.block is not None
+    ]
+    if not chosen:
+        return []
+    return [
+        f"Chosen on {topic(verdict)} as the fastest mode of its framework: {', '.join(chosen)}. The block "
+        "that chose a mode does not judge it against other frameworks."
+    ]
+
+
+def _untrimmed_sentences(verdict: Verdict, titles: Mapping[str, str]) -> list[str]:
+    """Return a sentence about the ratios that trimming changes by more than the margin, if there are any."""
+    made = all_of(verdict.made)
+    changed = [one for one in made if one.trimming_matters]
+    if not changed:
+        return []
+    most = max(changed, key=lambda one: abs(math.log(one.plain / one.ratio)))
+    return [
+        f"Trimming changes {len(changed)} of {len(made)} ratios on {topic(verdict)} by more than "
+        f"{100 * MARGIN:g} %. It changes most that of {cell_name(most.faster, titles)} to "
+        f"{cell_name(most.slower, titles)}: {most.ratio:.3f}{TIMES}, and {most.plain:.3f}{TIMES} without "
+        "trimming."
+    ]
 
 
 def _disturbed_sentence(workload: str, screening: Screening) -> str:

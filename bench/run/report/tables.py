@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.analysis.convergence import LONG_ENOUGH, is_too_brief
 from bench.analysis.costs import framework_share
-from bench.analysis.statistics import ALPHA, EQUIVALENCE, MARGIN
+from bench.analysis.statistics import ALPHA, EQUIVALENCE, FEWEST_FOR_SCATTER, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
@@ -74,7 +74,6 @@ LABELS = (
     ("memory", "peak resident memory of the process (RSS) up to the end of the timed windows"),
     ("GPU memory", "the most that the framework's own allocator held on the GPU"),
     ("reference", "the float64 reference itself: shown, never ranked"),
-    ("imprecise", "ranked, but the interval is wider than the run's target"),
     ("disturbed", "something else disturbed most of its blocks, so nothing is claimed"),
     ("not comparable", "it does not compute what the reference computes, so its speed is not ranked"),
     ("own defaults", "trained with its framework's own defaults, which is not the same work: never ranked"),
@@ -90,7 +89,16 @@ LABELS = (
         "a larger difference is ruled out: the 90 % interval of the ratio lies within it",
     ),
     ("no detectable difference", "neither a difference nor its absence is shown"),
-    ("detectable", "the difference that would have been found four times in five if it were there"),
+    (
+        "detectable",
+        "the 95 % interval of the smallest difference that a measurement like this one finds four times in "
+        f"five, from {FEWEST_FOR_SCATTER} blocks on",
+    ),
+    (
+        "plain",
+        "the ratio without trimming: samples over seconds in all windows that count; marked with ! where it "
+        f"differs from the ratio by more than {100 * MARGIN:g} %",
+    ),
     (NOTHING, "not measured or not available: no interval below three blocks, no rank for an unranked row"),
 )
 
@@ -186,7 +194,7 @@ def _cells(row: CellSummary, best: float | None, summary: Summary) -> tuple[str,
 def state(row: CellSummary) -> str:
     """Return the status of a row in one to three words."""
     if row.ranked:
-        return "disturbed" if row.disturbed else "imprecise" if row.imprecise else "ok"
+        return "disturbed" if row.disturbed else "ok"
     if row.reference:
         return "reference"
     if row.parity_ok is False:
