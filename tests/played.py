@@ -24,7 +24,7 @@ import pytest
 
 from backends.base import Backend
 from backends.info import BackendInfo
-from bench.machine.conditions import Conditions
+from bench.machine.conditions import Conditions, Taken
 from bench.machine.monitor import Watch
 from bench.measuring.process import Outcome, Task
 from bench.records.schema import Status
@@ -272,10 +272,9 @@ class QuietWatch(Watch):
         super().__init__(own_pids, gpu=gpu)
         self._canary = _EvenCanary()
 
-    def round_over(self) -> float | None:
-        super().round_over()
-        self._round_steal[-1] = 0.0
-        return 0.0
+    def round_over(self) -> Taken:
+        self._taken.append(Taken(steal=0.0, foreign=0.0))
+        return self._taken[-1]
 
     def finish(self, own_pids: Collection[int]) -> Conditions:
         seen = super().finish(own_pids)

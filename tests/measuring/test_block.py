@@ -13,6 +13,7 @@ import pytest
 from played import play
 
 from backends.info import BackendInfo
+from bench.machine.conditions import Taken
 from bench.machine.monitor import Watch
 from bench.measuring import block
 from bench.measuring.block import BlockJob, BlockOutcome, run_block, window_steps
@@ -60,19 +61,21 @@ def run(infos: Sequence[BackendInfo], **changes: float) -> tuple[BlockOutcome, H
 
 
 class Moody(Watch):
-    """Says that the hypervisor disturbed the first rounds."""
+    """Says that others disturbed the first rounds: other machines, or other programs, by turns."""
 
     disturbed = 3
+    LOUD = (Taken(steal=0.4, foreign=0.01), Taken(steal=0.01, foreign=0.4))
+    QUIET = Taken(steal=0.01, foreign=0.01)
 
-    def round_over(self) -> float | None:
-        super().round_over()
-        self._round_steal[-1] = 0.4 if len(self._round_steal) <= self.disturbed else 0.01
-        return self._round_steal[-1]
+    def round_over(self) -> Taken:
+        number = len(self._taken)
+        self._taken.append(self.LOUD[number % 2] if number < self.disturbed else self.QUIET)
+        return self._taken[-1]
 
 
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the hypervisor disturb no round, whatever it does."""
+    """Let nothing disturb a round, whatever happens."""
     monkeypatch.setattr(block, "Watch", Moody)
     monkeypatch.setattr(Moody, "disturbed", 0)
 
@@ -87,8 +90,9 @@ def test_jobs_start_one_after_another_and_then_take_turns(calm: None) -> None:
     started = [place for place, event in heard if isinstance(event, Started | Ready)]
     assert started == [0, 0, 1, 1, 2, 2]
     turns = [place for place, event in heard if isinstance(event, Timed)]
-    expected = [place for number in range(outcome.rounds) for place in balanced_order(3, number)]
-    assert turns == expected
+    expected = [tuple(balanced_order(3, number)) for number in range(outcome.rounds)]
+    assert turns == [place for order in expected for place in order]
+    assert outcome.turns == tuple(expected)
     assert [windows_of(one) for one in outcome.outcomes] == [outcome.rounds] * 3
     assert len(outcome.conditions.canary_s) == outcome.rounds + 1
 
@@ -208,8 +212,9 @@ def test_a_disturbed_round_is_kept_marked_and_made_up_for(monkeypatch: pytest.Mo
     outcome, _ = run([fakes.STEADY, fakes.QUICK])
     assert outcome.rounds >= 5 + Moody.disturbed
     for one in outcome.outcomes:
-        steals = [event.window.round_steal for event in one.events if isinstance(event, Timed)]
-        assert steals == [0.4] * 3 + [0.01] * (outcome.rounds - 3)
+        windows = [event.window for event in one.events if isinstance(event, Timed)]
+        loud = [(window.round_steal, window.round_foreign) for window in windows]
+        assert loud == [Moody.LOUD[0], Moody.LOUD[1], Moody.LOUD[0]] + [Moody.QUIET] * (outcome.rounds - 3)
         assert one.status == "ok"
 
 

@@ -3,6 +3,7 @@
 import shlex
 
 from bench.analysis.comparison import KIND_WORDS, Comparison, Verdict
+from bench.analysis.disturbance import MOST_FOREIGN, MOST_STEAL
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, EQUIVALENCE_ALPHA, MARGIN
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
@@ -250,12 +251,14 @@ def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
 def _tainted(summary: Summary) -> list[Block]:
     head = section(
         "Blocks dropped",
-        "A block is disturbed if something else on the machine exceeded a threshold while its jobs took "
-        "turns. This is decided without looking at any rate. The worst blocks are dropped: at most a fifth "
-        "of a workload's blocks, and never so many that too few remain. The other disturbed blocks are kept, "
-        "and are named here. If more than half of the kept blocks are disturbed, nothing is claimed about "
-        "the workload. If the system does not tell how much CPU time other programs used, the block counts "
-        "as disturbed.",
+        f"A round is left out and repeated if other programs used more than {100 * MOST_FOREIGN:g} % of the "
+        f"CPU time in it, or if the hypervisor gave more than {100 * MOST_STEAL:g} % to other machines. A "
+        "block is disturbed if too few of its rounds are left, or if something else on the machine exceeded "
+        "a threshold while its jobs took turns. This is decided without looking at any rate. The worst "
+        "blocks are dropped: at most a fifth of a workload's blocks, or half if they lack rounds, and never "
+        "so many that too few remain. The other disturbed blocks are kept, and are named here. If more than "
+        "half of the kept blocks are disturbed, nothing is claimed about the workload. If the system does "
+        "not tell how much CPU time other programs used, the block counts as disturbed.",
     )
     found = taint_lines(summary)
     if not found:
