@@ -14,18 +14,19 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, ClassVar
 
 import fakes
 import msgspec
 import psutil
 import pytest
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY
-from played import play, undisturbed
+from played import QuietWatch, play, undisturbed
 
 from backends.info import BackendInfo, Mode
 from bench.analysis.summary import summarise
 from bench.errors import RecordError
+from bench.machine.conditions import Taken
 from bench.measuring import block as turns
 from bench.measuring import data, selection
 from bench.measuring.backends import Registry
@@ -299,6 +300,88 @@ def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
     assert drifter.count("no_steady_state") == 1
     assert drifter.count("ok") == TINY.min_blocks
     assert len(run.jobs) == 2 * (TINY.min_blocks + 1), "and no block more"
+
+
+class Haunted(QuietWatch):
+    """Sees other programs take half of the CPUs in all rounds of the blocks with these numbers."""
+
+    blocks: ClassVar[set[int]] = set()
+    watched: ClassVar[int] = 0
+
+    def __init__(self, *pids: Any, **options: Any) -> None:
+        super().__init__(*pids, **options)
+        self._haunted = Haunted.watched in self.blocks
+        Haunted.watched += 1
+
+    def round_over(self) -> Taken:
+        if self._haunted:
+            self._taken.append(Taken(steal=0.0, foreign=0.5))
+            return self._taken[-1]
+        return super().round_over()
+
+
+def haunt(patch: pytest.MonkeyPatch, *blocks: int) -> None:
+    patch.setattr(turns, "Watch", Haunted)
+    patch.setattr(Haunted, "blocks", set(blocks))
+    patch.setattr(Haunted, "watched", 0)
+
+
+THREE = msgspec.structs.replace(TINY, min_blocks=3)
+
+
+def test_a_block_without_quiet_rounds_is_replaced_before_anything_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    haunt(monkeypatch, 0)
+    run = carry_out(begin(tmp_path, [STEADY, QUICK], preset=THREE), [STEADY, QUICK], preset=THREE)
+    assert [block.replaces for block in run.blocks] == [False, False, True, False]
+    epochs = [{job.spec.epochs for job in jobs} for _, jobs in sorted(blocks_of(run).items())]
+    assert epochs == [{0.0}, {0.0}, {0.0}, {1.0}]
+    assert len(run.blocks[0].turns) == 4 * THREE.windows, "a quiet time was waited for"
+    summary = summarise(run)
+    (verdict,) = summary.verdicts
+    assert (verdict.screening.dropped, verdict.disturbed) == ({0}, False)
+    assert [(row.ranked, row.blocks) for row in summary.cells] == [(True, 3), (True, 3)]
+
+
+def test_a_training_block_without_quiet_rounds_is_replaced_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    haunt(monkeypatch, 2)
+    run = carry_out(begin(tmp_path, [STEADY], preset=THREE), [STEADY], preset=THREE)
+    assert [(job.spec.block, job.spec.epochs) for job in run.jobs] == [(0, 0.0), (1, 0.0), (2, 1.0), (3, 0.0)]
+    assert summarise(run).cells[0].blocks == 3
+
+
+def test_blocks_that_are_never_quiet_are_replaced_as_often_as_a_row_needs_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    haunt(monkeypatch, *range(99))
+    run = carry_out(begin(tmp_path, [STEADY], preset=THREE, budget_s=900), [STEADY], preset=THREE)
+    assert [block.replaces for block in run.blocks] == [False] * 2 + [True] * 3 + [False]
+    assert summarise(run).cells[0].disturbed
+
+
+def test_no_block_is_replaced_that_would_cost_a_block_that_is_due(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    haunt(monkeypatch, 0, 1)
+    monkeypatch.setattr("bench.run.budget.Budget.left_s", 3.0)
+    monkeypatch.setattr("bench.run.budget.Budget.block_s", lambda *_: 2.0)
+    run = carry_out(begin(tmp_path, [STEADY], preset=THREE), [STEADY], preset=THREE)
+    assert [block.replaces for block in run.blocks[:3]] == [False, False, False]
+
+
+def test_a_resumed_run_goes_on_replacing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    haunt(monkeypatch, 0, 1)
+    run = begin(tmp_path, [STEADY, QUICK], preset=THREE)
+    monkeypatch.setattr("bench.run.setup.find_preset", lambda _: THREE)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(run, [STEADY, QUICK], preset=THREE, display=Interrupting(6))
+    assert [block.replaces for block in read_run(run.folder).blocks] == [False, False]
+    again = prepare.resumed_run(run.folder, available([STEADY, QUICK]))
+    finished = carry_out(again, [STEADY, QUICK], preset=THREE)
+    assert [block.replaces for block in finished.blocks] == [False, False, True, True, False]
 
 
 def test_a_backend_that_hangs_does_not_keep_the_others(tmp_path: Path) -> None:
