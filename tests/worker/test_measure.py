@@ -72,9 +72,9 @@ class Clockwork:
         return Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
 
 
-def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[Timed]:
+def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5, **lead: float) -> list[Timed]:
     events: list[Event] = []
-    tasks.take_turns(clock, window_s, iter(commands), events.append)  # type: ignore[arg-type]
+    tasks.take_turns(clock, window_s, iter(commands), events.append, **lead)  # type: ignore[arg-type]
     return [event for event in events if isinstance(event, Timed)]
 
 
@@ -173,19 +173,35 @@ def test_a_warm_up_takes_half_a_second(before_s: float) -> None:
         (0.01, 0.5, 50, 1),
         (0.01, 0.5, 7, 1),
         (0.001, 0.05, 50, 10),
-        (0.0001, 0.002, 20, 20),
+        (0.0001, 0.002, 20, 100),
         (0.03, 0.05, 2, 1),
     ],
 )
 def test_every_window_has_a_lead_of_a_hundredth_of_a_second_that_does_not_count(
     step_s: float, window_s: float, steps: int, lead: int
 ) -> None:
-    """It is one step at least, and at most as long as the window."""
+    """It is one step at least."""
     clock = Clockwork([step_s])
     found = turns(clock, [Turn(steps=steps)] * 2, window_s)
     assert clock.calls == [lead, steps] * 2
     assert [event.window.steps for event in found] == [steps] * 2
     assert found[0].lead_s == pytest.approx(lead * step_s)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "steps", "lead_s", "lead"),
+    [
+        (0.001, 50, 0.05, 50),
+        (0.001, 50, 0.2, 200),
+        (0.15, 1, 0.2, 2),  # a window of one step is longer than asked
+        (0.15, 1, 0.05, 1),
+    ],
+)
+def test_a_lead_is_as_long_as_asked(step_s: float, steps: int, lead_s: float, lead: int) -> None:
+    clock = Clockwork([step_s])
+    (found,) = turns(clock, [Turn(steps=steps)], 0.05, lead_s=lead_s, step_s=step_s)
+    assert clock.calls == [lead, steps]
+    assert found.lead_s == pytest.approx(lead * step_s)
 
 
 def test_what_comes_before_a_window_is_not_slowed() -> None:
