@@ -2,7 +2,8 @@
 
 A verdict is made from the rows of one workload, device, precision and level. Only ranked rows are compared,
 by the differences in the rounds and blocks that both have. A difference is claimed only if Holm's procedure
-rejects that it is within `MARGIN`.
+rejects that it is within its margin: `MARGIN`, or what the order of the turns may have changed, if that is
+larger.
 """
 
 import math
@@ -16,9 +17,11 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from backends.info import Level
+from bench.analysis.carry_over import Effects, largest_move
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import (
     EQUIVALENCE,
+    MARGIN,
     Difference,
     block_difference,
     block_differences,
@@ -40,8 +43,8 @@ ComparisonKind: TypeAlias = Literal[
     "disturbed",  # too many blocks were disturbed, so nothing is claimed
 ]
 
-_Pair: TypeAlias = tuple[Cell, Cell, Difference, tuple[float, float]]
-"""The faster cell, the slower one, their difference, and its bootstrap interval."""
+_Pair: TypeAlias = tuple[Cell, Cell, Difference, tuple[float, float], float]
+"""The faster cell, the slower one, their difference, its bootstrap interval, and its margin."""
 
 
 KIND_WORDS: Mapping[ComparisonKind, str] = MappingProxyType(
@@ -73,6 +76,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How many rounds of each block count: the latest ones."""
     alone: frozenset[int] = frozenset()
     """Blocks whose jobs did not take turns, so that their rounds are not the same."""
+    effects: Mapping[int, Effects] = {}
+    """By block, what each predecessor changes; only blocks whose records hold the turns."""
     epochs: float | None
     """After how many epochs the accuracies were taken; None if no job trained to the end."""
     accuracies: Mapping[int, float]
@@ -94,12 +99,14 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     bootstrap_high: float
     """The 95 % interval by hierarchical bootstrap, for comparison."""
     p: float
-    """Of the test that the ratio is within `MARGIN` of 1."""
+    """Of the test that the ratio is within the margin of 1."""
     p_adjusted: float
     alpha: float
     """The level that Holm's procedure gave this comparison."""
     detectable: float
     """The relative difference that would have been found four times in five at this level."""
+    margin: float = MARGIN
+    """A difference is claimed only if it is proven larger: `MARGIN`, or `largest_move` if that is larger."""
     kind: ComparisonKind
 
     @property
@@ -240,15 +247,16 @@ def _compare_family(
         if difference.mean < 0:
             first, second, low, high = second, first, 1 / high, 1 / low
             difference = msgspec.structs.replace(difference, mean=-difference.mean)
-        found.append((first, second, difference, (low, high)))
+        found.append((first, second, difference, (low, high), _margin(one, other, shared)))
     return _decide(found, disturbed=disturbed)
 
 
 def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...]:
     """Decide the pairs of one family together."""
-    p_values = [p_value(difference) for _, _, difference, _ in found]
+    p_values = [p_value(difference, margin) for _, _, difference, _, margin in found]
     comparisons = []
-    for (faster, slower, difference, bootstrap), p, step in zip(found, p_values, holm(p_values), strict=True):
+    for pair, p, step in zip(found, p_values, holm(p_values), strict=True):
+        faster, slower, difference, bootstrap, margin = pair
         low, high = ratio_interval(difference)
         comparisons.append(
             Comparison(
@@ -263,15 +271,22 @@ def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...
                 p=p,
                 p_adjusted=step.p_adjusted,
                 alpha=step.alpha,
-                detectable=detectable_difference(difference, step.alpha),
-                kind="disturbed" if disturbed else _kind(difference, claimed=step.rejected),
+                detectable=detectable_difference(difference, step.alpha, margin=margin),
+                margin=margin,
+                kind="disturbed" if disturbed else _kind(difference, margin, claimed=step.rejected),
             )
         )
     return tuple(comparisons)
 
 
-def _kind(difference: Difference, *, claimed: bool) -> ComparisonKind:
-    equal = is_equivalent(difference)
+def _margin(one: Standing, other: Standing, blocks: Sequence[int]) -> float:
+    """Return what a difference must exceed: `MARGIN`, and what the order of the turns may have changed."""
+    sides = [{at: row.effects[at] for at in blocks if at in row.effects} for row in (one, other)]
+    return max(MARGIN, largest_move(*sides) or 0.0)
+
+
+def _kind(difference: Difference, margin: float, *, claimed: bool) -> ComparisonKind:
+    equal = margin <= EQUIVALENCE and is_equivalent(difference)
     if claimed:
         return "slightly faster" if equal else "faster"
     return "equivalent" if equal else "undecided"

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from backends.info import Level
+from bench.analysis.carry_over import CarryOver, Effects, block_effects, carry_over
 from bench.analysis.comparison import Standing, Verdict, judge
 from bench.analysis.convergence import cell_convergence, finished
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
@@ -132,6 +133,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     screenings: Mapping[str, Screening]
     """By workload, which of its blocks were disturbed and which are dropped."""
+    carry_over: Mapping[Cell, tuple[CarryOver, ...]]
+    """How much each predecessor changes the rate of a cell; only cells whose records tell."""
     titles: Mapping[str, str]
     """A backend's title by its name."""
     warnings: tuple[str, ...]
@@ -157,7 +160,8 @@ def summarise(run: Run) -> Summary:
     )
     evidence = _gather(run)
     rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
-    standings = [_standing(row, evidence[row.cell], context.alone) for row in rows]
+    effects = _effects(blocks, evidence)
+    standings = [_standing(row, evidence[row.cell], context.alone, effects.get(row.cell, {})) for row in rows]
     groups = {place: list(group) for place, group in groupby(standings, key=_place)}
     verdicts = tuple(
         judge(group, context.screening(place[0]), others=groups.get((*place[:3], OTHER_LEVEL[place[3]]), ()))
@@ -169,6 +173,7 @@ def summarise(run: Run) -> Summary:
         standings=tuple(standings),
         verdicts=verdicts,
         screenings=context.screenings,
+        carry_over={one.cell: found for one in standings if (found := _counting_effects(one, context))},
         titles={backend.name: backend.title for backend in header.backends},
         warnings=(
             *run_warnings(header),
@@ -341,7 +346,26 @@ def _place(one: Standing) -> tuple[str, str, str, Level]:
     return one.cell.workload, one.cell.device, one.cell.precision, one.level
 
 
-def _standing(row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, int]]) -> Standing:
+def _effects(
+    blocks: Sequence[BlockRecord], evidence: Mapping[Cell, _Evidence]
+) -> dict[Cell, dict[int, Effects]]:
+    """Return, by cell and block, what each predecessor changes."""
+    effects: dict[Cell, dict[int, Effects]] = defaultdict(dict)
+    for block in blocks:
+        sound = [evidence[cell].sound.get(block.block) for cell in block.order if cell in evidence]
+        for cell, found in block_effects(block, [job.record for job in sound if job]).items():
+            effects[cell][block.block] = found
+    return effects
+
+
+def _counting_effects(one: Standing, context: _Context) -> tuple[CarryOver, ...]:
+    dropped = context.screening(one.cell.workload).dropped
+    return carry_over({block: found for block, found in one.effects.items() if block not in dropped})
+
+
+def _standing(
+    row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, int]], effects: Mapping[int, Effects]
+) -> Standing:
     return Standing(
         cell=row.cell,
         level=row.level,
@@ -352,6 +376,7 @@ def _standing(row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, in
         rounds={block: job.logs for block, job in found.sound.items()},
         latest=min((job.latest for job in found.sound.values()), default=1),
         alone=frozenset(block for workload, block in alone if workload == row.workload),
+        effects=effects,
         epochs=row.epochs,
         accuracies=learned.accuracies if (learned := cell_convergence(found.records, None)) else {},
     )

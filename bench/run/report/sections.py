@@ -30,7 +30,7 @@ from bench.report.format import (
     ratio_text,
     versions_text,
 )
-from bench.run.report import convergence, costs, parity
+from bench.run.report import carry_over, convergence, costs, parity
 from bench.run.report.sentences import all_of, answer, sentences, topic
 from bench.run.report.tables import (
     LABELS,
@@ -66,6 +66,7 @@ def whole(run: Run, summary: Summary) -> list[Block]:
         *_machine(run),
         *_speed(summary),
         *_comparisons(summary),
+        *carry_over.blocks(summary),
         *convergence.blocks(run, summary),
         *costs.blocks(run, summary),
         *parity.blocks(run, summary),
