@@ -1,5 +1,6 @@
 """What the predecessor of a window changes: the effect by block, its interval, and the margin from it."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, permutations
@@ -15,6 +16,9 @@ from bench.analysis.summary import summarise
 from bench.measuring.design import balanced_order
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord, JobRecord
+from bench.report.markdown import document
+from bench.run.report import carry_over as carry_over_section
+from bench.run.report.export import to_json
 from bench.workloads.specs import Cell
 
 TORCH, TENSORFLOW, JAX = make_cell(), make_cell(backend="tensorflow", mode="graph"), make_cell(
@@ -156,8 +160,12 @@ def test_only_blocks_that_both_rows_have_count_for_their_ratio() -> None:
 # ---- in a run
 
 
-def make_turned_run(changes: Changes, speeds: Sequence[float], *, scatter: float = 0.002) -> Run:
+def make_turned_run(
+    changes: Changes, speeds: Sequence[float], *, scatter: float = 0.002, turns: bool = True
+) -> Run:
     made = [make_turns(changes, number=number, scatter=scatter, speeds=speeds) for number in range(6)]
+    if not turns:
+        made = [(msgspec.structs.replace(block, turns=()), jobs) for block, jobs in made]
     records = [make_parity(cell) for cell in CELLS]
     return make_run(make_header(CELLS), [*records, *(one for block, jobs in made for one in (block, *jobs))])
 
@@ -192,6 +200,40 @@ def test_equality_is_not_claimed_where_the_turns_may_have_changed_more() -> None
 def test_a_large_difference_is_claimed_whatever_the_predecessors_do() -> None:
     loud = make_turned_run({(TORCH, TENSORFLOW): -0.09}, (0.0, 0.5, 0.25))
     assert set(kinds(loud).values()) == {"faster"}
+
+
+def test_the_json_has_the_effects_and_nothing_where_the_turns_are_unknown() -> None:
+    run = make_turned_run({(TORCH, TENSORFLOW): -0.09}, (0.0, 0.0, 0.0))
+    rows = {row["backend"]: row for row in json.loads(to_json(summarise(run)))}
+    (after_torch,) = [one for one in rows["tensorflow"]["carry_over"] if one["backend"] == "torch"]
+    assert after_torch["mode"] == "eager"
+    assert after_torch["change"] == pytest.approx(math.expm1(-0.09), abs=0.01)
+    assert after_torch["low"] < after_torch["change"] < after_torch["high"] < 0
+    assert after_torch["blocks"] == 6
+    unknown = json.loads(to_json(summarise(make_turned_run({}, (0.0, 0.0, 0.0), turns=False))))
+    assert not any("carry_over" in row for row in unknown)
+
+
+def text_of(run: Run) -> str:
+    return document(carry_over_section.blocks(summarise(run)), frozenset())
+
+
+def test_the_report_shows_what_is_proven_to_be_large_and_the_margins() -> None:
+    said = text_of(make_turned_run({(TORCH, TENSORFLOW): -0.09}, (0.0, 0.0, 0.0)))
+    assert "| mnist-cnn | TensorFlow graph | PyTorch eager | -8." in said
+    assert "| JAX jit |" not in said.replace("| TensorFlow graph | JAX jit |", ""), "it has no effect"
+    assert "The margin of 2 of 3 comparisons is larger than 1 %. The largest is 6." in said
+
+
+def test_the_report_says_in_a_sentence_that_no_effect_is_proven_to_be_large() -> None:
+    said = text_of(make_turned_run({}, (0.0, 0.0, 0.0)))
+    assert "No row is proven to be more than 1 % faster or slower after one predecessor" in said
+    assert "The margin of all 3 comparisons is 1 %." in said
+    assert "| workload |" not in said
+
+
+def test_a_report_on_records_without_turns_has_no_such_section() -> None:
+    assert carry_over_section.blocks(summarise(make_turned_run({}, (0.0,) * 3, turns=False))) == []
 
 
 def test_the_design_balances_predecessors() -> None:

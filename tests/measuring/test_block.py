@@ -13,8 +13,10 @@ import pytest
 from played import play
 
 from backends.info import BackendInfo
+from bench.analysis.disturbance import find_flags, in_quiet_rounds, is_quiet
+from bench.machine import monitor
 from bench.machine.conditions import Taken
-from bench.machine.monitor import Watch
+from bench.machine.monitor import CpuTimes, Watch
 from bench.measuring import block
 from bench.measuring.block import BlockJob, BlockOutcome, run_block, window_steps
 from bench.measuring.design import balanced_order
@@ -238,6 +240,51 @@ def test_a_machine_that_is_never_quiet_is_not_waited_for_for_ever(monkeypatch: p
     monkeypatch.setattr(block, "PAUSE_S", 0.01)
     outcome, _ = run([fakes.STEADY])
     assert outcome.rounds == 20, "four times the five windows asked for"
+
+
+class Burner:
+    """Plays the counters of two CPUs: this run uses one, and in spells another program uses the other."""
+
+    def __init__(self, spells: Sequence[tuple[float, float]]) -> None:
+        """`spells` are seconds after now, by the played clock."""
+        self._start = time.monotonic()
+        self._spells = spells
+        self.rounds: list[tuple[float, float]] = []
+        """Begin and end of each round, in seconds after the start."""
+
+    def read(self, _: object) -> monitor._Usage:
+        now = time.monotonic() - self._start
+        self.rounds.append((now, now))
+        own = 100 * now
+        busy = own + 100 * self.burnt(0.0, now)
+        cpu = CpuTimes(busy=int(busy), steal=0, total=int(200 * now))
+        return monitor._Usage(cpu=cpu, own_ticks=own)
+
+    def burnt(self, begin: float, end: float) -> float:
+        """Return for how many of these seconds it ran."""
+        return sum(max(0.0, min(end, stop) - max(begin, start)) for start, stop in self._spells)
+
+
+def test_rounds_in_which_another_program_ran_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program runs for a third of the time; a round of two windows lasts a tenth of a second."""
+    spells = [(start, start + 0.5) for start in (0.7, 2.6, 3.4, 6.0, 8.1)]
+    burner = Burner(spells)
+    monkeypatch.setattr(monitor, "_read_usage", burner.read)
+    monkeypatch.setattr(block, "settled", lambda *_, **__: True)
+    outcome, _ = run([fakes.STEADY, fakes.QUICK], windows=40)
+    readings = [at for at, _ in burner.rounds][1:-1]  # without those of the whole block
+    burnt = [
+        burner.burnt(begin, end) / (2 * (end - begin))
+        for begin, end in zip(readings[::2], readings[1::2], strict=True)
+    ]
+    for one in outcome.outcomes:
+        windows = [event.window for event in one.events if isinstance(event, Timed)]
+        assert len(in_quiet_rounds(windows)) == 40 < len(windows) == len(burnt)
+        loud = [not is_quiet(Taken(window.round_steal, window.round_foreign)) for window in windows]
+        for share, left_out in zip(burnt, loud, strict=True):
+            assert share < 0.33 or left_out, "all of the round, or most of it"
+            assert share > 0.08 or not left_out
+    assert find_flags(outcome.conditions, None) == ()
 
 
 def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
