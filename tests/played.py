@@ -25,7 +25,7 @@ import pytest
 from backends.base import Backend
 from backends.info import BackendInfo
 from bench.machine.conditions import Conditions, Taken
-from bench.machine.monitor import Watch
+from bench.machine.monitor import Stretch, Watch
 from bench.measuring.process import Outcome, Task
 from bench.records.schema import Status
 from bench.worker.__main__ import do
@@ -49,6 +49,7 @@ def play(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(time, name, getattr(clock, name))
     patch.setattr(os, "_exit", partial(_leave, os._exit))
     patch.setattr("bench.worker.failures.traceback", mock.Mock())  # no output of the harness
+    patch.setattr("bench.measuring.block.Stretch", QuietStretch)
     for user in USERS:
         patch.setattr(user, partial(PlayedWorker, clock))
 
@@ -279,6 +280,16 @@ class QuietWatch(Watch):
     def finish(self, own_pids: Collection[int]) -> Conditions:
         seen = super().finish(own_pids)
         return msgspec.structs.replace(seen, steal_share=0.0, throttled_share=0.0, foreign_share=0.0)
+
+
+class QuietStretch(Stretch):
+    """A stretch of time in which nothing else happens, whatever does."""
+
+    def __init__(self, _: object) -> None:
+        """Read nothing."""
+
+    def taken(self) -> Taken:
+        return Taken(steal=0.0, foreign=0.0)
 
 
 class _EvenCanary:

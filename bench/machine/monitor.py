@@ -65,6 +65,24 @@ class _Counters(NamedTuple):
     waited_s: float | None
 
 
+class Stretch:
+    """A stretch of time, from when it is made, and what others took of the CPUs in it."""
+
+    def __init__(self, own_pids: Collection[int]) -> None:
+        """Begin. `own_pids` are the workers, each the leader of its session."""
+        self._own_pids = own_pids
+        self._granted = granted_share()
+        self._before = _read_usage(own_pids)
+
+    def taken(self) -> Taken:
+        """Return the shares of CPU time that others took from the beginning until now."""
+        before, after = self._before, _read_usage(self._own_pids)
+        error = reading_error(len(_allowed_cpus()))
+        return Taken(
+            steal=steal_share(before.cpu, after.cpu), foreign=_foreign(before, after, self._granted, error)
+        )
+
+
 class Watch:
     """Watches the machine from before the first turn of a block until after the last one."""
 
@@ -75,24 +93,20 @@ class Watch:
         self._canary_s: list[float] = []
         self._taken: list[Taken] = []
         self._own_pids = own_pids
-        self._granted = granted_share()
         self._gpu = gpu
         self._gpu_before = read_gpu(own_pids) if gpu else None
         self._load_average = load_average()
-        self._round_before = _Usage(cpu=None, own_ticks=None)
+        self._stretch: Stretch | None = None
         self._before = _read_counters(own_pids)
 
     def round(self) -> None:
         """Time the canary. Call this before every round."""
         self._canary_s.append(self._canary.seconds())
-        self._round_before = _read_usage(self._own_pids)
+        self._stretch = Stretch(self._own_pids)
 
     def round_over(self) -> Taken:
         """Return the shares of CPU time that others took in the round that has just ended."""
-        before, after = self._round_before, _read_usage(self._own_pids)
-        steal = steal_share(before.cpu, after.cpu)
-        error = reading_error(len(_allowed_cpus()))
-        self._taken.append(Taken(steal, _foreign(before, after, self._granted, error)))
+        self._taken.append(self._stretch.taken() if self._stretch else Taken(steal=None, foreign=None))
         return self._taken[-1]
 
     def finish(self, own_pids: Collection[int]) -> Conditions:
@@ -107,7 +121,7 @@ class Watch:
             round_steal=tuple(taken.steal for taken in self._taken),
             throttled_share=throttled_share(before.throttled_s, after.throttled_s, seconds * usable_cpus()),
             pressure_share=share_of(before.waited_s, after.waited_s, seconds),
-            foreign_share=_foreign(before.usage, after.usage, self._granted),
+            foreign_share=_foreign(before.usage, after.usage, granted_share()),
             round_foreign=tuple(taken.foreign for taken in self._taken),
             load_average=self._load_average,
             canary_s=tuple(self._canary_s),

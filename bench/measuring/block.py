@@ -16,18 +16,35 @@ import msgspec
 from bench.analysis.disturbance import FEWEST_QUIET, in_quiet_rounds, is_quiet
 from bench.analysis.steady_state import settled
 from bench.machine.conditions import Conditions, Taken
-from bench.machine.monitor import Watch
+from bench.machine.monitor import Stretch, Watch
 from bench.measuring.design import balanced_order, windows_asked
 from bench.measuring.process import Outcome, Worker
 from bench.paths import to_text
 from bench.records.schema import Window
-from bench.worker.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
+from bench.worker.protocol import (
+    Begin,
+    Built,
+    Event,
+    Finish,
+    MeasureTask,
+    Ready,
+    Timed,
+    Turn,
+    WarmedUp,
+    WarmUp,
+)
 from bench.workloads.schedule import whole_calls
 from bench.workloads.specs import Cell
 
 PAUSE_S = 0.5
 """Pause after a disturbed round, once all rounds that were asked for are taken: disturbances pass. There is
 no pause before, as a quiet time may be as short as the pause."""
+
+
+MOST_WARMUPS = 10
+"""How often a job warms up at most until nothing else disturbs it, if the steps of its windows are not chosen
+yet. A program that takes a core can make a step five times as long, and the windows of all blocks would have
+a fifth of the steps."""
 
 
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,9 +145,27 @@ def _warm_up(
             # The reference trains while no job does: it would disturb their warm-up.
             trace = None if event is None else job.trace(event.call_steps)
             worker.ask(Begin(proof=None if trace is None else to_text(trace), repeated=job.repeated))
-            ready.append(worker.wait_for(Ready))
+            pids = [worker.pid for worker in (*workers, *begun)]
+            ready.append(_warm(worker, pids, warmups=MOST_WARMUPS if job.window_steps is None else 1))
         workers += begun
     return workers, ready
+
+
+def _warm(worker: Worker, own_pids: Sequence[int], *, warmups: int) -> Ready | None:
+    """Wait until a worker is warm; while others disturb that, let it warm up again, `warmups` times in all.
+
+    The first step and the proof come before, so the stretch that is judged begins with the second window of
+    the warm-up. Returns the last report; None if the worker has ended.
+    """
+    while worker.wait_for(WarmedUp) is not None:
+        stretch = Stretch(own_pids)
+        said: Ready | None = worker.wait_for(Ready)
+        warmups -= 1
+        if said is None or not said.again or warmups < 1 or is_quiet(stretch.taken()):
+            return said
+        time.sleep(PAUSE_S)
+        worker.ask(WarmUp())
+    return None
 
 
 def _finish(worker: Worker, place: int, rounds: "_Rounds", conditions: Conditions) -> Outcome:

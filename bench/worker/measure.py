@@ -33,6 +33,7 @@ from bench.worker.protocol import (
     Timed,
     Turn,
     WarmedUp,
+    WarmUp,
 )
 from bench.worker.prove_measured import Prover
 from bench.worker.slowed import Slowed
@@ -88,7 +89,10 @@ def measure(
         start(backend)
         if spec.windows:
             step_s = warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
-            take_turns(trainer, spec.window_s, commands, emit, lead_s=spec.lead_s, step_s=step_s)
+            take_turns(
+                trainer, spec.window_s, commands, emit,
+                lead_s=spec.lead_s, step_s=step_s, call_steps=backend.call_steps,
+            )  # fmt: skip
     emit_memory(cell.device, emit)
     facts = {"energy_meter": meter.method, "call_steps": backend.call_steps}
     emit(Described(facts={**backend.describe(), **facts}))
@@ -160,7 +164,7 @@ def warm_up(trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 
             break
         # At most eight times as many: the first steps are slow, and a guess from them would overshoot.
         steps = whole_calls(min(window_s / step_s, steps * 8), call_steps)
-    emit(Ready(step_s=step_s, call_steps=call_steps))
+    emit(Ready(step_s=step_s, call_steps=call_steps, again=True))
     return step_s
 
 
@@ -172,13 +176,19 @@ def take_turns(
     *,
     lead_s: float = LEAD_S,
     step_s: float = 0.0,
+    call_steps: int = 1,
 ) -> None:
-    """Train a window at every `Turn`, after a lead that does not count; end at any other command.
+    """Train a window at every `Turn`, after a lead that does not count, until there is another command.
+
+    `WarmUp` alone does not end the turns.
 
     A lead takes about `lead_s`, and has one step at least. `step_s` is about the seconds of a step: a window
     of steps that are longer than `window_s` is longer, too.
     """
     for command in commands:
+        if isinstance(command, WarmUp):
+            step_s = warm_up(trainer, window_s, emit, call_steps=call_steps)
+            continue
         if not isinstance(command, Turn):
             return
         steps = math.ceil(command.steps * lead_s / max(window_s, command.steps * step_s))

@@ -116,8 +116,7 @@ def seats(device: str) -> list[Seat]:
 
 def measured(device: str, *, times: int = 1) -> tuple[MeasuredBlock, str]:
     out = io.StringIO()
-    with make_display(Console(file=out, width=400)) as display:
-        runner = BlockRunner(display, {})
+    with make_display(Console(file=out, width=400)) as display, BlockRunner(display, {}) as runner:
         blocks = [runner.run(seats(device)) for _ in range(times)]
     return blocks[-1], out.getvalue()
 

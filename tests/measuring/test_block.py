@@ -10,7 +10,7 @@ import fakes
 import msgspec
 import psutil
 import pytest
-from played import play
+from played import QuietStretch, play
 
 from backends.info import BackendInfo
 from bench.analysis.disturbance import find_flags, in_quiet_rounds, is_quiet
@@ -21,7 +21,7 @@ from bench.measuring import block
 from bench.measuring.block import BlockJob, BlockOutcome, run_block, window_steps
 from bench.measuring.design import balanced_order
 from bench.measuring.process import Outcome
-from bench.worker.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed
+from bench.worker.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed, WarmedUp
 
 pytestmark = pytest.mark.measures
 
@@ -285,6 +285,42 @@ def test_rounds_in_which_another_program_ran_are_made_up_for(monkeypatch: pytest
             assert share < 0.33 or left_out, "all of the round, or most of it"
             assert share > 0.08 or not left_out
     assert find_flags(outcome.conditions, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("loud", "steps", "warmups"),
+    [(0, None, 1), (2, None, 3), (99, None, block.MOST_WARMUPS), (99, 7, 1)],
+    ids=["quiet", "disturbed twice", "never quiet", "its windows have their steps"],
+)
+def test_a_warm_up_that_others_disturbed_is_made_up_for(
+    loud: int, steps: int | None, warmups: int, calm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([0.5] * loud + [0.0] * 9)
+
+    class Spells(QuietStretch):
+        def taken(self) -> Taken:
+            return Taken(steal=0.0, foreign=next(shares))
+
+    monkeypatch.setattr(block, "Stretch", Spells)
+    heard: Heard = []
+    (job,) = jobs_of([fakes.STEADY])
+    outcome = run_block(
+        [msgspec.structs.replace(job, window_steps=steps)],
+        on_event=lambda place, event: heard.append((place, event)),
+    )
+    assert sum(isinstance(event, Ready) for _, event in heard) == warmups
+    assert windows_of(outcome.outcomes[0]) == outcome.rounds == 5
+    first_turn = next(number for number, (_, event) in enumerate(heard) if isinstance(event, Timed))
+    assert not any(isinstance(event, Ready | WarmedUp) for _, event in heard[first_turn:])
+
+
+def test_an_older_worker_is_not_asked_to_warm_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    events = iter([object(), Ready(step_s=0.1, call_steps=1)])
+    worker = SimpleNamespace(wait_for=lambda _: next(events), ask=asked.append)
+    monkeypatch.setattr(QuietStretch, "taken", lambda _: Taken(steal=0.0, foreign=0.5))
+    assert block._warm(worker, [], warmups=9) == Ready(step_s=0.1, call_steps=1)  # type: ignore[arg-type]
+    assert asked == []
 
 
 def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,6 +39,7 @@ from bench.worker.protocol import (
     Verified,
     VerifyTask,
     WarmedUp,
+    WarmUp,
 )  # fmt: skip
 from bench.worker.timed_loop import Batches, Trainer, load_data, training_data
 from bench.workloads.catalog import find_workload
@@ -156,7 +157,7 @@ def test_a_warm_up_ends_with_a_whole_window_and_reports_the_seconds_of_a_step(
     tasks.warm_up(clock, window_s, events.append, call_steps=call_steps)  # type: ignore[arg-type]
     assert clock.calls == calls
     assert [event.window.steps for event in events[:-1]] == calls
-    assert events[-1] == Ready(step_s=step_s, call_steps=call_steps)
+    assert events[-1] == Ready(step_s=step_s, call_steps=call_steps, again=True)
 
 
 @pytest.mark.parametrize("before_s", [0.0, 3.0], ids=["short window", "slow first step"])
@@ -202,6 +203,16 @@ def test_a_lead_is_as_long_as_asked(step_s: float, steps: int, lead_s: float, le
     (found,) = turns(clock, [Turn(steps=steps)], 0.05, lead_s=lead_s, step_s=step_s)
     assert clock.calls == [lead, steps]
     assert found.lead_s == pytest.approx(lead * step_s)
+
+
+def test_a_worker_warms_up_again_and_goes_on_taking_turns() -> None:
+    clock = Clockwork([0.001])
+    events: list[Event] = []
+    commands = iter([WarmUp(), Turn(steps=5), WarmUp(), Turn(steps=5)])
+    tasks.take_turns(clock, 0.05, commands, events.append)  # type: ignore[arg-type]
+    kinds = [type(event).__name__ for event in events if not isinstance(event, WarmedUp)]
+    assert kinds == ["Ready", "Timed"] * 2
+    assert sum(isinstance(event, WarmedUp) for event in events) > 4
 
 
 def test_what_comes_before_a_window_is_not_slowed() -> None:
