@@ -257,6 +257,15 @@ def test_a_job_whose_steps_last_longer_than_a_window_says_how_many_it_was_asked_
     assert {(job.spec.windows, len(job.windows)) for job in run.jobs} == {(3, 3)}
 
 
+def test_every_job_of_a_run_has_the_lead_that_was_asked_for(tmp_path: Path) -> None:
+    run = begin(tmp_path, [STEADY])
+    run = msgspec.structs.replace(run, header=msgspec.structs.replace(run.header, lead_s=0.12))
+    jobs = carry_out(run, [STEADY]).jobs
+    assert [job.spec.lead_s for job in jobs] == [0.12, 0.12]
+    for job in jobs:
+        assert job.lead_s == pytest.approx(0.12 * len(job.windows), rel=0.1)
+
+
 def test_every_seed_that_was_wished_for_trains(tmp_path: Path) -> None:
     preset = msgspec.structs.replace(TINY, seeds=TINY.min_blocks)
     run = carry_out(begin(tmp_path, [STEADY], preset=preset), [STEADY], preset=preset)
