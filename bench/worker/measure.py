@@ -147,12 +147,15 @@ def emit_memory(device: Device, emit: Emit) -> None:
             emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
 
 
-def warm_up(trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 1) -> float:
+def warm_up(
+    trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 1, step_s: float = math.inf
+) -> float:
     """Train ever longer windows until one lasts about `window_s`, then report that the job is ready.
 
-    Returns the seconds of a step in the quickest of them.
+    Returns the seconds of a step in the quickest of them, or `step_s`, which a warm-up before has found, if
+    that is less.
     """
-    steps, step_s = call_steps, math.inf
+    steps = call_steps
     if call_steps > 1:  # the first call of several steps compiles, as the first step did
         emit(WarmedUp(window=trainer.train(call_steps)))
     before_s = trainer.train_s  # compiling is not warming up
@@ -187,7 +190,7 @@ def take_turns(
     """
     for command in commands:
         if isinstance(command, WarmUp):
-            step_s = warm_up(trainer, window_s, emit, call_steps=call_steps)
+            step_s = warm_up(trainer, window_s, emit, call_steps=call_steps, step_s=step_s or math.inf)
             continue
         if not isinstance(command, Turn):
             return

@@ -215,6 +215,13 @@ def test_a_worker_warms_up_again_and_goes_on_taking_turns() -> None:
     assert sum(isinstance(event, WarmedUp) for event in events) > 4
 
 
+def test_the_quickest_step_of_all_warm_ups_counts() -> None:
+    slow = Clockwork([0.01])
+    events: list[Event] = []
+    tasks.take_turns(slow, 0.05, iter([WarmUp()]), events.append, step_s=0.002)  # type: ignore[arg-type]
+    assert events[-1] == Ready(step_s=0.002, call_steps=1, again=True)
+
+
 def test_what_comes_before_a_window_is_not_slowed() -> None:
     """While a slowed backend waits, its threads fall asleep, and the window that follows takes longer."""
     backend, order, _ = fakes.backend_on_sample()
