@@ -18,7 +18,7 @@ chapter 4. A single predecessor's effects would give only B - 1, and intervals t
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 from typing import NamedTuple, TypeAlias
 
@@ -85,6 +85,18 @@ def block_effects(block: BlockRecord, jobs: Iterable[JobRecord]) -> dict[Cell, E
     return found
 
 
+def effects_by_cell(
+    blocks: Iterable[BlockRecord], jobs: Mapping[Cell, Mapping[int, JobRecord]]
+) -> dict[Cell, dict[int, Effects]]:
+    """Return the effects by cell and block; `jobs` are those that count, by cell and block."""
+    effects: dict[Cell, dict[int, Effects]] = defaultdict(dict)
+    for block in blocks:
+        counting = [jobs.get(cell, {}).get(block.block) for cell in block.order]
+        for cell, found in block_effects(block, [job for job in counting if job]).items():
+            effects[cell][block.block] = found
+    return effects
+
+
 def _predecessors(block: BlockRecord) -> dict[Cell, list[Predecessor]]:
     """Return the predecessor of each window of each cell."""
     found: dict[Cell, list[Predecessor]] = defaultdict(list)
@@ -109,13 +121,15 @@ def _centred(means: Effects) -> Effects:
     return {one: mean - middle for one, mean in means.items()}
 
 
-def carry_over(effects: Mapping[int, Effects]) -> tuple[CarryOver, ...]:
-    """Return how much each predecessor changes a row's rate, by its effects in each block.
+def carry_over(
+    effects: Mapping[int, Effects], dropped: Collection[int] = frozenset()
+) -> tuple[CarryOver, ...]:
+    """Return how much each predecessor changes a row's rate, by its effects in the blocks that are kept.
 
     The change is that of the rate after this predecessor against the mean of the others (of logarithms). With
     P predecessors it is P / (P - 1) times the effect, in logarithms. Nothing below two blocks.
     """
-    mean_effects = _mean_effects(effects)
+    mean_effects = _mean_effects({at: found for at, found in effects.items() if at not in dropped})
     found = []
     for before, effect in mean_effects.items():
         scale = len(mean_effects) / (len(mean_effects) - 1)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from backends.info import Level
-from bench.analysis.carry_over import CarryOver, Effects, block_effects, carry_over
+from bench.analysis.carry_over import CarryOver, Effects, carry_over, effects_by_cell
 from bench.analysis.comparison import Standing, Verdict, judge
 from bench.analysis.convergence import cell_convergence, finished
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
@@ -160,7 +160,8 @@ def summarise(run: Run) -> Summary:
     )
     evidence = _gather(run)
     rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
-    effects = _effects(blocks, evidence)
+    sound = {cell: {at: job.record for at, job in found.sound.items()} for cell, found in evidence.items()}
+    effects = effects_by_cell(blocks, sound)
     standings = [_standing(row, evidence[row.cell], context.alone, effects.get(row.cell, {})) for row in rows]
     groups = {place: list(group) for place, group in groupby(standings, key=_place)}
     verdicts = tuple(
@@ -173,7 +174,11 @@ def summarise(run: Run) -> Summary:
         standings=tuple(standings),
         verdicts=verdicts,
         screenings=context.screenings,
-        carry_over={one.cell: found for one in standings if (found := _counting_effects(one, context))},
+        carry_over={
+            one.cell: found
+            for one in standings
+            if (found := carry_over(one.effects, context.screening(one.cell.workload).dropped))
+        },
         titles={backend.name: backend.title for backend in header.backends},
         warnings=(
             *run_warnings(header),
@@ -344,23 +349,6 @@ def _read_job(record: JobRecord) -> _Job:
 
 def _place(one: Standing) -> tuple[str, str, str, Level]:
     return one.cell.workload, one.cell.device, one.cell.precision, one.level
-
-
-def _effects(
-    blocks: Sequence[BlockRecord], evidence: Mapping[Cell, _Evidence]
-) -> dict[Cell, dict[int, Effects]]:
-    """Return, by cell and block, what each predecessor changes."""
-    effects: dict[Cell, dict[int, Effects]] = defaultdict(dict)
-    for block in blocks:
-        sound = [evidence[cell].sound.get(block.block) for cell in block.order if cell in evidence]
-        for cell, found in block_effects(block, [job.record for job in sound if job]).items():
-            effects[cell][block.block] = found
-    return effects
-
-
-def _counting_effects(one: Standing, context: _Context) -> tuple[CarryOver, ...]:
-    dropped = context.screening(one.cell.workload).dropped
-    return carry_over({block: found for block, found in one.effects.items() if block not in dropped})
 
 
 def _standing(
