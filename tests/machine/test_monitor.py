@@ -378,20 +378,23 @@ def test_a_watch_reports_each_counter(
 
 
 @pytest.mark.parametrize(
-    ("others", "foreign"),
+    ("others", "granted", "foreign"),
     [
-        (0, 0.0),
-        (2, 0.0),  # within the error of the reading: 3 sqrt(2 / 3) ticks
-        (12, (12 - 2.449) / 36),  # a program that has a third of both CPUs
+        (0, 2.0, 0.0),
+        (2, 2.0, 0.0),  # within the error of the reading: 3 sqrt(2 / 3) ticks
+        (12, 2.0, (12 - 2.449) / 36),  # a program that has a third of both CPUs
+        (12, 1.0, 0.0),  # under a quota of one CPU, the other one is theirs
+        (12, 1.8, (12 - 2.449 - 3.6) / 32.4),
     ],
 )
 def test_a_round_has_what_others_used_in_it_beyond_the_error_of_the_reading(
-    others: int, foreign: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    others: int, granted: float, foreign: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """0.18 s of two CPUs, 36 ticks, of which the run used 24. Before and after the round others use all."""
     monkeypatch.setattr(monitor, "_PROC", tmp_path)
     monkeypatch.setattr(monitor, "_CGROUPS", tmp_path)
     monkeypatch.setattr(monitor, "_allowed_cpus", lambda: {0, 1})
+    monkeypatch.setattr(monitor, "granted_cpus", lambda: granted)
     own = iter([0, 10, 34, 34])
     monkeypatch.setattr(monitor, "read_own_ticks", lambda pids: next(own))
 
