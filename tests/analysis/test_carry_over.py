@@ -19,6 +19,7 @@ from bench.records.schema import BlockRecord, JobRecord
 from bench.report.markdown import document
 from bench.run.report import carry_over as carry_over_section
 from bench.run.report.export import to_json
+from bench.run.report.sentences import sentences
 from bench.workloads.specs import Cell
 
 TORCH, TENSORFLOW, JAX = make_cell(), make_cell(backend="tensorflow", mode="graph"), make_cell(
@@ -180,7 +181,7 @@ def test_a_difference_smaller_than_what_the_turns_may_have_changed_is_not_claime
     quiet, loud = (make_turned_run(changes, speeds) for changes in ({}, {(TORCH, TENSORFLOW): -0.09}))
     pair = frozenset(("tensorflow", "jax"))
     assert kinds(quiet)[pair] == "faster"
-    # A third of -9 % is in TensorFlow's figure, so it is 1 % faster than JAX, and was 4 % faster.
+    # A part of the -9 % is in TensorFlow's figure, which was 4 % faster than that of JAX without it.
     assert kinds(loud)[pair] == "undecided"
     margins = {
         frozenset((one.faster.backend, one.slower.backend)): one.margin
@@ -223,6 +224,16 @@ def test_the_report_shows_what_is_proven_to_be_large_and_the_margins() -> None:
     assert "| mnist-cnn | TensorFlow graph | PyTorch eager | -8." in said
     assert "| JAX jit |" not in said.replace("| TensorFlow graph | JAX jit |", ""), "it has no effect"
     assert "The margin of 2 of 3 comparisons is larger than 1 %. The largest is 6." in said
+
+
+def test_a_verdict_names_the_order_of_the_turns_as_the_reason() -> None:
+    run = make_turned_run({(TORCH, TENSORFLOW): -0.09}, (0.0, 0.06, 0.0))
+    summary = summarise(run)
+    said = " ".join(sentences(summary.verdicts[0], summary.titles))
+    assert "TensorFlow graph trained mnist-cnn 1.04" in said
+    assert "as fast as JAX jit here, but the order of the turns may have changed that by up to 6." in said
+    quiet = summarise(make_turned_run({}, (0.0, 0.06, 0.0)))
+    assert "order of the turns" not in " ".join(sentences(quiet.verdicts[0], quiet.titles))
 
 
 def test_the_report_says_in_a_sentence_that_no_effect_is_proven_to_be_large() -> None:

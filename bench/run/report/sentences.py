@@ -11,7 +11,7 @@ from bench.analysis.comparison import (
     best_of_each_backend,
 )
 from bench.analysis.disturbance import Screening
-from bench.analysis.statistics import EQUIVALENCE
+from bench.analysis.statistics import EQUIVALENCE, MARGIN
 from bench.analysis.summary import Summary
 from bench.report.format import cell_name, percent_text, ratio_text, workload_name
 from bench.text import listed
@@ -75,6 +75,12 @@ def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
     if comparison.differs:
         but = f", but by no more than {bound}" if comparison.kind == "slightly faster" else ""
         return f"{faster} trains {workload} {times} as fast as {slower} here{but} ({seen})."
+    if comparison.kind == "undecided" and comparison.low > 1 + MARGIN < 1 + comparison.margin:
+        return (
+            f"{faster} trained {workload} {times} as fast as {slower} here, but the order of the turns may "
+            f"have changed that by up to {percent_text(comparison.margin)}, so no difference is claimed "
+            f"({seen})."
+        )
     if comparison.kind == "equivalent":
         what = f"No difference larger than {bound}"
     else:
