@@ -8,7 +8,7 @@ from itertools import pairwise, permutations
 import msgspec
 import numpy as np
 import pytest
-from synthetic import make_block, make_cell, make_header, make_job, make_parity, make_run
+from synthetic import make_block, make_cell, make_conditions, make_header, make_job, make_parity, make_run
 
 from bench.analysis.carry_over import Effects, block_effects, carry_over, largest_move
 from bench.analysis.statistics import MARGIN
@@ -196,6 +196,20 @@ def test_equality_is_not_claimed_where_the_turns_may_have_changed_more() -> None
     assert kinds(make_turned_run({}, (0.0, 0.0, 0.0)))[frozenset(("tensorflow", "jax"))] == "equivalent"
     loud = make_turned_run({(TORCH, TENSORFLOW): -0.09}, equal)
     assert kinds(loud)[frozenset(("tensorflow", "jax"))] == "undecided"
+
+
+def test_dropped_blocks_have_no_part_in_the_effects() -> None:
+    run = make_turned_run({}, (0.0, 0.0, 0.0))
+    lost = {"round_steal": (0.0,) * ROUNDS, "round_foreign": (0.5,) * ROUNDS}
+    records = tuple(
+        msgspec.structs.replace(one, conditions=make_conditions(**lost))
+        if isinstance(one, BlockRecord) and one.block == 0
+        else one
+        for one in run.records
+    )
+    summary = summarise(msgspec.structs.replace(run, records=records))
+    assert summary.screenings["mnist-cnn"].dropped == {0}
+    assert {one.blocks for found in summary.carry_over.values() for one in found} == {5}
 
 
 def test_a_large_difference_is_claimed_whatever_the_predecessors_do() -> None:
