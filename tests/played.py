@@ -24,8 +24,8 @@ import pytest
 
 from backends.base import Backend
 from backends.info import BackendInfo
-from bench.machine.conditions import Conditions
-from bench.machine.monitor import Watch
+from bench.machine.conditions import Conditions, Taken
+from bench.machine.monitor import Stretch, Watch
 from bench.measuring.process import Outcome, Task
 from bench.records.schema import Status
 from bench.worker.__main__ import do
@@ -54,6 +54,7 @@ def play(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("bench.worker.failures.traceback", mock.Mock())  # no output of the harness
     # The memory of this process is no worker's: it grows from test to test, and by what threads do when.
     patch.setattr("bench.worker.measure.peak_rss_bytes", lambda: (MEMORY_BYTES, "VmHWM - RssFile"))
+    patch.setattr("bench.measuring.block.Stretch", QuietStretch)
     for user in USERS:
         patch.setattr(user, partial(PlayedWorker, clock))
 
@@ -277,14 +278,23 @@ class QuietWatch(Watch):
         super().__init__(own_pids, gpu=gpu)
         self._canary = _EvenCanary()
 
-    def round_over(self) -> float | None:
-        super().round_over()
-        self._round_steal[-1] = 0.0
-        return 0.0
+    def round_over(self) -> Taken:
+        self._taken.append(Taken(steal=0.0, foreign=0.0))
+        return self._taken[-1]
 
     def finish(self, own_pids: Collection[int]) -> Conditions:
         seen = super().finish(own_pids)
         return msgspec.structs.replace(seen, steal_share=0.0, throttled_share=0.0, foreign_share=0.0)
+
+
+class QuietStretch(Stretch):
+    """A stretch of time in which nothing else happens, whatever does."""
+
+    def __init__(self, _: object) -> None:
+        """Read nothing."""
+
+    def taken(self) -> Taken:
+        return Taken(steal=0.0, foreign=0.0)
 
 
 class _EvenCanary:

@@ -2,7 +2,8 @@
 
 A verdict is made from the rows of one workload, device, precision and level. Only ranked rows are compared,
 by the differences in the rounds and blocks that both have. A difference is claimed only if Holm's procedure
-rejects that it is within `MARGIN`.
+rejects that it is within its margin: `MARGIN`, or what the order of the turns may have changed, if that is
+larger.
 """
 
 import math
@@ -16,6 +17,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from backends.info import Level
+from bench.analysis.carry_over import Effects, largest_move
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import (
     EQUIVALENCE,
@@ -70,6 +72,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """How many rounds of each block count: the latest ones."""
     alone: frozenset[int] = frozenset()
     """Blocks whose jobs did not take turns, so that their rounds are not the same."""
+    effects: Mapping[int, Effects] = {}
+    """By block, what each predecessor changes; only blocks whose records hold the turns."""
     accuracies: Mapping[int, float]
     """Test accuracy by seed, of the jobs that trained to the end."""
 
@@ -90,13 +94,15 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     plain: float
     """The ratio of samples over seconds, in all rounds that count and without trimming."""
     p: float
-    """Of the test that the ratio is within `MARGIN` of 1."""
+    """Of the test that the ratio is within the margin of 1."""
     p_adjusted: float
     alpha: float
     """The level that Holm's procedure gave this comparison."""
     detectable: tuple[float, float] | None
     """The range of the relative difference that is found four times in five at this level; None below six
     blocks."""
+    margin: float = MARGIN
+    """A difference is claimed only if it is proven larger: `MARGIN`, or `largest_move` if that is larger."""
     kind: ComparisonKind
 
     @property
@@ -175,6 +181,7 @@ class _Pair(msgspec.Struct, frozen=True, kw_only=True):
     difference: Difference
     plain: float
     """ln of the plain ratio."""
+    margin: float
 
 
 _Asked: TypeAlias = tuple[Standing, Standing, frozenset[int]]
@@ -312,13 +319,14 @@ def _compare_family(
         if difference.mean < 0:
             first, second, plain = second, first, -plain
             difference = msgspec.structs.replace(difference, mean=-difference.mean)
-        found.append(_Pair(faster=first, slower=second, difference=difference, plain=plain))
+        margin = _margin(one, other, shared)
+        found.append(_Pair(faster=first, slower=second, difference=difference, plain=plain, margin=margin))
     return _decide(found, disturbed=disturbed)
 
 
 def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...]:
     """Decide the pairs of one family together."""
-    p_values = [p_value(pair.difference) for pair in found]
+    p_values = [p_value(pair.difference, pair.margin) for pair in found]
     comparisons = []
     for pair, p, step in zip(found, p_values, holm(p_values), strict=True):
         difference = pair.difference
@@ -336,15 +344,22 @@ def _decide(found: Sequence[_Pair], *, disturbed: bool) -> tuple[Comparison, ...
                 p=p,
                 p_adjusted=step.p_adjusted,
                 alpha=step.alpha,
-                detectable=detectable_range(difference, step.alpha),
-                kind="disturbed" if disturbed else _kind(difference, claimed=step.rejected),
+                detectable=detectable_range(difference, step.alpha, margin=pair.margin),
+                margin=pair.margin,
+                kind="disturbed" if disturbed else _kind(difference, pair.margin, claimed=step.rejected),
             )
         )
     return tuple(comparisons)
 
 
-def _kind(difference: Difference, *, claimed: bool) -> ComparisonKind:
-    equal = is_equivalent(difference)
+def _margin(one: Standing, other: Standing, blocks: Sequence[int]) -> float:
+    """Return what a difference must exceed: `MARGIN`, and what the order of the turns may have changed."""
+    sides = [{at: row.effects[at] for at in blocks if at in row.effects} for row in (one, other)]
+    return max(MARGIN, largest_move(*sides) or 0.0)
+
+
+def _kind(difference: Difference, margin: float, *, claimed: bool) -> ComparisonKind:
+    equal = margin <= EQUIVALENCE and is_equivalent(difference)
     if claimed:
         return "slightly faster" if equal else "faster"
     return "equivalent" if equal else "undecided"

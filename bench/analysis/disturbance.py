@@ -1,34 +1,39 @@
-"""Blocks that something else disturbed: which they are, and which of them are left out of the figures.
+"""Rounds and blocks that something else disturbed: which they are, and which are left out of the figures.
 
-The decision uses only what else the machine did, never a rate, so leaving a block out cannot favour a result.
+The decision uses only what else the machine did, never a rate, so leaving something out cannot favour a
+result.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
-from bench.machine.conditions import Conditions
+from bench.machine.conditions import Conditions, Taken
 from bench.records.schema import BlockRecord
 
 MOST_STEAL = 0.10
 """Share of CPU time in a round. A shared machine loses a few percent all the time, and the turns spread them
 over all jobs. Larger losses come and go, so those rounds are left out, and others measured in their place."""
+MOST_FOREIGN = 0.10
+"""Share of CPU time in a round, beyond the error of the reading. A tenth is a fifth of a core on a machine
+with two cores, which is more than daemons need. Older records have only the share of the whole block."""
 FEWEST_QUIET = 0.25
 """Share of a block's rounds that must be quiet. With fewer, all rounds count and the block is disturbed."""
 MOST_THROTTLED = 0.01
 """Share of time. A job that has used up its quota stops for tens of milliseconds, about as long as a window
-takes, and which job is hit is chance."""
-MOST_FOREIGN = 0.10
-"""Share of CPU time: a fifth of a core on a machine with two cores, which is more than daemons need."""
+takes, and which job is hit is chance. No round is left out for it: the jobs themselves use up the quota, so
+the rounds that are left would favour the job that uses up more."""
 MOST_CANARY = 1.25
 """The canary's median divided by that of the run. The same product takes this much longer only if the clock,
 the caches or the memory differ from other blocks."""
 LARGEST_SHARE_DROPPED = 0.2
 """Share of a workload's blocks. If more are disturbed, that is the normal state of the machine."""
+LARGEST_SHARE_LOST = 0.5
+"""The same for blocks that lack quiet rounds. They are replaced, so more of them can be dropped."""
 
 SLOWDOWNS: Mapping[str, str] = MappingProxyType(
     {
@@ -59,6 +64,8 @@ class Flag(msgspec.Struct, frozen=True, kw_only=True):
     """Whether there is a value. False if the system gave none, so that nothing can be ruled out."""
     quota: bool = False
     """Whether it is the run's own CPU quota. A quieter machine would not change that."""
+    lost: bool = False
+    """Whether too few rounds were quiet. A run replaces such a block."""
 
 
 class Screening(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +81,8 @@ class Screening(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks that may have been disturbed: a check had no value."""
     throttled: frozenset[int] = frozenset()
     """Blocks that the CPU quota held back."""
+    lost: frozenset[int] = frozenset()
+    """Blocks with too few quiet rounds, dropped or not; a run replaces them."""
 
     @property
     def staying(self) -> tuple[int, ...]:
@@ -96,9 +105,9 @@ UNDISTURBED = Screening(blocks=0, tainted=MappingProxyType({}), dropped=frozense
 def dropped_blocks(blocks: Sequence[BlockRecord], min_blocks: int) -> dict[str, Screening]:
     """Screen the blocks of a run, workload by workload.
 
-    The worst blocks are dropped first, by the largest ratio of a value to its threshold. At most a fifth of a
-    workload's blocks is dropped, rounded down, and at least `min_blocks` remain. If a block was run again,
-    its last record counts.
+    Blocks that lack quiet rounds are dropped first, at most half of a workload's blocks. Then the worst of
+    the others follow, by the largest ratio of a value to its threshold, until a fifth of the blocks is
+    dropped, rounded down. At least `min_blocks` remain. If a block was run again, its last record counts.
     """
     latest = {
         (one.workload, one.block): one for one in sorted(blocks, key=lambda one: (one.started_at, one.block))
@@ -112,17 +121,27 @@ def dropped_blocks(blocks: Sequence[BlockRecord], min_blocks: int) -> dict[str, 
 
 def _screen(flagged: Mapping[int, tuple[Flag, ...]], min_blocks: int) -> Screening:
     severities = {block: max(flag.severity for flag in found) for block, found in flagged.items() if found}
-    most = min(math.floor(LARGEST_SHARE_DROPPED * len(flagged)), max(0, len(flagged) - min_blocks))
+    lost = frozenset(block for block, found in flagged.items() if any(flag.lost for flag in found))
     worst = sorted(severities, key=lambda block: (-severities[block], block))
     return Screening(
         blocks=len(flagged),
         tainted={block: tuple(flag.words for flag in flagged[block]) for block in sorted(severities)},
-        dropped=frozenset(worst[:most]),
+        dropped=_dropped(worst, lost, blocks=len(flagged), min_blocks=min_blocks),
         unmeasured=frozenset(
             block for block, found in flagged.items() if found and not any(flag.measured for flag in found)
         ),
         throttled=frozenset(block for block, found in flagged.items() if any(flag.quota for flag in found)),
+        lost=lost,
     )
+
+
+def _dropped(worst: Sequence[int], lost: Collection[int], *, blocks: int, min_blocks: int) -> frozenset[int]:
+    """Return which of the disturbed blocks, the worst first, are dropped."""
+    spare = max(0, blocks - min_blocks)
+    first = [block for block in worst if block in lost][: min(math.floor(LARGEST_SHARE_LOST * blocks), spare)]
+    most = max(len(first), min(math.floor(LARGEST_SHARE_DROPPED * blocks), spare))
+    others = [block for block in worst if block not in first]
+    return frozenset([*first, *others][:most])
 
 
 class InRound(Protocol):
@@ -131,13 +150,19 @@ class InRound(Protocol):
     @property
     def round_steal(self) -> float | None: ...
 
+    @property
+    def round_foreign(self) -> float | None: ...
+
 
 W = TypeVar("W", bound=InRound)
 
 
-def is_quiet(round_steal: float | None) -> bool:
-    """Say whether a round counts, by the share of CPU time that the hypervisor gave to others in it."""
-    return round_steal is None or round_steal <= MOST_STEAL
+def is_quiet(taken: Taken) -> bool:
+    """Say whether a round counts, by the shares of CPU time that others took in it.
+
+    A share that is unknown rules nothing out here; the block is flagged for it.
+    """
+    return (taken.steal or 0.0) <= MOST_STEAL and (taken.foreign or 0.0) <= MOST_FOREIGN
 
 
 def in_quiet_rounds(windows: Sequence[W]) -> list[W]:
@@ -146,33 +171,55 @@ def in_quiet_rounds(windows: Sequence[W]) -> list[W]:
     In the second case the block counts as disturbed. All jobs of a block share the rounds, so the same
     windows of each are left out, whatever their rates.
     """
-    quiet = [window for window in windows if is_quiet(window.round_steal)]
-    return quiet if len(quiet) >= FEWEST_QUIET * len(windows) else list(windows)
+    quiet = [one for one in windows if is_quiet(Taken(steal=one.round_steal, foreign=one.round_foreign))]
+    return quiet if _enough(len(quiet), len(windows)) else list(windows)
+
+
+def _enough(quiet: int, rounds: int) -> bool:
+    return quiet >= FEWEST_QUIET * rounds
+
+
+def _kept(conditions: Conditions) -> list[int]:
+    """Return the rounds that count: the quiet ones, or all if too few are quiet."""
+    quiet = [number for number, taken in enumerate(conditions.taken) if is_quiet(taken)]
+    rounds = len(conditions.taken)
+    return quiet if _enough(len(quiet), rounds) else list(range(rounds))
 
 
 def run_canary(blocks: Sequence[BlockRecord]) -> float | None:
     """Return the median over blocks of the canary's median in each, in seconds; None without a canary."""
-    medians = [float(np.median(one.conditions.canary_s)) for one in blocks if one.conditions.canary_s]
+    medians = [canary for one in blocks if (canary := _canary(one.conditions)) is not None]
     return float(np.median(medians)) if medians else None
+
+
+def _canary(conditions: Conditions) -> float | None:
+    """Return the median of the canaries before the rounds that count; None without a canary.
+
+    It is the median of all canaries where the record does not tell what others used in each round, and where
+    the jobs did not take turns: there a canary cannot be assigned to a round.
+    """
+    canary_s, kept = conditions.canary_s, _kept(conditions)
+    if conditions.round_foreign and kept and len(canary_s) == len(conditions.taken) + 1:
+        canary_s = tuple(canary_s[number] for number in kept)
+    return float(np.median(canary_s)) if canary_s else None
 
 
 def find_flags(conditions: Conditions, run_canary_s: float | None) -> tuple[Flag, ...]:
     """Return what disturbed a block, each with its value, its threshold and how bad it is.
 
-    `run_canary_s` is the value of `run_canary` for the run. If the system does not tell how much CPU time
-    other programs used, that is a flag as well: they may have used any amount, so nothing can be claimed.
+    `run_canary_s` is the value of `run_canary` for the run. Only the rounds that count are judged, and
+    whether there are enough of them. If the system does not tell how much CPU time other programs used, that
+    is a flag as well: they may have used any amount, so nothing can be claimed.
     """
-    found = _steal_flags(conditions)
-    throttled, foreign = conditions.throttled_share, conditions.foreign_share
+    found = _round_flags(conditions)
+    throttled = conditions.throttled_share
     if throttled is not None and throttled > MOST_THROTTLED:
         words = f"the quota of CPU time held the jobs back {_percent(throttled)} of the time"
         found.append(_too_much(words, throttled, MOST_THROTTLED, quota=True))
-    if foreign is not None and foreign > MOST_FOREIGN:
-        found.append(_too_much(f"other programs used {_percent(foreign)} of CPU time", foreign, MOST_FOREIGN))
-    if foreign is None:
-        found.append(Flag(words=_UNKNOWN_FOREIGN, severity=_LEAST, measured=False))
-    if conditions.canary_s and run_canary_s:
-        ratio = float(np.median(conditions.canary_s)) / run_canary_s
+    found += _foreign_flags(conditions)
+    canary_s = _canary(conditions)
+    if canary_s is not None and run_canary_s:
+        ratio = canary_s / run_canary_s
         if ratio > MOST_CANARY:
             words = (
                 f"the canary took {ratio:.2f} times as long as in the run, more than {MOST_CANARY:g} times"
@@ -185,16 +232,34 @@ def _too_much(words: str, share: float, most: float, *, quota: bool = False) -> 
     return Flag(words=f"{words}, more than {_percent(most)}", severity=share / most, quota=quota)
 
 
-def _steal_flags(conditions: Conditions) -> list[Flag]:
-    rounds = len(conditions.round_steal)
-    loud = sum(not is_quiet(share) for share in conditions.round_steal)
-    if rounds - loud >= FEWEST_QUIET * rounds:
+def _round_flags(conditions: Conditions) -> list[Flag]:
+    """Return the flag of a block with too few quiet rounds, which names who took the time."""
+    rounds = len(conditions.taken)
+    loud = [taken for taken in conditions.taken if not is_quiet(taken)]
+    if _enough(rounds - len(loud), rounds):
         return []
-    words = (
-        f"the hypervisor gave more than {_percent(MOST_STEAL)} of CPU time to others "
-        f"in {loud} of {rounds} rounds"
-    )
-    return [Flag(words=words, severity=FEWEST_QUIET * rounds / max(1, rounds - loud))]
+    who = []
+    if any((taken.steal or 0.0) > MOST_STEAL for taken in loud):
+        who.append(f"the hypervisor gave more than {_percent(MOST_STEAL)} of CPU time to others")
+    if any((taken.foreign or 0.0) > MOST_FOREIGN for taken in loud):
+        who.append(f"other programs used more than {_percent(MOST_FOREIGN)} of CPU time")
+    words = f"{' or '.join(who)} in {len(loud)} of {rounds} rounds"
+    severity = FEWEST_QUIET * rounds / max(1, rounds - len(loud))
+    return [Flag(words=words, severity=severity, lost=bool(conditions.round_foreign))]
+
+
+def _foreign_flags(conditions: Conditions) -> list[Flag]:
+    """Return a flag if what other programs used is unknown, or too much in a record without rounds."""
+    foreign = conditions.foreign_share
+    if conditions.round_foreign:
+        known = all(conditions.taken[number].foreign is not None for number in _kept(conditions))
+    else:
+        known = foreign is not None
+    if not known:
+        return [Flag(words=_UNKNOWN_FOREIGN, severity=_LEAST, measured=False)]
+    if conditions.round_foreign or foreign is None or foreign <= MOST_FOREIGN:
+        return []
+    return [_too_much(f"other programs used {_percent(foreign)} of CPU time", foreign, MOST_FOREIGN)]
 
 
 def _gpu_flags(conditions: Conditions) -> list[Flag]:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from backends.info import Level
+from bench.analysis.carry_over import CarryOver, Effects, carry_over, effects_by_cell
 from bench.analysis.comparison import Standing, Verdict, judge
 from bench.analysis.convergence import cell_convergence, finished
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
@@ -132,6 +133,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     verdicts: tuple[Verdict, ...]
     screenings: Mapping[str, Screening]
     """By workload, which of its blocks were disturbed and which are dropped."""
+    carry_over: Mapping[Cell, tuple[CarryOver, ...]]
+    """How much each predecessor changes the rate of a cell; only cells whose records tell."""
     titles: Mapping[str, str]
     """A backend's title by its name."""
     warnings: tuple[str, ...]
@@ -157,7 +160,9 @@ def summarise(run: Run) -> Summary:
     )
     evidence = _gather(run)
     rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
-    standings = [_standing(row, evidence[row.cell], context.alone) for row in rows]
+    sound = {cell: {at: job.record for at, job in found.sound.items()} for cell, found in evidence.items()}
+    effects = effects_by_cell(blocks, sound)
+    standings = [_standing(row, evidence[row.cell], context.alone, effects.get(row.cell, {})) for row in rows]
     groups = {place: list(group) for place, group in groupby(standings, key=_place)}
     verdicts = tuple(
         judge(group, context.screening(place[0]), others=groups.get((*place[:3], OTHER_LEVEL[place[3]]), ()))
@@ -169,6 +174,11 @@ def summarise(run: Run) -> Summary:
         standings=tuple(standings),
         verdicts=verdicts,
         screenings=context.screenings,
+        carry_over={
+            one.cell: found
+            for one in standings
+            if (found := carry_over(one.effects, context.screening(one.cell.workload).dropped))
+        },
         titles={backend.name: backend.title for backend in header.backends},
         warnings=(
             *run_warnings(header),
@@ -341,7 +351,9 @@ def _place(one: Standing) -> tuple[str, str, str, Level]:
     return one.cell.workload, one.cell.device, one.cell.precision, one.level
 
 
-def _standing(row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, int]]) -> Standing:
+def _standing(
+    row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, int]], effects: Mapping[int, Effects]
+) -> Standing:
     return Standing(
         cell=row.cell,
         level=row.level,
@@ -352,6 +364,7 @@ def _standing(row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, in
         rounds={block: job.logs for block, job in found.sound.items()},
         latest=min((job.latest for job in found.sound.values()), default=1),
         alone=frozenset(block for workload, block in alone if workload == row.workload),
+        effects=effects,
         accuracies=learned.accuracies if (learned := cell_convergence(found.records, None)) else {},
     )
 

@@ -2,10 +2,20 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from bench.machine.gpu import GpuReading
+
+
+class Taken(NamedTuple):
+    """The shares of the CPU time of a round that others took; None if the system does not report one."""
+
+    steal: float | None
+    """Taken by the hypervisor for other machines."""
+    foreign: float | None
+    """Used by other programs: see `Conditions.round_foreign`."""
 
 
 class Conditions(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +36,20 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     """Time in which a task waited for a CPU (pressure stall information)."""
     foreign_share: float | None
     """Used by processes that are not part of this run; under a quota, beyond what it leaves to them."""
+    round_foreign: tuple[float | None, ...] = ()
+    """The same for each round, less the error of the reading, so at least so much; none in older records."""
     load_average: float | None
     """Of the last minute, at the first turn; None if the system does not report it."""
     canary_s: tuple[float, ...]
     """Seconds of a fixed NumPy matrix product, before every round and after the last one."""
     gpu_before: GpuReading | None = None
     gpu_after: GpuReading | None = None
+
+    @property
+    def taken(self) -> tuple[Taken, ...]:
+        """What others took in each round."""
+        foreign = self.round_foreign or (None,) * len(self.round_steal)
+        return tuple(map(Taken, self.round_steal, foreign))
 
 
 def joined(parts: Sequence[Conditions]) -> Conditions:
@@ -58,6 +76,7 @@ def joined(parts: Sequence[Conditions]) -> Conditions:
         throttled_share=share(part.throttled_share for part in parts),
         pressure_share=share(part.pressure_share for part in parts),
         foreign_share=share(part.foreign_share for part in parts),
+        round_foreign=tuple(one for part in parts for one in part.round_foreign),
         load_average=parts[0].load_average,
         canary_s=tuple(one for part in parts for one in part.canary_s),
         gpu_before=parts[0].gpu_before,

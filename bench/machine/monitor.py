@@ -4,6 +4,7 @@ What the system does not report, or reports in an unknown format, is None, never
 """
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Collection, Mapping
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from bench.machine.conditions import Conditions
+from bench.machine.conditions import Conditions, Taken
 from bench.machine.environment import (
     cpu_groups,
     granted_cpus,
@@ -34,6 +35,8 @@ would not do: OpenBLAS gives it to a pool of threads, which keep spinning for 0.
 window. It computes products of up to 64 by 64 in the calling thread (SMP_THRESHOLD_MIN and
 GEMM_MULTITHREAD_THRESHOLD in its interface/gemm.c).
 """
+_SCHEDULED = 2
+"""CPUCLOCK_SCHED, the clock of a process that counts the time for which its threads were scheduled."""
 
 
 class CpuTimes(NamedTuple):
@@ -46,14 +49,38 @@ class CpuTimes(NamedTuple):
     total: int
 
 
+class _Usage(NamedTuple):
+    """The CPU time of the machine, and this run's part of it, read at the same time."""
+
+    cpu: CpuTimes | None
+    own_ticks: float | None
+
+
 class _Counters(NamedTuple):
     """Counters that are read before and after a block, and subtracted."""
 
     seconds: float
-    cpu: CpuTimes | None
-    own_ticks: int | None
+    usage: _Usage
     throttled_s: dict[Path, float]
     waited_s: float | None
+
+
+class Stretch:
+    """A stretch of time, from when it is made, and what others took of the CPUs in it."""
+
+    def __init__(self, own_pids: Collection[int]) -> None:
+        """Begin. `own_pids` are the workers, each the leader of its session."""
+        self._own_pids = own_pids
+        self._granted = granted_share()
+        self._before = _read_usage(own_pids)
+
+    def taken(self) -> Taken:
+        """Return the shares of CPU time that others took from the beginning until now."""
+        before, after = self._before, _read_usage(self._own_pids)
+        error = reading_error(len(_allowed_cpus()))
+        return Taken(
+            steal=steal_share(before.cpu, after.cpu), foreign=_foreign(before, after, self._granted, error)
+        )
 
 
 class Watch:
@@ -64,36 +91,38 @@ class Watch:
         self._canary = Canary()
         self._canary.seconds()  # the first call touches its memory for the first time
         self._canary_s: list[float] = []
-        self._round_steal: list[float | None] = []
+        self._taken: list[Taken] = []
+        self._own_pids = own_pids
         self._gpu = gpu
         self._gpu_before = read_gpu(own_pids) if gpu else None
         self._load_average = load_average()
-        self._round_before: CpuTimes | None = None
+        self._stretch: Stretch | None = None
         self._before = _read_counters(own_pids)
 
     def round(self) -> None:
         """Time the canary. Call this before every round."""
         self._canary_s.append(self._canary.seconds())
-        self._round_before = _read_cpu()
+        self._stretch = Stretch(self._own_pids)
 
-    def round_over(self) -> float | None:
-        """Return the share of CPU time that the hypervisor took in the round that has just ended."""
-        self._round_steal.append(steal_share(self._round_before, _read_cpu()))
-        return self._round_steal[-1]
+    def round_over(self) -> Taken:
+        """Return the shares of CPU time that others took in the round that has just ended."""
+        self._taken.append(self._stretch.taken() if self._stretch else Taken(steal=None, foreign=None))
+        return self._taken[-1]
 
     def finish(self, own_pids: Collection[int]) -> Conditions:
         """Return what happened since the beginning. Call this once, while the workers still wait."""
         gpu_after = read_gpu(own_pids) if self._gpu else None  # before it cools down
-        self.round()
+        self._canary_s.append(self._canary.seconds())
         before, after = self._before, _read_counters(own_pids)
         seconds = after.seconds - before.seconds
         return Conditions(
             seconds=seconds,
-            steal_share=steal_share(before.cpu, after.cpu),
-            round_steal=tuple(self._round_steal),
+            steal_share=steal_share(before.usage.cpu, after.usage.cpu),
+            round_steal=tuple(taken.steal for taken in self._taken),
             throttled_share=throttled_share(before.throttled_s, after.throttled_s, seconds * usable_cpus()),
             pressure_share=share_of(before.waited_s, after.waited_s, seconds),
-            foreign_share=foreign_share(before.cpu, after.cpu, _increase(before, after), granted_share()),
+            foreign_share=_foreign(before.usage, after.usage, granted_share()),
+            round_foreign=tuple(taken.foreign for taken in self._taken),
             load_average=self._load_average,
             canary_s=tuple(self._canary_s),
             gpu_before=self._gpu_before,
@@ -157,13 +186,17 @@ def granted_share() -> float:
 
 
 def foreign_share(
-    before: CpuTimes | None, after: CpuTimes | None, own_ticks: int | None, granted: float = 1.0
+    before: CpuTimes | None,
+    after: CpuTimes | None,
+    own_ticks: float | None,
+    granted: float = 1.0,
+    error_ticks: float = 0.0,
 ) -> float | None:
     """Return the share of this run's granted CPU time that other processes used between two readings.
 
     It is from 0 to 1. `own_ticks` is the time that this run used, and `granted` the share of all CPU time
     that its quota grants. Others may use the rest without disturbing the run: with a quota of 2 of 64 CPUs,
-    62 CPUs are theirs.
+    62 CPUs are theirs. `error_ticks` is taken off what others used, so that the share is a lower limit.
     """
     if before is None or after is None or own_ticks is None:
         return None
@@ -171,11 +204,21 @@ def foreign_share(
     if total <= 0 or not 0 <= busy <= total or not 0 < granted <= 1:
         return None
     # The kernel counts the time of a CPU in ticks and that of a process exactly, so this may be below zero.
-    foreign = busy - own_ticks
+    foreign = busy - own_ticks - error_ticks
     return min(1.0, max(0.0, foreign - (1 - granted) * total) / (granted * total))
 
 
-def read_own_ticks(own_pids: Collection[int]) -> int | None:
+def reading_error(cpus: int) -> float:
+    """Return three standard errors, in ticks, of what /proc/stat says that these CPUs did in a round.
+
+    It gives whole ticks of each kind of time of each CPU, rounded down. The difference of two such readings
+    is off by less than a tick to either side, with a variance of 1/6. A run adds to two kinds of busy time
+    (user and system), so the variance of their sum is 1/3 for each CPU.
+    """
+    return 3 * math.sqrt(cpus / 3)
+
+
+def read_own_ticks(own_pids: Collection[int]) -> float | None:
     """Return the CPU time, in ticks, that this process and the sessions led by `own_pids` have used so far.
 
     The time of a process includes that of its ended children that it has waited for. So no time is lost if a
@@ -191,11 +234,24 @@ def read_own_ticks(own_pids: Collection[int]) -> int | None:
         for pid in psutil.pids():
             with contextlib.suppress(*unread):
                 if pid in ours or os.getsid(pid) in own_pids:
-                    # user, system, and both of ended children
-                    used_s[pid] = sum(psutil.Process(pid).cpu_times()[:4])
+                    user, system, *ended = psutil.Process(pid).cpu_times()[:4]
+                    exact = scheduled_s(pid)
+                    used_s[pid] = sum(ended) + (user + system if exact is None else exact)
     if any(_exists(pid) for pid in ours - used_s.keys()):
         return None
-    return round(sum(used_s.values()) * os.sysconf("SC_CLK_TCK"))
+    return sum(used_s.values()) * os.sysconf("SC_CLK_TCK")
+
+
+def scheduled_s(pid: int) -> float | None:
+    """Return the CPU seconds of all threads of a process, to the nanosecond; None if the system has no clock.
+
+    /proc reports them in ticks of 10 ms, which is too coarse for a round. The number of the clock is what
+    clock_getcpuclockid(3) returns on Linux; Python does not offer that function.
+    """
+    try:
+        return time.clock_gettime((~pid << 3) | _SCHEDULED)
+    except OSError:
+        return None
 
 
 def _exists(pid: int) -> bool:
@@ -248,11 +304,11 @@ def share_of(before: float | None, after: float | None, whole: float) -> float |
     return min(1.0, (after - before) / whole)
 
 
-def _increase(before: _Counters, after: _Counters) -> int | None:
-    """Return the ticks that this run has used between two readings; None if either is unknown."""
+def _foreign(before: _Usage, after: _Usage, granted: float, error_ticks: float = 0.0) -> float | None:
+    """Return `foreign_share` between two readings; None if this run's own time is unknown in one of them."""
     if before.own_ticks is None or after.own_ticks is None:
         return None
-    return after.own_ticks - before.own_ticks
+    return foreign_share(before.cpu, after.cpu, after.own_ticks - before.own_ticks, granted, error_ticks)
 
 
 def _read_counters(own_pids: Collection[int]) -> _Counters:
@@ -263,15 +319,15 @@ def _read_counters(own_pids: Collection[int]) -> _Counters:
     }
     return _Counters(
         seconds=time.monotonic(),
-        cpu=_read_cpu(),
-        own_ticks=read_own_ticks(own_pids),
+        usage=_read_usage(own_pids),
         throttled_s=throttled_s,
         waited_s=parse_pressure_s(read_text(_PROC / "pressure/cpu")),
     )
 
 
-def _read_cpu() -> CpuTimes | None:
-    return parse_stat(read_text(_PROC / "stat"), _allowed_cpus())
+def _read_usage(own_pids: Collection[int]) -> _Usage:
+    cpu = parse_stat(read_text(_PROC / "stat"), _allowed_cpus())
+    return _Usage(cpu=cpu, own_ticks=read_own_ticks(own_pids))
 
 
 def _allowed_cpus() -> set[int]:

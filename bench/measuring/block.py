@@ -15,19 +15,36 @@ import msgspec
 
 from bench.analysis.disturbance import FEWEST_QUIET, in_quiet_rounds, is_quiet
 from bench.analysis.steady_state import settled
-from bench.machine.conditions import Conditions
-from bench.machine.monitor import Watch
+from bench.machine.conditions import Conditions, Taken
+from bench.machine.monitor import Stretch, Watch
 from bench.measuring.design import balanced_order, windows_asked
 from bench.measuring.process import Outcome, Worker
 from bench.paths import to_text
 from bench.records.schema import Window
-from bench.worker.protocol import Begin, Built, Event, Finish, MeasureTask, Ready, Timed, Turn
+from bench.worker.protocol import (
+    Begin,
+    Built,
+    Event,
+    Finish,
+    MeasureTask,
+    Ready,
+    Timed,
+    Turn,
+    WarmedUp,
+    WarmUp,
+)
 from bench.workloads.schedule import whole_calls
 from bench.workloads.specs import Cell
 
 PAUSE_S = 0.5
 """Pause after a disturbed round, once all rounds that were asked for are taken: disturbances pass. There is
 no pause before, as a quiet time may be as short as the pause."""
+
+
+MOST_WARMUPS = 10
+"""How often a job warms up at most until nothing else disturbs it, if the steps of its windows are not chosen
+yet. A program that takes a core can make a step five times as long, and the windows of all blocks would have
+a fifth of the steps."""
 
 
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +70,8 @@ class BlockOutcome(msgspec.Struct, frozen=True, kw_only=True):
     conditions: Conditions
     in_turns: bool = True
     """Whether the jobs took turns. If not, each was alone, and its rounds are its own."""
+    turns: tuple[tuple[int, ...], ...] = ()
+    """The places of the jobs that trained a window in each round, in the order of their turns."""
 
 
 def run_block(
@@ -71,7 +90,7 @@ def run_block(
     All jobs are asked for the same number of windows: that of the first job's spec, or fewer where calls last
     longer than a window (`windows_asked`, which `fewest` is passed to). `on_event` and `on_end` get the place
     of a job in `jobs`; `on_end` also gets the number of windows it was asked for.
-    For `patience_s` from the first round on, rounds that the hypervisor disturbed are repeated. After
+    For `patience_s` from the first round on, rounds that others disturbed are repeated. After
     `enough`, no more rounds are taken than were asked for, disturbed or not. At `deadline`, whatever still
     runs is ended. Both are times of the monotonic clock.
     With `together` two jobs are built at a time, which is quicker, and makes the times of starting useless.
@@ -105,7 +124,9 @@ def run_block(
         for place, worker in enumerate(workers):
             outcomes.append(_finish(worker, place, rounds, conditions))
             on_end(place, outcomes[-1], windows)
-    return BlockOutcome(outcomes=tuple(outcomes), rounds=rounds.count, conditions=conditions)
+    return BlockOutcome(
+        outcomes=tuple(outcomes), rounds=rounds.count, turns=tuple(rounds.turns), conditions=conditions
+    )
 
 
 def _warm_up(
@@ -124,15 +145,33 @@ def _warm_up(
             # The reference trains while no job does: it would disturb their warm-up.
             trace = None if event is None else job.trace(event.call_steps)
             worker.ask(Begin(proof=None if trace is None else to_text(trace), repeated=job.repeated))
-            ready.append(worker.wait_for(Ready))
+            pids = [worker.pid for worker in (*workers, *begun)]
+            ready.append(_warm(worker, pids, warmups=MOST_WARMUPS if job.window_steps is None else 1))
         workers += begun
     return workers, ready
+
+
+def _warm(worker: Worker, own_pids: Sequence[int], *, warmups: int) -> Ready | None:
+    """Wait until a worker is warm; while others disturb that, let it warm up again, `warmups` times in all.
+
+    The first step and the proof come before, so the stretch that is judged begins with the second window of
+    the warm-up. Returns the last report; None if the worker has ended.
+    """
+    while worker.wait_for(WarmedUp) is not None:
+        stretch = Stretch(own_pids)
+        said: Ready | None = worker.wait_for(Ready)
+        warmups -= 1
+        if said is None or not said.again or warmups < 1 or is_quiet(stretch.taken()):
+            return said
+        time.sleep(PAUSE_S)
+        worker.ask(WarmUp())
+    return None
 
 
 def _finish(worker: Worker, place: int, rounds: "_Rounds", conditions: Conditions) -> Outcome:
     """Let a worker end, and return its outcome: without steady state if its rate has not settled."""
     worker.ask(Finish())
-    outcome = _with_steal(worker.finish(), conditions.round_steal)
+    outcome = _with_rounds(worker.finish(), conditions.taken)
     if outcome.status == "ok" and rounds.count and not rounds.settled(place):
         error = f"the rate still drifts after {rounds.count} windows"
         return msgspec.structs.replace(outcome, status="no_steady_state", error=error)
@@ -187,7 +226,11 @@ class _Rounds:
         self._taken: list[list[Window]] = [[] for _ in workers]
         self._logs: list[list[float]] = []
         self._quiet = 0
-        self.count = 0
+        self.turns: list[tuple[int, ...]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.turns)
 
     def take(self, *, patience_s: float, enough: float) -> None:
         """Take the rounds that were asked for, and further ones while rates drift or rounds are disturbed.
@@ -197,7 +240,7 @@ class _Rounds:
         patient_until = time.monotonic() + patience_s
         most = round(self._windows / FEWEST_QUIET)
         while self._windows and self.count < most and any(not worker.over for worker in self._workers):
-            steal = self._take_one()
+            quiet = self._take_one()
             if self._quiet >= 2 * self._windows or (self._quiet >= self._windows and self._all_settled()):
                 break
             if self.count < self._windows:
@@ -205,7 +248,7 @@ class _Rounds:
             now = time.monotonic()
             if now > enough or (self._quiet < self._windows and now > patient_until):
                 break
-            if not is_quiet(steal):
+            if not quiet:
                 time.sleep(PAUSE_S)
 
     def settled(self, place: int) -> bool:
@@ -217,20 +260,23 @@ class _Rounds:
         """Return what the machine did during the rounds; called once, after the last of them."""
         return self._watch.finish([worker.pid for worker in self._workers])
 
-    def _take_one(self) -> float | None:
-        """Take a round, and return the share of CPU time in it that the hypervisor gave to others."""
+    def _take_one(self) -> bool:
+        """Take a round, and return whether it was quiet."""
         self._watch.round()
-        before = [len(taken) for taken in self._taken]
-        for place in balanced_order(len(self._workers), self.count):
+        before = [len(windows) for windows in self._taken]
+        order = balanced_order(len(self._workers), self.count)
+        trained = []
+        for place in order:
             if (window := _turn(self._workers[place], self._steps[place])) is not None:
                 self._taken[place].append(window)
-        self.count += 1
-        steal = self._watch.round_over()
-        for taken, count in zip(self._taken, before, strict=True):
-            taken[count:] = [msgspec.structs.replace(window, round_steal=steal) for window in taken[count:]]
-        self._logs = [_logs(in_quiet_rounds(taken)) for taken in self._taken]
-        self._quiet += is_quiet(steal)
-        return steal
+                trained.append(place)
+        self.turns.append(tuple(trained))
+        taken = self._watch.round_over()
+        for windows, count in zip(self._taken, before, strict=True):
+            windows[count:] = [_in_round(window, taken) for window in windows[count:]]
+        self._logs = [_logs(in_quiet_rounds(windows)) for windows in self._taken]
+        self._quiet += is_quiet(taken)
+        return is_quiet(taken)
 
     def _all_settled(self) -> bool:
         return all(self.settled(place) for place, worker in enumerate(self._workers) if not worker.over)
@@ -249,13 +295,16 @@ def _logs(windows: Sequence[Window]) -> list[float]:
     return [log(window.samples / window.seconds) for window in windows]
 
 
-def _with_steal(outcome: Outcome, round_steal: Sequence[float | None]) -> Outcome:
-    """Return the outcome with `round_steal` set in its windows; window k comes from round k."""
-    rounds = iter(round_steal)
+def _in_round(window: Window, taken: Taken) -> Window:
+    return msgspec.structs.replace(window, round_steal=taken.steal, round_foreign=taken.foreign)
+
+
+def _with_rounds(outcome: Outcome, taken: Sequence[Taken]) -> Outcome:
+    """Return the outcome with what others took set in its windows; window k comes from round k."""
+    rounds = iter(taken)
+    unknown = Taken(steal=None, foreign=None)
     events = tuple(
-        msgspec.structs.replace(
-            event, window=msgspec.structs.replace(event.window, round_steal=next(rounds, None))
-        )
+        msgspec.structs.replace(event, window=_in_round(event.window, next(rounds, unknown)))
         if isinstance(event, Timed)
         else event
         for event in outcome.events

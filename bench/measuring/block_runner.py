@@ -54,6 +54,8 @@ class MeasuredBlock(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     in_turns: bool
     """Whether the jobs took turns; else each ran alone, one after another."""
+    turns: tuple[tuple[int, ...], ...]
+    """The places of the seats that trained in each round, in the order of their turns; none if alone."""
     conditions: Conditions
     records: tuple[JobRecord, ...]
 
@@ -121,6 +123,7 @@ class BlockRunner:
             wall_s=time.monotonic() - began,
             rounds=outcome.rounds,
             in_turns=outcome.in_turns,
+            turns=outcome.turns,
             conditions=outcome.conditions,
             records=tuple(records),
         )

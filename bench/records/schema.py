@@ -16,6 +16,10 @@ from bench.workloads.specs import Cell, Workload
 
 SCHEMA = 2
 
+LEAD_S = 0.01
+"""Seconds of training before every window that do not count, at least one step. While a job waited, others
+used the caches and its threads slept."""
+
 Status: TypeAlias = Literal[
     "ok",
     "no_steady_state",  # the windows kept drifting: stored, never ranked
@@ -41,6 +45,8 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Energy that the machine, or the GPU of the job, used in that time; None without a meter."""
     round_steal: float | None = None
     """Share of CPU time that the hypervisor gave to others in the whole round, the same for all its jobs."""
+    round_foreign: float | None = None
+    """Share of CPU time that other programs used in the whole round, at least; the same for all its jobs."""
 
 
 class EpochPoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,6 +81,8 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Timed windows at least; up to twice as many are taken while the rate has not settled. 0: none."""
     window_s: float
     """About how long a window is; the jobs of a block take turns, a window each."""
+    lead_s: float = LEAD_S
+    """About how long it trains before each window without counting it."""
     epochs: float
     """Epochs to train and evaluate after the windows, from the initial weights; 0: none."""
     time_limit_s: float
@@ -142,7 +150,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     warmup: tuple[Window, ...] = ()
     windows: tuple[Window, ...] = ()
     lead_s: float | None = None
-    """Training before the windows that is not counted: see `bench.worker.measure.LEAD_S`."""
+    """Training before the windows that is not counted: about `lead_s` of the spec each."""
     closer_s: float | None = None
     """Time to find `split`, `counted_flops` and `peak`."""
     learn_s: float | None = None
@@ -180,6 +188,13 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
     """Rounds of turns that were taken."""
     in_turns: bool = True
     """Whether the jobs took turns; else each ran alone, one after another, and `rounds` is their sum."""
+    turns: tuple[tuple[int, ...], ...] = ()
+    """The places in `order` of the cells that trained in each round, in the order of their turns.
+
+    Empty if they did not take turns, and in older records.
+    """
+    replaces: bool = False
+    """Whether it was run in place of a block that lacked quiet rounds."""
     conditions: Conditions
 
 
@@ -268,6 +283,8 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Relative half-width of an interval at which a row counts as precise, 0.015 for 1.5 %."""
     seeds: int
     """Number of seeds that a cell trains with for accuracy; 0: it does not train."""
+    lead_s: float = LEAD_S
+    """Seconds of training before each window that do not count."""
     planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int

@@ -36,7 +36,7 @@ from bench.options import (
 )
 from bench.progress import Display, make_display
 from bench.records.runs import QUARANTINE, RECORDS, Run, find_run, read_run
-from bench.records.schema import ParityRecord
+from bench.records.schema import LEAD_S, ParityRecord
 from bench.report.rehearsal import rehearse
 from bench.run.plan import find_preset
 from bench.run.report import export, markdown, terminal
@@ -67,6 +67,10 @@ from bench.workloads.catalog import WORKLOADS
 )  # fmt: skip
 @click.option("--sweep", metavar="batch=A..B", help="Time every workload at batch sizes A, 2A, … B instead.")
 @click.option(
+    "--lead", type=click.IntRange(1, 1000), metavar="MS",
+    help="Milliseconds of training before each window that do not count. [default: 10]",
+)  # fmt: skip
+@click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."
 )
 @click.option(
@@ -89,6 +93,7 @@ def run(
     precision_aim: str | None,
     seeds: int | None,
     sweep: str | None,
+    lead: int | None,
     seed: int,
     target_pairs: tuple[str, ...],
     require_target: bool,
@@ -111,6 +116,7 @@ def run(
         seeds=(0 if sweep else chosen.seeds) if seeds is None else seeds,
         seed=seed,
         targets=parse_targets(target_pairs),
+        lead_s=LEAD_S if lead is None else lead / 1000,
     )
     prepared = (
         prepare(plan) if resume is None else prepare_resumed(find_run(results, resume), plan.asked.pythons)

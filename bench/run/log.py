@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from bench.analysis.disturbance import dropped_blocks
+from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks
 from bench.records.runs import Run, append_record
 from bench.records.schema import (
     BlockRecord,
@@ -62,11 +62,11 @@ class RunLog:
             if isinstance(record, BlockRecord) and record.workload == workload
         ]
 
-    def dropped(self, workload: str) -> frozenset[int]:
-        """Return the numbers of a workload's blocks that do not count, as something disturbed the machine."""
+    def screening(self, workload: str) -> Screening:
+        """Return which of a workload's blocks were disturbed, and which of these do not count."""
         blocks = [record for record in self._records if isinstance(record, BlockRecord)]
         screenings = dropped_blocks(blocks, self.header.min_blocks)
-        return screenings[workload].dropped if workload in screenings else frozenset()
+        return screenings.get(workload, UNDISTURBED)
 
     def available(self) -> list[Cell]:
         """Return the cells whose backend can run here."""

@@ -65,10 +65,10 @@ class Runner:
         with self._blocks:
             self._set_aside()
             self._prove_parity()
-            for number in range(self._header.min_blocks):
-                for workload in self._schedule.workloads(number):
-                    if len(self._log.blocks_of(workload)) <= number:
-                        self._run_block(workload)
+            first_training = self._schedule.first_training()
+            self._run_due(range(first_training))
+            self._replace_lost()
+            self._run_due(range(first_training, self._header.min_blocks))
             self._refine()
             self._name_the_unmeasured()
 
@@ -124,10 +124,24 @@ class Runner:
 
     # Blocks
 
-    def _run_block(self, workload: str) -> bool:
+    def _run_due(self, numbers: range) -> None:
+        """Run the required blocks with these numbers, each of every workload before the next."""
+        for number in numbers:
+            for workload in self._schedule.workloads(number):
+                if self._schedule.planned_blocks(workload) <= number:
+                    self._run_block(workload)
+
+    def _replace_lost(self) -> None:
+        """Run blocks in place of those that lack quiet rounds, before time goes to training for accuracy."""
+        skipped: set[str] = set()
+        while (workload := self._schedule.to_replace(skipped)) is not None:
+            if not self._run_block(workload, replaces=True):
+                skipped.add(workload)
+
+    def _run_block(self, workload: str, *, replaces: bool = False) -> bool:
         """Run every cell of a workload side by side, if that fits the budget; return whether it was run."""
         cells = self._log.running_in(workload)
-        epochs = self._schedule.epochs(workload)
+        epochs = 0.0 if replaces else self._schedule.epochs(workload)
         if self._log.jobs and not self._budget.fits(cells, epochs):
             if not self._budget.fits(cells, 0.0):
                 return False
@@ -162,6 +176,8 @@ class Runner:
                 order=tuple(cells),
                 rounds=block.rounds,
                 in_turns=block.in_turns,
+                turns=block.turns,
+                replaces=replaces,
                 conditions=block.conditions,
             )
         )
@@ -190,6 +206,7 @@ class Runner:
             hash_seed=chance.randrange(1, 2**32),
             windows=self._preset.windows,
             window_s=self._preset.window_s * stretch,
+            lead_s=self._header.lead_s,
             epochs=epochs,
             time_limit_s=self._budget.time_limit_s(cell, epochs),
             compiles_anew=compiles_anew(cell.device, block),

@@ -37,8 +37,32 @@ class Schedule:
         return [
             (name, number)
             for name in self.workloads(0)
-            for number in range(len(self._log.blocks_of(name)), self._header.min_blocks)
+            for number in range(self.planned_blocks(name), self._header.min_blocks)
         ]
+
+    def planned_blocks(self, workload: str) -> int:
+        """Return how many blocks of a workload have run, without those that replace another."""
+        return sum(not block.replaces for block in self._log.blocks_of(workload))
+
+    def first_training(self) -> int:
+        """Return the number of the first of the required blocks that train for accuracy."""
+        return self._header.min_blocks - self._header.seeds
+
+    def to_replace(self, without: set[str]) -> str | None:
+        """Return the workload with the most blocks that lack quiet rounds; None if all are replaced.
+
+        A block is replaced only if there is time for it beside all blocks that are due, and a workload gets
+        at most as many replacements as it needs blocks.
+        """
+        missing = {name: self._to_replace(name) for name in self.workloads(0) if name not in without}
+        spare_s = self._budget.left_s - self._needed_s()
+        fitting = [name for name, count in missing.items() if count and self._block_s(name) <= spare_s]
+        return max(fitting, key=lambda name: missing[name]) if fitting else None
+
+    def _to_replace(self, workload: str) -> int:
+        replaced = sum(block.replaces for block in self._log.blocks_of(workload))
+        lost = len(self._log.screening(workload).lost)
+        return min(lost, self._header.min_blocks) - replaced
 
     def next_number(self, workload: str) -> int:
         """Return a number that no job of a workload has yet.
@@ -63,7 +87,7 @@ class Schedule:
         return len(self._log.blocks_of(workload)) < MOST_BLOCKS
 
     def patience_s(self, workload: str) -> float:
-        """Return for how long a block may repeat rounds that the hypervisor disturbed.
+        """Return for how long a block may repeat rounds that others disturbed.
 
         While blocks are due, it is the block's share of what they leave of the budget: waiting must not cost
         another workload a block that its ranking needs. Later there is no limit.
@@ -80,7 +104,7 @@ class Schedule:
         The last of the required blocks train. By then most of what a ranking needs is measured, and the
         speeds are known. `plan_epochs` chooses among all workloads whose epochs are not chosen yet.
         """
-        if not self._trains(workload, len(self._log.blocks_of(workload))):
+        if not self._trains(workload, self.planned_blocks(workload)):
             return 0.0
         if workload not in self._epochs:
             lost_s = sum(self._lost_blocks(name) * self._block_s(name) for name in self.workloads(0))
@@ -133,9 +157,10 @@ class Schedule:
         return self._budget.block_s(self._log.running_in(workload))
 
     def _lost_blocks(self, workload: str) -> int:
-        """Return how many blocks have to be repeated: a job in them did not settle, or they were dropped.
+        """Return how many blocks have to be repeated.
 
-        After twice as many blocks as a ranking needs it is 0, as a row may never settle.
+        They are those in which a job did not settle, that were dropped, or that lack quiet rounds. After
+        twice as many blocks as a ranking needs it is 0, as a row may never settle.
         """
         required = self._header.min_blocks
         blocks = self._log.blocks_of(workload)
@@ -150,7 +175,9 @@ class Schedule:
 
     def _kept(self, workload: str) -> set[int]:
         """Return the numbers of a workload's blocks that count."""
-        return {block.block for block in self._log.blocks_of(workload)} - self._log.dropped(workload)
+        screening = self._log.screening(workload)
+        blocks = {block.block for block in self._log.blocks_of(workload)}
+        return blocks - screening.dropped - screening.lost
 
     def _half_width(self, workload: str) -> float:
         """Return the widest half-width of a workload's ratios.

@@ -25,7 +25,7 @@ from bench.measuring.selection import (
     chosen_workloads,
 )
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
-from bench.records.schema import RunHeader
+from bench.records.schema import LEAD_S, RunHeader
 from bench.run.plan import Preset, find_preset, make_plan
 from bench.text import duration, listed
 from bench.workloads.flops import training_flops
@@ -43,6 +43,7 @@ class RunPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     targets: Mapping[str, float] = {}
     """Target accuracies by workload."""
+    lead_s: float = LEAD_S
 
     @property
     def min_blocks(self) -> int:
@@ -143,6 +144,7 @@ def new_run(
         min_blocks=plan.min_blocks,
         target_half_width=plan.target_half_width,
         seeds=plan.seeds,
+        lead_s=plan.lead_s,
         planned=make_plan(
             cells,
             step_flops={workload.name: _step_flops(workload) for workload in workloads},

@@ -288,6 +288,7 @@ def _side_record(side: SelfTestSide, job: JobRecord) -> SideRecord:
         status=job.status,
         error=job.error,
         windows=tuple(
-            Timing(window.steps, window.samples, window.seconds, window.round_steal) for window in job.windows
+            Timing(one.steps, one.samples, one.seconds, one.round_steal, one.round_foreign)
+            for one in job.windows
         ),
     )

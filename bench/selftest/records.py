@@ -39,12 +39,13 @@ TRIALS = (("A", "B"), ("A", "C"), ("B", "slower by 3 %"), ("C", "slower by 5 %")
 
 
 class Timing(msgspec.Struct, frozen=True, array_like=True):
-    """A window as a row of four numbers, which are those of `bench.records.schema.Window`."""
+    """A window as a row of five numbers, which are those of `bench.records.schema.Window`."""
 
     steps: int
     samples: int
     seconds: float
     round_steal: float | None = None
+    round_foreign: float | None = None
 
 
 class SideRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,7 +14,7 @@ from bench.errors import UnavailableError
 from bench.machine.energy import Meter
 from bench.machine.environment import peak_rss_bytes
 from bench.machine.gpu import GpuMonitor
-from bench.records.schema import EpochPoint, JobSpec
+from bench.records.schema import LEAD_S, EpochPoint, JobSpec
 from bench.worker.protocol import (
     AnyCommand,
     Begin,
@@ -33,6 +33,7 @@ from bench.worker.protocol import (
     Timed,
     Turn,
     WarmedUp,
+    WarmUp,
 )
 from bench.worker.prove_measured import Prover
 from bench.worker.slowed import Slowed
@@ -45,9 +46,6 @@ from bench.workloads.specs import Device, Workload
 
 WARMUP_S = 0.5
 """The least seconds of training before the first window, however short a window is."""
-LEAD_S = 0.01
-"""Seconds of training before every window that do not count, at least one step. While a job waited, others
-used the caches and its threads slept."""
 _CLOSER_STEPS = 20
 """The most steps that `look_closer` splits; it takes as many as fit into `WARMUP_S`."""
 
@@ -90,8 +88,11 @@ def measure(
         proof.before_windows(emit)
         start(backend)
         if spec.windows:
-            warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
-            take_turns(trainer, spec.window_s, commands, emit)
+            step_s = warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
+            take_turns(
+                trainer, spec.window_s, commands, emit,
+                lead_s=spec.lead_s, step_s=step_s, call_steps=backend.call_steps,
+            )  # fmt: skip
     emit_memory(cell.device, emit)
     facts = {"energy_meter": meter.method, "call_steps": backend.call_steps}
     emit(Described(facts={**backend.describe(), **facts}))
@@ -146,9 +147,15 @@ def emit_memory(device: Device, emit: Emit) -> None:
             emit(DeviceMemory(process_device_bytes=monitor.process_bytes(os.getpid())))
 
 
-def warm_up(trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 1) -> None:
-    """Train ever longer windows until one lasts about `window_s`, then report that the job is ready."""
-    steps, step_s = call_steps, math.inf
+def warm_up(
+    trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 1, step_s: float = math.inf
+) -> float:
+    """Train ever longer windows until one lasts about `window_s`, then report that the job is ready.
+
+    Returns the seconds of a step in the quickest of them, or `step_s`, which a warm-up before has found, if
+    that is less.
+    """
+    steps = call_steps
     if call_steps > 1:  # the first call of several steps compiles, as the first step did
         emit(WarmedUp(window=trainer.train(call_steps)))
     before_s = trainer.train_s  # compiling is not warming up
@@ -160,16 +167,36 @@ def warm_up(trainer: Trainer, window_s: float, emit: Emit, *, call_steps: int = 
             break
         # At most eight times as many: the first steps are slow, and a guess from them would overshoot.
         steps = whole_calls(min(window_s / step_s, steps * 8), call_steps)
-    emit(Ready(step_s=step_s, call_steps=call_steps))
+    emit(Ready(step_s=step_s, call_steps=call_steps, again=True))
+    return step_s
 
 
-def take_turns(trainer: Trainer, window_s: float, commands: Iterator[AnyCommand], emit: Emit) -> None:
-    """Train a window at every `Turn`, after a lead that does not count; end at any other command."""
+def take_turns(
+    trainer: Trainer,
+    window_s: float,
+    commands: Iterator[AnyCommand],
+    emit: Emit,
+    *,
+    lead_s: float = LEAD_S,
+    step_s: float = 0.0,
+    call_steps: int = 1,
+) -> None:
+    """Train a window at every `Turn`, after a lead that does not count, until there is another command.
+
+    `WarmUp` alone does not end the turns.
+
+    A lead takes about `lead_s`, and has one step at least. `step_s` is about the seconds of a step: a window
+    of steps that are longer than `window_s` is longer, too.
+    """
     for command in commands:
+        if isinstance(command, WarmUp):
+            step_s = warm_up(trainer, window_s, emit, call_steps=call_steps, step_s=step_s or math.inf)
+            continue
         if not isinstance(command, Turn):
             return
-        lead_s = trainer.lead(math.ceil(command.steps * min(1.0, LEAD_S / window_s)))
-        emit(Timed(window=trainer.train(command.steps), lead_s=lead_s))
+        steps = math.ceil(command.steps * lead_s / max(window_s, command.steps * step_s))
+        led_s = trainer.lead(steps)
+        emit(Timed(window=trainer.train(command.steps), lead_s=led_s))
 
 
 def look_closer(backend: Backend, workload: Workload, trainer: Trainer) -> LookedCloser:

@@ -80,11 +80,15 @@ class Turn(Command, frozen=True, kw_only=True, tag="turn"):
     steps: int
 
 
+class WarmUp(Command, frozen=True, kw_only=True, tag="warm_up"):
+    """Warm up once more, because something disturbed the warm-up before; `Ready` answers it."""
+
+
 class Finish(Command, frozen=True, kw_only=True, tag="finish"):
     """No more turns: describe, learn if the job asks for it, and end."""
 
 
-AnyCommand: TypeAlias = Begin | Turn | Finish
+AnyCommand: TypeAlias = Begin | WarmUp | Turn | Finish
 
 
 class AnyTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +135,8 @@ class Ready(Event, frozen=True, kw_only=True, tag="ready"):
     """Seconds of a step in the quickest window of the warm-up, as disturbances only make a step slower."""
     call_steps: int
     """`call_steps` of the backend; its windows hold whole calls."""
+    again: bool = False
+    """Whether the worker knows the command `WarmUp`; older ones do not."""
 
 
 class Timed(Event, frozen=True, kw_only=True, tag="window"):

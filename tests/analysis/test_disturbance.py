@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from synthetic import make_block, make_cell, make_conditions
 
 from bench.analysis import disturbance as taint
-from bench.analysis.disturbance import dropped_blocks, find_flags, in_quiet_rounds, run_canary
-from bench.machine.conditions import Conditions
+from bench.analysis.disturbance import dropped_blocks, find_flags, in_quiet_rounds, is_quiet, run_canary
+from bench.machine.conditions import Conditions, Taken
 from bench.machine.gpu import GpuReading
-from bench.records.schema import Window
+from bench.records.schema import BlockRecord, Window
 
 CELLS = (make_cell(), make_cell(backend="jax", mode="jit"))
 SHARES = st.one_of(st.none(), st.floats(0, 1))
@@ -197,6 +197,99 @@ def test_the_screening_cannot_see_a_rate():
 
 
 # ---- rounds
+
+
+def rounds_of(*foreign: float | None, steal: float = 0.0, **others: object) -> Conditions:
+    """Return the conditions of a block in whose rounds other programs used these shares."""
+    return make_conditions(round_steal=(steal,) * len(foreign), round_foreign=foreign, **others)
+
+
+def loud_in(rounds: int, *, of: int = 40) -> Conditions:
+    return rounds_of(*(0.3 if number < rounds else 0.0 for number in range(of)))
+
+
+def test_a_block_is_judged_by_the_rounds_that_are_kept_and_not_by_its_whole_time():
+    kept = msgspec.structs.replace(loud_in(30), foreign_share=0.9)
+    assert words(kept, None) == ()
+    assert words(loud_in(31), None) == ("other programs used more than 10 % of CPU time in 31 of 40 rounds",)
+
+
+def test_a_round_is_disturbed_by_other_programs_as_by_the_hypervisor():
+    taken = [Taken(0.1, 0.1), Taken(None, None), Taken(0.11, 0.0), Taken(0.0, 0.11)]
+    assert [is_quiet(one) for one in taken] == [True, True, False, False]
+    both = make_conditions(round_steal=(0.2, 0.0, 0.2, 0.2), round_foreign=(0.0, 0.3, 0.0, 0.0))
+    assert words(both, None) == (
+        "the hypervisor gave more than 10 % of CPU time to others or other programs used more than 10 % of "
+        "CPU time in 4 of 4 rounds",
+    )
+
+
+def test_the_windows_of_rounds_that_other_programs_disturbed_are_left_out():
+    windows = [
+        Window(steps=number, samples=100, seconds=0.1, round_steal=0.0, round_foreign=share)
+        for number, share in enumerate((0.0, 0.4, 0.05, None))
+    ]
+    assert [window.steps for window in in_quiet_rounds(windows)] == [0, 2, 3]
+
+
+def test_a_kept_round_of_which_nothing_is_known_makes_the_block_unknown():
+    unknown = ("this system does not tell how much CPU time other programs used",)
+    assert words(rounds_of(0.0, None, 0.0), None) == unknown
+    assert words(rounds_of(None, None), None) == unknown
+    left_out = make_conditions(round_steal=(0.5, 0.0), round_foreign=(None, 0.0))
+    assert words(left_out, None) == ()
+
+
+def test_only_the_canaries_of_kept_rounds_are_judged():
+    slow = (0.02, 0.02, 0.02, 0.01, 0.01, 0.01)  # before each round and after the last
+    loud = rounds_of(0.4, 0.4, 0.4, 0.0, 0.0, canary_s=slow)
+    assert words(loud, 0.01) == ()
+    assert run_canary([make_block(CELLS, round_steal=loud.round_steal, round_foreign=loud.round_foreign,
+                                  canary_s=slow)]) == 0.01  # fmt: skip
+    kept = rounds_of(0.0, 0.0, 0.0, 0.4, 0.4, canary_s=slow)
+    assert words(kept, 0.01) == ("the canary took 2.00 times as long as in the run, more than 1.25 times",)
+    not_in_turns = rounds_of(0.4, 0.4, 0.4, 0.0, 0.0, canary_s=(*slow, 0.02, 0.02, 0.02))
+    assert len(words(not_in_turns, 0.01)) == 1, "all canaries count"
+
+
+def lost_blocks(count: int, lost: set[int]) -> list[BlockRecord]:
+    return [
+        msgspec.structs.replace(make_block(CELLS, block), conditions=loud_in(40 if block in lost else 0))
+        for block in range(count)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("count", "lost", "min_blocks", "dropped"),
+    [
+        (3, {0}, 3, set()),
+        (4, {0}, 3, {0}),
+        (5, {0, 3}, 3, {0, 3}),
+        (5, {0, 1, 3}, 2, {0, 1}),  # at most half
+        (6, {0, 1, 3}, 3, {0, 1, 3}),
+    ],
+)
+def test_blocks_without_quiet_rounds_are_dropped_as_soon_as_others_replace_them(
+    count, lost, min_blocks, dropped
+):
+    found = dropped_blocks(lost_blocks(count, lost), min_blocks)["mnist-cnn"]
+    assert (found.lost, found.dropped) == (lost, dropped)
+
+
+def test_a_fifth_of_the_blocks_may_be_dropped_for_lack_of_rounds_and_other_reasons_together():
+    blocks = lost_blocks(10, {0})
+    for number in (2, 5):
+        blocks[number] = msgspec.structs.replace(
+            blocks[number], conditions=msgspec.structs.replace(loud_in(0), throttled_share=0.5)
+        )
+    found = dropped_blocks(blocks, 3)["mnist-cnn"]
+    assert found.dropped == {0, 2}
+    assert found.lost == {0}
+
+
+def test_a_block_of_an_older_record_is_not_lost():
+    old = make_block(CELLS, round_steal=(0.9,) * 20)
+    assert dropped_blocks([old], 1)["mnist-cnn"].lost == frozenset()
 
 
 def windows_in(*steals: float | None) -> list[Window]:

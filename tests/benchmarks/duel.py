@@ -20,8 +20,8 @@ import numpy as np
 from backends.base import TrainingData
 from bench.datasets import cache as datasets
 from bench.measuring.backends import find_backends
+from bench.records.schema import LEAD_S
 from bench.worker.loading import load_backend
-from bench.worker.measure import LEAD_S
 from bench.worker.stopwatch import Stopwatch
 from bench.worker.timed_loop import Batches, Trainer
 from bench.workloads.catalog import find_workload, swept

@@ -140,11 +140,13 @@ def test_own_time_is_that_of_this_process_and_of_the_sessions_of_its_workers(
             raise psutil.NoSuchProcess(pid)
         return SimpleNamespace(cpu_times=lambda: used_s[pid])
 
+    exact_s = {10: 1.625}  # to the nanosecond, in place of the ticks of user and system
     monkeypatch.setattr(os, "getsid", session)
     monkeypatch.setattr(psutil, "Process", process)
+    monkeypatch.setattr(monitor, "scheduled_s", exact_s.get)
     # 13 ends after its session was read, 14 before.
     monkeypatch.setattr(psutil, "pids", lambda: [*used_s, 13, 14])
-    assert monitor.read_own_ticks({10}) == 2.75 * os.sysconf("SC_CLK_TCK")
+    assert monitor.read_own_ticks({10}) == 2.875 * os.sysconf("SC_CLK_TCK")
     assert monitor.read_own_ticks(()) == 0.25 * os.sysconf("SC_CLK_TCK")
 
 
@@ -162,7 +164,7 @@ def test_own_time_is_unknown_where_proc_cannot_be_read(
         assert monitor.read_own_ticks(()) is None
     monkeypatch.setattr(psutil, "pids", fail)
     assert monitor.read_own_ticks(()) is None
-    assert monitor._increase(*(monitor._read_counters(()) for _ in range(2))) is None
+    assert monitor._foreign(*(monitor._read_usage(()) for _ in range(2)), 1.0) is None
 
 
 @pytest.fixture
@@ -178,7 +180,7 @@ def spinner() -> Iterator[subprocess.Popen[bytes]]:
         process.kill()
 
 
-def ticks(own_pids: Collection[int]) -> int:
+def ticks(own_pids: Collection[int]) -> float:
     found = monitor.read_own_ticks(own_pids)
     assert found is not None
     return found
@@ -204,7 +206,7 @@ def test_the_work_of_a_workers_child_is_our_own_and_is_kept_when_it_ends(
 
 @on_linux
 def test_the_counters_of_this_machine_go_on() -> None:
-    first, second = (monitor._read_counters({os.getpid()}) for _ in range(2))
+    first, second = (monitor._read_counters({os.getpid()}).usage for _ in range(2))
     assert first.cpu is not None
     assert second.cpu is not None
     assert 0 < first.cpu.total <= second.cpu.total
@@ -373,6 +375,55 @@ def test_a_watch_reports_each_counter(
     assert (seen.seconds, seen.steal_share, seen.pressure_share) == (10.0, 0.1, 0.5)
     assert seen.foreign_share == pytest.approx(foreign_share)
     assert seen.throttled_share == 0.1 / usable
+
+
+@pytest.mark.parametrize(
+    ("others", "granted", "foreign"),
+    [
+        (0, 2.0, 0.0),
+        (2, 2.0, 0.0),  # within the error of the reading: 3 sqrt(2 / 3) ticks
+        (12, 2.0, (12 - 2.449) / 36),  # a program that has a third of both CPUs
+        (12, 1.0, 0.0),  # under a quota of one CPU, the other one is theirs
+        (12, 1.8, (12 - 2.449 - 3.6) / 32.4),
+    ],
+)
+def test_a_round_has_what_others_used_in_it_beyond_the_error_of_the_reading(
+    others: int, granted: float, foreign: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """0.18 s of two CPUs, 36 ticks, of which the run used 24. Before and after the round others use all."""
+    monkeypatch.setattr(monitor, "_PROC", tmp_path)
+    monkeypatch.setattr(monitor, "_CGROUPS", tmp_path)
+    monkeypatch.setattr(monitor, "_allowed_cpus", lambda: {0, 1})
+    monkeypatch.setattr(monitor, "granted_cpus", lambda: granted)
+    own = iter([0, 10, 34, 34])
+    monkeypatch.setattr(monitor, "read_own_ticks", lambda pids: next(own))
+
+    def tell(user: int, idle: int) -> None:
+        stat = f"cpu0 {user} 0 0 {idle} 0 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\n"
+        write_counters(tmp_path, stat=stat, throttled_us=0, waited_us=0)
+
+    tell(0, 0)
+    watch = Watch((), gpu=False)
+    tell(500, 0)
+    watch.round()
+    tell(500 + 24 + others, 12 - others)
+    taken = watch.round_over()
+    assert taken == (0.0, pytest.approx(foreign, abs=1e-4))
+    tell(900, 12 - others)
+    seen = watch.finish(())
+    assert (seen.round_steal, seen.round_foreign) == ((taken.steal,), (taken.foreign,))
+
+
+@on_linux
+def test_the_time_of_a_process_is_exact_and_none_if_it_has_ended(spinner: subprocess.Popen[bytes]) -> None:
+    before_s, own_s = time.process_time(), monitor.scheduled_s(os.getpid())
+    assert own_s is not None
+    assert before_s <= own_s <= time.process_time()
+    assert monitor.scheduled_s(spinner.pid) is not None
+    assert spinner.stdin is not None
+    spinner.stdin.close()
+    spinner.wait()
+    assert monitor.scheduled_s(spinner.pid) is None
 
 
 def test_the_canary_leaves_no_thread_spinning() -> None:

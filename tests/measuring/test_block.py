@@ -10,15 +10,18 @@ import fakes
 import msgspec
 import psutil
 import pytest
-from played import play
+from played import QuietStretch, play
 
 from backends.info import BackendInfo
-from bench.machine.monitor import Watch
+from bench.analysis.disturbance import find_flags, in_quiet_rounds, is_quiet
+from bench.machine import monitor
+from bench.machine.conditions import Taken
+from bench.machine.monitor import CpuTimes, Watch
 from bench.measuring import block
 from bench.measuring.block import BlockJob, BlockOutcome, run_block, window_steps
 from bench.measuring.design import balanced_order
 from bench.measuring.process import Outcome
-from bench.worker.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed
+from bench.worker.protocol import Evaluated, Event, FirstStep, Ready, Started, Timed, WarmedUp
 
 pytestmark = pytest.mark.measures
 
@@ -60,19 +63,21 @@ def run(infos: Sequence[BackendInfo], **changes: float) -> tuple[BlockOutcome, H
 
 
 class Moody(Watch):
-    """Says that the hypervisor disturbed the first rounds."""
+    """Says that others disturbed the first rounds: other machines, or other programs, by turns."""
 
     disturbed = 3
+    LOUD = (Taken(steal=0.4, foreign=0.01), Taken(steal=0.01, foreign=0.4))
+    QUIET = Taken(steal=0.01, foreign=0.01)
 
-    def round_over(self) -> float | None:
-        super().round_over()
-        self._round_steal[-1] = 0.4 if len(self._round_steal) <= self.disturbed else 0.01
-        return self._round_steal[-1]
+    def round_over(self) -> Taken:
+        number = len(self._taken)
+        self._taken.append(self.LOUD[number % 2] if number < self.disturbed else self.QUIET)
+        return self._taken[-1]
 
 
 @pytest.fixture
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the hypervisor disturb no round, whatever it does."""
+    """Let nothing disturb a round, whatever happens."""
     monkeypatch.setattr(block, "Watch", Moody)
     monkeypatch.setattr(Moody, "disturbed", 0)
 
@@ -87,8 +92,9 @@ def test_jobs_start_one_after_another_and_then_take_turns(calm: None) -> None:
     started = [place for place, event in heard if isinstance(event, Started | Ready)]
     assert started == [0, 0, 1, 1, 2, 2]
     turns = [place for place, event in heard if isinstance(event, Timed)]
-    expected = [place for number in range(outcome.rounds) for place in balanced_order(3, number)]
-    assert turns == expected
+    expected = [tuple(balanced_order(3, number)) for number in range(outcome.rounds)]
+    assert turns == [place for order in expected for place in order]
+    assert outcome.turns == tuple(expected)
     assert [windows_of(one) for one in outcome.outcomes] == [outcome.rounds] * 3
     assert len(outcome.conditions.canary_s) == outcome.rounds + 1
 
@@ -208,8 +214,9 @@ def test_a_disturbed_round_is_kept_marked_and_made_up_for(monkeypatch: pytest.Mo
     outcome, _ = run([fakes.STEADY, fakes.QUICK])
     assert outcome.rounds >= 5 + Moody.disturbed
     for one in outcome.outcomes:
-        steals = [event.window.round_steal for event in one.events if isinstance(event, Timed)]
-        assert steals == [0.4] * 3 + [0.01] * (outcome.rounds - 3)
+        windows = [event.window for event in one.events if isinstance(event, Timed)]
+        loud = [(window.round_steal, window.round_foreign) for window in windows]
+        assert loud == [Moody.LOUD[0], Moody.LOUD[1], Moody.LOUD[0]] + [Moody.QUIET] * (outcome.rounds - 3)
         assert one.status == "ok"
 
 
@@ -233,6 +240,87 @@ def test_a_machine_that_is_never_quiet_is_not_waited_for_for_ever(monkeypatch: p
     monkeypatch.setattr(block, "PAUSE_S", 0.01)
     outcome, _ = run([fakes.STEADY])
     assert outcome.rounds == 20, "four times the five windows asked for"
+
+
+class Burner:
+    """Plays the counters of two CPUs: this run uses one, and in spells another program uses the other."""
+
+    def __init__(self, spells: Sequence[tuple[float, float]]) -> None:
+        """`spells` are seconds after now, by the played clock."""
+        self._start = time.monotonic()
+        self._spells = spells
+        self.rounds: list[tuple[float, float]] = []
+        """Begin and end of each round, in seconds after the start."""
+
+    def read(self, _: object) -> monitor._Usage:
+        now = time.monotonic() - self._start
+        self.rounds.append((now, now))
+        own = 100 * now
+        busy = own + 100 * self.burnt(0.0, now)
+        cpu = CpuTimes(busy=int(busy), steal=0, total=int(200 * now))
+        return monitor._Usage(cpu=cpu, own_ticks=own)
+
+    def burnt(self, begin: float, end: float) -> float:
+        """Return for how many of these seconds it ran."""
+        return sum(max(0.0, min(end, stop) - max(begin, start)) for start, stop in self._spells)
+
+
+def test_rounds_in_which_another_program_ran_are_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program runs for a third of the time; a round of two windows lasts a tenth of a second."""
+    spells = [(start, start + 0.5) for start in (0.7, 2.6, 3.4, 6.0, 8.1)]
+    burner = Burner(spells)
+    monkeypatch.setattr(monitor, "_read_usage", burner.read)
+    monkeypatch.setattr(block, "settled", lambda *_, **__: True)
+    outcome, _ = run([fakes.STEADY, fakes.QUICK], windows=40)
+    readings = [at for at, _ in burner.rounds][1:-1]  # without those of the whole block
+    burnt = [
+        burner.burnt(begin, end) / (2 * (end - begin))
+        for begin, end in zip(readings[::2], readings[1::2], strict=True)
+    ]
+    for one in outcome.outcomes:
+        windows = [event.window for event in one.events if isinstance(event, Timed)]
+        assert len(in_quiet_rounds(windows)) == 40 < len(windows) == len(burnt)
+        loud = [not is_quiet(Taken(window.round_steal, window.round_foreign)) for window in windows]
+        for share, left_out in zip(burnt, loud, strict=True):
+            assert share < 0.33 or left_out, "all of the round, or most of it"
+            assert share > 0.08 or not left_out
+    assert find_flags(outcome.conditions, None) == ()
+
+
+@pytest.mark.parametrize(
+    ("loud", "steps", "warmups"),
+    [(0, None, 1), (2, None, 3), (99, None, block.MOST_WARMUPS), (99, 7, 1)],
+    ids=["quiet", "disturbed twice", "never quiet", "its windows have their steps"],
+)
+def test_a_warm_up_that_others_disturbed_is_made_up_for(
+    loud: int, steps: int | None, warmups: int, calm: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shares = iter([0.5] * loud + [0.0] * 9)
+
+    class Spells(QuietStretch):
+        def taken(self) -> Taken:
+            return Taken(steal=0.0, foreign=next(shares))
+
+    monkeypatch.setattr(block, "Stretch", Spells)
+    heard: Heard = []
+    (job,) = jobs_of([fakes.STEADY])
+    outcome = run_block(
+        [msgspec.structs.replace(job, window_steps=steps)],
+        on_event=lambda place, event: heard.append((place, event)),
+    )
+    assert sum(isinstance(event, Ready) for _, event in heard) == warmups
+    assert windows_of(outcome.outcomes[0]) == outcome.rounds == 5
+    first_turn = next(number for number, (_, event) in enumerate(heard) if isinstance(event, Timed))
+    assert not any(isinstance(event, Ready | WarmedUp) for _, event in heard[first_turn:])
+
+
+def test_an_older_worker_is_not_asked_to_warm_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    events = iter([object(), Ready(step_s=0.1, call_steps=1)])
+    worker = SimpleNamespace(wait_for=lambda _: next(events), ask=asked.append)
+    monkeypatch.setattr(QuietStretch, "taken", lambda _: Taken(steal=0.0, foreign=0.5))
+    assert block._warm(worker, [], warmups=9) == Ready(step_s=0.1, call_steps=1)  # type: ignore[arg-type]
+    assert asked == []
 
 
 def test_when_time_is_short_no_round_is_made_up_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import fakes
 import msgspec
@@ -17,10 +17,12 @@ from synthetic import make_cell, make_header
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
+from bench.errors import UsageError
 from bench.measuring.backends import Registry
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, create_run, read_run
 from bench.records.schema import ParityRecord
 from bench.run import plan
+from bench.run.setup import RunPlan
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
@@ -50,6 +52,7 @@ import msgspec
 import pytest
 from bench.cli.main import main
 from bench.run import plan
+from bench.run.setup import RunPlan
 from fakes import TINY
 from played import undisturbed
 plan.PRESETS = {"quick": msgspec.structs.replace(TINY, min_blocks=3, epochs=5)}
@@ -97,6 +100,8 @@ def results(folder: Path) -> list[Path]:
         (("run", "--budget", "5 parsecs"), ("budget '5 parsecs'",)),
         (("run", "--seed", "-1"), ("--seed", "-1")),
         (("run", "--seed", "x"), ("--seed",)),
+        (("run", "--lead", "0"), ("--lead", "0")),
+        (("run", "--lead", "1001"), ("--lead", "1001")),
         (("run", "--dataset-limit", "0"), ("--dataset-limit", "0")),
         (("run", "--dataset-limit", "-1"), ("--dataset-limit", "-1")),
         (("run", "--dataset-limit", "many"), ("--dataset-limit",)),
@@ -523,8 +528,24 @@ def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
     assert call("list").status == 1
 
 
+@pytest.mark.parametrize(("option", "lead_s"), [((), 0.01), (("--lead", "50"), 0.05)])
+def test_the_lead_is_given_in_milliseconds(
+    option: tuple[str, ...], lead_s: float, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def stop(plan: RunPlan) -> NoReturn:
+        asked.append(plan.lead_s)
+        raise UsageError("that is all")
+
+    monkeypatch.setattr("bench.run.command.prepare", stop)
+    call("run", *option).refused(2, "that is all")
+    assert asked == [lead_s]
+
+
 @pytest.mark.parametrize(
-    "option", [("--budget", "1m"), ("--workload", "mnist-mlp"), ("--seed", "3"), ("--sample",)]
+    "option",
+    [("--budget", "1m"), ("--workload", "mnist-mlp"), ("--seed", "3"), ("--lead", "50"), ("--sample",)],
 )
 def test_what_a_begun_run_has_settled_is_refused_beside_resume(option: tuple[str, ...], call: Call) -> None:
     call("run", "--resume", "run-1", *option).refused(2, f"leave out {option[0]}")

@@ -105,6 +105,7 @@ def test_where_a_block_is_dropped_the_comparisons_are_shown_without_it_and_with_
     text = report_text(
         with_conditions(run, {4: {"foreign_share": 0.5}, 1: {"round_steal": (0.2,) * 16 + (0.0,) * 4}})
     )
+    assert "A round is left out and repeated if other programs used more than 10 % of the CPU time" in text
     found = " ".join(section(text, "Who is faster, and how sure that is").split())
     assert "4 faster without dropped blocks" in found
     assert "5 no detectable difference all blocks" in found
@@ -142,6 +143,9 @@ def test_the_conditions_of_all_blocks_are_summed_up():
     assert said.startswith("during 3 blocks (median share, and the largest) the hypervisor took 0.2 %")
     assert "took 0.2 %, at most 7.0 %" in said
     assert "took 10 to 30 ms" in said
+    assert "rounds" not in said, "older records have no shares of rounds"
+    loud = {"round_steal": (0.0, 0.2, 0.0), "round_foreign": (0.0, 0.0, 0.2)}
+    assert "; 2 of 3 rounds were disturbed;" in conditions_text(with_conditions(run, {0: loud}))
     unknown = {"steal_share": None, "throttled_share": None, "pressure_share": None, "foreign_share": None}
     silent = conditions_text(with_conditions(run, {block: {**unknown, "canary_s": ()} for block in range(3)}))
     assert silent.endswith("load average at most 0.40")

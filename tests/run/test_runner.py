@@ -13,7 +13,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import fakes
@@ -284,23 +283,6 @@ def test_a_backend_that_crashes_is_not_tried_again_and_stops_no_other(tmp_path: 
     assert [(job.status, job.spec.block) for job in crashed] == [("crashed", 0)]
     assert [job.status for job in run.jobs if job.spec.cell.backend == "steady"] == ["ok", "ok"]
     assert any("crashed: the process ended with status 7" in line for line in screen.lines)
-
-
-def test_a_block_in_which_a_job_did_not_settle_is_made_up_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def settled(logs: Sequence[float], *_: Any, latest: int) -> bool:
-        return abs(fmean(logs[-5:]) - fmean(logs[-latest:][:5])) < 0.4  # the drifter's fall by six tenths
-
-    monkeypatch.setattr("bench.measuring.block.settled", settled)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    infos = (STEADY, fakes.info("drifter", "fakes:DriftsOnce"))
-    preset = msgspec.structs.replace(TINY, windows=15)
-    run = carry_out(begin(tmp_path, infos, preset=preset), infos, preset=preset)
-    drifter = [job.status for job in run.jobs if job.spec.cell.backend == "drifter"]
-    assert drifter.count("no_steady_state") == 1
-    assert drifter.count("ok") == TINY.min_blocks
-    assert len(run.jobs) == 2 * (TINY.min_blocks + 1), "and no block more"
 
 
 def test_a_backend_that_hangs_does_not_keep_the_others(tmp_path: Path) -> None:

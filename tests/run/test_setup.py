@@ -224,7 +224,7 @@ def test_no_network_and_no_cache_is_an_error(tmp_path: Path) -> None:
 
 PLAN = prepare.RunPlan(
     asked=Asked(limit=300, sample=True), preset=fakes.TINY, budget_s=60, target_half_width=0.015, seeds=1,
-    seed=3,
+    seed=3, lead_s=0.05,
 )  # fmt: skip
 
 
@@ -254,6 +254,7 @@ def test_the_header_says_what_was_asked_and_found(tmp_path: Path) -> None:
     assert steady.packages == 1
     assert steady.installed_bytes > 10_000_000
     assert (header.seeds, header.min_blocks, header.target_half_width) == (1, 2, 0.015)
+    assert header.lead_s == 0.05
     assert header.planned.jobs == 4
     assert header.planned.parity_s + header.planned.blocks_s < 60
     assert absent.versions == {}

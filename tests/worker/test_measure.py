@@ -39,6 +39,7 @@ from bench.worker.protocol import (
     Verified,
     VerifyTask,
     WarmedUp,
+    WarmUp,
 )  # fmt: skip
 from bench.worker.timed_loop import Batches, Trainer, load_data, training_data
 from bench.workloads.catalog import find_workload
@@ -72,9 +73,9 @@ class Clockwork:
         return Window(steps=steps, samples=steps * 100, seconds=steps * seconds)
 
 
-def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5) -> list[Timed]:
+def turns(clock: Clockwork, commands: list[AnyCommand], window_s: float = 0.5, **lead: float) -> list[Timed]:
     events: list[Event] = []
-    tasks.take_turns(clock, window_s, iter(commands), events.append)  # type: ignore[arg-type]
+    tasks.take_turns(clock, window_s, iter(commands), events.append, **lead)  # type: ignore[arg-type]
     return [event for event in events if isinstance(event, Timed)]
 
 
@@ -159,7 +160,7 @@ def test_a_warm_up_ends_with_a_whole_window_and_reports_the_seconds_of_a_step(
     tasks.warm_up(clock, window_s, events.append, call_steps=call_steps)  # type: ignore[arg-type]
     assert clock.calls == calls
     assert [event.window.steps for event in events[:-1]] == calls
-    assert events[-1] == Ready(step_s=step_s, call_steps=call_steps)
+    assert events[-1] == Ready(step_s=step_s, call_steps=call_steps, again=True)
 
 
 @pytest.mark.parametrize("before_s", [0.0, 3.0], ids=["short window", "slow first step"])
@@ -176,19 +177,52 @@ def test_a_warm_up_takes_half_a_second(before_s: float) -> None:
         (0.01, 0.5, 50, 1),
         (0.01, 0.5, 7, 1),
         (0.001, 0.05, 50, 10),
-        (0.0001, 0.002, 20, 20),
+        (0.0001, 0.002, 20, 100),
         (0.03, 0.05, 2, 1),
     ],
 )
 def test_every_window_has_a_lead_of_a_hundredth_of_a_second_that_does_not_count(
     step_s: float, window_s: float, steps: int, lead: int
 ) -> None:
-    """It is one step at least, and at most as long as the window."""
+    """It is one step at least."""
     clock = Clockwork([step_s])
     found = turns(clock, [Turn(steps=steps)] * 2, window_s)
     assert clock.calls == [lead, steps] * 2
     assert [event.window.steps for event in found] == [steps] * 2
     assert found[0].lead_s == pytest.approx(lead * step_s)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "steps", "lead_s", "lead"),
+    [
+        (0.001, 50, 0.05, 50),
+        (0.001, 50, 0.2, 200),
+        (0.15, 1, 0.2, 2),  # a window of one step is longer than asked
+        (0.15, 1, 0.05, 1),
+    ],
+)
+def test_a_lead_is_as_long_as_asked(step_s: float, steps: int, lead_s: float, lead: int) -> None:
+    clock = Clockwork([step_s])
+    (found,) = turns(clock, [Turn(steps=steps)], 0.05, lead_s=lead_s, step_s=step_s)
+    assert clock.calls == [lead, steps]
+    assert found.lead_s == pytest.approx(lead * step_s)
+
+
+def test_a_worker_warms_up_again_and_goes_on_taking_turns() -> None:
+    clock = Clockwork([0.001])
+    events: list[Event] = []
+    commands = iter([WarmUp(), Turn(steps=5), WarmUp(), Turn(steps=5)])
+    tasks.take_turns(clock, 0.05, commands, events.append)  # type: ignore[arg-type]
+    kinds = [type(event).__name__ for event in events if not isinstance(event, WarmedUp)]
+    assert kinds == ["Ready", "Timed"] * 2
+    assert sum(isinstance(event, WarmedUp) for event in events) > 4
+
+
+def test_the_quickest_step_of_all_warm_ups_counts() -> None:
+    slow = Clockwork([0.01])
+    events: list[Event] = []
+    tasks.take_turns(slow, 0.05, iter([WarmUp()]), events.append, step_s=0.002)  # type: ignore[arg-type]
+    assert events[-1] == Ready(step_s=0.002, call_steps=1, again=True)
 
 
 def test_what_comes_before_a_window_is_not_slowed() -> None:

@@ -16,12 +16,14 @@ from bench.run.outlook import in_words, outlook
 def to_json(summary: Summary, run: Run | None = None) -> str:
     """Return a list with one object for each cell: the fields of `CellSummary`, null if not measured.
 
-    With the run, a cell whose first losses were compared also has `first_steps`: the relative errors of the
-    losses, step by step, and those of the disturbed reference.
+    `carry_over` follows them where it was measured. With the run, a cell whose first losses were compared
+    also has `first_steps`: the relative errors of the losses, step by step, and those of the disturbed
+    reference.
     """
     compared = {cell: steps for one in (first_steps(run) if run else ()) for cell, steps in one.cells.items()}
     rows = [
         msgspec.to_builtins(row)
+        | ({"carry_over": msgspec.to_builtins(found)} if (found := summary.carry_over.get(row.cell)) else {})
         | ({"first_steps": msgspec.to_builtins(compared[row.cell])} if row.cell in compared else {})
         for row in summary.cells
     ]

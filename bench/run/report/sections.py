@@ -3,6 +3,7 @@
 import shlex
 
 from bench.analysis.comparison import KIND_WORDS, Comparison, Verdict
+from bench.analysis.disturbance import MOST_FOREIGN, MOST_STEAL
 from bench.analysis.statistics import (
     ALPHA,
     EQUIVALENCE,
@@ -37,7 +38,7 @@ from bench.report.format import (
     versions_text,
 )
 from bench.run.outlook import in_words, outlook
-from bench.run.report import convergence, costs, parity
+from bench.run.report import carry_over, convergence, costs, parity
 from bench.run.report.sentences import all_of, answer, sentences, topic
 from bench.run.report.tables import (
     LABELS,
@@ -69,6 +70,7 @@ def whole(run: Run, summary: Summary) -> list[Block]:
         *_speed(summary),
         *_comparisons(summary),
         *_outlook(run, summary),
+        *carry_over.blocks(summary),
         *convergence.blocks(run, summary),
         *costs.blocks(run, summary),
         *parity.blocks(run, summary),
@@ -282,12 +284,14 @@ def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
 def _tainted(summary: Summary) -> list[Block]:
     head = section(
         "Blocks dropped",
-        "A block is disturbed if something else on the machine exceeded a threshold while its jobs took "
-        "turns. This is decided without looking at any rate. The worst blocks are dropped: at most a fifth "
-        "of a workload's blocks, and never so many that too few remain. The other disturbed blocks are kept, "
-        "and are named here. If more than half of the kept blocks are disturbed, nothing is claimed about "
-        "the workload. If the system does not tell how much CPU time other programs used, the block counts "
-        "as disturbed.",
+        f"A round is left out and repeated if other programs used more than {100 * MOST_FOREIGN:g} % of the "
+        f"CPU time in it, or if the hypervisor gave more than {100 * MOST_STEAL:g} % to other machines. A "
+        "block is disturbed if too few of its rounds are left, or if something else on the machine exceeded "
+        "a threshold while its jobs took turns. This is decided without looking at any rate. The worst "
+        "blocks are dropped: at most a fifth of a workload's blocks, or half if they lack rounds, and never "
+        "so many that too few remain. The other disturbed blocks are kept, and are named here. If more than "
+        "half of the kept blocks are disturbed, nothing is claimed about the workload. If the system does "
+        "not tell how much CPU time other programs used, the block counts as disturbed.",
     )
     found = taint_lines(summary)
     if not found:

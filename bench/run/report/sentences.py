@@ -13,7 +13,7 @@ from bench.analysis.comparison import (
 from bench.analysis.disturbance import Screening
 from bench.analysis.statistics import EQUIVALENCE, MARGIN
 from bench.analysis.summary import Summary
-from bench.report.format import TIMES, cell_name, range_text, ratio_text, workload_name
+from bench.report.format import TIMES, cell_name, percent_text, range_text, ratio_text, workload_name
 from bench.text import listed
 from bench.workloads.specs import Cell
 
@@ -87,6 +87,11 @@ def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
     if comparison.differs:
         but = f", but by no more than {bound}" if comparison.kind == "slightly faster" else ""
         return f"{faster} trains {workload} {times} as fast as {slower} here{but}{seen}."
+    if comparison.kind == "undecided" and comparison.low > 1 + MARGIN < 1 + comparison.margin:
+        return (
+            f"{faster} trained {workload} {times} as fast as {slower} here, but the order of the turns may "
+            f"have changed that by up to {percent_text(comparison.margin)}, so no difference is claimed{seen}."
+        )
     if comparison.kind == "equivalent":
         what = f"No difference larger than {bound}"
     else:

@@ -8,6 +8,7 @@ import numpy as np
 
 from bench.analysis.convergence import LONG_ENOUGH, is_too_brief
 from bench.analysis.costs import framework_share
+from bench.analysis.disturbance import is_quiet
 from bench.analysis.statistics import ALPHA, EQUIVALENCE, FEWEST_FOR_SCATTER, MARGIN
 from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
 from bench.records.runs import Run
@@ -246,6 +247,10 @@ def conditions_text(run: Run) -> str | None:
     ]
     if any(one.foreign_share is None for one in conditions):
         said.append("the system did not tell what other programs used")
+    rounds = [taken for one in conditions if one.round_foreign for taken in one.taken]
+    if rounds:
+        loud = sum(not is_quiet(taken) for taken in rounds)
+        said.append(f"{loud} of {len(rounds)} rounds were disturbed")
     canaries = [1000 * float(np.median(one.canary_s)) for one in conditions if one.canary_s]
     if canaries:
         said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")
