@@ -90,7 +90,8 @@ def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
     if comparison.kind == "undecided" and comparison.low > 1 + MARGIN < 1 + comparison.margin:
         return (
             f"{faster} trained {workload} {times} as fast as {slower} here, but the order of the turns may "
-            f"have changed that by up to {percent_text(comparison.margin)}, so no difference is claimed{seen}."
+            f"have changed that by up to {percent_text(comparison.margin)}, so no difference is "
+            f"claimed{seen}."
         )
     if comparison.kind == "equivalent":
         what = f"No difference larger than {bound}"
