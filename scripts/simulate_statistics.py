@@ -29,8 +29,8 @@ from bench.analysis.statistics import (  # noqa: E402
     ratio_interval,
     scatter_factors,
 )
-from bench.analysis.stopping import FEWEST_TO_STOP, MOST_BLOCKS  # noqa: E402
 from bench.history.change_points import RECENT, change_points  # noqa: E402
+from bench.run.plan import FEWEST_TO_STOP, MOST_BLOCKS  # noqa: E402
 from bench.workloads.specs import Cell  # noqa: E402
 
 TARGET = 0.015

@@ -1,12 +1,4 @@
-"""How precisely the cells of a workload are known so far, which decides where a run goes on and stops.
-
-If a run stops because an interval is narrow, it stops more often where the scatter seems smaller than it is,
-and too few such intervals hold the truth. The fewer blocks, the worse. So widths decide nothing before
-`FEWEST_TO_STOP` blocks: up to there the number of blocks depends on time alone, and the intervals hold the
-truth as often as they say. Source: Chow and Robbins, On the asymptotic theory of fixed-width sequential
-confidence intervals for the mean (1965); Starr, The performance of a sequential procedure for the fixed-width
-interval estimation of the mean (1966). docs/trials.md has simulations.
-"""
+"""How precisely the cells of a workload are known so far, which decides where a run goes on and stops."""
 
 import math
 from collections import defaultdict
@@ -23,11 +15,6 @@ from bench.analysis.statistics import (
 )
 from bench.records.schema import JobRecord
 from bench.workloads.specs import Cell
-
-FEWEST_TO_STOP = 6
-"""Blocks of a workload before the width of an interval decides anything."""
-MOST_BLOCKS = 30
-"""The most blocks of a workload in a run."""
 
 
 def widest_half_width(jobs: Sequence[JobRecord], alone: Collection[int] = ()) -> float:

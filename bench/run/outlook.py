@@ -14,12 +14,11 @@ from bench.analysis.statistics import (
     degrees_of_sum,
     scatter_factors,
 )
-from bench.analysis.stopping import FEWEST_TO_STOP, MOST_BLOCKS
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.report.format import PLUS_MINUS
-from bench.run.plan import PRESETS, TRAINING_SHARE
+from bench.run.plan import FEWEST_TO_STOP, MOST_BLOCKS, PRESETS, TRAINING_SHARE
 from bench.text import listed
 
 AIM = 0.03

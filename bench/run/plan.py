@@ -5,7 +5,6 @@ from types import MappingProxyType
 
 import msgspec
 
-from bench.analysis.stopping import FEWEST_TO_STOP
 from bench.errors import unknown
 from bench.measuring.design import FEWEST_OF_LONG, windows_asked
 from bench.records.schema import Plan
@@ -16,6 +15,17 @@ from bench.workloads.specs import Cell, Device
 SEVERAL_EPOCHS = 3
 """Fewest epochs that a run trains for accuracy. Accuracies after one epoch may be compared, but several show
 where they lead."""
+FEWEST_TO_STOP = 6
+"""Blocks of a workload before the width of an interval decides anything.
+
+If a run stops because an interval is narrow, it stops more often where the scatter seems smaller than it is,
+and too few such intervals hold the truth. The fewer blocks, the worse. Up to this number the blocks depend on
+time alone, and the intervals hold the truth as often as they say. Source: Chow and Robbins, On the asymptotic
+theory of fixed-width sequential confidence intervals for the mean (1965); Starr, The performance of a
+sequential procedure for the fixed-width interval estimation of the mean (1966). docs/trials.md has
+simulations."""
+MOST_BLOCKS = 30
+"""The most blocks of a workload in a run."""
 
 
 class Preset(msgspec.Struct, frozen=True, kw_only=True):

@@ -10,10 +10,10 @@ import math
 import random
 from functools import partial
 
-from bench.analysis.stopping import MOST_BLOCKS, widest_half_width
+from bench.analysis.stopping import widest_half_width
 from bench.run.budget import Budget
 from bench.run.log import RunLog
-from bench.run.plan import TRAINING_SHARE, Preset, plan_epochs
+from bench.run.plan import MOST_BLOCKS, TRAINING_SHARE, Preset, plan_epochs
 from bench.workloads.catalog import SWEPT
 
 

@@ -10,12 +10,11 @@ from conftest import draws
 from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run, simple_run
 
 from bench.analysis.statistics import blocks_for
-from bench.analysis.stopping import FEWEST_TO_STOP, MOST_BLOCKS
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.run.outlook import AIM, Outlook, in_words, outlook
-from bench.run.plan import PRESETS, TRAINING_SHARE
+from bench.run.plan import FEWEST_TO_STOP, MOST_BLOCKS, PRESETS, TRAINING_SHARE
 
 NAMES = ("torch", "jax", "tensorflow")
 BLOCK_S = 3 * 12.5
