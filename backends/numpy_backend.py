@@ -30,6 +30,7 @@ from bench.workloads.specs import (
 
 Array = npt.NDArray[np.float64]
 Arrays = dict[str, Array]
+Multiply = Callable[[Array, Array], Array]
 
 MATRIX_SIDE = 1536
 COPIED_BYTES = 2**28
@@ -127,7 +128,7 @@ class NumpyBackend:
     def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
         """Return the batch's loss and its gradient by every trained parameter."""
         network = self._workload.architecture
-        logits, trace = forward(network, self.params, pixels, statistics={})
+        logits, trace = forward(network, self.params, pixels, statistics={}, products=self.products)
         loss, d_logits = softmax_cross_entropy(logits, labels)
         if self._workload.loss == "sum":
             loss, d_logits = loss * len(labels), d_logits * len(labels)
@@ -142,7 +143,11 @@ class NumpyBackend:
 
     def logits(self, images: npt.NDArray[np.uint8]) -> Array:
         """Return the logits (n, classes) of uint8 images in float64."""
-        return forward(self._workload.architecture, self.params, images / 255.0)[0]
+        return forward(self._workload.architecture, self.params, images / 255.0, products=self.products)[0]
+
+    def products(self, multiply: Multiply, x: Array, kernel: Array) -> Array:
+        """Return the sums of products of a layer; a subclass may make errors in them as others do."""
+        return multiply(x, kernel)
 
     def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         parts = [self.logits(images[start : start + 500]) for start in range(0, len(images), 500)]
@@ -193,18 +198,24 @@ def best_seconds(work: Callable[[], object]) -> float:
 
 
 def forward(
-    architecture: Architecture, params: Arrays, x: Array, *, statistics: Arrays | None = None
+    architecture: Architecture,
+    params: Arrays,
+    x: Array,
+    *,
+    statistics: Arrays | None = None,
+    products: Callable[[Multiply, Array, Array], Array] = lambda multiply, x, kernel: multiply(x, kernel),
 ) -> tuple[Array, list[Array]]:
     """Return the logits of pixels (n, h, w, c), and in order of computation what the backward pass needs.
 
     With a dictionary `statistics` it normalises by the batch, as training does, and stores the batch's means
     and variances there, by the names of the running ones. Without it, it normalises by the running ones.
+    `products` computes the sums of each layer, before its bias, with the function that it gets.
     """
     trace: list[Array] = []
     for number, block in enumerate(architecture.convs, start=1):
         layer = f"conv{number}"
         trace.append(x)
-        x = convolve(x, params[f"{layer}/kernel"])
+        x = products(convolve, x, params[f"{layer}/kernel"])
         if block.normalise:
             if statistics is not None:
                 statistics[f"{layer}/mean"] = x.mean((0, 1, 2))
@@ -223,9 +234,10 @@ def forward(
     x = x.reshape(len(x), -1)
     for number in range(1, len(architecture.hidden) + 1):
         trace.append(x)
-        x = np.maximum(x @ params[f"dense{number}/kernel"] + params[f"dense{number}/bias"], 0.0)
+        sums = products(np.matmul, x, params[f"dense{number}/kernel"])
+        x = np.maximum(sums + params[f"dense{number}/bias"], 0.0)
     trace.append(x)
-    return x @ params["logits/kernel"] + params["logits/bias"], trace
+    return products(np.matmul, x, params["logits/kernel"]) + params["logits/bias"], trace
 
 
 def layer_outputs(architecture: Architecture, params: Arrays, x: Array) -> Arrays:
