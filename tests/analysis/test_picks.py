@@ -89,7 +89,7 @@ def test_the_best_of_five_equal_modes_is_not_favored():
 def standing_of(cell, logs):
     return Standing(
         cell=cell, level="tuned", ranked=True, reference=False, matched=True, parity_ok=True,
-        rounds={block: (float(log),) for block, log in enumerate(logs)}, latest=1,
+        rounds={block: (float(log),) for block, log in enumerate(logs)}, latest=1, accuracies={},
     )  # fmt: skip
 
 
