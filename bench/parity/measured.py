@@ -56,8 +56,8 @@ AT_ONCE = 2**16
 
 ORDER_SEED = 7
 """The seed of the batches. Of the seeds 3 to 15, the one with which rounding changes least in the first step
-of mnist-cnn, cifar10-cnn and notebook-cifar-cnn: at most 1.5e-3, and up to 0.25 with others, as some units lie
-near a kink."""
+of mnist-cnn, cifar10-cnn and notebook-cifar-cnn: at most 1.5e-3, and up to 0.25 with others, as some units
+lie near a kink."""
 
 ROUNDED_RUNS = 4
 SUM_ROUNDING = 2.0**-24

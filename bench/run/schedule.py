@@ -166,7 +166,7 @@ class Schedule:
         blocks = self._log.blocks_of(workload)
         if len(blocks) >= 2 * required:
             return 0
-        kept = self._kept(workload)
+        kept = self._kept(workload) - self._log.screening(workload).lost
         settled = [
             sum(job.status == "ok" and job.spec.block in kept for job in self._log.jobs_of(cell))
             for cell in self._log.running_in(workload)
@@ -174,10 +174,10 @@ class Schedule:
         return max(0, min(len(blocks), required) - min(settled, default=0))
 
     def _kept(self, workload: str) -> set[int]:
-        """Return the numbers of a workload's blocks that count."""
-        screening = self._log.screening(workload)
-        blocks = {block.block for block in self._log.blocks_of(workload)}
-        return blocks - screening.dropped - screening.lost
+        """Return the numbers of a workload's blocks that were not dropped."""
+        return {block.block for block in self._log.blocks_of(workload)} - self._log.screening(
+            workload
+        ).dropped
 
     def _half_width(self, workload: str) -> float:
         """Return the widest half-width of a workload's ratios.
