@@ -20,6 +20,7 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from itertools import product
+from statistics import fmean
 from typing import NamedTuple, TypeAlias
 
 import msgspec
@@ -153,16 +154,32 @@ def carry_over(
 def largest_move(one: Mapping[int, Effects], other: Mapping[int, Effects]) -> float | None:
     """Return how far the ratio of two rows could move if each always had the same predecessor: 0.03 for 3 %.
 
-    For every predecessor a of the one row and b of the other, the ratio moves by exp(effect of a on the one
-    - effect of b on the other). That has a 95 % interval by Student's t, with the degrees of freedom of Welch
-    and Satterthwaite. The result is the end that is farthest from 1, of all these intervals. It limits what
-    the turns changed if a row's effect on itself is no larger than that of its other predecessors. Only the
+    If the one row always had the predecessor a and the other b, the ratio would move by exp(effect of a on
+    the one - effect of b on the other). The result is the move that is farthest from 1. It limits what the
+    turns changed if a row's effect on itself is no larger than that of its other predecessors. Only the
     blocks that both rows have count. None below two of them.
     """
     shared = one.keys() & other.keys()
-    firsts, seconds = (_mean_effects({at: side[at] for at in shared}) for side in (one, other))
-    moves = [_far_end(first, second) for first, second in product(firsts.values(), seconds.values())]
-    return max(moves, default=None)
+    sides = [_mean_effects({at: side[at] for at in shared}) for side in (one, other)]
+    moves = [abs(first - second) for first, second in product(*map(_without_noise, sides))]
+    return math.expm1(max(moves)) if moves else None
+
+
+def _without_noise(effects: Mapping[Predecessor, Difference]) -> list[float]:
+    """Return the mean effects, shrunk until they scatter as much as the true ones are estimated to.
+
+    The variance of the mean effects is that of the true ones and that of their noise. The largest of noisy
+    effects is mostly noise, and the more predecessors, the larger. Source: Louis, Estimating a population of
+    parameter values using Bayes and empirical Bayes methods, Journal of the American Statistical Association
+    79 (1984).
+    """
+    if not effects:
+        return []
+    free = len(effects) - 1
+    spread = math.fsum(effect.mean**2 for effect in effects.values()) / free
+    noise = fmean(effect.standard_error**2 for effect in effects.values()) * len(effects) / free
+    kept = math.sqrt(max(0.0, 1 - noise / spread)) if spread > 0 else 0.0
+    return [kept * effect.mean for effect in effects.values()]
 
 
 def _mean_effects(effects: Mapping[int, Effects]) -> dict[Predecessor, Difference]:
@@ -183,17 +200,3 @@ def _mean_effects(effects: Mapping[int, Effects]) -> dict[Predecessor, Differenc
         before: Difference(mean=float(mean), standard_error=error, degrees=degrees, blocks=blocks)
         for before, mean in zip(common, values.mean(axis=0), strict=True)
     }
-
-
-def _far_end(first: Difference, second: Difference) -> float:
-    """Return the end of the interval of exp(first - second) that is farthest from 1, minus 1."""
-    parts = [one.standard_error**2 for one in (first, second)]
-    degrees = sum(part**2 / one.degrees for part, one in zip(parts, (first, second), strict=True))
-    move = Difference(
-        mean=first.mean - second.mean,
-        standard_error=math.sqrt(sum(parts)),
-        degrees=sum(parts) ** 2 / degrees if degrees else first.degrees,
-        blocks=first.blocks,
-    )
-    low, high = ratio_interval(move)
-    return max(high, 1 / low) - 1

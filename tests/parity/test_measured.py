@@ -353,7 +353,9 @@ def test_the_tolerance_of_a_loss_follows_the_disturbed_reference_and_never_shrin
     trace = case[2]
     assert len(trace.rounding_errors) == len(trace.loss_tolerances) == len(trace.order)
     assert list(trace.loss_tolerances) == sorted(trace.loss_tolerances)
-    assert trace.loss_tolerances[-1] == max(trace.least_of_losses, MARGIN * max(trace.rounding_errors))
+    assert trace.loss_tolerances[-1] == max(
+        trace.least_of_losses, MARGIN["losses"] * max(trace.rounding_errors)
+    )
     # float32 has 24 binary digits, so each step alone is disturbed by about 1e-7.
     assert 1e-9 < trace.rounding_errors[0] < 1e-5
 
@@ -371,7 +373,7 @@ def test_a_program_that_errs_at_one_step_shows_it_there(case) -> None:
 def test_a_chaotic_loss_is_recorded_and_not_compared(case) -> None:
     workload, data, trace = case
     chaotic = msgspec.structs.replace(
-        trace, rounding_errors=(*trace.rounding_errors[:-1], 2 * CHAOS / MARGIN)
+        trace, rounding_errors=(*trace.rounding_errors[:-1], 2 * CHAOS / MARGIN["losses"])
     )
     losses = trace.trained.losses.copy()
     losses[-1] *= 3

@@ -89,8 +89,9 @@ def _sentence(comparison: Comparison, titles: Mapping[str, str]) -> str:
         return f"{faster} trains {workload} {times} as fast as {slower} here{but}{seen}."
     if comparison.kind == "undecided" and comparison.low > 1 + MARGIN < 1 + comparison.margin:
         return (
-            f"{faster} trained {workload} {times} as fast as {slower} here, but the order of the turns may "
-            f"have changed that by up to {percent_text(comparison.margin)}, so no difference is "
+            f"{faster} trained {workload} {times} as fast as {slower} here, but after {comparison.blocks} "
+            f"blocks it is not certain enough that the difference is larger than the "
+            f"{percent_text(comparison.margin)} that the order of the turns may make, so none is "
             f"claimed{seen}."
         )
     if comparison.kind == "equivalent":
