@@ -58,8 +58,8 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         preset.name: preset
         for preset in (
             Preset(
-                name="quick", summary="the default modes, mnist-mlp also as taught, 3 blocks, 15 minutes",
-                budget_s=15 * 60, modes="default", taught_on="mnist-mlp", min_blocks=3, windows=60,
+                name="quick", summary="the default modes, mnist-mlp also as taught, 3 blocks, 20 minutes",
+                budget_s=20 * 60, modes="default", taught_on="mnist-mlp", min_blocks=3, windows=60,
                 window_s=0.05, epochs=5, seeds=1,
             ),
             Preset(
