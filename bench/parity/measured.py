@@ -160,18 +160,7 @@ def measured_trace(
     """
     order = proof_order(data, workload.batch_size, steps)
     images = seen_images(workload, test_images)
-    exact = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
-    reference = _Steps(exact, workload, data, order)
-    losses = [reference.train(slice(0, call_steps))]
-    change, logits = reference.change(), reference.logits(images)
-    losses.append(reference.train(slice(call_steps, steps)))
-    truth = Trained(
-        start=reference.start,
-        losses=np.concatenate(losses),
-        change=change,
-        logits=logits,
-        changes={} if has_kinks(workload) else reference.change(),
-    )
+    truth = _truth(workload, data, images, order, call_steps)
     found = []
     for seed in range(ROUNDED_RUNS):
         disturbed = _Steps(Rounding(workload, data, precision=precision, seed=seed), workload, data, order)
@@ -196,6 +185,28 @@ def measured_trace(
         },
         rounding_errors=tuple(max(errors) for errors in by_step),
         least_of_losses=least["losses"],
+    )
+
+
+def _truth(
+    workload: Workload,
+    data: TrainingData,
+    images: npt.NDArray[np.uint8],
+    order: npt.NDArray[np.int32],
+    call_steps: int,
+) -> Trained:
+    """Train the exact reference; `images` are those whose logits it returns."""
+    exact = NumpyBackend(workload, data, mode="float64", device="cpu", precision="fp32")
+    reference = _Steps(exact, workload, data, order)
+    losses = [reference.train(slice(0, call_steps))]
+    change, logits = reference.change(), reference.logits(images)
+    losses.append(reference.train(slice(call_steps, len(order))))
+    return Trained(
+        start=reference.start,
+        losses=np.concatenate(losses),
+        change=change,
+        logits=logits,
+        changes={} if has_kinks(workload) else reference.change(),
     )
 
 
