@@ -68,6 +68,7 @@ def play_sides(patch: pytest.MonkeyPatch) -> None:
 def undisturbed(patch: pytest.MonkeyPatch) -> None:
     """Let every rate count as steady and no block as disturbed, so that the machine decides no test."""
     patch.setattr("bench.measuring.block.Watch", QuietWatch)
+    patch.setattr("bench.measuring.block.Stretch", QuietStretch)
     patch.setattr("bench.measuring.block.settled", lambda *_, **__: True)
 
 

@@ -45,13 +45,16 @@ LATE_S = 250.0
 """How long a test waits for a process on a busy machine."""
 COMMAND = """
 import msgspec
+import pytest
 from bench.cli.main import main
 from bench.run import plan
 from fakes import TINY
+from played import undisturbed
 plan.PRESETS = {"quick": msgspec.structs.replace(TINY, target_half_width=1e-9)}
+undisturbed(pytest.MonkeyPatch())
 main()
 """
-"""The command `bench`, whose runs have short blocks and end with their budget."""
+"""The command `bench` with real workers, whose runs have short blocks and end with their budget."""
 
 
 @pytest.fixture(autouse=True)
