@@ -363,6 +363,7 @@ class Screen:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.overalls: list[tuple[str, float, float | None]] = []
+        self.jobs: list[tuple[str, float | None]] = []
 
     def say(self, text: str) -> None:
         self.lines.append(text)
@@ -371,7 +372,7 @@ class Screen:
         self.overalls.append((text, done, left_s))
 
     def job(self, text: str, done: float | None) -> None:
-        pass
+        self.jobs.append((text, done))
 
     def __enter__(self) -> Self:
         return self

@@ -35,7 +35,8 @@ FEWEST_WINDOWS = 3
 """Windows after a predecessor that a block needs. With fewer, one stall would decide the mean."""
 
 Predecessor: TypeAlias = Cell | None
-"""The cell whose turn came just before; None at the start of a round."""
+"""The cell whose turn came just before; None at the start of a round. In a block with a placebo it may be the
+row's own cell."""
 
 Effects: TypeAlias = Mapping[Predecessor, float]
 """The effect of each predecessor on one row in one block, in logarithms; their sum is 0."""
@@ -81,7 +82,7 @@ def block_effects(block: BlockRecord, jobs: Iterable[JobRecord]) -> dict[Cell, E
         for window in in_quiet_rounds(windows)[-max(1, job.spec.windows) :]:
             by_predecessor[window.before].append(window.log_rate)
         enough = all(len(logs) >= FEWEST_WINDOWS for logs in by_predecessor.values())
-        if len(by_predecessor) == len(before) > 1 and enough:
+        if by_predecessor.keys() == set(before.get(cell, ())) and len(by_predecessor) > 1 and enough:
             found[cell] = _centred({one: trimmed_mean(logs) for one, logs in by_predecessor.items()})
     return found
 
@@ -92,19 +93,20 @@ def effects_by_cell(
     """Return the effects by cell and block; `jobs` are those that count, by cell and block."""
     effects: dict[Cell, dict[int, Effects]] = defaultdict(dict)
     for block in blocks:
-        counting = [jobs.get(cell, {}).get(block.block) for cell in block.order]
+        counting = [jobs.get(cell, {}).get(block.block) for cell in dict.fromkeys(block.order)]
         for cell, found in block_effects(block, [job for job in counting if job]).items():
             effects[cell][block.block] = found
     return effects
 
 
 def _predecessors(block: BlockRecord) -> dict[Cell, list[Predecessor]]:
-    """Return the predecessor of each window of each cell."""
+    """Return the predecessor of each window of each cell; the windows of the placebo's job are left out."""
     found: dict[Cell, list[Predecessor]] = defaultdict(list)
     for turns in block.turns:
         cells = [block.order[place] for place in turns]
-        for before, cell in zip([None, *cells], cells, strict=False):
-            found[cell].append(before)
+        for place, before, cell in zip(turns, [None, *cells], cells, strict=False):
+            if place != block.copy:
+                found[cell].append(before)
     return found
 
 

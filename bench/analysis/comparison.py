@@ -227,6 +227,14 @@ def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[St
     )
 
 
+def compare_copies(one: Standing, copy: Standing, screening: Screening) -> Comparison | None:
+    """Compare two jobs of one cell in each block, as any pair is; None if they share too few blocks."""
+    found = _compare_family(
+        [(one, copy, frozenset())], dropped=screening.dropped, disturbed=screening.disturbed
+    )
+    return found[0] if found else None
+
+
 def pick_each_backend(ranked: Sequence[Standing], dropped: frozenset[int] = frozenset()) -> tuple[Pick, ...]:
     """Return the row that stands for each backend, in the order of the backends in `ranked`.
 

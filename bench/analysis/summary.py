@@ -15,11 +15,11 @@ import numpy as np
 
 from backends.info import Level
 from bench.analysis.carry_over import CarryOver, Effects, carry_over, effects_by_cell
-from bench.analysis.comparison import Standing, Verdict, judge
+from bench.analysis.comparison import Comparison, Standing, Verdict, compare_copies, judge
 from bench.analysis.convergence import cell_convergence, finished
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
+from bench.analysis.notices import job_warnings, run_mark, run_warnings
 from bench.analysis.statistics import Estimate, estimate, log_rate, log_throughput
-from bench.machine.known_faults import known_faults
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
 from bench.workloads.specs import Cell, Device, Precision, Workload
@@ -135,6 +135,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """By workload, which of its blocks were disturbed and which are dropped."""
     carry_over: Mapping[Cell, tuple[CarryOver, ...]]
     """How much each predecessor changes the rate of a cell; only cells whose records tell."""
+    placebo: Comparison | None = None
+    """Two jobs of one cell in each block, compared as any pair: nothing is different but chance. None if the
+    run has none, or too few blocks with it."""
     titles: Mapping[str, str]
     """A backend's title by its name."""
     warnings: tuple[str, ...]
@@ -158,7 +161,7 @@ def summarise(run: Run) -> Summary:
         screenings=dropped_blocks(blocks, header.min_blocks),
         alone=frozenset((block.workload, block.block) for block in blocks if not block.in_turns),
     )
-    evidence = _gather(run)
+    evidence = _gather(run, run.jobs)
     rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
     sound = {cell: {at: job.record for at, job in found.sound.items()} for cell, found in evidence.items()}
     effects = effects_by_cell(blocks, sound)
@@ -179,6 +182,7 @@ def summarise(run: Run) -> Summary:
             for one in standings
             if (found := carry_over(one.effects, context.screening(one.cell.workload).dropped))
         },
+        placebo=_placebo(run, standings, context),
         titles={backend.name: backend.title for backend in header.backends},
         warnings=(
             *run_warnings(header),
@@ -199,40 +203,6 @@ def alone_words(in_turns: Sequence[bool]) -> tuple[str, ...]:
         "mode of the GPU admits one process at a time. A change in the machine's speed does not cancel in "
         "their comparison.",
     )
-
-
-def run_warnings(header: RunHeader) -> tuple[str, ...]:
-    """Return a warning for every framework of the run whose version is known to compute wrong values."""
-    devices = {cell.backend: cell.device for cell in header.cells}
-    return tuple(
-        f"{backend.title}: {warning}"
-        for backend in header.backends
-        if backend.name in devices
-        for warning in known_faults(backend.versions, devices[backend.name])
-    )
-
-
-def job_warnings(run: Run) -> tuple[str, ...]:
-    """Return what the frameworks warned of while they ran, each warning of a mode once."""
-    titles = {backend.name: backend.title for backend in run.header.backends}
-    said = (
-        f"{titles[job.spec.cell.backend]} {job.spec.cell.mode}: {job.described['warning']}"
-        for job in run.jobs
-        if job.described.get("warning")
-    )
-    return tuple(dict.fromkeys(said))
-
-
-def run_mark(header: RunHeader) -> str | None:
-    """Return how the run differs from one on the full data sets; None if it does not."""
-    marks = []
-    if header.sample:
-        marks.append("made on the small sample that comes with the program")
-    if header.dataset_limit is not None:
-        marks.append(f"limited to the first {header.dataset_limit:,} images of each split")
-    if not marks:
-        return None
-    return f"{'; '.join(marks).capitalize()}. Not to be compared with a run on the full data sets."
 
 
 # ---- one row a cell
@@ -300,13 +270,13 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
         return [job for job in self.jobs if job.fault is not None]
 
 
-def _gather(run: Run) -> dict[Cell, _Evidence]:
-    """Group the records by cell: planned cells first, in their order, then any that was not planned.
+def _gather(run: Run, timed: Iterable[JobRecord]) -> dict[Cell, _Evidence]:
+    """Group these jobs and the other records by cell: planned cells first, then any that was not planned.
 
     A job that was run again, for example after a resume, counts once: the last sound one, else the last one.
     """
     jobs: dict[Cell, dict[tuple[int, bool, int], _Job]] = defaultdict(dict)
-    for record in sorted(run.jobs, key=lambda record: record.started_at):
+    for record in sorted(timed, key=lambda record: record.started_at):
         spec = record.spec
         # Jobs that only train are identified by seed, timed ones by block.
         key = (spec.block, spec.windows > 0, 0 if spec.windows > 0 else spec.seed)
@@ -367,6 +337,17 @@ def _standing(
         effects=effects,
         accuracies=learned.accuracies if (learned := cell_convergence(found.records, None)) else {},
     )
+
+
+def _placebo(run: Run, standings: Iterable[Standing], context: _Context) -> Comparison | None:
+    """Compare the two jobs of the placebo's cell as any pair of rows is compared."""
+    copies = _gather(run, run.copies)
+    for row in standings:
+        if row.cell == run.header.placebo:
+            rounds = {block: job.logs for block, job in copies[row.cell].sound.items()}
+            copy = msgspec.structs.replace(row, rounds=rounds)
+            return compare_copies(row, copy, context.screening(row.cell.workload))
+    return None
 
 
 def _in_order(rows: Sequence[CellSummary], context: _Context) -> list[CellSummary]:

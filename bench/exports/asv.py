@@ -35,6 +35,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from bench.analysis.convergence import is_too_brief
 from bench.analysis.statistics import estimate
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UsageError
@@ -137,7 +138,8 @@ def _of_row(row: CellSummary, timed: TimedCell | None, version: str) -> Iterator
     where = f"{cell[0]} in {cell[1]} {cell[2]}, {row.device} {row.precision}"
     if timed is not None:
         yield _step(".".join([*cell, "step"]), version, f"A training step of {where}", timed)
-    wrong = None if row.test_accuracy is None else 1 - row.test_accuracy
+    brief = row.epochs is not None and is_too_brief(row.epochs)
+    wrong = None if row.test_accuracy is None or brief else 1 - row.test_accuracy
     for name, kind, unit, what, value in (
         ("first_step", "time", "seconds", "Compiling and the first training step of", row.first_step_s),
         ("peak_memory", "peakmemory", "bytes", "Peak memory of", row.peak_rss_bytes),

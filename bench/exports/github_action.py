@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from bench.analysis.convergence import CellConvergence, cell_convergence
+from bench.analysis.convergence import CellConvergence, cell_convergence, is_too_brief
 from bench.analysis.summary import CellSummary, summarise
 from bench.exports.names import data_words, dump, nothing, part
 from bench.exports.timed import comparable
@@ -52,9 +52,10 @@ def _bigger(row: CellSummary, learned: CellConvergence | None) -> Iterator[_Valu
         half_width=_half(row.samples_per_s_low, row.samples_per_s_high),
     )
     if learned is not None:
+        brief = learned.epochs is not None and is_too_brief(learned.epochs)
         yield _Value(
             what="test accuracy",
-            value=_percent(learned.accuracy),
+            value=None if brief else _percent(learned.accuracy),
             unit="%",
             half_width=_percent(_half(learned.accuracy_low, learned.accuracy_high)),
         )

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from bench.analysis.summary import run_mark
+from bench.analysis.notices import run_mark
 from bench.gate.records import Ab
 from bench.gate.sides import SideName
 from bench.machine.environment import Environment

@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 import msgspec
 
 from bench.analysis.comparison import Standing
-from bench.analysis.convergence import CellConvergence, cell_convergence
+from bench.analysis.convergence import CellConvergence, cell_convergence, is_too_brief
 from bench.analysis.disturbance import run_canary
 from bench.analysis.statistics import log_throughput
 from bench.analysis.summary import CellSummary, Summary, summarise
@@ -111,6 +111,8 @@ class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
     memory_method: str | None
     """The method by which memory was counted."""
     epochs: float | None
+    brief: bool
+    """Whether it trained too briefly for its accuracy to be compared."""
     censored: int
     """Trainings that did not reach the target."""
 
@@ -141,7 +143,7 @@ def _evidence(row: CellSummary, standing: Standing, jobs: Sequence[JobRecord], s
         ),
         MEMORY.name: _by_block(sound, "peak_rss_bytes"),
         DEVICE_MEMORY.name: _by_block(sound, "peak_device_bytes"),
-        ACCURACY.name: dict(standing.accuracies),
+        ACCURACY.name: {} if _brief(learned) else dict(standing.accuracies),
         TIME_TO_TARGET.name: _times(learned),
     }
     return _Evidence(
@@ -149,6 +151,7 @@ def _evidence(row: CellSummary, standing: Standing, jobs: Sequence[JobRecord], s
         values=values,
         memory_method=next((job.peak_rss_method for job in sound if job.peak_rss_method), None),
         epochs=row.epochs,
+        brief=_brief(learned),
         censored=sum(crossing is None for crossing in learned.crossings.values()) if learned else 0,
     )
 
@@ -160,6 +163,10 @@ def _by_block(jobs: Sequence[JobRecord], field: str, *, anew: bool = False) -> d
         for job in jobs
         if (value := getattr(job, field)) is not None and (job.spec.compiles_anew or not anew)
     }
+
+
+def _brief(learned: CellConvergence | None) -> bool:
+    return learned is not None and learned.epochs is not None and is_too_brief(learned.epochs)
 
 
 def _times(learned: CellConvergence | None) -> dict[int, float]:
@@ -269,6 +276,8 @@ def _measured(row: CellSummary) -> bool:
 def _find(metric: Metric, base: _Evidence, head: _Evidence, drift: float | None) -> Finding | str | None:
     """Return the finding for a metric, or the reason why there is none, or None if neither run has it."""
     one, other = base.values[metric.name], head.values[metric.name]
+    if metric is ACCURACY and base.brief and base.epochs == head.epochs:
+        return f"trained too briefly to compare: {base.epochs:g} epochs"
     never = base.censored + head.censored if metric is TIME_TO_TARGET else 0
     if not one and not other and not never:
         return None

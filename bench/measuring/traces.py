@@ -1,9 +1,11 @@
 """The reference traces that timed programs are compared with, each computed once and kept on disk."""
 
+import time
 from pathlib import Path
 
 from bench.parity.measured import TEST_IMAGES, measured_trace, proof_steps, save_measured
 from bench.progress import Teller
+from bench.text import duration
 from bench.worker.protocol import MeasureTask
 from bench.worker.timed_loop import load_data, training_data
 from bench.workloads.specs import Precision, Workload
@@ -28,12 +30,24 @@ class Traces:
         steps = proof_steps(workload, dataset.info, call_steps)
         key = workload, precision, steps, call_steps
         if key not in self._made:
-            self._display.job(f"reference: {workload.name}, {steps} steps in float64", None)
+            said, began = f"reference: {workload.name}, {steps} steps in float64", time.monotonic()
+            self._display.job(said, None)
+
+            def tell(done: float) -> None:
+                left = (time.monotonic() - began) * (1 - done) / done
+                self._display.job(f"{said}, about {duration(left)} left", done)
+
             path = self._folder / f"{len(self._made)}.npz"
             data = training_data(workload, dataset)
             images = dataset.test_images[:TEST_IMAGES]
             trace = measured_trace(
-                workload, data, images, steps=steps, call_steps=call_steps, precision=precision
+                workload,
+                data,
+                images,
+                steps=steps,
+                call_steps=call_steps,
+                precision=precision,
+                on_progress=tell,
             )
             save_measured(path, trace)
             self._made[key] = path

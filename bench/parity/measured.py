@@ -152,17 +152,19 @@ def measured_trace(
     steps: int,
     call_steps: int,
     precision: Precision,
+    on_progress: Callable[[float], None] = lambda _: None,
 ) -> MeasuredTrace:
     """Train the reference for so many steps at the workload's batch and rate, and find the tolerances.
 
     `call_steps` are those of the first call. `test_images`, uint8 (n, h, w, c), are those whose logits are
-    compared.
+    compared. `on_progress` gets the share that is done.
     """
     order = proof_order(data, workload.batch_size, steps)
     images = seen_images(workload, test_images)
     truth = _truth(workload, data, images, order, call_steps)
     found = []
     for seed in range(ROUNDED_RUNS):
+        on_progress((1 + seed) / (1 + ROUNDED_RUNS))
         disturbed = _Steps(Rounding(workload, data, precision=precision, seed=seed), workload, data, order)
         found.append(
             _errors(

@@ -33,7 +33,13 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def jobs(self) -> tuple[JobRecord, ...]:
-        return tuple(record for record in self.records if isinstance(record, JobRecord))
+        """The jobs of the cells, without those of the placebo."""
+        return tuple(one for one in self.records if isinstance(one, JobRecord) and not one.spec.copy)
+
+    @property
+    def copies(self) -> tuple[JobRecord, ...]:
+        """The jobs of the placebo."""
+        return tuple(one for one in self.records if isinstance(one, JobRecord) and one.spec.copy)
 
     @property
     def blocks(self) -> tuple[BlockRecord, ...]:

@@ -17,8 +17,8 @@ from bench.workloads.specs import Cell, Workload
 SCHEMA = 2
 
 LEAD_S = 0.01
-"""Seconds of training before every window that do not count, at least one step. While a job waited, others
-used the caches and its threads slept."""
+"""Seconds of training before every window that do not count, if a record does not say: at least one step.
+While a job waited, others used the caches and its threads slept."""
 
 Status: TypeAlias = Literal[
     "ok",
@@ -92,6 +92,9 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """It is evaluated on so many images of the test split; None: on all."""
     compiles_anew: bool = True
     """Whether it must compile everything anew, so that its first step shows the time to compile."""
+    copy: bool = False
+    """Whether it is the placebo: another job of a cell beside the cell's own, which it is compared with. It
+    counts for nothing else."""
 
 
 class ParityCheck(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,7 +186,7 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
     block: int
     started_at: str
     order: tuple[Cell, ...]
-    """The cells in the order in which their processes were started."""
+    """The cells in the order in which their processes were started. That of the placebo stands twice."""
     rounds: int
     """Rounds of turns that were taken."""
     in_turns: bool = True
@@ -193,6 +196,8 @@ class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_fi
 
     Empty if they did not take turns, and in older records.
     """
+    copy: int | None = None
+    """The place in `order` of the placebo's job; None if the block has none."""
     replaces: bool = False
     """Whether it was run in place of a block that lacked quiet rounds."""
     conditions: Conditions
@@ -285,6 +290,9 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     """Number of seeds that a cell trains with for accuracy; 0: it does not train."""
     lead_s: float = LEAD_S
     """Seconds of training before each window that do not count."""
+    placebo: Cell | None = None
+    """The cell of which every block of its workload runs two jobs, to show what chance makes of equal
+    programs; None if the run has no time for that."""
     planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int

@@ -27,7 +27,7 @@ class Budget:
     def __init__(self, log: RunLog, splits: Mapping[str, Split]) -> None:
         self._log, self._splits = log, splits
         self._batch_sizes = {workload.name: workload.batch_size for workload in log.header.workloads}
-        self.start = time.monotonic() - sum(job.wall_s for job in log.jobs)
+        self.start = time.monotonic() - log.jobs_s
         self.deadline = self.start + log.header.budget_s
         self.latest = self.start + OVERRUN * log.header.budget_s
 

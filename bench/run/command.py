@@ -9,7 +9,8 @@ from rich.console import Console
 
 from bench.analysis.accuracy import SEEDS_NEEDED, proposed_targets
 from bench.analysis.comparison import Verdict
-from bench.analysis.summary import run_warnings, summarise
+from bench.analysis.notices import run_warnings
+from bench.analysis.summary import summarise
 from bench.datasets.cache import cache_dir
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import commit_notes

@@ -36,7 +36,13 @@ class RunLog:
 
     @property
     def jobs(self) -> list[JobRecord]:
-        return [record for record in self._records if isinstance(record, JobRecord)]
+        """The jobs of the cells, without those of the placebo."""
+        return [one for one in self._records if isinstance(one, JobRecord) and not one.spec.copy]
+
+    @property
+    def jobs_s(self) -> float:
+        """Seconds that all jobs took, those of the placebo included."""
+        return sum(one.wall_s for one in self._records if isinstance(one, JobRecord))
 
     @property
     def proven(self) -> set[Cell]:
@@ -79,3 +85,8 @@ class RunLog:
 
     def running_in(self, workload: str) -> list[Cell]:
         return [cell for cell in self.running() if cell.workload == workload]
+
+    def block_of(self, workload: str) -> list[Cell]:
+        """Return the cells of a further block: those that run, and the placebo's once more."""
+        cells = self.running_in(workload)
+        return [*cells, *(cell for cell in cells if cell == self.header.placebo)]

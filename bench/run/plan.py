@@ -88,6 +88,10 @@ TRAINING_SHARE = 0.6
 """Share of the time left after the required windows that is given to training for accuracy."""
 
 
+PLACEBO_SHARE = 0.05
+"""A run has a placebo if that is expected to take no more than this share of its budget."""
+
+
 def find_preset(name: str) -> Preset:
     """Return the preset of that name; raise UsageError where there is none."""
     if name not in PRESETS:

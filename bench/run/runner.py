@@ -140,7 +140,7 @@ class Runner:
 
     def _run_block(self, workload: str, *, replaces: bool = False) -> bool:
         """Run every cell of a workload side by side, if that fits the budget; return whether it was run."""
-        cells = self._log.running_in(workload)
+        cells = self._log.block_of(workload)
         epochs = 0.0 if replaces else self._schedule.epochs(workload)
         if self._log.jobs and not self._budget.fits(cells, epochs):
             if not self._budget.fits(cells, 0.0):
@@ -152,8 +152,13 @@ class Runner:
         before = len(self._log.blocks_of(workload))
         chance = random.Random(f"{self._header.seed} {workload} {number}")  # noqa: S311 (an order)
         chance.shuffle(cells)
+        placebo = [place for place, cell in enumerate(cells) if cell == self._header.placebo]
+        copy = chance.choice(placebo) if len(placebo) > 1 else None
         seats = [
-            self._seat(self._spec(cell, number, place, epochs, chance), look_closer=before == 0)
+            self._seat(
+                self._spec(cell, number, place, 0.0 if place == copy else epochs, chance, copy=place == copy),
+                look_closer=before == 0 and place != copy,
+            )
             for place, cell in enumerate(cells)
         ]
         self._show_overall(f"block {before + 1}, {workload}")
@@ -177,6 +182,7 @@ class Runner:
                 rounds=block.rounds,
                 in_turns=block.in_turns,
                 turns=block.turns,
+                copy=copy,
                 replaces=replaces,
                 conditions=block.conditions,
             )
@@ -193,11 +199,13 @@ class Runner:
         task = MeasureTask(backend=info, data=data, spec=spec, look_closer=look_closer)
         return Seat(task=task, python=interpreter(info, self._pythons))
 
-    def _spec(self, cell: Cell, block: int, position: int, epochs: float, chance: random.Random) -> JobSpec:
+    def _spec(
+        self, cell: Cell, block: int, position: int, epochs: float, chance: random.Random, *, copy: bool
+    ) -> JobSpec:
         modes = {mode.name: mode for mode in self._infos[cell.backend].modes}
         stretch = PIPELINE_STRETCH if modes[cell.mode].pipeline else 1
         return JobSpec(
-            job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{block}",
+            job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{block}{'.copy' if copy else ''}",
             cell=cell,
             workload=self._workloads[cell.workload],
             seed=self._header.seed + block,
@@ -210,6 +218,7 @@ class Runner:
             epochs=epochs,
             time_limit_s=self._budget.time_limit_s(cell, epochs),
             compiles_anew=compiles_anew(cell.device, block),
+            copy=copy,
         )
 
     def _refine(self) -> None:

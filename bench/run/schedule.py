@@ -142,7 +142,7 @@ class Schedule:
         """Return what the blocks that are due will take, with the epochs that are already chosen."""
         return sum(
             self._budget.block_s(
-                self._log.running_in(name),
+                self._log.block_of(name),
                 self._epochs.get(name, 0.0) if self._trains(name, number) else 0.0,
             )
             for name, number in self.due()
@@ -154,7 +154,7 @@ class Schedule:
         return SWEPT not in workload and required - self._header.seeds <= number < required
 
     def _block_s(self, workload: str) -> float:
-        return self._budget.block_s(self._log.running_in(workload))
+        return self._budget.block_s(self._log.block_of(workload))
 
     def _lost_blocks(self, workload: str) -> int:
         """Return how many blocks have to be repeated.

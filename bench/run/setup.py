@@ -1,10 +1,12 @@
 """From what the user asked to a plan that can run: backends and device here, data on disk, a header."""
 
 import math
+import random
 import secrets
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -26,7 +28,7 @@ from bench.measuring.selection import (
 )
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import LEAD_S, RunHeader
-from bench.run.plan import Preset, find_preset, make_plan
+from bench.run.plan import PLACEBO_SHARE, Preset, find_preset, make_plan
 from bench.text import duration, listed
 from bench.workloads.flops import training_flops
 from bench.workloads.specs import Cell, Device, Workload
@@ -133,6 +135,15 @@ def new_run(
 ) -> Run:
     """Make the folder of a new run and write its header."""
     now = datetime.now(UTC)
+    step_flops = {workload.name: _step_flops(workload) for workload in workloads}
+    expected = partial(
+        make_plan, step_flops=step_flops, min_blocks=plan.min_blocks, windows=plan.preset.windows,
+        window_s=plan.preset.window_s, budget_s=plan.budget_s, seeds=plan.seeds,
+    )  # fmt: skip
+    candidates = _quickest(cells, workloads, available, step_flops)
+    placebo = random.Random(f"{plan.seed} placebo").choice(candidates) if candidates else None  # noqa: S311
+    if placebo is not None and expected([placebo]).blocks_s > PLACEBO_SHARE * plan.budget_s:
+        placebo = None
     usable = {name: info for name, info in available.infos.items() if name not in available.unavailable}
     sizes = footprints(list(usable.values()), plan.asked.pythons)
     header = RunHeader(
@@ -145,15 +156,8 @@ def new_run(
         target_half_width=plan.target_half_width,
         seeds=plan.seeds,
         lead_s=plan.lead_s,
-        planned=make_plan(
-            cells,
-            step_flops={workload.name: _step_flops(workload) for workload in workloads},
-            min_blocks=plan.min_blocks,
-            windows=plan.preset.windows,
-            window_s=plan.preset.window_s,
-            budget_s=plan.budget_s,
-            seeds=plan.seeds,
-        ),
+        placebo=placebo,
+        planned=expected([*cells, *([placebo] if placebo else [])]),
         seed=plan.seed,
         dataset_limit=plan.asked.limit,
         sample=plan.asked.sample,
@@ -166,6 +170,26 @@ def new_run(
         environment=capture_environment(cells[0].device),
     )
     return Run(folder=create_run(results, header), header=header, records=())
+
+
+def _quickest(
+    cells: Sequence[Cell],
+    workloads: Sequence[Workload],
+    available: Available,
+    step_flops: Mapping[str, float],
+) -> list[Cell]:
+    """Return the tuned cells of the workload with the shortest steps, of those that are ranked."""
+    matched = {workload.name for workload in workloads if workload.matched}
+    infos = {name: one for name, one in available.infos.items() if name not in available.unavailable}
+    tuned = {
+        (name, mode.name)
+        for name, info in infos.items()
+        for mode in info.modes
+        if mode.level == "tuned" and not info.reference
+    }
+    found = [one for one in cells if (one.backend, one.mode) in tuned and one.workload in matched]
+    least = min((step_flops[one.workload] for one in found), default=0.0)
+    return [one for one in found if step_flops[one.workload] == least]
 
 
 def _step_flops(workload: Workload) -> float:

@@ -211,6 +211,13 @@ def test_a_single_block_has_no_interval(tmp_path: Path) -> None:
     assert {row[f"stats_{name}"] for name in ("ci_99_a", "ci_99_b", "q_25", "repeat")} == {None}
 
 
+def test_the_accuracy_of_a_brief_training_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bench.analysis.convergence.LONG_ENOUGH", 1e9)
+    assert not [name for name in results(to_files(full_run(), tmp_path)) if name.endswith("test_error")]
+
+
 def test_less_is_better_in_every_value_and_what_was_not_measured_is_left_out(tmp_path: Path) -> None:
     found = results(to_files(full_run(), tmp_path))
     assert {name.rpartition(".")[2] for name in found} == {

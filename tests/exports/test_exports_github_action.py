@@ -131,6 +131,11 @@ def test_values_are_those_of_the_report() -> None:
     }
 
 
+def test_the_accuracy_of_a_brief_training_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.analysis.convergence.LONG_ENOUGH", 4.0)
+    assert kinds(to_bigger(trained_run(0.98, 0.985))) == {"throughput", "target reached"}
+
+
 def test_a_range_is_half_the_interval_and_the_action_finds_it() -> None:
     run = trained_run(0.98, 0.985, 0.99)
     (row,) = summarise(run).cells

@@ -358,6 +358,13 @@ def test_accuracy_after_other_epochs_never_passes():
     assert one.conclusion == "undecided"
 
 
+def test_accuracy_after_a_brief_training_is_not_compared_and_holds_nothing_back(monkeypatch):
+    monkeypatch.setattr("bench.analysis.convergence.LONG_ENOUGH", 4.0)
+    one = only(compare(LEARNER, make_side(make_jobs(learned=shifted(-0.1), seed=1))))
+    assert one.untold["accuracy"] == "trained too briefly to compare: 3 epochs"
+    assert one.conclusion == "fine"
+
+
 def test_accuracy_that_base_never_had_is_not_asked_for():
     one = only(compare(*base_and(make_jobs(learned=LEARNED))))
     assert "accuracy" in one.untold

@@ -15,7 +15,8 @@ from synthetic import make_cell, make_header, make_run
 from test_doctor import diagnose
 
 from backends.catalog import NUMPY
-from bench.analysis.summary import run_warnings, summarise
+from bench.analysis.notices import run_warnings
+from bench.analysis.summary import summarise
 from bench.machine import known_faults as catalogue
 from bench.machine.known_faults import KNOWN_FAULTS, KnownFault, known_faults
 from bench.measuring.backends import Registry

@@ -11,8 +11,13 @@ from bench.parity.measured import open_measured
 
 
 @pytest.fixture
-def traces(tmp_path: Path) -> Traces:
-    return Traces(tmp_path, fakes.Screen())
+def screen() -> fakes.Screen:
+    return fakes.Screen()
+
+
+@pytest.fixture
+def traces(tmp_path: Path, screen: fakes.Screen) -> Traces:
+    return Traces(tmp_path, screen)
 
 
 def shape(path: Path | None) -> tuple[int, ...]:
@@ -33,6 +38,16 @@ def test_a_trace_is_made_once_for_each_workload_precision_and_number_of_steps(
     other = msgspec.structs.replace(task, spec=msgspec.structs.replace(task.spec, workload=swept))
     assert shape(traces.path(other, 1)) == (130, 16)
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_making_a_trace_shows_how_far_it_is_and_the_time_left(traces: Traces, screen: fakes.Screen) -> None:
+    traces.path(fakes.task_for(fakes.STEADY), 1)
+    (begun, first), *others = screen.jobs
+    assert (begun, first) == ("reference: mnist-softmax, 130 steps in float64", None)
+    shares = [done for _, done in others]
+    assert len(shares) > 1
+    assert shares == sorted(shares, key=lambda share: share or 0.0)
+    assert all(" left" in text and done is not None and 0 < done < 1 for text, done in others)
 
 
 def test_a_workload_with_the_frameworks_own_defaults_has_no_trace(traces: Traces) -> None:

@@ -36,7 +36,9 @@ def verdicts_to_json(run: Run, summary: Summary) -> str:
     about = None
     if found is not None:
         about = msgspec.to_builtins(found) | {"beyond": found.beyond, "words": in_words(found)}
-    return _dumped({"verdicts": [_verdict(verdict) for verdict in summary.verdicts], "outlook": about})
+    placebo = None if summary.placebo is None else _comparisons([summary.placebo])[0]
+    verdicts = [_verdict(verdict) for verdict in summary.verdicts]
+    return _dumped({"verdicts": verdicts, "placebo": placebo, "outlook": about})
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

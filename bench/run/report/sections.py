@@ -39,7 +39,7 @@ from bench.report.format import (
 )
 from bench.run.outlook import in_words, outlook
 from bench.run.report import carry_over, convergence, costs, parity
-from bench.run.report.sentences import all_of, answer, sentences, topic
+from bench.run.report.sentences import all_of, answer, placebo_sentence, sentences, topic
 from bench.run.report.tables import (
     LABELS,
     QUESTION,
@@ -69,6 +69,7 @@ def whole(run: Run, summary: Summary) -> list[Block]:
         *_machine(run),
         *_speed(summary),
         *_comparisons(summary),
+        *_placebo(summary),
         *_outlook(run, summary),
         *carry_over.blocks(summary),
         *convergence.blocks(run, summary),
@@ -100,6 +101,7 @@ def short(run: Run, summary: Summary) -> list[Block]:
         Heading(text="Verdict"),
         bullets(answer(summary)),
         *(block for verdict in summary.verdicts for block in _verdict(verdict, summary)),
+        *_placebo(summary),
         *below("Does it learn the same thing?", bullets(convergence.answer(run, summary.titles))),
         *below("Disturbed blocks", named_bullets(taint_lines(summary))),
         *below("Not ranked or not measured", named_bullets(unranked_lines(summary))),
@@ -143,6 +145,11 @@ def _verdict(verdict: Verdict, summary: Summary) -> list[Block]:
         Heading(text=f"{topic(verdict)} ({verdict.device} {verdict.precision})", level=3),
         bullets(sentences(verdict, summary.titles)),
     ]
+
+
+def _placebo(summary: Summary) -> list[Block]:
+    said = placebo_sentence(summary)
+    return [] if said is None else [Paragraph(text=said)]
 
 
 def _machine(run: Run) -> list[Block]:

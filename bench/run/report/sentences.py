@@ -175,6 +175,21 @@ def _claim(comparison: Comparison) -> tuple[ComparisonKind, Cell | None]:
     return comparison.kind, comparison.faster if comparison.differs else None
 
 
+def placebo_sentence(summary: Summary) -> str | None:
+    """Return what became of the comparison of two equal programs; None if there is none."""
+    one = summary.placebo
+    if one is None:
+        return None
+    pair = f"two jobs of {cell_name(one.faster, summary.titles)} in each block of {one.faster.workload}"
+    found = f"{ratio_text(one.low, one.high)}, after {one.blocks} blocks"
+    if one.differs:
+        return (
+            f"Placebo: the comparison of {pair} claims a difference ({found}), and there is none. "
+            "Do not trust small differences in this run."
+        )
+    return f"Placebo: the comparison of {pair} claims no difference ({found}), and there is none."
+
+
 def answer(summary: Summary) -> tuple[str, ...]:
     """Return the run in a few sentences: who is fastest on each workload, and which rows have parity."""
     rows, verdicts, titles = summary.standings, summary.verdicts, summary.titles
