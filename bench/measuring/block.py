@@ -1,7 +1,7 @@
 """A block: every job in a process of its own, all alive side by side, training a window each in turn.
 
 The speed of a shared machine changes from minute to minute, often by more than frameworks differ. Processes
-that run one after another would meet different speeds. A turn lasts a twentieth of a second, so all jobs of a
+that run one after another would meet different speeds. A turn lasts a fifth of a second, so all jobs of a
 round meet the same, and two jobs are compared round by round.
 """
 

@@ -6,6 +6,17 @@ from statistics import fmean
 
 from bench.workloads.specs import Device
 
+WINDOWS = 24
+"""Windows of a job: four times the six rounds after which three rows have had every place and predecessor."""
+WINDOW_S = 0.15
+"""About the seconds of a window."""
+LEAD_S = 0.05
+"""Seconds of training before each window that do not count, at least one step.
+
+A row's first tenth of a second depends on the row before: PyTorch's threads spin for 8 ms after their last
+step, and which CPUs the threads of the next row get then changes its speed for up to 0.1 s. A lead of 50 ms
+and a window of 150 ms take as much time as three of 10 and 50 ms, and depend on the row before by a third as
+much (docs/trials.md, "The row before")."""
 FEWEST_OF_LONG = 0.5
 """The smallest share of a preset's windows that a run takes where calls are long: see `windows_asked`."""
 

@@ -16,6 +16,7 @@ from bench.errors import RecordError, UsageError
 from bench.machine.environment import commit_notes
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
+from bench.measuring.design import LEAD_S
 from bench.measuring.parity import plan_parity, verify_cells
 from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells, used_gpu
 from bench.options import (
@@ -37,7 +38,7 @@ from bench.options import (
 )
 from bench.progress import Display, make_display
 from bench.records.runs import QUARANTINE, RECORDS, Run, find_run, read_run
-from bench.records.schema import LEAD_S, ParityRecord
+from bench.records.schema import ParityRecord
 from bench.report.rehearsal import rehearse
 from bench.run.plan import find_preset
 from bench.run.report import export, markdown, terminal
@@ -69,7 +70,7 @@ from bench.workloads.catalog import WORKLOADS
 @click.option("--sweep", metavar="batch=A..B", help="Time every workload at batch sizes A, 2A, … B instead.")
 @click.option(
     "--lead", type=click.IntRange(1, 1000), metavar="MS",
-    help="Milliseconds of training before each window that do not count. [default: 10]",
+    help="Milliseconds of training before each window that do not count. [default: 50]",
 )  # fmt: skip
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."

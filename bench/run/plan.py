@@ -6,7 +6,7 @@ from types import MappingProxyType
 import msgspec
 
 from bench.errors import unknown
-from bench.measuring.design import FEWEST_OF_LONG, windows_asked
+from bench.measuring.design import FEWEST_OF_LONG, WINDOW_S, WINDOWS, windows_asked
 from bench.records.schema import Plan
 from bench.workloads.catalog import SWEPT, base_name
 from bench.workloads.schedule import evaluation_steps
@@ -59,17 +59,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
         for preset in (
             Preset(
                 name="quick", summary="the default modes, mnist-mlp also as taught, 3 blocks, 20 minutes",
-                budget_s=20 * 60, modes="default", taught_on="mnist-mlp", min_blocks=3, windows=60,
-                window_s=0.05, epochs=5, seeds=1,
+                budget_s=20 * 60, modes="default", taught_on="mnist-mlp", min_blocks=3, windows=WINDOWS,
+                window_s=WINDOW_S, epochs=5, seeds=1,
             ),
             Preset(
                 name="standard", summary="every mode, 8 blocks, 2 hours",
-                budget_s=2 * 3600, modes="all", min_blocks=8, windows=60, window_s=0.05,
+                budget_s=2 * 3600, modes="all", min_blocks=8, windows=WINDOWS, window_s=WINDOW_S,
                 epochs=10, seeds=3,
             ),
             Preset(
                 name="full", summary="every mode, 10 blocks, 8 hours",
-                budget_s=8 * 3600, modes="all", min_blocks=10, windows=80, window_s=0.05,
+                budget_s=8 * 3600, modes="all", min_blocks=10, windows=WINDOWS, window_s=WINDOW_S,
                 epochs=20, seeds=5,
             ),
         )

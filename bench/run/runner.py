@@ -30,7 +30,7 @@ from bench.worker.protocol import Built, Evaluated, Event, Imported, MeasureTask
 from bench.workloads.catalog import base_name
 from bench.workloads.specs import Cell, Workload
 
-PIPELINE_STRETCH = 5
+PIPELINE_STRETCH = 2
 """A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
 training once an epoch. So where batches come through one, windows are so many times longer."""
 _NO_TIME = "the budget was spent before its turn came; a larger --budget, or fewer workloads, would do"

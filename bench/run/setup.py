@@ -15,6 +15,7 @@ from bench.datasets.catalog import DATASETS
 from bench.errors import RecordError, UsageError
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import find_backends, footprints
+from bench.measuring.design import LEAD_S
 from bench.measuring.selection import (
     Asked,
     Available,
@@ -27,7 +28,7 @@ from bench.measuring.selection import (
     chosen_workloads,
 )
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
-from bench.records.schema import LEAD_S, RunHeader
+from bench.records.schema import RunHeader
 from bench.run.plan import PLACEBO_SHARE, Preset, find_preset, make_plan
 from bench.text import duration, listed
 from bench.workloads.flops import training_flops

@@ -22,7 +22,7 @@ from bench.machine.environment import Environment, capture_environment, commit_n
 from bench.measuring.backends import Registry, find_backends, interpreter
 from bench.measuring.block_runner import BlockRunner, Seat
 from bench.measuring.data import prepare_data
-from bench.measuring.design import balanced_order
+from bench.measuring.design import LEAD_S, WINDOW_S, WINDOWS, balanced_order
 from bench.measuring.selection import (
     Asked,
     Available,
@@ -67,9 +67,9 @@ class SelfTestPlan(msgspec.Struct, frozen=True, kw_only=True):
     comparisons: int = 20
     """Groups: each gives two comparisons of equals, and one with every slowdown."""
     blocks: int = 10
-    windows: int = 60
+    windows: int = WINDOWS
     """As many as in a run."""
-    window_s: float = 0.05
+    window_s: float = WINDOW_S
 
 
 def measure(
@@ -132,6 +132,7 @@ def _new_header(registry: Registry, plan: SelfTestPlan) -> tuple[Available, Self
         blocks=plan.blocks,
         windows=plan.windows,
         window_s=plan.window_s,
+        lead_s=LEAD_S,
         workloads=tuple(find_workload(name) for name in dict.fromkeys(cell.workload for cell in cells)),
         backends=tuple(
             backend_here(info, available.versions[info.name])
@@ -248,6 +249,7 @@ class Collector:
             hash_seed=secrets.randbits(32),
             windows=self._header.windows,
             window_s=self._header.window_s,
+            lead_s=self._header.lead_s,
             epochs=0.0,
             time_limit_s=TIME_LIMIT_S,
         )

@@ -11,7 +11,7 @@ import msgspec
 from bench import store
 from bench.machine.conditions import Conditions
 from bench.machine.environment import Environment
-from bench.records.schema import SCHEMA, BackendHere, Status
+from bench.records.schema import LEAD_S, SCHEMA, BackendHere, Status
 from bench.workloads.specs import Cell, Workload
 
 HEADER = "selftest.json"
@@ -92,6 +92,8 @@ class SelfTestHeader(msgspec.Struct, frozen=True, kw_only=True):
     windows: int
     """Timed windows at least; up to twice as many are taken while a rate has not settled."""
     window_s: float
+    lead_s: float = LEAD_S
+    """Seconds of training before each window that do not count."""
     workloads: tuple[Workload, ...]
     backends: tuple[BackendHere, ...]
     environment: Environment

@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKLOADS = (fakes.WORKLOAD,)
 LATE_S = 250.0
-"""How long a test waits for a process on a busy machine."""
+"""How long a test waits for a process."""
 COMMAND = """
 import msgspec
 import pytest
@@ -54,7 +54,7 @@ plan.PRESETS = {"quick": msgspec.structs.replace(TINY, target_half_width=1e-9)}
 undisturbed(pytest.MonkeyPatch())
 main()
 """
-"""The command `bench` with real workers, whose runs have short blocks and end with their budget."""
+"""The command `bench`: its runs have short blocks and end with their budget."""
 
 
 @pytest.fixture(autouse=True)
@@ -121,7 +121,7 @@ def names(jobs: Sequence[JobRecord]) -> list[str]:
 
 @pytest.fixture(scope="module")
 def complete(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Return a small run of two backends that keep all promises."""
+    """Return a small run of two good backends."""
     with pytest.MonkeyPatch.context() as patch:
         undisturbed(patch)
         play(patch)

@@ -201,7 +201,7 @@ def _speed(summary: Summary) -> list[Block]:
         "Training speed",
         "Each framework and mode trained each workload in several blocks, each time in a fresh "
         "process. All processes of a block are alive at the same time and take turns of about a "
-        "twentieth of a second, so that a slow moment of the machine affects all of them. The figure of "
+        "fifth of a second, so that a slow moment of the machine affects all of them. The figure of "
         "a block is the mean of its turns without the highest and the lowest fifth; start-up and "
         "evaluation are excluded. The table shows the mean over the blocks (of logarithms); "
         f"{PLUS_MINUS} is half the width of its 95 % interval by Student's t, from three blocks on. A "

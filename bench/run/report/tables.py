@@ -45,7 +45,7 @@ LABELS = (
         "and take turns; the figure of a block is the mean of its windows without the highest and the lowest "
         "fifth",
     ),
-    ("window", "one turn: training between two clock readings, usually for a twentieth of a second"),
+    ("window", "one turn: training between two clock readings, usually for 0.15 s"),
     (
         PLUS_MINUS,
         "half the width of the 95 % interval of that mean, from three blocks on; it shows how much the row "
