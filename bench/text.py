@@ -28,6 +28,12 @@ def clean_lines(text: str) -> str:
     return "\n".join(clean(line) for line in text.splitlines())
 
 
+def cut(text: str, longest: int) -> str:
+    """Return one clean line of at most so many characters; what is left out is marked by an ellipsis."""
+    line = clean(text)
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+
+
 def listed(names: Sequence[str]) -> str:
     """Return names as in a sentence: `a`, `a and b`, `a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -364,9 +364,16 @@ class Screen:
         self.lines: list[str] = []
         self.overalls: list[tuple[str, float, float | None]] = []
         self.jobs: list[tuple[str, float | None]] = []
+        self.tables: list[list[Any]] = []
 
     def say(self, text: str) -> None:
         self.lines.append(text)
+
+    def detail(self, text: str) -> None:
+        self.lines.append(text)
+
+    def rows(self, rows: Sequence[Any]) -> None:
+        self.tables.append(list(rows))
 
     def overall(self, text: str, done: float, left_s: float | None) -> None:
         self.overalls.append((text, done, left_s))

@@ -1,18 +1,30 @@
-"""The figures of the reference run stay what they are, however the code is arranged."""
+"""The figures and words about the reference run stay what they are, however the code is arranged."""
 
 from pathlib import Path
 
 import pytest
 
 from bench.analysis.summary import summarise
-from bench.records.runs import read_run
+from bench.exports.tables import to_csv
+from bench.records.runs import Run, read_run
+from bench.report.blocks import charts_of
+from bench.report.markdown import document
+from bench.run.report import short
 from bench.run.report.export import to_json
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in GOLDEN.glob("*.json")))
-def test_a_published_run_gives_the_same_figures(name: str) -> None:
-    figures = to_json(summarise(read_run(ROOT / "results" / name)))
-    assert figures == (GOLDEN / f"{name}.json").read_text(encoding="utf-8")
+def short_report(run: Run) -> str:
+    blocks = short.in_markdown(run, summarise(run))
+    return document(blocks, frozenset(chart.name for chart in charts_of(blocks)))
+
+
+FORMS = {"json": lambda run: to_json(summarise(run)), "csv": to_csv, "md": short_report}
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.name)
+def test_a_published_run_gives_the_same_figures_and_words(path: Path) -> None:
+    run = read_run(ROOT / "results" / path.stem)
+    assert FORMS[path.suffix[1:]](run) == path.read_text(encoding="utf-8")

@@ -49,13 +49,15 @@ def saved(results: Path, name: str, run: Run) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "made"),
     [
-        (("report", "--results=~/results"), None),
+        (("report", "--results=~/results"), "results/base/report.html"),
+        (("report", "--results=~/results", "--output=~/page.html"), "page.html"),
         (("report", "~/results/base", "--format", "markdown"), "results/base/REPORT.md"),
         (("export", "--results=~/results", "--format=csv", "--output=~/x.csv"), "x.csv"),
         (("export", "~/results/base", "--format=asv", "--output=~/asv"), "asv/benchmarks.json"),
         (("compare", "--results=~/results", "base", "head", "--output=~/told.md"), "told.md"),
         (("history", "add", "~/results/base", "--history=~/new/h.jsonl"), "new/h.jsonl"),
-        (("history", "show", "~/results", "--output=~/history"), "history/HISTORY.md"),
+        (("compare", "--results=~/results", "base", "head", "--output=~/told.html"), "told.html"),
+        (("history", "show", "~/results", "--output=~/history"), "history/report.html"),
         (("show", "mnist", "samples", "--sample", "--output=~/pictures"), "pictures/samples.svg"),
     ],
 )

@@ -2,11 +2,13 @@
 
 import io
 import re
+import threading
 
 import pytest
 from rich.console import Console
+from screens import Seen, Tty
 
-from bench.progress import Display, DownloadProgress, make_display
+from bench.progress import DRAW_EVERY_S, Display, DownloadProgress, Lines, make_display
 from bench.text import duration
 
 HOSTILE = "mnist [bold]torch[/bold] \x1b[31mred\x1b[0m \x07bell :fire: [/nothing] \\[x] C:\\"
@@ -19,8 +21,9 @@ def piped() -> tuple[Display, io.StringIO]:
 
 
 def watched(width: int = 80) -> tuple[Display, io.StringIO]:
-    output = io.StringIO()
-    return make_display(Console(file=output, force_terminal=True, width=width)), output
+    output = Tty()
+    console = Console(file=output, force_terminal=True, width=width, _environ={"TERM": "xterm-256color"})
+    return make_display(console), output
 
 
 def work(display: Display) -> None:
@@ -104,7 +107,44 @@ def test_bars_are_taken_down_when_the_work_fails() -> None:
     display, output = watched()
     with pytest.raises(ZeroDivisionError), display:
         raise ZeroDivisionError
-    assert output.getvalue().rstrip().endswith("\x1b[?25h") or "\x1b[?25h" in output.getvalue()  # the cursor
+    assert Seen().feed(output.getvalue()).cursor
+
+
+def test_bars_are_taken_down_at_the_end() -> None:
+    display, output = watched()
+    work(display)
+    seen = Seen().feed(output.getvalue())
+    assert seen.everything == ["a line that stays"]
+    assert seen.cursor
+
+
+def test_no_thread_draws_the_bars_and_they_are_not_drawn_too_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("bench.progress.time.monotonic", lambda: now)
+    display, output = watched()
+    before = set(threading.enumerate())
+    with display:
+        display.overall("parity", 0.1, None)
+        assert "parity" in output.getvalue()
+        assert set(threading.enumerate()) == before
+        drawn = len(output.getvalue())
+        display.job("turn 1", 0.1)
+        assert len(output.getvalue()) == drawn
+        now += DRAW_EVERY_S
+        display.job("turn 2", 0.2)
+        assert "turn 2" in output.getvalue()
+        display.job("the reference", None)
+        assert "the reference" in output.getvalue(), "a text of unknown length is drawn at once"
+
+
+@pytest.mark.parametrize("variables", [{"FORCE_COLOR": "1"}, {"TTY_COMPATIBLE": "1"}])
+def test_a_pipe_gets_lines_whatever_the_variables_say(variables: dict[str, str]) -> None:
+    console = Console(file=io.StringIO(), _environ={"TERM": "xterm", **variables})
+    assert isinstance(make_display(console), Lines)
+
+
+def test_a_dumb_terminal_gets_lines() -> None:
+    assert isinstance(make_display(Console(file=Tty(), _environ={"TERM": "dumb"})), Lines)
 
 
 class Jobs:

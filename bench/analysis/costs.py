@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from bench.analysis.comparison import Comparison
+from bench.analysis.statistics import log_throughput
 from bench.analysis.summary import CellSummary, Summary, largest_of, median_of
 from bench.datasets.catalog import DATASETS
 from bench.records.runs import Run
@@ -35,6 +36,8 @@ class StartUp(msgspec.Struct, frozen=True, kw_only=True):
     first_epoch_s: float | None
     epoch_measured: bool
     """Whether a whole epoch was trained; if not, its time is derived from the steady pace."""
+    bounds: tuple[float, float] | None = None
+    """The lowest and the highest sum over the jobs, with the same epoch; None below two jobs."""
 
     @property
     def parts(self) -> tuple[float | None, ...]:
@@ -103,6 +106,16 @@ class BreakEven(msgspec.Struct, frozen=True, kw_only=True):
     """What it then saves in every epoch; negative if it is slower."""
     epochs: float | None
     """After this many epochs `later` is ahead; None if it never is."""
+    by_block: tuple[float | None, ...] = ()
+    """The same in each block in which both modes were timed."""
+
+    @property
+    def bounds(self) -> tuple[float, float | None] | None:
+        """The lowest and the highest over the blocks, None for never; None below two blocks."""
+        if len(self.by_block) < 2:
+            return None
+        known = [epochs for epochs in self.by_block if epochs is not None]
+        return (min(known), max(known) if len(known) == len(self.by_block) else None) if known else None
 
 
 class PipelineRatio(msgspec.Struct, frozen=True, kw_only=True):
@@ -172,7 +185,7 @@ def read_costs(run: Run, summary: Summary) -> Costs:
     )
     return Costs(
         cells=cells,
-        break_evens=tuple(_break_evens(cells, run.header)),
+        break_evens=tuple(_break_evens(cells, run.header, _by_block(jobs, workloads, run.header, summary))),
         pipelines=tuple(_pipelines(run.header, summary)),
         products=product_errors(run.jobs),
     )
@@ -280,15 +293,29 @@ def _work(row: CellSummary, workload: Workload) -> StepWork | None:
 
 def _start_up(jobs: Sequence[JobRecord], epoch_s: float | None) -> StartUp:
     measured = median_of(_first_epoch(job) for job in jobs)
+    first_epoch_s = epoch_s if measured is None else measured
+    sums = (
+        []
+        if first_epoch_s is None
+        else [whole + first_epoch_s for job in jobs if (whole := _before_epoch(job))]
+    )
     return StartUp(
         start_s=median_of(job.start_s for job in jobs),
         import_s=median_of(job.import_s for job in jobs),
         data_s=median_of(job.data_s for job in jobs),
         build_s=median_of(job.build_s for job in jobs),
         first_step_s=median_of(job.first_step_s for job in jobs if job.spec.compiles_anew),
-        first_epoch_s=epoch_s if measured is None else measured,
+        first_epoch_s=first_epoch_s,
         epoch_measured=measured is not None,
+        bounds=(min(sums), max(sums)) if len(sums) > 1 else None,
     )
+
+
+def _before_epoch(job: JobRecord) -> float | None:
+    """Return the time of a job until its first epoch; None if a part is unknown or was not done anew."""
+    parts = (job.start_s, job.import_s, job.data_s, job.build_s, job.first_step_s)
+    known = [part for part in parts if part is not None]
+    return math.fsum(known) if len(known) == len(parts) and job.spec.compiles_anew else None
 
 
 def _first_epoch(job: JobRecord) -> float | None:
@@ -314,7 +341,44 @@ def _mean_split(splits: Sequence[StepSplit]) -> StepSplit | None:
     )
 
 
-def _break_evens(cells: Sequence[CellCosts], header: RunHeader) -> Iterator[BreakEven]:
+def _by_block(
+    jobs: Mapping[Cell, Sequence[JobRecord]],
+    workloads: Mapping[str, Workload],
+    header: RunHeader,
+    summary: Summary,
+) -> dict[Cell, dict[int, tuple[float, float]]]:
+    """Return, by block, the seconds for building and the first step, and those of an epoch.
+
+    An epoch is one at the steady pace of the block. Blocks that were dropped do not count, nor jobs that
+    found their programs compiled.
+    """
+    found: dict[Cell, dict[int, tuple[float, float]]] = {}
+    for one in summary.standings:
+        workload = workloads.get(one.cell.workload)
+        images = images_per_epoch(workload, header) if workload else None
+        screening = summary.screenings.get(one.cell.workload)
+        dropped = screening.dropped if screening else frozenset()
+        for job in jobs.get(one.cell, ()):
+            block = job.spec.block
+            if (
+                images
+                and job.spec.windows
+                and job.spec.compiles_anew
+                and job.build_s is not None
+                and job.first_step_s is not None
+                and block in one.rounds
+                and block not in dropped
+            ):
+                rate = math.exp(log_throughput(one.rounds[block], one.latest))
+                found.setdefault(one.cell, {})[block] = job.build_s + job.first_step_s, images / rate
+    return found
+
+
+def _break_evens(
+    cells: Sequence[CellCosts],
+    header: RunHeader,
+    by_block: Mapping[Cell, Mapping[int, tuple[float, float]]],
+) -> Iterator[BreakEven]:
     """Compare every two tuned modes of a framework on a workload that are fed from memory.
 
     What all modes of a framework share, such as its import, is left out: it would only add noise.
@@ -337,12 +401,17 @@ def _break_evens(cells: Sequence[CellCosts], header: RunHeader) -> Iterator[Brea
             sorted(modes), 2
         ):
             extra_s, saved_s = later_s - sooner_s, sooner_epoch_s - later_epoch_s
+            mine, theirs = by_block.get(later, {}), by_block.get(sooner, {})
             yield BreakEven(
                 later=later,
                 sooner=sooner,
                 extra_s=extra_s,
                 saved_s=saved_s,
                 epochs=break_even(extra_s, saved_s),
+                by_block=tuple(
+                    break_even(mine[block][0] - theirs[block][0], theirs[block][1] - mine[block][1])
+                    for block in sorted(mine.keys() & theirs.keys())
+                ),
             )
 
 

@@ -37,7 +37,9 @@ class Lazy(NamedTuple):
 COMMANDS = {
     "run": Lazy("bench.run.command:run", "Check parity, measure every row, and report."),
     "verify": Lazy("bench.run.command:verify", "Compare every backend and mode with the float64 reference."),
-    "report": Lazy("bench.run.command:report", "Show a run, by default the newest."),
+    "report": Lazy(
+        "bench.cli.report:report", "Show a run, by default the newest, or compare several; write report.html."
+    ),
     "targets": Lazy(
         "bench.run.command:targets",
         "Propose a target accuracy for every workload of a run: the mean minus three standard deviations.",

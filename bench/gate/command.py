@@ -19,6 +19,7 @@ from bench.gate.judge import judge_all
 from bench.gate.records import find_ab, read_ab
 from bench.gate.setup import AbPlan, Folders
 from bench.gate.sides import parse_side
+from bench.gate.verdicts import TITLE as VERDICTS
 from bench.gate.verdicts import blocks, pair_verdicts
 from bench.measuring.selection import Asked
 from bench.options import (
@@ -43,6 +44,7 @@ from bench.options import (
 from bench.paths import refusal
 from bench.progress import make_display
 from bench.records.runs import Run, find_run, read_run
+from bench.report import page
 from bench.report.markdown import document
 from bench.report.rehearsal import rehearse
 from bench.report.terminal import print_blocks
@@ -55,7 +57,11 @@ _STATUS = {"fine": 0, "regression": EXIT_MEASURED_FAILURE, "undecided": EXIT_NOT
 @click.command()
 @click.argument("base", metavar="BASE")
 @click.argument("head", metavar="HEAD")
-@click.option("--output", type=OUTPUT_FILE, help="Write it as Markdown, too; - prints only that.")
+@click.option(
+    "--output",
+    type=OUTPUT_FILE,
+    help="Write it as Markdown, too, or as a page to a .html; - prints only that.",
+)
 @click.option("--across-machines", is_flag=True, help="Compare although the runs are of different machines.")
 @click.option(
     "--verdicts", is_flag=True,
@@ -88,7 +94,8 @@ def compare(
     if output != STDOUT:
         comparison.render(view, Console())
     if output is not None:
-        _write(output, comparison.text(view), "--output")
+        text = comparison.document(view) if _is_page(output) else comparison.text(view)
+        _write(output, text, "--output")
     return _STATUS[compared.conclusion]
 
 
@@ -100,7 +107,8 @@ def _compare_verdicts(runs: Sequence[Run], output: Path | None) -> int:
     if output != STDOUT:
         print_blocks(report, Console())
     if output is not None:
-        _write(output, document(report, frozenset()), "--output")
+        text = page.document(report, title=VERDICTS) if _is_page(output) else document(report, frozenset())
+        _write(output, text, "--output")
     if any(pairing.agree is False for pairing in pairings):
         return EXIT_MEASURED_FAILURE
     return 0 if any(pairing.agree for pairing in pairings) else EXIT_NOT_MEASURED
@@ -182,12 +190,17 @@ def _show(measured: Any, console: Any) -> int:
     """Print the verdict of a comparison, write its report, and return the exit status."""
     gate = judge_all(measured)
     view = comparison.view_of_ab(measured, gate)
-    path = measured.folder / "AB.md"
+    path = measured.folder / page.NAME
     with resumable(f"All is measured. Judge it with: bench ab --again {name_of(measured.folder)}"):
         comparison.render(view, console)
-        _write(path, comparison.text(view), "--results")
+        _write(measured.folder / "AB.md", comparison.text(view), "--results")
+        _write(path, comparison.document(view), "--results")
         console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return _STATUS[gate.conclusion]
+
+
+def _is_page(path: Path) -> bool:
+    return path.suffix.lower() in (".html", ".htm")
 
 
 def _write(path: Path, text: str, option: str) -> None:

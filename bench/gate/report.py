@@ -1,4 +1,4 @@
-"""Report two sides, of two runs or of a comparison side by side, on the terminal and as Markdown."""
+"""Report two sides, of two runs or of a comparison side by side: terminal, Markdown and page."""
 
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -12,9 +12,9 @@ from bench.gate.compare import Compared
 from bench.gate.judge import PASSED, CellGate, Gate, left_out_by
 from bench.gate.metrics import ACCURACY, FIRST_STEP, LEFT_OUT, MEMORY, SPEED, TIME_TO_TARGET, Finding, Metric
 from bench.gate.records import Ab
-from bench.report.blocks import Block, Heading, Paragraph, Table, bullets
+from bench.report import markdown, page
+from bench.report.blocks import Block, Heading, Paragraph, Table, bullets, named_bullets
 from bench.report.format import NOTHING, cell_name, percent_text
-from bench.report.markdown import document
 from bench.report.terminal import print_blocks
 from bench.text import listed
 
@@ -50,24 +50,27 @@ class View(msgspec.Struct, frozen=True, kw_only=True):
     remarks: tuple[str, ...]
 
 
-def legend(view: View) -> str:
-    """Return the meaning of the columns, with the limits that decide."""
+def legend(view: View) -> tuple[tuple[str, str], ...]:
+    """Return the meaning of the columns and verdicts, with the limits that decide."""
     margins = ", ".join(f"{one.name} {_limit(one, one.margin)}" for one in _TOLD)
     tolerances = ", ".join(f"{one.name} {_limit(one, one.tolerance)}" for one in _TOLD)
     return (
-        f"Change: of head against base, and {view.interval}. Detectable: the smallest change that a "
-        "comparison like this finds four times in five, as a 95 % interval, from six values on. "
-        f"A change is claimed if it is proven larger than a margin ({margins}). No change is claimed if the "
-        f"whole interval is within the tolerance ({tolerances}). Everything else is undecided."
+        ("change", f"of head against base, with {view.interval}"),
+        (
+            "detectable",
+            "the smallest change that a comparison like this finds four times in five, as a 95 % interval, "
+            "from six values on",
+        ),
+        ("a change is claimed", f"if it is proven larger than its margin: {margins}"),
+        ("no change is claimed", f"if the whole interval is within the tolerance: {tolerances}"),
+        ("undecided", "everything else"),
     )
 
 
 def _interval_of(ab: Ab) -> str:
     """Return which interval decides in a comparison side by side, in words."""
     share = f"{100 * (1 - left_out_by(ab, 'first')):.3g} %"
-    return (
-        f"its {share} interval, with which 5 % of losses as large as the tolerance pass in all looks together"
-    )
+    return f"its {share} interval (of losses as large as the tolerance, 5 % pass in all looks together)"
 
 
 def _limit(metric: Metric, share: float) -> str:
@@ -155,21 +158,34 @@ def render(view: View, console: Console) -> None:
     for name, group in groupby(view.rows, key=lambda row: row[0]):
         blocks += [Heading(text=name, level=3), _table(_HEADS, [cells for _, cells in group])]
     if view.rows:
-        blocks.append(Paragraph(text=legend(view), faint=True))
+        blocks.append(named_bullets(legend(view)))
     blocks += _lists(("Environment", view.changes), ("Remarks", view.remarks), ("Verdict", view.sentences))
     print_blocks([*blocks, Paragraph(text=f"{view.conclusion}.")], console)
 
 
 def text(view: View) -> str:
-    """Return the report as Markdown, the conclusion first, as a CI job's summary shows the beginning."""
+    """Return the report as Markdown."""
+    return markdown.document(whole(view), frozenset())
+
+
+def document(view: View) -> str:
+    """Return the report as a page."""
+    return page.document(whole(view), title=f"{view.conclusion}: {view.title}")
+
+
+def whole(view: View) -> list[Block]:
+    """Return the report with the conclusion first, as a CI job's summary shows the beginning."""
     blocks: list[Block] = [
         Heading(text=view.conclusion, level=1), Paragraph(text=view.title), bullets(view.sentences),
     ]  # fmt: skip
     if view.rows:
-        table = _table(("row", *_HEADS), [(name, *cells) for name, cells in view.rows])
-        blocks += [Heading(text="Figures"), table, Paragraph(text=legend(view), faint=True)]
-    blocks += _lists(("Environment", view.changes), ("Remarks", view.remarks))
-    return document(blocks, frozenset())
+        blocks += [Heading(text="Figures"), figures(view), named_bullets(legend(view))]
+    return blocks + _lists(("Environment", view.changes), ("Remarks", view.remarks))
+
+
+def figures(view: View) -> Table:
+    """Return every figure of every row in one table."""
+    return _table(("row", *_HEADS), [(name, *cells) for name, cells in view.rows])
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

@@ -11,6 +11,8 @@ from bench.report.blocks import Block, Heading, Paragraph, Table, bullets
 from bench.report.format import DASH, NOTHING, TIMES, cell_name
 from bench.workloads.specs import Cell
 
+TITLE = "Do two runs agree?"
+
 CLAIMS = ("faster", "slightly faster", "equivalent")
 """Kinds of comparison that make a claim."""
 
@@ -70,23 +72,28 @@ def _comparisons(summary: Summary) -> Mapping[frozenset[Cell], Comparison]:
 def blocks(runs: Sequence[Run], pairings: Sequence[Pairing], titles: Mapping[str, str]) -> list[Block]:
     """Return the report on the verdicts of two runs; `titles` are the backends' titles by name."""
     return [
-        Heading(text="Do two runs agree?", level=1),
+        Heading(text=TITLE, level=1),
         bullets(
             f"{place} run: {run.header.run_id}, begun {run.header.created_at}, "
             f"on {run.header.environment.in_words()}"
             for place, run in zip(("first", "second"), runs, strict=True)
         ),
-        Table(
-            heads=("workload", "pair", "first run", "second run", "agree"),
-            rows=tuple(_row(pairing, titles) for pairing in pairings),
-            flagged=frozenset(place for place, pairing in enumerate(pairings) if pairing.agree is False),
-        ),
-        Paragraph(text=_LEGEND, faint=True),
+        agreement(pairings, titles),
+        Paragraph(text=LEGEND, faint=True),
         Paragraph(text=in_words(pairings)),
     ]
 
 
-_LEGEND = (
+def agreement(pairings: Sequence[Pairing], titles: Mapping[str, str]) -> Table:
+    """Return the verdicts of both runs on every pair."""
+    return Table(
+        heads=("workload", "pair", "first run", "second run", "agree"),
+        rows=tuple(_row(pairing, titles) for pairing in pairings),
+        flagged=frozenset(place for place, pairing in enumerate(pairings) if pairing.agree is False),
+    )
+
+
+LEGEND = (
     "A verdict is shown with the 95 % interval of how many times as fast the first row of the pair is. "
     f"Two verdicts agree if both can be true at once; {DASH} if not both make a claim."
 )

@@ -57,7 +57,7 @@ def add(*, name: str, path: Path, host: str | None, results: Path) -> int:
 )  # fmt: skip
 @click.option(
     "--output", type=FOLDER, metavar="DIR",
-    help="Also write HISTORY.md and its charts into this folder.",
+    help="Also write report.html, HISTORY.md and its charts into this folder.",
 )  # fmt: skip
 def show(*, where: Path, metric: Any, output: Path | None) -> int:
     """Show how a metric developed from run to run, and where its level changed.

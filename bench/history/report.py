@@ -4,19 +4,22 @@ Change points are advice: they show where to look and decide nothing.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
 from bench.errors import WriteError
 from bench.history.change_points import FALSE_ALARMS, RECENT, SEGMENT, ChangePoint
+from bench.history.charts import charts
 from bench.history.entries import Entry, History, MetricName
 from bench.history.time_series import WORDS, MachineHistory, RowHistory, TimeSeries, place_of
 from bench.paths import refusal
-from bench.report.blocks import Block, Heading, Note, Paragraph, Picture, Table, below, bullets, section
-from bench.report.format import NOTHING, PLUS_MINUS, TIMES, percent, width_text
+from bench.report import page
+from bench.report.blocks import Block, Heading, Note, Paragraph, Table, below, bullets, charts_of, section
+from bench.report.format import NOTHING, PLUS_MINUS, percent, width_text
 from bench.report.markdown import PLOTS, document
-from bench.store import write_durably, write_text
+from bench.report.svg import write_charts
+from bench.store import write_text
 
 REPORT = "HISTORY.md"
 FEWEST = 2 * SEGMENT
@@ -24,18 +27,16 @@ FEWEST = 2 * SEGMENT
 
 
 def write(folder: Path, history: History, metric: MetricName, machines: Sequence[MachineHistory]) -> Path:
-    """Write the report and a chart for every workload into a folder, and return the report's path."""
-    from bench.history import plot
+    """Write the report as Markdown and as a page, and a chart for every workload, into a folder.
 
-    charts = plot.draw(machines, metric)
-    captions = {chart.name: f"{WORDS[metric].title}: {chart.workload}" for chart in charts}
-    text = document(full(history, metric, machines, captions), frozenset(captions))
-    path = folder / REPORT
+    Return the path of the page.
+    """
+    blocks = full(history, metric, machines)
+    path = folder / page.NAME
     try:
-        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-        for chart in charts:
-            write_durably(folder / PLOTS / f"{chart.name}.svg", chart.content)
-        write_text(path, text)
+        drawn = write_charts(charts_of(blocks), folder / PLOTS)
+        write_text(folder / REPORT, document(blocks, drawn))
+        write_text(path, page.document(blocks, title=f"{WORDS[metric].title} over time"))
     except OSError as error:
         raise WriteError(
             f"cannot write the history to {folder}: {refusal(error, folder)}. "
@@ -55,18 +56,16 @@ def short(history: History, metric: MetricName, machines: Sequence[MachineHistor
     ]
 
 
-def full(
-    history: History, metric: MetricName, machines: Sequence[MachineHistory], captions: Mapping[str, str]
-) -> list[Block]:
-    """Return the whole report; `captions` has the caption of each chart by the chart's name."""
-    charts = [Picture(name=name, caption=caption) for name, caption in captions.items()]
+def full(history: History, metric: MetricName, machines: Sequence[MachineHistory]) -> list[Block]:
+    """Return the whole report."""
+    drawn = charts(machines, metric)
     return [
         Heading(text=f"{WORDS[metric].title} over time", level=1),
         Paragraph(text=f"{WORDS[metric].title} of {span(history)}: {WORDS[metric].meaning}."),
         Heading(text=_ADVICE),
         bullets(advice(machines, metric)),
         *_tables(machines, metric),
-        *(section("Charts", _CHARTS, *charts) if charts else []),
+        *(section("Charts", _CHARTS, *drawn) if drawn else []),
         *below(_LEFT_OUT, bullets(left_out(history, machines))),
         Heading(text="Runs"),
         _runs(history.entries),
@@ -112,10 +111,7 @@ def _runs(entries: Iterable[Entry]) -> Table:
 _ADVICE = "Where to look"
 _LEFT_OUT = "What is left out"
 _CHARTS = (
-    "Each strip shows one row on one machine, with its runs side by side in order of time. Higher is more. "
-    f"The axis is logarithmic, and 1{TIMES} is the median named above the strip. A dashed red line is a "
-    "change point, and the red lines on either side of it are the medians there. A grey cross is a run in "
-    "which the row lacks what a ranking needs; it does not count."
+    "A chart shows the rows of one workload on one machine, each relative to its own median. Higher is more."
 )
 
 

@@ -324,6 +324,7 @@ def notebooks(
     The same command continues interrupted training runs, and does not repeat finished ones.
     """
     from bench.recipes import report as reporting  # Matplotlib takes half a second to import
+    from bench.recipes.pictures import figures
 
     console = Console()
     chosen = [find_recipe(name) for name in dict.fromkeys(recipes)] or list(RECIPES.values())
@@ -335,6 +336,7 @@ def notebooks(
             places = _places(chosen, backends, where, display)
             titles = {name: info.title for name, info in places[chosen[0].name].available.infos.items()}
             rehearse(folder)
+            figures.rehearse()
             try:
                 with resumable("The same command continues."):
                     faults = run(plan(chosen, places, folder, seeds), display, budget_s=budget_s)

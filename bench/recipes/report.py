@@ -11,7 +11,7 @@ from bench.recipes.notebooks import Answer, Line, Table
 from bench.recipes.pictures.selection import drawings
 from bench.recipes.prediction import CONFIDENCE, Band
 from bench.recipes.records import Training
-from bench.report import blocks
+from bench.report import blocks, page
 from bench.report.blocks import Block, Heading, Paragraph, Picture, below, bullets, named_bullets
 from bench.report.markdown import PLOTS, document
 from bench.store import write_durably, write_text
@@ -24,11 +24,13 @@ TITLE = "The notebooks, reproduced"
 def write(
     folder: Path, table: Table, *, faults: Sequence[str], datasets: Mapping[str, Dataset], display: Display
 ) -> Path:
-    """Write the report and its pictures into the folder of the training runs, and return its path.
+    """Write the report, as Markdown and as a page, and its pictures into the folder of the training runs.
+
+    Return the path of the page.
 
     A picture that needs a missing model is not drawn; if it was drawn before, the old one is kept.
     """
-    path = folder / REPORT
+    path = folder / page.NAME
     try:
         (folder / PLOTS).mkdir(parents=True, exist_ok=True)
         pictures = []
@@ -36,16 +38,19 @@ def write(
             pictures.append(Picture(name=drawing.name, caption=drawing.caption))
             if drawing.content is not None:
                 write_durably(folder / PLOTS / f"{drawing.name}.svg", drawing.content)
-        drawn = frozenset(one.name for one in pictures if (folder / PLOTS / f"{one.name}.svg").is_file())
-        write_text(path, document(full(table, faults, pictures), drawn))
+        files = {one.name: folder / PLOTS / f"{one.name}.svg" for one in pictures}
+        drawn = {name: file.read_bytes() for name, file in files.items() if file.is_file()}
+        whole = full(table, faults, pictures)
+        write_text(folder / REPORT, document(whole, frozenset(drawn)))
+        write_text(path, page.document(whole, title=TITLE, pictures=drawn))
     except OSError as error:
         raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return path
 
 
 def short(table: Table) -> list[Block]:
-    """Return every figure of the notebooks with the result of each framework, and the legend."""
-    found: list[Block] = [Heading(text=TITLE, level=1)]
+    """Return how many figures were reproduced, every figure beside the result of each framework, a legend."""
+    found: list[Block] = [Heading(text=TITLE, level=1), named_bullets(outcome(table))]
     for line in table.lines:
         answers = ((table.titles[answer.backend], _answer(line, answer)) for answer in line.answers)
         found += [Heading(text=f"{line.recipe.name}: {_published(line)}", level=3), named_bullets(answers)]
@@ -54,9 +59,10 @@ def short(table: Table) -> list[Block]:
 
 def full(table: Table, faults: Sequence[str], pictures: Sequence[Picture]) -> list[Block]:
     """Return the whole report; `faults` says what is missing."""
-    title, *figures = short(table)
+    title, counts, *figures = short(table)
     return [
         title,
+        counts,
         Paragraph(
             text="Six recipes from five TensorFlow 1 notebooks, followed in each framework from the same "
             "weights and in the same order of batches. Every figure is in the figures.jsonl of its training "
@@ -71,6 +77,25 @@ def full(table: Table, faults: Sequence[str], pictures: Sequence[Picture]) -> li
         Heading(text="Pictures"),
         *pictures,
     ]
+
+
+def outcome(table: Table) -> list[tuple[str, str]]:
+    """Return for each framework how many figures of the notebooks it reproduces."""
+    found = []
+    for place, title in enumerate(table.titles.values()):
+        verdicts = [line.answers[place].verdict for line in table.lines]
+        rest = [
+            f"{count} {what}"
+            for count, what in (
+                (verdicts.count("outside"), "outside"),
+                (verdicts.count("no band"), "with too few seeds to tell"),
+                (verdicts.count(None), "not trained"),
+            )
+            if count
+        ]
+        inside = f"{verdicts.count('inside')} of {len(verdicts)} figures of the notebooks are inside the band"
+        found.append((title, f"{'; '.join([inside, *rest])}."))
+    return found
 
 
 def legend() -> list[str]:

@@ -17,8 +17,8 @@ from bench.recipes.catalog import IMAGE_LOSS, RECIPES, find_recipe
 from bench.recipes.checkpoints import find_model, load_model
 from bench.recipes.model import Trained
 from bench.recipes.pictures import confusion, data, network, training
+from bench.recipes.pictures.figures import settings, svg
 from bench.recipes.records import HEADER, Training, read_training
-from bench.report.charts import settings, svg
 from bench.workloads.specs import Workload
 
 

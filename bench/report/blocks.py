@@ -1,13 +1,16 @@
 """What a report says, block by block: a report builds the list once, and each printer prints any such list.
 
 The text in a block is raw, as the records hold it: each printer cleans and escapes it for its own output.
-`bench.report.terminal` prints blocks on a terminal, `bench.report.markdown` as Markdown.
+`bench.report.terminal` prints blocks on a terminal, `bench.report.markdown` as Markdown, and
+`bench.report.page` as a page.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
+
+from bench.report.chart import NO_TAGS, Bars, Lines, Tags
 
 
 class Heading(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +38,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     name: str = ""
     """What the text is about; shown in front of it. Empty if the text stands alone."""
+    file: str = ""
+    """A file beside the report that the name links to where that is possible; never a text of a record."""
 
 
 class Bullets(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,12 +57,67 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
     """Rows that stand out by colour where that is possible. A cell of the row must say the same in words."""
     details: int | None = None
     """First of the less important columns: a narrow terminal shows them in a table below the others."""
+    tags: tuple[Tags, ...] = ()
+    """What a reader of a page can choose each row by; empty if rows cannot be chosen."""
 
 
 class Code(msgspec.Struct, frozen=True, kw_only=True):
     """A command to copy, already quoted for a shell."""
 
     text: str
+
+
+class Chart(msgspec.Struct, frozen=True, kw_only=True):
+    """A chart and the table of what it shows."""
+
+    name: str
+    """Unique in the report; the fragment of its address."""
+    title: str
+    """What it shows in one sentence: the finding, not the axes."""
+    about: str
+    """How it is read: what a bar, an interval or a band stands for."""
+    drawn: Bars | Lines
+    table: Table
+    tags: Tags = NO_TAGS
+
+
+class Listing(msgspec.Struct, frozen=True, kw_only=True):
+    """Source code or the output of a program, shown as it is."""
+
+    title: str
+    text: str
+    language: Literal["python", "text"] = "python"
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True):
+    """What only some readers want: a page folds it away, the terminal and Markdown leave it out."""
+
+    summary: str
+    blocks: tuple["Block", ...]
+    bulky: bool = False
+    """Whether it is too long for paper, such as every raw value."""
+
+
+class File(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that a reader of a page can keep: beside the page, or inside it. Only a page shows it."""
+
+    name: str
+    """Its path, relative to the page; the name under which a file inside the page is saved."""
+    text: str
+    """What it holds."""
+    content: str | None = None
+    """Its text, if it is inside the page; None if it lies beside the page."""
+
+
+class Group(msgspec.Struct, frozen=True, kw_only=True):
+    """Blocks that a reader of a page can choose by their tags; elsewhere they stand as they are.
+
+    `beside` puts them side by side where there is room, as for the same program in several frameworks.
+    """
+
+    blocks: tuple["Block", ...]
+    tags: Tags = NO_TAGS
+    beside: bool = False
 
 
 class Picture(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,7 +128,37 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True):
     caption: str
 
 
-Block: TypeAlias = Heading | Paragraph | Note | Bullets | Table | Code | Picture
+Block: TypeAlias = (
+    Heading | Paragraph | Note | Bullets | Table | Code | Listing | Chart | Details | Group | Picture | File
+)
+
+
+Plain: TypeAlias = Heading | Paragraph | Note | Bullets | Table | Code
+"""A block that every printer can print."""
+
+
+def plain(blocks: Iterable[Block]) -> Iterator[Plain]:
+    """Yield the blocks that text can show; those of groups stand as they are."""
+    for block in blocks:
+        match block:
+            case Group(blocks=inside):
+                yield from plain(inside)
+            case Listing() | Chart() | Details() | Picture() | File():
+                pass
+            case _:
+                yield block
+
+
+def charts_of(blocks: Iterable[Block]) -> Iterator[Chart]:
+    """Yield the charts among blocks, also those inside groups and details."""
+    for block in blocks:
+        match block:
+            case Chart():
+                yield block
+            case Group(blocks=inside) | Details(blocks=inside):
+                yield from charts_of(inside)
+            case _:
+                pass
 
 
 def section(heading: str, text: str, *blocks: Block, level: Literal[2, 3, 4] = 2) -> list[Block]:

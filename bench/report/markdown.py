@@ -3,7 +3,20 @@
 import re
 from collections.abc import Iterable, Sequence
 
-from bench.report.blocks import Block, Bullets, Code, Heading, Item, Note, Paragraph, Picture, Table
+from bench.report.blocks import (
+    Block,
+    Bullets,
+    Chart,
+    Code,
+    Heading,
+    Item,
+    Note,
+    Paragraph,
+    Picture,
+    Plain,
+    Table,
+    plain,
+)
 from bench.text import clean
 
 PLOTS = "plots"
@@ -17,17 +30,23 @@ _LIST_MARK = re.compile(r"^(\d*)([-+.)])(?=\s|$)")
 
 
 def document(blocks: Iterable[Block], drawn: frozenset[str]) -> str:
-    """Return a report as Markdown; `drawn` names the plots that exist, and no other is linked."""
+    """Return a report as Markdown; `drawn` names the charts and plots that exist, and no other is linked.
+
+    A chart inside a group is left out, like its table.
+    """
     parts: list[str] = []
     for block in blocks:
-        if isinstance(block, Picture):
-            parts += plot(block.name, block.caption, drawn)
-        else:
-            parts.append(_part(block))
+        match block:
+            case Picture(name=name, caption=caption):
+                parts += plot(name, f"{caption}.", caption, drawn)
+            case Chart(name=name, title=title, about=about):
+                parts += plot(name, f"{title}. {about}", title, drawn)
+            case _:
+                parts += map(_part, plain([block]))
     return "\n\n".join(parts) + "\n"
 
 
-def _part(block: Heading | Paragraph | Note | Bullets | Table | Code) -> str:
+def _part(block: Plain) -> str:
     match block:
         case Heading(text=text, level=level):
             return f"{'#' * level} {escape(text)}"
@@ -44,7 +63,10 @@ def _part(block: Heading | Paragraph | Note | Bullets | Table | Code) -> str:
 
 
 def _item(item: Item) -> str:
-    return f"**{escape(item.name)}**: {escape(item.text)}" if item.name else escape(item.text)
+    if not item.name:
+        return escape(item.text)
+    name = f"**{escape(item.name)}**"
+    return f"{f'[{name}]({item.file})' if item.file else name}: {escape(item.text)}"
 
 
 def escape(raw: str) -> str:
@@ -74,7 +96,9 @@ def code(command: str) -> str:
     return f"```\n{clean(command)}\n```"
 
 
-def plot(name: str, caption: str, drawn: frozenset[str]) -> list[str]:
-    """Return a plot and its caption as two blocks; none if it was not drawn."""
-    shown = escape(caption)
-    return [f"![{shown}]({PLOTS}/{name}.svg)", f"*{shown}.*"] if name in drawn else []
+def plot(name: str, caption: str, instead: str, drawn: frozenset[str]) -> list[str]:
+    """Return a plot and its caption as two blocks; none if it was not drawn.
+
+    `instead` is what a reader gets who cannot see the plot.
+    """
+    return [f"![{escape(instead)}]({PLOTS}/{name}.svg)", f"*{escape(caption)}*"] if name in drawn else []

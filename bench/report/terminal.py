@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from bench.report.blocks import Block, Bullets, Code, Heading, Note, Paragraph, Picture, Table
+from bench.report.blocks import Block, Bullets, Code, Heading, Item, Note, Paragraph, Plain, Table, plain
 from bench.report.format import NOTHING
 from bench.text import clean
 
@@ -26,12 +26,20 @@ class _Layout(msgspec.Struct, frozen=True, kw_only=True):
     gap: int
 
 
+class _Column(msgspec.Struct, frozen=True, kw_only=True):
+    """Widths of a column: with nothing wrapped, with long texts wrapped, and with every text wrapped."""
+
+    natural: int
+    wide: int
+    least: int
+
+
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
     """Print blocks at the console's width; the words are the same with and without colour.
 
-    Pictures are left out. Tables with the same heads get the same column widths.
+    Charts, pictures and details are left out. Tables with the same heads get the same column widths.
     """
-    shown = [_cleaned(block) for block in blocks if not isinstance(block, Picture)]
+    shown = [_cleaned(block) for block in plain(blocks)]
     alike: dict[tuple[str, ...], list[Table]] = {}
     for block in shown:
         if isinstance(block, Table):
@@ -45,7 +53,7 @@ def print_blocks(blocks: Iterable[Block], console: Console) -> None:
                 _print_table(block, layouts[heads], console)
             case Bullets(items=items):
                 for item in items:
-                    _print_item(f"{item.name}: {item.text}" if item.name else item.text, console)
+                    _print_item(item, console)
             case Heading(text=text, level=level):
                 _print_text(text, "bold underline" if level == 2 else "bold", console)
             case Note(text=text, warning=warning):
@@ -56,12 +64,16 @@ def print_blocks(blocks: Iterable[Block], console: Console) -> None:
                 console.print(Text(clean(text)), highlight=False, soft_wrap=True)  # one line can be copied
 
 
-def _belongs(block: Block, before: Block) -> bool:
+def _belongs(block: Plain, before: Plain) -> bool:
     """Say whether a block follows the one before it without an empty line."""
-    return isinstance(before, Heading) or (isinstance(before, Note) and isinstance(block, Note))
+    return (
+        isinstance(before, Heading)
+        or (isinstance(before, Note) and isinstance(block, Note))
+        or (isinstance(before, Paragraph) and isinstance(block, Code))
+    )
 
 
-def _cleaned(block: Block) -> Block:
+def _cleaned(block: Plain) -> Plain:
     """Return a table whose cells are clean, so that they can be measured; any other block as it is."""
     if not isinstance(block, Table):
         return block
@@ -77,37 +89,49 @@ def _print_text(text: str, style: str, console: Console) -> None:
     console.print(Text(clean(text), style=style, overflow="fold"), highlight=False)
 
 
-def _print_item(text: str, console: Console) -> None:
-    wrapped = Text(clean(text), overflow="fold").wrap(console, console.width - 2)
+def _print_item(item: Item, console: Console) -> None:
+    said = Text(overflow="fold")
+    if item.name:
+        said.append(f"{clean(item.name)}: ", style="bold")
+    said.append(clean(item.text))
+    wrapped = said.wrap(console, console.width - 2)
     for number, part in enumerate(wrapped):
         part.rstrip()
         console.print(Text("  " if number else "\N{BULLET} ") + part, highlight=False)
 
 
 def _lay_out(tables: Sequence[Table], width: int) -> _Layout:
-    """Fit columns to the console: side by side if they fit, else the details below the rest.
+    """Fit columns to the console: side by side if they fit, if need be with texts wrapped between words.
 
-    A part that is still too wide is cut into parts that fit.
+    Otherwise the details stand below the rest. A part that is still too wide is cut into parts that fit.
     """
-    first = tables[0]
-    natural = [
-        max(cell_len(cell) for table in tables for cell in (head, *(row[place] for row in table.rows)))
-        for place, head in enumerate(first.heads)
-    ]
-    limits = [_NAME_WRAPPED, *[_WRAPPED] * (len(natural) - 1)]
-    widths = [
-        size if place in first.numbers else min(size, limits[place]) for place, size in enumerate(natural)
-    ]
-    gaps = len(widths) - 1
-    gap = 2 if sum(widths) + 2 * gaps <= width else 1
+    columns = [_measure(tables, place) for place in range(len(tables[0].heads))]
+    wide = [column.wide for column in columns]
+    gaps = len(columns) - 1
+    gap = 2 if sum(wide) + 2 * gaps <= width else 1
+    widths = [column.least for column in columns]
     spare = width - sum(widths) - gap * gaps
     if spare < 0:
-        return _Layout(widths=tuple(widths), parts=_cut(widths, first.details, width, gap), gap=gap)
-    for place, size in enumerate(natural):
-        wider = min(size - widths[place], spare)
-        widths[place] += wider
-        spare -= wider
+        return _Layout(widths=tuple(wide), parts=_cut(wide, tables[0].details, width, gap), gap=gap)
+    for goal in (wide, [column.natural for column in columns]):
+        for place, size in enumerate(goal):
+            wider = min(size - widths[place], spare)
+            widths[place] += wider
+            spare -= wider
     return _Layout(widths=tuple(widths), parts=(tuple(range(1, len(widths))),), gap=gap)
+
+
+def _measure(tables: Sequence[Table], place: int) -> _Column:
+    """Return how wide a column of alike tables is. Numbers are never wrapped, but their head may be."""
+    head = tables[0].heads[place]
+    cells = [row[place] for table in tables for row in table.rows]
+    natural = max(map(cell_len, (head, *cells)))
+    if place in tables[0].numbers:
+        least = max(map(cell_len, (*head.split(), *cells)), default=0)
+        return _Column(natural=natural, wide=natural, least=least)
+    wide = min(natural, _WRAPPED if place else _NAME_WRAPPED)
+    words = [word for cell in (head, *cells) for word in cell.split()]
+    return _Column(natural=natural, wide=wide, least=min(wide, max(map(cell_len, words), default=0)))
 
 
 def _cut(widths: Sequence[int], details: int | None, width: int, gap: int) -> tuple[tuple[int, ...], ...]:

@@ -1,4 +1,4 @@
-"""The commands of a run: `run`, `verify`, `targets` and `report`."""
+"""The commands of a run: `run`, `verify` and `targets`."""
 
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,18 @@ from bench.options import (
     where_results,
 )
 from bench.progress import Display, make_display
-from bench.records.runs import QUARANTINE, RECORDS, Run, find_run, read_run
+from bench.records.runs import QUARANTINE, Run, find_run, read_run
 from bench.records.schema import ParityRecord
 from bench.report.rehearsal import rehearse
+from bench.run.live import make_run_display
 from bench.run.plan import find_preset
-from bench.run.report import export, markdown, terminal
+from bench.run.report import markdown, page, terminal
 from bench.run.report.convergence import render_targets
 from bench.run.report.parity import render_parity
 from bench.run.report.rehearsal import rehearse_run
 from bench.run.runner import Runner
 from bench.run.setup import Prepared, RunPlan, new_run, plan_in_words, prepare, prepare_resumed
-from bench.store import ARCHIVE, name_of, resumable
+from bench.store import name_of, resumable
 from bench.text import clean
 from bench.workloads.catalog import WORKLOADS
 
@@ -60,30 +61,32 @@ from bench.workloads.catalog import WORKLOADS
 )
 @click.option(
     "--target-precision", "precision_aim", metavar="SHARE",
-    help="Half-width of the ratios' intervals at which to stop, from six blocks on, such as 1.5%. "
+    help="Stop once every ratio is known this well, such as 1.5% for ±1.5 %, from six blocks on. "
     "[default: 1.5%]",
 )  # fmt: skip
 @click.option(
     "--seeds", type=click.IntRange(min=0), metavar="N",
-    help="Seeds each cell trains with for accuracy. [default: the preset's]",
+    help="Trainings for accuracy of each row, every one from another seed. [default: the preset's]",
 )  # fmt: skip
-@click.option("--sweep", metavar="batch=A..B", help="Time every workload at batch sizes A, 2A, … B instead.")
+@click.option("--sweep", metavar="batch=A..B", help="Time every workload at the batch sizes A, 2A, … B.")
 @click.option(
     "--lead", type=click.IntRange(1, 1000), metavar="MS",
-    help="Milliseconds of training before each window that do not count. [default: 50]",
+    help="Milliseconds of training before each timed window. [default: 50]",
 )  # fmt: skip
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of weights and orders."
-)
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="N",
+    help="Seed of the weights and of the order of the images.",
+)  # fmt: skip
 @click.option(
-    "--dataset-limit", "limit", type=click.IntRange(min=1), metavar="N", help="Use only the first N images."
-)
+    "--dataset-limit", "limit", type=click.IntRange(min=1), metavar="N",
+    help="Use only the first N images of each split.",
+)  # fmt: skip
 @sample
 @click.option(
     "--target", "target_pairs", multiple=True, metavar="WORKLOAD=ACCURACY",
-    help="Accuracy to time, such as mnist-mlp=96%; repeat for several.",
+    help="Measure the time to this accuracy, such as mnist-mlp=96%; repeat for several.",
 )  # fmt: skip
-@click.option("--require-target", is_flag=True, help="Exit 1 where a workload misses its target accuracy.")
+@click.option("--require-target", is_flag=True, help="Exit with status 1 if a workload misses its target.")
 @where_results
 @where_data
 @offline
@@ -129,11 +132,12 @@ def run(
     folder = _measure(plan, prepared, results=results, data=cache_dir(data), offline=offline, console=console)
     if folder is None:
         return EXIT_INTERRUPTED
-    with resumable(f"All is measured. Report it with: bench report {name_of(folder)} --format markdown"):
+    with resumable(f"All is measured. Report it with: bench report {name_of(folder)}"):
         finished = read_run(folder)
         summary = summarise(finished)
         terminal.render(finished, summary, console)
-        path = markdown.write(finished, summary)
+        markdown.write(finished, summary)
+        path = page.write(finished, summary)
         console.print(f"Report: {path}", soft_wrap=True, highlight=False, markup=False)
     return _status(summary, require_target=require_target)
 
@@ -144,7 +148,7 @@ def _measure(
     """Measure, and return the run's folder; None where the run was interrupted."""
     if prepared.begun is not None:
         _name_rejected(prepared.begun)
-    with make_display(console) as display:
+    with make_run_display(console) as display:
         splits = prepare_data(
             prepared.workloads, cache=data, sample=prepared.sample, limit=prepared.limit, offline=offline,
             display=display,
@@ -258,40 +262,6 @@ def targets(name: str, results: Path) -> int:
         )
     render_targets(proposed, found, titles, Console())
     return EXIT_NOT_MEASURED if any(one.target is None for one in proposed) else 0
-
-
-@click.command()
-@click.argument("name", metavar="[RUN]", required=False)
-@click.option(
-    "--format", "form", type=click.Choice(["terminal", "markdown", "json", "verdicts"]), default="terminal",
-    show_default=True,
-    help="What to print; markdown writes REPORT.md, json prints the rows, verdicts the comparisons as JSON.",
-)  # fmt: skip
-@where_results
-def report(name: str | None, form: str, results: Path) -> int:
-    """Show a run, by default the newest."""
-    found = read_run(find_run(results, name))
-    for line in found.rejected:
-        click.echo(clean(f"bench: {found.folder}: left out, as it cannot be read: {line}"), err=True)
-    if not found.records:
-        click.echo(
-            clean(
-                f"bench: {found.folder} has no records: {RECORDS} is missing or empty, here and in {ARCHIVE}."
-            ),
-            err=True,
-        )
-    summary = summarise(found)
-    match form:
-        case "terminal":
-            terminal.render(found, summary, Console())
-        case "markdown":
-            with resumable("Without --format the report is printed."):
-                click.echo(f"Report: {markdown.write(found, summary)}")
-        case "json":
-            click.echo(export.to_json(summary, found))
-        case "verdicts":
-            click.echo(export.verdicts_to_json(found, summary))
-    return 0
 
 
 def _asked(*, pythons: tuple[str, ...], **what: Any) -> Asked:

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks
+from bench.analysis.summary import STATUS_WORDS
 from bench.records.runs import Run, append_record
 from bench.records.schema import (
     BlockRecord,
@@ -53,6 +54,19 @@ class RunLog:
     def set_aside(self) -> set[Cell]:
         """The cells that are recorded as not measured."""
         return {record.cell for record in self._records if isinstance(record, UnmeasuredRecord)}
+
+    def faults(self) -> dict[Cell, str]:
+        """Return in a few words why cells will not be ranked, as far as that is known."""
+        found: dict[Cell, str] = {}
+        for record in self._records:
+            match record:
+                case ParityRecord(ok=False):
+                    found[record.cell] = "not comparable" if record.lost else "parity not verified"
+                case JobRecord(status=status) if status in GIVE_UP or status == "not_comparable":
+                    found[record.spec.cell] = STATUS_WORDS[status]
+                case UnmeasuredRecord():
+                    found[record.cell] = STATUS_WORDS[record.status]
+        return found
 
     def jobs_of(self, cell: Cell) -> list[JobRecord]:
         return [job for job in self.jobs if job.spec.cell == cell]

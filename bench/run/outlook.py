@@ -136,8 +136,8 @@ def in_words(found: Outlook) -> str:
     if found.budget_s is None or found.budget_s_low is None or found.budget_s_high is None:
         minutes = _minutes(found.enough_s)
         return (
-            f"This run has too few blocks to say how long a run for {aim} on every ratio would take. In "
-            f"about {minutes} minutes a run has enough: the same command with --budget {minutes}m."
+            f"This run has too few blocks to say how long {aim} on every ratio would take. A run of about "
+            f"{minutes} minutes has enough: the same command with --budget {minutes}m."
         )
     minutes, low, high = map(_minutes, (found.budget_s, found.budget_s_low, found.budget_s_high))
     return (

@@ -6,34 +6,35 @@
 import random
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
 
 from backends.info import BackendInfo
 from bench.measuring.backends import interpreter
-from bench.measuring.block_runner import BlockRunner, Seat, steps_of_windows
+from bench.measuring.block_runner import BlockRunner, Follow, Seat, steps_of_windows
 from bench.measuring.data import Split
 from bench.measuring.design import FEWEST_OF_LONG, compiles_anew
 from bench.measuring.job import in_a_line
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.progress import Display
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord, JobRecord, JobSpec, ParityRecord, UnmeasuredRecord
 from bench.run.budget import Budget
+from bench.run.live import RunDisplay
+from bench.run.live_rows import LiveRows
 from bench.run.log import RunLog
 from bench.run.plan import Preset
 from bench.run.schedule import Schedule
 from bench.text import duration
-from bench.worker.protocol import Built, Evaluated, Event, Imported, MeasureTask, Timed, WarmedUp  # fmt: skip
+from bench.worker.protocol import Built, Evaluated, Event, MeasureTask, Ready, Timed
 from bench.workloads.catalog import base_name
 from bench.workloads.specs import Cell, Workload
 
 PIPELINE_STRETCH = 2
 """A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
 training once an epoch. So where batches come through one, windows are so many times longer."""
-_NO_TIME = "the budget was spent before its turn came; a larger --budget, or fewer workloads, would do"
+_NO_TIME = "the budget was spent before its turn; use a larger --budget or fewer workloads"
 
 
 class Runner:
@@ -48,7 +49,7 @@ class Runner:
         pythons: Mapping[str, Path],
         splits: Mapping[str, Split],
         unavailable: Mapping[str, str],
-        display: Display,
+        display: RunDisplay,
     ) -> None:
         """`run` is the run so far; `unavailable` gives the reason for each backend that cannot run here."""
         self._header, self._preset = run.header, preset
@@ -59,11 +60,13 @@ class Runner:
         self._budget = Budget(self._log, splits)
         self._schedule = Schedule(self._log, self._budget, preset)
         self._blocks = BlockRunner(display, steps_of_windows(self._log.jobs))
+        self._rows = LiveRows(self._log)
 
     def run(self) -> None:
         """Do all that is left to do; KeyboardInterrupt passes through with everything so far on disk."""
         with self._blocks:
             self._set_aside()
+            self._show_rows()
             self._prove_parity()
             first_training = self._schedule.first_training()
             self._run_due(range(first_training))
@@ -161,12 +164,13 @@ class Runner:
             )
             for place, cell in enumerate(cells)
         ]
+        self._show_rows(cells)
         self._show_overall(f"block {before + 1}, {workload}")
         ends = time.monotonic() + self._budget.block_s(cells, epochs)
         self._display.job(f"{workload}: starting{_left(ends)}", None)
         block = self._blocks.run(
             seats,
-            follow=lambda place, event: self._show_event(cells[place], event, ends),
+            follow=self._follow(cells, ends),
             keep=self._keep,
             fewest=FEWEST_OF_LONG,
             patience_s=self._schedule.patience_s(workload),
@@ -187,11 +191,16 @@ class Runner:
                 conditions=block.conditions,
             )
         )
+        self._show_rows()
         return True
 
     def _keep(self, record: JobRecord) -> None:
         self._log.append(record)
-        self._display.say(f"  {in_a_line(record)}")
+        line = f"  {in_a_line(record)}"
+        if record.status == "ok":
+            self._display.detail(line)
+        else:
+            self._display.say(line)
 
     def _seat(self, spec: JobSpec, *, look_closer: bool) -> Seat:
         info = self._infos[spec.cell.backend]
@@ -234,21 +243,40 @@ class Runner:
         passed_s, left_s = time.monotonic() - self._budget.start, self._schedule.left_s()
         self._display.overall(text, passed_s / max(passed_s + left_s, 1.0), left_s)
 
-    def _show_event(self, cell: Cell, event: Event, ends: float) -> None:
-        left = _left(ends)
-        match event:
-            case Imported():
-                self._display.job(f"{cell}: building{left}", None)
-            case Built():
-                self._display.job(f"{cell}: first step{left}", None)
-            case WarmedUp():
-                self._display.job(f"{cell}: warming up{left}", None)
-            case Timed(window=window):
-                rate = window.samples / window.seconds
-                self._display.job(f"{cell}: {rate:,.0f} samples/s, taking turns{left}", None)
-            case Evaluated(point=point, of_epochs=epochs):
-                text = f"{cell}: epoch {point.epoch:.2f} of {epochs:.2f}, accuracy {point.test_accuracy:.2%}"
-                self._display.job(text + left, point.epoch / epochs)
+    def _show_rows(self, running: Sequence[Cell] = ()) -> None:
+        """Show the rows with all that is recorded; those of `running` run now."""
+        self._rows.begin_block(running)
+        self._display.rows(self._rows.rows())
+
+    def _follow(self, cells: Sequence[Cell], ends: float) -> Follow:
+        """Return what shows the events of a block that is expected to end at a time of the monotonic clock.
+
+        It shows something only while no process measures: after a process is built it waits, and so it does
+        when it is warm, and after each turn. Training for accuracy does not wait, but its events are rare.
+        """
+        warm: set[int] = set()
+        turns = 0
+
+        def show(place: int, event: Event) -> None:
+            nonlocal turns
+            match event:
+                case Built():
+                    self._display.job(f"{cells[place]}: first step, warm-up{_left(ends)}", None)
+                case Ready():
+                    warm.add(place)
+                    what = f"{len(warm)} of {len(cells)} processes are warm"
+                    self._display.job(f"{cells[place].workload}: {what}{_left(ends)}", None)
+                case Timed(window=window):
+                    turns += 1
+                    self._rows.take_turn(cells[place], window.samples, window.seconds)
+                    self._display.rows(self._rows.rows())
+                    what = f"taking turns, {turns} done"
+                    self._display.job(f"{cells[place].workload}: {what}{_left(ends)}", 0.0)
+                case Evaluated(point=point, of_epochs=epochs):
+                    what = f"epoch {point.epoch:.2f} of {epochs:.2f}, accuracy {point.test_accuracy:.2%}"
+                    self._display.job(f"{cells[place]}: {what}{_left(ends)}", point.epoch / epochs)
+
+        return show
 
 
 def _of_any_size(cell: Cell) -> Cell:

@@ -203,15 +203,17 @@ def plan_in_words(header: RunHeader) -> str:
     plan = header.planned
     parts = [f"parity {duration(plan.parity_s)}", f"{plan.jobs} jobs in blocks {duration(plan.blocks_s)}"]
     if plan.training_s:
-        parts.append(f"training {duration(plan.training_s)}")
-    width = f"±{100 * header.target_half_width:g} %"
-    parts.append(f"further blocks where a ratio is not known to {width} {duration(plan.refining_s)}")
+        parts.append(f"training for accuracy {duration(plan.training_s)}")
+    if plan.refining_s:
+        parts.append(f"more blocks {duration(plan.refining_s)}")
     said = f"Plan for {duration(header.budget_s)}: about {', '.join(parts)}."
+    if plan.refining_s:
+        said += f" It ends sooner once every ratio is known to ±{100 * header.target_half_width:g} %."
     needed_s = plan.parity_s + plan.blocks_s
     if needed_s > header.budget_s:
         said += (
-            " That is more than the budget, and some rows will have too few blocks to be ranked: give it at"
-            f" least --budget {math.ceil(needed_s / 60)}m, or less to do (--workload, --backend, --mode)."
+            " That does not fit into the budget, so some rows will have too few blocks to be ranked. Use"
+            f" --budget {math.ceil(needed_s / 60)}m or more, or fewer rows (--workload, --backend, --mode)."
         )
     return said
 

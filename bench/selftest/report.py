@@ -9,54 +9,47 @@ from bench.analysis.statistics import ALPHA, MARGIN
 from bench.analysis.summary import alone_words
 from bench.errors import WriteError
 from bench.paths import refusal
+from bench.report import page
 from bench.report.blocks import (
     Block,
     Code,
     Heading,
     Note,
     Paragraph,
-    Picture,
     Table,
     bullets,
+    charts_of,
     number_table,
 )
 from bench.report.format import NOTHING, percent
 from bench.report.markdown import PLOTS, document
+from bench.report.svg import write_charts
 from bench.report.terminal import print_blocks
 from bench.selftest.calibration import INJECTED, Calibration, Criterion, Rate, Row
+from bench.selftest.chart import chart
 from bench.selftest.records import SIDES, TRIALS, SelfTest
-from bench.store import write_durably, write_text
+from bench.store import write_text
 from bench.text import duration
 
 REPORT = "SELFTEST.md"
 TITLE = "Self-test: how often does the comparison of two rows tell the truth?"
-PLOT = "selftest"
-_ALT = (
-    "Every comparison's estimate with its 95 % interval, against the slowdown that was injected (line). "
-    "Filled: a difference was claimed. Red: the interval leaves out the truth"
-)
 
 
 def write(test: SelfTest, calibration: Calibration, folder: Path | None = None) -> Path:
-    """Write the report into a folder, by default the self-test's own, and return its path."""
-    from bench.selftest import plot as selftest_plot
+    """Write the report as Markdown and as a page into a folder, by default the self-test's own.
 
+    Return the path of the page.
+    """
     folder = folder or test.folder
-    drawn = selftest_plot.draw(calibration)
+    blocks = whole(test, calibration)
+    path = folder / page.NAME
     try:
-        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-        if drawn is not None:
-            write_durably(folder / PLOTS / f"{PLOT}.svg", drawn)
-        path = folder / REPORT
-        write_text(path, text(test, calibration, drawn=drawn is not None))
+        drawn = write_charts(charts_of(blocks), folder / PLOTS)
+        write_text(folder / REPORT, document(blocks, drawn))
+        write_text(path, page.document(blocks, title=TITLE))
     except OSError as error:
         raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return path
-
-
-def text(test: SelfTest, calibration: Calibration, *, drawn: bool) -> str:
-    """Return the report as Markdown; `drawn` says whether there is a plot to link."""
-    return document(_whole(test, calibration), frozenset([PLOT]) if drawn else frozenset())
 
 
 def render(test: SelfTest, calibration: Calibration, console: Console) -> None:
@@ -64,7 +57,9 @@ def render(test: SelfTest, calibration: Calibration, console: Console) -> None:
     print_blocks(_short(test, calibration), console)
 
 
-def _whole(test: SelfTest, calibration: Calibration) -> list[Block]:
+def whole(test: SelfTest, calibration: Calibration) -> list[Block]:
+    """Return the whole report."""
+    drawn = chart(calibration)
     blocks: list[Block] = [
         Heading(text=TITLE, level=1),
         Paragraph(text=_answer(calibration)),
@@ -72,7 +67,7 @@ def _whole(test: SelfTest, calibration: Calibration) -> list[Block]:
         Heading(text="Rules"),
         number_table(heads(), [cells(row) for row in calibration.rows]),
         bullets(legend(test, calibration)),
-        Picture(name=PLOT, caption=_ALT),
+        *([drawn] if drawn else []),
         Heading(text="Where and how"),
         Table(heads=("what", "here"), rows=tuple(facts(test))),
         Code(text=shlex.join(test.header.command)),

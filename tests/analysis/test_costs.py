@@ -1,15 +1,25 @@
 """What rows cost, derived from records whose figures are chosen."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run, make_windows
+from synthetic import (
+    make_block,
+    make_cell,
+    make_header,
+    make_job,
+    make_parity,
+    make_points,
+    make_run,
+    make_windows,
+)
 
 from bench.analysis.costs import (
+    BreakEven,
     CellCosts,
     Costs,
     break_even,
@@ -245,6 +255,53 @@ def test_break_even_of_two_modes():
     assert found.extra_s == pytest.approx(15.0)
     assert found.saved_s == pytest.approx(30.0)
     assert found.epochs == pytest.approx(0.5)
+
+
+def edited(run: Run, edit: Callable[[JobRecord], JobRecord]) -> Run:
+    records = [edit(record) if isinstance(record, JobRecord) else record for record in run.records]
+    return msgspec.structs.replace(run, records=tuple(records))
+
+
+def test_break_even_is_also_told_block_by_block_without_blocks_that_were_dropped():
+    def slower_in_later_blocks(job: JobRecord) -> JobRecord:
+        compiles = job.spec.cell == COMPILE
+        return changed(job, first_step_s=(1.0 + job.spec.block) * (10 if compiles else 1))
+
+    run = edited(make({EAGER: 1000.0, COMPILE: 2000.0}, blocks=5), slower_in_later_blocks)
+    blocks = [
+        make_block([EAGER, COMPILE], block, round_steal=(0.0 if block else 0.4,) * 20) for block in range(5)
+    ]
+    run = msgspec.structs.replace(run, records=(*run.records, *blocks))
+    assert summarise(run).screenings[MLP.name].dropped == {0}
+    (found,) = read(run).break_evens
+    saved_s = 30.0  # an epoch takes 60 s and 30 s
+    assert found.by_block == pytest.approx([9 * (1 + block) / saved_s for block in range(1, 5)])
+    assert found.bounds == (found.by_block[0], found.by_block[-1])
+
+
+def test_a_job_that_found_its_program_compiled_tells_nothing_of_starting():
+    def compiled_before(job: JobRecord) -> JobRecord:
+        spec = msgspec.structs.replace(job.spec, compiles_anew=job.spec.block > 0)
+        return changed(job, spec=spec, first_step_s=1.0 + job.spec.block)
+
+    run = edited(make({EAGER: 1000.0, COMPILE: 2000.0}), compiled_before)
+    costs = read(run)
+    (found,) = costs.break_evens
+    assert len(found.by_block) == 2
+    for one in costs.cells:
+        assert one.start_up.bounds is not None
+        low, high = one.start_up.bounds
+        assert high - low == pytest.approx(1.0)  # blocks 1 and 2
+
+
+@pytest.mark.parametrize(
+    ("blocks", "bounds"),
+    [((), None), ((1.0,), None), ((3.0, 1.0), (1.0, 3.0)), ((3.0, None), (3.0, None)), ((None, None), None)],
+)
+def test_bounds_of_a_break_even(blocks, bounds):
+    cell = make_cell()
+    one = BreakEven(later=cell, sooner=cell, extra_s=1, saved_s=1, epochs=1, by_block=blocks)
+    assert one.bounds == bounds
 
 
 def with_pipeline(run: Run) -> Run:

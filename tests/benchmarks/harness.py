@@ -20,11 +20,14 @@ from conftest import INFOS
 from synthetic import realistic_run
 
 from bench.analysis.costs import framework_share
+from bench.analysis.summary import summarise
 from bench.datasets import cache as datasets
 from bench.measuring.process import Worker, worker_environment
 from bench.records.runs import RECORDS as RECORDS_FILE
 from bench.records.runs import create_run, find_run, read_run
 from bench.records.schema import JobSpec
+from bench.report import svg
+from bench.run.report import charts, page
 from bench.worker.protocol import (
     Begin,
     Built,
@@ -148,6 +151,32 @@ def test_a_command(
 
     benchmark.pedantic(run, rounds=rounds, warmup_rounds=1)
     note(Aim(f"bench {arguments[0]}", benchmark.stats.stats.median, aim_s, "s"))
+
+
+@pytest.mark.benchmark(group="commands")
+def test_the_charts_of_a_run(benchmark: Any, note: Callable[[Aim], None]) -> None:
+    run = realistic_run(blocks=40)
+    assert len(run.records) >= RECORDS
+    summary = summarise(run)
+
+    def draw() -> list[str]:
+        return [svg.draw(chart) for chart in charts.every(run, summary)]
+
+    assert len(benchmark(draw)) > 50
+    note(Aim("the charts of a run of 1,000 records", benchmark.stats.stats.median, 0.3, "s"))
+
+
+@pytest.mark.benchmark(group="report")
+def test_a_page(benchmark: Any, long_run: Path, note: Callable[[Aim], None]) -> None:
+    """The page alone, from records that were read: charts, tables, and every window."""
+    run = read_run(find_run(long_run, None))
+    made = benchmark.pedantic(
+        lambda: page.document(run, summarise(run), beside=run.folder), rounds=5, warmup_rounds=1
+    )
+    size = len(made.encode())
+    benchmark.extra_info |= {"page_bytes": size}
+    note(Aim(f"a page of {RECORDS:,} records", benchmark.stats.stats.median, 2.0, "s"))
+    note(Aim("its size", size / 1e6, 1.5, "MB"))
 
 
 # ---- jobs

@@ -199,9 +199,12 @@ def test_a_comparison_is_judged_again_without_measuring(call: Call, tmp_path: Pa
     assert "No regression." in said.out
     report = tmp_path / "results" / "ab-x" / "AB.md"
     assert report.read_text().startswith("# No regression")
+    assert "<h1" in report.with_name("report.html").read_text()
     odd = tmp_path / "[" / "x] results"  # which rich would take for markup
     kept(odd, 0.0)
-    assert f"Report: {odd / 'ab-x' / 'AB.md'}" in call("ab", "--again", "ab-x", "--results", str(odd)).out
+    assert (
+        f"Report: {odd / 'ab-x' / 'report.html'}" in call("ab", "--again", "ab-x", "--results", str(odd)).out
+    )
     call("ab", "--again", "ab-x", "--backend", "torch").refused(2, "--again measures nothing", "--backend")
     call("ab", "--again", "ab-y").refused(2, "did you mean 'ab-x'")
 

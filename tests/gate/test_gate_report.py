@@ -19,7 +19,7 @@ from two_runs import CELL, LEARNED, OTHER, changed_header, make_jobs, make_side,
 
 from bench.gate.compare import compare
 from bench.gate.judge import judge_all
-from bench.gate.report import View, render, text, view_of_ab, view_of_runs
+from bench.gate.report import View, legend, render, text, view_of_ab, view_of_runs
 from bench.records.runs import Run
 from bench.records.schema import BackendHere, ParityCheck
 from bench.report.format import NOTHING
@@ -108,8 +108,13 @@ def test_the_environment_stands_beside_the_figures():
 def test_a_comparison_side_by_side_says_of_what_interval_its_figures_are():
     ab = make_ab([proven(), *(make_block(number) for number in range(6))])
     said = shown(view_of_ab(ab, judge_all(ab)))
-    assert "its 96 % interval, with which 5 % of losses as large as the tolerance" in " ".join(said.split())
-    assert "its 95 % interval." in " ".join(shown(in_full()).split())
+    assert (
+        "its 96 % interval (of losses as large as the tolerance, 5 % pass in all looks together)"
+        in " ".join(said.split())
+    )
+    assert "change: of head against base, with its 95 % interval \N{BULLET}" in " ".join(
+        shown(in_full()).split()
+    )
 
 
 def test_blocks_without_turns_are_told():
@@ -241,7 +246,7 @@ def harmless(view: View) -> None:
     assert all(unicodedata.category(char)[0] != "C" for line in said.split("\n") for char in line)
     rendered = html(view)
     tags = set(re.findall(r"</?([a-z0-9]+)", rendered))
-    assert tags <= {"h1", "h2", "p", "ul", "li", "table", "thead", "tbody", "tr", "th", "td"}, tags
+    assert tags <= {"h1", "h2", "p", "ul", "li", "strong", "table", "thead", "tbody", "tr", "th", "td"}, tags
     assert re.findall(r"<h[12]>(.*?)</h[12]>", rendered)[1:] == [
         heading for heading in ("Figures", "Environment", "Remarks") if heading != "Figures" or view.rows
     ]
@@ -249,6 +254,7 @@ def harmless(view: View) -> None:
         assert len(re.findall(r"<t[hd]", row)) == 8
     assert len(re.findall(r"<tr>", rendered)) == (len(view.rows) + 1 if view.rows else 0)
     bullets = len(view.sentences) + len(view.changes) + len(view.remarks)
+    bullets += len(legend(view)) if view.rows else 0
     assert len(re.findall(r"<li>", rendered)) == bullets
 
 

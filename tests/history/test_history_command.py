@@ -43,8 +43,11 @@ def test_a_change_of_level_is_advice_and_no_failure(call: Call, tmp_path: Path) 
     said = call("history", "show", "h", "--output", "out")
     assert said.status == 0
     assert "speed fell by 50 %" in said.out
-    assert "Report: out/HISTORY.md" in said.out
-    assert (tmp_path / "out" / "plots" / "history-speed-mnist-cnn.svg").is_file()
+    assert "Report: out/report.html" in said.out
+    assert (tmp_path / "out" / "HISTORY.md").is_file()
+    (chart,) = (tmp_path / "out" / "plots").iterdir()
+    assert chart.name.startswith("history-speed-mnist-cnn-cpu-fp32-")
+    assert chart.read_text().startswith("<svg")
 
 
 @pytest.mark.parametrize(

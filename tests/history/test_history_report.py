@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from histories import BOX, joined, make_entry, make_figures, make_history, stepped_rates
+from pages import Page
 from rich.console import Console
 from synthetic import make_cell
 
@@ -34,9 +35,8 @@ def said(history: History) -> list[str]:
     return advice(by_machine(history, "speed"), "speed")
 
 
-def markdown(history: History, metric: MetricName = "speed", captions: dict[str, str] | None = None) -> str:
-    captions = captions or {}
-    return document(full(history, metric, by_machine(history, metric), captions), frozenset(captions))
+def markdown(history: History, metric: MetricName = "speed", drawn: frozenset[str] = frozenset()) -> str:
+    return document(full(history, metric, by_machine(history, metric)), drawn)
 
 
 # In words
@@ -188,11 +188,13 @@ def test_no_line_is_wider_than_the_console(width: int) -> None:
 
 
 def test_the_report_has_advice_table_and_runs() -> None:
-    made = markdown(FELL, captions={"history-speed-mnist-cnn": "Speed: mnist-cnn"})
+    name = "history-speed-mnist-cnn-cpu-fp32-0badcafe"
+    made = markdown(FELL, drawn=frozenset({name}))
     assert made.startswith("# Speed over time\n")
     assert "\n- mnist-cnn (cpu fp32), PyTorch eager: speed fell by " in made
     assert "| framework | runs | samples/s | ± | change | advice |" in made
-    assert "![Speed: mnist-cnn](plots/history-speed-mnist-cnn.svg)" in made
+    assert "![mnist-cnn (cpu fp32): speed of PyTorch eager fell by " in made
+    assert f"](plots/{name}.svg)" in made
     assert "| run-019 | 2026-05-20 10:00 | commit 0000013aaaaa | 0.1.0 | torch 2.13.0 |" in made
     assert made.count("| run-0") == 20
     assert "left out" not in made
@@ -220,8 +222,10 @@ def hostile() -> History:
 def test_hostile_names_stay_names(tmp_path: Path) -> None:
     history = hostile()
     path = write(tmp_path, history, "speed", by_machine(history, "speed"))
-    made = path.read_text(encoding="utf-8")
-    for out in (made, printed(history)):
+    made = path.with_name("HISTORY.md").read_text(encoding="utf-8")
+    page = Page(path.read_text(encoding="utf-8"))
+    assert len(page.all("script")) == 1
+    for out in (made, page.text, printed(history)):
         assert "\x1b" not in out
         assert "alert(1)" in out, "the name is shown"
     assert "<script>" not in made.replace("\\<", "")
@@ -242,14 +246,15 @@ def test_no_name_of_a_workload_leads_out_of_the_folder(name: str, tmp_path: Path
     history = make_history([1.0], cell=make_cell(name))
     write(tmp_path / "out", history, "speed", by_machine(history, "speed"))
     found = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
-    assert found[0] == "out/HISTORY.md"
-    assert len(found) == 2
+    assert [found[0], found[2]] == ["out/HISTORY.md", "out/report.html"]
+    assert len(found) == 3
     assert re.fullmatch(r"out/plots/history-speed-[a-z0-9-]+\.svg", found[1])
 
 
 def test_workloads_whose_names_look_alike_to_a_file_have_a_chart_each(tmp_path: Path) -> None:
     history = joined(*(make_history([1.0], cell=make_cell(name)) for name in ("a/b", "a b", "A-B")))
-    made = write(tmp_path, history, "speed", by_machine(history, "speed")).read_text(encoding="utf-8")
+    write(tmp_path, history, "speed", by_machine(history, "speed"))
+    made = (tmp_path / "HISTORY.md").read_text(encoding="utf-8")
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert len(names) == 3
     assert all(f"(plots/{name})" in made for name in names)

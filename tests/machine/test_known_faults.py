@@ -22,7 +22,8 @@ from bench.machine.known_faults import KNOWN_FAULTS, KnownFault, known_faults
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked
 from bench.recipes.setup import Place
-from bench.run.report import markdown, terminal
+from bench.report.markdown import document
+from bench.run.report import short, terminal
 from bench.workloads.catalog import find_workload
 
 ROOT = Path(__file__).parents[2]
@@ -83,7 +84,9 @@ def test_a_run_warns_in_the_terminal_and_in_the_report(capsys: pytest.CaptureFix
     run = make_run(wrong)
     terminal.render(run, summarise(run), Console(width=400))
     assert f"WARNING: {warning}" in capsys.readouterr().out
-    assert "> **Warning.** JAX: jaxlib 0.10.2 is known" in markdown.text(run, summarise(run), frozenset())
+    assert "> **Warning.** JAX: jaxlib 0.10.2 is known" in document(
+        short.in_markdown(run, summarise(run)), frozenset()
+    )
 
 
 @pytest.fixture

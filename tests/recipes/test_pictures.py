@@ -25,7 +25,7 @@ from bench.recipes.catalog import Published, find_recipe
 from bench.recipes.checkpoints import load_model
 from bench.recipes.model import Trained
 from bench.recipes.pictures import confusion, data, network, tiles, training
-from bench.report.charts import settings
+from bench.recipes.pictures.figures import settings
 from bench.workloads.augmentation import augment, draw
 from bench.workloads.catalog import find_workload
 from bench.workloads.parameters import Params

@@ -254,7 +254,7 @@ def test_a_budget_that_is_spent_still_ends_with_a_report(
     assert said.err.splitlines() == [
         f"bench: notebook-softmax-plot-steady-seed-{seed}: the budget was spent" for seed in (0, 1)
     ]
-    assert said.out.splitlines()[-1] == "Report: table/NOTEBOOKS.md"
+    assert said.out.splitlines()[-1] == "Report: table/report.html"
     assert "notebook-softmax-plot: 0.9238 at step 5,000 (test accuracy)" in said.out
 
 

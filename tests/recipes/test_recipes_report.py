@@ -23,6 +23,7 @@ from bench.recipes.notebooks import Table, read_trainings
 from bench.recipes.records import Training
 from bench.recipes.report import REPORT, legend, short, write
 from bench.recipes.tables import probability_blocks, score_blocks
+from bench.report import page
 from bench.report.format import NOTHING
 from bench.report.markdown import PLOTS
 from bench.report.terminal import print_blocks
@@ -73,8 +74,9 @@ def table_of(
 def written(folder: Path, table: Table, faults: Sequence[str] = ()) -> str:
     samples = {name: cache.load_sample(name, 40) for name in ("mnist", "cifar10")}
     path = write(folder, table, faults=faults, datasets=samples, display=fakes.Screen())
-    assert path == folder / REPORT
-    return path.read_text(encoding="utf-8")
+    assert path == folder / page.NAME
+    assert path.is_file()
+    return (folder / REPORT).read_text(encoding="utf-8")
 
 
 def printed(table: Table, width: int = 60) -> str:
@@ -143,6 +145,15 @@ def test_the_report_has_every_figure_of_every_recipe_beside_that_of_every_framew
     assert rows["2979 at step 900"][0].startswith(f"TensorFlow: {loss:.0f} ± 20 (3) [")
     unfinished = found[next(heading for heading in found if heading.startswith(CIFAR.name))]
     assert unfinished == ["TensorFlow: not trained", "PyTorch: at step 2,000 of 11,120"]
+
+
+def test_the_report_begins_with_how_many_figures_each_framework_reproduces(text: str) -> None:
+    begin = text.replace("\\", "").replace("**", "").splitlines()[2:4]
+    figures = len(SOFTMAX.published) + len(CIFAR.published)
+    form = re.compile(rf"- (\w+): \d+ of {figures} figures of the notebooks are inside the band; .*\.")
+    assert [form.fullmatch(line)[1] for line in begin] == ["TensorFlow", "PyTorch"]
+    counted = [int(number) for number in re.findall(r"(\d+) (?:of|outside|with|not)", begin[0])]
+    assert sum(counted) == figures
 
 
 def test_the_report_lists_the_training_runs_with_their_ends_machines_and_versions(text: str) -> None:

@@ -14,8 +14,10 @@ from rich.console import Console
 
 from bench.report.blocks import (
     Block,
+    Bullets,
     Code,
     Heading,
+    Item,
     Note,
     Paragraph,
     Picture,
@@ -195,6 +197,16 @@ def test_a_picture_is_linked_only_if_it_was_drawn_and_left_out_of_a_terminal() -
     assert on_terminal([picture, Paragraph(text="x")]) == "x\n"
 
 
+def test_an_item_links_the_file_beside_the_report_that_it_is_about() -> None:
+    page = Bullets(items=(Item(name="report_1.html", text="all", file="report_1.html"),))
+    assert document([page], frozenset()) == "- [**report\\_1.html**](report_1.html): all\n"
+    assert on_terminal([page]) == "\N{BULLET} report_1.html: all\n"
+
+
+def test_a_command_stands_right_below_the_paragraph_that_introduces_it() -> None:
+    assert on_terminal([Paragraph(text="Try:"), Code(text="bench list")]) == "Try:\nbench list\n"
+
+
 def test_a_long_item_is_wrapped_and_indented() -> None:
     assert on_terminal([bullets(["one two three four"])], 14) == "\N{BULLET} one two\n  three four\n"
 
@@ -203,8 +215,7 @@ def test_a_long_item_is_wrapped_and_indented() -> None:
 
 
 def test_details_stand_below_where_a_table_is_too_wide_without_rows_that_have_none() -> None:
-    # At 50 columns the first of them would fit beside the rest.
-    lines = [line.split() for line in on_terminal([RATES], 50).splitlines()]
+    lines = [line.split() for line in on_terminal([RATES], 40).splitlines()]
     assert lines == [
         ["framework", "samples/s", "status"],
         ["PyTorch", "eager", "1,234", "ok"],
@@ -213,6 +224,24 @@ def test_details_stand_below_where_a_table_is_too_wide_without_rows_that_have_no
         ["framework", "import", "memory"],
         ["PyTorch", "eager", "1.50", "s", "700", "MiB"],
     ]
+
+
+def test_texts_are_wrapped_between_words_before_a_table_is_split() -> None:
+    lines = [line.split() for line in on_terminal([RATES], 50).splitlines()]
+    assert lines == [
+        ["framework", "samples/s", "status", "import", "memory"],
+        ["PyTorch", "eager", "1,234", "ok", "1.50", "s", "700", "MiB"],
+        ["JAX", "jit", NOTHING, "not", NOTHING, NOTHING],
+        ["available"],
+        ["here"],
+    ]
+
+
+def test_a_number_is_never_wrapped_and_its_head_may_be() -> None:
+    table = number_table(["row", "of the best one"], [["a", "12,345"]])
+    assert [line.split() for line in on_terminal([table], 10).splitlines()] == [
+        ["of", "the"], ["best"], ["row", "one"], ["a", "12,345"],
+    ]  # fmt: skip
 
 
 def test_tables_with_the_same_heads_have_the_same_widths() -> None:

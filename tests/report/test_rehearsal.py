@@ -13,8 +13,8 @@ from synthetic import make_cell, make_header, make_run
 from test_run_command import SMALL, known
 
 from bench.errors import RecordError
-from bench.report import charts
 from bench.report.rehearsal import rehearse
+from bench.run.report import markdown
 from bench.run.report.rehearsal import rehearse_run
 
 
@@ -32,18 +32,18 @@ def test_a_folder_that_is_a_file_is_named(tmp_path: Path) -> None:
         rehearse(tmp_path / "results")
 
 
-def test_a_figure_that_cannot_be_drawn_stops_a_run_before_it_measures(
+def test_a_chart_that_cannot_be_drawn_stops_a_run_before_it_measures(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known(monkeypatch, [fakes.STEADY])
 
     def breaks(*_: object) -> bytes:
-        raise RuntimeError("no font")
+        raise RuntimeError("no room")
 
-    monkeypatch.setattr(charts, "svg", breaks)
+    monkeypatch.setattr(markdown, "write_charts", breaks)
     said = call("run", *SMALL)
     assert said.status == 70
-    assert "no font" in said.err
+    assert "no room" in said.err
     assert "Parity" not in said.out
 
 
@@ -63,7 +63,7 @@ def test_matplotlib_is_imported_although_jupyter_names_a_module_that_is_not_here
     code = (
         "import sys; sys.argv = ['bench', '--version']\nfrom bench.cli.main import main\n"
         "try: main()\nexcept SystemExit: pass\n"
-        "from bench.report import charts; print('imported')"
+        "from bench.recipes.pictures import figures; print('imported')"
     )
     variables = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
     done = subprocess.run(

@@ -88,8 +88,8 @@ def test_three_blocks_of_one_workload_cannot_tell() -> None:
     assert (told.reached, told.budget_s, told.blocks) == (False, None, {})
     assert told.enough_s == pytest.approx(60 + 6 * BLOCK_S)
     assert in_words(told) == (
-        "This run has too few blocks to say how long a run for ±3 % on every ratio would take. In about 5 "
-        "minutes a run has enough: the same command with --budget 5m."
+        "This run has too few blocks to say how long ±3 % on every ratio would take. A run of about 5 "
+        "minutes has enough: the same command with --budget 5m."
     )
 
 

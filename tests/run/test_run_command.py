@@ -39,8 +39,6 @@ def known(
 ) -> None:
     """Let there be these backends and no others, with played workers, and a preset that takes seconds."""
     play(monkeypatch)
-    # To lay out and write the pictures, twice a run, takes half of its time; they have tests of their own.
-    monkeypatch.setattr("bench.run.report.plots.svg", lambda figure: b"<svg/>")
     found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
     for place in ("bench.run.command", "bench.run.setup", "bench.cli.info"):
         monkeypatch.setattr(f"{place}.find_backends", lambda: found)
@@ -232,7 +230,7 @@ def test_the_threads_of_a_quota_are_said_by_the_run_and_kept_with_it(
     folder = results(tmp_path)[0]
     environment = read_run(folder).header.environment
     assert (environment.cpu_quota, environment.worker_threads) == (0.5, 1)
-    assert words in (folder / "REPORT.md").read_text()
+    assert words in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize("folder", ["file/results", "/proc/results"])
@@ -395,7 +393,8 @@ def test_a_real_run_ends_with_a_report(tmp_path: Path) -> None:
     assert_plain(said.out)
     (folder,) = results(tmp_path)
     assert (folder / "REPORT.md").stat().st_size > 500
-    assert f"Report: {(folder / 'REPORT.md').relative_to(tmp_path)}" in said.out.splitlines()
+    assert (folder / "report.html").stat().st_size > 20_000
+    assert f"Report: {(folder / 'report.html').relative_to(tmp_path)}" in said.out.splitlines()
 
     report = process("report", "--format", "json", cwd=tmp_path)
     (row,) = json.loads(report.out)
@@ -473,6 +472,7 @@ def test_names_that_are_no_text_are_names(
     (folder,) = [path.parent for path in (tmp_path / ODD).glob(f"*/{HEADER}")]
     assert read_run(folder).header.command[-1] == r"odd\xff"
     assert (folder / "REPORT.md").is_file()
+    assert (folder / "report.html").is_file()
     for arguments in (("report",), ("report", "--format", "markdown"), ("export", "--format", "csv")):
         assert call(*arguments, "--results", ODD).status == 0
     call("report", "x", "--results", ODD).refused(2, "unknown run 'x'")

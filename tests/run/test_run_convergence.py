@@ -1,27 +1,22 @@
-"""The section on learning: what its tables and sentences say, and that it is safe Markdown."""
+"""The page's sections on learning: what their tables and sentences say."""
 
 import io
 import json
-import re
-from html import unescape
 
 import msgspec
 import pytest
-from markdown_it import MarkdownIt
+from page_blocks import rows_of, said, section, table_with, tables
 from rich.console import Console
 from synthetic import make_header, make_job, make_parity, make_run, make_workload
 from trainings import CELLS, learning_run, make_curve, make_finals, make_proof, make_training
 
 from bench.analysis.accuracy import converge, proposed_targets
-from bench.analysis.first_steps import digits
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
-from bench.report.blocks import Table
+from bench.report.blocks import Block, charts_of
 from bench.report.format import DASH, NOTHING
-from bench.report.markdown import document
-from bench.run.report import convergence, curves
+from bench.run.report import convergence, page
 from bench.run.report.export import to_json
-from bench.run.report.tables import speed_blocks
 
 TORCH, TENSORFLOW, JAX = CELLS
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
@@ -32,13 +27,10 @@ def learned() -> Run:
     return learning_run()
 
 
-def section(run: Run) -> str:
-    return document(convergence.blocks(run, summarise(run)), frozenset(curves.NAMES))
-
-
-def plain(text: str) -> str:
-    html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
-    return unescape(re.sub(r"<[^>]+>", "", html))
+def learning(run: Run) -> list[Block]:
+    """Return the sections on learning and on the time to the target."""
+    blocks = page.blocks(run, summarise(run))
+    return [*section(blocks, "Learning"), *section(blocks, "Time to accuracy")]
 
 
 def run_of(finals, *, target=0.9, epochs=2) -> Run:
@@ -47,10 +39,9 @@ def run_of(finals, *, target=0.9, epochs=2) -> Run:
     return make_run(make_header(list(finals), workloads=workloads), jobs)
 
 
-def row(run: Run, name: str) -> list[str]:
-    """Return the cells of the first table row of that name."""
-    line = next(line for line in section(run).splitlines() if line.startswith(f"| {name} "))
-    return [re.sub(r"\\(.)", r"\1", cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+def row(run: Run, head: str) -> dict[str, str]:
+    """Return the first row of the first table of all workloads that has a column of that name."""
+    return rows_of(table_with(learning(run), "workload", head))[0]
 
 
 def sentences(run: Run) -> list[str]:
@@ -64,51 +55,57 @@ def sentences(run: Run) -> list[str]:
 # ---- tables
 
 
-def test_a_row_says_accuracy_with_spread_the_way_to_the_target_and_the_rate_with_its_interval():
+def test_a_row_says_accuracy_with_its_spread_and_interval():
     run = run_of({TORCH: {0: 0.92, 1: 0.94, 2: 0.96}})
-    assert row(run, "PyTorch eager") == [
-        "PyTorch eager", "3", "2", "94.00 ± 2.00 %", f"89.03{DASH}98.97 %", "1.90 [1]", "19.0 s", "3 of 3",
-        f"44{DASH}100 %",
-    ]  # fmt: skip
+    assert row(run, "test accuracy") == {
+        "workload": "mnist-cnn", "framework": "PyTorch eager", "device": "cpu fp32", "seeds": "3",
+        "epochs": "2",
+        "test accuracy": "94.00 ± 2.00 %", "95 % interval": f"89.03{DASH}98.97 %",
+    }  # fmt: skip
+
+
+def test_a_row_says_the_way_to_the_target_and_the_rate_with_its_interval():
+    run = run_of({TORCH: {0: 0.92, 1: 0.94, 2: 0.96}})
+    assert row(run, "seconds to target") == {
+        "workload": "mnist-cnn", "framework": "PyTorch eager", "target": "90.0 %",
+        "epochs to target": "1.90 [1]", "seconds to target": "19.0 s", "reached by": "3 of 3",
+        "95 % interval of that share": f"44{DASH}100 %",
+    }  # fmt: skip
 
 
 def test_a_censored_median_is_said_to_be_not_reached():
-    found = row(run_of({TORCH: {0: 0.92, 1: 0.5, 2: 0.6}}), "PyTorch eager")
-    assert found[5:8] == ["not reached", "not reached", "1 of 3"]
+    found = row(run_of({TORCH: {0: 0.92, 1: 0.5, 2: 0.6}}), "seconds to target")
+    assert found["epochs to target"] == found["seconds to target"] == "not reached"
+    assert found["reached by"] == "1 of 3"
 
 
-def test_without_a_target_nothing_is_said_of_one():
-    found = row(run_of({TORCH: {0: 0.92}}, target=None), "PyTorch eager")
-    assert found == ["PyTorch eager", "1", "2", "92.00 %", NOTHING]
+def test_without_a_target_the_page_says_how_to_set_one():
+    found = learning(run_of({TORCH: {0: 0.92}}, target=None))
+    assert "has a target accuracy, so there is no time to one" in said(found)
+    assert not any("seconds to target" in table.heads for table in tables(found))
 
 
 def test_a_training_that_diverged_is_counted_in_words():
     run = run_of({TORCH: {0: 0.92, 1: 0.94}})
     bad = make_training(TORCH, 2, make_curve([0.1], [0]), epochs=2, status="nan_loss")
     run = msgspec.structs.replace(run, records=(*run.records, bad))
-    found = row(run, "PyTorch eager")
-    assert (found[1], found[7]) == ("2, 1 diverged", "2 of 3")
+    assert row(run, "test accuracy")["seeds"] == "2, 1 diverged"
+    assert row(run, "seconds to target")["reached by"] == "2 of 3"
 
 
 def test_a_brief_training_has_no_accuracy_in_any_table():
     run = run_of({TORCH: {0: 0.92, 1: 0.94, 2: 0.96}}, epochs=0.3)
-    assert row(run, "PyTorch eager")[2:5] == ["0.3", "too brief", NOTHING]
-    (table,) = [one for one in speed_blocks(summarise(run)) if isinstance(one, Table)]
-    assert table.rows[0][table.heads.index("accuracy")] == "too brief"
-    assert "trained too briefly to compare: 0.3 epochs" in section_of_speed(run)
-
-
-def section_of_speed(run: Run) -> str:
-    return document(speed_blocks(summarise(run)), frozenset())
+    found = row(run, "test accuracy")
+    assert (found["epochs"], found["test accuracy"], found["95 % interval"]) == ("0.3", "too brief", NOTHING)
+    ranked = rows_of(table_with(page.blocks(run, summarise(run)), "of the fastest"))[0]
+    assert ranked["test accuracy"] == "too brief"
 
 
 @pytest.mark.parametrize(("target", "shown"), [(0.9, True), (None, False)])
 def test_the_column_of_the_target_is_there_if_some_workload_has_one(target, shown):
     run = run_of({TORCH: {0: 0.92}}, target=target)
-    (table,) = [one for one in speed_blocks(summarise(run)) if isinstance(one, Table)]
-    assert ("to target" in table.heads) == shown
-    assert table.heads[table.details] == "parity"
-    assert ("target" in section(run)) == shown
+    table = table_with(page.blocks(run, summarise(run)), "of the fastest")
+    assert ("time to target" in table.heads) == shown
 
 
 # ---- sentences
@@ -140,7 +137,7 @@ def three(value: float) -> dict[int, float]:
 
 
 @pytest.mark.parametrize(
-    ("finals", "epochs", "said"),
+    ("finals", "epochs", "words"),
     [
         pytest.param(
             {TORCH: three(0.9), JAX: three(0.7)}, 2,
@@ -159,30 +156,11 @@ def three(value: float) -> dict[int, float]:
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_compared_is_told_in_one_sentence_without_a_difference(finals, epochs, said):
+def test_what_cannot_be_compared_is_told_in_one_sentence_without_a_difference(finals, epochs, words):
     run = run_of(finals, epochs=epochs)
     (workload,) = converge(run).workloads
-    assert convergence.accuracy_sentences(workload, TITLES) == [said]
-    assert convergence.answer(run, TITLES) == [f"mnist-cnn (cpu fp32): {said}."]
-    if len(finals) > 1:
-        assert f"{said}." in plain(section(run))
-    assert "points" not in plain(section(run)).replace("less than 0.5 points", "").replace("these points", "")
-
-
-def test_workloads_of_which_the_same_is_said_share_a_line():
-    workloads = [make_workload(), make_workload("mnist-mlp"), make_workload("cifar10-cnn")]
-    jobs = [
-        job
-        for workload, epochs in zip(workloads, (3, 3, 0.3), strict=True)
-        for cell in (TORCH, JAX)
-        for job in make_finals(msgspec.structs.replace(cell, workload=workload.name), {0: 0.9}, epochs=epochs)
-    ]
-    cells = list(dict.fromkeys(job.spec.cell for job in jobs))
-    assert convergence.answer(make_run(make_header(cells, workloads=workloads), jobs), TITLES) == [
-        "mnist-cnn (cpu fp32) and mnist-mlp (cpu fp32): 1 seed: too few to claim that accuracies are "
-        "equivalent (10 are needed).",
-        "cifar10-cnn (cpu fp32): trained too briefly to compare: 0.3 epochs.",
-    ]
+    assert convergence.accuracy_sentences(workload, TITLES) == [words]
+    assert row(run, "accuracies")["accuracies"] == words
 
 
 def test_pairs_that_fail_for_different_reasons_are_told_one_by_one():
@@ -201,50 +179,34 @@ def test_pairs_that_fail_for_different_reasons_are_told_one_by_one():
 
 
 def test_a_claim_says_what_it_covers(learned):
-    shown = plain(section(learned))
-    assert "A claim covers its own pair" in shown
-    assert "if every pair is" in shown
+    shown = said(learning(learned))
+    assert "A claim is about its own pair" in shown
+    assert "If every pair is equivalent, all are" in shown
 
 
 # ---- first steps
 
 
 @pytest.mark.parametrize(
-    ("errors", "rounding", "said"),
+    ("errors", "rounding", "agreement"),
     [
-        (
-            (3e-7, 2e-6, 4e-5), (1e-7, 1e-6, 2e-5),
-            "the losses agree to 6 digits at the first step and to 4 digits at step 3; a reference disturbed "
-            "by rounding alone agrees to 4 digits there",
-        ),
-        (
-            (3e-7,), (1e-7,),
-            "the losses agree to 6 digits at the first step, the only one compared; a reference disturbed by "
-            "rounding alone agrees to 7 digits",
-        ),
-        (
-            (3e-7, 0.03), (1e-7, 0.4),
-            "the losses agree to 6 digits at the first step and to 1 digit at step 2; a reference disturbed "
-            "by rounding alone agrees to 0 digits there",
-        ),
+        ((3e-7, 2e-6, 4e-5), (1e-7, 1e-6, 2e-5), ("6 digits", "4 digits (step 3)", "4 digits")),
+        ((3e-7,), (1e-7,), ("6 digits", NOTHING, "7 digits")),
+        ((3e-7, 0.03), (1e-7, 0.4), ("6 digits", "1 digit (step 2)", "0 digits")),
     ],
-)  # fmt: skip
-def test_the_first_steps_are_told_in_digits_beside_those_of_the_disturbed_reference(errors, rounding, said):
+)
+def test_the_first_steps_are_told_in_digits_beside_those_of_the_disturbed_reference(
+    errors, rounding, agreement
+):
     job = msgspec.structs.replace(make_job(TORCH), proofs=(make_proof(errors, rounding),))
     run = make_run(make_header([TORCH], workloads=[make_workload()], seeds=0), [make_parity(TORCH), job])
-    assert convergence.answer(run, TITLES) == [f"mnist-cnn (cpu fp32): {said}."]
-    text = section(run)
-    assert "### The first steps" in text
-    found = row(run, "mnist-cnn")
-    assert found[0] == "mnist-cnn (cpu fp32)"
-    assert found[2] == f"{errors[0]:.1e} (6 digits)"
-    assert found[4] == (NOTHING if len(errors) == 1 else f"{errors[-1]:.1e} ({digits_text(errors[-1])})")
-    assert found[5] == f"{rounding[-1]:.1e} ({digits_text(rounding[-1])})"
-
-
-def digits_text(error: float) -> str:
-    count = digits(error)
-    return "1 digit" if count == 1 else f"{count} digits"
+    found = row(run, "first loss agrees to")
+    assert (found["workload"], found["accuracies"]) == ("mnist-cnn", "not trained")
+    assert agreement == (
+        found["first loss agrees to"],
+        found["last loss compared agrees to"],
+        found["a reference with rounding alone"],
+    )
 
 
 def test_the_json_report_has_the_errors_of_every_row_that_was_compared(learned):
@@ -265,28 +227,28 @@ def test_defaults_are_set_against_matched_in_a_sentence(learned):
         f"{100 * pair.matched_spread:.2f} points; with their own defaults by at most "
         f"{100 * pair.defaults_spread:.2f} points."
     )
-    assert "own defaults" not in section(run_of({TORCH: {0: 0.9}}))
+    assert "own defaults" not in said(learning(run_of({TORCH: {0: 0.9}})))
 
 
 # ---- the whole section
 
 
-def test_the_section_holds_every_workload_row_test_and_plot(learned):
-    text = section(learned)
-    shown = plain(text)
-    for name in curves.NAMES:
-        assert f"(plots/{name}.svg)" in text
+def test_the_sections_hold_every_workload_test_and_chart(learned):
+    found = learning(learned)
+    shown = said(found)
+    questions = {chart.name.partition("-mnist")[0] for chart in charts_of(found)}
+    assert len(questions) >= 5, questions
     (pair,) = converge(learned).defaults
     names = (cell.workload for cell in learned.header.cells)
-    for said in (convergence.defaults_sentence(pair), *names):
-        assert said in shown
-    assert "5 seeds: too few to claim that accuracies are equivalent (10 are needed)." in shown
-    assert text.startswith("## ")
+    for words in (convergence.defaults_sentence(pair), *names):
+        assert words in shown
+    assert "5 seeds: too few to claim that accuracies are equivalent (10 are needed)" in shown
 
 
 def test_a_run_without_trainings_says_so():
-    text = section(make_run(make_header([TORCH])))
-    assert text.endswith("No job of this run completed its training, so there is no accuracy.\n")
+    assert "No training run of this run was completed, so there is no accuracy." in said(
+        learning(make_run(make_header([TORCH])))
+    )
 
 
 # ---- targets

@@ -1,22 +1,21 @@
-"""The report's section on costs and its plots: complete where there are figures, else in words."""
+"""The page's sections on costs: complete where there are figures, else in words."""
 
 import re
-from xml.etree import ElementTree as ET
+from collections.abc import Iterable
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.figure import Figure
+from page_blocks import rows_of, said, section, table_with
 from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run
 
 from bench.analysis.summary import summarise
 from bench.analysis.sweep import StepLine, Sweep, SweepPoint
 from bench.records.runs import Run
-from bench.report.charts import settings, svg
+from bench.report.blocks import Block, charts_of
 from bench.report.format import TIMES, scaled, short_time
-from bench.report.markdown import document
-from bench.run.report import cost_plots, costs, plots
+from bench.run.report import costs, page
 from bench.workloads.catalog import WORKLOADS, swept
 from bench.workloads.instruments import Peak, StepSplit
 
@@ -83,94 +82,87 @@ def sweep_run() -> Run:
     return make_run(make_header(cells, workloads=workloads), records)
 
 
-def text_of(run: Run) -> str:
-    return document(costs.blocks(run, summarise(run)), frozenset(plots.NAMES))
+def page_of(run: Run) -> list[Block]:
+    return page.blocks(run, summarise(run))
 
 
-def table_of(text: str, heading: str) -> list[list[str]]:
-    """Return the cells of the first table under a heading, its head first."""
-    section = text.split(f"### {heading}", 1)[1].split("\n###", 1)[0]
-    lines = [line for line in section.splitlines() if line.startswith("|")]
-    return [
-        [cell.strip().replace("\\", "") for cell in line.strip("|").split(" | ")]
-        for line in lines
-        if "--" not in line
-    ]
+def by_row(blocks: Iterable[Block], head: str) -> dict[str, dict[str, str]]:
+    """Return the rows of the first table of all workloads that has this column, by framework and mode."""
+    return {row["framework"]: row for row in rows_of(table_with(blocks, "workload", head))}
 
 
-@pytest.fixture(scope="module")
-def full_text() -> str:
-    return text_of(full_run())
-
-
-def test_a_full_run_tells_everything(full_text):
-    text = full_text
-    head, *rows = table_of(text, "Time to a first result")
-    assert head[1:] == ["start", "import", "data", "build", "first step", "first epoch", "first result"]
-    found = {row[0]: row[1:] for row in rows}
-    assert found["mnist-mlp, PyTorch eager (cpu fp32)"][-2:] == ["≈ 60.0 s", "≈ 62.2 s"]
-    assert found["mnist-mlp, JAX jit (cpu fp32)"][-2:] == ["40.0 s", "43.1 s"]
-    assert (
-        "starts 8.9 s later than eager and then saves 30 s an epoch: it has paid off after 0.297 epochs"
-        in text
-    )
-    (_, first, *_) = table_of(text, "Where a step's time goes")
-    assert first[1:5] == ["10 µs", "20 µs", "300 µs", "40 ms"]
-    assert table_of(text, "Input from memory")[1][1:3] == ["eager", f"0.500{TIMES}"]
-    assert table_of(text, "Input from memory")[1][-1] == "slower than from memory"
-    assert {row[-1] for row in table_of(text, "Memory and energy")[1:]} == {"20 J", "26.7 J", "40 J", "80 J"}
-    work = {row[0]: row[1:] for row in table_of(text, "How much of the machine is used")[1:]}
+def test_a_full_run_tells_everything() -> None:
+    blocks = page_of(full_run())
+    first = by_row(section(blocks, "Time to a first result"), "first result")
+    assert list(first["JAX jit"])[3:] == [
+        "start", "import", "data", "build", "first step", "first epoch", "first result",
+    ]  # fmt: skip
+    assert (first["PyTorch eager"]["first epoch"], first["PyTorch eager"]["first result"]) == (
+        "≈ 60.0 s", "≈ 62.2 s",
+    )  # fmt: skip
+    assert (first["JAX jit"]["first epoch"], first["JAX jit"]["first result"]) == ("40.0 s", "43.1 s")
+    pays = by_row(section(blocks, "When does compiling pay off?"), "pays off after")
+    assert list(pays["PyTorch compile"].values())[3:] == ["eager", "8.9 s", "30 s", "0.3 epochs"]
+    split = by_row(section(blocks, "Where a step's time goes"), "dispatch")
+    assert list(split["PyTorch eager"].values())[3:7] == ["10 µs", "20 µs", "300 µs", "40 ms"]
+    (loader,) = rows_of(table_with(section(blocks, "Input from memory"), "compared with"))
+    assert (loader["compared with"], loader["times as fast"]) == ("eager", f"0.500{TIMES}")
+    assert loader["verdict"] == "slower than from memory"
+    energy = by_row(section(blocks, "Memory and energy"), "energy for 1,000 images")
+    assert {row["energy for 1,000 images"] for row in energy.values()} == {"20 J", "26.7 J", "40 J", "80 J"}
+    roof = section(blocks, "Roofline")
     # 241 MFLOP a step, counted as 250; ten steps a second are 2.41 of the machine's 100 GFLOP/s, and at 24.3
     # operations a byte its memory allows 24.3 of them.
-    assert work["mnist-mlp, PyTorch eager (cpu fp32)"] == [
-        "241 MFLOP", f"1.038{TIMES}", f"1.032{TIMES}", "24.3", "2.41 GFLOP/s", "2.4 %", "9.9 %"
+    assert list(by_row(roof, "counted, of all")["PyTorch eager"].values())[3:] == [
+        "241 MFLOP", "24.3", "2.41 GFLOP/s", "2.4 %", "9.9 %", f"1.038{TIMES}", f"1.032{TIMES}",
     ]  # fmt: skip
-    assert "PyTorch on cpu in fp32: products are off by 3.0e-07 against float64, as fp32 is." in text
-    assert "off by 2.0e-04 against float64, which is NOT fp32, whose error is at most 1e-05." in text
-    assert table_of(text, "What has to be installed")[1:] == [
-        ["PyTorch", "12", "700 MiB"],
-        ["JAX", "12", "700 MiB"],
-    ]
-    assert "bench run --sweep batch=16..1024" in text.replace("\\", "")
+    assert "PyTorch on cpu in fp32: products are off by 3.0e-07 against float64, as fp32 is." in said(roof)
+    assert "off by 2.0e-04 against float64, which is NOT fp32, whose error is at most 1e-05." in said(roof)
+    assert table_with(section(blocks, "What has to be installed"), "packages").rows == (
+        ("PyTorch", "12", "700 MiB"),
+        ("JAX", "12", "700 MiB"),
+    )
+    assert "bench run --sweep batch=16..1024" in said(section(blocks, "Batch sweep"))
 
 
-def test_what_is_not_told_is_said_in_words():
+def test_what_is_not_told_is_said_in_words() -> None:
     cell = make_cell("mnist-mlp")
     jobs = [make_job(cell, block, workload=MLP) for block in range(3)]
-    text = text_of(make_run(make_header([cell], workloads=[MLP]), [make_parity(cell), *jobs]))
-    assert table_of(text, "Memory and energy")[1][-1] == "not available"
-    assert table_of(text, "How much of the machine is used")[1][2:4] == ["not available", "not available"]
-    assert "The peak of this machine was not measured in this run." in text
-    missing = text.split("Not in this run:")[1].replace("\\", "")
-    for word in ("where a step's time goes", "--mode pipeline", "--sweep batch=16..1024", "installed size"):
-        assert word in missing
-    assert "### Where a step" not in text
+    blocks = page_of(make_run(make_header([cell], workloads=[MLP]), [make_parity(cell), *jobs]))
+    use = section(blocks, "Memory and energy")
+    assert by_row(use, "peak memory")["PyTorch eager"]["energy for 1,000 images"] == "not available"
+    assert "Energy is not available, because this machine has no meter that can be read." in said(use)
+    roof = section(blocks, "Roofline")
+    assert by_row(roof, "counted")["PyTorch eager"]["counted"] == "not available"
+    assert "The peak of this machine was not measured in this run." in said(roof)
+    text = said(blocks)
+    for command in ("bench run --mode all", "bench run --sweep batch=16..1024"):
+        assert command in text
+    assert "Where a step's time goes" not in text
     assert "None" not in text
-    assert "nan" not in text
+    assert not re.search(r"\bnan\b", text)
 
 
-def test_gpu_columns_are_there_where_a_gpu_is(full_text):
-    assert table_of(full_text, "Memory and energy")[0] == [
-        "row", "process", "energy for 1,000 images"
-    ]  # fmt: skip
-    head, first, *_ = table_of(text_of(full_run(gpu=True)), "Memory and energy")
-    assert head[2:4] == ["GPU, allocator", "GPU, process"]
-    assert first[2:4] == ["300 MiB", "not available"]
+def test_gpu_columns_are_there_where_a_gpu_is() -> None:
+    heads = table_with(section(page_of(full_run()), "Memory and energy"), "workload", "peak memory").heads
+    assert heads[3:] == ("peak memory", "energy for 1,000 images")
+    use = by_row(section(page_of(full_run(gpu=True)), "Memory and energy"), "GPU, allocator")
+    assert (use["PyTorch eager"]["GPU, allocator"], use["PyTorch eager"]["GPU, process"]) == (
+        "300 MiB", "not available",
+    )  # fmt: skip
 
 
-def test_a_sweep_tells_where_overhead_ends():
-    text = text_of(sweep_run())
-    assert table_of(text, "Where overhead ends")[1] == [
-        "mnist-mlp, PyTorch eager (cpu fp32)", "16 to 1,024 (4)", "1 ms", "10 µs", "100", "0.0 %"
-    ]  # fmt: skip
-    assert "show the largest batch" in text
-    assert [row[0] for row in table_of(text, "Time to a first result")[1:]] == [
-        "mnist-mlp&#64;1024, PyTorch eager (cpu fp32)"
-    ]
+def test_a_sweep_tells_where_overhead_ends() -> None:
+    blocks = page_of(sweep_run())
+    assert table_with(section(blocks, "Batch sweep"), "worst miss", "workload").rows == (
+        ("mnist-mlp", "PyTorch eager", "cpu fp32", "16 to 1,024 (4)", "1 ms", "10 µs", "100", "0.0 %"),
+    )
+    first = table_with(section(blocks, "Time to a first result"), "first result", "workload")
+    assert [row[0] for row in first.rows] == ["mnist-mlp@1024"], "of a sweep, the largest batch is shown"
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "words"),
     [
         (StepLine(overhead_s=1e-3, per_image_s=1e-5, worst=0.01), "100"),
         (StepLine(overhead_s=1e-3, per_image_s=1e-3, worst=0.01), "below 16"),
@@ -180,48 +172,20 @@ def test_a_sweep_tells_where_overhead_ends():
         (None, "too few batch sizes"),
     ],
 )
-def test_nothing_is_said_beyond_the_batches_measured(line, said):
+def test_nothing_is_said_beyond_the_batches_measured(line, words):
     points = tuple(SweepPoint(batch_size=batch, samples_per_s=1.0) for batch in (16, 64, 256))
-    assert costs.overhead_ends(Sweep(cell=make_cell(), points=points, line=line)) == said
+    assert costs.overhead_ends(Sweep(cell=make_cell(), points=points, line=line)) == words
 
 
-def figures_of(run: Run) -> dict[str, Figure]:
-    """Return the plots of costs alone, by name."""
-    with settings():
-        found = plots.figures(run, summarise(run))
-    return {name: found[name] for name in cost_plots.NAMES if name in found}
-
-
-def test_every_plot_has_a_run_that_draws_it_and_a_link():
-    drawn = set()
-    for run in (full_run(), sweep_run()):
-        with settings():
-            pictures = {name: svg(figure) for name, figure in figures_of(run).items()}
-        text = document(costs.blocks(run, summarise(run)), frozenset(pictures))
-        assert set(re.findall(r"\(plots/(\w+)\.svg\)", text)) == set(pictures)
-        for content in pictures.values():
-            assert ET.fromstring(content).tag.endswith("svg")  # noqa: S314 - it is our own
-            assert b"nan" not in content.lower()
-        drawn |= set(pictures)
-    assert drawn == set(cost_plots.NAMES)
-
-
-def test_a_bar_that_would_squeeze_the_others_is_cut_and_says_so():
-    run = full_run()
-    slow = [replace(job, first_step_s=9000.0) if job.spec.cell.mode == "compile" else job for job in run.jobs]
-    run = replace(run, records=(*run.parity, *slow))
-    (panel,) = figures_of(run)["first_result"].axes
-    texts = [text.get_text() for text in panel.texts]
-    assert [text for text in texts if text.endswith("bar cut")] == ["≈ 9,032 s, bar cut"]
-    assert max(bar.get_x() + bar.get_width() for bar in panel.patches) <= 4.001 * 122.3  # the middle bar
-
-
-def test_an_empty_run_has_no_plot_and_says_what_is_missing():
-    run = make_run(make_header([make_cell("mnist-mlp")], workloads=[MLP]))
-    assert figures_of(run) == {}
-    text = text_of(run)
-    assert "###" not in text
-    assert text.count("\n- ") == 7
+def test_an_empty_run_says_what_is_missing() -> None:
+    blocks = page_of(make_run(make_header([make_cell("mnist-mlp")], workloads=[MLP])))
+    assert list(charts_of(blocks)) == []
+    for words in (
+        "No job of this run got as far as a first result.",
+        "No job of this run got so far.",
+        "No job of this run was timed on a known data set.",
+    ):
+        assert words in said(blocks)
 
 
 @given(st.floats(1e-9, 1e6))
@@ -236,8 +200,3 @@ def test_a_rate_is_told_to_three_digits(value):
     number, unit = scaled(value, "B/s").split(" ")
     scale = {"TB/s": 1e12, "GB/s": 1e9, "MB/s": 1e6, "B/s": 1.0}[unit]
     assert float(number) * scale == pytest.approx(value, rel=0.0051)
-
-
-@pytest.mark.parametrize("whole", [100.0, 100 * (1 - 1e-15), 100 * (1 + 1e-15)])
-def test_shares_that_sum_to_the_whole_but_for_rounding_have_the_same_ticks(whole):
-    assert cost_plots._ticks(whole) == [0, 25, 50, 75, 100]

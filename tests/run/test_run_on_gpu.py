@@ -90,8 +90,9 @@ def test_a_run_uses_one_gpu_and_takes_turns_if_it_can(
     blocks = [record for record in run.records if isinstance(record, BlockRecord)]
     assert [block.in_turns for block in blocks] == [mode == 0] * 2
     assert {block.conditions.gpu_after is None for block in blocks} == {False}
-    report = (folder / "REPORT.md").read_text()
-    assert f"H100, {uuid}, PCI 00000000:01:00.0" in report
+    report = (folder / "report.html").read_text()
+    assert f"H100, {uuid}, PCI 00000000:01:00.0" in run.header.environment.gpu.details()
+    assert run.header.environment.gpu.in_words() in report
     assert "H100 (GPU-9fb42d6f)" in said.out
     alone = "In all blocks the processes ran one after another"
     assert (ALONE in said.out.replace("\n", " ")) == (alone in report) == (mode == 3)

@@ -1,13 +1,11 @@
 """The report on how it was measured and how sure it is: comparisons, blocks, conditions, plan."""
 
 import io
-import re
 from collections.abc import Mapping
-from html import unescape
 
 import msgspec
 import pytest
-from markdown_it import MarkdownIt
+from page_blocks import flat, said, section
 from rich.console import Console
 from synthetic import (
     make_cell,
@@ -16,7 +14,6 @@ from synthetic import (
     make_job,
     make_parity,
     make_run,
-    make_workload,
     realistic_run,
     simple_run,
 )
@@ -24,8 +21,9 @@ from synthetic import (
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord
+from bench.report.blocks import Block, Heading
 from bench.report.format import DASH, NOTHING, percent_text, ratio_text
-from bench.run.report import markdown, terminal
+from bench.run.report import page
 from bench.run.report.parity import render_parity
 from bench.run.report.tables import conditions_text, plan_text
 
@@ -33,15 +31,8 @@ TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
 
 
-def on_terminal(run: Run, width: int) -> str:
-    """Return what is printed, its spaces and line ends drawn together."""
-    file = io.StringIO()
-    terminal.render(run, summarise(run), Console(file=file, width=width))
-    return " ".join(file.getvalue().split())
-
-
-def report_text(run: Run) -> str:
-    return markdown.text(run, summarise(run), frozenset())
+def page_of(run: Run) -> list[Block]:
+    return page.blocks(run, summarise(run))
 
 
 def with_conditions(run: Run, conditions: Mapping[int, dict]) -> Run:
@@ -55,30 +46,24 @@ def with_conditions(run: Run, conditions: Mapping[int, dict]) -> Run:
     return msgspec.structs.replace(run, records=tuple(records))
 
 
-def section(text: str, heading: str) -> str:
-    """Return what stands below a heading, as plain text."""
-    html = (
-        MarkdownIt("commonmark")
-        .enable("table")
-        .render(text.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0])
-    )
-    return unescape(re.sub(r"<[^>]+>", " ", html))
-
-
-def test_every_section_is_there_once():
-    text = report_text(realistic_run())
-    heads = re.findall(r"^## (.*)$", text, flags=re.MULTILINE)
+def test_every_section_is_there_once_and_in_its_order():
+    heads = [
+        one.text for one in flat(page_of(realistic_run())) if isinstance(one, Heading) and one.level == 2
+    ]
     assert heads == [
-        "Where and how",
-        "Training speed",
-        "Who is faster, and how sure that is",
-        "Does it learn the same thing?",
-        "The whole cost",
+        "Ranking by workload",
+        "Throughput",
+        "Learning",
+        "Time to accuracy",
+        "Time to a first result, and when compiling pays off",
+        "Memory and energy",
+        "Roofline: how much of the machine is used",
+        "Batch sweep",
         "Is it the same work?",
-        "Blocks dropped",
-        "What was not measured or not ranked, and why",
-        "What the labels mean",
-        "Run it again",
+        "What was left out, and why",
+        "The machine and the versions",
+        "How it was measured",
+        "Every raw value",
     ]
 
 
@@ -86,7 +71,7 @@ def test_every_section_is_there_once():
 def test_every_comparison_is_shown_with_its_interval_the_plain_ratio_and_what_would_be_found(times):
     run = simple_run({TORCH: [1000, 1004, 998, 1001] * times, JAX: [900, 905, 897, 899] * times})
     (one,) = summarise(run).verdicts[0].made.backends
-    found = section(report_text(run), "Who is faster, and how sure that is")
+    found = said(section(page_of(run), "Ranking by workload"))
     row = [
         f"{one.ratio:.3f}\N{MULTIPLICATION SIGN}",
         ratio_text(one.low, one.high),
@@ -96,25 +81,25 @@ def test_every_comparison_is_shown_with_its_interval_the_plain_ratio_and_what_wo
         str(4 * times),
         "faster",
     ]
-    assert " ".join(row) in " ".join(found.split())
+    assert " ".join(row) in found
     assert "all blocks" not in found
 
 
 def test_where_a_block_is_dropped_the_comparisons_are_shown_without_it_and_with_it():
     run = simple_run({TORCH: [1000, 1004, 998, 1001, 700], JAX: [900, 905, 897, 899, 900]})
-    text = report_text(
+    blocks = page_of(
         with_conditions(run, {4: {"foreign_share": 0.5}, 1: {"round_steal": (0.2,) * 16 + (0.0,) * 4}})
     )
-    assert "A round is left out and repeated if other programs used more than 10 % of the CPU time" in text
-    found = " ".join(section(text, "Who is faster, and how sure that is").split())
+    found = said(section(blocks, "Ranking by workload"))
     assert "4 faster without dropped blocks" in found
     assert "5 no detectable difference all blocks" in found
     assert "changes if the dropped blocks are included" in found
-    dropped = section(text, "Blocks dropped")
+    dropped = said(section(blocks, "Disturbed blocks"))
+    assert "A round is left out and repeated if other programs used more than 10 % of the CPU time" in dropped
     assert "Of 5 blocks, 2 were disturbed. Dropped: 1." in dropped
-    assert "mnist-cnn, block 5 : dropped: other programs used 50 % of CPU time, more than 10 %" in dropped
+    assert "mnist-cnn, block 5 dropped: other programs used 50 % of CPU time, more than 10 %" in dropped
     assert (
-        "mnist-cnn, block 2 : kept: the hypervisor gave more than 10 % of CPU time to others "
+        "mnist-cnn, block 2 kept: the hypervisor gave more than 10 % of CPU time to others "
         "in 16 of 20 rounds" in dropped
     )
 
@@ -122,28 +107,27 @@ def test_where_a_block_is_dropped_the_comparisons_are_shown_without_it_and_with_
 def test_a_disturbed_workload_is_shown_and_nothing_is_claimed_of_it():
     run = simple_run({TORCH: [1000, 1004, 998], JAX: [900, 905, 897]})
     run = with_conditions(run, {block: {"throttled_share": 0.5} for block in range(3)})
-    found = section(report_text(run), "Who is faster, and how sure that is")
+    found = said(section(page_of(run), "Ranking by workload"))
     assert "disturbed: nothing claimed" in found
     assert "Nothing is claimed about mnist-cnn" in found
-    printed = on_terminal(run, 200)
-    assert "Nothing is claimed about mnist-cnn" in printed
-    assert "mnist-cnn, block 1: kept: the quota of CPU time held the jobs back 50 % of the time" in printed
+    kept = said(section(page_of(run), "Disturbed blocks"))
+    assert "mnist-cnn, block 1 kept: the quota of CPU time held the jobs back 50 % of the time" in kept
 
 
 def test_a_quiet_run_says_that_nothing_was_dropped():
-    quiet = section(report_text(simple_run({TORCH: [1000] * 3})), "Blocks dropped")
+    quiet = said(section(page_of(simple_run({TORCH: [1000] * 3})), "Disturbed blocks"))
     assert "No block was disturbed, and none was dropped." in quiet
-    assert "No block was run." in section(report_text(make_run(make_header([TORCH]))), "Blocks dropped")
+    assert "No block was run." in said(section(page_of(make_run(make_header([TORCH]))), "Disturbed blocks"))
 
 
 def test_the_conditions_of_all_blocks_are_summed_up():
     run = simple_run({TORCH: [1000] * 3})
     assert conditions_text(make_run(make_header([TORCH]))) is None
-    said = conditions_text(with_conditions(run, {0: {"steal_share": 0.07, "canary_s": (0.03,)}}))
-    assert said.startswith("during 3 blocks (median share, and the largest) the hypervisor took 0.2 %")
-    assert "took 0.2 %, at most 7.0 %" in said
-    assert "took 10 to 30 ms" in said
-    assert "rounds" not in said, "older records have no shares of rounds"
+    words = conditions_text(with_conditions(run, {0: {"steal_share": 0.07, "canary_s": (0.03,)}}))
+    assert words.startswith("during 3 blocks (median share, and the largest) the hypervisor took 0.2 %")
+    assert "took 0.2 %, at most 7.0 %" in words
+    assert "took 10 to 30 ms" in words
+    assert "rounds" not in words, "older records have no shares of rounds"
     loud = {"round_steal": (0.0, 0.2, 0.0), "round_foreign": (0.0, 0.0, 0.2)}
     assert "; 2 of 3 rounds were disturbed;" in conditions_text(with_conditions(run, {0: loud}))
     unknown = {"steal_share": None, "throttled_share": None, "pressure_share": None, "foreign_share": None}
@@ -155,12 +139,12 @@ def test_the_conditions_of_all_blocks_are_summed_up():
 def test_the_plan_stands_beside_what_it_took():
     jobs = [make_job(TORCH, block) for block in range(3)]
     jobs[0] = msgspec.structs.replace(jobs[0], learn_s=4.0)
-    said = plan_text(make_run(make_header([TORCH]), jobs))
-    assert said == (
+    words = plan_text(make_run(make_header([TORCH]), jobs))
+    assert words == (
         "planned: 3 jobs, 1 min for parity, 10 min for the required blocks, 12 min for training, 7 min for "
         "further blocks; took: 3 jobs, 38 s, 4 s of it training"
     )
-    assert said in section(report_text(make_run(make_header([TORCH]), jobs)), "Where and how")
+    assert words in said(section(page_of(make_run(make_header([TORCH]), jobs)), "How it was measured"))
     told = [msgspec.structs.replace(job, wall_s=20.0, import_s=10.0, lead_s=5.0) for job in jobs]
     assert plan_text(make_run(make_header([TORCH]), told)).endswith(
         " of it training, 94 % inside the frameworks"
@@ -191,11 +175,3 @@ def test_verify_shows_every_error_beside_what_is_allowed_and_which_rows_failed_w
     assert "mnist-cnn jax/jit cpu fp32 sgd: gradient at logits/kernel" in printed
     assert "torch/compile cpu fp32 sgd: no C++ compiler" in printed
     assert "1 of 4 rows are within their tolerance. 2 rows were not compared" in printed
-
-
-def test_rows_of_own_defaults_are_shown_and_called_so():
-    header = make_header([TORCH], workloads=[make_workload(matched=False)])
-    printed = on_terminal(make_run(header, [make_job(TORCH, block) for block in range(3)]), 120)
-    assert "mnist-cnn (cpu fp32, own defaults, target 97.0 %)" in printed
-    assert "PyTorch eager 1,000 0.0 %" in printed
-    assert "not the same work" in printed

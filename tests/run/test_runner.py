@@ -3,8 +3,10 @@
 import fcntl
 import math
 import os
+import re
 import select
 import signal
+import struct
 import subprocess
 import sys
 import termios
@@ -21,6 +23,7 @@ import psutil
 import pytest
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY
 from played import play, undisturbed
+from screens import Seen
 
 from backends.info import BackendInfo, Mode
 from bench.analysis.summary import summarise
@@ -434,6 +437,8 @@ class Terminal:
 
     def __init__(self, tmp_path: Path) -> None:
         self._master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+        self._output: list[bytes] = []
         self._closing = threading.Event()
         self.process = start(
             tmp_path, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
@@ -442,6 +447,19 @@ class Terminal:
         os.close(slave)
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
+
+    def press(self, keys: bytes) -> None:
+        os.write(self._master, keys)
+
+    @property
+    def output(self) -> str:
+        """What it has written so far, up to the last sequence that is complete."""
+        return re.sub(r"\x1b[^A-Za-z]*$", "", b"".join(self._output).decode(errors="ignore"))
+
+    def finish(self) -> None:
+        """Wait until the run has ended and all of its output is read."""
+        self.process.wait(timeout=LATE_S)
+        self._reader.join(timeout=LATE_S)
 
     def close(self) -> None:
         if not self._closing.is_set():
@@ -452,7 +470,10 @@ class Terminal:
     def _read(self) -> None:
         while not self._closing.is_set():
             if select.select([self._master], [], [], 0.1)[0]:
-                os.read(self._master, 65536)
+                try:
+                    self._output.append(os.read(self._master, 65536))
+                except OSError:  # the run has ended
+                    return
 
 
 @pytest.fixture
@@ -517,6 +538,27 @@ def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
     assert len(run.parity) == 2
     assert len(run.jobs) >= 1
     assert run.rejected == ()
+
+
+def test_a_run_shows_its_rows_on_a_terminal_and_ctrl_c_leaves_a_clean_screen(
+    terminal: Terminal, tmp_path: Path
+) -> None:
+    folder, worker = job_in_hand(terminal.process, tmp_path / "results")
+    before = Seen(80, 24).feed(terminal.output)
+    terminal.press(b"\x03")
+    terminal.finish()
+    assert terminal.process.returncode == 130
+    assert_ended(worker)
+    table = "\n".join(before.lines)
+    for words in ("workload", "samples/s", "Steady only", "Quick only", " left"):
+        assert words in table
+    assert not before.cursor
+    after = Seen(80, 24).feed(terminal.output)
+    assert after.cursor
+    assert "samples/s" not in "\n".join(after.everything)
+    words = " ".join(after.everything)
+    assert "Interrupted; all finished jobs are kept." in words
+    assert f"Go on with: bench run --resume {folder.name}" in words
 
 
 def test_a_run_whose_terminal_goes_ends_as_after_ctrl_c(terminal: Terminal, tmp_path: Path) -> None:

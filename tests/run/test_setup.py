@@ -356,14 +356,14 @@ def test_the_plan_is_said_in_words(tmp_path: Path) -> None:
     said = prepare.plan_in_words(run.header)
     assert said.startswith("Plan for 1 min: about parity ")
     assert "2 jobs in blocks" in said
-    assert "not known to ±1.5 %" in said
-    assert "more than the budget" not in said
+    assert said.endswith(" It ends sooner once every ratio is known to ±1.5 %.")
+    assert "does not fit" not in said
     short = msgspec.structs.replace(run.header, budget_s=10)
     said = prepare.plan_in_words(short)
     assert "too few blocks to be ranked" in said
-    (budget,) = re.findall(r"at least --budget (\S+),", said)
+    (budget,) = re.findall(r"Use --budget (\S+) or more,", said)
     enough = msgspec.structs.replace(run.header, budget_s=parse_budget(budget))
-    assert "more than the budget" not in prepare.plan_in_words(enough)
+    assert "does not fit" not in prepare.plan_in_words(enough)
 
 
 def test_a_sweep_times_every_workload_at_every_size() -> None:

@@ -4,16 +4,17 @@ import shlex
 
 import msgspec
 import pytest
+from page_blocks import said, section
 from synthetic import make_cell, make_header, make_job, make_points, make_run
 
+from bench.analysis.summary import summarise
 from bench.options import parse_budget
 from bench.run.plan import TRAINING_SHARE, training_seconds
-from bench.run.report import convergence
+from bench.run.report import page
 from bench.run.untrained import ROOM, command_to_train, untrained
 from bench.workloads.catalog import find_workload
 
 QUICK, SLOW = make_cell("mnist-softmax"), make_cell("mnist-cnn")
-TITLES = {"torch": "PyTorch", "jax": "JAX"}
 
 
 def job(cell, block=0, *, epochs=0, **changes):
@@ -68,12 +69,10 @@ def test_more_seeds_need_more_blocks_and_more_time():
     assert twice == pytest.approx(2 * minutes[-1], abs=60)
 
 
-def test_the_report_says_in_one_line_what_was_not_trained_and_how_to_train_it():
+def test_the_page_says_what_was_not_trained_and_how_to_train_it():
     run = run_of([job(QUICK, epochs=3), job(SLOW)])
-    *_, line = convergence.answer(run, TITLES)
-    assert line == (
-        "Not trained for accuracy, because the budget left too little time: mnist-cnn. Train with: "
-        + command_to_train(run, ["mnist-cnn"], seeds=1)
-    )
+    found = said(section(page.blocks(run, summarise(run)), "Learning"))
+    assert "Not trained for accuracy, because the budget left too little time: mnist-cnn." in found
+    assert command_to_train(run, ["mnist-cnn"], seeds=1) in found
     trained = run_of([job(QUICK, epochs=3), job(SLOW, epochs=3)])
-    assert not any("Not trained" in said for said in convergence.answer(trained, TITLES))
+    assert "Not trained" not in said(page.blocks(trained, summarise(trained)))

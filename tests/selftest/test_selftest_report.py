@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 from simulated import simulate
 
-from bench.report.charts import settings
-from bench.selftest import plot, report
+from bench.report.markdown import document
+from bench.selftest import report
 from bench.selftest.calibration import calibrate
 
 
@@ -21,7 +21,7 @@ def printed(test, width: int = 120) -> str:
 def test_the_table_has_a_row_a_rule_with_counts_and_their_intervals():
     test = simulate()
     found = calibrate(test)
-    text = report.text(test, found, drawn=True)
+    text = document(report.whole(test, found), frozenset({"selftest"}))
     ours = next(line for line in text.splitlines() if line.startswith("| bench, paired by round"))
     assert "| 0 of 40 (0-9 %) |" in ours
     assert ours.count("20 of 20 (84-100 %)") >= 2
@@ -31,12 +31,12 @@ def test_the_table_has_a_row_a_rule_with_counts_and_their_intervals():
     assert "The comparison meets all requirements." in text
     assert "![" in text
     assert "](plots/selftest.svg)" in text
-    assert "](plots/selftest.svg)" not in report.text(test, found, drawn=False)
+    assert "](plots/selftest.svg)" not in document(report.whole(test, found), frozenset())
 
 
 def test_what_failed_is_said_first_and_loudly():
     test = simulate(process_sd=0.08)
-    text = report.text(test, calibrate(test), drawn=False)
+    text = document(report.whole(test, calibrate(test)), frozenset())
     assert "does NOT meet" in text.split("## Rules")[0]
     assert "10 % found always" in text
     assert "FAILED" in text
@@ -46,7 +46,7 @@ def test_what_failed_is_said_first_and_loudly():
 def test_lost_comparisons_and_rejected_lines_are_named():
     test = simulate(groups=2)
     short = msgspec.structs.replace(test, blocks=test.blocks[:12], rejected=("blocks.jsonl line 13: cut",))
-    text = report.text(short, calibrate(short), drawn=False)
+    text = document(report.whole(short, calibrate(short)), frozenset())
     assert "not judged, 2 of 10 blocks can be used" in text
     assert "line 13: cut" in text
     assert "line 13: cut" in printed(short)
@@ -66,31 +66,17 @@ def test_the_tools_that_are_compared_are_named():
     assert "pyperf" in printed(simulate(groups=2))
 
 
-def test_report_and_plot_are_the_same_to_the_byte_when_written_again(tmp_path):
+def test_report_and_chart_are_the_same_to_the_byte_when_written_again(tmp_path):
     test = msgspec.structs.replace(simulate(groups=3), folder=tmp_path)
     path = report.write(test, calibrate(test))
     first = (path.read_bytes(), (tmp_path / "plots" / "selftest.svg").read_bytes())
     report.write(test, calibrate(test))
     assert first == (path.read_bytes(), (tmp_path / "plots" / "selftest.svg").read_bytes())
-    assert path.name == "SELFTEST.md"
+    assert path.name == "report.html"
+    assert (tmp_path / "SELFTEST.md").is_file()
 
 
-def test_the_plot_shows_every_comparison_and_marks_those_off_the_truth():
-    found = calibrate(simulate(process_sd=0.002, understated=0.2, groups=4))
-    with settings():
-        (panel,) = plot.figure(found).axes
-    marks = [line for line in panel.lines if line.get_marker() == "o"]
-    assert len(marks) == len(found.judged) == 20
-    missed = [mark for mark in marks if mark.get_color() == plot.RED]
-    assert len(missed) == sum(not judged.covered for judged in found.judged) > 0
-    filled = [mark for mark in marks if mark.get_markerfacecolor() != "white"]
-    assert len(filled) == sum(judged.judgement.claimed for judged in found.judged)
-    assert [label.get_text() for label in panel.get_xticklabels()] == [
-        "equal", "3 % slower", "5 % slower", "10 % slower",
-    ]  # fmt: skip
-
-
-def test_nothing_measured_makes_a_report_and_no_plot(tmp_path):
+def test_nothing_measured_makes_a_report_and_no_chart(tmp_path):
     empty = msgspec.structs.replace(simulate(groups=1), blocks=(), folder=tmp_path)
     path = report.write(empty, calibrate(empty))
     assert "Too little was measured" in path.read_text()

@@ -1,4 +1,4 @@
 """Pictures of data, trained networks and training runs; each function returns a Matplotlib figure.
 
-Call them inside `bench.report.charts.settings`.
+Call them inside `bench.recipes.pictures.figures.settings`.
 """

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.figure import Figure
 
-from bench.report.charts import label
+from bench.recipes.pictures.figures import label
 
 MOST_NAMED = 20
 

@@ -14,8 +14,8 @@ from bench.recipes.checkpoints import find_model, load_model
 from bench.recipes.model import Trained
 from bench.recipes.notebooks import Table
 from bench.recipes.pictures import confusion, data, network, training
+from bench.recipes.pictures.figures import settings, svg
 from bench.recipes.records import Training
-from bench.report.charts import settings, svg
 
 
 class Drawing(msgspec.Struct, frozen=True, kw_only=True):

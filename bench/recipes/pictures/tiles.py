@@ -9,7 +9,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.charts import label
+from bench.recipes.pictures.figures import label
 
 SIGNED = "seismic"
 """The colour map of signed values: red is positive, blue negative, white zero."""

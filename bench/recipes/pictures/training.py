@@ -13,8 +13,8 @@ from matplotlib.ticker import LogFormatter
 
 from bench.recipes.catalog import Published
 from bench.recipes.metrics import QUANTILES
+from bench.recipes.pictures.figures import COLOURS, GREY, label, legend, make_panels
 from bench.recipes.records import Training
-from bench.report.charts import COLOURS, GREY, label, legend, make_panels
 
 MOST_SHOWN = 20
 """At how many steps, evenly spaced, a distribution is drawn at most: more would not be seen in a panel."""

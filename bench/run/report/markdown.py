@@ -1,4 +1,4 @@
-"""The report of a run as REPORT.md with its plots beside it, for a reader who was not there."""
+"""The short report of a run as REPORT.md: one screen, for a pull request or the summary of a CI job."""
 
 from pathlib import Path
 
@@ -6,38 +6,26 @@ from bench.analysis.summary import Summary
 from bench.errors import WriteError
 from bench.paths import refusal
 from bench.records.runs import Run
+from bench.report.blocks import charts_of
 from bench.report.markdown import PLOTS, document
-from bench.run.report import sections
-from bench.store import write_durably, write_text
+from bench.report.svg import write_charts
+from bench.run.report import short
+from bench.store import write_text
 
 REPORT = "REPORT.md"
 
 
 def write(run: Run, summary: Summary, folder: Path | None = None) -> Path:
-    """Write the report into `folder`, by default the run's own, and return the report's path.
+    """Write the report with its chart into `folder`, by default the run's own, and return the report's path.
 
-    The same run always gives the same bytes. A plot of an earlier report is removed if the run has no values
-    for it.
+    The same run always gives the same bytes.
     """
-    from bench.run.report import plots
-
     folder = folder or run.folder
-    drawn = plots.draw(run, summary)
+    blocks = short.in_markdown(run, summary)
     report = folder / REPORT
     try:
-        (folder / PLOTS).mkdir(parents=True, exist_ok=True)
-        for name in plots.NAMES:
-            path = folder / PLOTS / f"{name}.svg"
-            if name in drawn:
-                write_durably(path, drawn[name])
-            else:
-                path.unlink(missing_ok=True)
-        write_text(report, text(run, summary, frozenset(drawn)))
+        drawn = write_charts(charts_of(blocks), folder / PLOTS)
+        write_text(report, document(blocks, drawn))
     except OSError as error:
         raise WriteError(f"cannot write the report to {folder}: {refusal(error, folder)}.") from error
     return report
-
-
-def text(run: Run, summary: Summary, drawn: frozenset[str]) -> str:
-    """Return the report; `drawn` names the plots that exist, and no other is linked."""
-    return document(sections.whole(run, summary), drawn)

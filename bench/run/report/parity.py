@@ -1,4 +1,4 @@
-"""How far every backend and mode is from the float64 reference: the report's section, and `bench verify`."""
+"""How far every backend and mode is from the float64 reference: the page's section, and `bench verify`."""
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -7,11 +7,12 @@ from rich.console import Console
 
 from bench.analysis.summary import STATUS_WORDS, Summary
 from bench.records.runs import Run
-from bench.records.schema import ParityRecord
-from bench.report.blocks import Block, Heading, Paragraph, Picture, Table, bullets, section
-from bench.report.format import NOTHING
+from bench.records.schema import ParityCheck, ParityRecord
+from bench.report.blocks import Block, Chart, Details, Group, Heading, Paragraph, Table, bullets
+from bench.report.format import NOTHING, cell_name, percent
 from bench.report.terminal import print_blocks
-from bench.run.report.tables import row_name
+from bench.run.report.tags import RowTags
+from bench.workloads.specs import Cell
 
 _KINDS: Mapping[str, str] = {
     "logits": "logits before the first step",
@@ -23,47 +24,116 @@ _KINDS: Mapping[str, str] = {
 }
 
 
-# ---- the section of the report
+# ---- the section of the page
 
 
-def blocks(run: Run, summary: Summary) -> list[Block]:
-    """Return the section on parity."""
-    title = "Is it the same work?"
+def blocks(run: Run, summary: Summary, charts: Sequence[Chart]) -> list[Block]:
+    """Return the section on parity: with small batches before the run, and of the program that was timed."""
+    head = Heading(text="Is it the same work?")
     if not run.parity:
-        return section(title, "No row was compared with the reference in this run, so no row is ranked.")
+        said = "No row was compared with the reference in this run, so no row is ranked."
+        return [head, Paragraph(text=said), *_measured_program(run, summary)]
+    passed = sum(record.ok for record in run.parity)
+    return [
+        head,
+        Paragraph(
+            text="Before a row is ranked, its framework is compared with a reference in float64, with the "
+            "same weights and the same batches. A row that differs by more than the tolerance is shown and "
+            f"never ranked. Here {passed} of {len(run.parity)} comparisons are within tolerance."
+        ),
+        Group(blocks=tuple(charts), beside=True),
+        Details(
+            summary="Largest error and tolerance of every check",
+            blocks=(
+                _checks(run, summary),
+                Paragraph(
+                    text="A cell shows error / tolerance, both relative to the largest value of the "
+                    "reference. " + "; ".join(f"{kind}: {meaning}" for kind, meaning in _KINDS.items()) + ".",
+                    faint=True,
+                ),
+            ),
+        ),
+        *_measured_program(run, summary),
+    ]
+
+
+def _checks(run: Run, summary: Summary) -> Table:
     kinds = list(dict.fromkeys(check.kind for record in run.parity for check in record.checks))
     places = {row.cell: place for place, row in enumerate(summary.cells)}
-    rows = [
-        (
-            row_name(record.cell, summary),
-            record.optimizer,
-            *(_check_text(record, kind) for kind in kinds),
-            "ok" if record.ok else "fails" if record.checks else STATUS_WORDS[record.status],
-        )
-        for record in sorted(run.parity, key=lambda record: places[record.cell])
-    ]
-    return section(
-        title,
-        "Before a row is ranked, its framework is compared with a reference in float64: with the same "
-        "weights and batches it must produce the same logits, loss, gradients, parameters after one step and "
-        "after many, and losses in between. Each figure is the largest relative error of a kind of check, "
-        "with its tolerance. A dot to the right of the red line fails; such a row is shown but never ranked.",
-        Picture(
-            name="parity",
-            caption="Largest error, divided by its tolerance, of every kind of check, by workload",
+    tags = RowTags(summary)
+    records = sorted(run.parity, key=lambda record: places[record.cell])
+    return Table(
+        heads=("workload", "framework", "device", "optimizer", *kinds, "parity"),
+        rows=tuple(
+            (
+                *_names(record.cell, summary),
+                record.optimizer,
+                *(_check_text(record, kind) for kind in kinds),
+                "ok" if record.ok else "fails" if record.checks else STATUS_WORDS[record.status],
+            )
+            for record in records
         ),
-        Table(
-            heads=("row", "optimizer", *kinds, "parity"),
-            rows=tuple(rows),
-            numbers=frozenset(range(2, 2 + len(kinds))),
-        ),
-        Paragraph(text="A cell shows error / tolerance, both relative."),
+        numbers=frozenset(range(4, 4 + len(kinds))),
+        flagged=frozenset(place for place, record in enumerate(records) if not record.ok),
+        tags=tuple(tags.of(record.cell) for record in records),
     )
+
+
+def _names(cell: Cell, summary: Summary) -> tuple[str, str, str]:
+    return cell.workload, cell_name(cell, summary.titles), f"{cell.device} {cell.precision}"
 
 
 def _check_text(record: ParityRecord, kind: str) -> str:
     found = [check for check in record.checks if check.kind == kind]
     return ", ".join(f"{check.error:.1e} / {check.tolerance:.0e}" for check in found) or NOTHING
+
+
+def _measured_program(run: Run, summary: Summary) -> list[Block]:
+    """Return what the comparisons of the timed program found; a sentence if none was made."""
+    found: dict[Cell, list[tuple[int, ParityCheck]]] = {}
+    for job in run.jobs:
+        for proof in job.proofs:
+            checks = found.setdefault(job.spec.cell, [])
+            checks += [(proof.steps, check) for check in proof.checks]
+    head = Heading(text="At the program that was timed", level=3)
+    found = {cell: checks for cell, checks in found.items() if checks}
+    if not found:
+        return [head, Paragraph(text="The records of this run hold no comparison of the timed program.")]
+    tags = RowTags(summary)
+    rows = []
+    for cell, checks in found.items():
+        steps = [count for count, _ in checks]
+        worst = max((check for _, check in checks), key=lambda check: check.error / check.tolerance)
+        rows.append(
+            (
+                *_names(cell, summary),
+                str(len(checks)),
+                f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else str(steps[0]),
+                f"{worst.kind} at {worst.worst}",
+                f"{worst.error:.1e}",
+                f"{worst.tolerance:.0e}",
+                percent(worst.error / worst.tolerance, 0),
+                "ok" if all(check.ok for _, check in checks) else "fails",
+            )
+        )
+    return [
+        head,
+        Paragraph(
+            text="A compiler makes another program for each batch size. So every job also compares the very "
+            "program that it times with the reference, at the workload's batch size and learning rate. The "
+            "table shows the check that came nearest to its tolerance."
+        ),
+        Table(
+            heads=(
+                "workload", "framework", "device", "checks", "steps", "nearest to its tolerance", "error",
+                "tolerance", "error / tolerance", "parity",
+            ),
+            rows=tuple(rows),
+            numbers=frozenset({3, 4, 6, 7, 8}),
+            flagged=frozenset(place for place, row in enumerate(rows) if row[-1] != "ok"),
+            tags=tuple(tags.of(cell) for cell in found),
+        ),
+    ]  # fmt: skip
 
 
 # ---- bench verify

@@ -1,4 +1,4 @@
-"""Try both reports of a run before anything is measured, so that a fault at the end does not lose the run."""
+"""Try all reports of a run before anything is measured, so that a fault at the end does not lose the run."""
 
 import io
 import tempfile
@@ -11,10 +11,11 @@ from bench.records.runs import Run
 
 
 def rehearse_run(run: Run, console: Console) -> None:
-    """Make both reports of a run in its current state, and discard them."""
-    from bench.run.report import markdown, terminal
+    """Make all reports of a run in its current state, and discard them."""
+    from bench.run.report import markdown, page, terminal
 
     summary = summarise(run)
     terminal.render(run, summary, Console(file=io.StringIO(), width=console.width))
     with tempfile.TemporaryDirectory(prefix="rehearsal-", dir=run.folder) as folder:
         markdown.write(run, summary, Path(folder))
+        page.write(run, summary, Path(folder))

@@ -180,14 +180,14 @@ def placebo_sentence(summary: Summary) -> str | None:
     one = summary.placebo
     if one is None:
         return None
-    pair = f"two jobs of {cell_name(one.faster, summary.titles)} in each block of {one.faster.workload}"
-    found = f"{ratio_text(one.low, one.high)}, after {one.blocks} blocks"
+    pair = f"two jobs of {cell_name(one.faster, summary.titles)} on {one.faster.workload}"
+    found = f"{ratio_text(one.low, one.high)} as fast after {one.blocks} blocks"
     if one.differs:
         return (
-            f"Placebo: the comparison of {pair} claims a difference ({found}), and there is none. "
-            "Do not trust small differences in this run."
+            f"{pair} differ by chance alone, but a difference is found ({found}). Do not trust small "
+            "differences in this run."
         )
-    return f"Placebo: the comparison of {pair} claims no difference ({found}), and there is none."
+    return f"{pair} differ by chance alone, and no difference is found ({found})."
 
 
 def answer(summary: Summary) -> tuple[str, ...]:

@@ -1,8 +1,7 @@
-"""What every plot of a report shares: colours and looks, settings, panels, labels, and the SVG itself.
+"""What all pictures share: colours, settings, panels, labels, and the SVG itself.
 
-A backend has one colour, and a mode one hatch, marker and line, in all plots. The same run always gives the
-same SVG, byte for byte. The plots use Matplotlib's objects directly, never pyplot and its list of open
-figures.
+The same picture always gives the same SVG, byte for byte. Pictures use Matplotlib's objects directly, never
+pyplot and its list of open figures.
 """
 
 import io
@@ -23,17 +22,7 @@ from bench.text import clean
 
 # Okabe and Ito's palette, made for every kind of colour vision, without its yellow: too pale for lines.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-# Lines only: a pattern of dots makes a file of hundreds of kilobytes.
-HATCHES = ("", "///", "|||", "\\\\\\", "---", "+++", "//||")
-MARKERS = ("o", "s", "^", "D", "v", "P", "h")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3)), (0, (8, 3)))
 GREY = "#595959"
-RED = "#B00020"
-UNRANKED_HATCH = "xxxx"
-ON_LINES: Mapping[str, Any] = MappingProxyType(
-    {"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8}
-)
-"""The box behind a text that lines may cross, so that it stays readable."""
 _FONT = "DejaVu Sans"
 _FAMILIES = f"'{_FONT}', Verdana, sans-serif"
 """Fonts for the text of an SVG: if DejaVu Sans is missing, one of the same width, else any."""
@@ -73,6 +62,12 @@ def settings() -> Iterator[None]:
         yield
 
 
+def rehearse() -> None:
+    """Draw an empty picture, so that a fault of Matplotlib shows before anything is trained."""
+    with settings():
+        svg(make_panels([1.0])[0])
+
+
 def make_panels(heights_in: Sequence[float], *, legend: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure with one panel for each height, two in a row, without empty panels."""
     columns = 1 if len(heights_in) == 1 else 2
@@ -83,14 +78,6 @@ def make_panels(heights_in: Sequence[float], *, legend: bool = False) -> tuple[F
     for unused in panels[len(heights_in) :]:
         unused.remove()
     return figure, panels[: len(heights_in)]
-
-
-def name_rows(panel: Axes, names: Sequence[str], *, grid: bool = False) -> None:
-    """Give every row its name, the first on top; `grid` keeps the horizontal grid lines."""
-    panel.set_ylim(len(names) - 0.4, -0.6)
-    panel.set_yticks(range(len(names)), [label(name) for name in names])
-    panel.tick_params(axis="y", length=0)
-    panel.grid(visible=grid, axis="y")
 
 
 def legend(figure: Figure, entries: Mapping[str, Artist], columns: int = 4) -> None:

@@ -1,0 +1,295 @@
+"""The page's sections on speed: who is fastest on each workload, how sure that is, and every throughput."""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+
+import msgspec
+
+from bench.analysis.comparison import KIND_WORDS, Comparison, Verdict
+from bench.analysis.convergence import is_too_brief
+from bench.analysis.costs import Costs
+from bench.analysis.statistics import (
+    ALPHA,
+    EQUIVALENCE,
+    EQUIVALENCE_ALPHA,
+    FEWEST_FOR_SCATTER,
+    MARGIN,
+)
+from bench.analysis.summary import CellSummary, Summary
+from bench.records.runs import Run
+from bench.report.blocks import (
+    Block,
+    Chart,
+    Details,
+    Group,
+    Heading,
+    Paragraph,
+    Table,
+    bullets,
+)
+from bench.report.format import (
+    DASH,
+    NOTHING,
+    PLUS_MINUS,
+    TIMES,
+    bytes_text,
+    cell_name,
+    percent,
+    percent_text,
+    rate_text,
+    ratio_text,
+    seconds_text,
+    width_text,
+    workload_name,
+)
+from bench.run.report import charts
+from bench.run.report.sentences import all_of, placebo_sentence, sentences
+from bench.run.report.tables import TOO_BRIEF, state
+from bench.run.report.tags import RowTags, place_tags
+from bench.workloads.specs import Cell
+
+_LEVELS = {"taught": "as taught", "tuned": "tuned"}
+
+
+def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> list[Block]:
+    """Return the section that says who is fastest on each workload; `ratios` are charts of comparisons."""
+    if not summary.cells:
+        return [
+            Heading(text="Ranking by workload"),
+            Paragraph(text="This run has no rows, so there is nothing to rank."),
+        ]
+    return [
+        Heading(text="Ranking by workload"),
+        Paragraph(
+            text="Each line compares the fastest framework with the next one. The range is the 95 % interval "
+            "of how many times as fast it is. A row is ranked only if it has parity, and only against rows "
+            "of its level."
+        ),
+        *([overview] if (overview := charts.overview(run, summary)) else ()),
+        winners(summary),
+        *([Paragraph(text=f"Placebo: {said}")] if (said := placebo_sentence(summary)) else ()),
+        *_workloads(summary, costs, ratios),
+    ]
+
+
+def winners(summary: Summary) -> Table:
+    """Return the first two frameworks of each workload, and what is claimed about them."""
+    rows = [_winner(verdict, summary) for verdict in summary.verdicts]
+    return Table(
+        heads=("workload", "level", "device", "fastest", "next", "times as fast", "verdict"),
+        rows=tuple(rows),
+        numbers=frozenset({5}),
+        flagged=frozenset(
+            place for place, verdict in enumerate(summary.verdicts) if not verdict.order or verdict.disturbed
+        ),
+        tags=tuple(
+            place_tags(one.workload, one.device, one.precision, one.level) for one in summary.verdicts
+        ),
+    )
+
+
+def _winner(verdict: Verdict, summary: Summary) -> tuple[str, ...]:
+    """Return the row of a workload: the first two frameworks, and what is claimed about them."""
+    begin = (verdict.workload, _LEVELS[verdict.level], f"{verdict.device} {verdict.precision}")
+    titles = summary.titles
+    if not verdict.order:
+        why = "not the same work: own defaults" if not verdict.matched else "nothing is ranked"
+        return (*begin, NOTHING, NOTHING, NOTHING, why)
+    one = _closest(verdict)
+    if one is None:
+        first = verdict.order[0]
+        several = len({cell.backend for cell in verdict.order}) > 1
+        why = "too few blocks to compare" if several else "no other framework is ranked"
+        return (*begin, cell_name(first, titles), NOTHING, NOTHING, why)
+    return (
+        *begin,
+        cell_name(one.faster, titles),
+        cell_name(one.slower, titles),
+        ratio_text(one.low, one.high),
+        _claim(one),
+    )
+
+
+def _claim(one: Comparison) -> str:
+    """Return what is claimed of a pair, with the reason if a clear ratio proves nothing."""
+    if one.differs:
+        return f"proven {KIND_WORDS[one.kind]}"
+    if one.kind == "undecided" and one.low > 1 + MARGIN:
+        if one.margin > MARGIN:
+            return f"not proven: the order of the turns may make {percent_text(one.margin)}"
+        return "not proven, as chance may do this among several comparisons"
+    return KIND_WORDS[one.kind]
+
+
+def _closest(verdict: Verdict) -> Comparison | None:
+    """Return the comparison of the fastest framework with the next one; None if none was made."""
+    made = verdict.made.backends
+    if verdict.winner is not None:
+        return min((one for one in made if one.faster == verdict.winner), key=lambda one: one.ratio)
+    first = [one for one in made if one.faster == verdict.picks[0].cell]
+    return min(first or made, key=lambda one: one.ratio, default=None)
+
+
+_HEADS = (
+    "framework",
+    "samples/s",
+    PLUS_MINUS,
+    "of the fastest",
+    "status",
+    "test accuracy",
+    "time to target",
+    "first result after",
+    "peak memory",
+)
+
+
+def _workloads(summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> Iterator[Block]:
+    """Yield a group for each workload, device, precision and level: its rows, and every comparison."""
+    tags = RowTags(summary)
+    first_results = {one.cell: one.start_up.first_result_s for one in costs.cells}
+    verdicts = {(one.workload, one.device, one.precision, one.level): one for one in summary.verdicts}
+    for key, group in groupby(
+        summary.cells, key=lambda row: (row.workload, row.device, row.precision, row.level)
+    ):
+        rows = list(group)
+        verdict = verdicts.get(key)
+        workload, device, precision, level = key
+        place = place_tags(workload, device, precision, level)
+        chart = next((one for one in ratios if one.tags == place), None)
+        yield Group(
+            blocks=(
+                Heading(text=f"{workload_name(workload, level)} ({device} {precision})", level=3),
+                _rows(rows, first_results, tags, summary),
+                *(_how_sure(verdict, summary, chart) if verdict is not None else ()),
+            ),
+            tags=place,
+        )
+
+
+def _rows(
+    rows: Sequence[CellSummary], first_results: dict[Cell, float | None], tags: RowTags, summary: Summary
+) -> Table:
+    best = next((row.samples_per_s for row in rows if row.ranked), None)
+    cells = [
+        (
+            cell_name(row.cell, summary.titles),
+            rate_text(row.samples_per_s),
+            width_text(row.half_width),
+            _share(row, best),
+            state(row),
+            _accuracy(row),
+            _to_target(row),
+            seconds_text(first_results.get(row.cell)),
+            bytes_text(row.peak_rss_bytes),
+        )
+        for row in rows
+    ]
+    shown = [
+        place
+        for place, head in enumerate(_HEADS)
+        if head != "time to target" or any(row.target_accuracy is not None for row in summary.cells)
+    ]
+    return Table(
+        heads=tuple(_HEADS[place] for place in shown),
+        rows=tuple(tuple(row[place] for place in shown) for row in cells),
+        numbers=frozenset(index for index, place in enumerate(shown) if _HEADS[place] not in _TEXTS),
+        flagged=frozenset(place for place, row in enumerate(rows) if not row.ranked),
+        tags=tuple(tags.of(row.cell) for row in rows),
+    )
+
+
+_TEXTS = frozenset({"framework", "status"})
+
+
+def _share(row: CellSummary, best: float | None) -> str:
+    if not row.ranked or row.samples_per_s is None or best is None:
+        return NOTHING
+    return f"{row.samples_per_s / best:.2f}{TIMES}"
+
+
+def _accuracy(row: CellSummary) -> str:
+    if row.epochs is None:
+        return NOTHING
+    epochs = f"{row.epochs:.3g} epoch{'' if row.epochs == 1 else 's'}"
+    return TOO_BRIEF if is_too_brief(row.epochs) else f"{percent(row.test_accuracy, 2)} ({epochs})"
+
+
+def _to_target(row: CellSummary) -> str:
+    if row.seconds_to_target is not None:
+        return seconds_text(row.seconds_to_target)
+    return "not reached" if row.trained_jobs and row.target_accuracy is not None else NOTHING
+
+
+def _how_sure(verdict: Verdict, summary: Summary, chart: Chart | None) -> list[Block]:
+    """Return every claim of a verdict in words, and the comparisons behind it, folded away."""
+    inside: list[Block] = [bullets(sentences(verdict, summary.titles))]
+    table = _comparisons(verdict, summary)
+    if table is not None:
+        inside.append(table if chart is None else msgspec.structs.replace(chart, table=table))
+    return [Details(summary="How sure is that? Every comparison with its interval", blocks=tuple(inside))]
+
+
+def _comparisons(verdict: Verdict, summary: Summary) -> Table | None:
+    """Return the comparisons, also with the dropped blocks if there are any; None if none was made."""
+    made = all_of(verdict.made)
+    heads: tuple[str, ...] = (
+        "faster", "slower", "times as fast", "95 % interval", "plain ratio", "adjusted p",
+        "detectable difference", "blocks", "verdict",
+    )  # fmt: skip
+    rows = [_comparison(one, summary) for one in made]
+    if verdict.with_dropped is not None:
+        heads = (*heads, "made of")
+        rows = [(*row, "without dropped blocks") for row in rows]
+        rows += [(*_comparison(one, summary), "all blocks") for one in all_of(verdict.with_dropped)]
+    return Table(heads=heads, rows=tuple(rows), numbers=frozenset(range(2, 8))) if rows else None
+
+
+def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
+    return (
+        cell_name(one.faster, summary.titles),
+        cell_name(one.slower, summary.titles),
+        f"{one.ratio:.3f}{TIMES}",
+        ratio_text(one.low, one.high),
+        f"{one.plain:.3f}{TIMES}{' !' if one.trimming_matters else ''}",
+        f"{one.p_adjusted:.2g}",
+        NOTHING if one.detectable is None else DASH.join(map(percent_text, one.detectable)),
+        str(one.blocks),
+        KIND_WORDS[one.kind],
+    )
+
+
+def throughput(drawn: Sequence[Chart]) -> list[Block]:
+    """Return the section on throughput; nothing if there is no chart of it."""
+    if not drawn:
+        return []
+    return [
+        Heading(text="Throughput"),
+        Paragraph(
+            text="Training images per second in steady state. Two rows with overlapping intervals can still "
+            "differ for certain: the ranking compares them turn by turn, which is more precise."
+        ),
+        Group(blocks=tuple(drawn), beside=True),
+    ]
+
+
+def how_compared() -> list[str]:
+    """Return how rows are compared, one rule a line."""
+    return [
+        "The throughput of a block is the mean of its windows without the highest and the lowest fifth. The "
+        f"figure of a row is the mean over its blocks (of logarithms). {PLUS_MINUS} is half the width of its "
+        "95 % interval by Student's t, from three blocks on.",
+        "Two rows are compared turn by turn within each block, so a slow moment of the machine cancels. One "
+        "mode stands for each framework: the fastest in the first block in which all of its modes were "
+        "sound. That block does not judge it.",
+        f"A difference is claimed only if it is proven larger than {100 * MARGIN:g} %: a paired t test of "
+        "logarithms against that margin. Holm's method keeps the chance of any wrong claim in a family of "
+        f"comparisons at {100 * ALPHA:g} % at most.",
+        f"No difference larger than {100 * EQUIVALENCE:g} % is claimed if two one-sided tests at "
+        f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one.",
+        "The plain ratio is samples over seconds, without trimming. It is marked with ! where it differs "
+        f"from the ratio by more than {100 * MARGIN:g} %.",
+        "The detectable difference is the smallest one that a measurement like this finds four times in "
+        f"five. It is given as a 95 % interval, from {FEWEST_FOR_SCATTER} blocks on.",
+        "Rows as taught are ranked apart from tuned rows. Each is also compared with the tuned row of its "
+        "framework, which shows what tuning is worth.",
+    ]

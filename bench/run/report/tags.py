@@ -1,0 +1,44 @@
+"""What a reader of a run's page can choose by, such as the workload or the framework."""
+
+from collections.abc import Sequence
+
+from backends.info import Level
+from bench.analysis.summary import Summary
+from bench.report.chart import Tags
+from bench.report.page import Choice
+from bench.workloads.specs import Cell, Device, Precision
+
+
+def choices(summaries: Sequence[Summary]) -> tuple[Choice, ...]:
+    """Return every choice on a page about these runs, in the order in which the page offers them."""
+    titles = {name: title for summary in summaries for name, title in summary.titles.items()}
+    return (
+        Choice(key="run", label="Run"),
+        Choice(key="workload", label="Workload"),
+        Choice(key="level", label="Level", names={"taught": "as taught"}),
+        Choice(key="backend", label="Framework", names=titles),
+        Choice(key="mode", label="Mode"),
+        Choice(key="device", label="Device", names={"cpu": "CPU", "gpu": "GPU"}),
+        Choice(key="precision", label="Precision"),
+        Choice(key="metric", label="Metric"),
+    )
+
+
+def place_tags(
+    workload: str, device: Device, precision: Precision, level: Level | None = None
+) -> dict[str, str]:
+    """Return the tags of what is about a workload on a device, at one level or at all."""
+    tags: dict[str, str] = {"workload": workload, "device": device, "precision": precision}
+    return tags if level is None else tags | {"level": level}
+
+
+class RowTags:
+    """The tags of rows, for a run whose summary tells the level of each."""
+
+    def __init__(self, summary: Summary) -> None:
+        self._levels: dict[Cell, Level] = {row.cell: row.level for row in summary.cells}
+
+    def of(self, cell: Cell) -> Tags:
+        """Return the tags of a row; without a level if the run did not plan the row."""
+        place = place_tags(cell.workload, cell.device, cell.precision, self._levels.get(cell))
+        return place | {"backend": cell.backend, "mode": cell.mode}
