@@ -1,6 +1,6 @@
 """The backends and their modes; to read this imports no framework."""
 
-from backends.info import BackendInfo, Mode, UnsupportedGpus
+from backends.info import BackendInfo, LessonsInfo, Mode, UnsupportedGpus
 from bench.workloads.specs import Precision
 
 NUMPY = BackendInfo(
@@ -90,6 +90,9 @@ TENSORFLOW = BackendInfo(
             "name the Python of a build that supports the GPU, such as NVIDIA's (--python tensorflow=PATH).",
         ),
     ),
+    lessons=LessonsInfo(
+        target="backends.tensorflow_lessons:TensorFlowLessons", network="make_network", step="train_step"
+    ),
     # tensorflow/core/common_runtime/process_util.cc; code compiled by XLA runs in the pool of the first.
     thread_variables=("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"),
 )
@@ -162,6 +165,7 @@ TORCH = BackendInfo(
             runner="backends.torch_tutorial:Tutorial",
         ),
     ),
+    lessons=LessonsInfo(target="backends.torch_lessons:TorchLessons", network="Network", step="train_step"),
     environment={"TORCHINDUCTOR_CACHE_DIR": "{compiled}"},  # else the user's own, which may hold programs
 )
 
@@ -203,6 +207,7 @@ JAX = BackendInfo(
             runner="backends.jax_tutorial:Tutorial",
         ),
     ),
+    lessons=LessonsInfo(target="backends.jax_lessons:JaxLessons", network="Network", step="train_step"),
     environment={"XLA_PYTHON_CLIENT_PREALLOCATE": "false"},  # else JAX takes 75 % of the GPU's memory
     cpu_environment={"JAX_PLATFORMS": "cpu"},
     caching_environment={

@@ -46,6 +46,17 @@ class UnsupportedGpus(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str
 
 
+class LessonsInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a backend's lessons are, and what a course view shows of their source code."""
+
+    target: str
+    """The class that keeps the contract `backends.lessons.Lessons`, as `module:Class`."""
+    network: str
+    """The class or function of that module that defines the network."""
+    step: str
+    """The function of that module that trains one step."""
+
+
 class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     """A backend: its name, its class, the packages it needs, and its modes."""
 
@@ -71,6 +82,8 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     cpu_precisions: tuple[Precision, ...] = ("fp32", "bf16")
     gpu_precisions: tuple[Precision, ...] = ("fp32", "tf32", "bf16")
     unsupported_gpus: tuple[UnsupportedGpus, ...] = ()
+    lessons: LessonsInfo | None = None
+    """Where its lessons are; None: it gives none."""
     on_request: bool = False
     """Whether it is measured only if it is named."""
     reference: bool = False

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from backends.base import State, TrainingData
-from backends.info import BackendInfo, Mode
+from backends.info import BackendInfo, LessonsInfo, Mode
 from backends.numpy_backend import NumpyBackend
 from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
@@ -309,6 +309,87 @@ class Forgetful(NumpyBackend):
         super().restore_state({name: value for name, value in state.items() if not name.startswith("slot/")})
 
 
+SLOW_FACTOR = 3
+"""How many times as long the slow ways of `GivesLessons` take."""
+
+
+class GivesLessons:
+    """Keeps the contract of `backends.lessons`: a step takes a fixed time, the slow ways thrice as long.
+
+    It refuses a wrong shape and a label out of range, and trains on whatever else is wrong.
+    """
+
+    def __init__(self, data: TrainingData, *, device: str) -> None:
+        self._images = data.images
+
+    def device(self) -> str:
+        return "cpu"
+
+    def batch_by_batch(self, steps: int, batch_size: int) -> None:
+        time.sleep(steps * (0.001 + 1e-5 * batch_size))
+
+    compiled = batch_by_batch
+
+    def sample_by_sample(self, steps: int, batch_size: int) -> None:
+        for _ in range(SLOW_FACTOR):
+            self.batch_by_batch(steps, batch_size)
+
+    def not_compiled(self, steps: int, batch_size: int) -> None:
+        self.sample_by_sample(steps, batch_size)
+
+    def loss_every_step(self, steps: int, batch_size: int) -> None:
+        self.batch_by_batch(steps, batch_size)
+
+    def step_on(self, images: npt.NDArray[Any], labels: npt.NDArray[np.uint8]) -> float:
+        if images.shape[1:] != self._images.shape[1:]:
+            raise ValueError(f"in {TESTS.parent}:\n  {images.shape[1:]} does not fit\x1b[31m </SCRIPT>")
+        if labels.max() > 9:
+            raise IndexError(f"first{'x' * 9000}last")
+        return float(images.mean())
+
+    def checked_step_on(self, images: npt.NDArray[Any], labels: npt.NDArray[np.uint8]) -> float:
+        if not np.isfinite(images).all():
+            raise FloatingPointError("nan")
+        return self.step_on(images, labels)
+
+
+class FailsInOneLesson(GivesLessons):
+    def loss_every_step(self, steps: int, batch_size: int) -> None:
+        raise MemoryError("no room")
+
+
+class ExitsInALesson(GivesLessons):
+    """Ends the process in the third lesson."""
+
+    def loss_every_step(self, steps: int, batch_size: int) -> None:
+        os._exit(7)
+
+
+class HangsInALesson(GivesLessons):
+    def loss_every_step(self, steps: int, batch_size: int) -> None:
+        time.sleep(600)
+
+
+class LessonsElsewhere(GivesLessons):
+    def device(self) -> str:
+        return "gpu"
+
+
+class RefusesRightBatches(GivesLessons):
+    def step_on(self, images: npt.NDArray[Any], labels: npt.NDArray[np.uint8]) -> float:
+        raise RuntimeError("no batch is right")
+
+
+class HalfLessons:
+    """Keeps half of the contract."""
+
+    def __init__(self, data: TrainingData, *, device: str) -> None:
+        """Take anything."""
+
+    def device(self) -> str:
+        return "cpu"
+
+
 def info(name: str, target: str, **changes: Any) -> BackendInfo:
     fields: dict[str, Any] = {
         "name": name,
@@ -321,6 +402,12 @@ def info(name: str, target: str, **changes: Any) -> BackendInfo:
         "environment": {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # else threads fight over CPUs
     }
     return BackendInfo(**fields | changes)
+
+
+def with_lessons(kind: str, name: str = "teaches") -> BackendInfo:
+    """Return a backend whose lessons are given by a class of this module."""
+    lessons = LessonsInfo(target=f"fakes:{kind}", network="GivesLessons", step="wait_until")
+    return info(name, "fakes:Steady", lessons=lessons)
 
 
 STEADY = info("steady", "fakes:Steady")

@@ -82,7 +82,10 @@ COMMANDS = {
         "bench.recipes.command:notebooks",
         "Follow all recipes in all frameworks over several seeds, and compare with the notebooks' figures.",
     ),
-    "data": Lazy("bench.datasets.command:data", "Download data sets, or check them against their digests."),
+    "data": Lazy(
+        "bench.datasets.command:data",
+        "Download data sets, check them against their digests, or write them as IDX files.",
+    ),
     "list": Lazy(
         "bench.cli.info:list_",
         "Show workloads, recipes, backends with their modes, presets, and installed versions.",

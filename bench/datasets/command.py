@@ -1,4 +1,4 @@
-"""The command `data`: fetch data sets, or check them."""
+"""The command `data`: fetch data sets, check them, or write them as IDX files."""
 
 from pathlib import Path
 
@@ -6,13 +6,15 @@ import click
 from rich.console import Console
 
 from bench.datasets import cache as datasets
-from bench.options import offline, where_data
+from bench.datasets.idx import write_idx
+from bench.options import FOLDER, offline, sample, where_data
 from bench.progress import DownloadProgress, make_display
+from bench.text import clean
 
 
 @click.group(no_args_is_help=False)
 def data() -> None:
-    """Download data sets, or check them against their digests."""
+    """Download data sets, check them against their digests, or write them as IDX files."""
 
 
 @data.command()
@@ -41,3 +43,22 @@ def verify_data(names: tuple[str, ...], data: Path | None) -> None:
     for name in names or ("mnist", "cifar10"):
         datasets.verify(name, datasets.cache_dir(data))
         click.echo(f"{name}: digests match")
+
+
+@data.command()
+@click.argument("name")
+@click.argument("folder", type=FOLDER)
+@sample
+@where_data
+@offline
+def export(*, name: str, folder: Path, sample: bool, data: Path | None, offline: bool) -> None:
+    """Write MNIST or Fashion-MNIST as the four IDX files in which it is published, fetched if needed."""
+    if sample:
+        dataset = datasets.load_sample(name)
+    else:
+        cache = datasets.cache_dir(data)
+        with make_display(Console()) as display:
+            datasets.fetch(name, cache=cache, offline=offline, progress=DownloadProgress(display))
+        dataset = datasets.load(name, cache=cache)
+    write_idx(dataset, folder)
+    click.echo(clean(f"{name}: four IDX files in {folder}"))

@@ -12,6 +12,7 @@ from bench.records.schema import (
     SCHEMA,
     BlockRecord,
     JobRecord,
+    LessonsRecord,
     ParityRecord,
     Record,
     RunHeader,
@@ -52,6 +53,10 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def unmeasured(self) -> tuple[UnmeasuredRecord, ...]:
         return tuple(record for record in self.records if isinstance(record, UnmeasuredRecord))
+
+    @property
+    def lessons(self) -> tuple[LessonsRecord, ...]:
+        return tuple(record for record in self.records if isinstance(record, LessonsRecord))
 
 
 def create_run(results: Path, header: RunHeader) -> Path:

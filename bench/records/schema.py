@@ -12,7 +12,7 @@ from backends.info import Level
 from bench.machine.conditions import Conditions
 from bench.machine.environment import Environment
 from bench.workloads.instruments import Peak, StepSplit
-from bench.workloads.specs import Cell, Workload
+from bench.workloads.specs import Cell, Device, Workload
 
 SCHEMA = 2
 
@@ -233,7 +233,59 @@ class UnmeasuredRecord(msgspec.Struct, frozen=True, kw_only=True, tag="unmeasure
     error: str
 
 
-Record: TypeAlias = JobRecord | BlockRecord | ParityRecord | UnmeasuredRecord
+class WayTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the two ways to train that a lesson compares."""
+
+    first_s: float
+    """The first step in this way: tracing and compiling, then one step."""
+    turns: tuple[Window, ...]
+
+
+class LessonResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A slow and a quick way to train, in turns in one process."""
+
+    name: str
+    """One of `backends.lessons.LESSONS`."""
+    status: Status
+    error: str | None = None
+    slow: WayTimes | None = None
+    quick: WayTimes | None = None
+
+
+class MistakeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a framework made of a wrong batch: either it raised an exception or it returned a loss."""
+
+    name: str
+    """One of `backends.lessons.MISTAKES`."""
+    status: Status
+    error: str | None = None
+    """Why the mistake could not be tried."""
+    raised: str | None = None
+    """The type of the exception; None if none was raised."""
+    message: str | None = None
+    """Its message, without its middle if it is long, with `...` in place of the folders of this machine."""
+    loss: str | None = None
+    """The loss as text, because JSON has no NaN; None after an exception."""
+
+
+class LessonsRecord(msgspec.Struct, frozen=True, kw_only=True, tag="lessons", tag_field="record"):
+    """The lessons of one backend, all in one process. It always names every lesson and every mistake."""
+
+    schema: int = SCHEMA
+    backend: str
+    device: Device
+    status: Status
+    error: str | None = None
+    stderr_tail: tuple[str, ...] = ()
+    started_at: str
+    wall_s: float
+    turn_s: float
+    """About how long a turn is."""
+    lessons: tuple[LessonResult, ...]
+    mistakes: tuple[MistakeResult, ...]
+
+
+Record: TypeAlias = JobRecord | BlockRecord | ParityRecord | UnmeasuredRecord | LessonsRecord
 
 
 class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
@@ -272,6 +324,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Time for training for accuracy; the epochs are chosen when the speeds are known."""
     refining_s: float
     """Time for further blocks, where an interval is wider than the target."""
+    lessons_s: float = 0.0
+    """Time for the lessons of a course, at the end."""
 
 
 class RunHeader(msgspec.Struct, frozen=True, kw_only=True):

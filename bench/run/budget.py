@@ -19,17 +19,24 @@ OVERRUN = 1.08
 
 
 class Budget:
-    """The clock of a run. Times are seconds; `start`, `deadline` and `latest` are of the monotonic clock.
+    """The clock of a run. Times are seconds; its four points in time are of the monotonic clock.
 
-    A run that is resumed has spent what its jobs took before.
+    A run that is resumed has spent what its jobs took before. Blocks may take until `deadline`. What is then
+    left until `end` is kept for the lessons that are still to be given.
     """
 
     def __init__(self, log: RunLog, splits: Mapping[str, Split]) -> None:
         self._log, self._splits = log, splits
         self._batch_sizes = {workload.name: workload.batch_size for workload in log.header.workloads}
-        self.start = time.monotonic() - log.jobs_s
-        self.deadline = self.start + log.header.budget_s
+        self.start = time.monotonic() - log.jobs_s - sum(one.wall_s for one in log.lessons)
+        self.end = self.start + log.header.budget_s
+        self.lessons_s = max(0.0, log.header.planned.lessons_s - sum(one.wall_s for one in log.lessons))
+        self.deadline = self.end - self.lessons_s
         self.latest = self.start + OVERRUN * log.header.budget_s
+
+    def give_up_lessons(self) -> None:
+        """Let blocks use the time that was kept for lessons."""
+        self.lessons_s, self.deadline = 0.0, self.end
 
     @property
     def spent(self) -> bool:

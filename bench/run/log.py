@@ -8,6 +8,7 @@ from bench.records.runs import Run, append_record
 from bench.records.schema import (
     BlockRecord,
     JobRecord,
+    LessonsRecord,
     ParityRecord,
     Record,
     Status,
@@ -44,6 +45,10 @@ class RunLog:
     def jobs_s(self) -> float:
         """Seconds that all jobs took, those of the placebo included."""
         return sum(one.wall_s for one in self._records if isinstance(one, JobRecord))
+
+    @property
+    def lessons(self) -> list[LessonsRecord]:
+        return [record for record in self._records if isinstance(record, LessonsRecord)]
 
     @property
     def proven(self) -> set[Cell]:

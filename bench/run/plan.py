@@ -51,6 +51,8 @@ class Preset(msgspec.Struct, frozen=True, kw_only=True):
     target_half_width: float = 0.015
     fewest_to_stop: int = FEWEST_TO_STOP
     """Blocks of a workload before the width of its intervals decides anything."""
+    lessons: bool = False
+    """Whether each backend that has lessons gives them at the end."""
 
 
 PRESETS: Mapping[str, Preset] = MappingProxyType(
@@ -60,17 +62,17 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
             Preset(
                 name="quick", summary="the default modes, mnist-mlp also as taught, 3 blocks, 20 minutes",
                 budget_s=20 * 60, modes="default", taught_on="mnist-mlp", min_blocks=3, windows=WINDOWS,
-                window_s=WINDOW_S, epochs=5, seeds=1,
+                window_s=WINDOW_S, epochs=5, seeds=1, lessons=True,
             ),
             Preset(
                 name="standard", summary="every mode, 8 blocks, 2 hours",
                 budget_s=2 * 3600, modes="all", min_blocks=8, windows=WINDOWS, window_s=WINDOW_S,
-                epochs=10, seeds=3,
+                epochs=10, seeds=3, lessons=True,
             ),
             Preset(
                 name="full", summary="every mode, 10 blocks, 8 hours",
                 budget_s=8 * 3600, modes="all", min_blocks=10, windows=WINDOWS, window_s=WINDOW_S,
-                epochs=20, seeds=5,
+                epochs=20, seeds=5, lessons=True,
             ),
         )
     }
@@ -84,12 +86,22 @@ FLOPS_GUESS: Mapping[Device, float] = MappingProxyType({"cpu": 1e11, "gpu": 1e13
 """Expected operations a second of a large network, on two cores and on an H200."""
 ROUND_GUESS = 1.4
 """Time of a turn divided by that of its window: a turn has a lead, and the machine is read between rounds."""
+LESSONS_GUESS_S = 30.0
+"""Expected time of one backend's lessons."""
+LESSONS_SHARE = 0.1
+"""The largest share of the budget that lessons may take. A shorter run gives none and says so."""
 TRAINING_SHARE = 0.6
 """Share of the time left after the required windows that is given to training for accuracy."""
 
 
 PLACEBO_SHARE = 0.05
 """A run has a placebo if that is expected to take no more than this share of its budget."""
+
+
+def lessons_seconds(backends: int, budget_s: float) -> float:
+    """Return the seconds that a run keeps for the lessons of so many backends; 0: it has no time for them."""
+    seconds = backends * LESSONS_GUESS_S
+    return seconds if seconds <= LESSONS_SHARE * budget_s else 0.0
 
 
 def find_preset(name: str) -> Preset:
@@ -145,10 +157,11 @@ def make_plan(
     window_s: float,
     budget_s: float,
     seeds: int,
+    lessons_s: float = 0.0,
 ) -> Plan:
     """Return the expected times of a run, before anything is known about the machine.
 
-    `step_flops` are the operations of a training step of each workload.
+    `step_flops` are the operations of a training step of each workload. `lessons_s` is kept for lessons.
     """
     jobs = len(cells) * min_blocks
     proven = {(base_name(cell.workload), cell.backend, cell.mode): cell.device for cell in cells}
@@ -161,9 +174,14 @@ def make_plan(
         asked = windows_asked(windows, [stretch], FEWEST_OF_LONG)
         block_s += START_GUESS_S[cell.device] + asked * turn_s
     blocks_s = min_blocks * block_s
-    left_s = max(0.0, budget_s - parity_s - blocks_s)
+    left_s = max(0.0, budget_s - lessons_s - parity_s - blocks_s)
     trains = seeds > 0 and any(SWEPT not in cell.workload for cell in cells)
     training_s = left_s * TRAINING_SHARE if trains else 0.0
     return Plan(
-        jobs=jobs, parity_s=parity_s, blocks_s=blocks_s, training_s=training_s, refining_s=left_s - training_s
+        jobs=jobs,
+        parity_s=parity_s,
+        blocks_s=blocks_s,
+        training_s=training_s,
+        refining_s=left_s - training_s,
+        lessons_s=lessons_s,
     )

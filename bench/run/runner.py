@@ -17,24 +17,36 @@ from bench.measuring.block_runner import BlockRunner, Follow, Seat, steps_of_win
 from bench.measuring.data import Split
 from bench.measuring.design import FEWEST_OF_LONG, compiles_anew
 from bench.measuring.job import in_a_line
+from bench.measuring.lessons import LIMIT_S, PARTS, give_lessons, lessons_in_a_line, without_lessons
 from bench.measuring.parity import plan_parity, verify_cells
 from bench.records.runs import Run
-from bench.records.schema import BlockRecord, JobRecord, JobSpec, ParityRecord, UnmeasuredRecord
+from bench.records.schema import (
+    BlockRecord,
+    JobRecord,
+    JobSpec,
+    LessonsRecord,
+    ParityRecord,
+    UnmeasuredRecord,
+)
 from bench.run.budget import Budget
 from bench.run.live import RunDisplay
 from bench.run.live_rows import LiveRows
 from bench.run.log import RunLog
-from bench.run.plan import Preset
+from bench.run.plan import LESSONS_GUESS_S, LESSONS_SHARE, Preset
 from bench.run.schedule import Schedule
 from bench.text import duration
-from bench.worker.protocol import Built, Evaluated, Event, MeasureTask, Ready, Timed
+from bench.worker.protocol import Built, Evaluated, Event, MeasureTask, Mistaken, Ready, Taught, Timed
 from bench.workloads.catalog import base_name
-from bench.workloads.specs import Cell, Workload
+from bench.workloads.specs import Cell, Device, Workload
 
 PIPELINE_STRETCH = 2
 """A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
 training once an epoch. So where batches come through one, windows are so many times longer."""
 _NO_TIME = "the budget was spent before its turn; use a larger --budget or fewer workloads"
+
+_NO_TIME_FOR_LESSONS = (
+    f"lessons would take more than {100 * LESSONS_SHARE:g} % of the budget; a larger --budget would do"
+)
 
 
 class Runner:
@@ -72,8 +84,12 @@ class Runner:
             self._run_due(range(first_training))
             self._replace_lost()
             self._run_due(range(first_training, self._header.min_blocks))
+            if self._schedule.due():  # a ranking needs them more than a course needs lessons
+                self._budget.give_up_lessons()
+                self._run_due(range(self._header.min_blocks))
             self._refine()
             self._name_the_unmeasured()
+        self._give_lessons()
 
     def _set_aside(self) -> None:
         """Record every cell whose backend, device or precision cannot be had here."""
@@ -237,10 +253,46 @@ class Runner:
             if not (self._schedule.may_have_another(workload) and self._run_block(workload)):
                 skipped.add(workload)  # its next block does not fit any more; a quicker workload's may
 
+    # Lessons
+
+    def _give_lessons(self) -> None:
+        """Let each backend that has lessons give them, one process after another; record why if not."""
+        device = self._header.cells[0].device
+        for info in self._with_lessons():
+            record = self._lessons_of(info, device)
+            self._log.append(record)
+            self._display.say(f"  {lessons_in_a_line(record, info.title)}")
+
+    def _with_lessons(self) -> list[BackendInfo]:
+        """Return the backends whose lessons are due and not recorded yet."""
+        done = {record.backend for record in self._log.lessons}
+        names = dict.fromkeys(cell.backend for cell in self._log.available())
+        infos = [self._infos[name] for name in names if name not in done]
+        return [info for info in infos if info.lessons is not None] if self._preset.lessons else []
+
+    def _lessons_of(self, info: BackendInfo, device: Device) -> LessonsRecord:
+        if not self._header.planned.lessons_s:
+            return without_lessons(info, device, "not_measured", _NO_TIME_FOR_LESSONS)
+        limit_s = min(LIMIT_S, self._budget.latest - time.monotonic())
+        if limit_s <= 0 or not self._budget.lessons_s:
+            return without_lessons(info, device, "not_measured", _NO_TIME)
+        self._show_overall(f"lessons, {info.title}")
+        given = 0
+
+        def follow(event: Event) -> None:
+            nonlocal given
+            if isinstance(event, Taught | Mistaken):
+                given += 1
+                self._display.job(f"{info.title}: lesson {given} of {PARTS}", given / PARTS)
+
+        python = interpreter(info, self._pythons)
+        return give_lessons(info, python=python, device=device, time_limit_s=limit_s, on_event=follow)
+
     # Progress
 
     def _show_overall(self, text: str) -> None:
-        passed_s, left_s = time.monotonic() - self._budget.start, self._schedule.left_s()
+        passed_s = time.monotonic() - self._budget.start
+        left_s = self._schedule.left_s() + self._lessons_s()
         self._display.overall(text, passed_s / max(passed_s + left_s, 1.0), left_s)
 
     def _show_rows(self, running: Sequence[Cell] = ()) -> None:
@@ -277,6 +329,10 @@ class Runner:
                     self._display.job(f"{cells[place]}: {what}{_left(ends)}", point.epoch / epochs)
 
         return show
+
+    def _lessons_s(self) -> float:
+        """Return the seconds that the lessons which are still to be given are expected to take."""
+        return len(self._with_lessons()) * LESSONS_GUESS_S if self._header.planned.lessons_s else 0.0
 
 
 def _of_any_size(cell: Cell) -> Cell:

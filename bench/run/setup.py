@@ -29,7 +29,7 @@ from bench.measuring.selection import (
 )
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
-from bench.run.plan import PLACEBO_SHARE, Preset, find_preset, make_plan
+from bench.run.plan import PLACEBO_SHARE, Preset, find_preset, lessons_seconds, make_plan
 from bench.text import duration, listed
 from bench.workloads.flops import training_flops
 from bench.workloads.specs import Cell, Device, Workload
@@ -147,6 +147,7 @@ def new_run(
         placebo = None
     usable = {name: info for name, info in available.infos.items() if name not in available.unavailable}
     sizes = footprints(list(usable.values()), plan.asked.pythons)
+    teaching = sum(info.lessons is not None for info in usable.values()) if plan.preset.lessons else 0
     header = RunHeader(
         run_id=f"run-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         created_at=now.isoformat(timespec="seconds"),
@@ -158,7 +159,9 @@ def new_run(
         seeds=plan.seeds,
         lead_s=plan.lead_s,
         placebo=placebo,
-        planned=expected([*cells, *([placebo] if placebo else [])]),
+        planned=expected(
+            [*cells, *([placebo] if placebo else [])], lessons_s=lessons_seconds(teaching, plan.budget_s)
+        ),
         seed=plan.seed,
         dataset_limit=plan.asked.limit,
         sample=plan.asked.sample,
@@ -206,10 +209,12 @@ def plan_in_words(header: RunHeader) -> str:
         parts.append(f"training for accuracy {duration(plan.training_s)}")
     if plan.refining_s:
         parts.append(f"more blocks {duration(plan.refining_s)}")
+    if plan.lessons_s:
+        parts.append(f"lessons for a course {duration(plan.lessons_s)}")
     said = f"Plan for {duration(header.budget_s)}: about {', '.join(parts)}."
     if plan.refining_s:
         said += f" It ends sooner once every ratio is known to ±{100 * header.target_half_width:g} %."
-    needed_s = plan.parity_s + plan.blocks_s
+    needed_s = plan.parity_s + plan.blocks_s + plan.lessons_s
     if needed_s > header.budget_s:
         said += (
             " That does not fit into the budget, so some rows will have too few blocks to be ranked. Use"

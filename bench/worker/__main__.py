@@ -38,6 +38,7 @@ HANDLERS = {
     "measure": Handler("bench.worker.measure", "MeasureTask", "measure", commanded=True),
     "verify": Handler("bench.worker.prove", "VerifyTask", "verify"),
     "probe": Handler("bench.worker.prove", "ProbeTask", "probe"),
+    "teach": Handler("bench.worker.lessons", "TeachTask", "teach"),
     "train": Handler("bench.recipes.worker", "TrainTask", "follow"),
     "evaluate": Handler("bench.recipes.worker", "EvaluateTask", "evaluate_model"),
 }

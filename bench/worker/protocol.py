@@ -6,9 +6,18 @@ from typing import TypeAlias
 import msgspec
 
 from backends.info import BackendInfo
-from bench.records.schema import EpochPoint, JobSpec, ParityCheck, Proof, Status, Window
+from bench.records.schema import (
+    EpochPoint,
+    JobSpec,
+    LessonResult,
+    MistakeResult,
+    ParityCheck,
+    Proof,
+    Status,
+    Window,
+)
 from bench.workloads.instruments import Peak, StepSplit
-from bench.workloads.specs import Cell, Workload
+from bench.workloads.specs import Cell, Device, Workload
 
 VERSION = 3
 """The version of what a worker measures. It grows when a figure of an older worker can no longer be compared
@@ -58,6 +67,17 @@ class ProbeTask(msgspec.Struct, frozen=True, kw_only=True, tag="probe", tag_fiel
 
     backend: BackendInfo
     case: ParityCase
+
+
+class TeachTask(msgspec.Struct, frozen=True, kw_only=True, tag="teach", tag_field="task"):
+    """Give the lessons of a backend: time each slow way beside its quick one, then make the mistakes."""
+
+    backend: BackendInfo
+    device: Device
+    turns: int
+    """Turns of each way."""
+    turn_s: float
+    """About how long a turn is."""
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, tag_field="command"):
@@ -196,6 +216,14 @@ class Probed(Event, frozen=True, kw_only=True, tag="probed"):
     """The largest relative error of the logits of a convolutional network."""
 
 
+class Taught(Event, frozen=True, kw_only=True, tag="taught"):
+    lesson: LessonResult
+
+
+class Mistaken(Event, frozen=True, kw_only=True, tag="mistaken"):
+    mistake: MistakeResult
+
+
 class Failed(Event, frozen=True, kw_only=True, tag="failed"):
     status: Status
     error: str
@@ -207,7 +235,7 @@ class Done(Event, frozen=True, kw_only=True, tag="done"):
 
 AnyEvent: TypeAlias = (
     Started | Imported | DataLoaded | Built | FirstStep | WarmedUp | Ready | Timed | Evaluated | Learned
-    | Memory | DeviceMemory | Described | LookedCloser | Proven | Verified | Probed
+    | Memory | DeviceMemory | Described | LookedCloser | Proven | Verified | Probed | Taught | Mistaken
     | Failed | Done
 )  # fmt: skip
 """Every event of measuring and proving. A feature that has further events defines its own union."""

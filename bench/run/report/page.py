@@ -13,7 +13,7 @@ from bench.paths import refusal
 from bench.records.runs import Run
 from bench.report import page
 from bench.report.blocks import Block, Bullets, Chart, Group, Heading, Note, Paragraph
-from bench.run.report import charts, costs, learning, left_out, method, parity, ranking, raw
+from bench.run.report import charts, costs, course, learning, left_out, method, parity, ranking, raw
 from bench.run.report.answer import answer
 from bench.run.report.tables import QUESTION
 from bench.run.report.tags import choices
@@ -113,6 +113,7 @@ def sections(run: Run, summary: Summary) -> list[Block]:
         ),
         *_about("share of the peak", costs.roofline(cells, found.products, summary, drawn(charts.roofline))),
         *_about("batch size", costs.batch_sweep(read_sweeps(summary), summary, drawn(charts.sweep))),
+        *course.blocks(run, summary),
         *parity.blocks(run, summary, drawn(charts.parity)),
         *left_out.left_out(run, summary),
         *method.machine(run),

@@ -94,6 +94,7 @@ def plan_text(run: Run) -> str:
             ("the required blocks", planned.blocks_s),
             ("training", planned.training_s),
             ("further blocks", planned.refining_s),
+            *((("lessons", planned.lessons_s),) if planned.lessons_s else ()),
         )
     ]
     took = sum(job.wall_s for job in run.jobs)

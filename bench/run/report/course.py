@@ -1,0 +1,390 @@
+"""The course view: what somebody needs to know who chooses a framework for a course or a group.
+
+`course_figures` reads the figures, `course_verdicts` has the rules of the verdicts, `course_code` cuts code.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from backends.info import BackendInfo
+from backends.lessons import LESSONS, MISTAKES, WORKLOAD, Lesson, Mistake
+from bench.analysis.lessons import LessonFactor, latest_lessons, lesson_factors
+from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
+from bench.measuring.backends import find_backends
+from bench.records.runs import Run
+from bench.records.schema import MistakeResult, Status
+from bench.report.blocks import (
+    Block,
+    Bullets,
+    Chart,
+    Details,
+    Group,
+    Heading,
+    Item,
+    Listing,
+    Paragraph,
+    Table,
+    bullets,
+    named_bullets,
+    section,
+)
+from bench.report.chart import Axis, Bar, Bars, Mark
+from bench.report.format import (
+    NOTHING,
+    PLUS_MINUS,
+    TIMES,
+    bytes_text,
+    percent,
+    rate_text,
+    ratio_text,
+    seconds_text,
+    short_time,
+    width_text,
+)
+from bench.run.report.course_code import cut, source_of
+from bench.run.report.course_figures import Contender, CourseFigures, read_figures, shown_code
+from bench.run.report.course_verdicts import RULES, NeedVerdict, need_verdicts
+
+LONGEST = 260
+"""Characters of an error message in the table; the whole message is below it."""
+
+
+def blocks(run: Run, summary: Summary, infos: Mapping[str, BackendInfo] | None = None) -> list[Block]:
+    """Return the course view; nothing if the run has no row of a framework.
+
+    `infos` are the backends whose source is shown; without them those that are installed here.
+    """
+    known = find_backends().backends if infos is None else infos
+    figures = read_figures(run, summary, known)
+    if figures is None:
+        return []
+    here = [known[one.backend] for one in figures.contenders if one.backend in known]
+    return [
+        *section(
+            "Choosing a framework for a course or a group",
+            f"The figures are of this run, on {figures.workload} ({figures.device}). The rules of the "
+            "verdicts were fixed before any run and know no framework.",
+        ),
+        *(block for one in need_verdicts(figures, summary) for block in _verdict(one)),
+        Details(summary="How the verdicts are made", blocks=(bullets(RULES),)),
+        Heading(text="What each framework costs", level=3),
+        _table(figures),
+        *_lacking(figures, known),
+        *_code(here),
+        *_slow(run, summary, here),
+        *_errors(run, summary),
+    ]
+
+
+def _verdict(one: NeedVerdict) -> list[Block]:
+    found: list[Block] = [Heading(text=one.need, level=3), Paragraph(text=one.said)]
+    return [*found, named_bullets(one.figures)] if one.figures else found
+
+
+# ---- figures
+
+
+def _table(figures: CourseFigures) -> Table:
+    heads = (
+        "framework", "lines of code", "packages", "installed", "import", "first result",
+        "samples/s as taught", PLUS_MINUS, "samples/s tuned", PLUS_MINUS, "accuracy",
+    )  # fmt: skip
+    return Table(
+        heads=heads,
+        rows=tuple(map(_row, figures.contenders)),
+        numbers=frozenset(range(1, len(heads))),
+        details=5,
+    )
+
+
+def _lacking(figures: CourseFigures, known: Mapping[str, BackendInfo]) -> list[Block]:
+    """Name what a course may ask for and the run did not measure, with the command that measures it."""
+    present = {one.backend for one in figures.contenders}
+    command = f"bench run --workload {figures.workload}"
+    lines = [
+        f"{info.title}, as taught: {command} --backend {info.name}"
+        for info in known.values()
+        if info.on_request and info.name not in present and any(mode.level == "taught" for mode in info.modes)
+    ]
+    lines += [
+        f"{one.title}, as taught: {command} --backend {one.backend} --mode taught"
+        for one in figures.contenders
+        if one.taught is None
+    ]
+    return [Details(summary="What this run did not measure", blocks=(bullets(lines),))] if lines else []
+
+
+def _row(one: Contender) -> tuple[str, ...]:
+    trained = one.trained
+    return (
+        one.title,
+        NOTHING if one.lines is None else str(one.lines),
+        NOTHING if one.packages is None else str(one.packages),
+        bytes_text(one.installed_bytes),
+        seconds_text(one.import_s),
+        seconds_text(one.first_result_s),
+        *_rate(one.taught),
+        *_rate(one.tuned),
+        percent(trained.test_accuracy, 2) if trained else NOTHING,
+    )
+
+
+def _rate(row: CellSummary | None) -> tuple[str, str]:
+    return (rate_text(row.samples_per_s), width_text(row.half_width)) if row else (NOTHING, NOTHING)
+
+
+# ---- code
+
+
+def _code(infos: Sequence[BackendInfo]) -> list[Block]:
+    shown = [(info, code) for info in infos if (code := shown_code(info))]
+    if not shown:
+        return []
+    listings = tuple(Listing(title=info.title, text="\n\n\n".join(code)) for info, code in shown)
+    whole = [
+        Listing(title=f"{info.title}: {module}", text=source)
+        for info in infos
+        if (module := _taught_module(info)) and (source := source_of(module)) is not None
+    ]
+    return [
+        *section(
+            "The same network in each framework",
+            f"The network of {WORKLOAD} and its training step, as users of each framework write them. The "
+            "code is cut from the source of this program, which trains the lessons below with it. Lines of "
+            "code in the table above count these lines without comments and blank lines.",
+            Group(blocks=listings, beside=True),
+            level=3,
+        ),
+        *([Details(summary="The files that train the rows as taught", blocks=tuple(whole))] if whole else []),
+    ]
+
+
+def _taught_module(info: BackendInfo) -> str | None:
+    """Return the module of a backend's mode as taught; None if it has none, or no module of its own."""
+    runner = next((mode.runner for mode in info.modes if mode.level == "taught" and mode.runner), None)
+    return runner.partition(":")[0] if runner else None
+
+
+# ---- why is mine slower?
+
+
+def _slow(run: Run, summary: Summary, infos: Sequence[BackendInfo]) -> list[Block]:
+    factors = lesson_factors(run)
+    if not factors:
+        return section(
+            "Why is mine slower?",
+            "This run gave no lessons, so it cannot tell. A run of the preset quick gives them if its budget "
+            "is long enough.",
+            level=3,
+        )
+    hues = {backend.name: place for place, backend in enumerate(run.header.backends)}
+    found: list[Block] = section(
+        "Why is mine slower?",
+        f"The four reasons that users report most. Each compares two ways to train the network of {WORKLOAD} "
+        "in one framework: in the same process, in short turns. A factor of 2 means that the slow way takes "
+        "twice as long for an image. Its 95 % interval is over the turns of one process, so it says nothing "
+        "about another machine.",
+        level=3,
+    )
+    for lesson in LESSONS:
+        told = [one for one in factors if one.lesson == lesson.name]
+        found += _lesson(lesson, told, summary.titles, hues, infos)
+    return found
+
+
+def _lesson(
+    lesson: Lesson,
+    factors: Sequence[LessonFactor],
+    names: Mapping[str, str],
+    hues: Mapping[str, int],
+    infos: Sequence[BackendInfo],
+) -> list[Block]:
+    titles = [names.get(one.backend, one.backend) for one in factors]
+    first = ("quick way's first step",) if lesson.compiles else ()
+    rows = tuple(
+        (title, *_factor_texts(one), *((_extra_text(one),) if first else ()), _kind_text(one))
+        for title, one in zip(titles, factors, strict=True)
+    )
+    table = Table(
+        heads=("framework", "slow way takes", "interval", *first, "what the interval shows"),
+        rows=rows,
+        numbers=frozenset({1, 2}),
+        flagged=frozenset(place for place, one in enumerate(factors) if one.factor is None),
+    )
+    bars = tuple(
+        Bar(
+            name=title,
+            parts=(one.factor.value if one.factor else None,),
+            text=f"{_factor_texts(one)[0]} ({_factor_texts(one)[1]})" if one.factor else _kind_text(one),
+            low=one.factor.low if one.factor else None,
+            high=one.factor.high if one.factor else None,
+            hue=hues.get(one.backend, 0),
+            shape=hues.get(one.backend, 0),
+            ranked=one.kind != "no difference",
+        )
+        for title, one in zip(titles, factors, strict=True)
+    )
+    code = _ways(lesson, infos)
+    return [
+        Heading(text=lesson.title, level=4),
+        Paragraph(text=f"Slow: {lesson.slow.said}. Quick: {lesson.quick.said}. {lesson.about}"),
+        Chart(
+            name=f"lesson-{lesson.name}",
+            title=_finding(lesson, titles, factors),
+            about="A bar is the time for an image in the slow way divided by that in the quick way, and its "
+            "95 % interval. At 1 both take equally long. A pale bar is no proven difference.",
+            drawn=Bars(
+                axis=Axis(title="times as long for an image", unit="factor", log=True),
+                bars=bars,
+                marks=(Mark(value=1.0, text="equally long"),),
+            ),
+            table=table,
+        ),
+        *([Details(summary="The code of both ways", blocks=tuple(code))] if code else []),
+    ]
+
+
+def _finding(lesson: Lesson, titles: Sequence[str], factors: Sequence[LessonFactor]) -> str:
+    """Return what a lesson showed, in one sentence."""
+    slower = [
+        f"{_times(one.factor.value)} as long in {title}"
+        for title, one in zip(titles, factors, strict=True)
+        if one.kind == "slower" and one.factor is not None
+    ]
+    if slower:
+        return f"{lesson.title}: {', '.join(slower)}"
+    measured = any(one.factor is not None for one in factors)
+    return f"{lesson.title}: {'no framework is proven slower' if measured else 'not measured'}"
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.2f}{TIMES}" if factor < 10 else f"{factor:.0f}{TIMES}"
+
+
+def _factor_texts(one: LessonFactor) -> tuple[str, str]:
+    found = one.factor
+    if found is None or found.low is None or found.high is None:
+        return NOTHING, NOTHING
+    return _times(found.value), ratio_text(found.low, found.high)
+
+
+def _extra_text(one: LessonFactor) -> str:
+    """Say how much longer or less long the first step of the quick way takes."""
+    if one.extra_s is None:
+        return NOTHING
+    return f"{short_time(abs(one.extra_s))} {'longer' if one.extra_s >= 0 else 'less long'}"
+
+
+def _kind_text(one: LessonFactor) -> str:
+    if one.factor is None:
+        return _status_text(one.status, one.error)
+    match one.kind:
+        case "slower":
+            return "the slow way takes longer"
+        case "quicker":
+            return "the slow way is the quicker one here"
+        case _:
+            return "no difference is proven"
+
+
+def _status_text(status: Status, error: str | None) -> str:
+    return f"{STATUS_WORDS[status]}: {error}" if error else STATUS_WORDS[status]
+
+
+def _ways(lesson: Lesson, infos: Sequence[BackendInfo]) -> list[Block]:
+    """Return the code of both ways, framework by framework; only what can be read here."""
+    found: list[Block] = []
+    for info in infos:
+        if info.lessons is None:
+            continue
+        module, _, name = info.lessons.target.partition(":")
+        source = source_of(module) or ""
+        ways = ((lesson.slow, "slow"), (lesson.quick, "quick"))
+        parts = [(said, cut(source, f"{name}.{way.method}")) for way, said in ways]
+        listings = tuple(
+            Listing(title=f"{info.title}, {said}", text=code) for said, code in parts if code is not None
+        )
+        if listings:
+            found.append(Group(blocks=listings, beside=True))
+    return found
+
+
+# ---- errors
+
+
+def _errors(run: Run, summary: Summary) -> list[Block]:
+    records = latest_lessons(run)
+    if not records:
+        return []
+    titles = [summary.titles.get(name, name) for name in records]
+    made = {name: {one.name: one for one in record.mistakes} for name, record in records.items()}
+    rows = tuple(
+        (mistake.title, *(_outcome(found.get(mistake.name)) for found in made.values()))
+        for mistake in MISTAKES
+    )
+    return [
+        *section(
+            "What an error looks like",
+            "One step on a batch that is wrong in one thing, the same batch for each framework. A right "
+            "batch trained without an error just before. Where no error is raised, training goes on, and "
+            "the loss is what a student sees.",
+            Table(heads=("mistake", *titles), rows=rows),
+            level=3,
+        ),
+        Details(summary="The whole messages", blocks=_messages(records, titles, made)),
+    ]
+
+
+def _messages(
+    records: Mapping[str, object], titles: Sequence[str], made: Mapping[str, Mapping[str, MistakeResult]]
+) -> tuple[Block, ...]:
+    found: list[Block] = []
+    for mistake in MISTAKES:
+        listings = tuple(
+            Listing(title=title, text=_whole(made[name].get(mistake.name)), language="text")
+            for name, title in zip(records, titles, strict=True)
+        )
+        found += [_about(mistake), Group(blocks=listings, beside=True)]
+    return tuple(found)
+
+
+def _about(mistake: Mistake) -> Bullets:
+    return Bullets(items=(Item(name=mistake.title, text=mistake.about),))
+
+
+def _outcome(result: MistakeResult | None) -> str:
+    """Say in a few words what came of a mistake."""
+    if result is None:
+        return STATUS_WORDS["not_measured"]
+    if result.status != "ok":
+        return (
+            f"{STATUS_WORDS[result.status]}: {result.error}" if result.error else STATUS_WORDS[result.status]
+        )
+    if result.raised is None:
+        return f"no error; the loss is {result.loss}"
+    said = telling_text(result.message or "")
+    return f"{result.raised}: {said}" if said else result.raised
+
+
+def _whole(result: MistakeResult | None) -> str:
+    if result is None or result.status != "ok" or result.raised is None:
+        return _outcome(result)
+    return f"{result.raised}: {result.message or ''}".strip()
+
+
+def telling_text(message: str) -> str:
+    """Return what a message says, on one line and cut off where it is long.
+
+    Headings such as `in user code:` and the lines of a traceback are left out, unless there is nothing else.
+    """
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    said = " ".join(_without_traceback(lines) or lines)
+    return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
+
+
+def _without_traceback(lines: Sequence[str]) -> list[str]:
+    kept = []
+    for before, line in zip(("", *lines), lines, strict=False):
+        is_code = before.startswith('File "')  # a traceback quotes a line of code below that of its place
+        if not (is_code or line.endswith(":") or line.startswith(('File "', "^", "~"))):
+            kept.append(line)
+    return kept
