@@ -46,7 +46,7 @@ def print_exactly(content: str | bytes) -> None:
 
 own_python = click.option(
     "--python", "pythons", multiple=True, metavar="NAME=PATH",
-    help="Interpreter of a backend's own environment.",
+    help="Python of a backend's own environment, such as torch=/envs/torch/bin/python.",
 )  # fmt: skip
 device = click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True,
@@ -58,7 +58,7 @@ gpu = click.option(
 )  # fmt: skip
 precision = click.option(
     "--precision", type=click.Choice(["fp32", "tf32", "bf16"]), default="fp32", show_default=True,
-    help="How matrix products are computed.",
+    help="Number format of matrix products.",
 )  # fmt: skip
 where_results = click.option(
     "--results", type=PathOption(), default=Path("results"), show_default=True,
@@ -180,15 +180,15 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 what_to_run = _options(
     click.option(
         "--workload", "workloads", multiple=True, metavar="NAME",
-        help="Workload; repeat for several. [default: six]",
+        help="What to train, such as mnist-cnn; repeat for several. [default: six]",
     ),
     click.option(
         "--backend", "backends", multiple=True, metavar="NAME",
-        help="Backend; repeat for several. [default: all]",
+        help="Framework, such as torch; repeat for several. [default: all]",
     ),
     click.option(
         "--mode", "modes", multiple=True, metavar="NAME",
-        help="Mode, or one of default, taught, tuned, pipeline and all; repeat for several.",
+        help="How to train: a mode, or default, taught, tuned, pipeline or all; repeat for several.",
     ),
     device,
     gpu,

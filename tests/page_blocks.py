@@ -57,7 +57,9 @@ def said(blocks: Iterable[Block]) -> str:
                 texts += [title, about]
             case Details(summary=summary):
                 texts.append(summary)
-            case Listing(title=title, text=text) | File(name=title, text=text):
+            case Listing(title=title):
+                texts.append(title)  # its text is source code
+            case File(name=title, text=text):
                 texts += [title, text]
             case Group():
                 pass

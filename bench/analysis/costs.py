@@ -5,13 +5,14 @@ Nothing is estimated, except the time of a first epoch that was not trained, and
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import combinations
 from typing import TypeAlias
 
 import msgspec
 
-from bench.analysis.comparison import Comparison
+from bench.analysis.comparison import Comparison, Standing
+from bench.analysis.disturbance import UNDISTURBED
 from bench.analysis.statistics import log_throughput
 from bench.analysis.summary import CellSummary, Summary, largest_of, median_of
 from bench.datasets.catalog import DATASETS
@@ -179,13 +180,20 @@ def read_costs(run: Run, summary: Summary) -> Costs:
         if job.status in ("ok", "no_steady_state"):
             jobs.setdefault(job.spec.cell, []).append(job)
     ceilings = peaks(run.jobs)
+    standings = {one.cell: one for one in summary.standings}
+
+    def by_block(cell: Cell) -> Mapping[int, tuple[float, float]]:
+        images = images_per_epoch(workloads[cell.workload], run.header) or 0
+        dropped = summary.screenings.get(cell.workload, UNDISTURBED).dropped
+        return _block_costs(standings[cell], jobs[cell], images, dropped)
+
     cells = tuple(
         _read_cell(row, jobs[row.cell], workloads.get(row.workload), ceilings, run.header)
         for row in summary.cells
     )
     return Costs(
         cells=cells,
-        break_evens=tuple(_break_evens(cells, run.header, _by_block(jobs, workloads, run.header, summary))),
+        break_evens=tuple(_break_evens(cells, run.header, by_block)),
         pipelines=tuple(_pipelines(run.header, summary)),
         products=product_errors(run.jobs),
     )
@@ -341,43 +349,33 @@ def _mean_split(splits: Sequence[StepSplit]) -> StepSplit | None:
     )
 
 
-def _by_block(
-    jobs: Mapping[Cell, Sequence[JobRecord]],
-    workloads: Mapping[str, Workload],
-    header: RunHeader,
-    summary: Summary,
-) -> dict[Cell, dict[int, tuple[float, float]]]:
+def _block_costs(
+    one: Standing, jobs: Sequence[JobRecord], images: int, dropped: frozenset[int]
+) -> dict[int, tuple[float, float]]:
     """Return, by block, the seconds for building and the first step, and those of an epoch.
 
     An epoch is one at the steady pace of the block. Blocks that were dropped do not count, nor jobs that
     found their programs compiled.
     """
-    found: dict[Cell, dict[int, tuple[float, float]]] = {}
-    for one in summary.standings:
-        workload = workloads.get(one.cell.workload)
-        images = images_per_epoch(workload, header) if workload else None
-        screening = summary.screenings.get(one.cell.workload)
-        dropped = screening.dropped if screening else frozenset()
-        for job in jobs.get(one.cell, ()):
-            block = job.spec.block
-            if (
-                images
-                and job.spec.windows
-                and job.spec.compiles_anew
-                and job.build_s is not None
-                and job.first_step_s is not None
-                and block in one.rounds
-                and block not in dropped
-            ):
-                rate = math.exp(log_throughput(one.rounds[block], one.latest))
-                found.setdefault(one.cell, {})[block] = job.build_s + job.first_step_s, images / rate
-    return found
+    return {
+        job.spec.block: (
+            job.build_s + job.first_step_s,
+            images / math.exp(log_throughput(one.rounds[job.spec.block], one.latest)),
+        )
+        for job in jobs
+        if job.spec.windows
+        and job.spec.compiles_anew
+        and job.build_s is not None
+        and job.first_step_s is not None
+        and job.spec.block in one.rounds
+        and job.spec.block not in dropped
+    }
 
 
 def _break_evens(
     cells: Sequence[CellCosts],
     header: RunHeader,
-    by_block: Mapping[Cell, Mapping[int, tuple[float, float]]],
+    by_block: Callable[[Cell], Mapping[int, tuple[float, float]]],
 ) -> Iterator[BreakEven]:
     """Compare every two tuned modes of a framework on a workload that are fed from memory.
 
@@ -397,11 +395,12 @@ def _break_evens(
         family = cell.workload, cell.backend, cell.device, cell.precision
         families.setdefault(family, []).append((build_s + step_s, one.epoch_s, cell))
     for modes in families.values():
+        blocks = {cell: by_block(cell) for *_, cell in modes} if len(modes) > 1 else {}
         for (sooner_s, sooner_epoch_s, sooner), (later_s, later_epoch_s, later) in combinations(
             sorted(modes), 2
         ):
             extra_s, saved_s = later_s - sooner_s, sooner_epoch_s - later_epoch_s
-            mine, theirs = by_block.get(later, {}), by_block.get(sooner, {})
+            mine, theirs = blocks[later], blocks[sooner]
             yield BreakEven(
                 later=later,
                 sooner=sooner,

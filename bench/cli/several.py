@@ -38,12 +38,18 @@ def document(found: Sequence[Block], runs: Sequence[Run], summaries: Sequence[Su
     """Return the page: what `compared` found, and every section of each run, below a heading of its own."""
     blocks = list(found)
     for number, (run, summary) in enumerate(zip(runs, summaries, strict=True), start=1):
-        inside = [*run_page.head(run, summary), *run_page.sections(run, summary)]
+        prefix = f"run-{number}"
+        whole = Details(
+            summary="All sections of this run",
+            blocks=tuple(_lowered(run_page.sections(run, summary), prefix)),
+            bulky=True,
+        )
         blocks.append(
             Group(
                 blocks=(
                     Heading(text=f"Run {number}: {run.header.run_id}"),
-                    *_lowered(inside, f"run-{number}"),
+                    *_lowered(run_page.head(run, summary), prefix),
+                    whole,
                 ),
                 tags={"run": run.header.run_id},
             )
@@ -160,7 +166,7 @@ def _against_first(
         head,
         *claims,
         Heading(text="What changed from run 1", level=3),
-        Paragraph(text=f"{view.conclusion}."),
+        Paragraph(text=f"As bench compare judges it: {view.conclusion}."),
         *_figures(view),
         Details(
             summary="Why, row by row",

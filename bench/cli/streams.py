@@ -28,6 +28,7 @@ SPELLINGS: Mapping[str, str] = MappingProxyType(
         "\N{SQUARE ROOT}": "sqrt",
         "\N{MICRO SIGN}": "u",
         "\N{FULL BLOCK}": "#",
+        "\N{BOX DRAWINGS HEAVY HORIZONTAL}": "#",
     }
 )
 """What stands for a character of this program on a stream that cannot encode it."""

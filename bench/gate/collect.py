@@ -175,7 +175,7 @@ class Collector:
         ]
         if not cells:
             return
-        self._display.say(f"Parity: {len(cells)} cells of {name} against the float64 reference")
+        self._display.say(f"Parity: {len(cells)} rows of {name} are compared with the float64 reference")
 
         def note(record: ParityRecord) -> None:
             self._append(AbParity(side=name, parity=record))

@@ -46,8 +46,10 @@ _POLICY = (
 )
 _NOT_IN_ID = re.compile(r"[^a-z0-9]+")
 _LONGEST_ID = 60
-_WIDE, _NARROW = 760.0, 560.0
-"""Widths of a chart, alone and beside another, in CSS pixels."""
+_WIDE, _NARROW, _PHONE = 760.0, 560.0, 360.0
+"""Widths of a chart in CSS pixels: alone, beside another, and on a phone."""
+_LARGEST_SMALL = 10_000
+"""Characters of a drawing for a phone, which is there beside the wide one."""
 _LONGEST_UNWRAPPED = 18
 _DEEPEST = 6
 """HTML has six levels of headings."""
@@ -189,7 +191,8 @@ class _Maker:
             "heading": lambda: self._heading,
             "tags": _tags,
             "row_tags": lambda table, row: _tags(table.tags[row]) if table.tags else "",
-            "draw": lambda chart, wide: Markup(svg.draw(chart, width=_WIDE if wide else _NARROW)),  # noqa: S704 - it escapes its texts itself
+            "draw": lambda chart, wide: _draw(chart, _WIDE if wide else _NARROW),
+            "draw_small": _draw_small,
             "pieces": _pieces,
             "lines": _lines,
             "address": _address,
@@ -275,6 +278,16 @@ def _tags(tags: Tags) -> Markup | str:
         return ""
     cleaned = {key: clean(value) for key, value in tags.items()}
     return Markup(' data-tags="{}"').format(json.dumps(cleaned, ensure_ascii=False, separators=(",", ":")))
+
+
+def _draw(chart: Chart, width: float) -> Markup:
+    return Markup(svg.draw(chart, width=width))  # noqa: S704 - it escapes its texts itself
+
+
+def _draw_small(chart: Chart) -> Markup | str:
+    """Return the drawing for a phone; nothing if it is so large that the wide one has to do."""
+    drawn = _draw(chart, _PHONE)
+    return drawn if len(drawn) <= _LARGEST_SMALL else ""
 
 
 def _shared_abouts(group: Group) -> list[str]:

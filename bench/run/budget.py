@@ -28,9 +28,10 @@ class Budget:
     def __init__(self, log: RunLog, splits: Mapping[str, Split]) -> None:
         self._log, self._splits = log, splits
         self._batch_sizes = {workload.name: workload.batch_size for workload in log.header.workloads}
-        self.start = time.monotonic() - log.jobs_s - sum(one.wall_s for one in log.lessons)
+        taught_s = sum(one.wall_s for one in log.lessons)
+        self.start = time.monotonic() - log.jobs_s - taught_s
         self.end = self.start + log.header.budget_s
-        self.lessons_s = max(0.0, log.header.planned.lessons_s - sum(one.wall_s for one in log.lessons))
+        self.lessons_s = max(0.0, log.header.planned.lessons_s - taught_s)
         self.deadline = self.end - self.lessons_s
         self.latest = self.start + OVERRUN * log.header.budget_s
 

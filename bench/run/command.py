@@ -108,7 +108,10 @@ def run(
     resume: str | None,
     **what: Any,
 ) -> int:
-    """Check parity, measure every row, and report."""
+    """Check parity, measure every row, and report.
+
+    `bench list` shows the names of workloads, backends and modes.
+    """
     console = Console()
     if resume is not None:
         refuse_beside("--resume goes on with a run as it was begun", *SETTLED_LATER, "require_target")

@@ -25,7 +25,9 @@ DRAW_EVERY_S = 1.0
 """How often the table is drawn at most while rows take turns, or train for accuracy."""
 REMEMBERED = 100
 """Lines that are printed again after the terminal has changed its size."""
+_FULL = "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
 _BAR = 16
+"""Most columns of the bar."""
 _GAP = "  "
 _MORE = "\N{HORIZONTAL ELLIPSIS}"
 _LEAST_NAME = 6
@@ -80,7 +82,10 @@ class LiveTable:
         self._console, self._clock = console, clock
         self._said: deque[str] = deque(maxlen=REMEMBERED)
         self._rows: Sequence[LiveRow] = ()
-        self._overall, self._done, self._ends = "", 0.0, math.inf
+        self._overall, self._done = "", 0.0
+        self._left_s: float | None = None
+        """The time left when it was told, at `_told`."""
+        self._told = 0.0
         self._job = ""
         self._drawn = -math.inf
         self._size = (0, 0)
@@ -103,7 +108,7 @@ class LiveTable:
 
     def overall(self, text: str, done: float, left_s: float | None) -> None:
         self._overall, self._done = text, min(max(done, 0.0), 1.0)
-        self._ends = math.inf if left_s is None else self._clock() + left_s
+        self._left_s, self._told = left_s, self._clock()
         self._draw(at_once=True)
 
     def job(self, text: str, done: float | None) -> None:
@@ -144,13 +149,23 @@ class LiveTable:
 
     def _render(self) -> Text:
         width, height = self._console.size
-        left = "" if self._ends == math.inf else left_text(max(0.0, self._ends - self._clock()))
-        full = "#" if self._console.options.ascii_only else "\N{BOX DRAWINGS HEAVY HORIZONTAL}"
-        bar = (full * round(_BAR * self._done)).ljust(_BAR)
-        below = [f"{bar} {self._done:4.0%} {self._overall}{left}" if self._overall else "", self._job]
+        below = [self._progress(width) if self._overall else "", self._job]
         lines = table_lines(self._rows, [line for line in below if line], width, height - 1)
         self._size = (max((line.cell_len for line in lines), default=0), len(lines))
         return Text("\n", no_wrap=True, overflow="crop", end="").join(lines)
+
+    def _progress(self, width: int) -> str:
+        """Return the bar of the whole run and the time left, both moved on since they were told.
+
+        What is done comes last, as the line may be cut.
+        """
+        done, left = self._done, ""
+        if self._left_s is not None:
+            left_s = max(0.0, self._left_s - (self._clock() - self._told))
+            left = left_text(left_s)
+            done = 1 - (1 - done) * left_s / self._left_s if self._left_s > 0 else done
+        size = min(_BAR, width // 5)
+        return f"{(_FULL * round(size * done)).ljust(size)} {done:4.0%}{left}: {self._overall}"
 
 
 class _Line(msgspec.Struct, frozen=True, kw_only=True):

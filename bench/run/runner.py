@@ -34,7 +34,6 @@ from bench.run.live_rows import LiveRows
 from bench.run.log import RunLog
 from bench.run.plan import LESSONS_GUESS_S, LESSONS_SHARE, Preset
 from bench.run.schedule import Schedule
-from bench.text import duration
 from bench.worker.protocol import Built, Evaluated, Event, MeasureTask, Mistaken, Ready, Taught, Timed
 from bench.workloads.catalog import base_name
 from bench.workloads.specs import Cell, Device, Workload
@@ -120,7 +119,7 @@ class Runner:
         cells = [group[0] for group in sizes.values()]
         if not cells:
             return
-        self._display.say(f"Parity: {len(cells)} cells against the float64 reference")
+        self._display.say(f"Parity: {len(cells)} rows are compared with the float64 reference")
         self._show_overall("parity")
 
         def note(record: ParityRecord) -> None:
@@ -182,11 +181,10 @@ class Runner:
         ]
         self._show_rows(cells)
         self._show_overall(f"block {before + 1}, {workload}")
-        ends = time.monotonic() + self._budget.block_s(cells, epochs)
-        self._display.job(f"{workload}: starting{_left(ends)}", None)
+        self._display.job(f"{workload}: starting", None)
         block = self._blocks.run(
             seats,
-            follow=self._follow(cells, ends),
+            follow=self._follow(cells),
             keep=self._keep,
             fewest=FEWEST_OF_LONG,
             patience_s=self._schedule.patience_s(workload),
@@ -300,8 +298,8 @@ class Runner:
         self._rows.begin_block(running)
         self._display.rows(self._rows.rows())
 
-    def _follow(self, cells: Sequence[Cell], ends: float) -> Follow:
-        """Return what shows the events of a block that is expected to end at a time of the monotonic clock.
+    def _follow(self, cells: Sequence[Cell]) -> Follow:
+        """Return what shows the events of a block.
 
         It shows something only while no process measures: after a process is built it waits, and so it does
         when it is warm, and after each turn. Training for accuracy does not wait, but its events are rare.
@@ -313,20 +311,20 @@ class Runner:
             nonlocal turns
             match event:
                 case Built():
-                    self._display.job(f"{cells[place]}: first step, warm-up{_left(ends)}", None)
+                    self._display.job(f"{cells[place]}: first step, warm-up", None)
                 case Ready():
                     warm.add(place)
                     what = f"{len(warm)} of {len(cells)} processes are warm"
-                    self._display.job(f"{cells[place].workload}: {what}{_left(ends)}", None)
+                    self._display.job(f"{cells[place].workload}: {what}", None)
                 case Timed(window=window):
                     turns += 1
                     self._rows.take_turn(cells[place], window.samples, window.seconds)
                     self._display.rows(self._rows.rows())
                     what = f"taking turns, {turns} done"
-                    self._display.job(f"{cells[place].workload}: {what}{_left(ends)}", 0.0)
+                    self._display.job(f"{cells[place].workload}: {what}", 0.0)
                 case Evaluated(point=point, of_epochs=epochs):
                     what = f"epoch {point.epoch:.2f} of {epochs:.2f}, accuracy {point.test_accuracy:.2%}"
-                    self._display.job(f"{cells[place]}: {what}{_left(ends)}", point.epoch / epochs)
+                    self._display.job(f"{cells[place]}: {what}", point.epoch / epochs)
 
         return show
 
@@ -338,8 +336,3 @@ class Runner:
 def _of_any_size(cell: Cell) -> Cell:
     """Return the cell with its workload's own batch size, in place of one of a sweep."""
     return msgspec.structs.replace(cell, workload=base_name(cell.workload))
-
-
-def _left(ends: float) -> str:
-    """Return about how long a job still takes that is expected to end at a time of the monotonic clock."""
-    return f", about {duration(max(0.0, ends - time.monotonic()))} left"

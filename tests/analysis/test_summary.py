@@ -26,7 +26,7 @@ from synthetic import (
 from bench.analysis.summary import CellSummary, Summary, summarise
 from bench.records.runs import RECORDS, Run, append_record, create_run, read_run
 from bench.records.schema import BlockRecord, Record, UnmeasuredRecord
-from bench.run.report.sentences import answer, sentences
+from bench.run.report.sentences import sentences
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
@@ -410,16 +410,15 @@ def test_epochs_are_counted_to_the_nearest_step():
 # ---- whole runs
 
 
-def test_an_empty_run_says_that_nothing_was_measured():
+def test_an_empty_run_has_no_row_and_no_verdict():
     summary = summarise(make_run(make_header([])))
-    assert (summary.cells, summary.verdicts, answer(summary)) == ((), (), ("Nothing was measured.",))
+    assert (summary.cells, summary.verdicts) == ((), ())
 
 
 def test_a_run_in_which_all_crashed_ranks_nothing():
     jobs = [job for cell in (TORCH, JAX) for job in three_jobs(cell, status="crashed", rates=())]
     summary = summarise(make_run(make_header([TORCH, JAX]), jobs))
     assert not any(row.ranked for row in summary.cells)
-    assert answer(summary) == ("mnist-cnn: nothing is ranked.",)
     assert "No row is ranked on mnist-cnn" in said(summary.verdicts[0])[0]
 
 

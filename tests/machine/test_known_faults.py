@@ -84,9 +84,8 @@ def test_a_run_warns_in_the_terminal_and_in_the_report(capsys: pytest.CaptureFix
     run = make_run(wrong)
     terminal.render(run, summarise(run), Console(width=400))
     assert f"WARNING: {warning}" in capsys.readouterr().out
-    assert "> **Warning.** JAX: jaxlib 0.10.2 is known" in document(
-        short.in_markdown(run, summarise(run)), frozenset()
-    )
+    text = document(short.in_markdown(run, summarise(run)), frozenset())
+    assert "> **Warning.** JAX: jaxlib 0.10.2 is known" in text
 
 
 @pytest.fixture

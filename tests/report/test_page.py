@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import unquote
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,9 +212,22 @@ def test_a_term_is_explained_once_a_section_and_at_the_end() -> None:
 def test_how_charts_are_read_is_said_once_if_it_is_the_same_for_all() -> None:
     beside = Group(blocks=(chart("a"), chart("b")), beside=True)
     assert (
-        Page(made([beside])).text.count("How it is read.") == 1 + 2
+        Page(made([beside])).text.count("How it is read.") == 1 + 4
     )  # each drawing tells it to screen readers
-    assert Page(made([chart("a"), chart("b")])).text.count("How it is read.") == 2 + 2
+    assert Page(made([chart("a"), chart("b")])).text.count("How it is read.") == 2 + 4
+
+
+def test_a_chart_is_drawn_for_a_phone_too_unless_that_would_make_the_page_large() -> None:
+    few, many = chart("few"), chart("many", "x" * 20)
+    bars = many.drawn
+    assert isinstance(bars, Bars)
+    many = msgspec.structs.replace(many, drawn=msgspec.structs.replace(bars, bars=bars.bars * 60))
+    plots = [
+        one.attributes["class"]
+        for one in Page(made([few, many])).all("div")
+        if "plot" in one.attributes.get("class", "")
+    ]
+    assert plots == ["plot wide", "plot phone", "plot wide only"]
 
 
 def test_a_picture_that_is_missing_is_left_out() -> None:

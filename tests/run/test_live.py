@@ -41,7 +41,7 @@ SHOWN = [
     "cifar10-cnn  PyTorch eager        4        553  7.6 %",
     "             JAX jit              4        447   12 %",
     "",
-    "━━━━━━━━          50% block 5, cifar10-cnn, about 10 min left",
+    "━━━━━━━━          50%, about 10 min left: block 5, cifar10-cnn",
     "cifar10-cnn: taking turns, 12 done",
 ]
 
@@ -180,7 +180,8 @@ def test_the_time_left_passes() -> None:
         work(display)
         clock.now += 300.0
         display.job("taking turns", 0.0)
-        assert any("about 5 min left" in line for line in Seen().feed(file.getvalue()).lines)
+        lines = Seen().feed(file.getvalue()).lines
+        assert any(" 75%, about 5 min left: block 5" in line for line in lines)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, ZeroDivisionError])

@@ -59,6 +59,7 @@ def test_every_section_is_there_once_and_in_its_order():
         "Memory and energy",
         "Roofline: how much of the machine is used",
         "Batch sweep",
+        "Choosing a framework for a course or a group",
         "Is it the same work?",
         "What was left out, and why",
         "The machine and the versions",

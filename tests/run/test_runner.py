@@ -1,29 +1,18 @@
-"""A run as a whole: with backends that are quick, with some that fail, cut short, killed and resumed."""
+"""A run as a whole: with backends that are quick, with some that fail, cut short and resumed."""
 
-import fcntl
 import math
-import os
 import re
-import select
-import signal
-import struct
-import subprocess
-import sys
-import termios
-import threading
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import fakes
 import msgspec
-import psutil
 import pytest
 from fakes import EXITS, HANGS, QUICK, STEADY, TINY
 from played import play, undisturbed
-from screens import Seen
 
 from backends.info import BackendInfo, Mode
 from bench.analysis.summary import summarise
@@ -32,7 +21,7 @@ from bench.measuring import block as turns
 from bench.measuring import data, selection
 from bench.measuring.backends import Registry
 from bench.measuring.selection import Asked, Available
-from bench.records.runs import RECORDS, Run, create_run, read_run
+from bench.records.runs import Run, create_run, read_run
 from bench.records.schema import JobRecord, ParityCheck, ParityRecord, Record
 from bench.run import setup as prepare
 from bench.run.budget import OVERRUN
@@ -44,28 +33,12 @@ from bench.workloads.specs import Cell
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
 WORKLOADS = (fakes.WORKLOAD,)
-LATE_S = 250.0
-"""How long a test waits for a process."""
-COMMAND = """
-import msgspec
-import pytest
-from bench.cli.main import main
-from bench.run import plan
-from fakes import TINY
-from played import undisturbed
-plan.PRESETS = {"quick": msgspec.structs.replace(TINY, target_half_width=1e-9)}
-undisturbed(pytest.MonkeyPatch())
-main()
-"""
-"""The command `bench`: its runs have short blocks and end with their budget."""
 
 
 @pytest.fixture(autouse=True)
-def _played(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Play the workers, except in the tests that start the command as a process, with real ones."""
+def _played(monkeypatch: pytest.MonkeyPatch) -> None:
     undisturbed(monkeypatch)
-    if not {"started", "terminal"} & set(request.fixturenames):
-        play(monkeypatch)
+    play(monkeypatch)
 
 
 def available(infos: Sequence[BackendInfo]) -> Available:
@@ -263,6 +236,52 @@ def test_a_job_whose_steps_last_longer_than_a_window_says_how_many_it_was_asked_
     assert {(job.spec.windows, len(job.windows)) for job in run.jobs} == {(3, 3)}
 
 
+class Told(fakes.Screen):
+    """A screen that remembers what it was told about jobs, and the rows that it had then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: list[str] = []
+
+    def job(self, text: str, done: float | None) -> None:
+        self.jobs.append(text)
+
+
+def test_in_a_turn_the_display_is_told_once_and_when_the_window_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen, told = Told(), []
+    turn = turns._turn
+
+    def watched(worker: Any, steps: int) -> Any:
+        before = len(screen.jobs)
+        window = turn(worker, steps)
+        told.append(screen.jobs[before:])
+        return window
+
+    monkeypatch.setattr(turns, "_turn", watched)
+    run = carry_out(begin(tmp_path, [STEADY, QUICK]), [STEADY, QUICK], display=screen)
+    assert len(told) == sum(len(job.windows) for job in run.jobs)
+    numbers = [re.fullmatch(r"mnist-softmax: taking turns, (\d+) done", text)[1] for (text,) in told]
+    first = [
+        int(number) for number in numbers[: sum(len(job.windows) for job in run.jobs if job.spec.block == 0)]
+    ]
+    assert first == list(range(1, len(first) + 1))
+
+
+def test_the_rows_have_a_rate_from_the_first_turn_on_and_then_one_for_each_block(tmp_path: Path) -> None:
+    screen = fakes.Screen()
+    carry_out(begin(tmp_path, [STEADY, QUICK]), [STEADY, QUICK], display=screen)
+    assert [(row.name, row.blocks, row.rate) for row in screen.tables[0]] == [
+        ("Steady only", "0/2", ""),
+        ("Quick only", "0/2", ""),
+    ]
+    first = next(rows for rows in screen.tables if any(row.rate for row in rows))
+    assert sum(bool(row.rate) for row in first) == 1
+    assert all(row.running for row in first)
+    assert {(row.blocks, bool(row.rate), row.running) for row in screen.tables[-1]} == {("2", True, False)}
+
+
 def test_every_seed_that_was_wished_for_trains(tmp_path: Path) -> None:
     preset = msgspec.structs.replace(TINY, seeds=TINY.min_blocks)
     run = carry_out(begin(tmp_path, [STEADY], preset=preset), [STEADY], preset=preset)
@@ -418,183 +437,3 @@ def test_a_run_of_other_versions_is_not_resumed(tmp_path: Path) -> None:
     other = msgspec.structs.replace(here, versions={"steady": {"numpy": "0.1"}})
     with pytest.raises(RecordError, match=r"begun with Steady \{'numpy': .*here is \{'numpy': '0.1'\}"):
         prepare.resumed_run(run.folder, other)
-
-
-# As a process of its own
-
-
-@pytest.fixture
-def started(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """Start a run of two fakes by the command line, with its output in a pipe."""
-    process = start(tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    yield process
-    process.kill()
-    process.communicate()
-
-
-class Terminal:
-    """A run on a terminal of its own, whose output is read until the terminal is closed."""
-
-    def __init__(self, tmp_path: Path) -> None:
-        self._master, slave = os.openpty()
-        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-        self._output: list[bytes] = []
-        self._closing = threading.Event()
-        self.process = start(
-            tmp_path, stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(slave, termios.TIOCSCTTY, 0),
-        )  # fmt: skip
-        os.close(slave)
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def press(self, keys: bytes) -> None:
-        os.write(self._master, keys)
-
-    @property
-    def output(self) -> str:
-        """What it has written so far, up to the last sequence that is complete."""
-        return re.sub(r"\x1b[^A-Za-z]*$", "", b"".join(self._output).decode(errors="ignore"))
-
-    def finish(self) -> None:
-        """Wait until the run has ended and all of its output is read."""
-        self.process.wait(timeout=LATE_S)
-        self._reader.join(timeout=LATE_S)
-
-    def close(self) -> None:
-        if not self._closing.is_set():
-            self._closing.set()
-            self._reader.join()
-            os.close(self._master)
-
-    def _read(self) -> None:
-        while not self._closing.is_set():
-            if select.select([self._master], [], [], 0.1)[0]:
-                try:
-                    self._output.append(os.read(self._master, 65536))
-                except OSError:  # the run has ended
-                    return
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Terminal]:
-    found = Terminal(tmp_path)
-    yield found
-    found.process.kill()
-    found.process.wait()
-    found.close()
-
-
-def start(tmp_path: Path, **streams: Any) -> subprocess.Popen[str]:
-    """Start a run of two fakes, found by entry point; the test ends it."""
-    site = fakes.distribution(tmp_path / "site", {"steady": "fakes:STEADY", "quick": "fakes:QUICK"})
-    (tmp_path / "scratch").mkdir()  # what a killed harness leaves is found here
-    environment = os.environ | {"PYTHONPATH": fakes.python_path(site), "TMPDIR": str(tmp_path / "scratch")}
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and nohup this one
-    return subprocess.Popen(
-        [
-            sys.executable, "-c", COMMAND, "run", "--sample", "--workload", fakes.WORKLOAD, "--device", "cpu",
-            "--backend", "steady", "--backend", "quick", "--results", str(tmp_path / "results"),
-            "--budget", "1h",
-        ],
-        text=True, env=environment, cwd=tmp_path, **streams,
-    )  # fmt: skip
-
-
-def job_in_hand(process: subprocess.Popen[str], results: Path) -> tuple[Path, psutil.Process]:
-    """Wait until a job is done and the next has begun; return the run's folder and the worker."""
-    deadline = time.monotonic() + LATE_S
-    while time.monotonic() < deadline:
-        assert process.poll() is None, process.stdout and process.stdout.read()
-        for folder in results.glob("run-*"):
-            lines = (folder / RECORDS).read_bytes().splitlines() if (folder / RECORDS).exists() else []
-            workers = psutil.Process(process.pid).children()
-            if len(lines) >= 3 and workers:
-                return folder, workers[0]
-        time.sleep(0.05)
-    raise AssertionError(f"no job was done in {LATE_S:.0f} s")
-
-
-def assert_ended(worker: psutil.Process) -> None:
-    deadline = time.monotonic() + LATE_S
-    while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline, "the worker is still there"
-        time.sleep(0.05)
-
-
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_an_interrupted_run_keeps_all_that_is_done_and_tells_how_to_go_on(
-    sent: signal.Signals, started: subprocess.Popen[str], tmp_path: Path
-) -> None:
-    folder, worker = job_in_hand(started, tmp_path / "results")
-    started.send_signal(sent)
-    output, _ = started.communicate(timeout=LATE_S)
-    assert started.returncode == 130, output
-    assert f"bench run --resume {folder.name} --results {folder.parent}" in output
-    assert "Traceback" not in output
-    assert_ended(worker)
-    run = read_run(folder)
-    assert len(run.parity) == 2
-    assert len(run.jobs) >= 1
-    assert run.rejected == ()
-
-
-def test_a_run_shows_its_rows_on_a_terminal_and_ctrl_c_leaves_a_clean_screen(
-    terminal: Terminal, tmp_path: Path
-) -> None:
-    folder, worker = job_in_hand(terminal.process, tmp_path / "results")
-    before = Seen(80, 24).feed(terminal.output)
-    terminal.press(b"\x03")
-    terminal.finish()
-    assert terminal.process.returncode == 130
-    assert_ended(worker)
-    table = "\n".join(before.lines)
-    for words in ("workload", "samples/s", "Steady only", "Quick only", " left"):
-        assert words in table
-    assert not before.cursor
-    after = Seen(80, 24).feed(terminal.output)
-    assert after.cursor
-    assert "samples/s" not in "\n".join(after.everything)
-    words = " ".join(after.everything)
-    assert "Interrupted; all finished jobs are kept." in words
-    assert f"Go on with: bench run --resume {folder.name}" in words
-
-
-def test_a_run_whose_terminal_goes_ends_as_after_ctrl_c(terminal: Terminal, tmp_path: Path) -> None:
-    folder, worker = job_in_hand(terminal.process, tmp_path / "results")
-    terminal.close()  # the kernel sends SIGHUP, and no word can be written any more
-    assert terminal.process.wait(timeout=LATE_S) == 130
-    assert_ended(worker)
-    assert read_run(folder).rejected == ()
-
-
-def test_a_hang_up_that_nohup_has_ignored_stays_ignored() -> None:
-    script = (
-        "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
-        "from bench.cli import main; main._interrupt_on_signals()\n"
-        "print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
-    )
-    said = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    assert said.stdout == "True\n"
-
-
-def test_kill_9_loses_at_most_the_job_in_hand_and_the_rest_is_resumed(
-    started: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder, worker = job_in_hand(started, tmp_path / "results")
-    started.kill()
-    started.communicate(timeout=LATE_S)
-    assert_ended(worker)  # it finds nobody listening
-    before = read_run(folder)
-    assert before.rejected == ()
-    assert len(before.jobs) >= 1
-    play(monkeypatch)
-    infos = [STEADY, QUICK]
-    resumed = prepare.resumed_run(folder, available(infos))
-    easily_pleased = msgspec.structs.replace(resumed.header, target_half_width=TINY.target_half_width)
-    finished = carry_out(msgspec.structs.replace(resumed, header=easily_pleased), infos)
-    assert finished.records[: len(before.records)] == before.records
-    assert len(finished.blocks) >= 2
-    assert len(pairs(finished)) == len(set(pairs(finished)))
-    assert finished.unmeasured == ()

@@ -255,7 +255,8 @@ def _row(layout: _Layout, bar: Bar, top: float) -> str:
         end = max([scale.at(scale.low), *(scale.inside(one) for one in ends)]) if ends else end
     x = end + _GAP
     colour = INK if bar.ranked else ALARM if value is not None else FAINT
-    drawn.append(text(shorten(_said(bar, scale), layout.width - x), x, base, fill=colour))
+    edge = EDGE if layout.bars.marks else {}
+    drawn.append(text(shorten(_said(bar, scale), layout.width - x), x, base, fill=colour, **edge))
     return tagged("bar", bar.tags, *drawn)
 
 

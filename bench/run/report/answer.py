@@ -176,7 +176,7 @@ def _same_work(summary: Summary) -> Item:
     if not checked:
         said = ""
     elif not wrong:
-        every = "the row computes" if len(checked) == 1 else f"all {rows} compute"
+        every = {1: "the row computes", 2: "both rows compute"}.get(len(checked), f"all {rows} compute")
         said = f"Yes, {every} what the float64 reference computes."
     else:
         others = "the other is" if wrong == 1 else f"the other {wrong} are"

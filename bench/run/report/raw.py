@@ -84,11 +84,11 @@ def _row(jobs: Sequence[JobRecord], row: CellSummary, *, whole: bool) -> Iterato
         name = "-".join((row.workload, row.backend, row.mode, row.device, row.precision))
         yield File(
             name=f"{clean(name).replace('/', '-')}.csv",
-            text="the windows of this row: block, window, steps, samples, seconds",
+            text="the windows of this row: block, window, samples, seconds",
             content=_csv(
-                ("block", "window", "steps", "samples", "seconds"),
+                ("block", "window", "samples", "seconds"),
                 (
-                    (job.spec.block + 1, place, window.steps, window.samples, f"{window.seconds:.6g}")
+                    (job.spec.block + 1, place, window.samples, f"{window.seconds:.5g}")
                     for job in ordered
                     for place, window in enumerate(job.windows, start=1)
                 ),
