@@ -75,14 +75,14 @@ def _data() -> TrainingData:
 
 def _given(lesson: Lesson, lessons: Lessons, task: TeachTask) -> LessonResult:
     try:
-        slow, quick = _in_turns((lesson.slow, lesson.quick), lessons, task)
+        slow, quick = in_turns((lesson.slow, lesson.quick), lessons, task)
     except Exception as error:  # any exception becomes the status of the lesson
         print_if_unforeseen(error)
         return LessonResult(name=lesson.name, status=status_of(error), error=in_a_line(error))
     return LessonResult(name=lesson.name, status="ok", slow=slow, quick=quick)
 
 
-def _in_turns(ways: tuple[Way, Way], lessons: Lessons, task: TeachTask) -> list[WayTimes]:
+def in_turns(ways: tuple[Way, Way], lessons: Lessons, task: TeachTask) -> list[WayTimes]:
     """Train in both ways in short turns. The order changes from turn to turn, so that neither comes first."""
     train = [getattr(lessons, way.method) for way in ways]
     first_s = [_timed(one, 1, way).seconds for one, way in zip(train, ways, strict=True)]

@@ -16,7 +16,8 @@ from bench.datasets.cache import load_sample
 from bench.measuring.lessons import give_lessons, lessons_in_a_line, without_lessons
 from bench.records.runs import Run
 from bench.records.schema import LessonsRecord
-from bench.worker.lessons import CUT_OUT, LONGEST_MESSAGE, wrong_batch
+from bench.worker.lessons import CUT_OUT, LONGEST_MESSAGE, in_turns, wrong_batch
+from bench.worker.protocol import TeachTask
 
 LESSON_NAMES = [one.name for one in LESSONS]
 MISTAKE_NAMES = [one.name for one in MISTAKES]
@@ -51,6 +52,26 @@ def test_every_lesson_is_timed_in_turns() -> None:
             assert len(times.turns) == 4
             assert all(turn.samples == turn.steps * way.batch_size for turn in times.turns)
             assert all(turn.seconds == pytest.approx(0.02, rel=0.5) for turn in times.turns)
+
+
+def test_both_ways_have_a_turn_before_either_has_another_and_neither_always_comes_first() -> None:
+    calls: list[str] = []
+
+    class Recorder(fakes.GivesLessons):
+        def batch_by_batch(self, steps: int, batch_size: int) -> None:
+            calls.append("quick")
+            super().batch_by_batch(steps, batch_size)
+
+        def sample_by_sample(self, steps: int, batch_size: int) -> None:
+            calls.append("slow")
+            fakes.GivesLessons.batch_by_batch(self, steps, batch_size)
+
+    sample = load_sample("mnist", 10)
+    data = TrainingData(info=sample.info, images=sample.train_images, labels=sample.train_labels)
+    loading = next(one for one in LESSONS if one.name == "loading")
+    task = TeachTask(backend=fakes.STEADY, device="cpu", turns=4, turn_s=0.01)
+    in_turns((loading.slow, loading.quick), Recorder(data, device="cpu"), task)
+    assert calls[-8:] == ["slow", "quick", "quick", "slow"] * 2
 
 
 def test_a_factor_is_that_of_the_times() -> None:

@@ -256,6 +256,8 @@ def test_an_error_is_shown_with_its_type_and_silence_with_its_loss() -> None:
     assert table.heads == ("mistake", "PyTorch")
     said = dict(table.rows)
     assert said["wrong shape"] == "ValueError: sizes differ"
+    again = dict(error_table(run_of(lessons=[lessons_of(message="ValueError: sizes differ")])).rows)
+    assert again["wrong shape"] == "ValueError: sizes differ", "the type is not said twice"
     assert said["NaN in the input"] == "no error; the loss is nan"
 
 
@@ -289,6 +291,7 @@ def test_hostile_messages_stay_text() -> None:
         ("one line", "one line"),
         ('in user code:\n\n    File "a.py", line 3\n        ^^^^\n    it is wrong', "it is wrong"),
         ("Exception in a layer:\n\nshapes differ\nby one", "shapes differ by one"),
+        ('Failed:\n  File "a.py", line 3\n\n  File "b.py", line 4\n\nlabel 10', "label 10"),
         ("only a heading:", "only a heading:"),
     ],
 )

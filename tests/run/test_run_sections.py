@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-from page_blocks import flat, said, section
+from page_blocks import flat, rows_of, said, section, table_with
 from rich.console import Console
 from synthetic import (
     make_cell,
@@ -66,6 +66,29 @@ def test_every_section_is_there_once_and_in_its_order():
         "How it was measured",
         "Every raw value",
     ]
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        (
+            {TORCH: [1000, 1004, 998, 1001], JAX: [900, 905, 897, 899]},
+            {"fastest": "PyTorch eager", "next": "JAX jit", "verdict": "proven faster"},
+        ),
+        (
+            {TORCH: [1000, 1004, 998, 1001], JAX: [1001, 1003, 999, 1000]},
+            {"verdict": "no difference larger than 2 %"},
+        ),
+        ({TORCH: [1000, 1500, 998], JAX: [900, 905, 1600]}, {"verdict": "no detectable difference"}),
+        ({TORCH: [1000] * 3}, {"fastest": "PyTorch eager", "verdict": "no other framework is ranked"}),
+        ({TORCH: [1000] * 3, JAX: []}, {"fastest": "PyTorch eager", "next": NOTHING}),
+        ({TORCH: []}, {"fastest": NOTHING, "verdict": "nothing is ranked"}),
+    ],
+)
+def test_the_ranking_names_the_first_two_frameworks_and_what_is_claimed_of_them(rates, expected):
+    (row,) = rows_of(table_with(page_of(simple_run(rates)), "fastest", "verdict"))
+    assert (row["workload"], row["level"], row["device"]) == ("mnist-cnn", "tuned", "cpu fp32")
+    assert {name: row[name] for name in expected} == expected
 
 
 @pytest.mark.parametrize("times", [1, 2])

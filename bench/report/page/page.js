@@ -43,7 +43,7 @@
   function amount(text) {
     const found = /^[^\d\u2212+-]*([\u2212+-]?[\d,]*\.?\d+(?:e[+-]?\d+)?)\s*([\u00b5a-zA-Z]*)/.exec(text);
     if (!found) return NaN;
-    const unit = found[2] in SCALES ? found[2] : found[2].replace(/(?<=.)(FLOP|B)$/, "");
+    const unit = found[2] in SCALES ? found[2] : found[2].replace(/^(.+?)(FLOP|B)$/, "$1");
     return Number(found[1].replaceAll(",", "").replace("\u2212", "-")) * (SCALES[unit] ?? 1);
   }
 
@@ -158,8 +158,9 @@
     selects.filter((select) => select.value).forEach((select) => state.set(select.name, select.value));
     const order = [...sorted].map(([id, [column, direction]]) => `${id}:${column}:${direction}`).join(",");
     if (order) state.set("sort", order);
-    if (at && state.size) state.set("at", at);
-    const text = state.size ? state.toString().replaceAll("%3A", ":").replaceAll("%2C", ",") : encodeURIComponent(at);
+    const chosen = state.toString() !== "";
+    if (at && chosen) state.set("at", at);
+    const text = chosen ? state.toString().replaceAll("%3A", ":").replaceAll("%2C", ",") : encodeURIComponent(at);
     if (text !== location.hash.slice(1)) history.replaceState(null, "", text ? `#${text}` : location.pathname + location.search);
   }
 

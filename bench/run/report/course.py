@@ -230,8 +230,8 @@ def _lesson(
         Chart(
             name=f"lesson-{lesson.name}",
             title=_finding(lesson, titles, factors),
-            about="A bar is the time for an image in the slow way divided by that in the quick way, and its "
-            "95 % interval. At 1 both take equally long. A pale bar is no proven difference.",
+            about="A dot is the time for an image in the slow way divided by that in the quick way, with its "
+            "95 % interval. At 1 both take equally long. A pale dot is no proven difference.",
             drawn=Bars(
                 axis=Axis(title="times as long for an image", unit="factor", log=True),
                 bars=bars,
@@ -268,10 +268,10 @@ def _factor_texts(one: LessonFactor) -> tuple[str, str]:
 
 
 def _extra_text(one: LessonFactor) -> str:
-    """Say how much longer or less long the first step of the quick way takes."""
+    """Say how much longer or shorter the first step of the quick way is."""
     if one.extra_s is None:
         return NOTHING
-    return f"{short_time(abs(one.extra_s))} {'longer' if one.extra_s >= 0 else 'less long'}"
+    return f"{short_time(abs(one.extra_s))} {'longer' if one.extra_s >= 0 else 'shorter'}"
 
 
 def _kind_text(one: LessonFactor) -> str:
@@ -361,7 +361,7 @@ def _outcome(result: MistakeResult | None) -> str:
         )
     if result.raised is None:
         return f"no error; the loss is {result.loss}"
-    said = telling_text(result.message or "")
+    said = telling_text(result.message or "").removeprefix(f"{result.raised}: ")
     return f"{result.raised}: {said}" if said else result.raised
 
 
@@ -376,15 +376,15 @@ def telling_text(message: str) -> str:
 
     Headings such as `in user code:` and the lines of a traceback are left out, unless there is nothing else.
     """
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    said = " ".join(_without_traceback(lines) or lines)
+    lines = [line.strip() for line in message.splitlines()]
+    said = " ".join(_without_traceback(lines) or filter(None, lines))
     return said if len(said) <= LONGEST else f"{said[: LONGEST - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _without_traceback(lines: Sequence[str]) -> list[str]:
     kept = []
     for before, line in zip(("", *lines), lines, strict=False):
-        is_code = before.startswith('File "')  # a traceback quotes a line of code below that of its place
-        if not (is_code or line.endswith(":") or line.startswith(('File "', "^", "~"))):
+        is_code = before.startswith('File "')  # a traceback may quote code right below the line of its place
+        if line and not (is_code or line.endswith(":") or line.startswith(('File "', "^", "~"))):
             kept.append(line)
     return kept

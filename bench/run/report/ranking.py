@@ -65,9 +65,9 @@ def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -
             "of how many times as fast it is. A row is ranked only if it has parity, and only against rows "
             "of its level."
         ),
-        *([overview] if (overview := charts.overview(run, summary)) else ()),
         winners(summary),
         *([Paragraph(text=f"Placebo: {said}")] if (said := placebo_sentence(summary)) else ()),
+        *([overview] if (overview := charts.overview(run, summary)) else ()),
         *_workloads(summary, costs, ratios),
     ]
 
