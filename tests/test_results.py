@@ -12,7 +12,7 @@ from bench.records.runs import read_run
 from bench.selftest.records import read_selftest
 
 ROOT = Path(__file__).parent.parent
-MOST_BYTES = 8_000_000
+MOST_BYTES = 10_000_000
 MOST_OF_A_PICTURE = 100_000
 READERS = {
     "run.json": read_run,

@@ -15,8 +15,8 @@ LEAD_S = 0.05
 
 A row's first tenth of a second depends on the row before: PyTorch's threads spin for 8 ms after their last
 step, and which CPUs the threads of the next row get then changes its speed for up to 0.1 s. A lead of 50 ms
-and a window of 150 ms take as much time as three of 10 and 50 ms, and depend on the row before by a third as
-much (docs/trials.md, "The row before")."""
+and a window of 150 ms take as long as three of 10 and 50 ms, and depend on it less (docs/trials.md, "Why a
+row depends on the row before")."""
 FEWEST_OF_LONG = 0.5
 """The smallest share of a preset's windows that a run takes where calls are long: see `windows_asked`."""
 
