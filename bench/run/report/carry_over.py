@@ -29,12 +29,12 @@ def blocks(summary: Summary) -> list[Block]:
     return [
         *section(
             "What the order of the turns may have changed",
-            "In a block, a row trains at the start of a round and after each other row equally often. It "
-            "never trains after itself at once, as it would if it trained alone. How much its predecessors "
-            "differ limits what this may have changed. The margin of a comparison is how far its ratio could "
-            "move if each of the two rows always had the same predecessor: the end farthest from 1 of all "
-            f"95 % intervals over blocks, and at least {100 * MARGIN:g} %. A difference that is not proven "
-            "larger than the margin is not claimed.",
+            "In a block, a row trains at the start of a round and after each other row equally often. But "
+            "for the placebo's, it never trains after itself at once, as it would if it trained alone. How "
+            "much its predecessors differ limits what this may have changed. The margin of a comparison is "
+            "how far its ratio could move if each of the two rows always had the same predecessor, after "
+            f"the scatter of the effects is taken off, and at least {100 * MARGIN:g} %. A difference that is "
+            "not proven larger than the margin is not claimed.",
         ),
         Paragraph(text=_margins(summary)),
         *(

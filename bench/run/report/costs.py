@@ -73,8 +73,13 @@ def first_result(
     summary: Summary,
     charts: Sequence[Chart],
     pays_off: Sequence[Chart],
+    *,
+    compiled: str | None = None,
 ) -> list[Block]:
-    """Return the section on the time to a first result, and on when compiling pays off."""
+    """Return the section on the time to a first result, and on when compiling pays off.
+
+    `compiled` is what the lessons of the run say about compiling.
+    """
     told = [one for one in cells if any(part is not None for part in one.start_up.parts)]
     head = Heading(text="Time to a first result, and when compiling pays off")
     if not told:
@@ -97,11 +102,12 @@ def first_result(
         Paragraph(
             text="The wait for a first result: starting Python, importing the framework, opening the "
             "data, building the network, the first step (tracing and compiling, then one step), and one "
-            "epoch. Less is better. These are medians over processes, without an interval."
+            "epoch. Less is better. These are medians over processes, and brackets hold the fastest and "
+            "the slowest process."
         ),
         Group(blocks=tuple(charts), beside=True),
         Details(summary="Every part of every row", blocks=(_table(heads, rows, summary),)),
-        *_break_evens([one for one in costs.break_evens if one.later in kept], summary, pays_off),
+        *_break_evens([one for one in costs.break_evens if one.later in kept], summary, pays_off, compiled),
     ]
 
 
@@ -110,18 +116,22 @@ def _about(one: CellCosts, seconds: float | None) -> str:
     return f"{ABOUT} {seconds_text(seconds)}" if derived else seconds_text(seconds)
 
 
-def _break_evens(pairs: Sequence[BreakEven], summary: Summary, charts: Sequence[Chart]) -> Iterator[Block]:
+def _break_evens(
+    pairs: Sequence[BreakEven], summary: Summary, charts: Sequence[Chart], compiled: str | None
+) -> Iterator[Block]:
     yield Heading(text="When does compiling pay off?", level=3)
+    if compiled is not None:
+        yield Paragraph(text=compiled)
     if not pairs:
         yield Paragraph(
-            text="This run measured one tuned mode of each framework, so there is no mode without compiling "
-            "to compare with. This command measures all modes:"
+            text="This run measured one tuned mode of each framework. From how many epochs on a mode that "
+            "compiles is ahead follows from all modes, which this command measures:"
         )
         yield Code(text="bench run --mode all")
         return
     yield Paragraph(
         text="A mode that compiles starts later and is then faster. It pays off after the epochs that make "
-        "up for the later start. Both times are medians, without an interval."
+        "up for the later start. Both times are medians over processes."
     )
     yield Group(blocks=tuple(charts), beside=True)
     yield _table(

@@ -43,6 +43,7 @@ from bench.report.format import (
 from bench.run.report.course_code import cut, source_of
 from bench.run.report.course_figures import Contender, CourseFigures, read_figures, shown_code
 from bench.run.report.course_verdicts import RULES, NeedVerdict, need_verdicts
+from bench.text import listed
 
 LONGEST = 260
 """Characters of an error message in the table; the whole message is below it."""
@@ -61,8 +62,9 @@ def blocks(run: Run, summary: Summary, infos: Mapping[str, BackendInfo] | None =
     return [
         *section(
             "Choosing a framework for a course or a group",
-            f"The figures are of this run, on {figures.workload} ({figures.device}). The rules of the "
-            "verdicts were fixed before any run and know no framework.",
+            f"The figures of costs are of this run, on {figures.workload} ({figures.device}). The verdicts "
+            "on an existing code base use all its workloads. The rules of the verdicts were fixed before any "
+            "run and know no framework.",
         ),
         *(block for one in need_verdicts(figures, summary) for block in _verdict(one)),
         Details(summary="How the verdicts are made", blocks=(bullets(RULES),)),
@@ -179,7 +181,7 @@ def _slow(run: Run, summary: Summary, infos: Sequence[BackendInfo]) -> list[Bloc
     hues = {backend.name: place for place, backend in enumerate(run.header.backends)}
     found: list[Block] = section(
         "Why is mine slower?",
-        f"The four reasons that users report most. Each compares two ways to train the network of {WORKLOAD} "
+        f"Four common reasons. Each compares two ways to train the network of {WORKLOAD} "
         "in one framework: in the same process, in short turns. A factor of 2 means that the slow way takes "
         "twice as long for an image. Its 95 % interval is over the turns of one process, so it says nothing "
         "about another machine.",
@@ -189,6 +191,21 @@ def _slow(run: Run, summary: Summary, infos: Sequence[BackendInfo]) -> list[Bloc
         told = [one for one in factors if one.lesson == lesson.name]
         found += _lesson(lesson, told, summary.titles, hues, infos)
     return found
+
+
+def compiling(run: Run, summary: Summary) -> str | None:
+    """Return what the lesson on compiling showed, in two sentences; None if no framework gave it."""
+    (lesson,) = (one for one in LESSONS if one.compiles)
+    told = [one for one in lesson_factors(run) if one.lesson == lesson.name and one.factor is not None]
+    if not told:
+        return None
+    said = listed(
+        [f"{_factor_texts(one)[1]} as long in {summary.titles.get(one.backend, one.backend)}" for one in told]
+    )
+    return (
+        f"Training {WORKLOAD} without compiling took {said}, in the steady state of one process. "
+        f'The lesson "{lesson.title}" in the course view has more.'
+    )
 
 
 def _lesson(
@@ -250,8 +267,13 @@ def _finding(lesson: Lesson, titles: Sequence[str], factors: Sequence[LessonFact
         for title, one in zip(titles, factors, strict=True)
         if one.kind == "slower" and one.factor is not None
     ]
-    if slower:
-        return f"{lesson.title}: {', '.join(slower)}"
+    quicker = [
+        f"in {title} it is quicker ({_times(one.factor.value)})"
+        for title, one in zip(titles, factors, strict=True)
+        if one.kind == "quicker" and one.factor is not None
+    ]
+    if slower or quicker:
+        return f"{lesson.title}: {', '.join([*slower, *quicker])}"
     measured = any(one.factor is not None for one in factors)
     return f"{lesson.title}: {'no framework is proven slower' if measured else 'not measured'}"
 

@@ -61,7 +61,8 @@ def learning(
             Heading(text="Against epochs and against seconds", level=3),
             Paragraph(
                 text="Against epochs, curves lie on each other if the frameworks learn the same. Against "
-                "seconds, the faster framework is ahead."
+                "seconds, a curve further left trained faster. Each curve is that of processes that trained "
+                "alone, so it can differ from the ranking, which compares in turns."
             ),
             Group(blocks=tuple(_paired(charts["curves"])), beside=True),
         ]

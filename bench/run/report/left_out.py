@@ -7,6 +7,8 @@ from bench.report.blocks import Block, Details, Heading, Paragraph, Table, bulle
 from bench.report.format import cell_name
 from bench.run.report.tables import taint_lines
 from bench.run.report.tags import RowTags
+from bench.run.untrained import untrained
+from bench.text import listed
 
 
 def left_out(run: Run, summary: Summary) -> list[Block]:
@@ -14,6 +16,7 @@ def left_out(run: Run, summary: Summary) -> list[Block]:
     return [
         Heading(text="What was left out, and why"),
         *_rows(summary),
+        *_untrained(run),
         *_disturbed(summary),
         *_unreadable(run),
     ]
@@ -26,7 +29,7 @@ def _rows(summary: Summary) -> list[Block]:
     if not summary.cells:
         return [Paragraph(text="This run has no rows.")]
     if not unranked and not failed:
-        return [Paragraph(text="Every planned row was measured and ranked.")]
+        return [Paragraph(text="Every planned row was timed and ranked.")]
     rows = [(row, "not ranked", row.why_not or "no reason recorded") for row in unranked]
     rows += [
         (row, "ranked", f"{row.failed_jobs} of its jobs failed, {row.blocks} blocks count") for row in failed
@@ -47,6 +50,11 @@ def _rows(summary: Summary) -> list[Block]:
             tags=tuple(tags.of(row.cell) for row, _, _ in rows),
         )
     ]
+
+
+def _untrained(run: Run) -> list[Block]:
+    names = untrained(run)
+    return [Paragraph(text=f"Not trained for accuracy, for want of time: {listed(names)}.")] if names else []
 
 
 def _disturbed(summary: Summary) -> list[Block]:

@@ -89,12 +89,12 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
                 "second, so a slow moment of the machine hits all of them.",
                 "Between the two clock readings of a window there is training and nothing else. The device "
                 "is synchronized at both ends. Start-up and evaluation are not included.",
-                "Raw values are stored, and every figure on this page is derived from them.",
+                "Raw values are stored, and every figure on this page is derived from them when it is made.",
             )
         ),
         Table(heads=("what", "here"), rows=rows),
         Details(summary="How rows are compared", blocks=(bullets(how_compared()),)),
-        *_folded("What the order of the turns may have changed", carry_over.blocks(summary)),
+        *_folded("What the order of the turns may have changed", carry_over.blocks(summary)[1:]),
         *_modes(run),
         Heading(text="Do it again", level=3),
         Code(text=shlex.join(header.command)),

@@ -100,7 +100,12 @@ def sections(run: Run, summary: Summary) -> list[Block]:
             "first result",
             [
                 *costs.first_result(
-                    cells, found, summary, drawn(charts.first_result), drawn(charts.pays_off)
+                    cells,
+                    found,
+                    summary,
+                    drawn(charts.first_result),
+                    drawn(charts.pays_off),
+                    compiled=course.compiling(run, summary),
                 ),
                 *costs.step_parts(cells, found, summary, drawn(charts.step_split)),
             ],
