@@ -200,7 +200,8 @@ def test_the_work_of_a_workers_child_is_our_own_and_is_kept_when_it_ends(
     assert used - used_alone > least
     spinner.stdin.close()
     spinner.wait()
-    assert ticks({spinner.pid}) - with_worker >= used
+    # The kernel rounds the time of a process that has ended to whole ticks.
+    assert ticks({spinner.pid}) - with_worker >= used - 1
     assert ticks(()) - alone > least
 
 

@@ -288,11 +288,12 @@ def test_a_job_without_a_rate_is_left_to_the_report(tmp_path: Path) -> None:
 # ---- a real terminal
 
 SCRIPT = """
-import fcntl, os, struct, sys, termios
+import fcntl, os, signal, struct, sys, termios
 from rich.console import Console
 from bench.run.live import make_run_display
 from test_live import work
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
 try:
     with make_run_display(Console()) as display:

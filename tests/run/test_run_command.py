@@ -528,7 +528,7 @@ def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
     assert call("list").status == 1
 
 
-@pytest.mark.parametrize(("option", "lead_s"), [((), 0.01), (("--lead", "50"), 0.05)])
+@pytest.mark.parametrize(("option", "lead_s"), [((), 0.05), (("--lead", "100"), 0.1)])
 def test_the_lead_is_given_in_milliseconds(
     option: tuple[str, ...], lead_s: float, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ import fakes
 import msgspec
 import pytest
 from conftest import Call
+from pages import Page
 from played_nvml import EVENTS, Nvml, gpu_of, process
 from test_run_command import known
 
@@ -95,7 +96,7 @@ def test_a_run_uses_one_gpu_and_takes_turns_if_it_can(
     assert run.header.environment.gpu.in_words() in report
     assert "H100 (GPU-9fb42d6f)" in said.out
     alone = "In all blocks the processes ran one after another"
-    assert (ALONE in said.out.replace("\n", " ")) == (alone in report) == (mode == 3)
+    assert (ALONE in said.out.replace("\n", " ")) == (alone in Page(report).text) == (mode == 3)
 
 
 def test_the_gpu_of_a_verification_and_of_the_doctor_is_named(call: Call, on_gpu: Nvml) -> None:

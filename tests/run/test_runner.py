@@ -374,8 +374,8 @@ class Interrupting(fakes.Screen):
         super().__init__()
         self._left = after
 
-    def say(self, text: str) -> None:
-        super().say(text)
+    def detail(self, text: str) -> None:
+        super().detail(text)
         if ", block " in text:
             self._left -= 1
             if self._left == 0:

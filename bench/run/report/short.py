@@ -28,7 +28,9 @@ from bench.report.format import (
     PLUS_MINUS,
     TIMES,
     cell_name,
+    percent,
     rate_text,
+    seconds_text,
     width_text,
     workload_name,
 )
@@ -65,6 +67,7 @@ def on_terminal(run: Run, summary: Summary) -> list[Block]:
         *_notes(summary),
         Bullets(items=answer(run, summary)),
         *_tables(summary),
+        *_targets(summary),
         *_placebo(summary),
         *_missing(run, summary),
         *_more(run, summary),
@@ -84,6 +87,7 @@ def in_markdown(run: Run, summary: Summary) -> list[Block]:
         Bullets(items=answer(run, summary)),
         *shown,
         *([picture] if (picture := charts.overview(run, summary)) else ()),
+        *_targets(summary),
         *_placebo(summary),
         *_missing(run, summary),
         *_more(run, summary),
@@ -238,6 +242,23 @@ def _among_modes(cell: Cell, made: Sequence[Comparison]) -> str:
         if one.kind == "equivalent":
             return f"as fast as {other.mode}"
     return "unclear"
+
+
+def _targets(summary: Summary) -> list[Block]:
+    """Return a line for each workload with a target: how long each row trained to reach it."""
+    names = _names(summary)
+    lines = []
+    for place, group in groupby(summary.cells, key=_place):
+        rows = [row for row in group if row.target_accuracy is not None and row.trained_jobs]
+        if rows:
+            times = [f"{_row(row, summary)} {_to_target(row)}" for row in rows]
+            what = f"Training to {percent(rows[0].target_accuracy, 1)} on {names[place]}"
+            lines.append(Item(name=what, text=f"{', '.join(times)}."))
+    return [Bullets(items=tuple(lines))] if lines else []
+
+
+def _to_target(row: CellSummary) -> str:
+    return "did not reach it" if row.seconds_to_target is None else seconds_text(row.seconds_to_target)
 
 
 def _placebo(summary: Summary) -> list[Block]:
