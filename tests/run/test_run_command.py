@@ -19,6 +19,7 @@ from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
 from backends.info import BackendInfo
 from bench.errors import UsageError
 from bench.measuring.backends import Registry
+from bench.measuring.design import LEAD_S
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, create_run, read_run
 from bench.records.schema import ParityRecord
 from bench.run import plan
@@ -43,8 +44,11 @@ def known(
     for place in ("bench.run.command", "bench.run.setup", "bench.cli.info"):
         monkeypatch.setattr(f"{place}.find_backends", lambda: found)
     monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
+    monkeypatch.setattr("bench.run.command.LEAD_S", SHORT_LEAD_S)  # steps of NumPy are slow
 
 
+SHORT_LEAD_S = 0.01
+"""The lead of the runs in these tests, unless they ask for one."""
 COMMAND = """
 import msgspec
 import pytest
@@ -528,7 +532,7 @@ def test_a_plug_in_that_ends_the_process_does_not_end_it_well(
     assert call("list").status == 1
 
 
-@pytest.mark.parametrize(("option", "lead_s"), [((), 0.05), (("--lead", "100"), 0.1)])
+@pytest.mark.parametrize(("option", "lead_s"), [((), LEAD_S), (("--lead", "100"), 0.1)])
 def test_the_lead_is_given_in_milliseconds(
     option: tuple[str, ...], lead_s: float, call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:

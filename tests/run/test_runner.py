@@ -59,7 +59,7 @@ def begin(
     cells = selection.chosen_cells(Asked(workloads=tuple(workloads)), here, "cpu", "default")
     plan = prepare.RunPlan(
         asked=Asked(limit=300, sample=True), preset=preset, budget_s=budget_s,
-        target_half_width=preset.target_half_width, seeds=preset.seeds, seed=7,
+        target_half_width=preset.target_half_width, seeds=preset.seeds, seed=7, lead_s=0.01,
     )  # fmt: skip
     found = [find_workload(name) for name in workloads]
     return prepare.new_run(results, plan, cells=cells, workloads=found, available=here)
