@@ -183,8 +183,9 @@ def step_parts(
             Paragraph(
                 text="Each part was finished before the next began: getting the batch, copying it to the "
                 "device, the call of the step until it returns (dispatch), and the device's work after that. "
-                "On most CPUs the call returns when the work is done, so dispatch includes the work. The sum "
-                "is longer than an undisturbed step where parts normally overlap."
+                "If the call returns only when the work is done, as TensorFlow's and PyTorch's do on a CPU, "
+                "dispatch includes the work. The parts are measured apart from the ranking and do not "
+                "overlap, so their sum can differ from the time of an undisturbed step: compare shares only."
             ),
             Group(blocks=tuple(charts), beside=True),
             Details(summary="Every part of every row", blocks=(_table(heads, rows, summary),)),

@@ -63,8 +63,9 @@ def blocks(run: Run, summary: Summary, infos: Mapping[str, BackendInfo] | None =
         *section(
             "Choosing a framework for a course or a group",
             f"The figures of costs are of this run, on {figures.workload} ({figures.device}). The verdicts "
-            "on an existing code base use all its workloads. The rules of the verdicts were fixed before any "
-            "run and know no framework.",
+            "on an existing code base use all its workloads. All were measured on "
+            f"{run.header.environment.in_words()}. The rules of the verdicts were fixed before any run and "
+            "know no framework.",
         ),
         *(block for one in need_verdicts(figures, summary) for block in _verdict(one)),
         Details(summary="How the verdicts are made", blocks=(bullets(RULES),)),

@@ -1,6 +1,6 @@
 """The page's section on what does not count: rows that are not ranked, disturbed blocks, unreadable lines."""
 
-from bench.analysis.disturbance import MOST_FOREIGN, MOST_STEAL
+from bench.analysis.disturbance import MOST_FOREIGN, MOST_STEAL, is_quiet
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.blocks import Block, Details, Heading, Paragraph, Table, bullets
@@ -17,7 +17,7 @@ def left_out(run: Run, summary: Summary) -> list[Block]:
         Heading(text="What was left out, and why"),
         *_rows(summary),
         *_untrained(run),
-        *_disturbed(summary),
+        *_disturbed(run, summary),
         *_unreadable(run),
     ]
 
@@ -57,12 +57,18 @@ def _untrained(run: Run) -> list[Block]:
     return [Paragraph(text=f"Not trained for accuracy, for want of time: {listed(names)}.")] if names else []
 
 
-def _disturbed(summary: Summary) -> list[Block]:
+def _disturbed(run: Run, summary: Summary) -> list[Block]:
     found = taint_lines(summary)
     head = Heading(text="Disturbed blocks", level=3)
     if not found:
-        none = "No block was disturbed, and none was dropped." if summary.screenings else "No block was run."
-        return [head, Paragraph(text=none)]
+        if not summary.screenings:
+            return [head, Paragraph(text="No block was run.")]
+        rounds = [taken for block in run.blocks for taken in block.conditions.taken]
+        loud = sum(not is_quiet(taken) for taken in rounds)
+        of_rounds = (
+            f" Of {len(rounds):,} rounds of turns, {loud:,} were disturbed and do not count." if loud else ""
+        )
+        return [head, Paragraph(text=f"No block was disturbed, and none was dropped.{of_rounds}")]
     dropped = sum(len(screening.dropped) for screening in summary.screenings.values())
     every = sum(screening.blocks for screening in summary.screenings.values())
     unknown = any(screening.unmeasured for screening in summary.screenings.values())

@@ -43,7 +43,7 @@ def raw(run: Run, summary: Summary, *, beside: Path | None) -> list[Block]:
         Heading(text="Every raw value"),
         Paragraph(
             text="Open a row to see each of its blocks and windows. Every throughput above follows from "
-            f"these values.{missing}"
+            f"these values; the records also hold training, times and memory.{missing}"
         ),
         *(File(name=name, text=what) for name, what in _FILES if _lies(beside, name, run)),
         File(name="rows.csv", text="the figures of every row", content=_rows(summary)),
