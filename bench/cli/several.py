@@ -126,17 +126,17 @@ def _winners(runs: Sequence[Run], summaries: Sequence[Summary]) -> Table:
     keyed: list[tuple[int, int, tuple[str, ...], Tags]] = []
     for number, (run, table) in enumerate(zip(runs, tables, strict=True), start=1):
         for row, tags in zip(table.rows, table.tags, strict=True):
-            place = places.setdefault(row[:3], len(places))
+            place = places.setdefault((row[0], *row[-2:]), len(places))  # workload, level, device
             keyed.append((place, number, row, {**tags, "run": run.header.run_id}))
     lines = [
-        ((*row[:3], str(number), *row[3:]), tags)
+        ((row[0], str(number), *row[1:]), tags)
         for _, number, row, tags in sorted(keyed, key=lambda one: one[:2])
     ]
     heads = tables[0].heads
     return Table(
-        heads=(*heads[:3], "run", *heads[3:]),
+        heads=(heads[0], "run", *heads[1:]),
         rows=tuple(row for row, _ in lines),
-        numbers=frozenset({3, *(place + 1 for place in tables[0].numbers)}),
+        numbers=frozenset({1, *(place + 1 for place in tables[0].numbers)}),
         tags=tuple(tags for _, tags in lines),
     )
 

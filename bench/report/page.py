@@ -48,7 +48,7 @@ _NOT_IN_ID = re.compile(r"[^a-z0-9]+")
 _LONGEST_ID = 60
 _WIDE, _NARROW, _PHONE = 760.0, 560.0, 360.0
 """Widths of a chart in CSS pixels: alone, beside another, and on a phone."""
-_LARGEST_SMALL = 10_000
+_LARGEST_SMALL = 20_000
 """Characters of a drawing for a phone, which is there beside the wide one."""
 _LONGEST_UNWRAPPED = 18
 _DEEPEST = 6

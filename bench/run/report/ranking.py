@@ -76,9 +76,9 @@ def winners(summary: Summary) -> Table:
     """Return the first two frameworks of each workload, and what is claimed about them."""
     rows = [_winner(verdict, summary) for verdict in summary.verdicts]
     return Table(
-        heads=("workload", "level", "device", "fastest", "next", "times as fast", "verdict"),
+        heads=("workload", "fastest", "times as fast", "next", "verdict", "level", "device"),
         rows=tuple(rows),
-        numbers=frozenset({5}),
+        numbers=frozenset({2}),
         flagged=frozenset(
             place for place, verdict in enumerate(summary.verdicts) if not verdict.order or verdict.disturbed
         ),
@@ -90,23 +90,24 @@ def winners(summary: Summary) -> Table:
 
 def _winner(verdict: Verdict, summary: Summary) -> tuple[str, ...]:
     """Return the row of a workload: the first two frameworks, and what is claimed about them."""
-    begin = (verdict.workload, _LEVELS[verdict.level], f"{verdict.device} {verdict.precision}")
-    titles = summary.titles
+    place = (_LEVELS[verdict.level], f"{verdict.device} {verdict.precision}")
+    workload, titles = verdict.workload, summary.titles
     if not verdict.order:
         why = "not the same work: own defaults" if not verdict.matched else "nothing is ranked"
-        return (*begin, NOTHING, NOTHING, NOTHING, why)
+        return (workload, NOTHING, NOTHING, NOTHING, why, *place)
     one = _closest(verdict)
     if one is None:
         first = verdict.order[0]
         several = len({cell.backend for cell in verdict.order}) > 1
         why = "too few blocks to compare" if several else "no other framework is ranked"
-        return (*begin, cell_name(first, titles), NOTHING, NOTHING, why)
+        return (workload, cell_name(first, titles), NOTHING, NOTHING, why, *place)
     return (
-        *begin,
+        workload,
         cell_name(one.faster, titles),
-        cell_name(one.slower, titles),
         ratio_text(one.low, one.high),
+        cell_name(one.slower, titles),
         _claim(one),
+        *place,
     )
 
 
