@@ -1,9 +1,10 @@
 """Synthetic runs in which something went wrong, and one whose every text is hostile."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run
+from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run, simple_run
 
 from bench.records.runs import Run
 from bench.records.schema import UnmeasuredRecord
@@ -55,3 +56,16 @@ def stopped_at_once(folder: Path) -> Run:
 
 def parity_alone(folder: Path) -> Run:
     return make_run(make_header([TORCH]), [make_parity(TORCH, error=0.0)], folder=folder)
+
+
+BROKEN: dict[str, Callable[[Path], Run]] = {
+    "empty": lambda folder: make_run(make_header([]), folder=folder),
+    "planned only": lambda folder: make_run(make_header([TORCH, JAX]), folder=folder),
+    "all crashed": all_crashed,
+    "one block": lambda folder: simple_run({TORCH: [1000], JAX: [900]}, folder=folder),
+    "one backend": lambda folder: simple_run({TORCH: [1000, 1001, 999]}, folder=folder),
+    "parity alone": parity_alone,
+    "stopped at once": stopped_at_once,
+    "reference alone": lambda folder: simple_run({REFERENCE: [10, 11, 12]}, folder=folder),
+    "hostile": hostile_run,
+}

@@ -6,9 +6,9 @@ from statistics import median
 
 import msgspec
 import pytest
+from broken_runs import all_crashed, hostile_run, parity_alone, stopped_at_once
 from synthetic import make_header, make_job, make_parity, make_run, realistic_run, simple_run
 from test_run_costs import full_run, sweep_run
-from test_run_report import all_crashed, hostile_run, parity_alone, stopped_at_once
 from trainings import CELLS, learning_run, make_curve, make_finals, make_proof, make_training
 
 from bench.analysis.accuracy import converge

@@ -13,18 +13,15 @@ from urllib.parse import unquote
 import msgspec
 import pytest
 from broken_runs import (
+    BROKEN,
     HOSTILE,
     JAX,
-    REFERENCE,
     TORCH,
-    all_crashed,
     hostile_run,
-    parity_alone,
-    stopped_at_once,
 )
 from page_blocks import flat, rows_of, said, section, table_with
 from pages import Page
-from synthetic import make_header, make_run, realistic_run, simple_run
+from synthetic import realistic_run, simple_run
 from two_runs import changed_header, make_jobs, make_side
 
 from bench.analysis.summary import summarise
@@ -37,27 +34,16 @@ from bench.run.report.answer import answer
 from bench.text import clean
 
 LARGEST_BYTES = 1_500_000
-BROKEN: dict[str, Callable[[Path], Run]] = {
-    "empty": lambda folder: make_run(make_header([]), folder=folder),
-    "planned only": lambda folder: make_run(make_header([TORCH, JAX]), folder=folder),
-    "all crashed": all_crashed,
-    "one block": lambda folder: simple_run({TORCH: [1000], JAX: [900]}, folder=folder),
-    "one backend": lambda folder: simple_run({TORCH: [1000, 1001, 999]}, folder=folder),
-    "parity alone": parity_alone,
-    "stopped at once": stopped_at_once,
-    "reference alone": lambda folder: simple_run({REFERENCE: [10, 11, 12]}, folder=folder),
-    "hostile": hostile_run,
-    "realistic": realistic_run,
-}
+RUNS: dict[str, Callable[[Path], Run]] = {**BROKEN, "realistic": realistic_run}
 
 
 def page_of(run: Run) -> Page:
     return Page(page.document(run, summarise(run), beside=run.folder))
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", RUNS)
 def test_every_run_has_a_page_with_all_sections(name: str, tmp_path: Path) -> None:
-    run = BROKEN[name](tmp_path)
+    run = RUNS[name](tmp_path)
     found = page_of(run)
     levels = [int(one.tag[1]) for one in found.elements if one.tag in {"h1", "h2", "h3", "h4"}]
     assert levels[0] == 1
@@ -72,7 +58,7 @@ def test_every_run_has_a_page_with_all_sections(name: str, tmp_path: Path) -> No
 
 @pytest.mark.parametrize("name", ["hostile", "realistic"])
 def test_the_answer_and_every_row_with_its_reason_is_there(name: str, tmp_path: Path) -> None:
-    run = BROKEN[name](tmp_path)
+    run = RUNS[name](tmp_path)
     summary = summarise(run)
     text = page_of(run).text
     for item in answer(run, summary):

@@ -8,20 +8,12 @@ from pathlib import Path
 import msgspec
 import pytest
 from broken_runs import (
+    BROKEN,
     HOSTILE,
-    JAX,
-    REFERENCE,
-    TORCH,
-    all_crashed,
     hostile_run,
-    parity_alone,
-    stopped_at_once,
 )
 from synthetic import (
-    make_header,
-    make_run,
     realistic_run,
-    simple_run,
 )
 
 from bench.analysis.summary import CellSummary, Summary, summarise
@@ -35,19 +27,6 @@ from bench.run.report import export, short
 def realistic() -> tuple[Run, Summary]:
     run = realistic_run()
     return run, summarise(run)
-
-
-BROKEN = {
-    "empty": lambda folder: make_run(make_header([]), folder=folder),
-    "planned only": lambda folder: make_run(make_header([TORCH, JAX]), folder=folder),
-    "all crashed": all_crashed,
-    "one block": lambda folder: simple_run({TORCH: [1000], JAX: [900]}, folder=folder),
-    "one backend": lambda folder: simple_run({TORCH: [1000, 1001, 999]}, folder=folder),
-    "parity alone": parity_alone,
-    "stopped at once": stopped_at_once,
-    "reference alone": lambda folder: simple_run({REFERENCE: [10, 11, 12]}, folder=folder),
-    "hostile": hostile_run,
-}
 
 
 @pytest.mark.parametrize("name", BROKEN)

@@ -72,7 +72,7 @@ def _winner(verdict: Verdict, titles: Mapping[str, str]) -> tuple[str, str]:
 
 
 def _why_no_winner(verdict: Verdict, titles: Mapping[str, str]) -> tuple[str, str] | None:
-    """Return what is said of workloads without a winner, before and after them; None if there is one."""
+    """Return the words before and after the names of workloads that have no winner; None if it has one."""
     if not verdict.matched:
         return "Not ranked", ", where each framework has its own defaults: not the same work"
     if not verdict.order:

@@ -7,7 +7,7 @@ from bench.analysis.costs import BreakEven, CellCosts, read_costs
 from bench.analysis.summary import Summary
 from bench.analysis.sweep import leave_out_sweep
 from bench.records.runs import Run
-from bench.report.blocks import Chart, number_table
+from bench.report.blocks import Chart, Table, number_table
 from bench.report.chart import Axis, Lines, Point, Series
 from bench.report.format import DASH, NOTHING, cell_name, rate_text, short_time
 from bench.report.names import chart_name
@@ -65,18 +65,10 @@ def _pays_off(
         for cell in cells
     ]
     overtaken = [
-        Series(
-            name="",
-            points=(Point(x=pair.epochs or 1.0, y=_seconds(costs[pair.later], pair.epochs or 1.0),
-                          text=_pays(pair, summary)),),
-            hue=looks.hue(pair.later),
-            shape=3,
-            joined=False,
-            tags=looks.tags(pair.later),
-        )
+        _overtaking(pair, pair.epochs, costs, looks, summary)
         for pair in crossings
-        if low <= (pair.epochs or 0.0) <= high
-    ]  # fmt: skip
+        if pair.epochs and low <= pair.epochs <= high
+    ]
     return Chart(
         name=chart_name("pays-off", *place),
         title=f"{place[0]}: {_pays_finding(pairs, costs, summary)}",
@@ -86,20 +78,38 @@ def _pays_off(
             y=Axis(title="time until then (logarithmic)", unit="seconds", log=True),
             series=(*lines, *overtaken),
         ),
-        table=number_table(
-            ("mode", "against", "starts later by", "saves in an epoch", "pays off after"),
-            (
-                (
-                    cell_name(pair.later, summary.titles),
-                    pair.sooner.mode,
-                    short_time(pair.extra_s),
-                    short_time(pair.saved_s) if pair.saved_s > 0 else NOTHING,
-                    _after(pair),
-                )
-                for pair in pairs
-            ),
-        ),
+        table=_table(pairs, summary),
         tags=place_tags(*place) | {"level": "tuned"},
+    )
+
+
+def _overtaking(
+    pair: BreakEven, epochs: float, costs: dict[Cell, CellCosts], looks: Looks, summary: Summary
+) -> Series:
+    """Return the point at which the mode that starts later is ahead."""
+    return Series(
+        name="",
+        points=(Point(x=epochs, y=_seconds(costs[pair.later], epochs), text=_pays(pair, summary)),),
+        hue=looks.hue(pair.later),
+        shape=3,
+        joined=False,
+        tags=looks.tags(pair.later),
+    )
+
+
+def _table(pairs: Sequence[BreakEven], summary: Summary) -> Table:
+    return number_table(
+        ("mode", "against", "starts later by", "saves in an epoch", "pays off after"),
+        (
+            (
+                cell_name(pair.later, summary.titles),
+                pair.sooner.mode,
+                short_time(pair.extra_s),
+                short_time(pair.saved_s) if pair.saved_s > 0 else NOTHING,
+                _after(pair),
+            )
+            for pair in pairs
+        ),
     )
 
 

@@ -1,6 +1,6 @@
 """The charts of the roofline: how much of what the machine allows each row reaches."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bench.analysis.costs import CellCosts, Place, read_costs, roof
 from bench.analysis.summary import Summary
@@ -41,28 +41,6 @@ def _roofline(place: Place, found: Sequence[CellCosts], looks: Looks, summary: S
     right = max(ridge, *(intensity for _, intensity, _ in spots)) * 4
     lowest, highest = min(reached for *_, reached in spots), ceiling.flops_per_s
     best = max(found, key=lambda one: one.share_of_roof or 0.0)
-    rows: dict[tuple[str, str], list[tuple[CellCosts, float, float]]] = {}
-    for one, intensity, reached in spots:
-        rows.setdefault((one.cell.backend, one.cell.mode), []).append((one, intensity, reached))
-    series = [
-        Series(
-            name=cell_name(members[0][0].cell, summary.titles),
-            points=tuple(
-                Point(
-                    x=intensity,
-                    y=reached,
-                    text=f"{one.cell.workload}, {scaled(reached, 'FLOP/s')}, "
-                    f"{percent(one.share_of_roof, 0)} of the roof",
-                )
-                for one, intensity, reached in members
-            ),
-            hue=looks.hue(members[0][0].cell),
-            shape=looks.shape(members[0][0].cell),
-            joined=False,
-            tags=looks.tags(members[0][0].cell),
-        )
-        for members in sorted(rows.values(), key=lambda members: looks.order(members[0][0].cell))
-    ]
     line = Series(
         name="the machine's limit",
         points=tuple(Point(x=intensity, y=roof(ceiling, intensity)) for intensity in (left, ridge, right)),
@@ -85,12 +63,39 @@ def _roofline(place: Place, found: Sequence[CellCosts], looks: Looks, summary: S
                 # Below the points there is room for the names of the workloads.
                 low=lowest * (lowest / max(highest, 2 * lowest)) ** _ROOM,
             ),
-            series=(line, *series),
+            series=(line, *_points(spots, looks, summary)),
             x_marks=_intensities(found),
         ),
         table=_roof_table(found, looks, summary),
         tags={"device": place[0], "precision": place[1]},
     )
+
+
+def _points(
+    spots: Iterable[tuple[CellCosts, float, float]], looks: Looks, summary: Summary
+) -> Iterator[Series]:
+    """Yield the points of each mode. `spots` are rows with their intensity and the FLOP/s they reached."""
+    modes: dict[tuple[str, str], list[tuple[CellCosts, float, float]]] = {}
+    for one, intensity, reached in spots:
+        modes.setdefault((one.cell.backend, one.cell.mode), []).append((one, intensity, reached))
+    for members in sorted(modes.values(), key=lambda members: looks.order(members[0][0].cell)):
+        first = members[0][0].cell
+        yield Series(
+            name=cell_name(first, summary.titles),
+            points=tuple(
+                Point(
+                    x=intensity,
+                    y=reached,
+                    text=f"{one.cell.workload}, {scaled(reached, 'FLOP/s')}, "
+                    f"{percent(one.share_of_roof, 0)} of the roof",
+                )
+                for one, intensity, reached in members
+            ),
+            hue=looks.hue(first),
+            shape=looks.shape(first),
+            joined=False,
+            tags=looks.tags(first),
+        )
 
 
 def _intensities(found: Sequence[CellCosts]) -> tuple[Mark, ...]:
