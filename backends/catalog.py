@@ -63,6 +63,12 @@ TENSORFLOW = BackendInfo(
             runner="backends.tensorflow_pipeline:SamplesRunner",
         ),
         Mode(
+            name="multi-worker",
+            summary="graph in every process of a MultiWorkerMirroredStrategy",
+            distributed=True,
+            runner="backends.tensorflow_multi_worker:MultiWorkerRunner",
+        ),
+        Mode(
             name="tutorial",
             summary="the loop of TensorFlow's quickstart for experts, with tf.data and nothing tuned",
             level="taught",
@@ -158,6 +164,12 @@ TORCH = BackendInfo(
             runner="backends.torch_pipeline:BatchLoader",
         ),
         Mode(
+            name="ddp",
+            summary="eager in every process, gradients combined by DistributedDataParallel",
+            distributed=True,
+            runner="backends.torch_ddp:Ddp",
+        ),
+        Mode(
             name="tutorial",
             summary="the loop of PyTorch's quickstart: torchvision, DataLoader and their defaults",
             level="taught",
@@ -198,6 +210,12 @@ JAX = BackendInfo(
             summary="jit, its batches through Grain, made a batch at a time",
             pipeline=True,
             runner="backends.jax_pipeline:GrainBatches",
+        ),
+        Mode(
+            name="mesh",
+            summary="jit over a mesh of all processes, the batch sharded along it",
+            distributed=True,
+            runner="backends.jax_mesh:Mesh",
         ),
         Mode(
             name="tutorial",

@@ -28,6 +28,9 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """Whether batches come through the framework's input pipeline; else from memory on the device."""
     augments: bool = False
     """Whether it trains workloads whose images are augmented."""
+    distributed: bool = False
+    """Whether several processes can train together in this mode, by the framework's own engine. Its backend is
+    given a `Place`, and it is measured only if ranks are asked for."""
     devices: tuple[Device, ...] = ("cpu", "gpu")
     """The devices on which it can run."""
     runner: str | None = None

@@ -71,7 +71,7 @@ class Kit:
         """`traces` is a folder in which the kits of all backends share the results of the reference."""
         self._traces = traces or folder
         self.backend_class, self.info = backend_class, info
-        self.modes = [mode.name for mode in info.modes if "cpu" in mode.devices]
+        self.modes = [mode.name for mode in info.modes if "cpu" in mode.devices and not mode.distributed]
         rng = np.random.default_rng(0)
         np.save(folder / "images.npy", rng.integers(0, 256, (1001, *INFO.image_shape), dtype=np.uint8))
         np.save(folder / "labels.npy", rng.integers(0, INFO.classes, 1001, dtype=np.uint8))

@@ -29,7 +29,9 @@ def choose_modes(info: BackendInfo, asked: Sequence[str], preset_modes: str, dev
     """
     wanted = set(asked) or {preset_modes}
     return [
-        mode.name for mode in info.modes if device in mode.devices and wanted & {mode.name, *groups(mode)}
+        mode.name
+        for mode in info.modes
+        if device in mode.devices and not mode.distributed and wanted & {mode.name, *groups(mode)}
     ]
 
 

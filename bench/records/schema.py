@@ -128,8 +128,22 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """The same for a reference disturbed by rounding alone: the largest over its runs, at each step."""
 
 
+class RankRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One rank of a distributed job: where it ran and how it ended."""
+
+    rank: int
+    host: str
+    device: str
+    """The CPUs that it was pinned to, such as `CPU 1`, or the UUID of its GPU."""
+    status: Status
+    error: str | None = None
+    peak_rss_bytes: int | None = None
+    digest: str | None = None
+    """SHA-256 of its parameters after the proof, equal in all ranks; None if it did not get that far."""
+
+
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):
-    """What one worker process did. Times in seconds; a field is None where the job did not get that far."""
+    """What one worker process did, or the ranks of a distributed job together. Times in seconds; a field is None where the job did not get that far."""
 
     schema: int = SCHEMA
     spec: JobSpec
@@ -176,6 +190,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field=
     """What the comparisons of the timed program with the reference found; none in older records."""
     described: dict[str, str | int | float | bool | None] = {}
     """Facts that the backend reported: versions, the actual device, threads."""
+    ranks: tuple[RankRecord, ...] = ()
+    """The ranks of the job in a run with ranks; empty in other runs. Times are those of the slowest rank,
+    memory and energy are sums."""
 
 
 class BlockRecord(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="record"):
@@ -347,6 +364,9 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     placebo: Cell | None = None
     """The cell of which every block of its workload runs two jobs, to show what chance makes of equal
     programs; None if the run has no time for that."""
+    ranks: tuple[int, ...] = ()
+    """The numbers of ranks of a run with ranks; empty in other runs. In such a run every process is pinned to
+    one core, or has one GPU, rows without a distributed mode too."""
     planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int

@@ -17,6 +17,7 @@ from bench.records.schema import (
     Window,
 )
 from bench.workloads.instruments import Peak, StepSplit
+from bench.workloads.ranks import Place
 from bench.workloads.specs import Cell, Device, Workload
 
 VERSION = 3
@@ -45,6 +46,8 @@ class MeasureTask(msgspec.Struct, frozen=True, kw_only=True, tag="measure", tag_
     """Whether to split a step, count its operations and measure the machine's peak after the windows."""
     slowdown: float | None = None
     """For the self-test: the share by which training takes longer, 0.05 for 5 %; None: not at all."""
+    place: Place | None = None
+    """The place of this worker among the ranks of its job; None in a run without ranks."""
 
 
 class ParityCase(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,8 @@ class VerifyTask(msgspec.Struct, frozen=True, kw_only=True, tag="verify", tag_fi
 
     backend: BackendInfo
     cases: tuple[ParityCase, ...]
+    place: Place | None = None
+    """The place of this worker among the ranks of its job, which all cases share; None without ranks."""
 
 
 class ProbeTask(msgspec.Struct, frozen=True, kw_only=True, tag="probe", tag_field="task"):

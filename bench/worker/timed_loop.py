@@ -13,12 +13,21 @@ from bench.worker.protocol import DataSource
 from bench.worker.stopwatch import Stopwatch
 from bench.workloads.augmentation import Draws, draws_of
 from bench.workloads.batches import BatchOrder, Permutation, StepOrder
+from bench.workloads.ranks import Place
 from bench.workloads.specs import Cell, Workload
 
 
-def build(backend_class: type[Backend], workload: Workload, data: TrainingData, cell: Cell) -> Backend:
-    """Return a new backend; raise WrongDeviceError if it runs on another device than the cell's."""
-    backend = backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision)
+def build(
+    backend_class: type[Backend], workload: Workload, data: TrainingData, cell: Cell, place: Place | None = None
+) -> Backend:
+    """Return a new backend; raise WrongDeviceError if it runs on another device than the cell's.
+
+    `place` is given to backends of distributed modes alone.
+    """
+    more = {} if place is None else {"place": place}
+    backend = backend_class(
+        workload, data, mode=cell.mode, device=cell.device, precision=cell.precision, **more
+    )
     check_device(backend, cell)
     return backend
 

@@ -4,6 +4,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from bench.workloads.ranks import Scaling
+
 Shape: TypeAlias = tuple[int, ...]
 Device: TypeAlias = Literal["cpu", "gpu"]
 Precision: TypeAlias = Literal["fp32", "tf32", "bf16"]
@@ -168,13 +170,18 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True, order=True):
-    """A row of the report: one workload, backend, mode, device and precision."""
+    """A row of the report: one workload, backend, mode, device, precision and number of ranks."""
 
     workload: str
     backend: str
     mode: str
     device: Device
     precision: Precision
+    ranks: int = 1
+    """The processes that train together, one device or one core each."""
+    scaling: Scaling = "strong"
 
     def __str__(self) -> str:
-        return f"{self.workload} {self.backend}/{self.mode} {self.device} {self.precision}"
+        ranks = f" {self.ranks} ranks" if self.ranks > 1 else ""
+        weak = " weak" if self.scaling == "weak" else ""
+        return f"{self.workload} {self.backend}/{self.mode} {self.device} {self.precision}{ranks}{weak}"
