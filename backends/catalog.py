@@ -171,7 +171,8 @@ TORCH = BackendInfo(
         ),
         Mode(
             name="tutorial",
-            summary="the loop of PyTorch's quickstart: torchvision, DataLoader and their defaults",
+            summary="the loop of PyTorch's quickstart: DataLoader and its defaults; transforms by "
+            "torchvision, or by plain torch where that is missing",
             level="taught",
             pipeline=True,
             runner="backends.torch_tutorial:Tutorial",
@@ -266,6 +267,7 @@ def _keras(
         thread_variables=engine.thread_variables,
         gpu_precisions=gpu_precisions,
         on_request=True,
+        engine=engine.name,
     )
 
 

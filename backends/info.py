@@ -29,8 +29,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     augments: bool = False
     """Whether it trains workloads whose images are augmented."""
     distributed: bool = False
-    """Whether several processes can train together in this mode, by the framework's own engine. Its backend is
-    given a `Place`, and it is measured only if ranks are asked for."""
+    """Whether several processes can train together in this mode, by the framework's own engine. Its backend
+    is given a `Place`, and it is measured only if ranks are asked for."""
     devices: tuple[Device, ...] = ("cpu", "gpu")
     """The devices on which it can run."""
     runner: str | None = None
@@ -88,7 +88,10 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     lessons: LessonsInfo | None = None
     """Where its lessons are; None: it gives none."""
     on_request: bool = False
-    """Whether it is measured only if it is named."""
+    """Whether it is measured only if it is named, except beside the rows as taught of a preset."""
+    engine: str | None = None
+    """The backend whose framework it trains with. Its workers run in that one's interpreter if none of its
+    own is named."""
     reference: bool = False
     """Whether it is the reference: measured only if it is named, and never ranked."""
 

@@ -54,7 +54,8 @@ LESSONS = (
         slow=Way(method="not_compiled", said="Python calls each operation"),
         quick=Way(method="compiled", said="the framework compiles the step, or the network"),
         about="Without compiling, Python calls each operation of a step, one after another. Compiling takes "
-        "time once, at the first step.",
+        "time once, at the first step. JAX compiles each operation by itself if it is called from Python, so "
+        "its first step can take longer without compiling the step than with it.",
         compiles=True,
     ),
     Lesson(

@@ -11,7 +11,7 @@ from bench.machine.environment import capture_environment
 from bench.machine.gpu import gpu_in_use
 from bench.machine.known_faults import known_faults
 from bench.machine.visible_gpus import list_gpus
-from bench.measuring.backends import find_backends, installed_versions
+from bench.measuring.backends import find_backends, installed_versions, named_python
 from bench.measuring.interpreters import program_fault
 from bench.measuring.selection import choose_device, used_gpu
 from bench.options import EXIT_NOT_MEASURED, gpu, own_python, parse_pythons
@@ -40,7 +40,7 @@ def list_(pythons: tuple[str, ...]) -> None:
         click.echo(f"  {recipe.name:<22}{recipe.steps:,} steps; test accuracy in the notebook: {figures[-1]}")
     click.echo("\nBackends")
     for info in registry.backends.values():
-        for line in _described(info, *found[info.name], _fault(info.name, own, found)):
+        for line in _described(info, *found[info.name], _fault(info, own, found)):
             click.echo(line)
     for reason in registry.broken.values():
         click.echo(f"  {reason}")
@@ -59,9 +59,10 @@ _Versions: TypeAlias = Mapping[str, tuple[dict[str, str], list[str]]]
 """Of each backend, the versions of its distributions, and the missing ones."""
 
 
-def _fault(name: str, pythons: Mapping[str, Path], found: _Versions) -> str | None:
+def _fault(info: BackendInfo, pythons: Mapping[str, Path], found: _Versions) -> str | None:
     """Return why a backend cannot run in its interpreter, although its framework is installed there."""
-    return program_fault(pythons[name]) if name in pythons and not found[name][1] else None
+    python = named_python(info, pythons)
+    return program_fault(python) if python and not found[info.name][1] else None
 
 
 def _described(
@@ -121,7 +122,7 @@ def doctor(backends: tuple[str, ...], before_install: bool, gpu: int | None, pyt
             click.echo(f"{info.name:<11} -    not installed: {_alternatives(missing)}")
         for warning in gpu_warnings(info, versions, gpu_in_use()):
             click.echo(f"                WARNING: {warning}")
-    faults = {name: fault for name in found if (fault := _fault(name, own, found)) is not None}
+    faults = {info.name: fault for info in chosen if (fault := _fault(info, own, found)) is not None}
     for name, fault in faults.items():
         click.echo(f"{name:<11} -    NOT USABLE: {fault}")
     installed = [info for info in chosen if not found[info.name][1] and info.name not in faults]

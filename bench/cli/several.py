@@ -121,12 +121,12 @@ def _runs(runs: Sequence[Run]) -> Table:
 
 def _winners(runs: Sequence[Run], summaries: Sequence[Summary]) -> Table:
     """Return the rankings of all runs in one table, workload by workload."""
-    tables = [ranking.winners(summary) for summary in summaries]
-    places: dict[tuple[str, ...], int] = {}
+    tables = ranking.winners(summaries)
+    places: dict[str, int] = {}
     keyed: list[tuple[int, int, tuple[str, ...], Tags]] = []
     for number, (run, table) in enumerate(zip(runs, tables, strict=True), start=1):
         for row, tags in zip(table.rows, table.tags, strict=True):
-            place = places.setdefault((row[0], *row[-2:]), len(places))  # workload, level, device
+            place = places.setdefault(row[0], len(places))
             keyed.append((place, number, row, {**tags, "run": run.header.run_id}))
     lines = [
         ((row[0], str(number), *row[1:]), tags)

@@ -51,7 +51,7 @@ Next: TypeAlias = Literal["block", "confirm"]
 
 LOOKS = (0.0, 0.2, 0.5, 1.0)
 """When a series is judged: shares of the way from the fewest blocks to the most. Judging after every block,
-and stopping as soon as a cell passes, would pass a loss of the tolerance too often (docs/design.md)."""
+and stopping as soon as a cell passes, would pass a loss of the tolerance too often (docs/regression.md)."""
 FAILURES = 2
 """Number of blocks in which only head fails that makes a regression."""
 PASSED: Mapping[float, float] = MappingProxyType({0.03: 0.61, 0.05: 0.03})

@@ -130,7 +130,7 @@ def installed_versions(
     found = {}
     for info in infos:
         wanted = [name for needed in info.distributions for name in needed.split("|")]
-        versions = _versions(pythons.get(info.name), wanted)
+        versions = _versions(named_python(info, pythons), wanted)
         present = {name: version for name, version in versions.items() if version is not None}
         missing = [needed for needed in info.distributions if not present.keys() & set(needed.split("|"))]
         found[info.name] = (present, missing)
@@ -165,9 +165,14 @@ def _versions(python: Path | None, names: list[str]) -> dict[str, str | None]:
         raise UsageError(f"--python: {python} does not run as a Python interpreter: {error}") from error
 
 
+def named_python(info: BackendInfo, pythons: Mapping[str, Path]) -> Path | None:
+    """Return the interpreter that was named for a backend, or else for its engine; None: neither was."""
+    return pythons.get(info.name) or pythons.get(info.engine or "")
+
+
 def interpreter(info: BackendInfo, pythons: Mapping[str, Path]) -> Path:
     """Return the interpreter that a backend's workers run in."""
-    return pythons.get(info.name, Path(sys.executable))
+    return named_python(info, pythons) or Path(sys.executable)
 
 
 _LIMIT_S = 120.0
@@ -181,7 +186,7 @@ def footprints(infos: Sequence[BackendInfo], pythons: Mapping[str, Path]) -> dic
     """
     found = {}
     for info in infos:
-        python = pythons.get(info.name)
+        python = named_python(info, pythons)
         own = footprint(info.distributions) if python is None else _ask(python, info.distributions)
         if own is not None and own.packages:
             found[info.name] = own

@@ -12,7 +12,7 @@ from bench.machine.environment import Environment, nvidia_driver_present
 from bench.machine.footprint import Footprint
 from bench.machine.gpu import PROHIBITED, gpu_in_use
 from bench.machine.visible_gpus import VISIBLE, are_hidden, show_one_gpu
-from bench.measuring.backends import Registry, installed_versions
+from bench.measuring.backends import Registry, installed_versions, named_python
 from bench.measuring.interpreters import program_fault
 from bench.records.schema import BackendHere, RunHeader
 from bench.workloads.catalog import MAIN_WORKLOADS, find_workload, swept
@@ -179,7 +179,7 @@ def choose_backends(
         elif asked.precision not in precisions:
             known = ", ".join(precisions) or "none"
             unavailable[name] = f"precision {asked.precision} is not available on {device}; it has: {known}."
-        elif name in asked.pythons and (fault := program_fault(asked.pythons[name])) is not None:
+        elif (python := named_python(info, asked.pythons)) and (fault := program_fault(python)) is not None:
             unavailable[name] = fault
         if asked.backends and name in unavailable:
             raise UnavailableError(f"backend {name!r}: {unavailable[name]}")
@@ -190,6 +190,19 @@ def choose_backends(
         infos=infos,
         versions={name: versions for name, (versions, _) in found.items()},
         unavailable=unavailable,
+    )
+
+
+def with_requested(registry: Registry, available: Available, asked: Asked, device: Device) -> Available:
+    """Return the available backends, and those that run only on request, as far as they can run here."""
+    extra = {info.name: info for info in registry.backends.values() if info.on_request}
+    known = Registry(backends=available.infos | extra, broken={})
+    found = choose_backends(known, msgspec.structs.replace(asked, backends=()), device, reference=True)
+    usable = {name: info for name, info in extra.items() if name not in found.unavailable}
+    return msgspec.structs.replace(
+        available,
+        infos=available.infos | usable,
+        versions=available.versions | {name: found.versions[name] for name in usable},
     )
 
 

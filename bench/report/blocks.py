@@ -5,7 +5,7 @@ The text in a block is raw, as the records hold it: each printer cleans and esca
 `bench.report.page` as a page.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -179,6 +179,25 @@ def named_bullets(lines: Iterable[tuple[str, str]]) -> Bullets:
 def below(heading: str, found: Bullets) -> list[Block]:
     """Return a list below a heading; nothing if the list is empty."""
     return [Heading(text=heading), found] if found.items else []
+
+
+def lean(table: Table, dull: Mapping[str, str]) -> Table:
+    """Return a table without those columns that say the same dull thing in every row.
+
+    `dull` names columns, by their heads, and what is dull in each: `{"status": "ok"}`.
+    """
+    kept = [
+        place
+        for place, head in enumerate(table.heads)
+        if head not in dull or any(row[place] != dull[head] for row in table.rows)
+    ]
+    return msgspec.structs.replace(
+        table,
+        heads=tuple(table.heads[place] for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
+        numbers=frozenset(new for new, old in enumerate(kept) if old in table.numbers),
+        details=None if table.details is None else sum(old < table.details for old in kept),
+    )
 
 
 def number_table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:

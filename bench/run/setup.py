@@ -4,7 +4,7 @@ import math
 import random
 import secrets
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from bench.measuring.selection import (
     choose_device,
     chosen_cells,
     chosen_workloads,
+    with_requested,
 )
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
@@ -73,11 +74,16 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
 def prepare(plan: RunPlan) -> Prepared:
     """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none."""
     device = choose_device(plan.asked.device, plan.asked.gpu)
-    available = choose_backends(find_backends(), plan.asked, device)
+    registry = find_backends()
+    available = choose_backends(registry, plan.asked, device)
     cells = chosen_cells(plan.asked, available, device, plan.preset.modes)
+    if plan.preset.taught_on in {cell.workload for cell in cells} and not plan.asked.modes:
+        if not plan.asked.backends:
+            available = with_requested(registry, available, plan.asked, device)
+        cells += _taught_beside(cells, plan, available, device)
     return Prepared(
         preset=plan.preset,
-        cells=(*cells, *_taught_beside(cells, plan, available, device)),
+        cells=cells,
         workloads=_with_targets(chosen_workloads(plan.asked), plan.targets),
         available=available,
         sample=plan.asked.sample,
@@ -101,13 +107,11 @@ def _with_targets(workloads: Sequence[Workload], targets: Mapping[str, float]) -
 
 def _taught_beside(
     cells: Sequence[Cell], plan: RunPlan, available: Available, device: Device
-) -> Iterator[Cell]:
-    """Yield the cells as taught that the preset measures beside the others, unless the user names modes."""
-    asked, workload = plan.asked, plan.preset.taught_on
-    if workload not in {cell.workload for cell in cells} or asked.modes:
-        return
-    asked = msgspec.structs.replace(asked, workloads=(workload,), modes=("taught",), backends=())
-    yield from (cell for cell in chosen_cells(asked, available, device, "taught") if cell not in cells)
+) -> tuple[Cell, ...]:
+    """Return the cells as taught that the preset measures beside the others."""
+    workloads = (plan.preset.taught_on,) if plan.preset.taught_on else ()
+    asked = msgspec.structs.replace(plan.asked, workloads=workloads, modes=("taught",), backends=())
+    return tuple(cell for cell in chosen_cells(asked, available, device, "taught") if cell not in cells)
 
 
 def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:

@@ -165,5 +165,9 @@ def _message(error: Exception) -> str:
     text = _COLOUR.sub("", str(error)).strip()
     for folder in (str(Path(backends.__file__).parent.parent), sys.prefix, sys.base_prefix):
         text = text.replace(folder, "...")
+    if len(text) <= LONGEST_MESSAGE:
+        return text
     half = LONGEST_MESSAGE // 2
-    return text if len(text) <= LONGEST_MESSAGE else text[:half].rstrip() + CUT_OUT + text[-half:].lstrip()
+    # Whole lines are cut out: half a path would look like another path.
+    first, last = text[:half].rpartition("\n")[0], text[-half:].partition("\n")[2]
+    return (first or text[:half]).rstrip() + CUT_OUT + (last or text[-half:]).lstrip("\n")

@@ -18,7 +18,11 @@ from bench.workloads.specs import Cell, Workload
 
 
 def build(
-    backend_class: type[Backend], workload: Workload, data: TrainingData, cell: Cell, place: Place | None = None
+    backend_class: type[Backend],
+    workload: Workload,
+    data: TrainingData,
+    cell: Cell,
+    place: Place | None = None,
 ) -> Backend:
     """Return a new backend; raise WrongDeviceError if it runs on another device than the cell's.
 

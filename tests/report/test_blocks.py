@@ -23,6 +23,7 @@ from bench.report.blocks import (
     Picture,
     Table,
     bullets,
+    lean,
     named_bullets,
     number_table,
 )
@@ -297,3 +298,18 @@ def test_no_address_becomes_a_link_of_its_own(raw: str) -> None:
 @pytest.mark.parametrize("start", ["- a", "+ a", "1. a", "1) a", "# a", "> a"])
 def test_a_name_at_the_start_of_an_item_begins_no_other_block(start: str) -> None:
     assert html(f"- {escape(start)}") == f"<ul>\n<li>{start.replace('>', '&gt;')}</li>\n</ul>\n"
+
+
+def test_a_lean_table_leaves_out_columns_that_say_nothing() -> None:
+    table = Table(
+        heads=("framework", "status", "rate", "interval"),
+        rows=(("a", "ok", "1", NOTHING), ("b", "ok", "2", "1 to 3")),
+        numbers=frozenset({2, 3}),
+        details=2,
+    )
+    found = lean(table, {"status": "ok", "interval": NOTHING})
+    assert found.heads == ("framework", "rate", "interval")
+    assert found.rows == (("a", "1", NOTHING), ("b", "2", "1 to 3"))
+    assert found.numbers == {1, 2}
+    assert found.details == 1
+    assert lean(table, {"status": "failed", "framework": "a"}) == table

@@ -16,7 +16,7 @@ from bench.records.runs import Run
 from bench.records.schema import LessonResult, LessonsRecord, MistakeResult, WayTimes, Window
 from bench.report.blocks import Block, Bullets, Chart, Details, Group, Heading, Listing, Paragraph, Table
 from bench.report.chart import Bars
-from bench.report.format import TIMES
+from bench.report.format import NOTHING, TIMES
 from bench.report.markdown import document
 from bench.run.report import course
 from bench.run.report.course import LONGEST, telling_text
@@ -27,11 +27,11 @@ from bench.workloads.specs import Device
 
 replace = msgspec.structs.replace
 MLP = WORKLOADS["mnist-mlp"]
-MODES = {"torch": "eager", "tensorflow": "graph", "jax": "jit"}
+MODES = {"torch": "eager", "tensorflow": "graph", "jax": "jit", "keras-tensorflow": "none"}
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX"}
 HOSTILE = "</SCRIPT><img onerror=alert(1)> | `x` \x1b[31m \u202e" + "y" * 10_000
 
-Rates = Mapping[str, tuple[float, float]]
+Rates = Mapping[str, tuple[float, float | None]]
 RATES: Rates = {"torch": (500.0, 1000.0), "tensorflow": (800.0, 900.0), "jax": (400.0, 3000.0)}
 """Rates of each framework, as taught and tuned."""
 
@@ -48,6 +48,8 @@ def run_of(
     cells, records = [], []
     for backend, pair in rates.items():
         for mode, rate in zip(("tutorial", MODES[backend]), pair, strict=True):
+            if rate is None:
+                continue
             cell = make_cell(MLP.name, backend, mode, device)
             cells.append(cell)
             records.append(make_parity(cell))
@@ -129,6 +131,17 @@ def test_every_framework_has_its_figures() -> None:
     assert torch["samples/s tuned"].startswith("1,00")
 
 
+def test_keras_is_shown_beside_the_frameworks_and_not_judged_as_one() -> None:
+    run = run_of({**RATES, "keras-tensorflow": (2000.0, None)}, sizes={"tensorflow": 300})
+    table = next(block for block in view(run) if isinstance(block, Table))
+    keras = dict(zip(table.heads, table.rows[-1], strict=True))
+    assert keras["samples/s as taught"].startswith("2,00")
+    assert keras["samples/s tuned"] == NOTHING
+    said = verdicts(run)[FIRST]
+    assert "TensorFlow is ahead in installed size" in said, "Keras needs as much, for it runs on TensorFlow"
+    assert "keras" not in said
+
+
 def test_the_first_result_is_that_of_the_row_as_taught() -> None:
     run = run_of()
     figures = read_figures(run, summarise(run), INFOS)
@@ -179,7 +192,7 @@ def test_the_same_network_stands_side_by_side() -> None:
         assert "def train_step(" in listing.text
 
 
-@pytest.mark.parametrize("name", MODES)
+@pytest.mark.parametrize("name", TITLES)
 def test_code_is_the_real_source(name: str) -> None:
     from pathlib import Path
 
@@ -293,6 +306,12 @@ def test_hostile_messages_stay_text() -> None:
         ("Exception in a layer:\n\nshapes differ\nby one", "shapes differ by one"),
         ('Failed:\n  File "a.py", line 3\n\n  File "b.py", line 4\n\nlabel 10', "label 10"),
         ("only a heading:", "only a heading:"),
+        (
+            "Detected at node a/b defined at (most recent call last):\n[...]\n"
+            "keras/numpy.py (L620) matmul\n -> |\n    + ...-packages/ops.py (L142) wrapper\n\n"
+            " : Tensor had NaN values",
+            "Tensor had NaN values",
+        ),
     ],
 )
 def test_what_a_message_says(message: str, said: str) -> None:

@@ -16,7 +16,7 @@ from played_nvml import Nvml
 from backends.info import BackendInfo, Mode
 from bench.errors import DataError, UnavailableError, UsageError
 from bench.measuring import data, selection
-from bench.measuring.backends import Registry
+from bench.measuring.backends import Registry, interpreter, named_python
 from bench.measuring.selection import Asked, Available
 from bench.options import parse_budget
 from bench.records.runs import HEADER, read_run
@@ -200,6 +200,42 @@ def test_quick_trains_one_workload_as_taught_too_unless_modes_are_named(
     cells = prepare.prepare(plan).cells
     assert [str(cell) for cell in cells if cell.mode == "tutorial"] == expected
     assert len(set(cells)) == len(cells)
+
+
+FIT = Mode(name="fit", summary="plain", level="taught", default=True, pipeline=True)
+REQUESTED = msgspec.structs.replace(STEADY, name="requested", modes=(FIT,), on_request=True, engine="taught")
+
+
+@pytest.mark.parametrize(
+    ("asked", "preset", "expected"),
+    [
+        (Asked(), "quick", ["mnist-mlp requested/fit cpu fp32"]),
+        (Asked(), "standard", ["mnist-mlp requested/fit cpu fp32"]),
+        (Asked(workloads=("mnist-cnn",)), "quick", []),
+        (Asked(backends=("taught",)), "quick", []),
+        (Asked(modes=("taught",)), "quick", []),
+    ],
+)
+def test_a_backend_that_runs_on_request_trains_beside_the_rows_as_taught(
+    asked: Asked, preset: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = msgspec.structs.replace(ABSENT, name="gone", modes=(FIT,), on_request=True)
+    monkeypatch.setattr(prepare, "find_backends", lambda: registry(TAUGHT, REQUESTED, gone))
+    plan = msgspec.structs.replace(
+        PLAN, asked=msgspec.structs.replace(asked, device="cpu"), preset=find_preset(preset)
+    )
+    prepared = prepare.prepare(plan)
+    assert [str(cell) for cell in prepared.cells if cell.mode == "fit"] == expected
+    assert "gone" not in prepared.available.infos, "what is missing is no fault of a run that did not ask"
+    assert prepared.available.versions.keys() >= prepared.available.infos.keys()
+
+
+def test_a_backend_runs_in_the_interpreter_of_its_engine_unless_it_has_one() -> None:
+    theirs, own = Path("/theirs/python"), Path("/own/python")
+    assert named_python(REQUESTED, {"taught": theirs}) == theirs
+    assert named_python(REQUESTED, {"taught": theirs, "requested": own}) == own
+    assert named_python(TAUGHT, {"requested": own}) is None
+    assert interpreter(TAUGHT, {"requested": own}) == Path(sys.executable)
 
 
 @pytest.mark.parametrize(("limit", "train", "test"), [(None, 2000, 500), (300, 300, 300), (9999, 2000, 500)])

@@ -21,7 +21,7 @@ SMALL = 12.0
 NARROW = 480.0
 """A drawing that is narrower has the names of bars and lines above them."""
 EDGE: Mapping[str, str | float] = MappingProxyType(
-    {"stroke": PAPER, "stroke_width": 3, "paint_order": "stroke"}
+    {"stroke": PAPER, "stroke_width": 5, "paint_order": "stroke"}
 )
 """An edge in the colour of the ground: it keeps a text readable where lines cross it."""
 ELLIPSIS = "\N{HORIZONTAL ELLIPSIS}"

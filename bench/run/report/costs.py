@@ -332,7 +332,7 @@ def roofline(
     if not rows:
         return [head, Paragraph(text="No job of this run was timed on a known data set.")]
     peaks = _peaks(cells)
-    heads = ("a step", "FLOP/byte", "reached", "of peak", "of roof", "counted", "counted, of all")
+    heads = ("a step", "FLOP/byte", "reached", "of peak", "of the roof", "counted", "counted, of all")
     return [
         head,
         Paragraph(

@@ -3,6 +3,7 @@
 `course_figures` reads the figures, `course_verdicts` has the rules of the verdicts, `course_code` cuts code.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from backends.info import BackendInfo
@@ -394,6 +395,10 @@ def _whole(result: MistakeResult | None) -> str:
     return f"{result.raised}: {result.message or ''}".strip()
 
 
+_TRACEBACK = re.compile(r'^(File "|\^|~|\||-> \||\+ )|\(L\d+\) \w+$|^\[\.\.\.\]$')
+"""Lines of Python's tracebacks and of TensorFlow's, and the mark of a message that was cut."""
+
+
 def telling_text(message: str) -> str:
     """Return what a message says, on one line and cut off where it is long.
 
@@ -408,6 +413,6 @@ def _without_traceback(lines: Sequence[str]) -> list[str]:
     kept = []
     for before, line in zip(("", *lines), lines, strict=False):
         is_code = before.startswith('File "')  # a traceback may quote code right below the line of its place
-        if line and not (is_code or line.endswith(":") or line.startswith(('File "', "^", "~"))):
-            kept.append(line)
+        if line and not (is_code or line.endswith(":") or _TRACEBACK.search(line)):
+            kept.append(line.removeprefix(": "))
     return kept

@@ -34,6 +34,8 @@ class Contender(msgspec.Struct, frozen=True, kw_only=True):
     """The row as taught, if it was measured, else the tuned one."""
     taught: CellSummary | None
     tuned: CellSummary | None
+    engine: str | None = None
+    """The backend whose framework it trains with, as Keras does; None if it is a framework."""
     errors: int | None
     """How many of the wrong batches in `UNCHECKED` the framework refuses with an exception."""
 
@@ -90,6 +92,7 @@ def read_figures(run: Run, summary: Summary, infos: Mapping[str, BackendInfo]) -
                 first_result_of=first,
                 taught=taught,
                 tuned=tuned,
+                engine=info.engine if info else None,
                 errors=refused.get(backend.name),
             )
         )

@@ -28,7 +28,7 @@ RULES = (
     "batches that are refused with an error, and speed as taught. A framework is ahead in a time or a size "
     f"if it is more than {100 * CLEAR:g} % better than every other one, in errors if it refuses more, and in "
     "speed if it is proven faster. The verdict names the one that is ahead in the most figures, in "
-    f"{FEWEST_AHEAD} at least.",
+    f"{FEWEST_AHEAD} at least. Keras is a way to use a framework, so it is shown and not judged here.",
     "A research group: the verdict names the framework that is proven faster than every other one, tuned and "
     "on a GPU, on more than half of the workloads.",
     "An existing code base: the verdict is to stay, unless another framework is proven more than "
@@ -73,7 +73,7 @@ def _first_course(figures: CourseFigures, summary: Summary) -> NeedVerdict:
     told = [one for one in _first_course_figures(figures, summary) if len(one.values) > 1]
     if figures.device != "cpu":
         said, told = f"{CANNOT_TELL}: it measured a GPU. Measure with: bench run --device cpu", []
-    elif len(figures.contenders) < 2:
+    elif sum(one.engine is None for one in figures.contenders) < 2:
         said = f"{CANNOT_TELL}: it measured one framework alone."
     elif not told:
         said = f"{CANNOT_TELL}: it has none of the figures that count."
@@ -101,7 +101,7 @@ def _who_is_ahead(told: Sequence[_Figure]) -> str:
 
 
 def _first_course_figures(figures: CourseFigures, summary: Summary) -> list[_Figure]:
-    contenders = figures.contenders
+    contenders = [one for one in figures.contenders if one.engine is None]
     first = _known((one, one.first_result_s) for one in contenders)
     size = _known((one, one.installed_bytes) for one in contenders)
     errors = _known((one, one.errors) for one in contenders)
@@ -156,7 +156,8 @@ def _proven(figures: CourseFigures, summary: Summary) -> str | None:
     for verdict in summary.verdicts:
         place = verdict.workload, verdict.device, verdict.level
         if place == (figures.workload, figures.device, "taught") and verdict.winner is not None:
-            return summary.titles.get(verdict.winner.backend, verdict.winner.backend)
+            frameworks = {one.backend: one.title for one in figures.contenders if one.engine is None}
+            return frameworks.get(verdict.winner.backend)
     return None
 
 

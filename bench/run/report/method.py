@@ -76,7 +76,7 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
     rows = (
         ("preset", f"{header.preset}, time budget {duration(header.budget_s)}, seed {header.seed}"),
         ("plan", plan_text(run)),
-        ("wished precision", f"intervals of at most ±{100 * header.target_half_width:g} %"),
+        ("precision", _precision(run, summary)),
         *((("for narrower intervals", in_words(found)),) if found is not None else ()),
     )
     return [
@@ -97,13 +97,27 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
         *_folded("What the order of the turns may have changed", carry_over.blocks(summary)[1:]),
         *_modes(run),
         Heading(text="Do it again", level=3),
+        Paragraph(
+            text="Take this program at the commit below. Its README has the command that installs it and the "
+            "frameworks. Then measure:"
+        ),
         Code(text=shlex.join(header.command)),
         Paragraph(
-            text=f"with {commit_text(run)} and {versions_text(header) or 'no framework installed'}. This "
-            "makes the page again from the records:"
+            text=f"This run had {commit_text(run)} and {versions_text(header) or 'no framework installed'}. "
+            "This makes the page again from the records:"
         ),
         Code(text=f"bench report {shlex.quote(run.folder.name)}"),
     ]
+
+
+def _precision(run: Run, summary: Summary) -> str:
+    """Say how precise the ratios were to be, and how precise they are."""
+    asked = f"±{100 * run.header.target_half_width:g} % was asked for"
+    widths = [one.half_width for verdict in summary.verdicts for one in verdict.made.backends]
+    if not widths:
+        return f"{asked}; no frameworks were compared"
+    ranges = f"±{100 * min(widths):.2g} to ±{100 * max(widths):.2g} %"
+    return f"{asked} for the ratio of two frameworks; {ranges} was reached in {len(widths)} comparisons"
 
 
 def _folded(summary: str, blocks: list[Block]) -> list[Block]:

@@ -26,6 +26,7 @@ from bench.report.blocks import (
     Paragraph,
     Table,
     bullets,
+    lean,
 )
 from bench.report.format import (
     DASH,
@@ -48,8 +49,6 @@ from bench.run.report.tables import TOO_BRIEF, state
 from bench.run.report.tags import RowTags, place_tags
 from bench.workloads.specs import Cell
 
-_LEVELS = {"taught": "as taught", "tuned": "tuned"}
-
 
 def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> list[Block]:
     """Return the section that says who is fastest on each workload; `ratios` are charts of comparisons."""
@@ -65,20 +64,25 @@ def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -
             "of how many times as fast it is. A row is ranked only if it has parity, and only against rows "
             "of its level."
         ),
-        winners(summary),
+        *winners([summary]),
         *([Paragraph(text=f"Placebo: {said}")] if (said := placebo_sentence(summary)) else ()),
         *([overview] if (overview := charts.overview(run, summary)) else ()),
         *_workloads(summary, costs, ratios),
     ]
 
 
-def winners(summary: Summary) -> Table:
-    """Return the first two frameworks of each workload, and what is claimed about them."""
-    rows = [_winner(verdict, summary) for verdict in summary.verdicts]
+def winners(summaries: Sequence[Summary]) -> list[Table]:
+    """Return for each run the first two frameworks of each workload, and what is claimed about them."""
+    places = {(one.device, one.precision) for summary in summaries for one in summary.verdicts}
+    return [_winners(summary, alike=len(places) == 1) for summary in summaries]
+
+
+def _winners(summary: Summary, *, alike: bool) -> Table:
+    rows = [_winner(verdict, summary, alike=alike) for verdict in summary.verdicts]
     return Table(
-        heads=("workload", "fastest", "times as fast", "next", "verdict", "level", "device"),
+        heads=("workload", "fastest", "verdict", "times as fast", "as the next"),
         rows=tuple(rows),
-        numbers=frozenset({2}),
+        numbers=frozenset({3}),
         flagged=frozenset(
             place for place, verdict in enumerate(summary.verdicts) if not verdict.order or verdict.disturbed
         ),
@@ -88,26 +92,28 @@ def winners(summary: Summary) -> Table:
     )
 
 
-def _winner(verdict: Verdict, summary: Summary) -> tuple[str, ...]:
-    """Return the row of a workload: the first two frameworks, and what is claimed about them."""
-    place = (_LEVELS[verdict.level], f"{verdict.device} {verdict.precision}")
-    workload, titles = verdict.workload, summary.titles
+def _winner(verdict: Verdict, summary: Summary, *, alike: bool) -> tuple[str, ...]:
+    """Return the row of a workload: the first two frameworks, and what is claimed about them.
+
+    `alike` says that all have one device and precision, which then need no mention.
+    """
+    workload, titles = workload_name(verdict.workload, verdict.level), summary.titles
+    workload += "" if alike else f" ({verdict.device} {verdict.precision})"
     if not verdict.order:
         why = "not the same work: own defaults" if not verdict.matched else "nothing is ranked"
-        return (workload, NOTHING, NOTHING, NOTHING, why, *place)
+        return (workload, NOTHING, why, NOTHING, NOTHING)
     one = _closest(verdict)
     if one is None:
         first = verdict.order[0]
         several = len({cell.backend for cell in verdict.order}) > 1
         why = "too few blocks to compare" if several else "no other framework is ranked"
-        return (workload, cell_name(first, titles), NOTHING, NOTHING, why, *place)
+        return (workload, cell_name(first, titles), why, NOTHING, NOTHING)
     return (
         workload,
         cell_name(one.faster, titles),
+        _claim(one),
         ratio_text(one.low, one.high),
         cell_name(one.slower, titles),
-        _claim(one),
-        *place,
     )
 
 
@@ -185,18 +191,14 @@ def _rows(
         )
         for row in rows
     ]
-    shown = [
-        place
-        for place, head in enumerate(_HEADS)
-        if head != "time to target" or any(row.target_accuracy is not None for row in summary.cells)
-    ]
-    return Table(
-        heads=tuple(_HEADS[place] for place in shown),
-        rows=tuple(tuple(row[place] for place in shown) for row in cells),
-        numbers=frozenset(index for index, place in enumerate(shown) if _HEADS[place] not in _TEXTS),
+    table = Table(
+        heads=_HEADS,
+        rows=tuple(cells),
+        numbers=frozenset(place for place, head in enumerate(_HEADS) if head not in _TEXTS),
         flagged=frozenset(place for place, row in enumerate(rows) if not row.ranked),
         tags=tuple(tags.of(row.cell) for row in rows),
     )
+    return lean(table, {"status": "ok", "time to target": NOTHING, "test accuracy": NOTHING})
 
 
 _TEXTS = frozenset({"framework", "status"})
@@ -242,7 +244,8 @@ def _comparisons(verdict: Verdict, summary: Summary) -> Table | None:
         heads = (*heads, "made of")
         rows = [(*row, "without dropped blocks") for row in rows]
         rows += [(*_comparison(one, summary), "all blocks") for one in all_of(verdict.with_dropped)]
-    return Table(heads=heads, rows=tuple(rows), numbers=frozenset(range(2, 8))) if rows else None
+    table = Table(heads=heads, rows=tuple(rows), numbers=frozenset(range(2, 8)))
+    return lean(table, {"detectable difference": NOTHING}) if rows else None
 
 
 def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
@@ -255,7 +258,7 @@ def _comparison(one: Comparison, summary: Summary) -> tuple[str, ...]:
         f"{one.p_adjusted:.2g}",
         NOTHING if one.detectable is None else DASH.join(map(percent_text, one.detectable)),
         str(one.blocks),
-        KIND_WORDS[one.kind],
+        _claim(one),
     )
 
 

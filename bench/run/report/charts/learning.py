@@ -13,7 +13,7 @@ from bench.analysis.accuracy import (
 from bench.analysis.convergence import CellConvergence, CurvePoint, is_too_brief
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
-from bench.report.blocks import Chart, Table
+from bench.report.blocks import Chart, Table, lean
 from bench.report.chart import Axis, Lines, Mark, Point, Series
 from bench.report.format import DASH, NOTHING, PLUS_MINUS, cell_name, percent, seconds_text
 from bench.report.names import chart_name
@@ -23,14 +23,12 @@ from bench.run.report.tables import TOO_BRIEF
 from bench.text import listed
 from bench.workloads.specs import Cell
 
-_EPOCHS_ABOUT = (
-    "Every framework starts from the same weights and takes the same batches. A line is the mean over the "
-    "seeds, and its band reaches from the lowest seed to the highest."
+_EPOCHS_ABOUT = "Every framework starts from the same weights and takes the same batches."
+_SECONDS_ABOUT = "Seconds of training, without start-up and evaluation: further left is faster."
+_SEVERAL_SEEDS = (
+    " A line is the mean over the seeds, and its band reaches from the lowest seed to the highest."
 )
-_SECONDS_ABOUT = (
-    "Seconds of training, without start-up and evaluation: further left is faster. A line is the mean over "
-    "the seeds, and its band reaches from the lowest seed to the highest."
-)
+_ONE_SEED = " A line is one training run, as there is one seed."
 _HINDRANCES: Mapping[Conclusion, str] = MappingProxyType(
     {
         "too brief": "trained too briefly to compare accuracies",
@@ -74,7 +72,7 @@ def _epochs(one: WorkloadConvergence, summary: Summary, looks: Looks) -> Chart:
     return Chart(
         name=_name("accuracy-epochs", one),
         title=f"{one.workload}: {_learned(one, summary)}",
-        about=_EPOCHS_ABOUT,
+        about=_EPOCHS_ABOUT + _lines(one),
         drawn=Lines(
             x=Axis(title="epochs of training", low=0.0, ticks=whole_ticks(0, last) if last >= 2 else None),
             y=Axis(title="test accuracy", unit="percent", low=low, high=high),
@@ -91,7 +89,7 @@ def _seconds(one: WorkloadConvergence, summary: Summary, looks: Looks) -> Chart:
     return Chart(
         name=_name("accuracy-seconds", one),
         title=f"{one.workload}: {_soonest(one, summary)}",
-        about=_SECONDS_ABOUT,
+        about=_SECONDS_ABOUT + _lines(one),
         drawn=Lines(
             x=Axis(title="seconds of training", unit="number", low=0.0),
             y=Axis(title="test accuracy", unit="percent", low=low, high=high),
@@ -101,6 +99,12 @@ def _seconds(one: WorkloadConvergence, summary: Summary, looks: Looks) -> Chart:
         table=_accuracy_table(one, summary, looks),
         tags=_tags(one),
     )
+
+
+def _lines(one: WorkloadConvergence) -> str:
+    """Say what a line is made of."""
+    several = any(len(cell.accuracies) > 1 for cell in one.cells.values())
+    return _SEVERAL_SEEDS if several else _ONE_SEED
 
 
 def _curves(
@@ -220,12 +224,13 @@ def _soonest(one: WorkloadConvergence, summary: Summary) -> str:
 
 def _accuracy_table(one: WorkloadConvergence, summary: Summary, looks: Looks) -> Table:
     cells = [cell for cell in sorted(one.cells, key=looks.order) if one.cells[cell].curve]
-    return Table(
+    table = Table(
         heads=("framework", "seeds", "epochs", "seconds", "test accuracy", "95 % interval"),
         rows=tuple(_accuracy_row(cell, one.cells[cell], summary) for cell in cells),
         numbers=frozenset(range(1, 6)),
         tags=tuple(looks.tags(cell) for cell in cells),
     )
+    return lean(table, {"95 % interval": NOTHING})
 
 
 def _accuracy_row(cell: Cell, learned: CellConvergence, summary: Summary) -> tuple[str, ...]:

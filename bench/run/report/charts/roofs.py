@@ -111,7 +111,7 @@ def _intensities(found: Sequence[CellCosts]) -> tuple[Mark, ...]:
 
 def _roof_table(found: Sequence[CellCosts], looks: Looks, summary: Summary) -> Table:
     return Table(
-        heads=("workload", "framework", "FLOP/byte", "reached", "of peak", "of the limit"),
+        heads=("workload", "framework", "FLOP/byte", "reached", "of peak", "of the roof"),
         rows=tuple(
             (
                 one.cell.workload,

@@ -6,7 +6,7 @@ from bench.analysis.comparison import Comparison, Verdict
 from bench.analysis.statistics import EQUIVALENCE, MARGIN
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import Run
-from bench.report.blocks import Chart, Table
+from bench.report.blocks import Chart, Table, lean
 from bench.report.chart import Axis, Bar, Bars, Mark
 from bench.report.format import (
     NOTHING,
@@ -75,8 +75,8 @@ def _rate(row: CellSummary) -> str:
 
 def _table(rows: Sequence[CellSummary], looks: Looks, summary: Summary) -> Table:
     best = next((row.samples_per_s for row in rows if row.ranked), None)
-    return Table(
-        heads=("framework", "samples/s", PLUS_MINUS, "relative", "status"),
+    table = Table(
+        heads=("framework", "samples/s", PLUS_MINUS, "of the fastest", "status"),
         rows=tuple(
             (
                 cell_name(row.cell, summary.titles),
@@ -93,6 +93,7 @@ def _table(rows: Sequence[CellSummary], looks: Looks, summary: Summary) -> Table
         flagged=frozenset(place for place, row in enumerate(rows) if not row.ranked),
         tags=tuple(looks.tags(row.cell) for row in rows),
     )
+    return lean(table, {"status": "ok"})
 
 
 # ---- what is found, in one sentence
