@@ -158,8 +158,13 @@ def _code(infos: Sequence[BackendInfo]) -> list[Block]:
             Group(blocks=listings, beside=True),
             level=3,
         ),
-        *([Details(summary="The files that train the rows as taught", blocks=tuple(whole))] if whole else []),
+        *_files(whole),
     ]
+
+
+def _files(whole: Sequence[Listing]) -> list[Block]:
+    said = "The files that train the rows as taught"
+    return [Details(summary=said, blocks=tuple(whole), bulky=True)] if whole else []
 
 
 def _taught_module(info: BackendInfo) -> str | None:
