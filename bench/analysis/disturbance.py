@@ -20,7 +20,8 @@ MOST_STEAL = 0.10
 over all jobs. Larger losses come and go, so those rounds are left out, and others measured in their place."""
 MOST_FOREIGN = 0.10
 """Share of CPU time in a round, beyond the error of the reading. A tenth is a fifth of a core on a machine
-with two cores, which is more than daemons need. Older records have only the share of the whole block."""
+with two cores, which is more than daemons need. On a machine with more than five it is half a core, as the
+share is then one of the time of five. Older records have only the share of the whole block."""
 FEWEST_QUIET = 0.25
 """Share of a block's rounds that must be quiet. With fewer, all rounds count and the block is disturbed."""
 MOST_THROTTLED = 0.01
@@ -242,7 +243,8 @@ def _round_flags(conditions: Conditions) -> list[Flag]:
     if any((taken.steal or 0.0) > MOST_STEAL for taken in loud):
         who.append(f"the hypervisor gave more than {_percent(MOST_STEAL)} of CPU time to others")
     if any((taken.foreign or 0.0) > MOST_FOREIGN for taken in loud):
-        who.append(f"other programs used more than {_percent(MOST_FOREIGN)} of CPU time")
+        most = f"{_percent(MOST_FOREIGN)} of CPU time, or half a core,"
+        who.append(f"other programs used more than {most}")
     words = f"{' or '.join(who)} in {len(loud)} of {rounds} rounds"
     severity = FEWEST_QUIET * rounds / max(1, rounds - len(loud))
     return [Flag(words=words, severity=severity, lost=bool(conditions.round_foreign))]

@@ -8,6 +8,10 @@ import msgspec
 
 from bench.machine.gpu import GpuReading
 
+MOST_CPUS = 5
+"""What other programs use in a round is related to this number of CPUs at most. The threads of a framework
+wait for the slowest, so a program that takes half a core disturbs them however many cores there are."""
+
 
 class Taken(NamedTuple):
     """The shares of the CPU time of a round that others took; None if the system does not report one."""
@@ -37,7 +41,8 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     foreign_share: float | None
     """Used by processes that are not part of this run; under a quota, beyond what it leaves to them."""
     round_foreign: tuple[float | None, ...] = ()
-    """The same for each round, less the error of the reading, so at least so much; none in older records."""
+    """The same for each round, less the error of the reading, so at least so much; none in older records.
+    With more than `MOST_CPUS` CPUs, it is a share of the time of that number."""
     load_average: float | None
     """Of the last minute, at the first turn; None if the system does not report it."""
     canary_s: tuple[float, ...]

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import psutil
 
-from bench.machine.conditions import Conditions, Taken
+from bench.machine.conditions import MOST_CPUS, Conditions, Taken
 from bench.machine.environment import (
     cpu_groups,
     granted_cpus,
@@ -78,9 +78,8 @@ class Stretch:
         """Return the shares of CPU time that others took from the beginning until now."""
         before, after = self._before, _read_usage(self._own_pids)
         error = reading_error(len(_allowed_cpus()))
-        return Taken(
-            steal=steal_share(before.cpu, after.cpu), foreign=_foreign(before, after, self._granted, error)
-        )
+        foreign = of_few_cpus(_foreign(before, after, self._granted, error), usable_cpus())
+        return Taken(steal=steal_share(before.cpu, after.cpu), foreign=foreign)
 
 
 class Watch:
@@ -206,6 +205,11 @@ def foreign_share(
     # The kernel counts the time of a CPU in ticks and that of a process exactly, so this may be below zero.
     foreign = busy - own_ticks - error_ticks
     return min(1.0, max(0.0, foreign - (1 - granted) * total) / (granted * total))
+
+
+def of_few_cpus(share: float | None, cpus: float) -> float | None:
+    """Return a share of the time of so many CPUs as one of the time of `MOST_CPUS`, if there are more."""
+    return None if share is None else min(1.0, share * max(1.0, cpus / MOST_CPUS))
 
 
 def reading_error(cpus: int) -> float:

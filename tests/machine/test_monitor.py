@@ -379,23 +379,28 @@ def test_a_watch_reports_each_counter(
 
 
 @pytest.mark.parametrize(
-    ("others", "granted", "foreign"),
+    ("others", "cpus", "foreign"),
     [
-        (0, 2.0, 0.0),
-        (2, 2.0, 0.0),  # within the error of the reading: 3 sqrt(2 / 3) ticks
-        (12, 2.0, (12 - 2.449) / 36),  # a program that has a third of both CPUs
-        (12, 1.0, 0.0),  # under a quota of one CPU, the other one is theirs
-        (12, 1.8, (12 - 2.449 - 3.6) / 32.4),
+        (0, (2.0, 2), 0.0),
+        (2, (2.0, 2), 0.0),  # within the error of the reading: 3 sqrt(2 / 3) ticks
+        (12, (2.0, 2), (12 - 2.449) / 36),  # a program that has a third of both CPUs
+        (12, (1.0, 1), 0.0),  # under a quota of one CPU, the other one is theirs
+        (12, (1.8, 2), (12 - 2.449 - 3.6) / 32.4),
+        (12, (2.0, 5), (12 - 2.449) / 36),
+        (6, (2.0, 20), 4 * (6 - 2.449) / 36),  # of twenty CPUs, five count
+        (12, (2.0, 64), 1.0),
     ],
 )
 def test_a_round_has_what_others_used_in_it_beyond_the_error_of_the_reading(
-    others: int, granted: float, foreign: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    others: int, cpus: tuple[float, int], foreign: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """0.18 s of two CPUs, 36 ticks, of which the run used 24. Before and after the round others use all."""
     monkeypatch.setattr(monitor, "_PROC", tmp_path)
     monkeypatch.setattr(monitor, "_CGROUPS", tmp_path)
     monkeypatch.setattr(monitor, "_allowed_cpus", lambda: {0, 1})
+    granted, usable = cpus
     monkeypatch.setattr(monitor, "granted_cpus", lambda: granted)
+    monkeypatch.setattr(monitor, "usable_cpus", lambda: usable)
     own = iter([0, 10, 34, 34])
     monkeypatch.setattr(monitor, "read_own_ticks", lambda pids: next(own))
 

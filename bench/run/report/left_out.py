@@ -75,7 +75,8 @@ def _disturbed(run: Run, summary: Summary) -> list[Block]:
     were = "were disturbed, or may have been" if unknown else "were disturbed"
     rules = (
         f"A round is left out and repeated if other programs used more than {100 * MOST_FOREIGN:g} % of the "
-        f"CPU time in it, or if the hypervisor gave more than {100 * MOST_STEAL:g} % to other machines.",
+        "CPU time in it, or half a core where there are more than five, or if the hypervisor gave more than "
+        f"{100 * MOST_STEAL:g} % to other machines.",
         "A block is disturbed if too few of its rounds are left, or if something else on the machine "
         "exceeded a threshold. This is decided without looking at any rate. If the system does not tell how "
         "much CPU time other programs used, the block counts as disturbed.",
