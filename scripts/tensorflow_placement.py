@@ -24,8 +24,8 @@ sys.path.insert(0, str(ROOT))  # the checkout counts, from wherever this is call
 
 from backends.catalog import TENSORFLOW  # noqa: E402
 from bench.measuring.parity import parity_data  # noqa: E402
-from bench.measuring.process import worker_environment  # noqa: E402
 from bench.measuring.selection import choose_device  # noqa: E402
+from bench.measuring.variables import worker_environment  # noqa: E402
 from bench.worker.timed_loop import Batches  # noqa: E402
 from bench.workloads.catalog import find_workload  # noqa: E402
 

@@ -21,7 +21,7 @@ from backends.info import BackendInfo
 from bench.cli import main as cli
 from bench.machine.git import REDIRECTING
 from bench.measuring.backends import installed_versions
-from bench.measuring.process import worker_environment
+from bench.measuring.variables import worker_environment
 
 for name in REDIRECTING:  # a git hook sets some, and the tests' commits would go into its repository
     os.environ.pop(name, None)

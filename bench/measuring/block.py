@@ -145,7 +145,7 @@ def _warm_up(
             # The reference trains while no job does: it would disturb their warm-up.
             trace = None if event is None else job.trace(event.call_steps)
             worker.ask(Begin(proof=None if trace is None else to_text(trace), repeated=job.repeated))
-            pids = [worker.pid for worker in (*workers, *begun)]
+            pids = _pids([*workers, *begun])
             ready.append(_warm(worker, pids, warmups=MOST_WARMUPS if job.window_steps is None else 1))
         workers += begun
     return workers, ready
@@ -222,7 +222,7 @@ class _Rounds:
     def __init__(self, workers: Sequence[Worker], steps: Sequence[int], windows: int, *, gpu: bool) -> None:
         """Take the steps of each worker's windows, and the number of windows that each is asked for."""
         self._workers, self._steps, self._windows = workers, steps, windows
-        self._watch = Watch([worker.pid for worker in workers], gpu=gpu)
+        self._watch = Watch(_pids(workers), gpu=gpu)
         self._taken: list[list[Window]] = [[] for _ in workers]
         self._logs: list[list[float]] = []
         self._quiet = 0
@@ -258,7 +258,7 @@ class _Rounds:
 
     def conditions(self) -> Conditions:
         """Return what the machine did during the rounds; called once, after the last of them."""
-        return self._watch.finish([worker.pid for worker in self._workers])
+        return self._watch.finish(_pids(self._workers))
 
     def _take_one(self) -> bool:
         """Take a round, and return whether it was quiet."""
@@ -289,6 +289,10 @@ def _turn(worker: Worker, steps: int) -> Window | None:
     worker.ask(Turn(steps=steps))
     event = worker.wait_for(Timed)
     return None if event is None else event.window
+
+
+def _pids(workers: Sequence[Worker]) -> list[int]:
+    return [pid for worker in workers for pid in worker.pids]
 
 
 def _logs(windows: Sequence[Window]) -> list[float]:

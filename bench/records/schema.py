@@ -76,7 +76,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The place of this job in its block's order, from 0."""
     hash_seed: int
     """The worker's PYTHONHASHSEED. Every job has another, so that its effect is noise and not bias. The
-    length of the worker's environment follows from it too (`bench.measuring.process.padding`)."""
+    length of the worker's environment follows from it too (`bench.measuring.variables.padding`)."""
     windows: int
     """Timed windows at least; up to twice as many are taken while the rate has not settled. 0: none."""
     window_s: float
@@ -143,7 +143,10 @@ class RankRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):
-    """What one worker process did, or the ranks of a distributed job together. Times in seconds; a field is None where the job did not get that far."""
+    """What one worker process did, or the ranks of a distributed job together.
+
+    Times are in seconds. A field is None where the job did not get that far.
+    """
 
     schema: int = SCHEMA
     spec: JobSpec
