@@ -117,10 +117,11 @@ AnyCommand: TypeAlias = Begin | WarmUp | Turn | Finish
 
 
 class AnyTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker reads of any task first: its tag, which names the handler, and the backend."""
+    """What a worker reads of any task first: its tag, which names the handler, the backend and the place."""
 
     task: str
     backend: BackendInfo
+    place: Place | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):

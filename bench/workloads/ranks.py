@@ -12,7 +12,7 @@ that a rank always trains on the workload's batch size."""
 class Place(msgspec.Struct, frozen=True, kw_only=True):
     """A process's place among the ranks of its job, and where these find each other.
 
-    It holds what every launcher knows in some form. Each backend translates it into its framework's own terms.
+    It holds what every launcher knows in some form. Each backend translates it into its framework's terms.
     """
 
     rank: int = 0
@@ -20,7 +20,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     local_rank: int = 0
     """The number of the rank among those on its host."""
     addresses: tuple[str, ...] = ()
-    """`HOST:PORT` of every rank, by its number, at which it may listen. The first is also the meeting point."""
+    """`HOST:PORT` of every rank, by its number, at which it may listen. At the first all of them meet."""
     interface: str | None = None
     """The network interface that connects the hosts, such as `eth0`; None: the framework's choice."""
     cpus: tuple[int, ...] = ()
