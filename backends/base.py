@@ -122,16 +122,26 @@ class Instrumented(Protocol):
 class Distributed(Protocol):
     """What a backend offers beside `Backend` in its distributed modes.
 
-    Such a mode is built with one more argument, `place: Place`: the process is one of `place.ranks` that train
-    one network together, and every rank makes the same calls in the same order. `train_steps` gets the order
-    of the whole batch in every rank, trains on `part(batch, place)` of each row, and returns the losses of the
-    whole batch. Gradients are combined by the framework's own engine, so that all ranks hold the same
+    Such a mode is built with one more argument, `place: Place`: the process is one of `place.ranks` that
+    train one network together, and every rank makes the same calls in the same order. `train_steps` gets the
+    order of the whole batch in every rank, trains on `part(batch, place)` of each row, and returns the losses
+    of the whole batch. Gradients are combined by the framework's own engine, so that all ranks hold the same
     parameters after each step, and batch statistics are those of the whole batch. `predict` computes all the
     images in every rank, and exports and states are the same in all.
+
+    A process builds several such backends one after another, all with the same place. The first one starts
+    the engine, before the framework computes anything.
     """
 
     def longest(self, seconds: float) -> float:
-        """Return the largest of the values that the ranks pass. It returns after all of them have passed one."""
+        """Return the largest of the values that the ranks pass, after all of them have passed one."""
+
+    @staticmethod
+    def leave() -> None:
+        """Part from the other ranks: return after all of them have called it. Nothing is trained after it.
+
+        Some engines end all processes if one of them ends without it. It does nothing if no engine runs.
+        """
 
 
 class Augmenting(Protocol):

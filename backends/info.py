@@ -29,8 +29,8 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     augments: bool = False
     """Whether it trains workloads whose images are augmented."""
     distributed: bool = False
-    """Whether several processes can train together in this mode, by the framework's own engine. Its backend is
-    given a `Place`, and it is measured only if ranks are asked for."""
+    """Whether several processes can train together in this mode, by the framework's own engine. Its backend
+    is given a `Place`, and it is measured only if ranks are asked for."""
     devices: tuple[Device, ...] = ("cpu", "gpu")
     """The devices on which it can run."""
     runner: str | None = None
@@ -100,3 +100,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def default_mode(self) -> str:
         return next(mode.name for mode in self.modes if mode.default)
+
+    def distributes(self, mode: str) -> bool:
+        """Return whether several processes can train together in this mode."""
+        return any(one.name == mode and one.distributed for one in self.modes)

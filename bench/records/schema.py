@@ -145,7 +145,7 @@ class RankRecord(msgspec.Struct, frozen=True, kw_only=True):
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):
     """What one worker process did, or the ranks of a distributed job together.
 
-    Times are in seconds. A field is None where the job did not get that far.
+    Times in seconds; a field is None where the job did not get that far.
     """
 
     schema: int = SCHEMA

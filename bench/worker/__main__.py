@@ -87,6 +87,8 @@ def do(line: bytes, commands: Iterator[AnyCommand], emit: Emit) -> None:
     task = msgspec.json.decode(line, type=getattr(module, handler.task))
     more = {"commands": commands, "clock": clock} if handler.commanded else {}
     getattr(module, handler.function)(task, backend_class, emit, **more)
+    if about.place is not None and hasattr(backend_class, "leave"):
+        backend_class.leave()
 
 
 def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:

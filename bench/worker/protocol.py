@@ -117,7 +117,7 @@ AnyCommand: TypeAlias = Begin | WarmUp | Turn | Finish
 
 
 class AnyTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker reads of any task first: its tag, which names the handler, the backend and its place."""
+    """What a worker reads of any task first: its tag, which names the handler, the backend and the place."""
 
     task: str
     backend: BackendInfo

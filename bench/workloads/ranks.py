@@ -20,7 +20,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     local_rank: int = 0
     """The number of the rank among those on its host."""
     addresses: tuple[str, ...] = ()
-    """`HOST:PORT` of every rank, where it may listen, by its number. The first is the meeting point too."""
+    """`HOST:PORT` of every rank, by its number, at which it may listen. At the first all of them meet."""
     interface: str | None = None
     """The network interface that connects the hosts, such as `eth0`; None: the framework's choice."""
     cpus: tuple[int, ...] = ()
