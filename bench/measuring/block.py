@@ -8,8 +8,10 @@ round meet the same, and two jobs are compared round by round.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from math import inf, log
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -18,6 +20,7 @@ from bench.analysis.steady_state import settled
 from bench.machine.conditions import Conditions, Taken
 from bench.machine.monitor import Stretch, Watch
 from bench.measuring.design import balanced_order, windows_asked
+from bench.measuring.group import Group
 from bench.measuring.process import Outcome, Worker
 from bench.paths import to_text
 from bench.records.schema import Window
@@ -47,11 +50,16 @@ yet. A program that takes a core can make a step five times as long, and the win
 a fifth of the steps."""
 
 
+AnyWorker: TypeAlias = Worker | Group
+
+
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job of a block and the interpreter that it runs in."""
 
     task: MeasureTask
     python: Path
+    slots: tuple[Any, ...] = ()
+    """Where each of its ranks runs, a `Slot` each; empty: it is one process, which no rank of a job is."""
     window_steps: int | None = None
     """The steps of this cell's windows in an earlier block; None if it was not measured before."""
     compiled: Path | None = None
@@ -99,10 +107,11 @@ def run_block(
     """
     with ExitStack() as stack:
 
-        def start(place: int) -> Worker:
+        def start(place: int) -> AnyWorker:
             job = jobs[place]
             spec = job.task.spec
-            worker = Worker(
+            begin: type[Worker] | partial[Group] = partial(Group, slots=job.slots) if job.slots else Worker
+            worker = begin(
                 job.task,
                 python=job.python,
                 device=spec.cell.device,
@@ -130,13 +139,13 @@ def run_block(
 
 
 def _warm_up(
-    start: Callable[[int], Worker], jobs: Sequence[BlockJob], *, at_once: int
-) -> tuple[list[Worker], list[Ready | None]]:
+    start: Callable[[int], AnyWorker], jobs: Sequence[BlockJob], *, at_once: int
+) -> tuple[list[AnyWorker], list[Ready | None]]:
     """Start and build the workers, so many at once, and warm each up alone.
 
     Returns the workers, and the report of each when it was warm: None for one that ended before.
     """
-    workers: list[Worker] = []
+    workers: list[AnyWorker] = []
     ready: list[Ready | None] = []
     while len(workers) < len(jobs):
         begun = [start(place) for place in range(len(workers), len(jobs))[:at_once]]
@@ -151,7 +160,7 @@ def _warm_up(
     return workers, ready
 
 
-def _warm(worker: Worker, own_pids: Sequence[int], *, warmups: int) -> Ready | None:
+def _warm(worker: AnyWorker, own_pids: Sequence[int], *, warmups: int) -> Ready | None:
     """Wait until a worker is warm; while others disturb that, let it warm up again, `warmups` times in all.
 
     The first step and the proof come before, so the stretch that is judged begins with the second window of
@@ -168,7 +177,7 @@ def _warm(worker: Worker, own_pids: Sequence[int], *, warmups: int) -> Ready | N
     return None
 
 
-def _finish(worker: Worker, place: int, rounds: "_Rounds", conditions: Conditions) -> Outcome:
+def _finish(worker: AnyWorker, place: int, rounds: "_Rounds", conditions: Conditions) -> Outcome:
     """Let a worker end, and return its outcome: without steady state if its rate has not settled."""
     worker.ask(Finish())
     outcome = _with_rounds(worker.finish(), conditions.taken)
@@ -219,7 +228,9 @@ def _quickest_calls(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> 
 class _Rounds:
     """The rounds of a block. In each, every worker that still runs trains one window, in a balanced order."""
 
-    def __init__(self, workers: Sequence[Worker], steps: Sequence[int], windows: int, *, gpu: bool) -> None:
+    def __init__(
+        self, workers: Sequence[AnyWorker], steps: Sequence[int], windows: int, *, gpu: bool
+    ) -> None:
         """Take the steps of each worker's windows, and the number of windows that each is asked for."""
         self._workers, self._steps, self._windows = workers, steps, windows
         self._watch = Watch(_pids(workers), gpu=gpu)
@@ -282,7 +293,7 @@ class _Rounds:
         return all(self.settled(place) for place, worker in enumerate(self._workers) if not worker.over)
 
 
-def _turn(worker: Worker, steps: int) -> Window | None:
+def _turn(worker: AnyWorker, steps: int) -> Window | None:
     """Let a worker train one window, and return it; None if the worker has ended."""
     if worker.over:
         return None
@@ -291,7 +302,7 @@ def _turn(worker: Worker, steps: int) -> Window | None:
     return None if event is None else event.window
 
 
-def _pids(workers: Sequence[Worker]) -> list[int]:
+def _pids(workers: Sequence[AnyWorker]) -> list[int]:
     return [pid for worker in workers for pid in worker.pids]
 
 

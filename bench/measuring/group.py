@@ -221,11 +221,11 @@ class Group:
                     event = self._merge()
                 else:
                     self._hear(limit)
+            if event is not None:
+                self._events.append(event)
+                self._on_event(event)
         finally:
             self._wall_s += time.monotonic() - began
-        if event is not None:
-            self._events.append(event)
-            self._on_event(event)
         return event
 
     def _merge(self) -> Event | None:

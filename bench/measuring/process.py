@@ -184,10 +184,10 @@ class Worker:
                 listen([self._stream], limit)
                 if time.monotonic() > limit:
                     self._stream.give_up()
+            if event is not None:
+                self._on_event(event)
         finally:
             self._wall_s += time.monotonic() - began
-        if event is not None:
-            self._on_event(event)
         return event
 
 

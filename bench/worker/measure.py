@@ -15,6 +15,7 @@ from bench.machine.energy import Meter
 from bench.machine.environment import peak_rss_bytes
 from bench.machine.gpu import GpuMonitor
 from bench.records.schema import LEAD_S, EpochPoint, JobSpec
+from bench.worker.digest import digest
 from bench.worker.protocol import (
     AnyCommand,
     Begin,
@@ -22,6 +23,7 @@ from bench.worker.protocol import (
     DataLoaded,
     Described,
     DeviceMemory,
+    Digested,
     Emit,
     Evaluated,
     FirstStep,
@@ -96,6 +98,8 @@ def measure(
         trainer = Trainer(trained, batches, meter, plain=backend, distributed=place is not None)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
         proof.before_windows(emit)
+        if place is not None:
+            emit(Digested(sha256=digest(backend.export_params())))
         start(backend)
         if spec.windows:
             step_s = warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
@@ -106,6 +110,8 @@ def measure(
     emit_memory(cell.device, emit)
     facts = {"energy_meter": meter.method, "call_steps": backend.call_steps}
     emit(Described(facts={**backend.describe(), **facts}))
+    if place is not None:
+        emit(Digested(sha256=digest(backend.export_params())))
     proof.after_windows(dataset.test_images, emit)
     if task.look_closer and place is None:  # it times the parts of one process's step
         emit(look_closer(backend, workload, trainer))

@@ -17,12 +17,8 @@ from played_nvml import Nvml
 from backends.info import BackendInfo
 from bench.measuring import process, selection, stream
 from bench.measuring.block import BlockJob, run_block
-from bench.measuring.process import (
-    Outcome,
-    Worker,
-    padding,
-    run_worker,
-)
+from bench.measuring.process import Outcome, Worker, run_worker
+from bench.measuring.variables import padding
 from bench.worker.protocol import (
     Built,
     Described,
