@@ -111,7 +111,7 @@ def run_block(
             job = jobs[place]
             spec = job.task.spec
             begin: type[Worker] | partial[Group] = partial(Group, slots=job.slots) if job.slots else Worker
-            worker = begin(
+            worker: AnyWorker = begin(
                 job.task,
                 python=job.python,
                 device=spec.cell.device,
@@ -121,7 +121,8 @@ def run_block(
                 compiled=job.compiled,
                 deadline=deadline,
             )
-            return stack.enter_context(worker)
+            stack.enter_context(worker)
+            return worker
 
         workers, ready = _warm_up(start, jobs, at_once=2 if together else 1)
         first = jobs[0].task.spec

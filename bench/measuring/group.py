@@ -82,6 +82,17 @@ class _Rank:
         """Whether nothing more is to be learned about it: it has ended, or has said why it fails."""
         return self.stream.over or self.failure is not None
 
+    @property
+    def ended_from_outside(self) -> bool:
+        """Whether something else has ended it, such as the system for want of memory."""
+        return self.gone is not None and self.failure is None and self.link.poll() in _FROM_OUTSIDE
+
+    @property
+    def lacks_a_port(self) -> bool:
+        """Whether it has failed because another program listens at its address."""
+        said = [self.failure[1]] if self.failure else []
+        return self.gone is not None and any(map(_IN_USE.search, (*said, *self.link.tail())))
+
     def last(self, kind: type[Heard]) -> Heard | None:
         """Return the last event of that kind; None if it has sent none."""
         return next((event for event in reversed(self.stream.taken) if isinstance(event, kind)), None)
@@ -253,9 +264,10 @@ class Group:
             self._grace_until = now + GRACE_S
         if all(rank.sent for rank in self._ranks):
             return
+        heard = self._grace_until is not None and now > self._grace_until
         if now > limit:
             self._time_is_up()
-        elif all(rank.settled for rank in self._ranks) or now > (self._grace_until or math.inf):
+        elif heard or self._decided or all(rank.settled for rank in self._ranks):
             self._end()
 
     def _take(self, rank: _Rank) -> None:
@@ -283,20 +295,22 @@ class Group:
         if not gone:
             self._over = True
             return
-        if self._tries < TRIES and self._has_only_started and any(map(self._lacked_a_port, gone)):
+        if self._lacks_a_port:
             self._links.close()
             self._start()
             return
         self._judge(min(gone, key=self._how_late))
 
     @property
-    def _has_only_started(self) -> bool:
-        return all(isinstance(event, Started | Imported | DataLoaded) for event in self._events)
+    def _decided(self) -> bool:
+        """Whether nothing that other ranks could still say matters."""
+        return any(rank.ended_from_outside for rank in self._ranks) or self._lacks_a_port
 
-    def _lacked_a_port(self, number: int) -> bool:
-        rank = self._ranks[number]
-        said = [rank.failure[1]] if rank.failure else []
-        return any(_IN_USE.search(line) for line in (*said, *rank.link.tail()))
+    @property
+    def _lacks_a_port(self) -> bool:
+        """Whether the job can be started once more, as another program has taken one of its ports."""
+        started = all(isinstance(event, Started | Imported | DataLoaded) for event in self._events)
+        return self._tries < TRIES and started and any(rank.lacks_a_port for rank in self._ranks)
 
     def _how_late(self, number: int) -> tuple[bool, int, bool, bool, int]:
         """Return a key by which the rank comes first that did not merely lose another.
@@ -306,8 +320,7 @@ class Group:
         """
         rank = self._ranks[number]
         cause = rank.failure is not None and rank.failure[0] in _OWN_CAUSE
-        outside = rank.failure is None and rank.link.poll() in _FROM_OUTSIDE
-        return not outside, rank.gone or 0, not cause, rank.failure is not None, number
+        return not rank.ended_from_outside, rank.gone or 0, not cause, rank.failure is not None, number
 
     def _time_is_up(self) -> None:
         """Wait for nobody any longer: find the rank that hangs, unless one has gone already."""
