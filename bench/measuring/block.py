@@ -11,7 +11,6 @@ from contextlib import ExitStack
 from functools import partial
 from math import inf, log
 from pathlib import Path
-from typing import Any, TypeAlias
 
 import msgspec
 
@@ -21,7 +20,8 @@ from bench.machine.conditions import Conditions, Taken
 from bench.machine.monitor import Stretch, Watch
 from bench.measuring.design import balanced_order, windows_asked
 from bench.measuring.group import Group
-from bench.measuring.process import Outcome, Worker
+from bench.measuring.process import AnyWorker, Outcome, Worker
+from bench.measuring.slots import Slot
 from bench.paths import to_text
 from bench.records.schema import Window
 from bench.worker.protocol import (
@@ -50,16 +50,13 @@ yet. A program that takes a core can make a step five times as long, and the win
 a fifth of the steps."""
 
 
-AnyWorker: TypeAlias = Worker | Group
-
-
 class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job of a block and the interpreter that it runs in."""
 
     task: MeasureTask
     python: Path
-    slots: tuple[Any, ...] = ()
-    """Where each of its ranks runs, a `Slot` each; empty: it is one process, which no rank of a job is."""
+    slots: tuple[Slot, ...] = ()
+    """Where each of its ranks runs; empty in a run without ranks."""
     window_steps: int | None = None
     """The steps of this cell's windows in an earlier block; None if it was not measured before."""
     compiled: Path | None = None
@@ -110,8 +107,8 @@ def run_block(
         def start(place: int) -> AnyWorker:
             job = jobs[place]
             spec = job.task.spec
-            begin: type[Worker] | partial[Group] = partial(Group, slots=job.slots) if job.slots else Worker
-            worker: AnyWorker = begin(
+            begin: Callable[..., AnyWorker] = partial(Group, slots=job.slots) if job.slots else Worker
+            worker = begin(
                 job.task,
                 python=job.python,
                 device=spec.cell.device,
@@ -121,8 +118,7 @@ def run_block(
                 compiled=job.compiled,
                 deadline=deadline,
             )
-            stack.enter_context(worker)
-            return worker
+            return stack.enter_context(worker)
 
         workers, ready = _warm_up(start, jobs, at_once=2 if together else 1)
         first = jobs[0].task.spec

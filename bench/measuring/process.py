@@ -96,6 +96,33 @@ def run_worker(
         return worker.finish()
 
 
+class AnyWorker(Protocol):
+    """What a `Worker`, and the ranks of a job together, offer to whoever gives them their turns."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes on this host, each the leader of its session."""
+
+    @property
+    def over(self) -> bool:
+        """Whether no further event will come."""
+
+    def ask(self, command: AnyCommand) -> None:
+        """Send a command. If it can no longer be read, waiting for the answer will show that."""
+
+    def wait_for(self, kind: type[Heard]) -> Heard | None:
+        """Listen until an event of that kind has come and return it; None where the worker is over first."""
+
+    def finish(self) -> Outcome:
+        """Say that no more commands come, listen until the worker is over, and return how it ended."""
+
+
 class Worker:
     """A worker process. Used as a context, it leaves neither the process nor its scratch folder behind.
 

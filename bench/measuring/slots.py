@@ -66,6 +66,12 @@ def device_of(slot: Slot) -> str:
     return slot.gpu or ", ".join(f"CPU {cpu}" for cpu in slot.cpus) or "not pinned"
 
 
+def sharing(slots: Sequence[Slot]) -> int:
+    """Return how many of the slots have the same device, at most; 1 if each has its own, or there is none."""
+    devices = [(slot.host, slot.cpus, slot.gpu) for slot in slots]
+    return max((devices.count(device) for device in devices), default=1)
+
+
 def local_slots(
     device: Device, count: int, asked: Sequence[int | str] = (), *, shared: bool = False
 ) -> tuple[LocalSlot, ...]:

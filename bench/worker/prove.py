@@ -8,7 +8,13 @@ from backends.base import Backend, TrainingData
 from bench.errors import NotComparableError
 from bench.machine.gpu import gpus_opened_by
 from bench.parity.checks import check_parity, relative_error
-from bench.parity.reference import evaluated_images, load_trace, parity_workload, start_params
+from bench.parity.reference import (
+    evaluated_images,
+    load_trace,
+    parity_batch,
+    parity_workload,
+    start_params,
+)
 from bench.paths import from_text
 from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
 from bench.worker.protocol import Described, Emit, ParityCase, Probed, ProbeTask, Verified, VerifyTask
@@ -35,7 +41,8 @@ def verified(case: ParityCase, backend_class: type[Backend], place: Place | None
 
     try:
         data, trace = load_trace(from_text(case.trace))
-        checks = check_parity(make, workload, data, trace, cell.precision)
+        batch = parity_batch(cell.ranks)
+        checks = check_parity(make, workload, data, trace, cell.precision, batch=batch)
     except Exception as error:
         print_if_unforeseen(error)
         return Verified(
