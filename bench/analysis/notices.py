@@ -28,12 +28,18 @@ def job_warnings(run: Run) -> tuple[str, ...]:
 
 
 def run_mark(header: RunHeader) -> str | None:
-    """Return how the run differs from one on the full data sets; None if it does not."""
+    """Return how the run differs from one on the full data sets, in processes as they are; None if not."""
     marks = []
+    others = ["on the full data sets"] if header.sample or header.dataset_limit is not None else []
+    if header.ranks:
+        on = "GPU" if header.cells[0].device == "gpu" else "CPU core, with one thread"
+        marks.append(f"made with each process on one {on}")
+        others.append("without ranks")
     if header.sample:
         marks.append("made on the small sample that comes with the program")
     if header.dataset_limit is not None:
         marks.append(f"limited to the first {header.dataset_limit:,} images of each split")
     if not marks:
         return None
-    return f"{'; '.join(marks).capitalize()}. Not to be compared with a run on the full data sets."
+    said = "; ".join(marks)
+    return f"{said[0].upper()}{said[1:]}. Not to be compared with a run {' and '.join(others)}."

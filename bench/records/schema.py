@@ -370,6 +370,8 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[int, ...] = ()
     """The numbers of ranks of a run with ranks; empty in other runs. In such a run every process is pinned to
     one core, or has one GPU, rows without a distributed mode too."""
+    devices: tuple[int | str, ...] = ()
+    """The CPU, or the UUID of the GPU, of each rank of a run with ranks, by its number."""
     planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int
