@@ -138,9 +138,10 @@ class Distributed(Protocol):
 
     @staticmethod
     def leave() -> None:
-        """Part from the other ranks: return after all of them have called it. Nothing is trained after it.
+        """Part from the other ranks, so that the end of this process disturbs none of them.
 
-        Some engines end all processes if one of them ends without it. It does nothing if no engine runs.
+        Every rank calls it once, after all else; it may wait for the others. If no engine runs, it does
+        nothing.
         """
 
 
