@@ -5,7 +5,8 @@ from itertools import groupby
 
 from rich.console import Console
 
-from bench.analysis.summary import STATUS_WORDS, Summary
+from bench.analysis.evidence import STATUS_WORDS
+from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.records.schema import ParityCheck, ParityRecord
 from bench.report.blocks import Block, Chart, Details, Group, Heading, Paragraph, Table, bullets

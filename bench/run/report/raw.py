@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.analysis.disturbance import in_quiet_rounds
+from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.statistics import log_rate, log_throughput
-from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
+from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import HEADER, RECORDS, Run
 from bench.records.schema import JobRecord, Window
 from bench.report.blocks import Block, Details, File, Group, Heading, Paragraph, Table
