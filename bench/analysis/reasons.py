@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from bench.analysis.evidence import STATUS_WORDS, Evidence
+from bench.analysis.evidence import STATUS_WORDS, Evidence, Job
+from bench.analysis.ranks import shared_device
 from bench.records.schema import ParityRecord, Status
 
 
@@ -28,6 +29,12 @@ def _parity_reasons(found: Evidence) -> list[str]:
     if found.parity_ok is None and (found.jobs or found.parity):
         return [": ".join(["parity not verified", *said[:1]])]
     return []
+
+
+def device_reasons(counting: Sequence[Job]) -> list[str]:
+    """Return why the speed of these jobs is not that of their ranks: some shared a device."""
+    shared = shared_device(job.record for job in counting)
+    return [] if shared is None else [shared]
 
 
 def block_reasons(found: Evidence, counting: int, min_blocks: int) -> list[str]:

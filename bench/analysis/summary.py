@@ -14,15 +14,24 @@ import numpy as np
 
 from backends.info import Level
 from bench.analysis.carry_over import CarryOver, Effects, carry_over, effects_by_cell
-from bench.analysis.comparison import Comparison, Standing, Verdict, compare_copies, judge
+from bench.analysis.comparison import (
+    Comparison,
+    GroupKey,
+    Standing,
+    Verdict,
+    compare_copies,
+    group_key,
+    judge,
+)
 from bench.analysis.convergence import cell_convergence
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
 from bench.analysis.evidence import Evidence, Job, gather
 from bench.analysis.notices import job_warnings, run_mark, run_warnings
-from bench.analysis.reasons import block_reasons, work_reasons
+from bench.analysis.reasons import block_reasons, device_reasons, work_reasons
 from bench.analysis.statistics import Estimate, estimate, log_throughput
 from bench.records.runs import Run
 from bench.records.schema import BlockRecord, RunHeader, Status
+from bench.workloads.ranks import Scaling
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 OTHER_LEVEL: Mapping[Level, Level] = MappingProxyType({"taught": "tuned", "tuned": "taught"})
@@ -42,6 +51,8 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     """How far the mode goes: `taught` or `tuned`. Rows are ranked among those of their level."""
     device: Device
     precision: Precision
+    ranks: int = 1
+    scaling: Scaling = "strong"
     status: Status
     reference: bool
     """Whether its backend is the reference, which is never ranked."""
@@ -104,7 +115,13 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
             mode=self.mode,
             device=self.device,
             precision=self.precision,
+            ranks=self.ranks,
+            scaling=self.scaling,
         )
+
+    @property
+    def group(self) -> GroupKey:
+        return group_key(self.cell, self.level)
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +129,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     mark: str | None
     cells: tuple[CellSummary, ...]
-    """By workload, device, precision and level; in each group ranked rows first, the fastest first."""
+    """Group by group, those of a workload together; in each group ranked rows first, the fastest first."""
     standings: tuple[Standing, ...]
     """For each row, in the same order, the data of its comparisons."""
     verdicts: tuple[Verdict, ...]
@@ -151,10 +168,14 @@ def summarise(run: Run) -> Summary:
     sound = {cell: {at: job.record for at, job in found.sound.items()} for cell, found in evidence.items()}
     effects = effects_by_cell(blocks, sound)
     standings = [_standing(row, evidence[row.cell], context.alone, effects.get(row.cell, {})) for row in rows]
-    groups = {place: list(group) for place, group in groupby(standings, key=_place)}
+    groups = {key: list(group) for key, group in groupby(standings, key=lambda one: one.group)}
     verdicts = tuple(
-        judge(group, context.screening(place[0]), others=groups.get((*place[:3], OTHER_LEVEL[place[3]]), ()))
-        for place, group in groups.items()
+        judge(
+            group,
+            context.screening(key.workload),
+            others=groups.get(msgspec.structs.replace(key, level=OTHER_LEVEL[key.level]), ()),
+        )
+        for key, group in groups.items()
     )
     return Summary(
         mark=context.mark,
@@ -213,10 +234,6 @@ class _Context(msgspec.Struct, frozen=True, kw_only=True):
         return self.screenings.get(workload, UNDISTURBED)
 
 
-def _place(one: Standing) -> tuple[str, str, str, Level]:
-    return one.cell.workload, one.cell.device, one.cell.precision, one.level
-
-
 def _standing(
     row: CellSummary, found: Evidence, alone: frozenset[tuple[str, int]], effects: Mapping[int, Effects]
 ) -> Standing:
@@ -258,6 +275,8 @@ def _in_order(rows: Sequence[CellSummary], context: _Context) -> list[CellSummar
             row.device,
             row.precision,
             row.level == "taught",
+            row.group.scaling,
+            row.ranks,
             not row.ranked,
             -(row.samples_per_s or 0.0),
         ),
@@ -275,7 +294,9 @@ def _summarise_cell(cell: Cell, found: Evidence, context: _Context) -> CellSumma
     interval = throughput if throughput and throughput.blocks >= FEWEST_FOR_INTERVAL else None
     half_width = interval.half_width if interval else None
     too_few = block_reasons(found, len(counting), header.min_blocks)
-    reasons = [*work_reasons(found, reference=reference, matched=matched), *too_few]
+    reasons = [
+        *work_reasons(found, reference=reference, matched=matched), *device_reasons(counting), *too_few
+    ]  # fmt: skip
     target = workload.target_accuracy if workload else None
     learned = cell_convergence(records, target)
     return CellSummary(
@@ -286,6 +307,8 @@ def _summarise_cell(cell: Cell, found: Evidence, context: _Context) -> CellSumma
         level=context.levels.get((cell.backend, cell.mode), "tuned"),
         device=cell.device,
         precision=cell.precision,
+        ranks=cell.ranks,
+        scaling=cell.scaling,
         status=_status(found, len(counting), header.min_blocks),
         reference=reference,
         matched=matched,

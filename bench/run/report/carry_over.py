@@ -1,5 +1,7 @@
 """The section on carry-over: whether it matters for a row which other row had its turn before."""
 
+import msgspec
+
 from bench.analysis.carry_over import CarryOver
 from bench.analysis.statistics import MARGIN
 from bench.analysis.summary import Summary
@@ -50,7 +52,12 @@ def _is_shown(one: CarryOver) -> bool:
 
 
 def _row(cell: Cell, one: CarryOver, summary: Summary) -> tuple[str, ...]:
-    before = f"{summary.titles.get(one.backend, one.backend)} {one.mode}" if one.backend else _START
+    before = _START
+    if one.backend is not None and one.mode is not None:
+        told = msgspec.structs.replace(
+            cell, backend=one.backend, mode=one.mode, ranks=one.ranks, scaling=one.scaling
+        )
+        before = cell_name(told, summary.titles)
     return (
         cell.workload,
         cell_name(cell, summary.titles),

@@ -48,6 +48,8 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "level": verdict.level,
         "device": verdict.device,
         "precision": verdict.precision,
+        "ranks": verdict.ranks,
+        "scaling": verdict.scaling,
         "winner": msgspec.to_builtins(verdict.winner),
         "disturbed": verdict.disturbed,
         "unranked": list(verdict.unranked),

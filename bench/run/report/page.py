@@ -17,7 +17,7 @@ from bench.run.report import charts, costs, course, learning, left_out, method, 
 from bench.run.report.answer import answer
 from bench.run.report.tables import QUESTION
 from bench.run.report.tags import choices
-from bench.run.report.terms import TERMS
+from bench.run.report.terms import terms_of
 from bench.store import write_text
 
 
@@ -39,7 +39,7 @@ def document(run: Run, summary: Summary, *, beside: Path) -> str:
     """Return the page of a run; files in the folder `beside`, in which the page will lie, are linked."""
     title = f"{run.header.run_id}: {QUESTION}"
     found = blocks(run, summary, beside=beside)
-    return page.document(found, title=title, choices=choices([summary]), terms=TERMS)
+    return page.document(found, title=title, choices=choices([summary]), terms=terms_of([run]))
 
 
 def blocks(run: Run, summary: Summary, *, beside: Path | None = None) -> list[Block]:
