@@ -8,6 +8,7 @@ import msgspec
 
 from bench.analysis.comparison import Comparison, Comparisons, Verdict
 from bench.analysis.first_steps import first_steps
+from bench.analysis.scaling import read_scaling
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.run.outlook import in_words, outlook
@@ -31,14 +32,19 @@ def to_json(summary: Summary, run: Run | None = None) -> str:
 
 
 def verdicts_to_json(run: Run, summary: Summary) -> str:
-    """Return an object with every verdict and its comparisons, and the time that narrow intervals take."""
+    """Return an object with every verdict and its comparisons, and the time that narrow intervals take.
+
+    In a run with ranks it also has `scaling`, a list of `ScalingSeries`.
+    """
     found = outlook(run, summary)
     about = None
     if found is not None:
         about = msgspec.to_builtins(found) | {"beyond": found.beyond, "words": in_words(found)}
     placebo = None if summary.placebo is None else _comparisons([summary.placebo])[0]
     verdicts = [_verdict(verdict) for verdict in summary.verdicts]
-    return _dumped({"verdicts": verdicts, "placebo": placebo, "outlook": about})
+    scaling = [msgspec.to_builtins(series) for series in read_scaling(run, summary)]
+    content = {"verdicts": verdicts, "placebo": placebo, "outlook": about}
+    return _dumped(content | ({"scaling": scaling} if run.header.ranks else {}))
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:

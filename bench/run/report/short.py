@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 from bench.analysis.comparison import Comparison, GroupKey, Verdict
+from bench.analysis.scaling import read_scaling
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import RECORDS, Run
 from bench.report.blocks import (
@@ -34,7 +35,7 @@ from bench.report.format import (
     workload_name,
 )
 from bench.run.outlook import in_words, outlook
-from bench.run.report import charts
+from bench.run.report import charts, scaling
 from bench.run.report.answer import LONGEST_NAME, answer
 from bench.run.report.sentences import placebo_sentence
 from bench.run.report.tables import state
@@ -63,6 +64,7 @@ def on_terminal(run: Run, summary: Summary) -> list[Block]:
         *_notes(summary),
         Bullets(items=answer(run, summary)),
         *_tables(summary),
+        *_scaling(run, summary),
         *_targets(summary),
         *_placebo(summary),
         *_missing(run, summary),
@@ -83,6 +85,7 @@ def in_markdown(run: Run, summary: Summary) -> list[Block]:
         Bullets(items=answer(run, summary)),
         *shown,
         *([picture] if (picture := charts.overview(run, summary)) else ()),
+        *_scaling(run, summary),
         *_targets(summary),
         *_placebo(summary),
         *_missing(run, summary),
@@ -252,6 +255,10 @@ def _targets(summary: Summary) -> list[Block]:
 
 def _to_target(row: CellSummary) -> str:
     return "did not reach it" if row.seconds_to_target is None else seconds_text(row.seconds_to_target)
+
+
+def _scaling(run: Run, summary: Summary) -> list[Block]:
+    return scaling.short_blocks(run, read_scaling(run, summary), summary.titles)
 
 
 def _placebo(summary: Summary) -> list[Block]:
