@@ -32,7 +32,7 @@ from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.report.blocks import Block, File, Heading, charts_of
 from bench.report.chart import Lines
-from bench.report.format import NOTHING, ratio_text
+from bench.report.format import DASH, NOTHING, TIMES, ratio_text
 from bench.report.markdown import document
 from bench.run.live_rows import LiveRows
 from bench.run.log import RunLog
@@ -120,14 +120,13 @@ def test_the_table_has_the_plain_row_and_every_number_of_ranks_with_intervals(ru
     assert [(row["framework"], row["ranks"]) for row in rows[:4]] == [
         ("PyTorch eager", "1"), ("PyTorch ddp", "1"), ("PyTorch ddp", "2"), ("PyTorch ddp", "4"),
     ]  # fmt: skip
-    assert rows[0]["verdict"] == "plain"
-    assert rows[1]["verdict"] == "slower"
-    assert rows[2]["speed-up"].startswith("1.8")
-    assert rows[2]["efficiency"].startswith(("90 % (", "89 % (", "91 % ("))
-    assert rows[2]["verdict"] == "faster"
+    two = read_scaling(run, summarise(run))[0].points[1]
+    assert (rows[0]["speed-up"], rows[0]["efficiency"]) == (NOTHING, NOTHING)
+    assert rows[2]["speed-up"] == f"{two.speed_up.low:.2f}{DASH}{two.speed_up.high:.2f}{TIMES}"
+    assert rows[2]["efficiency"] == f"{50 * two.speed_up.low:.0f}{DASH}{50 * two.speed_up.high:.0f} %"
 
 
-def test_a_row_without_a_figure_has_its_reason_in_the_table():
+def test_a_row_without_a_figure_has_its_reason_beside_the_table():
     run = scaling_run({"torch": {1: 0.95, 2: 1.8}})
     records = [
         msgspec.structs.replace(one, status="timeout", error="rank 1 of 2: timed out", windows=())
@@ -137,9 +136,10 @@ def test_a_row_without_a_figure_has_its_reason_in_the_table():
     ]
     run = msgspec.structs.replace(run, records=tuple(records))
     row = rows_of(table_with(section_of(run), "speed-up", "efficiency"))[-1]
-    assert (row["samples/s"], row["speed-up"], row["efficiency"]) == (NOTHING, NOTHING, NOTHING)
-    assert row["verdict"].startswith("timed out: rank 1 of 2: timed out")
-    assert "The break-even is unknown: timed out: rank 1 of 2" in said(section_of(run))
+    assert (row["samples/s"], row["speed-up"], row["efficiency"]) == (NOTHING, "not ranked", NOTHING)
+    found = said(section_of(run))
+    assert "The break-even is unknown." in found
+    assert "No figure with 2 ranks: timed out: rank 1 of 2: timed out (blocks 1, 2, 3, 4)" in found
 
 
 def test_a_run_whose_ranks_all_failed_has_a_table_and_no_picture():
@@ -148,7 +148,7 @@ def test_a_run_whose_ranks_all_failed_has_a_table_and_no_picture():
     found = section_of(run)
     assert not list(charts_of(found))
     assert table_with(found, "speed-up").rows
-    assert "not measured: the run has no record of it" in said(found)
+    assert "No figure with 2 ranks: not measured: the run has no record of it." in said(found)
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,12 @@ def test_it_is_told_what_the_machine_can_show():
     found = said(section_of(run))
     assert "is pinned to one core, that of a plain row too" in found
     assert "slower here than in a normal run" in found
-    assert "The machine has 2 cores for it, so it cannot show more than 2 ranks" in found
+    assert "It may use 2 CPUs of the machine, so it cannot show more than 2 ranks." in found
+
+
+def test_it_is_told_where_more_ranks_are_no_longer_faster():
+    first, _ = words(scaling_run({"torch": {1: 0.9, 2: 1.8, 4: 1.001}}))
+    assert first.endswith("it is not proven faster than eager. With 4 it is not, either.")
 
 
 def test_ranks_of_two_hosts_are_told_with_their_network():
@@ -375,7 +380,8 @@ def test_the_verdicts_as_json_have_the_scaling(run):
         ("torch", "strong", 2), ("jax", "strong", 2), ("torch", "weak", 2), ("jax", "weak", 2),
     ]  # fmt: skip
     point = found[0]["points"][1]
-    assert (point["ranks"], point["why_not"], point["own_devices"]) == (2, None, True)
+    assert (point["ranks"], point["why_not"], point["own_devices"], point["proven"]) == (2, None, True, True)
+    assert point["comparison"]["half_width"] > 0
     assert point["efficiency"]["value"] == point["speed_up"]["value"] / 2
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from bench.analysis.comparison import Comparison, Comparisons, Verdict
 from bench.analysis.first_steps import first_steps
-from bench.analysis.scaling import read_scaling
+from bench.analysis.scaling import ScalingSeries, read_scaling
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.run.outlook import in_words, outlook
@@ -42,7 +42,7 @@ def verdicts_to_json(run: Run, summary: Summary) -> str:
         about = msgspec.to_builtins(found) | {"beyond": found.beyond, "words": in_words(found)}
     placebo = None if summary.placebo is None else _comparisons([summary.placebo])[0]
     verdicts = [_verdict(verdict) for verdict in summary.verdicts]
-    scaling = [msgspec.to_builtins(series) for series in read_scaling(run, summary)]
+    scaling = [_series(one) for one in read_scaling(run, summary)]
     content = {"verdicts": verdicts, "placebo": placebo, "outlook": about}
     return _dumped(content | ({"scaling": scaling} if run.header.ranks else {}))
 
@@ -63,6 +63,16 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "comparisons": _families(verdict.made),
         "with_dropped_blocks": None if dropped is None else _families(dropped),
     }
+
+
+def _series(one: ScalingSeries) -> dict[str, Any]:
+    points = [
+        msgspec.to_builtins(point)
+        | {"comparison": _comparisons([point.comparison])[0] if point.comparison else None}
+        | {"proven": point.proven}
+        for point in one.points
+    ]
+    return {**msgspec.to_builtins(one), "points": points}
 
 
 def _families(made: Comparisons) -> dict[str, Any]:

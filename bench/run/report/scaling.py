@@ -108,9 +108,9 @@ def what_it_shows(run: Run) -> list[str]:
     hosts = dict.fromkeys(rank.host for job in run.jobs for rank in job.ranks)
     gpu = any(cell.device == "gpu" for cell in run.header.cells)
     environment = run.header.environment
-    device, count = ("GPU", len(environment.gpus)) if gpu else ("core", environment.usable_cpus)
+    device, count = ("GPU", len(environment.gpus)) if gpu else ("CPU", environment.usable_cpus)
     said = [
-        f"Each process of this run has one {device} of its own, that of a plain row too."
+        "Each process of this run has a GPU of its own, that of a plain row too."
         if gpu
         else "Each process of this run is pinned to one core, that of a plain row too. So a plain row is "
         "slower here than in a normal run, in which a framework may use every core. Compare the rows of this "
@@ -121,13 +121,13 @@ def what_it_shows(run: Run) -> list[str]:
         return said
     plural = "" if count == 1 else "s"
     said.append(
-        f"The machine has {count} {device}{plural} for it, so it cannot show more than {count} "
-        f"rank{plural}, and what ranks exchange never crosses a network."
+        f"It may use {count} {device}{plural} of the machine, so it cannot show more than {count} "
+        f"rank{plural}. What the ranks exchange stays inside the machine and crosses no network."
     )
     if not gpu:
         said.append(
-            "Its cores share memory and caches, and two of them may be threads of one core: efficiency that "
-            "is lost to that is no fault of a framework."
+            "CPUs share memory and caches, and two of them may be threads of one core. The efficiency that "
+            "this costs is not lost by a framework."
         )
     return said
 
@@ -143,7 +143,7 @@ def table_of(series: Sequence[ScalingSeries], titles: Mapping[str, str]) -> Tabl
     for one in series:
         if one.plain is not None:
             name = cell_name(one.plain, titles)
-            rows.append((name, "1", rate_text(one.plain_samples_per_s), NOTHING, NOTHING, "plain"))
+            rows.append((name, "1", rate_text(one.plain_samples_per_s), NOTHING, NOTHING))
             tags.append({"backend": one.backend})
         for point in one.points:
             if point.speed_up is None:
@@ -153,14 +153,13 @@ def table_of(series: Sequence[ScalingSeries], titles: Mapping[str, str]) -> Tabl
                     _name(one, titles),
                     str(point.ranks),
                     rate_text(point.samples_per_s),
-                    _factor(point.speed_up),
-                    _percent(point.efficiency),
-                    _verdict(point),
+                    speed_up_text(point),
+                    efficiency_text(point),
                 )
             )
             tags.append({"backend": one.backend})
     return Table(
-        heads=("framework", "ranks", "samples/s", "speed-up", "efficiency", "verdict"),
+        heads=("framework", "ranks", "samples/s", "speed-up", "efficiency"),
         rows=tuple(rows),
         numbers=frozenset({1, 2, 3, 4}),
         flagged=frozenset(flagged),
@@ -172,41 +171,55 @@ def _name(one: ScalingSeries, titles: Mapping[str, str]) -> str:
     return f"{titles.get(one.backend, one.backend)} {one.mode}"
 
 
-def _factor(share: Share | None) -> str:
-    if share is None:
+def speed_up_text(point: ScalingPoint) -> str:
+    """Return the interval of a speed-up; in a few words, that there is none."""
+    if point.speed_up is None:
+        return "not compared" if point.samples_per_s is not None else "not ranked"
+    return f"{_range(f'{point.speed_up.low:.2f}', f'{point.speed_up.high:.2f}')}{TIMES}"
+
+
+def efficiency_text(point: ScalingPoint) -> str:
+    """Return the interval of an efficiency in whole percent."""
+    if point.efficiency is None:
         return NOTHING
-    return f"{share.value:.2f}{TIMES} ({ratio_text(share.low, share.high)})"
+    low, high = (f"{100 * end:.0f}" for end in (point.efficiency.low, point.efficiency.high))
+    return f"{_range(low, high)} %"
 
 
-def _percent(share: Share | None) -> str:
-    return NOTHING if share is None else f"{100 * share.value:.0f} % ({percent_range(share)})"
-
-
-def _verdict(point: ScalingPoint) -> str:
-    """Return what is claimed of a number of ranks against the plain row, or why there is no figure."""
-    if point.comparison is None:
-        return point.why_not or NOTHING
-    words = KIND_WORDS[point.comparison.kind]
-    return words.replace("faster", "slower", 1) if point.proven_slower else words
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low}{DASH}{high}"
 
 
 def percent_range(share: Share) -> str:
     """Return the interval of a share in percent, with enough digits to tell its ends apart."""
     for digits in (0, 1, 2):
-        ends = [f"{100 * end:.{digits}f}".replace("-", _MINUS) for end in (share.low, share.high)]
-        if ends[0] != ends[1]:
+        # Adding 0.0 turns a negative zero into 0.
+        low, high = (round(100 * end, digits) + 0.0 for end in (share.low, share.high))
+        if low != high:
             break
-    if ends[0] == ends[1]:
-        return f"{ends[0]} %"
-    return f"{ends[0]}{' to ' if _MINUS in ends[0] else DASH}{ends[1]} %"
+    first, last = (f"{end:.{digits}f}".replace("-", _MINUS) for end in (low, high))
+    if low == high:
+        return f"{first} %"
+    return f"{first}{' to ' if low < 0 else DASH}{last} %"
 
 
 # ---- sentences
 
 
 def sentences(one: ScalingSeries) -> list[str]:
-    """Return the break-even of a series, and what it costs to be distributed at one rank."""
-    return [_break_even(one), _cost(one)]
+    """Return the break-even of a series, its cost at one rank, and why numbers of ranks have no figure."""
+    missing: dict[str, list[str]] = {}
+    for point in one.points:
+        if point.why_not is not None:
+            missing.setdefault(point.why_not, []).append(str(point.ranks))
+    return [
+        _break_even(one),
+        _cost(one),
+        *(
+            f"No figure with {listed(ranks)} rank{'' if ranks == ['1'] else 's'}: {why}."
+            for why, ranks in missing.items()
+        ),
+    ]
 
 
 def _break_even(one: ScalingSeries) -> str:
@@ -216,29 +229,32 @@ def _break_even(one: ScalingSeries) -> str:
         times = "" if at.speed_up is None else f" ({ratio_text(at.speed_up.low, at.speed_up.high)})"
         said = f"The break-even is at {_ranks(at.ranks)}{times}"
         if at.ranks == 1:
-            return f"{said}: it is proven faster than {plain} even there."
-        return f"{said}: with fewer it is not proven faster than {plain}."
+            return f"{said}: it is proven faster than {plain} even there.{_again(one, at.ranks)}"
+        return f"{said}: with fewer it is not proven faster than {plain}.{_again(one, at.ranks)}"
     if not one.break_even_known:
-        return f"The break-even is unknown: {_why_unknown(one)}."
+        return f"The break-even is unknown{_why_unknown(one)}."
     most = max(point.ranks for point in one.measured)
     return f"No break-even so far: with up to {_ranks(most)} it is not proven faster than {plain}."
 
 
+def _again(one: ScalingSeries, break_even: int) -> str:
+    """Return which larger numbers of ranks are not proven faster; empty if all are."""
+    slower = [str(point.ranks) for point in one.measured if point.ranks > break_even and not point.proven]
+    return f" With {listed(slower)} it is not, either." if slower else ""
+
+
 def _why_unknown(one: ScalingSeries) -> str:
     if one.disturbed:
-        return "something else disturbed the machine, so nothing is claimed"
-    several = [point for point in one.points if point.ranks > 1]
-    if not several:
-        return "no row has several ranks"
-    return listed(list(dict.fromkeys(point.why_not or "no reason recorded" for point in several)))
+        return ": something else disturbed the machine, so nothing is claimed"
+    return "" if any(point.ranks > 1 for point in one.points) else ": no row has several ranks"
 
 
 def _cost(one: ScalingSeries) -> str:
     point = next((point for point in one.points if point.ranks == 1), None)
     cost = one.cost_at_one_rank
     if point is None or point.comparison is None or cost is None or one.plain is None:
-        why = "no row of it has one rank" if point is None else point.why_not
-        return f"What it costs to be distributed at one rank is unknown: {why}."
+        why = ": no row of it has one rank" if point is None else ""
+        return f"What it costs to be distributed at one rank is unknown{why}."
     plain = one.plain.mode
     if point.proven_slower:
         return f"To be distributed costs {percent_range(cost)} of the throughput of {plain} at one rank."
@@ -268,8 +284,8 @@ def short_table(series: Sequence[ScalingSeries], titles: Mapping[str, str]) -> T
                 cut(_name(one, titles), LONGEST_NAME),
                 str(point.ranks),
                 rate_text(point.samples_per_s),
-                NOTHING if point.speed_up is None else ratio_text(point.speed_up.low, point.speed_up.high),
-                NOTHING if point.efficiency is None else percent_range(point.efficiency),
+                speed_up_text(point),
+                efficiency_text(point),
             )
             for one in series
             for point in one.points

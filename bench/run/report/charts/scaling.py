@@ -6,7 +6,7 @@ from bench.analysis.scaling import ScalingPoint, ScalingSeries, read_scaling
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.report.blocks import Chart
-from bench.report.chart import Axis, Lines, Mark, Point, Series
+from bench.report.chart import Axis, Lines, Point, Series
 from bench.report.format import rate_text, ratio_text
 from bench.report.names import chart_name
 from bench.run.report.charts.rows import Looks, looks_of
@@ -61,13 +61,12 @@ def _speed_ups(place: Place, series: Sequence[ScalingSeries], looks: Looks, summ
                 labels=tuple(f"{count:,}" for count in counts),
             ),
             y=Axis(
-                title="speed-up (logarithmic)" if log else "speed-up",
+                title=f"speed-up over one plain process{' (logarithmic)' if log else ''}",
                 unit="factor",
                 log=log,
                 low=None if log else 0.0,
             ),
             series=(*lines, ideal),
-            marks=(Mark(value=1.0, text="plain, one rank"),),
         ),
         table=table_of(series, summary.titles),
         tags=tags_of(place),
