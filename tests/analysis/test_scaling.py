@@ -206,6 +206,33 @@ def test_a_disturbed_machine_proves_nothing():
     assert not at(series, 2).proven
 
 
+def test_a_block_that_was_dropped_enters_no_speed_up():
+    run = changed(
+        scaling_run({"torch": SPEED_UPS}, blocks=5),
+        lambda one: (
+            make_block([PLAIN, ONE, TWO, FOUR], 4, foreign_share=0.5)
+            if isinstance(one, BlockRecord) and one.block == 4
+            else one
+        ),
+    )
+    run = changed(
+        run,
+        lambda one: (
+            msgspec.structs.replace(
+                one,
+                windows=tuple(
+                    msgspec.structs.replace(each, seconds=each.seconds / 3) for each in one.windows
+                ),
+            )
+            if isinstance(one, JobRecord) and one.spec.cell == TWO and one.spec.block == 4
+            else one
+        ),
+    )
+    two = at(only(run), 2)
+    assert two.comparison.blocks == 4
+    assert two.speed_up.value == pytest.approx(1.8, rel=0.02)
+
+
 # ---- rows that are missing or not ranked
 
 
@@ -278,6 +305,16 @@ def test_without_a_ranked_plain_row_there_is_no_speed_up():
     assert reason(run) == "the plain row is not ranked: 1 of the 3 blocks it needs"
     assert only(run).plain_samples_per_s is None
     assert (only(run).break_even, only(run).break_even_known) == (None, False)
+
+
+def test_without_parity_of_the_plain_row_there_is_no_speed_up():
+    run = changed(
+        scaling_run({"torch": SPEED_UPS}),
+        lambda one: (
+            make_parity(PLAIN, error=1.0) if isinstance(one, ParityRecord) and one.cell == PLAIN else one
+        ),
+    )
+    assert reason(run).startswith("the plain row is not ranked: not comparable: gradient is off by 1.0e+00")
 
 
 def test_rows_that_share_one_block_with_the_plain_row_are_not_compared():

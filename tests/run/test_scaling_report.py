@@ -41,6 +41,7 @@ from bench.run.report.export import to_json, verdicts_to_json
 from bench.run.report.parity import render_parity
 from bench.run.report.scaling import percent_range, sentences, what_it_shows
 from bench.run.report.terms import RANK_TERMS, TERMS, terms_of
+from bench.workloads.instruments import Peak
 
 STRONG = {"torch": {1: 0.95, 2: 1.8, 4: 3.0}, "jax": {1: 0.99, 2: 1.9, 4: 3.6}}
 WEAK = {"torch": {2: 1.85, 4: 3.4}, "jax": {2: 1.95, 4: 3.8}}
@@ -238,6 +239,7 @@ def test_ranks_of_two_hosts_are_told_with_their_network():
         (0.911, 0.94, "91\N{EN DASH}94 %"),
         (0.9101, 0.9123, "91.0\N{EN DASH}91.2 %"),
         (1.0, 1.0, "100.00 %"),
+        (-0.0004, 0.012, "0\N{EN DASH}1 %"),
         (-0.012, 0.021, "\N{MINUS SIGN}1 to 2 %"),
     ],
 )
@@ -349,6 +351,19 @@ def test_a_weak_row_costs_a_step_of_its_own_batch_and_no_share_of_one_process(ru
     assert costs[plain].step_s == pytest.approx(100 / rows[plain].samples_per_s)
     assert costs[weak].step_s == pytest.approx(200 / rows[weak].samples_per_s)
     assert not read_costs(run, summarise(run)).break_evens, "being distributed is no way to compile"
+
+
+def test_the_peak_of_one_process_is_no_limit_of_several_ranks():
+    cells = [make_cell(), make_cell(mode="ddp"), make_cell(mode="ddp", ranks=2)]
+    peak = Peak(flops_per_s=1e9, bytes_per_s=1e9)
+    jobs = [
+        msgspec.structs.replace(make_job(cell, block), peak=peak if cell == cells[0] else None)
+        for cell in cells
+        for block in range(3)
+    ]
+    run = make_run(make_header(cells), jobs)
+    costs = {one.cell: one for one in read_costs(run, summarise(run)).cells}
+    assert [costs[cell].ceiling for cell in cells] == [peak, peak, None]
 
 
 # ---- the short reports and the exports

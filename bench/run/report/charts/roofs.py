@@ -8,7 +8,7 @@ from bench.analysis.sweep import leave_out_sweep
 from bench.records.runs import Run
 from bench.report.blocks import Chart, Table
 from bench.report.chart import Axis, Lines, Mark, Point, Series
-from bench.report.format import NOTHING, cell_name, mode_name, percent, scaled
+from bench.report.format import NOTHING, cell_name, percent, scaled
 from bench.report.names import chart_name
 from bench.run.report.charts.rows import Looks, looks_of
 from bench.workloads.instruments import Peak
@@ -77,7 +77,7 @@ def _points(
     """Yield the points of each mode. `spots` are rows with their intensity and the FLOP/s they reached."""
     modes: dict[tuple[str, str], list[tuple[CellCosts, float, float]]] = {}
     for one, intensity, reached in spots:
-        modes.setdefault((one.cell.backend, mode_name(one.cell)), []).append((one, intensity, reached))
+        modes.setdefault((one.cell.backend, one.cell.mode), []).append((one, intensity, reached))
     for members in sorted(modes.values(), key=lambda members: looks.order(members[0][0].cell)):
         first = members[0][0].cell
         yield Series(
