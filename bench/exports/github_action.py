@@ -91,7 +91,7 @@ def _to_json(run: Run, values: Any) -> str:
 
 def _entry(row: CellSummary, value: _Value, run: Run) -> dict[str, Any]:
     name = f"{part(row.workload)} {part(row.backend)}/{part(row.mode)} {row.device} {row.precision}"
-    if ranks := rank_words(row):
+    if ranks := rank_words(row, run.header):
         name += f" {ranks}"
     if data := data_words(run.header):
         name += f" ({data})"

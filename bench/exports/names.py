@@ -53,9 +53,15 @@ def data_words(header: RunHeader) -> str | None:
     return " ".join(words) or None
 
 
-def rank_words(row: CellSummary) -> str:
-    """Return the ranks of a row, which its names must include, such as `2 ranks weak`; empty for one rank."""
-    return ranks_text(row.ranks, row.scaling).replace("(", "").replace(")", "")
+def rank_words(row: CellSummary, header: RunHeader) -> str | None:
+    """Return the ranks of a row, which its names must include, such as `2 ranks weak`.
+
+    None in a run without ranks. In a run with ranks a row of one rank says so, too: its process had one core,
+    so it is another row than that of the same name in other runs.
+    """
+    if not header.ranks:
+        return None
+    return (ranks_text(row.ranks, row.scaling) or "1 rank").replace("(", "").replace(")", "")
 
 
 def nothing(run: Run, what: str) -> UsageError:

@@ -52,7 +52,7 @@ def _benchmark(cell: TimedCell, run: Run) -> dict[str, Any]:
     data = [cell.step_s(log) for rounds in cell.rounds.values() for log in rounds]
     # Named like a parametrized test: --group-by func groups by workload, and param:backend by framework.
     param = f"{backend}-{mode}-{row.device}-{row.precision}"
-    if ranks := rank_words(row):
+    if ranks := rank_words(row, run.header):
         param += f"-{ranks.replace(' ', '-')}"
     if cut := data_words(run.header):
         param += f"-{cut.replace(' ', '-')}"

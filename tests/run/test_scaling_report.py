@@ -28,6 +28,7 @@ from bench.analysis.scaling import Share, read_scaling
 from bench.analysis.summary import summarise
 from bench.cli import several
 from bench.exports import asv, github_action, pytest_benchmark
+from bench.gate.compare import compare
 from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.report.blocks import Block, File, Heading, charts_of
@@ -301,6 +302,9 @@ def test_exports_tell_the_rows_apart(run, names_of):
     names = names_of(run)
     assert len(set(names)) == len(names)
     assert sum("2-ranks-weak" in name or "2 ranks weak" in name for name in names) >= 2
+    one_rank = [name for name in names if "eager" in name]
+    assert one_rank, "the plain row"
+    assert all("1-rank" in name or "1 rank" in name for name in one_rank), "its process had one core"
 
 
 def test_frameworks_are_compared_at_the_same_number_of_ranks_and_scaling_only(run):
@@ -335,6 +339,23 @@ def test_a_reader_can_choose_by_ranks_and_scaling(run, tmp_path):
 
 
 # ---- what several ranks mean elsewhere
+
+
+def test_the_plain_row_of_a_run_with_ranks_is_another_row_than_that_of_other_runs(run):
+    mark = summarise(run).mark
+    assert mark == "Each process pinned to one core. Not to be compared with a run without ranks."
+    limited = make_header(run.header.cells, sample=True)
+    assert summarise(make_run(limited)).mark == (
+        "Made on the small sample that comes with the program; each process pinned to one core. Not to be "
+        "compared with a run on the full data sets and without ranks."
+    )
+    assert mark in terminal_of(run)
+    gpu = [msgspec.structs.replace(cell, device="gpu") for cell in run.header.cells]
+    assert summarise(make_run(make_header(gpu))).mark is None, "it has one GPU in either run"
+    other = simple_run({make_cell(): [1000.0] * 4})
+    (row,) = [one for one in compare(other, run).cells if one.cell == make_cell()]
+    assert (row.findings, row.conclusion) == ((), "undecided")
+    assert "data" in row.why
 
 
 def test_a_larger_batch_learns_something_else_and_is_not_compared():
