@@ -115,6 +115,37 @@ class Together(NumpyBackend):
         return super().describe() | {"cpus": cpus, "threads": os.environ.get("OMP_NUM_THREADS")}
 
 
+class SumsForMeans(Together):
+    """Adds up what it should average."""
+
+    def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        ranks = 1 if self.place is None else self.place.ranks
+        return loss, {name: value * ranks for name, value in gradients.items()}
+
+
+class KeepsItsGradient(Together):
+    """Averages the losses and not the gradients."""
+
+    def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        if self.place is None:
+            return loss, gradients
+        own = part(len(labels), self.place)
+        return loss, NumpyBackend.loss_and_gradients(self, pixels[own], labels[own])[1]
+
+
+class SameShard(Together):
+    """Every rank trains on the part of rank 0."""
+
+    def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
+        ranks = 1 if self.place is None else self.place.ranks
+        size = len(labels) // ranks
+        return super().loss_and_gradients(
+            np.tile(pixels[:size], (ranks, 1, 1, 1)), np.tile(labels[:size], ranks)
+        )
+
+
 class RaisesInRank(Together):
     """One rank raises an exception in a full batch, and the others lose it."""
 
