@@ -175,7 +175,10 @@ def speed_up_text(point: ScalingPoint) -> str:
     """Return the interval of a speed-up; in a few words, that there is none."""
     if point.speed_up is None:
         return "not compared" if point.samples_per_s is not None else "not ranked"
-    return f"{_range(f'{point.speed_up.low:.2f}', f'{point.speed_up.high:.2f}')}{TIMES}"
+    low, high = (
+        f"{end:.2f}" if end < 10 else f"{end:.1f}" for end in (point.speed_up.low, point.speed_up.high)
+    )
+    return f"{_range(low, high)}{TIMES}"
 
 
 def efficiency_text(point: ScalingPoint) -> str:
