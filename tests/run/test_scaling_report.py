@@ -149,7 +149,9 @@ def test_a_run_whose_ranks_all_failed_has_a_table_and_no_picture():
     run = msgspec.structs.replace(run, records=())
     found = section_of(run)
     assert not list(charts_of(found))
-    assert table_with(found, "speed-up").rows
+    table = table_with(found, "speed-up")
+    assert [row["speed-up"] for row in rows_of(table)] == ["not ranked", "not ranked"]
+    assert table.flagged == {0, 1}
     assert "No figure with 2 ranks: not measured: the run has no record of it." in said(found)
 
 

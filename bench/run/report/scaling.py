@@ -36,6 +36,7 @@ Place: TypeAlias = tuple[str, Device, Precision, Scaling]
 """Workload, device, precision and scaling: what one picture is about."""
 
 _MINUS = "\N{MINUS SIGN}"
+_NOT_RANKED = "not ranked"
 _NO_TABLE = Table(heads=(), rows=())
 LEGEND = (
     "speed-up: throughput over that of the plain mode at one rank. efficiency: speed-up over ranks. Both are "
@@ -143,7 +144,11 @@ def table_of(series: Sequence[ScalingSeries], titles: Mapping[str, str]) -> Tabl
     for one in series:
         if one.plain is not None:
             name = cell_name(one.plain, titles)
-            rows.append((name, "1", rate_text(one.plain_samples_per_s), NOTHING, NOTHING))
+            missing = one.plain_samples_per_s is None
+            if missing:
+                flagged.add(len(rows))
+            said = _NOT_RANKED if missing else NOTHING
+            rows.append((name, "1", rate_text(one.plain_samples_per_s), said, NOTHING))
             tags.append({"backend": one.backend})
         for point in one.points:
             if point.speed_up is None:
@@ -174,7 +179,7 @@ def _name(one: ScalingSeries, titles: Mapping[str, str]) -> str:
 def speed_up_text(point: ScalingPoint) -> str:
     """Return the interval of a speed-up; in a few words, that there is none."""
     if point.speed_up is None:
-        return "not compared" if point.samples_per_s is not None else "not ranked"
+        return "not compared" if point.samples_per_s is not None else _NOT_RANKED
     low, high = (
         f"{end:.2f}" if end < 10 else f"{end:.1f}" for end in (point.speed_up.low, point.speed_up.high)
     )
