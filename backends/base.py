@@ -128,10 +128,21 @@ class Distributed(Protocol):
     of the whole batch. Gradients are combined by the framework's own engine, so that all ranks hold the same
     parameters after each step, and batch statistics are those of the whole batch. `predict` computes all the
     images in every rank, and exports and states are the same in all.
+
+    A process builds several such backends one after another, all with the same place. The first one starts
+    the engine, before the framework computes anything.
     """
 
     def longest(self, seconds: float) -> float:
         """Return the largest of the values that the ranks pass, after all of them have passed one."""
+
+    @staticmethod
+    def leave() -> None:
+        """Part from the other ranks, so that the end of this process disturbs none of them.
+
+        Every rank calls it once, after all else; it may wait for the others. If no engine runs, it does
+        nothing.
+        """
 
 
 class Augmenting(Protocol):

@@ -65,6 +65,7 @@ TENSORFLOW = BackendInfo(
         Mode(
             name="multi-worker",
             summary="graph in every process of a MultiWorkerMirroredStrategy",
+            augments=True,
             distributed=True,
             runner="backends.tensorflow_multi_worker:MultiWorkerRunner",
         ),
@@ -166,6 +167,7 @@ TORCH = BackendInfo(
         Mode(
             name="ddp",
             summary="eager in every process, gradients combined by DistributedDataParallel",
+            augments=True,
             distributed=True,
             runner="backends.torch_ddp:Ddp",
         ),
@@ -215,6 +217,7 @@ JAX = BackendInfo(
         Mode(
             name="mesh",
             summary="jit over a mesh of all processes, the batch sharded along it",
+            augments=True,
             distributed=True,
             runner="backends.jax_mesh:Mesh",
         ),

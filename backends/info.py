@@ -103,3 +103,7 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def default_mode(self) -> str:
         return next(mode.name for mode in self.modes if mode.default)
+
+    def distributes(self, mode: str) -> bool:
+        """Return whether several processes can train together in this mode."""
+        return any(one.name == mode and one.distributed for one in self.modes)

@@ -36,6 +36,7 @@ from backends.step_clock import StepClock
 from bench.errors import UnavailableError
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.parameters import Params
+from bench.workloads.ranks import Place
 from bench.workloads.specs import (
     NORM_DECAY,
     NORM_EPSILON,
@@ -163,14 +164,14 @@ class Jit(InstrumentedRunner):
             # One transfer to a GPU takes as long as a small step, so the indices of many batches go together.
             self._carried = CarriedSteps(backend, call_steps=1)
         else:
-            self._step = backend.jitted(backend.step, donate_argnums=0)
+            self._step = backend.jitted(backend.step, donate_argnums=0, **backend.layout.outputs)
 
     def train(self, order: np.ndarray, draws: np.ndarray | None) -> np.ndarray:
         if self._carried is not None:
             return self._carried.train(order, draws)
         backend = self._backend
         state, losses = backend.state, []
-        for batch in order if draws is None else zip(order, draws, strict=True):
+        for batch in backend.layout.batches(order, draws):
             state, loss = self._step(state, batch, backend.images, backend.labels)
             losses.append(loss)
         backend.state = jax.block_until_ready(state)
@@ -200,12 +201,22 @@ class JaxBackend:
     """
 
     def __init__(
-        self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
+        self,
+        workload: Workload,
+        data: TrainingData,
+        *,
+        mode: str,
+        device: Device,
+        precision: Precision,
+        place: Place | None = None,
     ) -> None:
-        runner, offered = load_runner(JAX, mode), next(one for one in JAX.modes if one.name == mode)
+        runner, offered = load_runner(JAX, mode, place), next(one for one in JAX.modes if one.name == mode)
         if workload.augmentation is not None and not offered.augments:
             raise UnavailableError(f"mode {mode} of JAX augments no images; mode {JAX.default_mode} does")
-        self.device, self.on_gpu = find_device(device), device == "gpu"
+        if place is not None:
+            runner.join(place, device)
+        self.place, self.device, self.on_gpu = place, find_device(device), device == "gpu"
+        self.layout = runner.layout(self.device)
         self.dtype = jnp.bfloat16 if precision == "bf16" else jnp.float32
         self.precision = MATMUL_PRECISION[precision]
         options = wanted_options(workload.architecture, device) if offered.level == "tuned" else {}
@@ -217,7 +228,7 @@ class JaxBackend:
         self.images, self.labels = data.images, data.labels.astype(np.int32)
         if not offered.pipeline:
             # Images stay uint8 on the device: a batch is gathered and then scaled.
-            self.images, self.labels = jax.device_put((self.images, self.labels), self.device)
+            self.images, self.labels = self.layout.put((self.images, self.labels))
         self.gather: Callable[..., tuple[jax.Array, jax.Array]] = gather
         if workload.augmentation is not None:
             self.gather = partial(gather_augmented, crop=workload.augmentation.crop)
@@ -262,6 +273,13 @@ class JaxBackend:
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         return self._runner.train(order, draws)
 
+    def longest(self, seconds: float) -> float:
+        return self._runner.longest(seconds)
+
+    @staticmethod
+    def leave() -> None:
+        jax.distributed.shutdown()  # a barrier; without an engine it does nothing
+
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
         x, _ = jax.jit(self.gather)((batch, draws), self.images, self.labels)
         return np.array(x)
@@ -269,7 +287,7 @@ class JaxBackend:
     # Evaluation
 
     def predict(self, images: np.ndarray) -> np.ndarray:
-        params, statistics, _ = self.state
+        params, statistics, _ = self.layout.own(self.state)
         starts = range(0, len(images), EVALUATION_BATCH)
         parts = (images[start : start + EVALUATION_BATCH] for start in starts)
         return np.concatenate([self._logits(params, statistics, part) for part in parts])
@@ -307,13 +325,13 @@ class JaxBackend:
         # What a step returns is committed to the device. device_put commits the arguments of the first step
         # too: jit compiles another program for uncommitted ones, so the second step would compile again.
         params, statistics = jax.device_put((params, statistics), self.device)
-        self.state = (params, statistics, jax.device_put(self.optimizer.init(params), self.device))
+        self.state = self.layout.put((params, statistics, self.optimizer.init(params)))
 
     def save_state(self) -> State:
         return {str(number): np.array(leaf) for number, leaf in enumerate(jax.tree.leaves(self.state))}
 
     def restore_state(self, state: State) -> None:
-        leaves = [jax.device_put(np.array(state[str(number)]), self.device) for number in range(len(state))]
+        leaves = self.layout.put([np.array(state[str(number)]) for number in range(len(state))])
         self.state = jax.tree.unflatten(jax.tree.structure(self.state), leaves)
 
     # The framework's own defaults
@@ -347,7 +365,7 @@ class JaxBackend:
         return measured_peak(self.dtype, self.precision, self.device)
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        device = next(iter(jax.tree.leaves(self.state)[0].devices()))
+        device = next(iter(self.layout.own(jax.tree.leaves(self.state)[0]).devices()))
         memory = device.memory_stats() or {}
         return {
             "device": "cpu" if device.platform == "cpu" else "gpu",

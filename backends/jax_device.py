@@ -2,9 +2,11 @@
 
 import importlib
 import importlib.util
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 
 from backends.builds import build_of
 from bench.errors import UnavailableError
@@ -22,13 +24,39 @@ CUDA_PLUGINS = ("jax_cuda13_plugin", "jax_cuda12_plugin")
 
 
 def find_device(device: Device) -> jax.Device:
-    """Return the first device of this kind; raise UnavailableError if JAX sees none."""
+    """Return this process's first device of this kind; raise UnavailableError if JAX sees none."""
     try:
-        return jax.devices(device)[0]
+        return jax.local_devices(backend=device)[0]
     except RuntimeError as error:
         raise UnavailableError(
             f"JAX {jax.__version__}, built for {build_of('jax')}, sees no {device.upper()} here: {error}"
         ) from error
+
+
+class OneDevice:
+    """Where arrays lie in a mode of one process: all on one device."""
+
+    outputs: Mapping[str, Any] = {}
+    """Arguments of `jax.jit` for a program that trains."""
+
+    def __init__(self, device: jax.Device) -> None:
+        self._device = device
+
+    def put(self, tree: Any) -> Any:
+        """Return arrays on the device. On a CPU they share the memory of NumPy's."""
+        return jax.device_put(tree, self._device)
+
+    def own(self, tree: Any) -> Any:
+        """Return arrays of the training state as this process alone can compute with them."""
+        return tree
+
+    def batches(self, order: np.ndarray, draws: np.ndarray | None) -> Iterable[Any]:
+        """Return the batch of each row, as a program that trains one step takes it."""
+        return order if draws is None else zip(order, draws, strict=True)
+
+    def rows(self, tree: Any) -> Any:
+        """Return many such batches at once: arrays (steps, batch, ...)."""
+        return self.put(tree)
 
 
 def wanted_options(architecture: Architecture, device: Device) -> dict[str, str]:

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from backends.jax_device import OneDevice
 from backends.step_clock import StepClock
 from bench.workloads.instruments import Peak
 from bench.workloads.precision import ROWS, product_error
@@ -26,8 +27,10 @@ COPIED_FLOATS = {"cpu": 2**25, "gpu": 2**28}
 class InstrumentedRunner:
     """What the instruments need of a runner. This class is for modes whose images are on the device."""
 
-    versions: Mapping[str, str] = {}
-    """Versions of the packages that only this mode needs, for `describe`."""
+    versions: Mapping[str, str | int] = {}
+    """Versions of the packages that only this mode needs, and other facts, for `describe`."""
+    layout: Callable[[jax.Device], Any] = OneDevice
+    """Where the arrays of a mode lie."""
 
     def __init__(self, backend: "JaxBackend") -> None:
         self._backend = backend

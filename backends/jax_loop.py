@@ -59,16 +59,18 @@ class CarriedSteps:
         self._backend, self.call_steps, self._unroll = backend, call_steps, unroll
         fitting = SENT_INDICES // (SCANNED_STEPS * backend.workload.batch_size)
         self._sent_steps = SCANNED_STEPS * max(1, fitting)
-        self._next = backend.jitted(self._take_next, donate_argnums=0, static_argnames="steps")
+        self._next = backend.jitted(
+            self._take_next, donate_argnums=0, static_argnames="steps", **backend.layout.outputs
+        )
 
     def train(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         """Train one step per row of `order`, and of `draws`; return the losses, float32 (steps,)."""
         backend = self._backend
         state, losses = backend.state, []
         batches = order if draws is None else (order, draws)
-        for count, chunk in chunks(batches, self._sent_steps, backend.device):
+        for count, chunk in chunks(batches, self._sent_steps, backend.layout):
             start = (np.int32(0), np.zeros(self._sent_steps, np.float32))
-            carry = (state, *jax.device_put(start, backend.device))
+            carry = (state, *backend.layout.put(start))
             calls, left = divmod(count, self.call_steps)
             for steps in [self.call_steps] * calls + [1] * left:
                 carry = self._next(carry, chunk, backend.images, backend.labels, steps=steps)
@@ -105,7 +107,7 @@ class CountedLoop:
         """Train one step per row of `order`; return the losses, float32 (steps,)."""
         backend = self._backend
         state, losses = backend.state, []
-        for steps, chunk in chunks(order, COUNTED_STEPS, backend.device):
+        for steps, chunk in chunks(order, COUNTED_STEPS, backend.layout):
             state, chunk_losses = self._loop(state, chunk, steps, backend.images, backend.labels)
             losses.append(chunk_losses)
         backend.state = jax.block_until_ready(state)
@@ -124,8 +126,8 @@ class CountedLoop:
         return jax.lax.fori_loop(0, steps, body, (state, jnp.zeros(len(order))))
 
 
-def chunks(batches: Any, most: int, device: jax.Device) -> Iterator[tuple[int, Any]]:
-    """Yield how many steps each chunk has, at most `most`, and its rows on the device, padded to `most`.
+def chunks(batches: Any, most: int, layout: Any) -> Iterator[tuple[int, Any]]:
+    """Yield how many steps each chunk has, at most `most`, and its rows on devices, padded to `most`.
 
     `batches` is an array (steps, ...) or a tuple of such arrays, and so is a chunk.
     """
@@ -133,7 +135,7 @@ def chunks(batches: Any, most: int, device: jax.Device) -> Iterator[tuple[int, A
     for start in range(0, total, most):
         steps = min(most, total - start)
         chunk = jax.tree.map(partial(padded, start=start, steps=steps, most=most), batches)
-        yield steps, jax.device_put(chunk, device)
+        yield steps, layout.rows(chunk)
 
 
 def padded(array: np.ndarray, *, start: int, steps: int, most: int) -> np.ndarray:

@@ -9,11 +9,17 @@ NORM_NAMES = {"gamma": "scale", "beta": "offset", "moving_mean": "mean", "moving
 
 
 def build_network(
-    architecture: Architecture, info: DatasetInfo, policy: keras.DTypePolicy, *, of_bytes: bool = False
+    architecture: Architecture,
+    info: DatasetInfo,
+    policy: keras.DTypePolicy,
+    *,
+    of_bytes: bool = False,
+    synchronized: bool = False,
 ) -> keras.Sequential:
     """Return the network, from images (n, height, width, channels) to logits (n, classes).
 
-    Images are float32 and scaled or, with `of_bytes`, uint8. The initialisers are Keras's own.
+    Images are float32 and scaled or, with `of_bytes`, uint8. The initialisers are Keras's own. Statistics of
+    a batch are, if `synchronized`, those of the parts that all replicas of TensorFlow train on.
     """
     layers: list[keras.Layer] = [keras.Input(info.image_shape, dtype="uint8" if of_bytes else None)]
     if of_bytes:
@@ -26,7 +32,11 @@ def build_network(
                     block.filters, block.kernel, padding="same", use_bias=False, dtype=policy, name=name
                 ),
                 keras.layers.BatchNormalization(
-                    momentum=NORM_DECAY, epsilon=NORM_EPSILON, dtype=policy, name=f"{name}_norm"
+                    momentum=NORM_DECAY,
+                    epsilon=NORM_EPSILON,
+                    synchronized=synchronized,
+                    dtype=policy,
+                    name=f"{name}_norm",
                 ),
                 keras.layers.ReLU(dtype=policy),
             ]

@@ -4,6 +4,7 @@ A backend holds what all its modes share: the network, its parameters, the optim
 holds the training programs of one mode.
 """
 
+import os
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -12,6 +13,8 @@ import numpy.typing as npt
 
 from backends.info import BackendInfo
 from bench.errors import UnavailableError
+from bench.workloads.ranks import Place
+from bench.workloads.specs import Device
 
 
 class Runner(Protocol):
@@ -31,19 +34,41 @@ class Runner(Protocol):
         """
 
 
-def load_runner(info: BackendInfo, mode: str) -> type[Runner]:
-    """Import the class that trains in a mode.
+class DistributedRunner(Runner, Protocol):
+    """Trains as one of several processes, by the framework's own engine; it reads `backend.place`."""
 
-    Raise UnavailableError if the backend has no such mode, or if a package that only this mode needs is
-    missing.
+    @staticmethod
+    def join(place: Place, device: Device) -> None:
+        """Start the engine in this process, and wait for the other ranks; later calls do nothing.
+
+        A backend calls it before it uses the framework otherwise: an engine decides what a device is.
+        """
+
+    def longest(self, seconds: float) -> float:
+        """Do what `backends.base.Distributed` says."""
+
+
+def name_interface(place: Place, *variables: str) -> None:
+    """Set the variables that name the network interface to a library of collectives, if the place has one."""
+    if place.interface is not None:
+        os.environ.update(dict.fromkeys(variables, place.interface))
+
+
+def load_runner(info: BackendInfo, mode: str, place: Place | None = None) -> Any:
+    """Import the class that trains in a mode: a `Runner`, or a `DistributedRunner` for a place.
+
+    Raise UnavailableError if the backend has no such mode, if a package that only this mode needs is missing,
+    or if a distributed mode has no place among ranks.
     """
     found = next((one for one in info.modes if one.name == mode), None)
     if found is None or found.runner is None:
         known = ", ".join(one.name for one in info.modes)
         raise UnavailableError(f"{info.title} has no mode {mode!r}; it has {known}")
+    if found.distributed and place is None:
+        raise UnavailableError(f"mode {mode} of {info.title} trains in ranks; ask for some with --ranks")
     module, _, name = found.runner.partition(":")
     try:
-        runner: type[Runner] = getattr(import_module(module), name)
+        runner = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise UnavailableError(f"mode {mode} needs the package {error.name}: {error}") from error
     return runner

@@ -5,7 +5,7 @@ Mode `tutorial` trains as TensorFlow's documentation teaches it.
 The runners of the other modes are in modules beside this one; `backends.catalog` names the runner of each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -32,6 +32,7 @@ from bench.errors import UnavailableError
 from bench.workloads.augmentation import COLUMNS
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.parameters import Params
+from bench.workloads.ranks import Place
 from bench.workloads.specs import Device, Precision, Workload
 
 ALIGNMENT = 64
@@ -48,32 +49,43 @@ class TensorFlowBackend:
     """
 
     def __init__(
-        self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
+        self,
+        workload: Workload,
+        data: TrainingData,
+        *,
+        mode: str,
+        device: Device,
+        precision: Precision,
+        place: Place | None = None,
     ) -> None:
-        self.workload, self.device = workload, device
+        self.workload, self.device, self.place = workload, device, place
         self.device_name = find_device(device)
+        runner = load_runner(TENSORFLOW, mode, place)
+        self.strategy = tf.distribute.get_strategy() if place is None else runner.join(place, device)
         set_precision(precision)
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
-        runner = load_runner(TENSORFLOW, mode)
         self._mode = next(one for one in TENSORFLOW.modes if one.name == mode)
         if workload.augmentation is not None and not self._mode.augments:
-            able = " and ".join(one.name for one in TENSORFLOW.modes if one.augments)
+            able = " and ".join(one.name for one in TENSORFLOW.modes if one.augments and not one.distributed)
             raise UnavailableError(f"mode {mode} of TensorFlow augments no images; {able} do")
 
         self.data = data
         self._seen = workload.seen(data.info)
+        size = workload.batch_size // self.strategy.num_replicas_in_sync
         self.batch_spec = (
-            tf.TensorSpec([workload.batch_size, *self._seen.image_shape], tf.float32),
-            tf.TensorSpec([workload.batch_size], tf.int64),
+            tf.TensorSpec([size, *self._seen.image_shape], tf.float32),
+            tf.TensorSpec([size], tf.int64),
         )
-        """Images and labels of a batch, as `batch` returns them without augmentation."""
+        """Images and labels of a batch, or of a rank's part, as `batch` returns them without augmentation."""
         self.row_spec = self.batch_spec[1:]
         """One row of indices and, if images are augmented, of draws: what `step` takes."""
         if workload.augmentation is not None:
-            self.row_spec += (tf.TensorSpec([workload.batch_size, len(COLUMNS)], tf.float32),)
+            self.row_spec += (tf.TensorSpec([size, len(COLUMNS)], tf.float32),)
         self._images, self._labels = self._placed(data)
-        with tf.device(self.device_name):
-            self.network = build_network(workload.architecture, self._seen, self._policy)
+        with tf.device(self.device_name), self.strategy.scope():
+            self.network = build_network(
+                workload.architecture, self._seen, self._policy, synchronized=place is not None
+            )
             make = make_optimizer if workload.matched else make_default_optimizer
             self.optimizer = make(workload.optimizer)
             self.optimizer.build(self.network.trainable_variables)
@@ -102,8 +114,15 @@ class TensorFlowBackend:
     def train_steps(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
         with tf.device(self.device_name):
             losses = self._runner.train(order, draws)
-            tf.test.experimental.sync_devices()  # a loss is ready before its update is
+            self._synchronise()  # a loss is ready before its update is
             return losses.numpy()
+
+    def _synchronise(self) -> None:
+        """Wait for this process's device."""
+        if self.place is None:
+            tf.test.experimental.sync_devices()
+        else:  # that would ask the devices of other processes, and fail
+            tf.raw_ops.SyncDevice()
 
     def step(self, indices: tf.Tensor, *draws: tf.Tensor) -> tf.Tensor:
         """Train on one row as in `row_spec`; return the loss before the update."""
@@ -123,10 +142,18 @@ class TensorFlowBackend:
         with tf.GradientTape() as tape:
             logits = self._forward(images, training=True)
             losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-            loss = tf.reduce_sum(losses) if self.workload.loss == "sum" else tf.reduce_mean(losses)
+            loss = self._reduced(losses)
         variables = self.network.trainable_variables
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         return loss
+
+    def _reduced(self, losses: tf.Tensor) -> tf.Tensor:
+        """Return the loss of a batch, or a rank's share of it: the shares of all ranks are summed."""
+        if self.workload.loss == "sum":
+            return tf.reduce_sum(losses)
+        if self.place is None:
+            return tf.reduce_mean(losses)
+        return tf.nn.compute_average_loss(losses, global_batch_size=self.workload.batch_size)
 
     def _forward(self, images: tf.Tensor, *, training: bool) -> tf.Tensor:
         """Return the logits, float32, of float32 images."""
@@ -137,6 +164,15 @@ class TensorFlowBackend:
         augment_images = tf.function(self._augment, jit_compile=self._runner.jit_compile)
         with tf.device(self.device_name):
             return augment_images(tf.constant(batch.astype(np.int64)), tf.constant(draws)).numpy()
+
+    # Ranks
+
+    def longest(self, seconds: float) -> float:
+        return self._runner.longest(seconds)
+
+    @staticmethod
+    def leave() -> None:
+        """Do nothing: a worker of TensorFlow goes on with its own work when another one has ended."""
 
     # Evaluation
 
@@ -180,6 +216,7 @@ class TensorFlowBackend:
             "keras": keras.__version__,
             "build": build_of("tensorflow"),
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,
+            **({} if self.place is None else self._runner.facts),
             **described_device(self.network.trainable_variables[0].value.device),
         }
 
@@ -258,13 +295,16 @@ class GraphRunner:
 
     def __init__(self, backend: TensorFlowBackend) -> None:
         self._carried: CarriedSteps | None = None
+        step = self.program(backend.step)
         if backend.device == "gpu":
             # A transfer takes as long as a small step, so the rows of many steps go together.
-            self._carried = CarriedSteps(backend, jit_compile=self.jit_compile)
+            self._carried = CarriedSteps(backend, jit_compile=self.jit_compile, step=step)
         else:
-            self._step = tf.function(
-                backend.step, input_signature=backend.row_spec, jit_compile=self.jit_compile
-            )
+            self._step = tf.function(step, input_signature=backend.row_spec, jit_compile=self.jit_compile)
+
+    def program(self, step: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+        """Return what the tf.function of a step is made from."""
+        return step
 
     def train(self, order: np.ndarray, draws: np.ndarray | None) -> tf.Tensor:
         """Return the losses, float32 (steps,); the backend waits for the device and copies them."""

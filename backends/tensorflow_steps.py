@@ -50,8 +50,10 @@ class CarriedSteps:
         jit_compile: bool,
         repeat: Repeat = unrolled,
         call_steps: int = 1,
+        step: Callable[..., tf.Tensor] | None = None,
     ) -> None:
-        self._backend, self._repeat, self.call_steps = backend, repeat, call_steps
+        """`step` trains on one row as `backend.step`, which it is by default."""
+        self._step, self._repeat, self.call_steps = step or backend.step, repeat, call_steps
         fitting = SENT_INDICES // (SENT_MULTIPLE * backend.workload.batch_size)
         self._sent_steps = SENT_MULTIPLE * max(1, fitting)
         rows = [tf.TensorSpec([self._sent_steps, *row.shape], row.dtype) for row in backend.row_spec]
@@ -98,6 +100,6 @@ class CarriedSteps:
         """Take steps from row `number` on, int64 (); return the losses, (steps,), and the next number."""
 
         def step(k: tf.Tensor | int) -> tf.Tensor:
-            return self._backend.step(*(tf.gather(part, number + k) for part in rows))
+            return self._step(*(tf.gather(part, number + k) for part in rows))
 
         return repeat(step, steps), number + steps

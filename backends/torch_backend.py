@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -32,6 +33,7 @@ from backends.torch_settings import TUNED, Settings
 from bench.errors import UnavailableError
 from bench.workloads.instruments import Peak, StepSplit
 from bench.workloads.parameters import Params
+from bench.workloads.ranks import Place
 from bench.workloads.specs import (
     NORM_DECAY,
     NORM_EPSILON,
@@ -52,8 +54,13 @@ NORM_NAMES = {"scale": "weight", "offset": "bias", "mean": "running_mean", "vari
 # The network
 
 
-def build_network(architecture: Architecture, info: DatasetInfo) -> nn.Sequential:
-    """Return the network: float32 images (n, channels, height, width) in, logits (n, classes) out."""
+def build_network(
+    architecture: Architecture, info: DatasetInfo, norm: Callable[[int], nn.Module] | None = None
+) -> nn.Sequential:
+    """Return the network: float32 images (n, channels, height, width) in, logits (n, classes) out.
+
+    `norm` makes the batch normalisation of so many features; without it `BatchNorm` does.
+    """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     height, width, channels = info.image_shape
     for number, block in enumerate(architecture.convs, start=1):
@@ -61,7 +68,7 @@ def build_network(architecture: Architecture, info: DatasetInfo) -> nn.Sequentia
             channels, block.filters, block.kernel, padding=block.kernel // 2, bias=not block.normalise
         )
         if block.normalise:
-            layers[f"conv{number}_norm"] = BatchNorm(block.filters)
+            layers[f"conv{number}_norm"] = (norm or BatchNorm)(block.filters)
         layers[f"conv{number}_relu"] = nn.ReLU()
         layers[f"conv{number}_pool"] = nn.MaxPool2d(block.pool)
         height, width, channels = height // block.pool, width // block.pool, block.filters
@@ -192,9 +199,12 @@ class Eager:
         )
 
     def train(self, order: np.ndarray, draws: np.ndarray | None = None) -> np.ndarray:
+        return self._trained(order, draws).cpu().numpy()  # the copy waits for the device
+
+    def _trained(self, order: np.ndarray, draws: np.ndarray | None) -> Tensor:
+        """Train and return the losses, (steps,), on the device."""
         batches = self.data.batches(order) if draws is None else self._augmented_batches(order, draws)
-        losses = torch.stack([self.step(images, labels) for images, labels in batches])
-        return losses.cpu().numpy()  # the copy waits for the device
+        return torch.stack([self.step(images, labels) for images, labels in batches])
 
     def step(self, images: Tensor, labels: Tensor) -> Tensor:
         """Train on one batch and return its loss, a scalar."""
@@ -251,11 +261,20 @@ class TorchBackend:
     """
 
     def __init__(
-        self, workload: Workload, data: TrainingData, *, mode: str, device: Device, precision: Precision
+        self,
+        workload: Workload,
+        data: TrainingData,
+        *,
+        mode: str,
+        device: Device,
+        precision: Precision,
+        place: Place | None = None,
     ) -> None:
         self.workload, self.data, self.mode, self._precision = workload, data, mode, precision
-        self.device = find_device(device)
-        runner = load_runner(TORCH, mode)
+        self.place, self.device = place, find_device(device)
+        runner = load_runner(TORCH, mode, place)
+        if place is not None:
+            runner.join(place, device)
         self.settings: Settings = runner.settings.for_network(workload.architecture)
         self.settings.apply()
         set_precision(precision)
@@ -263,7 +282,8 @@ class TorchBackend:
         half = torch.autocast(self.device.type, torch.bfloat16)
         self.autocast = half if precision == "bf16" else contextlib.nullcontext()
         self._info = workload.seen(data.info)
-        self.network = build_network(workload.architecture, self._info).to(
+        norm = BatchNorm if place is None else runner.norm
+        self.network = build_network(workload.architecture, self._info, norm).to(
             self.device, memory_format=self.settings.memory_format
         )
         self._runner = runner(self)
@@ -274,6 +294,17 @@ class TorchBackend:
 
     def augmented(self, batch: np.ndarray, draws: np.ndarray) -> np.ndarray:
         return self._runner.augmented(batch, draws)
+
+    # Ranks
+
+    def longest(self, seconds: float) -> float:
+        return self._runner.longest(seconds)
+
+    @staticmethod
+    def leave() -> None:
+        if dist.is_initialized():
+            dist.barrier()
+            dist.destroy_process_group()
 
     def refuse_augmentation(self) -> None:
         """Raise UnavailableError if the workload augments its images."""

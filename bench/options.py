@@ -44,6 +44,10 @@ def print_exactly(content: str | bytes) -> None:
     click.echo(content.encode() if isinstance(content, str) else content, nl=False)
 
 
+ranks = click.option(
+    "--ranks", metavar="N,N",
+    help="Train in so many processes together, such as 1,2,4, each on a CPU core or GPU of its own.",
+)  # fmt: skip
 own_python = click.option(
     "--python", "pythons", multiple=True, metavar="NAME=PATH",
     help="Python of a backend's own environment, such as torch=/envs/torch/bin/python.",
@@ -166,6 +170,22 @@ def parse_sweep(text: str) -> tuple[int, ...]:
     if int(last) < int(first):
         raise UsageError(f"sweep {text!r} ends before it begins.")
     return tuple(found)
+
+
+def parse_ranks(text: str) -> tuple[int, ...]:
+    """Return the numbers of ranks from `1,2,4`, in order; raise UsageError if the text is invalid."""
+    words = text.split(",")
+    if not all(word.isascii() and word.isdecimal() and 1 <= int(word) <= 4096 for word in words):
+        raise UsageError(f"ranks {text!r} are not numbers from 1 to 4096; write 2 or 1,2,4.")
+    return tuple(sorted({int(word) for word in words}))
+
+
+def parse_devices(text: str) -> tuple[int, ...]:
+    """Return the numbers of CPUs or GPUs from `0,2`; raise UsageError if the text is invalid."""
+    words = text.split(",")
+    if not all(word.isascii() and word.isdecimal() and len(word) <= 5 for word in words):
+        raise UsageError(f"devices {text!r} are not numbers of CPUs or GPUs, such as 0,1.")
+    return tuple(map(int, words))
 
 
 def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -152,7 +152,7 @@ class PlayedWorker:
         self._ended: tuple[Status, str | None] = ("ok", None)
         self._forsaken = False
         self.over = False
-        self.pid = os.getpid()
+        self.pids = (os.getpid(),)
 
     def __enter__(self) -> Self:
         self._thread = threading.Thread(target=self._work, name=_THREAD, daemon=True)

@@ -10,7 +10,7 @@ import pytest
 from conftest import INFOS
 from fakes import whole_mnist
 
-from bench.measuring.process import worker_environment
+from bench.measuring.variables import worker_environment
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 

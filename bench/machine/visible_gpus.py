@@ -7,7 +7,7 @@ https://docs.nvidia.com/cuda/cuda-programming-guide/05-appendices/environment-va
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
@@ -54,6 +54,33 @@ def show_one_gpu(wanted: int | str | None = None) -> None:
     os.environ[VISIBLE] = uuid or _as_written(os.environ, wanted)
 
 
+def show_gpus(wanted: Sequence[int | str], count: int) -> tuple[str, ...]:
+    """Set CUDA_VISIBLE_DEVICES of this process to `count` GPUs, and return the entry of each, its UUID.
+
+    `wanted` are numbers among the GPUs that are visible so far, or UUIDs; none: the first ones. Raises
+    UnavailableError if there are too few, and what `choose_gpu` raises.
+    """
+    places = (wanted or range(count))[:count]
+    with opened_nvml() as nvml:
+        listed = nvml is not None and bool(answer(lambda: _all_gpus(nvml)))
+        shown = visible_gpus(nvml, os.environ) if listed else []
+        if len(places) < count or (listed and len(shown) < count):
+            raise UnavailableError(f"--ranks {count}: {_too_few(shown, wanted)}")
+        uuids = [choose_gpu(nvml, os.environ, one, "--devices").uuid if listed else None for one in places]
+    found = tuple(
+        uuid or _as_written(os.environ, one, "--devices") for uuid, one in zip(uuids, places, strict=True)
+    )
+    os.environ[VISIBLE] = ",".join(found)
+    return found
+
+
+def _too_few(shown: Sequence[VisibleGpu], wanted: Sequence[int | str]) -> str:
+    many = len(wanted) or len(shown)
+    gpus = "1 GPU" if many == 1 else f"{many} GPUs"
+    found = f"--devices names {gpus}" if wanted else f"there {'is' if many == 1 else 'are'} {gpus} here"
+    return f"{found}, and every rank needs its own."
+
+
 def list_gpus() -> list[str]:
     """Return the visible GPUs and MIG slices in words, in the order of `--gpu`; none without NVML."""
     with opened_nvml() as nvml:
@@ -66,9 +93,12 @@ def are_hidden(variables: Mapping[str, str]) -> bool:
     return VISIBLE in variables and not _NAMES_A_GPU.match(variables[VISIBLE])
 
 
-def choose_gpu(nvml: Any, variables: Mapping[str, str], wanted: int | str | None = None) -> VisibleGpu:
+def choose_gpu(
+    nvml: Any, variables: Mapping[str, str], wanted: int | str | None = None, option: str = "--gpu"
+) -> VisibleGpu:
     """Return the visible GPU or MIG slice with this number, from 0, or this UUID; None: the first.
 
+    `option` is what the user has named it with.
     Raises UsageError if there is no such number, or if it is uncertain which GPU the variables name, and
     UnavailableError if no GPU is visible or none has the UUID.
     """
@@ -83,7 +113,7 @@ def choose_gpu(nvml: Any, variables: Mapping[str, str], wanted: int | str | None
         return found
     _refuse_unknown_order(nvml, variables, wanted)
     if wanted is not None and wanted >= len(shown):
-        raise UsageError(f"--gpu {wanted}: there is no such GPU; these are visible: {numbered}.")
+        raise UsageError(f"{option} {wanted}: there is no such GPU; these are visible: {numbered}.")
     return shown[wanted or 0]
 
 
@@ -193,7 +223,7 @@ def _why_none(nvml: Any, variables: Mapping[str, str]) -> str:
     return f"{VISIBLE}={variables.get(VISIBLE, '')!r} shows none of the GPUs here; nvidia-smi -L lists them."
 
 
-def _as_written(variables: Mapping[str, str], wanted: int | str | None) -> str:
+def _as_written(variables: Mapping[str, str], wanted: int | str | None, option: str = "--gpu") -> str:
     """Return the entry of CUDA_VISIBLE_DEVICES for a GPU, without asking NVML."""
     if isinstance(wanted, str):
         return wanted
@@ -204,7 +234,7 @@ def _as_written(variables: Mapping[str, str], wanted: int | str | None) -> str:
     if place >= len(entries) or not _NAMES_A_GPU.match(entries[place]):
         raise UsageError(
             f"{VISIBLE}={variables[VISIBLE]!r} has no entry number {place} that names a GPU; "
-            "unset it, or choose another with --gpu N."
+            f"unset it, or choose another with {option} N."
         )
     return entries[place]
 

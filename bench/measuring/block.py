@@ -8,6 +8,7 @@ round meet the same, and two jobs are compared round by round.
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from math import inf, log
 from pathlib import Path
 
@@ -18,7 +19,9 @@ from bench.analysis.steady_state import settled
 from bench.machine.conditions import Conditions, Taken
 from bench.machine.monitor import Stretch, Watch
 from bench.measuring.design import balanced_order, windows_asked
-from bench.measuring.process import Outcome, Worker
+from bench.measuring.group import Group
+from bench.measuring.process import AnyWorker, Outcome, Worker
+from bench.measuring.slots import Slot
 from bench.paths import to_text
 from bench.records.schema import Window
 from bench.worker.protocol import (
@@ -52,6 +55,8 @@ class BlockJob(msgspec.Struct, frozen=True, kw_only=True):
 
     task: MeasureTask
     python: Path
+    slots: tuple[Slot, ...] = ()
+    """Where each of its ranks runs; empty in a run without ranks."""
     window_steps: int | None = None
     """The steps of this cell's windows in an earlier block; None if it was not measured before."""
     compiled: Path | None = None
@@ -99,10 +104,11 @@ def run_block(
     """
     with ExitStack() as stack:
 
-        def start(place: int) -> Worker:
+        def start(place: int) -> AnyWorker:
             job = jobs[place]
             spec = job.task.spec
-            worker = Worker(
+            begin: Callable[..., AnyWorker] = partial(Group, slots=job.slots) if job.slots else Worker
+            worker = begin(
                 job.task,
                 python=job.python,
                 device=spec.cell.device,
@@ -130,13 +136,13 @@ def run_block(
 
 
 def _warm_up(
-    start: Callable[[int], Worker], jobs: Sequence[BlockJob], *, at_once: int
-) -> tuple[list[Worker], list[Ready | None]]:
+    start: Callable[[int], AnyWorker], jobs: Sequence[BlockJob], *, at_once: int
+) -> tuple[list[AnyWorker], list[Ready | None]]:
     """Start and build the workers, so many at once, and warm each up alone.
 
     Returns the workers, and the report of each when it was warm: None for one that ended before.
     """
-    workers: list[Worker] = []
+    workers: list[AnyWorker] = []
     ready: list[Ready | None] = []
     while len(workers) < len(jobs):
         begun = [start(place) for place in range(len(workers), len(jobs))[:at_once]]
@@ -145,13 +151,13 @@ def _warm_up(
             # The reference trains while no job does: it would disturb their warm-up.
             trace = None if event is None else job.trace(event.call_steps)
             worker.ask(Begin(proof=None if trace is None else to_text(trace), repeated=job.repeated))
-            pids = [worker.pid for worker in (*workers, *begun)]
+            pids = _pids([*workers, *begun])
             ready.append(_warm(worker, pids, warmups=MOST_WARMUPS if job.window_steps is None else 1))
         workers += begun
     return workers, ready
 
 
-def _warm(worker: Worker, own_pids: Sequence[int], *, warmups: int) -> Ready | None:
+def _warm(worker: AnyWorker, own_pids: Sequence[int], *, warmups: int) -> Ready | None:
     """Wait until a worker is warm; while others disturb that, let it warm up again, `warmups` times in all.
 
     The first step and the proof come before, so the stretch that is judged begins with the second window of
@@ -168,7 +174,7 @@ def _warm(worker: Worker, own_pids: Sequence[int], *, warmups: int) -> Ready | N
     return None
 
 
-def _finish(worker: Worker, place: int, rounds: "_Rounds", conditions: Conditions) -> Outcome:
+def _finish(worker: AnyWorker, place: int, rounds: "_Rounds", conditions: Conditions) -> Outcome:
     """Let a worker end, and return its outcome: without steady state if its rate has not settled."""
     worker.ask(Finish())
     outcome = _with_rounds(worker.finish(), conditions.taken)
@@ -219,10 +225,12 @@ def _quickest_calls(jobs: Sequence[BlockJob], ready: Sequence[Ready | None]) -> 
 class _Rounds:
     """The rounds of a block. In each, every worker that still runs trains one window, in a balanced order."""
 
-    def __init__(self, workers: Sequence[Worker], steps: Sequence[int], windows: int, *, gpu: bool) -> None:
+    def __init__(
+        self, workers: Sequence[AnyWorker], steps: Sequence[int], windows: int, *, gpu: bool
+    ) -> None:
         """Take the steps of each worker's windows, and the number of windows that each is asked for."""
         self._workers, self._steps, self._windows = workers, steps, windows
-        self._watch = Watch([worker.pid for worker in workers], gpu=gpu)
+        self._watch = Watch(_pids(workers), gpu=gpu)
         self._taken: list[list[Window]] = [[] for _ in workers]
         self._logs: list[list[float]] = []
         self._quiet = 0
@@ -258,7 +266,7 @@ class _Rounds:
 
     def conditions(self) -> Conditions:
         """Return what the machine did during the rounds; called once, after the last of them."""
-        return self._watch.finish([worker.pid for worker in self._workers])
+        return self._watch.finish(_pids(self._workers))
 
     def _take_one(self) -> bool:
         """Take a round, and return whether it was quiet."""
@@ -282,13 +290,17 @@ class _Rounds:
         return all(self.settled(place) for place, worker in enumerate(self._workers) if not worker.over)
 
 
-def _turn(worker: Worker, steps: int) -> Window | None:
+def _turn(worker: AnyWorker, steps: int) -> Window | None:
     """Let a worker train one window, and return it; None if the worker has ended."""
     if worker.over:
         return None
     worker.ask(Turn(steps=steps))
     event = worker.wait_for(Timed)
     return None if event is None else event.window
+
+
+def _pids(workers: Sequence[AnyWorker]) -> list[int]:
+    return [pid for worker in workers for pid in worker.pids]
 
 
 def _logs(windows: Sequence[Window]) -> list[float]:

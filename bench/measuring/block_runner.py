@@ -21,6 +21,7 @@ from bench.measuring.alone import run_alone
 from bench.measuring.block import BlockJob, run_block
 from bench.measuring.job import job_record
 from bench.measuring.process import Outcome
+from bench.measuring.slots import Slot
 from bench.measuring.traces import Traces
 from bench.progress import Teller
 from bench.records.schema import JobRecord
@@ -40,6 +41,8 @@ class Seat(msgspec.Struct, frozen=True, kw_only=True):
 
     task: MeasureTask
     python: Path
+    slots: tuple[Slot, ...] = ()
+    """Where each rank of the job runs; empty in a run without ranks."""
     side: str = ""
     """Jobs of a cell share what they have compiled only within a side; empty where there are no sides."""
 
@@ -130,12 +133,13 @@ class BlockRunner:
 
     def _job(self, seat: Seat) -> BlockJob:
         spec = seat.task.spec
-        name = ".".join(filter(None, (spec.cell.workload, spec.cell.backend, spec.cell.mode, seat.side)))
+        name = ".".join(filter(None, (row_name(spec.cell), seat.side)))
         repeated = name not in self._repeated
         self._repeated.add(name)
         return BlockJob(
             task=seat.task,
             python=seat.python,
+            slots=seat.slots,
             window_steps=self._window_steps.get(spec.cell),
             compiled=None if spec.compiles_anew else Path(self._folder.name) / name,
             trace=lambda call_steps: self._traces.path(seat.task, call_steps),
@@ -158,6 +162,13 @@ class BlockRunner:
                     self._display.job(f"epoch {point.epoch:.2f} of {of_epochs:.2f}", point.epoch / of_epochs)
 
         return show
+
+
+def row_name(cell: Cell) -> str:
+    """Return a name that no other cell of a run has, and that a file or folder can have."""
+    ranks = f"{cell.ranks}ranks" if cell.ranks > 1 else ""
+    weak = cell.scaling if cell.scaling == "weak" else ""
+    return ".".join(filter(None, (cell.workload, cell.backend, cell.mode, ranks, weak)))
 
 
 def steps_of_windows(jobs: Iterable[JobRecord]) -> dict[Cell, int]:

@@ -65,6 +65,7 @@ def job_record(spec: JobSpec, outcome: Outcome, *, started_at: str) -> JobRecord
         proofs=tuple(proofs),
         peak_device_bytes=int(peak_device) if isinstance(peak_device, int | float) else None,
         described=described,
+        ranks=outcome.ranks,
         **facts,
     )
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -64,6 +65,11 @@ def choose_cells(
     here = {mode.name for info in backends for mode in info.modes if device in mode.devices}
     known = sorted(here | set(GROUPS))
     for mode in modes:
+        if any(one.distributed for info in backends for one in info.modes if one.name == mode):
+            raise UsageError(
+                f"--mode {mode}: several processes train together in that mode. Name their numbers in its "
+                "place, such as --ranks 1,2."
+            )
         if mode not in known:
             whose = f"modes of {', '.join(info.name for info in backends)} on the {device.upper()}"
             raise unknown("mode", mode, known, whose)
@@ -97,6 +103,12 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Use the shipped sample of each data set."""
     limit: int | None = None
     """Use only so many images of each split; None: all."""
+    ranks: tuple[int, ...] = ()
+    """The numbers of ranks of a run with ranks; empty: it is none."""
+    scaling: Literal["strong", "weak", "both"] = "strong"
+    """Whether ranks cut the batch, or train one each."""
+    devices: tuple[int, ...] = ()
+    """The CPUs or GPUs of the ranks by their numbers; empty: the first ones."""
 
 
 class Available(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,12 +119,13 @@ class Available(msgspec.Struct, frozen=True, kw_only=True):
     unavailable: dict[str, str]
 
 
-def choose_device(asked: str, gpu: int | str | None = None) -> Device:
+def choose_device(asked: str, gpu: int | str | None = None, *, ranks: bool = False) -> Device:
     """Return the device to run on; `auto` is the GPU where there is an NVIDIA driver that shows one.
 
     `gpu` is the number of a visible GPU, or a UUID; None: the first. From here on CUDA_VISIBLE_DEVICES shows
     only that GPU, to this process and to its workers. So all frameworks use the same one, and the readings
-    and the record are of it. Raises UsageError or UnavailableError if there is no such GPU.
+    and the record are of it. With `ranks` it is left as it is: `local_slots` chooses the GPUs. Raises
+    UsageError or UnavailableError if there is no such GPU.
     """
     if asked == "cpu":
         if gpu is not None:
@@ -125,7 +138,8 @@ def choose_device(asked: str, gpu: int | str | None = None) -> Device:
         raise UnavailableError(
             "device gpu: no NVIDIA driver is loaded here. Use --device cpu, or see bench doctor."
         )
-    show_one_gpu(gpu)
+    if not ranks:
+        show_one_gpu(gpu)
     used = gpu_in_use()
     if used is not None and used.compute_mode == PROHIBITED:
         raise UnavailableError(

@@ -23,6 +23,7 @@ from backends.base import Augmenting, Backend, TrainingData
 from backends.numpy_backend import Arrays
 from bench.errors import NotComparableError
 from bench.parity.reference import (
+    BATCH,
     GRADIENT_RATE,
     Trace,
     evaluated_images,
@@ -44,26 +45,34 @@ _GRADIENT_SGD = OptimizerSpec(name="sgd", learning_rate=GRADIENT_RATE)
 
 
 def check_parity(
-    make_backend: BackendFactory, workload: Workload, data: TrainingData, trace: Trace, precision: Precision
+    make_backend: BackendFactory,
+    workload: Workload,
+    data: TrainingData,
+    trace: Trace,
+    precision: Precision,
+    *,
+    batch: int = BATCH,
 ) -> tuple[ParityCheck, ...]:
     """Let a backend do what the reference did, and return the largest error of each quantity.
 
-    Raise NotComparableError where an error is not finite.
+    `batch` is the batch size of the trace. Raise NotComparableError where an error is not finite.
     """
-    small = parity_workload(workload)
+    small = parity_workload(workload, batch)
     backend = make_backend(msgspec.structs.replace(small, optimizer=_GRADIENT_SGD), data)
-    errors = _gradient_errors(backend, workload, data, trace)
+    errors = _gradient_errors(backend, workload, data, trace, batch)
     if workload.optimizer != _GRADIENT_SGD:
         backend = make_backend(small, data)
-    errors |= _training_errors(backend, workload, data, trace)
+    errors |= _training_errors(backend, workload, data, trace, batch)
     limits = tolerances(workload, precision)
     return tuple(_check(quantity, errors[quantity], limit) for quantity, limit in limits.items())
 
 
-def _gradient_errors(backend: Backend, workload: Workload, data: TrainingData, trace: Trace) -> Errors:
+def _gradient_errors(
+    backend: Backend, workload: Workload, data: TrainingData, trace: Trace, batch: int
+) -> Errors:
     """Return the errors of pixels, logits and gradients; the backend's optimizer is `_GRADIENT_SGD`."""
-    start, order = start_params(workload, data), parity_order(data)
-    first, _ = parity_draws(workload, data)
+    start, order = start_params(workload, data), parity_order(data, batch)
+    first, _ = parity_draws(workload, data, batch)
     backend.load_params(start)
     errors: Errors = {}
     if trace.pixels is not None:
@@ -79,10 +88,12 @@ def _gradient_errors(backend: Backend, workload: Workload, data: TrainingData, t
     return errors | {"gradient": _errors(gradients, trace.gradients)}
 
 
-def _training_errors(backend: Backend, workload: Workload, data: TrainingData, trace: Trace) -> Errors:
+def _training_errors(
+    backend: Backend, workload: Workload, data: TrainingData, trace: Trace, batch: int
+) -> Errors:
     """Return the errors of the losses, and of the parameters after one step and after all steps."""
-    start, order = start_params(workload, data), parity_order(data)
-    first, later = parity_draws(workload, data)
+    start, order = start_params(workload, data), parity_order(data, batch)
+    first, later = parity_draws(workload, data, batch)
     backend.load_params(start)
     first_loss = backend.train_steps(order[:1], *first)
     after_one = backend.export_params()

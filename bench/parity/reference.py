@@ -1,5 +1,6 @@
 """The float64 reference: the parameters that parity starts from, the training, and its trace."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +73,14 @@ class Trace(msgspec.Struct, frozen=True, kw_only=True):
 _PARAMETER_FIELDS = ("gradients", "after_one", "after_all")
 
 
-def parity_workload(workload: Workload) -> Workload:
+def parity_batch(ranks: int) -> int:
+    """Return the batch size of parity: `BATCH`, or the next larger number that so many ranks divide."""
+    return math.ceil(BATCH / ranks) * ranks
+
+
+def parity_workload(workload: Workload, batch: int = BATCH) -> Workload:
     """Return the workload as parity trains it: at a small batch, which keeps the float64 reference quick."""
-    return msgspec.structs.replace(workload, batch_size=BATCH)
+    return msgspec.structs.replace(workload, batch_size=batch)
 
 
 def gentle(workload: Workload) -> Workload:
@@ -152,26 +158,29 @@ def evaluated_images(workload: Workload, data: TrainingData) -> npt.NDArray[np.u
     return seen_images(workload, data.images[:TEST_IMAGES])
 
 
-def parity_order(data: TrainingData) -> npt.NDArray[np.int32]:
-    """Return the batches that parity trains on: int32 (STEPS, BATCH)."""
-    return BatchOrder(images=len(data.images), batch_size=BATCH, seed=SEED).steps(0, STEPS)
+def parity_order(data: TrainingData, batch: int = BATCH) -> npt.NDArray[np.int32]:
+    """Return the batches that parity trains on: int32 (STEPS, batch)."""
+    return BatchOrder(images=len(data.images), batch_size=batch, seed=SEED).steps(0, STEPS)
 
 
-def parity_draws(workload: Workload, data: TrainingData) -> tuple[tuple[Draws, ...], tuple[Draws, ...]]:
+def parity_draws(
+    workload: Workload, data: TrainingData, batch: int = BATCH
+) -> tuple[tuple[Draws, ...], tuple[Draws, ...]]:
     """Return the draws that `train_steps` gets in the first step, and in the later ones; () without any."""
-    small = parity_workload(workload)
+    small = parity_workload(workload, batch)
     return (
         draws_of(small, data.info, seed=SEED, start=0, steps=1),
         draws_of(small, data.info, seed=SEED, start=1, steps=STEPS - 1),
     )
 
 
-def reference_trace(workload: Workload, data: TrainingData) -> Trace:
-    """Train the reference for STEPS steps of `parity_workload(workload)` and return what it computed."""
-    reference = NumpyBackend(parity_workload(workload), data, mode="float64", device="cpu", precision="fp32")
+def reference_trace(workload: Workload, data: TrainingData, batch: int = BATCH) -> Trace:
+    """Train the reference for STEPS steps of `parity_workload` and return what it computed."""
+    small = parity_workload(workload, batch)
+    reference = NumpyBackend(small, data, mode="float64", device="cpu", precision="fp32")
     reference.load_params(start_params(workload, data))
-    order = parity_order(data)
-    drawn, later = parity_draws(workload, data)
+    order = parity_order(data, batch)
+    drawn, later = parity_draws(workload, data, batch)
     logits = reference.logits(evaluated_images(workload, data))
     pixels = reference.pixels(order[0], *(step[0] for step in drawn))
     _, gradients = reference.loss_and_gradients(pixels, data.labels[order[0]])

@@ -76,7 +76,7 @@ class JobSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The place of this job in its block's order, from 0."""
     hash_seed: int
     """The worker's PYTHONHASHSEED. Every job has another, so that its effect is noise and not bias. The
-    length of the worker's environment follows from it too (`bench.measuring.process.padding`)."""
+    length of the worker's environment follows from it too (`bench.measuring.variables.padding`)."""
     windows: int
     """Timed windows at least; up to twice as many are taken while the rate has not settled. 0: none."""
     window_s: float
@@ -139,7 +139,8 @@ class RankRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     peak_rss_bytes: int | None = None
     digest: str | None = None
-    """SHA-256 of its parameters after the proof, equal in all ranks; None if it did not get that far."""
+    """SHA-256 of its parameters after its last windows, or after the proof before them if it did not get
+    further, equal in all ranks; None if it did not get that far."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):
@@ -370,6 +371,8 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     ranks: tuple[int, ...] = ()
     """The numbers of ranks of a run with ranks; empty in other runs. In such a run every process is pinned to
     one core, or has one GPU, rows without a distributed mode too."""
+    devices: tuple[int | str, ...] = ()
+    """The CPU, or the UUID of the GPU, of each rank of a run with ranks, by its number."""
     planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int

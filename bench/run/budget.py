@@ -58,7 +58,9 @@ class Budget:
     def expected_s(self, cell: Cell, epochs: float) -> float:
         """Return the seconds a job is expected to take, from what this cell, or else any, took before."""
         own = [_without_training(job) for job in self._log.jobs_of(cell)]
-        other = [_without_training(job) for job in self._log.jobs]
+        jobs = self._log.jobs
+        alike = [job for job in jobs if job.spec.cell.ranks == cell.ranks]
+        other = [_without_training(job) for job in alike or jobs]
         base = fmean(own) if own else fmean(other) if other else FIRST_GUESS_S
         return base + (self.training_s(cell, epochs) if epochs else 0.0)
 

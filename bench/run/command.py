@@ -18,7 +18,9 @@ from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.design import LEAD_S
 from bench.measuring.parity import plan_parity, verify_cells
+from bench.measuring.ranked import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
 from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells, used_gpu
+from bench.measuring.slots import Slot, local_slots, sharing
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -26,10 +28,13 @@ from bench.options import (
     SETTLED_LATER,
     offline,
     parse_budget,
+    parse_devices,
     parse_precision,
     parse_pythons,
+    parse_ranks,
     parse_sweep,
     parse_targets,
+    ranks,
     refuse_beside,
     sample,
     what_to_run,
@@ -47,7 +52,15 @@ from bench.run.report.convergence import render_targets
 from bench.run.report.parity import render_parity
 from bench.run.report.rehearsal import rehearse_run
 from bench.run.runner import Runner
-from bench.run.setup import Prepared, RunPlan, new_run, plan_in_words, prepare, prepare_resumed
+from bench.run.setup import (
+    Prepared,
+    RunPlan,
+    new_run,
+    plan_in_words,
+    prepare,
+    prepare_resumed,
+    ranks_in_words,
+)
 from bench.store import name_of, resumable
 from bench.text import clean
 from bench.workloads.catalog import WORKLOADS
@@ -69,6 +82,14 @@ from bench.workloads.catalog import WORKLOADS
     help="Trainings for accuracy of each row, every one from another seed. [default: the preset's]",
 )  # fmt: skip
 @click.option("--sweep", metavar="batch=A..B", help="Time every workload at the batch sizes A, 2A, … B.")
+@ranks
+@click.option(
+    "--scaling", type=click.Choice(["strong", "weak", "both"]), default="strong", show_default=True,
+    help="With --ranks: cut the workload's batch, or give each rank a whole one.",
+)  # fmt: skip
+@click.option(
+    "--devices", metavar="N,N", help="With --ranks: the CPU cores or GPUs of the ranks. [default: the first]"
+)
 @click.option(
     "--lead", type=click.IntRange(1, 1000), metavar="MS",
     help="Milliseconds of training before each timed window. [default: 50]",
@@ -98,6 +119,8 @@ def run(
     precision_aim: str | None,
     seeds: int | None,
     sweep: str | None,
+    ranks: str | None,
+    devices: str | None,
     lead: int | None,
     seed: int,
     target_pairs: tuple[str, ...],
@@ -117,11 +140,16 @@ def run(
         refuse_beside("--resume goes on with a run as it was begun", *SETTLED_LATER, "require_target")
     chosen = find_preset(preset)
     plan = RunPlan(
-        asked=_asked(**what, sweep=() if sweep is None else parse_sweep(sweep)),
+        asked=_asked(
+            **what,
+            sweep=() if sweep is None else parse_sweep(sweep),
+            ranks=() if ranks is None else parse_ranks(ranks),
+            devices=() if devices is None else parse_devices(devices),
+        ),
         preset=chosen,
         budget_s=chosen.budget_s if budget is None else parse_budget(budget),
         target_half_width=parse_precision(precision_aim) if precision_aim else chosen.target_half_width,
-        seeds=(0 if sweep else chosen.seeds) if seeds is None else seeds,
+        seeds=(0 if sweep or ranks else chosen.seeds) if seeds is None else seeds,
         seed=seed,
         targets=parse_targets(target_pairs),
         lead_s=LEAD_S if lead is None else lead / 1000,
@@ -157,8 +185,9 @@ def _measure(
             display=display,
         )  # fmt: skip
         current = prepared.begun or new_run(
-            results, plan, cells=prepared.cells, workloads=prepared.workloads, available=prepared.available
-        )
+            results, plan, cells=prepared.cells, workloads=prepared.workloads,
+            available=prepared.available, slots=prepared.slots,
+        )  # fmt: skip
         again = f"Go on with: bench run --resume {name_of(current.folder)}"
         try:
             with resumable(again):
@@ -167,7 +196,7 @@ def _measure(
                 Runner(
                     run=current, preset=prepared.preset, infos=prepared.available.infos,
                     pythons=plan.asked.pythons, splits=splits, unavailable=prepared.available.unavailable,
-                    display=display,
+                    display=display, slots=prepared.slots,
                 ).run()  # fmt: skip
         except KeyboardInterrupt:
             display.say("Interrupted; all finished jobs are kept.")
@@ -184,6 +213,8 @@ def _introduce(run: Run, available: Available, display: Display) -> None:
     for name, reason in available.unavailable.items():
         if name not in available.infos:  # it has no row that could give the reason
             display.say(f"{name}: left out: {reason}")
+    if run.header.ranks:
+        display.say(ranks_in_words(run.header))
     display.say(plan_in_words(run.header))
     for note in commit_notes(environment):
         display.say(note)
@@ -221,14 +252,22 @@ def _is_decided(verdict: Verdict) -> bool:
 
 @click.command()
 @what_to_run
+@ranks
 @click.option("--json", "as_json", is_flag=True, help="Print every record as a line of JSON.")
-def verify(*, as_json: bool, **what: Any) -> int:
+def verify(*, as_json: bool, ranks: str | None, **what: Any) -> int:
     """Compare every backend and mode with the float64 reference."""
     console = Console(stderr=as_json)
-    asked = _asked(**what)
-    device = choose_device(asked.device, asked.gpu)
+    asked = _asked(**what, ranks=() if ranks is None else parse_ranks(ranks))
+    refuse_what_ranks_exclude(asked)
+    device = choose_device(asked.device, asked.gpu, ranks=bool(asked.ranks))
     available = choose_backends(find_backends(), asked, device, reference=True)
-    cells = chosen_cells(asked, available, device, "all")
+    slots: tuple[Slot, ...] = ()
+    if asked.ranks:
+        available = with_distributed_modes(available, device, named=bool(asked.backends))
+        cells = ranked_cells(asked, available, device, plain=False)
+        slots = local_slots(device, max(asked.ranks), shared=True)
+    else:
+        cells = chosen_cells(asked, available, device, "all")
     usable = [cell for cell in cells if cell.backend not in available.unavailable]
     records: list[ParityRecord] = []
     try:
@@ -237,8 +276,10 @@ def verify(*, as_json: bool, **what: Any) -> int:
                 display.say(f"GPU: {used}")
             for name, reason in available.unavailable.items():
                 display.say(f"{name}: not verified: {reason}")
+            if sharing(slots) > 1:
+                display.say(f"Up to {sharing(slots)} ranks share a CPU core. Nothing is timed.")
             jobs = plan_parity(usable, WORKLOADS, optimizers=not asked.workloads)
-            verify_cells(jobs, available.infos, asked.pythons, display, records.append)
+            verify_cells(jobs, available.infos, asked.pythons, display, records.append, slots=slots)
     finally:  # results from before an interruption are printed too
         if as_json:
             for record in records:

@@ -166,15 +166,18 @@ def make_plan(
     `step_flops` are the operations of a training step of each workload. `lessons_s` is kept for lessons.
     """
     jobs = len(cells) * min_blocks
-    proven = {(base_name(cell.workload), cell.backend, cell.mode): cell.device for cell in cells}
-    parity_s = sum(PARITY_GUESS_S[device] for device in proven.values())
+    proven = {
+        (base_name(cell.workload), cell.backend, cell.mode, cell.ranks): _starting(cell, PARITY_GUESS_S)
+        for cell in cells
+    }
+    parity_s = sum(proven.values())
     block_s = 0.0
     for cell in cells:
         # The lead of a window has at least one step, so a long step is taken twice.
         stretch = max(1.0, step_flops[cell.workload] / FLOPS_GUESS[cell.device] / window_s)
         turn_s = window_s * max(ROUND_GUESS, 2 * stretch if stretch > 1 else 0.0)
         asked = windows_asked(windows, [stretch], FEWEST_OF_LONG)
-        block_s += START_GUESS_S[cell.device] + asked * turn_s
+        block_s += _starting(cell, START_GUESS_S) + asked * turn_s
     blocks_s = min_blocks * block_s
     left_s = max(0.0, budget_s - lessons_s - parity_s - blocks_s)
     trains = seeds > 0 and any(SWEPT not in cell.workload for cell in cells)
@@ -187,3 +190,8 @@ def make_plan(
         refining_s=left_s - training_s,
         lessons_s=lessons_s,
     )
+
+
+def _starting(cell: Cell, guess_s: Mapping[Device, float]) -> float:
+    """Return the seconds that a cell's processes take to start; those of a CPU compete for its memory."""
+    return guess_s[cell.device] * (cell.ranks if cell.device == "cpu" else 1)

@@ -13,12 +13,14 @@ import msgspec
 
 from backends.info import BackendInfo
 from bench.measuring.backends import interpreter
-from bench.measuring.block_runner import BlockRunner, Follow, Seat, steps_of_windows
+from bench.measuring.block_runner import BlockRunner, Follow, Seat, row_name, steps_of_windows
 from bench.measuring.data import Split
 from bench.measuring.design import FEWEST_OF_LONG, compiles_anew
 from bench.measuring.job import in_a_line
 from bench.measuring.lessons import LIMIT_S, PARTS, give_lessons, lessons_in_a_line, without_lessons
 from bench.measuring.parity import plan_parity, verify_cells
+from bench.measuring.ranked import timed_workload
+from bench.measuring.slots import Slot
 from bench.records.runs import Run
 from bench.records.schema import (
     BlockRecord,
@@ -61,8 +63,13 @@ class Runner:
         splits: Mapping[str, Split],
         unavailable: Mapping[str, str],
         display: RunDisplay,
+        slots: Sequence[Slot] = (),
     ) -> None:
-        """`run` is the run so far; `unavailable` gives the reason for each backend that cannot run here."""
+        """`run` is the run so far; `unavailable` gives the reason for each backend that cannot run here.
+
+        `slots` are where the ranks of every job run, in a run with ranks.
+        """
+        self._slots = tuple(slots)
         self._header, self._preset = run.header, preset
         self._infos, self._pythons, self._splits = infos, pythons, splits
         self._unavailable, self._display = unavailable, display
@@ -127,7 +134,10 @@ class Runner:
                 self._append_parity(msgspec.structs.replace(record, cell=cell))
 
         jobs = plan_parity(cells, self._workloads, optimizers=False)
-        verify_cells(jobs, self._infos, self._pythons, self._display, note, deadline=self._budget.deadline)
+        verify_cells(
+            jobs, self._infos, self._pythons, self._display, note,
+            slots=self._slots, deadline=self._budget.deadline,
+        )  # fmt: skip
 
     def _append_parity(self, record: ParityRecord) -> None:
         self._log.append(record)
@@ -175,7 +185,7 @@ class Runner:
         seats = [
             self._seat(
                 self._spec(cell, number, place, 0.0 if place == copy else epochs, chance, copy=place == copy),
-                look_closer=before == 0 and place != copy,
+                look_closer=before == 0 and place != copy and not self._slots,
             )
             for place, cell in enumerate(cells)
         ]
@@ -220,7 +230,7 @@ class Runner:
         info = self._infos[spec.cell.backend]
         data = self._splits[spec.cell.workload].source
         task = MeasureTask(backend=info, data=data, spec=spec, look_closer=look_closer)
-        return Seat(task=task, python=interpreter(info, self._pythons))
+        return Seat(task=task, python=interpreter(info, self._pythons), slots=self._slots[: spec.cell.ranks])
 
     def _spec(
         self, cell: Cell, block: int, position: int, epochs: float, chance: random.Random, *, copy: bool
@@ -228,9 +238,9 @@ class Runner:
         modes = {mode.name: mode for mode in self._infos[cell.backend].modes}
         stretch = PIPELINE_STRETCH if modes[cell.mode].pipeline else 1
         return JobSpec(
-            job_id=f"{cell.workload}.{cell.backend}.{cell.mode}.{block}{'.copy' if copy else ''}",
+            job_id=f"{row_name(cell)}.{block}{'.copy' if copy else ''}",
             cell=cell,
-            workload=self._workloads[cell.workload],
+            workload=timed_workload(self._workloads[cell.workload], cell),
             seed=self._header.seed + block,
             block=block,
             position=position,
@@ -266,7 +276,8 @@ class Runner:
         done = {record.backend for record in self._log.lessons}
         names = dict.fromkeys(cell.backend for cell in self._log.available())
         infos = [self._infos[name] for name in names if name not in done]
-        return [info for info in infos if info.lessons is not None] if self._preset.lessons else []
+        gives = self._preset.lessons and not self._header.ranks
+        return [info for info in infos if info.lessons is not None] if gives else []
 
     def _lessons_of(self, info: BackendInfo, device: Device) -> LessonsRecord:
         if not self._header.planned.lessons_s:
@@ -334,5 +345,5 @@ class Runner:
 
 
 def _of_any_size(cell: Cell) -> Cell:
-    """Return the cell with its workload's own batch size, in place of one of a sweep."""
-    return msgspec.structs.replace(cell, workload=base_name(cell.workload))
+    """Return the cell with its workload's own batch size, in place of one of a sweep or of weak scaling."""
+    return msgspec.structs.replace(cell, workload=base_name(cell.workload), scaling="strong")

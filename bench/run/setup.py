@@ -16,6 +16,7 @@ from bench.errors import RecordError, UsageError
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import find_backends, footprints
 from bench.measuring.design import LEAD_S
+from bench.measuring.ranked import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
 from bench.measuring.selection import (
     Asked,
     Available,
@@ -28,6 +29,7 @@ from bench.measuring.selection import (
     chosen_workloads,
     with_requested,
 )
+from bench.measuring.slots import Slot, local_slots
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
 from bench.run.plan import PLACEBO_SHARE, Preset, find_preset, lessons_seconds, make_plan
@@ -69,25 +71,36 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     limit: int | None
     begun: Run | None = None
     """The run so far; None: it is new."""
+    slots: tuple[Slot, ...] = ()
+    """Where the ranks of every job run; empty in a run without ranks."""
 
 
 def prepare(plan: RunPlan) -> Prepared:
     """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none."""
-    device = choose_device(plan.asked.device, plan.asked.gpu)
+    asked = plan.asked
+    refuse_what_ranks_exclude(asked)
+    device = choose_device(asked.device, asked.gpu, ranks=bool(asked.ranks))
     registry = find_backends()
-    available = choose_backends(registry, plan.asked, device)
-    cells = chosen_cells(plan.asked, available, device, plan.preset.modes)
-    if plan.preset.taught_on in {cell.workload for cell in cells} and not plan.asked.modes:
-        if not plan.asked.backends:
-            available = with_requested(registry, available, plan.asked, device)
-        cells += _taught_beside(cells, plan, available, device)
+    available = choose_backends(registry, asked, device)
+    slots: tuple[Slot, ...] = ()
+    if asked.ranks:
+        available = with_distributed_modes(available, device, named=bool(asked.backends))
+        cells = ranked_cells(asked, available, device, plain=True)
+        slots = local_slots(device, max(asked.ranks), asked.devices)
+    else:
+        cells = chosen_cells(asked, available, device, plan.preset.modes)
+        if plan.preset.taught_on in {cell.workload for cell in cells} and not asked.modes:
+            if not asked.backends:
+                available = with_requested(registry, available, asked, device)
+            cells += _taught_beside(cells, plan, available, device)
     return Prepared(
         preset=plan.preset,
         cells=cells,
-        workloads=_with_targets(chosen_workloads(plan.asked), plan.targets),
+        workloads=_with_targets(chosen_workloads(asked), plan.targets),
         available=available,
-        sample=plan.asked.sample,
-        limit=plan.asked.limit,
+        sample=asked.sample,
+        limit=asked.limit,
+        slots=slots,
     )
 
 
@@ -117,7 +130,13 @@ def _taught_beside(
 def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:
     """Find what a run was begun with; raise RecordError where machine or versions have changed."""
     header = read_run(folder).header
-    choose_again(header.cells[0].device, header.environment)
+    device = header.cells[0].device
+    slots: tuple[Slot, ...] = ()
+    if header.ranks:
+        choose_device(device, ranks=True)
+        slots = local_slots(device, max(header.ranks), header.devices)
+    else:
+        choose_again(device, header.environment)
     available = backends_of_run(find_backends(), header, pythons)
     return Prepared(
         preset=find_preset(header.preset),
@@ -127,6 +146,7 @@ def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:
         sample=header.sample,
         limit=header.dataset_limit,
         begun=resumed_run(folder, available),
+        slots=slots,
     )
 
 
@@ -137,6 +157,7 @@ def new_run(
     cells: tuple[Cell, ...],
     workloads: Sequence[Workload],
     available: Available,
+    slots: Sequence[Slot] = (),
 ) -> Run:
     """Make the folder of a new run and write its header."""
     now = datetime.now(UTC)
@@ -146,12 +167,15 @@ def new_run(
         window_s=plan.preset.window_s, budget_s=plan.budget_s, seeds=plan.seeds,
     )  # fmt: skip
     candidates = _quickest(cells, workloads, available, step_flops)
+    if slots:  # its rows are compared with each other, and not with those of other frameworks alone
+        candidates = []
     placebo = random.Random(f"{plan.seed} placebo").choice(candidates) if candidates else None  # noqa: S311
     if placebo is not None and expected([placebo]).blocks_s > PLACEBO_SHARE * plan.budget_s:
         placebo = None
     usable = {name: info for name, info in available.infos.items() if name not in available.unavailable}
     sizes = footprints(list(usable.values()), plan.asked.pythons)
-    teaching = sum(info.lessons is not None for info in usable.values()) if plan.preset.lessons else 0
+    gives = plan.preset.lessons and not slots
+    teaching = sum(info.lessons is not None for info in usable.values()) if gives else 0
     header = RunHeader(
         run_id=f"run-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
         created_at=now.isoformat(timespec="seconds"),
@@ -163,6 +187,8 @@ def new_run(
         seeds=plan.seeds,
         lead_s=plan.lead_s,
         placebo=placebo,
+        ranks=plan.asked.ranks,
+        devices=tuple(slot.gpu or slot.cpus[0] for slot in slots),
         planned=expected(
             [*cells, *([placebo] if placebo else [])], lessons_s=lessons_seconds(teaching, plan.budget_s)
         ),
@@ -203,6 +229,18 @@ def _quickest(
 def _step_flops(workload: Workload) -> float:
     info = workload.seen(DATASETS[workload.dataset].info)
     return training_flops(workload.architecture, info, workload.batch_size)
+
+
+def ranks_in_words(header: RunHeader) -> str:
+    """Return where the processes of a run with ranks run."""
+    numbers = ", ".join(map(str, header.ranks))
+    if header.cells[0].device == "gpu":
+        return f"Ranks: {numbers}. Every process sees one GPU of {len(header.devices)}."
+    cores = ", ".join(map(str, header.devices))
+    return (
+        f"Ranks: {numbers}. Every process has one thread, and one CPU core to which it is pinned, in rows "
+        f"of one process too. The cores by rank: {cores}."
+    )
 
 
 def plan_in_words(header: RunHeader) -> str:

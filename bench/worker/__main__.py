@@ -9,7 +9,9 @@ framework takes. Whatever else the task needs is imported after it.
 """
 
 import contextlib
+import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
@@ -46,7 +48,11 @@ HANDLERS = {
 
 
 def main() -> None:
-    """Do the task on standard input. The exit status is always 0: the events report failures."""
+    """Do the task on standard input. The exit status is always 0: the events report failures.
+
+    At SIGUSR1 it prints where it is, so that the harness can tell where a worker hangs.
+    """
+    faulthandler.register(signal.SIGUSR1, all_threads=False)
     events = os.fdopen(int(sys.argv[1]), "wb", buffering=0)
 
     def emit(event: Event) -> None:
@@ -66,6 +72,8 @@ def main() -> None:
 def do(line: bytes, commands: Iterator[AnyCommand], emit: Emit) -> None:
     """Import the backend of a task, given as a line of JSON, and do the task with it."""
     about = msgspec.json.decode(line, type=AnyTask)
+    if about.place is not None and about.place.cpus:  # frameworks count the CPUs when they are imported
+        os.sched_setaffinity(0, about.place.cpus)
     clock = Stopwatch()
     try:
         backend_class = load_backend(about.backend)
@@ -79,6 +87,8 @@ def do(line: bytes, commands: Iterator[AnyCommand], emit: Emit) -> None:
     task = msgspec.json.decode(line, type=getattr(module, handler.task))
     more = {"commands": commands, "clock": clock} if handler.commanded else {}
     getattr(module, handler.function)(task, backend_class, emit, **more)
+    if about.place is not None and hasattr(backend_class, "leave"):
+        backend_class.leave()
 
 
 def read_commands(lines: Iterable[bytes]) -> Iterator[AnyCommand]:

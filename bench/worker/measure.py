@@ -15,6 +15,7 @@ from bench.machine.energy import Meter
 from bench.machine.environment import peak_rss_bytes
 from bench.machine.gpu import GpuMonitor
 from bench.records.schema import LEAD_S, EpochPoint, JobSpec
+from bench.worker.digest import digest
 from bench.worker.protocol import (
     AnyCommand,
     Begin,
@@ -22,6 +23,7 @@ from bench.worker.protocol import (
     DataLoaded,
     Described,
     DeviceMemory,
+    Digested,
     Emit,
     Evaluated,
     FirstStep,
@@ -38,7 +40,16 @@ from bench.worker.protocol import (
 from bench.worker.prove_measured import Prover
 from bench.worker.slowed import Slowed
 from bench.worker.stopwatch import Stopwatch
-from bench.worker.timed_loop import Batches, Trainer, check_device, evaluate, load_data, training_data
+from bench.worker.timed_loop import (
+    Batches,
+    Trainer,
+    check_device,
+    construct,
+    evaluate,
+    load_data,
+    place_in,
+    training_data,
+)
 from bench.workloads.augmentation import seen_images
 from bench.workloads.parameters import initial_params
 from bench.workloads.schedule import evaluation_steps, whole_calls
@@ -72,7 +83,8 @@ def measure(
 
     clock = Stopwatch()
     cell = spec.cell
-    backend = backend_class(workload, training, mode=cell.mode, device=cell.device, precision=cell.precision)
+    place = place_in(task.backend, cell, task.place)
+    backend = construct(backend_class, workload, training, cell, place)
     start(backend)
     emit(Built(build_s=clock.seconds(), call_steps=backend.call_steps))
     check_device(backend, cell)
@@ -83,9 +95,11 @@ def measure(
     begin = next(commands, None)  # the first step must have the machine for itself
     proof = Prover(backend, workload, training, begin if isinstance(begin, Begin) else Begin())
     with Meter.open(cell.device) as meter:
-        trainer = Trainer(trained, batches, meter, plain=backend)
+        trainer = Trainer(trained, batches, meter, plain=backend, distributed=place is not None)
         emit(FirstStep(first_step_s=trainer.train(1).seconds))
         proof.before_windows(emit)
+        if place is not None:
+            emit(Digested(sha256=digest(backend.export_params())))
         start(backend)
         if spec.windows:
             step_s = warm_up(trainer, spec.window_s, emit, call_steps=backend.call_steps)
@@ -96,15 +110,18 @@ def measure(
     emit_memory(cell.device, emit)
     facts = {"energy_meter": meter.method, "call_steps": backend.call_steps}
     emit(Described(facts={**backend.describe(), **facts}))
+    if place is not None:
+        emit(Digested(sha256=digest(backend.export_params())))
     proof.after_windows(dataset.test_images, emit)
-    if task.look_closer:
+    if task.look_closer and place is None:  # it times the parts of one process's step
         emit(look_closer(backend, workload, trainer))
     if spec.epochs:
         start(backend)
         clock = Stopwatch()
         learn(
             backend, batches, workload, dataset,
-            epochs=spec.epochs, only_last=spec.only_last, test_samples=spec.test_samples, emit=emit,
+            epochs=spec.epochs, only_last=spec.only_last, test_samples=spec.test_samples,
+            distributed=place is not None, emit=emit,
         )  # fmt: skip
         emit(Learned(learn_s=clock.seconds()))
 
@@ -228,13 +245,14 @@ def learn(
     epochs: float,
     only_last: bool,
     test_samples: int | None,
+    distributed: bool = False,
     emit: Emit,
 ) -> None:
     """Train for `epochs` and evaluate on the test split, several times or once at the end; training is timed.
 
     `test_samples`: how many test images are evaluated, from the first on; None for all.
     """
-    trainer = Trainer(backend, batches)
+    trainer = Trainer(backend, batches, distributed=distributed)
     per_epoch = batches.steps_per_epoch
     test_images = seen_images(workload, dataset.test_images[:test_samples])
     test_labels = dataset.test_labels[:test_samples]

@@ -117,10 +117,11 @@ AnyCommand: TypeAlias = Begin | WarmUp | Turn | Finish
 
 
 class AnyTask(msgspec.Struct, frozen=True, kw_only=True):
-    """What a worker reads of any task first: its tag, which names the handler, and the backend."""
+    """What a worker reads of any task first: its tag, which names the handler, the backend and the place."""
 
     task: str
     backend: BackendInfo
+    place: Place | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="event"):
@@ -208,6 +209,13 @@ class Proven(Event, frozen=True, kw_only=True, tag="proven"):
     proof: Proof
 
 
+class Digested(Event, frozen=True, kw_only=True, tag="digest"):
+    """What a rank's parameters are after a proof, so that the harness can compare the ranks."""
+
+    sha256: str
+    """Of all its parameters, as `bench.worker.digest` defines it."""
+
+
 class Verified(Event, frozen=True, kw_only=True, tag="verified"):
     cell: Cell
     optimizer: str
@@ -240,8 +248,8 @@ class Done(Event, frozen=True, kw_only=True, tag="done"):
 
 AnyEvent: TypeAlias = (
     Started | Imported | DataLoaded | Built | FirstStep | WarmedUp | Ready | Timed | Evaluated | Learned
-    | Memory | DeviceMemory | Described | LookedCloser | Proven | Verified | Probed | Taught | Mistaken
-    | Failed | Done
+    | Memory | DeviceMemory | Described | LookedCloser | Proven | Digested | Verified | Probed | Taught
+    | Mistaken | Failed | Done
 )  # fmt: skip
 """Every event of measuring and proving. A feature that has further events defines its own union."""
 

@@ -8,11 +8,18 @@ from backends.base import Backend, TrainingData
 from bench.errors import NotComparableError
 from bench.machine.gpu import gpus_opened_by
 from bench.parity.checks import check_parity, relative_error
-from bench.parity.reference import evaluated_images, load_trace, parity_workload, start_params
+from bench.parity.reference import (
+    evaluated_images,
+    load_trace,
+    parity_batch,
+    parity_workload,
+    start_params,
+)
 from bench.paths import from_text
 from bench.worker.failures import in_a_line, print_if_unforeseen, status_of
 from bench.worker.protocol import Described, Emit, ParityCase, Probed, ProbeTask, Verified, VerifyTask
-from bench.worker.timed_loop import build
+from bench.worker.timed_loop import build, place_in
+from bench.workloads.ranks import Place
 from bench.workloads.specs import Workload
 
 OPENED = "gpus_opened"
@@ -22,19 +29,20 @@ OPENED = "gpus_opened"
 def verify(task: VerifyTask, backend_class: type[Backend], emit: Emit) -> None:
     """Compare every case with its reference trace; a case that fails does not stop the others."""
     for case in task.cases:
-        emit(verified(case, backend_class))
+        emit(verified(case, backend_class, place_in(task.backend, case.cell, task.place)))
 
 
-def verified(case: ParityCase, backend_class: type[Backend]) -> Verified:
-    """Return what the comparison of a case found, or why it failed."""
+def verified(case: ParityCase, backend_class: type[Backend], place: Place | None = None) -> Verified:
+    """Return what the comparison of a case found, or why it failed. `place` is that of `place_in`."""
     cell, workload = case.cell, case.workload
 
     def make(workload: Workload, data: TrainingData) -> Backend:
-        return build(backend_class, workload, data, cell)
+        return build(backend_class, workload, data, cell, place)
 
     try:
         data, trace = load_trace(from_text(case.trace))
-        checks = check_parity(make, workload, data, trace, cell.precision)
+        batch = parity_batch(cell.ranks)
+        checks = check_parity(make, workload, data, trace, cell.precision, batch=batch)
     except Exception as error:
         print_if_unforeseen(error)
         return Verified(

@@ -1,9 +1,12 @@
 """What all trainings of a worker share: the data, the batches, timed steps and evaluation."""
 
+from typing import cast
+
 import numpy as np
 import numpy.typing as npt
 
-from backends.base import Backend, TrainingData
+from backends.base import Backend, Distributed, TrainingData
+from backends.info import BackendInfo
 from bench.datasets import cache as datasets
 from bench.errors import NanLossError, UnavailableError, WrongDeviceError
 from bench.machine.energy import Meter
@@ -17,6 +20,23 @@ from bench.workloads.ranks import Place
 from bench.workloads.specs import Cell, Workload
 
 
+def place_in(info: BackendInfo, cell: Cell, place: Place | None) -> Place | None:
+    """Return the place of a worker as its backend gets it: None in modes that are not distributed."""
+    return place if info.distributes(cell.mode) else None
+
+
+def construct(
+    backend_class: type[Backend],
+    workload: Workload,
+    data: TrainingData,
+    cell: Cell,
+    place: Place | None = None,
+) -> Backend:
+    """Return a new backend. `place` is that of `place_in`."""
+    more = {} if place is None else {"place": place}
+    return backend_class(workload, data, mode=cell.mode, device=cell.device, precision=cell.precision, **more)
+
+
 def build(
     backend_class: type[Backend],
     workload: Workload,
@@ -24,14 +44,8 @@ def build(
     cell: Cell,
     place: Place | None = None,
 ) -> Backend:
-    """Return a new backend; raise WrongDeviceError if it runs on another device than the cell's.
-
-    `place` is given to backends of distributed modes alone.
-    """
-    more = {} if place is None else {"place": place}
-    backend = backend_class(
-        workload, data, mode=cell.mode, device=cell.device, precision=cell.precision, **more
-    )
+    """Do what `construct` does; raise WrongDeviceError if it runs on another device than the cell's."""
+    backend = construct(backend_class, workload, data, cell, place)
     check_device(backend, cell)
     return backend
 
@@ -96,15 +110,20 @@ class Trainer:
         meter: Meter | None = None,
         *,
         plain: Backend | None = None,
+        distributed: bool = False,
         steps: int = 0,
         train_s: float = 0.0,
     ) -> None:
         """`plain` trains the steps that do not count, if `backend` is a slowed one.
 
+        If the backend is `distributed`, a stretch takes as long as in the slowest rank. Whatever is decided
+        by time is therefore decided alike in all ranks.
+
         `steps` and `train_s` were trained before, if `backend` goes on from a saved state.
         """
         self._backend, self._batches, self._meter = backend, batches, meter
         self._plain = plain or backend
+        self._distributed = distributed
         self.steps = steps
         self.train_s = train_s
         self.losses: npt.NDArray[np.float32] = np.empty(0, np.float32)
@@ -125,6 +144,8 @@ class Trainer:
         losses = backend.train_steps(order, *draws)
         seconds = clock.seconds()
         energy_j = self._meter.since(before_j) if self._meter else None
+        if self._distributed:
+            seconds = cast(Distributed, backend).longest(seconds)
         if not np.isfinite(losses).all():
             first = self.steps + int(np.argmin(np.isfinite(losses)))
             raise NanLossError(f"the loss of step {first} is not finite; a smaller learning rate may help")

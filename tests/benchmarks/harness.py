@@ -22,7 +22,8 @@ from synthetic import realistic_run
 from bench.analysis.costs import framework_share
 from bench.analysis.summary import summarise
 from bench.datasets import cache as datasets
-from bench.measuring.process import Worker, worker_environment
+from bench.measuring.process import Worker
+from bench.measuring.variables import worker_environment
 from bench.records.runs import RECORDS as RECORDS_FILE
 from bench.records.runs import create_run, find_run, read_run
 from bench.records.schema import JobSpec

@@ -27,7 +27,7 @@ from scipy.stats import bootstrap, trim_mean
 from backends.info import BackendInfo
 from bench.analysis.statistics import TRIMMED
 from bench.datasets import cache
-from bench.measuring.process import worker_environment
+from bench.measuring.variables import worker_environment
 from bench.workloads.schedule import whole_calls
 
 HERE = Path(__file__).parent

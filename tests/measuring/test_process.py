@@ -1,9 +1,6 @@
 """A worker that misbehaves is named for what it did, ends in time, and leaves nothing behind."""
 
 import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -14,25 +11,14 @@ import fakes
 import msgspec
 import psutil
 import pytest
-from conftest import INFOS
 from fakes import task_for
 from played_nvml import Nvml
 
 from backends.info import BackendInfo
-from bench.measuring import process as launch
-from bench.measuring import selection
+from bench.measuring import process, selection, stream
 from bench.measuring.block import BlockJob, run_block
-from bench.measuring.process import (
-    KEPT_MEMORY,
-    MOST_PADDING,
-    PADDING_VARIABLE,
-    Outcome,
-    Worker,
-    kept_compiled,
-    padding,
-    run_worker,
-    worker_environment,
-)
+from bench.measuring.process import Outcome, Worker, run_worker
+from bench.measuring.variables import padding
 from bench.worker.protocol import (
     Built,
     Described,
@@ -43,10 +29,8 @@ from bench.worker.protocol import (
     Imported,
     MeasureTask,
     Started,
-    VerifyTask,
     WarmedUp,
 )  # fmt: skip
-from bench.workloads.specs import Device
 
 pytestmark = pytest.mark.measures
 
@@ -171,7 +155,8 @@ class LeapingClock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> LeapingClock:
     found = LeapingClock()
-    monkeypatch.setattr(launch, "time", found)
+    for module in (process, stream):
+        monkeypatch.setattr(module, "time", found)
     return found
 
 
@@ -226,15 +211,6 @@ def test_output_of_megabytes_neither_blocks_nor_counts_as_events() -> None:
     assert sum(isinstance(event, Done) for event in outcome.events) == 1
 
 
-def test_the_tail_is_short_however_much_was_printed(tmp_path: Path) -> None:
-    with (tmp_path / "output").open("w+b") as output:
-        output.write(b"\xff" + b"line\n" * 100_000 + b"x" * 100_000 + b"\nlast\n")
-        tail = launch._tail(output)
-    assert tail[-1] == "last"
-    assert len(tail) <= 20
-    assert sum(map(len, tail)) <= 16384
-
-
 def test_a_temporary_file_left_behind_goes_with_the_worker(scratch: Path) -> None:
     outcome = outcome_of("fakes:Litters")
     facts = facts_of(outcome)
@@ -257,7 +233,7 @@ def test_a_helper_left_behind_is_killed_and_does_not_delay(scratch: Path) -> Non
 def test_a_worker_that_cannot_end_is_done_all_the_same(
     scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(launch, "_EXIT_S", 0.5)
+    monkeypatch.setattr(stream, "_EXIT_S", 0.5)
     outcome = outcome_of("fakes:Lingers")
     assert outcome.status == "ok", outcome
     assert outcome.wall_s < HUNG_S / 2
@@ -360,91 +336,6 @@ def test_a_gpu_job_sees_one_gpu_and_not_what_is_for_the_cpu(monkeypatch: pytest.
     assert facts["FAKE_ON_CPU"] is None
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are those of glibc's malloc")
-def test_memory_that_a_step_gives_back_is_kept_for_the_next(tmp_path: Path) -> None:
-    script = (
-        "import resource\n"
-        "for step in range(12):\n"
-        "    if step == 6: before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
-        "    block = bytearray(48 << 20); del block\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
-    )
-    kept = worker_environment(fakes.STEADY, "cpu", tmp_path)
-    given_back = {name: value for name, value in kept.items() if name not in KEPT_MEMORY}
-    faults = [
-        int(subprocess.check_output([sys.executable, "-c", script], env=environment, timeout=300))
-        for environment in (kept, given_back)
-    ]
-    assert faults[0] < 0.01 * faults[1]
-
-
-def test_compiled_programs_are_kept_where_they_are_told_to_be_or_in_the_scratch_folder(
-    tmp_path: Path,
-) -> None:
-    backend = fakes.info("fake", "fakes:Steady", environment={"FAKE_CACHE": "{compiled}/programs"})
-    assert worker_environment(backend, "cpu", tmp_path)["FAKE_CACHE"] == f"{tmp_path}/compiled/programs"
-    found = worker_environment(backend, "cpu", tmp_path, compiled=tmp_path / "kept")
-    assert found["FAKE_CACHE"] == f"{tmp_path}/kept/programs"
-
-
-def test_a_framework_keeps_compiled_programs_only_where_they_are_to_be_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XLA_FLAGS", "--users=own")
-    caching = {"FAKE_CACHE": "{compiled}/programs", "XLA_FLAGS": "--cache={compiled}"}
-    backend = fakes.info("fake", "fakes:Steady", caching_environment=caching)
-    anew = worker_environment(backend, "cpu", tmp_path)
-    assert "FAKE_CACHE" not in anew
-    assert anew["XLA_FLAGS"] == "--users=own"
-    kept = worker_environment(backend, "cpu", tmp_path, compiled=tmp_path / "kept")
-    assert kept["FAKE_CACHE"] == f"{tmp_path}/kept/programs"
-    assert kept["XLA_FLAGS"] == f"--users=own --cache={tmp_path}/kept"
-
-
-def test_what_measures_compiles_anew_unless_told_where_and_other_tasks_once(tmp_path: Path) -> None:
-    measuring, verifying = task_for(fakes.STEADY), VerifyTask(backend=fakes.STEADY, cases=())
-    kept = tmp_path / "kept"
-    assert kept_compiled(measuring, None, tmp_path) is None
-    assert kept_compiled(measuring, kept, tmp_path) == kept
-    assert kept_compiled(verifying, None, tmp_path) == tmp_path / "compiled"
-    assert kept_compiled(verifying, kept, tmp_path) == kept
-
-
-THREADED = fakes.info("fake", "fakes:Steady", environment={}, thread_variables=("FAKE_THREADS",))
-
-
-@pytest.mark.parametrize("device", ["cpu", "gpu"])
-@pytest.mark.parametrize(("threads", "expected"), [(None, set()), (1, {"1"}), (3, {"3"})])
-def test_a_worker_starts_no_more_threads_than_a_quota_grants(
-    device: Device, threads: int | None, expected: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    names = ("OMP_NUM_THREADS", "FAKE_THREADS")
-    for name in names:
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(launch, "worker_threads", lambda: threads)
-    environment = worker_environment(THREADED, device, tmp_path)
-    assert {environment[name] for name in names if name in environment} == expected
-    assert set(names) <= environment.keys() or threads is None
-
-
-def test_the_users_own_number_of_threads_is_kept_under_a_quota(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(launch, "worker_threads", lambda: 1)
-    frameworks = [info for info in INFOS.values() if info.thread_variables]
-    assert len(frameworks) >= 2
-    for info in frameworks:
-        names = ("OMP_NUM_THREADS", *info.thread_variables)
-        for name in names:
-            monkeypatch.setenv(name, "5")
-        environment = worker_environment(info, "cpu", tmp_path)
-        assert {environment[name] for name in names} == {"5"}
-        for name in names:
-            monkeypatch.delenv(name)
-        environment = worker_environment(info, "cpu", tmp_path)
-        assert {environment[name] for name in names} == {"1"}
-
-
 @pytest.mark.parametrize("name", ["json", "numpy", "bench", "backends", "typing"])
 def test_neither_a_worker_nor_its_children_import_from_the_current_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -453,27 +344,6 @@ def test_neither_a_worker_nor_its_children_import_from_the_current_folder(
     monkeypatch.chdir(tmp_path)
     facts = facts_of(measure(task_for(fakes.info("fake", "fakes:AsksAChild"))))
     assert facts["child"] == "0"
-
-
-def test_a_backends_own_variables_win_over_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "7")
-    backend = fakes.info("fake", "fakes:Steady", environment={"OMP_NUM_THREADS": "2"})
-    assert worker_environment(backend, "cpu", tmp_path)["OMP_NUM_THREADS"] == "2"
-
-
-def test_the_environment_of_what_measures_is_padded_by_a_length_that_its_hash_seed_gives(
-    tmp_path: Path,
-) -> None:
-    lengths = [padding(seed) for seed in range(2000)]
-    assert min(lengths) < 0.01 * MOST_PADDING
-    assert 0.99 * MOST_PADDING < max(lengths) <= MOST_PADDING
-    assert statistics.fmean(lengths) == pytest.approx(MOST_PADDING / 2, rel=0.05)
-    assert len(set(lengths)) > 1000, "a length of its own for each process"
-    for seed in (0, 1, 2**32 - 1):
-        found = [worker_environment(fakes.STEADY, "cpu", tmp_path, hash_seed=seed) for _ in range(2)]
-        assert found[0] == found[1], "a process can be repeated as it was"
-        assert len(found[0][PADDING_VARIABLE]) == padding(seed)
-    assert PADDING_VARIABLE not in worker_environment(fakes.STEADY, "cpu", tmp_path)
 
 
 def test_a_worker_that_measures_has_the_padding_of_its_job() -> None:

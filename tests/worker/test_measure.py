@@ -43,6 +43,7 @@ from bench.worker.protocol import (
 )  # fmt: skip
 from bench.worker.timed_loop import Batches, Trainer, load_data, training_data
 from bench.workloads.catalog import find_workload
+from bench.workloads.ranks import Place
 from bench.workloads.specs import Cell
 
 
@@ -383,6 +384,15 @@ def test_a_case_that_fails_does_not_keep_the_others_from_a_try(
     assert [event.status for event in events] == [status] * 2
     assert [event.cell.mode for event in events] == ["only", "other"]
     assert all(event.error is not None and said in event.error and event.checks == () for event in events)
+
+
+def test_a_rank_parts_from_the_others_at_the_end(trace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(fakes.Steady, "leave", lambda: said.append("left"), raising=False)
+    for place in (None, Place(rank=1, ranks=2)):
+        task = VerifyTask(backend=fakes.info("fake", "fakes:Steady"), cases=(case_of(trace),), place=place)
+        worker.do(msgspec.json.encode(task), iter(()), lambda event: said.append(type(event).__name__))
+    assert said == ["Imported", "Verified"] * 2 + ["left"]
 
 
 def test_a_trace_that_is_gone_is_a_failure_and_no_pass(tmp_path: Path) -> None:

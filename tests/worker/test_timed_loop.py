@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from backends.base import TrainingData
+from backends.catalog import TORCH
 from bench.datasets import cache as datasets
 from bench.errors import UnavailableError
 from bench.worker.protocol import DataSource
@@ -19,10 +20,12 @@ from bench.worker.timed_loop import (
     build,
     evaluate,
     load_data,
+    place_in,
     training_data,
 )
 from bench.workloads.augmentation import draw
 from bench.workloads.catalog import find_workload
+from bench.workloads.ranks import Place
 from bench.workloads.specs import Cell
 
 
@@ -165,6 +168,42 @@ def test_a_trainer_hands_the_draws_of_its_steps_on() -> None:
     trainer.train(2)
     trainer.train(3)
     np.testing.assert_array_equal(np.concatenate(given), batches.draws(0, 5)[0])
+
+
+def test_a_stretch_of_several_ranks_takes_as_long_as_in_the_slowest() -> None:
+    _, order, _ = fakes.backend_on_sample()
+
+    class Ranks:
+        def train_steps(self, batches: Any) -> Any:
+            return np.ones(len(batches), np.float32)
+
+        def longest(self, seconds: float) -> float:
+            assert 0.0 < seconds < 100.0
+            return seconds + 100.0
+
+    trainer = Trainer(Ranks(), order, distributed=True)  # type: ignore[arg-type]
+    assert 100.0 < trainer.train(2).seconds < 200.0
+    assert 100.0 < trainer.lead(1) < 200.0
+    assert 200.0 < trainer.train_s < 400.0
+    assert Trainer(Ranks(), order).train(2).seconds < 100.0  # type: ignore[arg-type]
+
+
+def test_a_place_is_given_to_distributed_modes_alone() -> None:
+    given: list[Any] = []
+
+    class Noting(fakes.Steady):
+        def __init__(self, *arguments: Any, **more: Any) -> None:
+            given.append(more.pop("place", "nothing"))
+            super().__init__(*arguments, **more)
+
+    workload = find_workload("mnist-softmax")
+    data = training_data(workload, datasets.load_sample("mnist"))
+    place = Place(rank=1, ranks=2)
+    for mode in ("eager", "ddp"):
+        cell = Cell(workload=workload.name, backend="torch", mode=mode, device="cpu", precision="fp32")
+        build(Noting, workload, data, cell, place_in(TORCH, cell, place))
+    build(Noting, workload, data, cell, place_in(TORCH, cell, None))
+    assert given == ["nothing", place, "nothing"]
 
 
 @pytest.mark.parametrize("target", [fakes.Steady, fakes.Elsewhere])
