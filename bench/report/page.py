@@ -86,8 +86,8 @@ def document(
 
     `title` is that of the window. `choices` are the keys of tags that a reader can choose by; one that has a
     single value in the whole page is not offered. `terms` explains words: each section links the first place
-    of a word to its explanation at the end of the page. `pictures` holds the SVG of each picture, by name; a
-    picture that is missing is left out.
+    of a word, or of its plural with an s, to its explanation at the end of the page. `pictures` holds the SVG
+    of each picture, by name; a picture that is missing is left out.
     """
     maker = _Maker(terms or {}, pictures or {})
     head, sections = _divided(blocks, maker)
@@ -174,7 +174,7 @@ class _Maker:
         self._ids: dict[str, int] = {}
         self._terms = {word.lower(): (word, meaning) for word, meaning in terms.items()}
         words = sorted(map(re.escape, terms), key=len, reverse=True)
-        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE) if words else None
+        self._pattern = re.compile(rf"(?<!\w)({'|'.join(words)})s?(?!\w)", re.IGNORECASE) if words else None
         self._term_ids = {word: self.new_id(f"term {word}") for word in self._terms}
         self._told: set[str] = set()
         """The terms that were linked in this section."""
@@ -227,7 +227,7 @@ class _Maker:
         parts: list[Markup] = []
         done = 0
         for found in self._pattern.finditer(shown):
-            word = found[0].lower()
+            word = found[1].lower()
             if word in self._told:
                 continue
             self._told.add(word)

@@ -197,9 +197,9 @@ def test_only_what_differs_can_be_chosen_and_values_have_their_names() -> None:
 def test_a_term_is_explained_once_a_section_and_at_the_end() -> None:
     blocks = [
         Heading(text="One"),
-        Paragraph(text="An interval and an Interval, not intervals"),
+        Paragraph(text="An interval, an Interval and its intervals"),
         Heading(text="Two"),
-        Paragraph(text="an interval"),
+        Paragraph(text="intervals, not an intervall"),
     ]
     page = Page(made(blocks))
     terms = [one for one in page.all("a") if one.attributes.get("class") == "term"]

@@ -15,7 +15,6 @@ TERMS: Mapping[str, str] = MappingProxyType(
         ),
         "as taught": "The plain loop of the framework's own tutorial, with its own loader and defaults.",
         "row": "One workload in one framework, mode, device and precision.",
-        "rows": "A row is one workload in one framework, mode, device and precision.",
         "parity": (
             "Agreement with a float64 reference within stated tolerances: outputs, loss, gradients and "
             "parameters."
@@ -41,17 +40,10 @@ TERMS: Mapping[str, str] = MappingProxyType(
             "One fresh process of every row of a workload. All of them are alive at the same time and "
             "take turns."
         ),
-        "blocks": (
-            "A block is one fresh process of every row of a workload. All of them are alive at the same "
-            "time and take turns."
-        ),
         "window": "A stretch of training between two clock readings, about 0.15 s.",
-        "windows": ("A window is a stretch of training between two clock readings, about 0.15 s."),
         "round": "One turn of each process of a block.",
         "seed": "The number that settles the first weights and the order of the batches.",
-        "seeds": "A seed is the number that settles the first weights and the order of the batches.",
         "epoch": "One pass over all training images.",
-        "epochs": "An epoch is one pass over all training images.",
         "test accuracy": "Share of the test images that the trained network classifies correctly.",
         "time to target": (
             "Seconds of training until the test accuracy reached the target, without evaluation."
@@ -65,7 +57,8 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "no detectable difference": "Neither a difference nor its absence is shown.",
         f"no difference larger than {100 * EQUIVALENCE:g} %": "A larger difference is ruled out.",
         "verdict": (
-            f"What is claimed of two rows. A difference must be proven larger than {100 * MARGIN:g} %."
+            f"What is claimed of two rows. A difference must be proven larger than {100 * MARGIN:g} %, and "
+            "larger than what the order of the turns may have changed."
         ),
         "adjusted p": ("The p value of the test, adjusted by Holm's method for the number of comparisons."),
         "plain ratio": "Samples over seconds in all windows that count, without trimming.",
@@ -79,4 +72,4 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "preset": "A named choice of time budget, modes and number of blocks.",
     }
 )
-"""Meanings by word. Two forms of a word are two entries."""
+"""Meanings by word. A plural with an s needs no entry of its own."""
