@@ -189,6 +189,7 @@ class _Maker:
             "text": self.text,
             "level": self.level,
             "heading": lambda: self._heading,
+            "go_below": self.go_below,
             "tags": _tags,
             "row_tags": lambda table, row: _tags(table.tags[row]) if table.tags else "",
             "draw": lambda chart, wide: _draw(chart, _WIDE if wide else _NARROW),
@@ -218,6 +219,10 @@ class _Maker:
         self._heading = clean(block.text)
         self._level = min(block.level, self._level + 1, _DEEPEST)
         return self._level
+
+    def go_below(self, heading: str) -> None:
+        """Name the tables that follow after `heading`, up to the next heading."""
+        self._heading = heading
 
     def text(self, raw: str) -> Markup:
         """Return a text whose terms link to their explanations, each the first time in a section."""
@@ -265,7 +270,13 @@ def _style() -> str:
 
 
 def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
 
 
 def _digest(text: str) -> str:
