@@ -60,9 +60,9 @@ def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -
     return [
         Heading(text="Ranking by workload"),
         Paragraph(
-            text="Each line compares the fastest framework with the next one. The range is the 95 % interval "
-            "of how many times as fast it is. A row is ranked only if it has parity, and only against rows "
-            "of its level."
+            text="Each line compares the framework that is ahead with the next one. The range is the 95 % "
+            "interval of how many times as fast it is, and the verdict says whether its lead is proven. A "
+            "row is ranked only if it has parity, and only against rows of its level."
         ),
         *winners([summary]),
         *([Paragraph(text=f"Placebo: {said}")] if (said := placebo_sentence(summary)) else ()),
@@ -80,9 +80,9 @@ def winners(summaries: Sequence[Summary]) -> list[Table]:
 def _winners(summary: Summary, *, alike: bool) -> Table:
     rows = [_winner(verdict, summary, alike=alike) for verdict in summary.verdicts]
     return Table(
-        heads=("workload", "fastest", "verdict", "times as fast", "as the next"),
+        heads=("workload", "ahead", "times as fast", "as the next", "verdict"),
         rows=tuple(rows),
-        numbers=frozenset({3}),
+        numbers=frozenset({2}),
         flagged=frozenset(
             place for place, verdict in enumerate(summary.verdicts) if not verdict.order or verdict.disturbed
         ),
@@ -101,19 +101,19 @@ def _winner(verdict: Verdict, summary: Summary, *, alike: bool) -> tuple[str, ..
     workload += "" if alike else f" ({verdict.device} {verdict.precision})"
     if not verdict.order:
         why = "not the same work: own defaults" if not verdict.matched else "nothing is ranked"
-        return (workload, NOTHING, why, NOTHING, NOTHING)
+        return (workload, NOTHING, NOTHING, NOTHING, why)
     one = _closest(verdict)
     if one is None:
         first = verdict.order[0]
         several = len({cell.backend for cell in verdict.order}) > 1
         why = "too few blocks to compare" if several else "no other framework is ranked"
-        return (workload, cell_name(first, titles), why, NOTHING, NOTHING)
+        return (workload, cell_name(first, titles), NOTHING, NOTHING, why)
     return (
         workload,
         cell_name(one.faster, titles),
-        _claim(one),
         ratio_text(one.low, one.high),
         cell_name(one.slower, titles),
+        _claim(one),
     )
 
 
@@ -285,9 +285,10 @@ def how_compared() -> list[str]:
         "Two rows are compared turn by turn within each block, so a slow moment of the machine cancels. One "
         "mode stands for each framework: the fastest in the first block in which all of its modes were "
         "sound. That block does not judge it.",
-        f"A difference is claimed only if it is proven larger than {100 * MARGIN:g} %: a paired t test of "
-        "logarithms against that margin. Holm's method keeps the chance of any wrong claim in a family of "
-        f"comparisons at {100 * ALPHA:g} % at most.",
+        "A difference is claimed only if it is proven larger than a margin, by a paired t test of logarithms. "
+        f"The margin is {100 * MARGIN:g} %, or what the order of the turns may have changed, if that is "
+        "larger. Holm's method keeps the chance of any wrong claim in a family of comparisons at "
+        f"{100 * ALPHA:g} % at most.",
         f"No difference larger than {100 * EQUIVALENCE:g} % is claimed if two one-sided tests at "
         f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one.",
         "The plain ratio is samples over seconds, without trimming. It is marked with ! where it differs "

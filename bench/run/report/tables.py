@@ -17,7 +17,7 @@ from bench.report.format import (
 from bench.text import duration
 from bench.workloads.specs import Cell
 
-QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
+QUESTION = "Which framework trains fastest on this machine, and does it learn the same thing?"
 TOO_BRIEF = "too brief"
 """What a table shows in place of an accuracy that is not to be compared."""
 
