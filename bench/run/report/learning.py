@@ -55,6 +55,15 @@ def learning(
     ]
     if learned.workloads or steps:
         found.append(_overview(learned, steps, summary))
+    if steps:
+        found.append(
+            Paragraph(
+                text="The reference trains as many steps as it can in a few seconds, so the last loss that "
+                "is compared is an early one in a large network. The column on rounding shows how well the "
+                "reference would agree there with itself, disturbed by rounding errors of float32 alone.",
+                faint=True,
+            )
+        )
     found += _missing(run, learned)
     if charts.get("curves"):
         found += [
@@ -104,7 +113,7 @@ def _overview(learned: Convergence, steps: Sequence[WorkloadFirstSteps], summary
             "device",
             "first loss agrees to",
             "last loss compared agrees to",
-            "a reference with rounding alone",
+            "rounding alone leaves",
             "accuracies",
         ),
         rows=tuple(
