@@ -1,6 +1,6 @@
 """The page's sections on speed: who is fastest on each workload, how sure that is, and every throughput."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import msgspec
@@ -45,7 +45,7 @@ from bench.report.format import (
 )
 from bench.run.report import charts
 from bench.run.report.sentences import all_of, placebo_sentence, sentences
-from bench.run.report.tables import TOO_BRIEF, state
+from bench.run.report.tables import TOO_BRIEF, reported, state
 from bench.run.report.tags import RowTags, place_tags
 from bench.workloads.specs import Cell
 
@@ -67,7 +67,7 @@ def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -
         *winners([summary]),
         *([Paragraph(text=f"Placebo: {said}")] if (said := placebo_sentence(summary)) else ()),
         *([overview] if (overview := charts.overview(run, summary)) else ()),
-        *_workloads(summary, costs, ratios),
+        *_workloads(run, summary, costs, ratios),
     ]
 
 
@@ -150,9 +150,10 @@ _HEADS = (
 )
 
 
-def _workloads(summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> Iterator[Block]:
+def _workloads(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> Iterator[Block]:
     """Yield a group for each workload, device, precision and level: its rows, and every comparison."""
     tags = RowTags(summary)
+    said = reported(run)
     first_results = {one.cell: one.start_up.first_result_s for one in costs.cells}
     verdicts = {(one.workload, one.device, one.precision, one.level): one for one in summary.verdicts}
     for key, group in groupby(
@@ -167,6 +168,7 @@ def _workloads(summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> Itera
             blocks=(
                 Heading(text=f"{workload_name(workload, level)} ({device} {precision})", level=3),
                 _rows(rows, first_results, tags, summary),
+                *_inputs(rows, said, summary),
                 *(_how_sure(verdict, summary, chart) if verdict is not None else ()),
             ),
             tags=place,
@@ -199,6 +201,18 @@ def _rows(
         tags=tuple(tags.of(row.cell) for row in rows),
     )
     return lean(table, {"status": "ok", "time to target": NOTHING, "test accuracy": NOTHING})
+
+
+def _inputs(
+    rows: Sequence[CellSummary], said: Mapping[Cell, Mapping[str, str]], summary: Summary
+) -> list[Paragraph]:
+    """Say what made the images of rows as taught ready, for those that tell: it may not be what is taught."""
+    found = [
+        f"{cell_name(row.cell, summary.titles)}: images made ready by {name}."
+        for row in rows
+        if row.level == "taught" and (name := said.get(row.cell, {}).get("input_transforms"))
+    ]
+    return [Paragraph(text=" ".join(found), faint=True)] if found else []
 
 
 _TEXTS = frozenset({"framework", "status"})
@@ -285,9 +299,9 @@ def how_compared() -> list[str]:
         "Two rows are compared turn by turn within each block, so a slow moment of the machine cancels. One "
         "mode stands for each framework: the fastest in the first block in which all of its modes were "
         "sound. That block does not judge it.",
-        "A difference is claimed only if it is proven larger than a margin, by a paired t test of logarithms. "
-        f"The margin is {100 * MARGIN:g} %, or what the order of the turns may have changed, if that is "
-        "larger. Holm's method keeps the chance of any wrong claim in a family of comparisons at "
+        "A difference is claimed only if it is proven larger than a margin, by a paired t test of "
+        f"logarithms. The margin is {100 * MARGIN:g} %, or what the order of the turns may have changed, if "
+        "that is larger. Holm's method keeps the chance of any wrong claim in a family of comparisons at "
         f"{100 * ALPHA:g} % at most.",
         f"No difference larger than {100 * EQUIVALENCE:g} % is claimed if two one-sided tests at "
         f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one.",

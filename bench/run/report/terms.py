@@ -7,7 +7,10 @@ from bench.analysis.statistics import EQUIVALENCE, MARGIN
 
 TERMS: Mapping[str, str] = MappingProxyType(
     {
-        "workload": "A data set, a network, an optimizer and a batch size, such as mnist-cnn.",
+        "workload": (
+            "A data set, a network, an optimizer and a batch size, such as mnist-cnn. How it was measured "
+            "has a table of them."
+        ),
         "mode": "One way in which a framework runs a training step, such as eager or jit.",
         "level": (
             "As taught is the plain loop of the framework's own tutorial. Tuned is what an expert of "
