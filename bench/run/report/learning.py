@@ -60,7 +60,7 @@ def learning(
             Paragraph(
                 text="The reference trains as many steps as it can in a few seconds, so the last loss that "
                 "is compared is an early one in a large network. The column on rounding shows how well the "
-                "reference would agree there with itself, disturbed by rounding errors of float32 alone.",
+                "reference would agree there with itself, if nothing but rounding were added.",
                 faint=True,
             )
         )
@@ -86,7 +86,7 @@ def learning(
                     Paragraph(
                         text="Each line is a framework's relative error of the loss against the reference. "
                         "Rounding errors grow from step to step, in the reference too. The grey band is a "
-                        "reference that is disturbed by rounding alone: errors below its top are explained "
+                        "reference with rounding errors alone: errors below its top are explained "
                         "by rounding."
                     ),
                     Group(blocks=tuple(charts["first_steps"]), beside=True),
