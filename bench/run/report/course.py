@@ -214,7 +214,7 @@ def compiling(run: Run, summary: Summary) -> str | None:
     )
     return (
         f"Training {WORKLOAD} without compiling took {said}, in the steady state of one process. "
-        f'The lesson "{lesson.title}" in the course view has more.'
+        f'The lesson "{lesson.title}", below "Why is mine slower?", has more.'
     )
 
 

@@ -129,8 +129,9 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
         ),
         Code(text=shlex.join(header.command)),
         Paragraph(
-            text=f"This run had {commit_text(run)} and {versions_text(header) or 'no framework installed'}. "
-            "This makes the page again from the records:"
+            text=f"This run had version {commit_text(run)}, and "
+            f"{versions_text(header) or 'no framework installed'}. This makes the page again from the "
+            "records:"
         ),
         Code(text=f"bench report {shlex.quote(run.folder.name)}"),
     ]
@@ -138,12 +139,12 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
 
 def _precision(run: Run, summary: Summary) -> str:
     """Say how precise the ratios were to be, and how precise they are."""
-    asked = f"±{100 * run.header.target_half_width:g} % was asked for"
+    asked = f"±{100 * run.header.target_half_width:g} % was asked for, of the ratio of two frameworks"
     widths = [one.half_width for verdict in summary.verdicts for one in verdict.made.backends]
     if not widths:
         return f"{asked}; no frameworks were compared"
     ranges = f"±{100 * min(widths):.2g} to ±{100 * max(widths):.2g} %"
-    return f"{asked} for the ratio of two frameworks; {ranges} was reached in {len(widths)} comparisons"
+    return f"{asked}; {ranges} was reached in {len(widths)} comparisons"
 
 
 def _folded(summary: str, blocks: list[Block]) -> list[Block]:
