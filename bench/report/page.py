@@ -86,8 +86,8 @@ def document(
 
     `title` is that of the window. `choices` are the keys of tags that a reader can choose by; one that has a
     single value in the whole page is not offered. `terms` explains words: each section links the first place
-    of a word to its explanation at the end of the page. `pictures` holds the SVG of each picture, by name; a
-    picture that is missing is left out.
+    of a word, or of its plural with an s, to its explanation at the end of the page. `pictures` holds the SVG
+    of each picture, by name; a picture that is missing is left out.
     """
     maker = _Maker(terms or {}, pictures or {})
     head, sections = _divided(blocks, maker)
@@ -174,7 +174,7 @@ class _Maker:
         self._ids: dict[str, int] = {}
         self._terms = {word.lower(): (word, meaning) for word, meaning in terms.items()}
         words = sorted(map(re.escape, terms), key=len, reverse=True)
-        self._pattern = re.compile(rf"(?<!\w)(?:{'|'.join(words)})(?!\w)", re.IGNORECASE) if words else None
+        self._pattern = re.compile(rf"(?<!\w)({'|'.join(words)})s?(?!\w)", re.IGNORECASE) if words else None
         self._term_ids = {word: self.new_id(f"term {word}") for word in self._terms}
         self._told: set[str] = set()
         """The terms that were linked in this section."""
@@ -189,6 +189,7 @@ class _Maker:
             "text": self.text,
             "level": self.level,
             "heading": lambda: self._heading,
+            "go_below": self.go_below,
             "tags": _tags,
             "row_tags": lambda table, row: _tags(table.tags[row]) if table.tags else "",
             "draw": lambda chart, wide: _draw(chart, _WIDE if wide else _NARROW),
@@ -219,6 +220,10 @@ class _Maker:
         self._level = min(block.level, self._level + 1, _DEEPEST)
         return self._level
 
+    def go_below(self, heading: str) -> None:
+        """Name the tables that follow after `heading`, up to the next heading."""
+        self._heading = heading
+
     def text(self, raw: str) -> Markup:
         """Return a text whose terms link to their explanations, each the first time in a section."""
         shown = clean(raw)
@@ -227,7 +232,7 @@ class _Maker:
         parts: list[Markup] = []
         done = 0
         for found in self._pattern.finditer(shown):
-            word = found[0].lower()
+            word = found[1].lower()
             if word in self._told:
                 continue
             self._told.add(word)
@@ -265,7 +270,13 @@ def _style() -> str:
 
 
 def _environment() -> Environment:
-    return Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=["jinja2.ext.do"],
+    )
 
 
 def _digest(text: str) -> str:

@@ -16,6 +16,9 @@ _NAME_WRAPPED, _WRAPPED = 17, 15
 """Where a table is too wide, names of rows and other texts are wrapped beyond these widths. With them the
 most important figures of a run fit into 80 columns."""
 
+_KEPT = "\ue000"
+"""Stands for a space at which no line may end; no clean text has this character."""
+
 
 class _Layout(msgspec.Struct, frozen=True, kw_only=True):
     """Widths shared by all tables with the same columns, and which columns stand side by side."""
@@ -86,7 +89,18 @@ def _cleaned(block: Plain) -> Plain:
 
 def _print_text(text: str, style: str, console: Console) -> None:
     # Text, never markup: a name with brackets in it stays a name.
-    console.print(Text(clean(text), style=style, overflow="fold"), highlight=False)
+    for part in _wrapped(Text(clean(text), style=style, overflow="fold"), console.width, console):
+        console.print(part, highlight=False)
+
+
+def _wrapped(said: Text, width: int, console: Console) -> list[Text]:
+    """Return the lines of a text; a number stays with the % behind it."""
+    said.plain = said.plain.replace(" %", f"{_KEPT}%")
+    parts = said.wrap(console, width)
+    for part in parts:
+        part.rstrip()
+        part.plain = part.plain.replace(_KEPT, " ")
+    return list(parts)
 
 
 def _print_item(item: Item, console: Console) -> None:
@@ -94,9 +108,7 @@ def _print_item(item: Item, console: Console) -> None:
     if item.name:
         said.append(f"{clean(item.name)}: ", style="bold")
     said.append(clean(item.text))
-    wrapped = said.wrap(console, console.width - 2)
-    for number, part in enumerate(wrapped):
-        part.rstrip()
+    for number, part in enumerate(_wrapped(said, console.width - 2, console)):
         console.print(Text("  " if number else "\N{BULLET} ") + part, highlight=False)
 
 

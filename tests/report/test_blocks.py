@@ -88,6 +88,17 @@ def texts(blocks: Sequence[Block]) -> list[str]:
 # ---- both printers
 
 
+@pytest.mark.parametrize(
+    "block", [Paragraph(text="It is at most 95 % here"), bullets(["It is at most 95 % here"])]
+)
+@pytest.mark.parametrize("width", range(8, 30))
+def test_a_number_stays_on_one_line_with_its_percent_sign(block: Block, width: int) -> None:
+    printed = on_terminal([block], width)
+    assert "95 %" in printed
+    assert " ".join(printed.replace("\N{BULLET}", "").split()) == "It is at most 95 % here"
+    assert all(line == line.rstrip() for line in printed.splitlines())
+
+
 @pytest.mark.parametrize("width", [20, 40, 80, 200])
 def test_a_terminal_of_any_width_shows_every_text_and_no_line_is_wider(width: int) -> None:
     printed = on_terminal(BLOCKS, width)

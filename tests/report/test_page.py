@@ -159,6 +159,21 @@ def test_the_page_has_landmarks_captions_and_scopes(page: Page) -> None:
     assert all(picture.attributes["alt"] for picture in page.all("img"))
 
 
+def test_a_heading_is_named_by_its_words_alone_and_links_to_itself() -> None:
+    page = Page(made([Heading(text="One"), Heading(text="Two", level=3)]))
+    for heading in page.all("h2", "h3"):
+        assert heading.attributes["id"]
+    links = [one for one in page.all("a") if one.attributes.get("class") == "here"]
+    assert [one.attributes["href"] for one in links] == ["#one", "#two"]
+    assert all("aria-label" not in one.attributes for one in links)
+
+
+def test_a_table_that_is_folded_away_is_named_by_what_folds_it() -> None:
+    blocks = [Heading(text="One"), Details(summary="All", blocks=(table(),)), table()]
+    page = made(blocks)
+    assert re.findall("<caption>(.*?)</caption>", page) == ["One: All", "One"]
+
+
 def test_no_two_elements_share_an_id_and_every_link_leads_somewhere(page: Page) -> None:
     ids = Counter(page.attributes("id"))
     assert [name for name, count in ids.items() if count > 1] == []
@@ -197,9 +212,9 @@ def test_only_what_differs_can_be_chosen_and_values_have_their_names() -> None:
 def test_a_term_is_explained_once_a_section_and_at_the_end() -> None:
     blocks = [
         Heading(text="One"),
-        Paragraph(text="An interval and an Interval, not intervals"),
+        Paragraph(text="An interval, an Interval and its intervals"),
         Heading(text="Two"),
-        Paragraph(text="an interval"),
+        Paragraph(text="intervals, not an intervall"),
     ]
     page = Page(made(blocks))
     terms = [one for one in page.all("a") if one.attributes.get("class") == "term"]

@@ -78,7 +78,7 @@ def rects(group: ET.Element) -> list[ET.Element]:
 def test_the_element_names_and_describes_itself_by_ids_that_derive_from_its_name():
     root = drawn_of(bars_of(bar_of()))
     assert root.get("role") == "img"
-    title, about = (root.get("aria-labelledby") or "").split()
+    title, about = root.get("aria-labelledby"), root.get("aria-describedby")
     by_id = {one.get("id"): one.text for one in root.iter() if one.get("id")}
     assert (by_id[title], by_id[about]) == ("A is faster", "How to read it.")
     assert root.get("viewBox", "").startswith("0 0 760 ")

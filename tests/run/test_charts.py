@@ -306,6 +306,22 @@ def test_a_single_seed_has_no_band():
     assert {point.low for point in series.points} == {None}
 
 
+def test_a_title_compares_no_tuned_row_with_one_as_taught():
+    taught = msgspec.structs.replace(TORCH, mode="tutorial")
+    jax = msgspec.structs.replace(TORCH, backend="jax", mode="jit")
+    finals = [*make_finals(TORCH, {0: 0.98}), *make_finals(taught, {0: 0.98})]
+    (chart,) = charts_of(make_run(make_header([TORCH, taught]), finals), charts.accuracy_seconds).values()
+    assert "PyTorch eager trains" in chart.title
+    assert "(tuned, one seed)" in chart.title
+    (chart,) = charts_of(make_run(make_header([taught]), finals[1:]), charts.accuracy_seconds).values()
+    assert "PyTorch tutorial trains" in chart.title
+    finals += make_finals(jax, {0: 0.98})
+    (chart,) = charts_of(
+        make_run(make_header([TORCH, taught, jax]), finals), charts.accuracy_seconds
+    ).values()
+    assert "tutorial" not in chart.title
+
+
 def test_the_axis_of_accuracy_holds_all_after_a_quarter_and_the_target_but_not_the_start(learned):
     for chart in charts_of(learned, charts.accuracy_epochs).values():
         axis = lines_of(chart).y

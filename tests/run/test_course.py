@@ -8,6 +8,7 @@ import pytest
 from conftest import INFOS
 from hypothesis import given
 from hypothesis import strategies as st
+from page_blocks import said
 from synthetic import make_cell, make_header, make_job, make_parity, make_points, make_run, quiet_blocks
 
 from backends.lessons import LESSONS, MISTAKES
@@ -325,6 +326,14 @@ def test_what_a_message_says_is_short_and_one_line(message: str) -> None:
     assert len(said.splitlines()) <= 1
 
 
+def test_a_loss_that_is_a_number_after_nan_is_explained() -> None:
+    record = lessons_of("torch")
+    hidden = [replace(one, loss="2.3") if one.name == "nan" else one for one in record.mistakes]
+    assert "hides the NaN" not in said(view(run_of(lessons=[record])))
+    shown = said(view(run_of(lessons=[replace(record, mistakes=tuple(hidden))])))
+    assert "NaN in the input: in PyTorch an operation hides the NaN" in shown
+
+
 # ---- verdicts
 
 
@@ -337,7 +346,8 @@ def test_who_is_ahead_in_most_figures_is_named() -> None:
     run = run_of(sizes={"torch": 600, "tensorflow": 1500, "jax": 900}, lessons=lessons)
     said = verdicts(run)[FIRST]
     assert said.startswith(
-        "PyTorch. It is ahead in 2 of 4 figures: installed size and wrong batches refused, of 4."
+        "PyTorch, by these figures alone. It is ahead in 2 of 4: installed size and wrong batches refused, "
+        "of 4. "
     )
     for figure in ("PyTorch 600 MiB", "PyTorch 3, TensorFlow 1, JAX 1", "samples/s as taught on mnist-mlp"):
         assert figure in said
@@ -398,7 +408,7 @@ def test_no_verdict_depends_on_a_name() -> None:
     swapped = {"jax": 300, "tensorflow": 1500, "torch": 900}
     lessons = [lessons_of("jax", refused=UNCHECKED), lessons_of("tensorflow"), lessons_of("torch")]
     other = verdicts(run_of(sizes=swapped, lessons=lessons))[FIRST]
-    assert (one.partition(".")[0], other.partition(".")[0]) == ("PyTorch", "JAX")
+    assert (one.partition(",")[0], other.partition(",")[0]) == ("PyTorch", "JAX")
 
 
 def test_the_rules_are_shown() -> None:

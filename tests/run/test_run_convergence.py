@@ -141,11 +141,11 @@ def three(value: float) -> dict[int, float]:
     [
         pytest.param(
             {TORCH: three(0.9), JAX: three(0.7)}, 2,
-            "3 seeds: too few to claim that accuracies are equivalent (10 are needed)", id="seeds",
+            "not compared: 3 seeds, and 10 are needed", id="seeds",
         ),
         pytest.param(
             {TORCH: {0: 0.9}, JAX: {0: 0.7}, TENSORFLOW: {0: 0.8}}, 3,
-            "1 seed: too few to claim that accuracies are equivalent (10 are needed)", id="one seed",
+            "not compared: 1 seed, and 10 are needed", id="one seed",
         ),
         pytest.param(
             {TORCH: ten(0.9), JAX: ten(0.7)}, 0.3, "trained too briefly to compare: 0.3 epochs", id="brief"
@@ -205,7 +205,7 @@ def test_the_first_steps_are_told_in_digits_beside_those_of_the_disturbed_refere
     assert agreement == (
         found["first loss agrees to"],
         found["last loss compared agrees to"],
-        found["a reference with rounding alone"],
+        found["rounding alone leaves"],
     )
 
 
@@ -242,7 +242,7 @@ def test_the_sections_hold_every_workload_test_and_chart(learned):
     names = (cell.workload for cell in learned.header.cells)
     for words in (convergence.defaults_sentence(pair), *names):
         assert words in shown
-    assert "5 seeds: too few to claim that accuracies are equivalent (10 are needed)" in shown
+    assert "not compared: 5 seeds, and 10 are needed" in shown
 
 
 def test_a_run_without_trainings_says_so():

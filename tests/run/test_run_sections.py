@@ -20,12 +20,13 @@ from synthetic import (
 
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
-from bench.records.schema import BlockRecord
+from bench.records.schema import BlockRecord, JobRecord
 from bench.report.blocks import Block, Heading
-from bench.report.format import DASH, NOTHING, percent_text, ratio_text
+from bench.report.format import DASH, NOTHING, TIMES, percent_text, ratio_text
 from bench.run.report import page
 from bench.run.report.parity import render_parity
-from bench.run.report.tables import conditions_text, plan_text
+from bench.run.report.tables import conditions_of, plan_texts
+from bench.workloads.catalog import find_workload
 
 TORCH = make_cell()
 JAX = make_cell(backend="jax", mode="jit")
@@ -73,20 +74,20 @@ def test_every_section_is_there_once_and_in_its_order():
     [
         (
             {TORCH: [1000, 1004, 998, 1001], JAX: [900, 905, 897, 899]},
-            {"fastest": "PyTorch eager", "as the next": "JAX jit", "verdict": "proven faster"},
+            {"ahead": "PyTorch eager", "as the next": "JAX jit", "verdict": "proven faster"},
         ),
         (
             {TORCH: [1000, 1004, 998, 1001], JAX: [1001, 1003, 999, 1000]},
             {"verdict": "no difference larger than 2 %"},
         ),
         ({TORCH: [1000, 1500, 998], JAX: [900, 905, 1600]}, {"verdict": "no detectable difference"}),
-        ({TORCH: [1000] * 3}, {"fastest": "PyTorch eager", "verdict": "no other framework is ranked"}),
-        ({TORCH: [1000] * 3, JAX: []}, {"fastest": "PyTorch eager", "as the next": NOTHING}),
-        ({TORCH: []}, {"fastest": NOTHING, "verdict": "nothing is ranked"}),
+        ({TORCH: [1000] * 3}, {"ahead": "PyTorch eager", "verdict": "no other framework is ranked"}),
+        ({TORCH: [1000] * 3, JAX: []}, {"ahead": "PyTorch eager", "as the next": NOTHING}),
+        ({TORCH: []}, {"ahead": NOTHING, "verdict": "nothing is ranked"}),
     ],
 )
 def test_the_ranking_names_the_first_two_frameworks_and_what_is_claimed_of_them(rates, expected):
-    (row,) = rows_of(table_with(page_of(simple_run(rates)), "fastest", "verdict"))
+    (row,) = rows_of(table_with(page_of(simple_run(rates)), "ahead", "verdict"))
     assert row["workload"] == "mnist-cnn"
     assert {name: row[name] for name in expected} == expected
 
@@ -147,31 +148,80 @@ def test_a_quiet_run_says_that_nothing_was_dropped():
 
 def test_the_conditions_of_all_blocks_are_summed_up():
     run = simple_run({TORCH: [1000] * 3})
-    assert conditions_text(make_run(make_header([TORCH]))) is None
-    words = conditions_text(with_conditions(run, {0: {"steal_share": 0.07, "canary_s": (0.03,)}}))
-    assert words.startswith("during 3 blocks (median share, and the largest) the hypervisor took 0.2 %")
-    assert "took 0.2 %, at most 7.0 %" in words
-    assert "took 10 to 30 ms" in words
-    assert "rounds" not in words, "older records have no shares of rounds"
+    assert conditions_of(make_run(make_header([TORCH]))) == []
+    changed = with_conditions(run, {0: {"steal_share": 0.07, "canary_s": (0.03,)}})
+    found = dict(conditions_of(changed))
+    assert found["CPU time that the hypervisor took"] == "0.2 %, at most 7.0 %"
+    assert found["a fixed product of matrices took"] == "10 to 30 ms"
+    assert "rounds that were disturbed" not in found, "older records have no shares of rounds"
+    shown = said(section(page_of(changed), "The machine and the versions"))
+    assert "During 3 blocks." in shown
+    assert "0.2 %, at most 7.0 %" in shown
     loud = {"round_steal": (0.0, 0.2, 0.0), "round_foreign": (0.0, 0.0, 0.2)}
-    assert "; 2 of 3 rounds were disturbed;" in conditions_text(with_conditions(run, {0: loud}))
+    assert dict(conditions_of(with_conditions(run, {0: loud})))["rounds that were disturbed"] == "2 of 3"
     unknown = {"steal_share": None, "throttled_share": None, "pressure_share": None, "foreign_share": None}
-    silent = conditions_text(with_conditions(run, {block: {**unknown, "canary_s": ()} for block in range(3)}))
-    assert silent.endswith("load average at most 0.40")
-    assert "took" not in silent
+    silent = conditions_of(with_conditions(run, {block: {**unknown, "canary_s": ()} for block in range(3)}))
+    assert silent == [
+        ("other programs", "the system did not tell what they used"),
+        ("load average", "at most 0.40"),
+    ]
+
+
+def test_what_each_workload_trains_is_said_layer_by_layer():
+    names = ("mnist-softmax", "cifar10-cnn", "mnist-mlp-defaults")
+    cells = [make_cell(name) for name in names]
+    header = make_header(cells, workloads=[find_workload(name) for name in names])
+    rows = rows_of(table_with(page_of(make_run(header)), "network", "optimizer"))
+    assert [row["network"] for row in rows] == [
+        "10",
+        f"5{TIMES}5 to 64, pool 2; 5{TIMES}5 to 64, pool 2; 256; 128; 10",
+        "512; 256; 10",
+    ]
+    assert rows[0]["parameters"] == f"{28 * 28 * 10 + 10:,}"
+    assert [row["training images"] for row in rows] == [
+        f"60,000 of 28{TIMES}28{TIMES}1",
+        f"50,000 of 32{TIMES}32{TIMES}3",
+        f"60,000 of 28{TIMES}28{TIMES}1",
+    ]
+    assert [row["optimizer"] for row in rows] == [
+        "sgd, rate 0.1",
+        "sgd, rate 0.05",
+        "adam, rate 0.001, other constants as the framework's own",
+    ]
+    small = make_header(cells[:1], workloads=[find_workload(names[0])], dataset_limit=500)
+    assert f"500 of 28{TIMES}28{TIMES}1" in said(section(page_of(make_run(small)), "How it was measured"))
+
+
+def test_what_made_the_images_ready_is_said_of_rows_as_taught():
+    taught = make_cell(mode="tutorial")
+    run = simple_run({TORCH: [1000] * 3, taught: [500] * 3})
+    records = [
+        msgspec.structs.replace(one, described={"input_transforms": "plain torch"})
+        if isinstance(one, JobRecord)
+        else one
+        for one in run.records
+    ]
+    shown = said(
+        section(page_of(msgspec.structs.replace(run, records=tuple(records))), "Ranking by workload")
+    )
+    assert "PyTorch tutorial: images made ready by plain torch." in shown
+    assert "PyTorch eager: images" not in shown
 
 
 def test_the_plan_stands_beside_what_it_took():
     jobs = [make_job(TORCH, block) for block in range(3)]
     jobs[0] = msgspec.structs.replace(jobs[0], learn_s=4.0)
-    words = plan_text(make_run(make_header([TORCH]), jobs))
-    assert words == (
-        "planned: 3 jobs, 1 min for parity, 10 min for the required blocks, 12 min for training, 7 min for "
-        "further blocks; took: 3 jobs, 38 s, 4 s of it training"
+    planned, took = plan_texts(make_run(make_header([TORCH]), jobs))
+    assert planned == (
+        "3 jobs, 1 min for parity, 10 min for the required blocks, 12 min for training, 7 min for further "
+        "blocks"
     )
-    assert words in said(section(page_of(make_run(make_header([TORCH]), jobs)), "How it was measured"))
+    assert took == "3 jobs, 38 s, 4 s of it training"
+    shown = said(section(page_of(make_run(make_header([TORCH]), jobs)), "How it was measured"))
+    assert planned in shown
+    assert took in shown
     told = [msgspec.structs.replace(job, wall_s=20.0, import_s=10.0, lead_s=5.0) for job in jobs]
-    assert plan_text(make_run(make_header([TORCH]), told)).endswith(
+    assert plan_texts(make_run(make_header([TORCH]), told))[1].endswith(
         " of it training, 94 % inside the frameworks"
     )
 

@@ -433,6 +433,16 @@ def test_the_page_and_the_records_are_linked_where_they_are(tmp_path: Path) -> N
     assert f"[**{RECORDS}**]({RECORDS})" in report_text(run)
 
 
+def test_the_terminal_names_the_folder_of_the_run_and_the_file_beside_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run-1"
+    folder.mkdir()
+    run = simple_run({TORCH: FAST}, folder=folder)
+    assert f"Folder of the run: {folder}" in on_terminal(run, 400)
+    assert str(folder) not in report_text(run)
+    (tmp_path / ARCHIVE).touch()
+    assert f"every raw value, in {ARCHIVE}." in on_terminal(run, 400)
+
+
 # ---- hostile records, files
 
 

@@ -60,10 +60,7 @@ def _hindrance(one: AccuracyComparison) -> str | None:
         case "diverged":
             return f"{_count(one.diverged, 'training')} diverged, so nothing is claimed about accuracies"
         case "too few seeds":
-            return (
-                f"{_count(one.seeds, 'seed')}: too few to claim that accuracies are equivalent "
-                f"({SEEDS_NEEDED} are needed)"
-            )
+            return f"not compared: {_count(one.seeds, 'seed')}, and {SEEDS_NEEDED} are needed"
         case _:
             return None
 

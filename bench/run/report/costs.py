@@ -106,6 +106,18 @@ def first_result(
             "epoch. Less is better. These are medians over processes, and brackets hold the fastest and "
             "the slowest process."
         ),
+        *(
+            [
+                Paragraph(
+                    text="As of version 2.13, PyTorch imports its compiler when a program makes its first "
+                    "optimizer. That takes about as long as importing torch, and counts as building, also "
+                    "where nothing is compiled.",
+                    faint=True,
+                )
+            ]
+            if any(one.cell.backend == "torch" for one in told)
+            else []
+        ),
         Group(blocks=tuple(charts), beside=True),
         Details(summary="Every part of every row", blocks=(_table(heads, rows, summary),)),
         *_break_evens([one for one in costs.break_evens if one.later in kept], summary, pays_off, compiled),
@@ -256,8 +268,8 @@ def memory_and_energy(
     return [
         *found,
         Paragraph(
-            text="Less is better. Memory is the largest resident memory of a row's processes up to the end "
-            f"of their windows, so it has no interval. {energy}"
+            text="Less is better. Memory is the largest of a row's processes, so it has no interval. It "
+            f"leaves out the files of libraries where the system tells them apart. {energy}"
         ),
         Group(blocks=tuple(charts), beside=True),
         Details(

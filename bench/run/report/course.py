@@ -3,8 +3,9 @@
 `course_figures` reads the figures, `course_verdicts` has the rules of the verdicts, `course_code` cuts code.
 """
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from backends.info import BackendInfo
 from backends.lessons import LESSONS, MISTAKES, WORKLOAD, Lesson, Mistake
@@ -31,6 +32,7 @@ from bench.report.blocks import (
 )
 from bench.report.chart import Axis, Bar, Bars, Mark
 from bench.report.format import (
+    DASH,
     NOTHING,
     PLUS_MINUS,
     TIMES,
@@ -67,7 +69,8 @@ def blocks(run: Run, summary: Summary, infos: Mapping[str, BackendInfo] | None =
             f"The figures of costs are of this run, on {figures.workload} ({figures.device}). The verdicts "
             "on an existing code base use all its workloads. All were measured on "
             f"{run.header.environment.in_words()}. The rules of the verdicts were fixed before any run and "
-            "know no framework.",
+            "know no framework. They weigh nothing that was not measured, such as documentation "
+            "and libraries.",
         ),
         *(block for one in need_verdicts(figures, summary) for block in _verdict(one)),
         Details(summary="How the verdicts are made", blocks=(bullets(RULES),)),
@@ -212,7 +215,7 @@ def compiling(run: Run, summary: Summary) -> str | None:
     )
     return (
         f"Training {WORKLOAD} without compiling took {said}, in the steady state of one process. "
-        f'The lesson "{lesson.title}" in the course view has more.'
+        f'The lesson "{lesson.title}", below "Why is mine slower?", has more.'
     )
 
 
@@ -239,12 +242,11 @@ def _lesson(
         Bar(
             name=title,
             parts=(one.factor.value if one.factor else None,),
-            text=f"{_factor_texts(one)[0]} ({_factor_texts(one)[1]})" if one.factor else _kind_text(one),
+            text=_bar_text(one),
             low=one.factor.low if one.factor else None,
             high=one.factor.high if one.factor else None,
             hue=hues.get(one.backend, 0),
             shape=hues.get(one.backend, 0),
-            ranked=one.kind != "no difference",
         )
         for title, one in zip(titles, factors, strict=True)
     )
@@ -256,7 +258,7 @@ def _lesson(
             name=f"lesson-{lesson.name}",
             title=_finding(lesson, titles, factors),
             about="A dot is the time for an image in the slow way divided by that in the quick way, with its "
-            "95 % interval. At 1 both take equally long. A pale dot is no proven difference.",
+            "95 % interval. At 1 both take equally long.",
             drawn=Bars(
                 axis=Axis(title="times as long for an image", unit="factor", log=True),
                 bars=bars,
@@ -294,7 +296,16 @@ def _factor_texts(one: LessonFactor) -> tuple[str, str]:
     found = one.factor
     if found is None or found.low is None or found.high is None:
         return NOTHING, NOTHING
+    if found.low >= 10:
+        return _times(found.value), f"{found.low:.0f}{DASH}{_times(found.high)}"
     return _times(found.value), ratio_text(found.low, found.high)
+
+
+def _bar_text(one: LessonFactor) -> str:
+    if one.factor is None:
+        return _kind_text(one)
+    proven = ", no difference proven" if one.kind == "no difference" else ""
+    return f"{_factor_texts(one)[0]} ({_factor_texts(one)[1]}){proven}"
 
 
 def _extra_text(one: LessonFactor) -> str:
@@ -356,12 +367,37 @@ def _errors(run: Run, summary: Summary) -> list[Block]:
             "What an error looks like",
             "One step on a batch that is wrong in one thing, the same batch for each framework. A right "
             "batch trained without an error just before. Where no error is raised, training goes on, and "
-            "the loss is what a student sees.",
+            "the loss is what a student sees. It differs from framework to framework, as each draws its own "
+            "first weights.",
             Table(heads=("mistake", *titles), rows=rows),
             level=3,
         ),
+        *_hidden(records, made, summary.titles),
         Details(summary="The whole messages", blocks=_messages(records, titles, made)),
     ]
+
+
+def _hidden(
+    records: Iterable[str], made: Mapping[str, Mapping[str, MistakeResult]], titles: Mapping[str, str]
+) -> list[Block]:
+    """Say why a loss can be a number although an input is NaN; nothing if none is."""
+    nan = next(mistake for mistake in MISTAKES if mistake.name == "nan")
+    losses = {name: one.loss for name in records if (one := made[name].get(nan.name)) is not None}
+    hiding = [titles.get(name, name) for name, loss in losses.items() if loss and _is_number(loss)]
+    if not hiding:
+        return []
+    said = (
+        f"{nan.title}: in {listed(hiding)} an operation hides the NaN, so the loss is a number. On a CPU, "
+        "TensorFlow does so where it fuses a product, a bias and ReLU."
+    )
+    return [Paragraph(text=said, faint=True)]
+
+
+def _is_number(loss: str) -> bool:
+    try:
+        return math.isfinite(float(loss))
+    except ValueError:
+        return False
 
 
 def _messages(

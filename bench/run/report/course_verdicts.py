@@ -94,8 +94,14 @@ def _who_is_ahead(told: Sequence[_Figure]) -> str:
     best = sorted(wins, key=lambda title: -len(wins[title]))
     most = len(wins[best[0]]) if best else 0
     if most >= FEWEST_AHEAD and sum(len(names) == most for names in wins.values()) == 1:
-        ahead = f"is ahead in {most} of {len(told)} figures: {listed(wins[best[0]])}"
-        return f"{best[0]}. It {ahead}."
+        others = [f"{title} is ahead in {listed(wins[title])}" for title in best[1:]]
+        if open_ := [one.name for one in told if one.leader is None]:
+            others.append(f"no framework is clearly ahead in {listed(open_)}")
+        besides = f" {'; '.join([others[0][0].upper() + others[0][1:], *others[1:]])}." if others else ""
+        return (
+            f"{best[0]}, by these figures alone. It is ahead in {most} of {len(told)}: "
+            f"{listed(wins[best[0]])}.{besides}"
+        )
     ahead = "; ".join(f"{title} is ahead in {listed(wins[title])}" for title in best)
     return f"No framework is clearly ahead{f': {ahead}' if ahead else ''}."
 

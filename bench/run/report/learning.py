@@ -55,6 +55,15 @@ def learning(
     ]
     if learned.workloads or steps:
         found.append(_overview(learned, steps, summary))
+    if steps:
+        found.append(
+            Paragraph(
+                text="The reference trains as many steps as it can in a few seconds, so the last loss that "
+                "is compared is an early one in a large network. The column on rounding shows how well the "
+                "reference would agree there with itself, if nothing but rounding were added.",
+                faint=True,
+            )
+        )
     found += _missing(run, learned)
     if charts.get("curves"):
         found += [
@@ -77,7 +86,7 @@ def learning(
                     Paragraph(
                         text="Each line is a framework's relative error of the loss against the reference. "
                         "Rounding errors grow from step to step, in the reference too. The grey band is a "
-                        "reference that is disturbed by rounding alone: errors below its top are explained "
+                        "reference with rounding errors alone: errors below its top are explained "
                         "by rounding."
                     ),
                     Group(blocks=tuple(charts["first_steps"]), beside=True),
@@ -104,7 +113,7 @@ def _overview(learned: Convergence, steps: Sequence[WorkloadFirstSteps], summary
             "device",
             "first loss agrees to",
             "last loss compared agrees to",
-            "a reference with rounding alone",
+            "rounding alone leaves",
             "accuracies",
         ),
         rows=tuple(

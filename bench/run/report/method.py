@@ -4,12 +4,23 @@ import shlex
 
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
-from bench.report.blocks import Block, Code, Details, Heading, Paragraph, Table, bullets, named_bullets
+from bench.report.blocks import (
+    Block,
+    Code,
+    Details,
+    Heading,
+    Paragraph,
+    Table,
+    bullets,
+    named_bullets,
+    section,
+)
 from bench.report.format import cell_name, commit_text, versions_text
 from bench.run.outlook import in_words, outlook
 from bench.run.report import carry_over
 from bench.run.report.ranking import how_compared
-from bench.run.report.tables import conditions_text, plan_text
+from bench.run.report.tables import conditions_of, plan_texts, reported
+from bench.run.report.trained import workloads
 from bench.text import duration
 
 _DEFAULT = " (the default mode: its documentation teaches it first)"
@@ -26,7 +37,6 @@ def machine(run: Run) -> list[Block]:
         ("GPU", environment.gpu.details() if environment.gpu else None),
         ("GPU driver", environment.gpu_driver),
         ("variables", ", ".join(f"{name}={value}" for name, value in environment.variables.items())),
-        ("conditions", conditions_text(run)),
         *(
             (f"{backend.title}", _versions(backend.versions))
             for backend in header.backends
@@ -40,7 +50,22 @@ def machine(run: Run) -> list[Block]:
         Heading(text="The machine and the versions"),
         Table(heads=("what", "here"), rows=tuple((name, said) for name, said in facts if said)),
         *_reported(run),
+        *_conditions(run),
     ]
+
+
+def _conditions(run: Run) -> list[Block]:
+    found = conditions_of(run)
+    if not found:
+        return []
+    blocks = len(run.blocks)
+    return section(
+        "What else the machine did",
+        f"During {f'{blocks} blocks' if blocks > 1 else 'one block'}. Of a share, the median over the blocks "
+        "and the largest.",
+        Table(heads=("what", "here"), rows=tuple(found)),
+        level=3,
+    )
 
 
 def _versions(versions: dict[str, str]) -> str:
@@ -51,12 +76,10 @@ def _reported(run: Run) -> list[Block]:
     """Return, for every backend and mode, the settings that all its jobs reported with the same value."""
     titles = {backend.name: backend.title for backend in run.header.backends}
     common: dict[str, dict[str, str]] = {}
-    for job in run.jobs:
-        said = {key: str(value) for key, value in job.described.items() if value is not None}
-        if said:
-            before = common.setdefault(cell_name(job.spec.cell, titles), said)
-            for key in [key for key in before if said.get(key) != before[key]]:
-                del before[key]
+    for cell, said in reported(run).items():
+        before = common.setdefault(cell_name(cell, titles), dict(said))
+        for key in [key for key in before if said.get(key) != before[key]]:
+            del before[key]
     found = named_bullets(
         (name, "; ".join(f"{key} {value}" for key, value in sorted(said.items())))
         for name, said in sorted(common.items())
@@ -73,9 +96,11 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
     """Return the section on how it was measured, and how to do it again."""
     header = run.header
     found = outlook(run, summary)
+    planned, took = plan_texts(run)
     rows = (
         ("preset", f"{header.preset}, time budget {duration(header.budget_s)}, seed {header.seed}"),
-        ("plan", plan_text(run)),
+        ("planned", planned),
+        ("took", took),
         ("precision", _precision(run, summary)),
         *((("for narrower intervals", in_words(found)),) if found is not None else ()),
     )
@@ -95,6 +120,7 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
         Table(heads=("what", "here"), rows=rows),
         Details(summary="How rows are compared", blocks=(bullets(how_compared()),)),
         *_folded("What the order of the turns may have changed", carry_over.blocks(summary)[1:]),
+        *workloads(run),
         *_modes(run),
         Heading(text="Do it again", level=3),
         Paragraph(
@@ -103,8 +129,9 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
         ),
         Code(text=shlex.join(header.command)),
         Paragraph(
-            text=f"This run had {commit_text(run)} and {versions_text(header) or 'no framework installed'}. "
-            "This makes the page again from the records:"
+            text=f"This run had version {commit_text(run)}, and "
+            f"{versions_text(header) or 'no framework installed'}. This makes the page again from the "
+            "records:"
         ),
         Code(text=f"bench report {shlex.quote(run.folder.name)}"),
     ]
@@ -112,12 +139,12 @@ def how_measured(run: Run, summary: Summary) -> list[Block]:
 
 def _precision(run: Run, summary: Summary) -> str:
     """Say how precise the ratios were to be, and how precise they are."""
-    asked = f"±{100 * run.header.target_half_width:g} % was asked for"
+    asked = f"±{100 * run.header.target_half_width:g} % was asked for, of the ratio of two frameworks"
     widths = [one.half_width for verdict in summary.verdicts for one in verdict.made.backends]
     if not widths:
         return f"{asked}; no frameworks were compared"
     ranges = f"±{100 * min(widths):.2g} to ±{100 * max(widths):.2g} %"
-    return f"{asked} for the ratio of two frameworks; {ranges} was reached in {len(widths)} comparisons"
+    return f"{asked}; {ranges} was reached in {len(widths)} comparisons"
 
 
 def _folded(summary: str, blocks: list[Block]) -> list[Block]:

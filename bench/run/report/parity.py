@@ -91,7 +91,7 @@ def _check_text(record: ParityRecord, kind: str) -> str:
 
 def _measured_program(run: Run, summary: Summary) -> list[Block]:
     """Return what the comparisons of the timed program found; a sentence if none was made."""
-    found: dict[Cell, list[tuple[int, ParityCheck]]] = {}
+    found: dict[Cell, list[tuple[int, ParityCheck]]] = {row.cell: [] for row in summary.cells}
     for job in run.jobs:
         for proof in job.proofs:
             checks = found.setdefault(job.spec.cell, [])
@@ -110,10 +110,10 @@ def _measured_program(run: Run, summary: Summary) -> list[Block]:
                 *_names(cell, summary),
                 str(len(checks)),
                 f"{min(steps)} to {max(steps)}" if min(steps) < max(steps) else str(steps[0]),
-                f"{worst.kind} at {worst.worst}",
+                worst.kind if worst.kind == worst.worst else f"{worst.kind} at {worst.worst}",
                 f"{worst.error:.1e}",
                 f"{worst.tolerance:.0e}",
-                percent(worst.error / worst.tolerance, 0),
+                percent(worst.error / worst.tolerance, 1),
                 "ok" if all(check.ok for _, check in checks) else "fails",
             )
         )

@@ -1,6 +1,6 @@
 """The page's sections on speed: who is fastest on each workload, how sure that is, and every throughput."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 
 import msgspec
@@ -45,7 +45,7 @@ from bench.report.format import (
 )
 from bench.run.report import charts
 from bench.run.report.sentences import all_of, placebo_sentence, sentences, topic
-from bench.run.report.tables import TOO_BRIEF, state
+from bench.run.report.tables import TOO_BRIEF, reported, state
 from bench.run.report.tags import RowTags, group_tags, has_ranks
 from bench.workloads.specs import Cell
 
@@ -61,14 +61,15 @@ def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -
     return [
         Heading(text="Ranking by workload"),
         Paragraph(
-            text="Each line compares the fastest framework with the next one. The range is the 95 % interval "
-            "of how many times as fast it is. A row is ranked only if it has parity, and only against rows "
-            f"of its level{' and with as many ranks' if ranks else ''}."
+            text="Each line compares the framework that is ahead with the next one. The range is the 95 % "
+            "interval of how many times as fast it is, and the verdict says whether its lead is proven. A "
+            "row is ranked only if it has parity, and only against rows of its level"
+            f"{' and with as many ranks' if ranks else ''}."
         ),
         *winners([summary]),
         *([Paragraph(text=f"Placebo: {said}")] if (said := placebo_sentence(summary)) else ()),
         *([overview] if (overview := charts.overview(run, summary)) else ()),
-        *_workloads(summary, costs, ratios),
+        *_workloads(run, summary, costs, ratios),
     ]
 
 
@@ -84,11 +85,11 @@ def _winners(summary: Summary, *, alike: bool, ranks: bool) -> Table:
         (*_winner(verdict, summary, alike=alike), *([_ranks(verdict)] if ranks else ()))
         for verdict in summary.verdicts
     ]
-    heads = ("workload", "fastest", "verdict", "times as fast", "as the next")
+    heads = ("workload", "ahead", "times as fast", "as the next", "verdict")
     return Table(
         heads=(*heads, "ranks") if ranks else heads,
         rows=tuple(rows),
-        numbers=frozenset({3}),
+        numbers=frozenset({2}),
         flagged=frozenset(
             place for place, verdict in enumerate(summary.verdicts) if not verdict.order or verdict.disturbed
         ),
@@ -109,19 +110,19 @@ def _winner(verdict: Verdict, summary: Summary, *, alike: bool) -> tuple[str, ..
     workload += "" if alike else f" ({verdict.device} {verdict.precision})"
     if not verdict.order:
         why = "not the same work: own defaults" if not verdict.matched else "nothing is ranked"
-        return (workload, NOTHING, why, NOTHING, NOTHING)
+        return (workload, NOTHING, NOTHING, NOTHING, why)
     one = _closest(verdict)
     if one is None:
         first = verdict.order[0]
         several = len({cell.backend for cell in verdict.order}) > 1
         why = "too few blocks to compare" if several else "no other framework is ranked"
-        return (workload, cell_name(first, titles), why, NOTHING, NOTHING)
+        return (workload, cell_name(first, titles), NOTHING, NOTHING, why)
     return (
         workload,
         cell_name(one.faster, titles),
-        _claim(one),
         ratio_text(one.low, one.high),
         cell_name(one.slower, titles),
+        _claim(one),
     )
 
 
@@ -158,18 +159,21 @@ _HEADS = (
 )
 
 
-def _workloads(summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> Iterator[Block]:
+def _workloads(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> Iterator[Block]:
     """Yield a block for each group of rows: its rows, and every comparison."""
     tags = RowTags(summary)
+    said = reported(run)
     first_results = {one.cell: one.start_up.first_result_s for one in costs.cells}
     groups = groupby(summary.cells, key=lambda row: row.group)
-    for verdict, (key, rows) in zip(summary.verdicts, groups, strict=True):
+    for verdict, (key, group) in zip(summary.verdicts, groups, strict=True):
+        rows = list(group)
         place = group_tags(key, summary)
         chart = next((one for one in ratios if one.tags == place), None)
         yield Group(
             blocks=(
                 Heading(text=f"{topic(verdict)} ({key.device} {key.precision})", level=3),
-                _rows(list(rows), first_results, tags, summary),
+                _rows(rows, first_results, tags, summary),
+                *_inputs(rows, said, summary),
                 *_how_sure(verdict, summary, chart),
             ),
             tags=place,
@@ -202,6 +206,18 @@ def _rows(
         tags=tuple(tags.of(row.cell) for row in rows),
     )
     return lean(table, {"status": "ok", "time to target": NOTHING, "test accuracy": NOTHING})
+
+
+def _inputs(
+    rows: Sequence[CellSummary], said: Mapping[Cell, Mapping[str, str]], summary: Summary
+) -> list[Paragraph]:
+    """Say what made the images of rows as taught ready, for those that tell: it may not be what is taught."""
+    found = [
+        f"{cell_name(row.cell, summary.titles)}: images made ready by {name}."
+        for row in rows
+        if row.level == "taught" and (name := said.get(row.cell, {}).get("input_transforms"))
+    ]
+    return [Paragraph(text=" ".join(found), faint=True)] if found else []
 
 
 _TEXTS = frozenset({"framework", "status"})
@@ -288,9 +304,10 @@ def how_compared() -> list[str]:
         "Two rows are compared turn by turn within each block, so a slow moment of the machine cancels. One "
         "mode stands for each framework: the fastest in the first block in which all of its modes were "
         "sound. That block does not judge it.",
-        f"A difference is claimed only if it is proven larger than {100 * MARGIN:g} %: a paired t test of "
-        "logarithms against that margin. Holm's method keeps the chance of any wrong claim in a family of "
-        f"comparisons at {100 * ALPHA:g} % at most.",
+        "A difference is claimed only if it is proven larger than a margin, by a paired t test of "
+        f"logarithms. The margin is {100 * MARGIN:g} %, or what the order of the turns may have changed, if "
+        "that is larger. Holm's method keeps the chance of any wrong claim in a family of comparisons at "
+        f"{100 * ALPHA:g} % at most.",
         f"No difference larger than {100 * EQUIVALENCE:g} % is claimed if two one-sided tests at "
         f"{100 * EQUIVALENCE_ALPHA:g} % rule out a larger one.",
         "The plain ratio is samples over seconds, without trimming. It is marked with ! where it differs "

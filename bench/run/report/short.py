@@ -68,7 +68,7 @@ def on_terminal(run: Run, summary: Summary) -> list[Block]:
         *_targets(summary),
         *_placebo(summary),
         *_missing(run, summary),
-        *_more(run, summary),
+        *_more(run, summary, folder=True),
     ]
 
 
@@ -366,14 +366,22 @@ def _reason(said: str) -> str:
     return line if len(line) <= LONGEST_REASON else f"{cut(line, LONGEST_REASON)} ({PAGE} has all)"
 
 
-def _more(run: Run, summary: Summary) -> list[Block]:
-    """Return how to get narrower intervals, accuracies, and the rest of the report."""
+def _more(run: Run, summary: Summary, *, folder: bool = False) -> list[Block]:
+    """Return how to get narrower intervals, accuracies, and the rest of the report.
+
+    `folder` says that the report does not lie in the folder of the run, so that it must name it.
+    """
     expected = outlook(run, summary)
     archived = not (run.folder / RECORDS).is_file() and (run.folder.parent / ARCHIVE).is_file()
     lines = [
         Item(text="" if expected is None else in_words(expected)),
         Item(name=PAGE, text="charts, learning, costs, parity, and how it was measured.", file=PAGE),
-        Item(name=RECORDS, text="every raw value.", file=f"../{ARCHIVE}" if archived else RECORDS),
+        Item(
+            name=RECORDS,
+            text=f"every raw value{f', in {ARCHIVE}' if archived else ''}.",
+            file=f"../{ARCHIVE}" if archived else RECORDS,
+        ),
+        *([Item(name="Folder of the run", text=str(run.folder))] if folder and run.folder.name else []),
     ]
     found: list[Block] = [Heading(text="More"), Bullets(items=tuple(line for line in lines if line.text))]
     if names := untrained(run):

@@ -18,7 +18,7 @@ from bench.report.format import (
 from bench.text import duration
 from bench.workloads.specs import Cell
 
-QUESTION = "Which framework trains faster on this machine, and does it learn the same thing?"
+QUESTION = "Which framework trains fastest on this machine, and does it learn the same thing?"
 TOO_BRIEF = "too brief"
 """What a table shows in place of an accuracy that is not to be compared."""
 
@@ -38,39 +38,50 @@ def state(row: CellSummary) -> str:
     return "parity not verified" if row.parity_ok is None else "too few blocks"
 
 
+def reported(run: Run) -> dict[Cell, dict[str, str]]:
+    """Return, for every row, the settings that all its jobs reported with the same value."""
+    common: dict[Cell, dict[str, str]] = {}
+    for job in run.jobs:
+        said = {key: str(value) for key, value in job.described.items() if value is not None}
+        if said:
+            before = common.setdefault(job.spec.cell, said)
+            for key in [key for key in before if said.get(key) != before[key]]:
+                del before[key]
+    return common
+
+
 def row_name(cell: Cell, summary: Summary) -> str:
     """Return the name of a cell outside its table."""
     return f"{cell.workload}, {cell_name(cell, summary.titles)} ({cell.device} {cell.precision})"
 
 
-def conditions_text(run: Run) -> str | None:
-    """Return what else the machine did during the blocks; None if there is no record of a block."""
+def conditions_of(run: Run) -> list[tuple[str, str]]:
+    """Return what else the machine did during the blocks, by name; nothing without a record of a block."""
     conditions = [record.conditions for record in run.records if isinstance(record, BlockRecord)]
     if not conditions:
-        return None
+        return []
     said = [
-        f"{what} {percent(float(np.median(shares)), 1)}, at most {percent(max(shares), 1)}"
+        (what, f"{percent(float(np.median(shares)), 1)}, at most {percent(max(shares), 1)}")
         for what, shares in (
-            ("the hypervisor took", _present(one.steal_share for one in conditions)),
-            ("other programs used", _present(one.foreign_share for one in conditions)),
-            ("a quota held jobs back", _present(one.throttled_share for one in conditions)),
-            ("some task waited for a CPU", _present(one.pressure_share for one in conditions)),
+            ("CPU time that the hypervisor took", _present(one.steal_share for one in conditions)),
+            ("CPU time that other programs used", _present(one.foreign_share for one in conditions)),
+            ("time in which a quota held jobs back", _present(one.throttled_share for one in conditions)),
+            ("time in which some task waited for a CPU", _present(one.pressure_share for one in conditions)),
         )
         if shares
     ]
     if any(one.foreign_share is None for one in conditions):
-        said.append("the system did not tell what other programs used")
+        said.append(("other programs", "the system did not tell what they used"))
     rounds = [taken for one in conditions if one.round_foreign for taken in one.taken]
     if rounds:
         loud = sum(not is_quiet(taken) for taken in rounds)
-        said.append(f"{loud} of {len(rounds)} rounds were disturbed")
+        said.append(("rounds that were disturbed", f"{loud} of {len(rounds)}"))
     canaries = [1000 * float(np.median(one.canary_s)) for one in conditions if one.canary_s]
     if canaries:
-        said.append(f"a fixed product of matrices took {min(canaries):.3g} to {max(canaries):.3g} ms")
+        said.append(("a fixed product of matrices took", f"{min(canaries):.3g} to {max(canaries):.3g} ms"))
     if loads := _present(one.load_average for one in conditions):
-        said.append(f"load average at most {max(loads):.2f}")
-    count = f"{len(conditions)} blocks" if len(conditions) > 1 else "one block"
-    return f"during {count} (median share, and the largest) {'; '.join(said)}"
+        said.append(("load average", f"at most {max(loads):.2f}"))
+    return said
 
 
 def taint_lines(summary: Summary) -> list[tuple[str, str]]:
@@ -85,8 +96,8 @@ def taint_lines(summary: Summary) -> list[tuple[str, str]]:
     ]
 
 
-def plan_text(run: Run) -> str:
-    """Return what was planned before the run began, and how long its jobs took."""
+def plan_texts(run: Run) -> tuple[str, str]:
+    """Return what was planned before the run began, and what its jobs took."""
     planned = run.header.planned
     parts = [
         f"{duration(seconds)} for {what}"
@@ -103,8 +114,8 @@ def plan_text(run: Run) -> str:
     share = framework_share(run.jobs)
     inside = "" if share is None else f", {percent(share, 0)} inside the frameworks"
     return (
-        f"planned: {planned.jobs} jobs, {', '.join(parts)}; took: {len(run.jobs)} jobs, "
-        f"{duration(took)}, {duration(training)} of it training{inside}"
+        f"{planned.jobs} jobs, {', '.join(parts)}",
+        f"{len(run.jobs)} jobs, {duration(took)}, {duration(training)} of it training{inside}",
     )
 
 

@@ -8,7 +8,10 @@ from bench.records.runs import Run
 
 TERMS: Mapping[str, str] = MappingProxyType(
     {
-        "workload": "A data set, a network, an optimizer and a batch size, such as mnist-cnn.",
+        "workload": (
+            "A data set, a network, an optimizer and a batch size, such as mnist-cnn. How it was measured "
+            "has a table of them."
+        ),
         "mode": "One way in which a framework runs a training step, such as eager or jit.",
         "level": (
             "As taught is the plain loop of the framework's own tutorial. Tuned is what an expert of "
@@ -16,7 +19,6 @@ TERMS: Mapping[str, str] = MappingProxyType(
         ),
         "as taught": "The plain loop of the framework's own tutorial, with its own loader and defaults.",
         "row": "One workload in one framework, mode, device and precision.",
-        "rows": "A row is one workload in one framework, mode, device and precision.",
         "parity": (
             "Agreement with a float64 reference within stated tolerances: outputs, loss, gradients and "
             "parameters."
@@ -42,17 +44,10 @@ TERMS: Mapping[str, str] = MappingProxyType(
             "One fresh process of every row of a workload. All of them are alive at the same time and "
             "take turns."
         ),
-        "blocks": (
-            "A block is one fresh process of every row of a workload. All of them are alive at the same "
-            "time and take turns."
-        ),
         "window": "A stretch of training between two clock readings, about 0.15 s.",
-        "windows": ("A window is a stretch of training between two clock readings, about 0.15 s."),
         "round": "One turn of each process of a block.",
         "seed": "The number that settles the first weights and the order of the batches.",
-        "seeds": "A seed is the number that settles the first weights and the order of the batches.",
         "epoch": "One pass over all training images.",
-        "epochs": "An epoch is one pass over all training images.",
         "test accuracy": "Share of the test images that the trained network classifies correctly.",
         "time to target": (
             "Seconds of training until the test accuracy reached the target, without evaluation."
@@ -66,7 +61,8 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "no detectable difference": "Neither a difference nor its absence is shown.",
         f"no difference larger than {100 * EQUIVALENCE:g} %": "A larger difference is ruled out.",
         "verdict": (
-            f"What is claimed of two rows. A difference must be proven larger than {100 * MARGIN:g} %."
+            f"What is claimed of two rows. A difference must be proven larger than {100 * MARGIN:g} %, and "
+            "larger than what the order of the turns may have changed."
         ),
         "adjusted p": ("The p value of the test, adjusted by Holm's method for the number of comparisons."),
         "plain ratio": "Samples over seconds in all windows that count, without trimming.",
@@ -80,17 +76,13 @@ TERMS: Mapping[str, str] = MappingProxyType(
         "preset": "A named choice of time budget, modes and number of blocks.",
     }
 )
-"""Meanings by word. Two forms of a word are two entries."""
+"""Meanings by word. A plural with an s needs no entry of its own."""
 
 RANK_TERMS: Mapping[str, str] = MappingProxyType(
     {
         "rank": (
             "One of the processes that train one network together, each on its part of the batch. It has one "
             "core or one GPU of its own."
-        ),
-        "ranks": (
-            "The processes that train one network together, each on its part of the batch. Each has one core "
-            "or one GPU of its own."
         ),
         "strong scaling": "The batch stays the same, whatever the number of ranks, and the ranks share it.",
         "weak scaling": "The batch grows with the number of ranks, and the part of each rank stays the same.",

@@ -205,16 +205,24 @@ def _untested(one: WorkloadConvergence, conclusions: set[Conclusion]) -> str:
 
 
 def _soonest(one: WorkloadConvergence, summary: Summary) -> str:
-    """Say which row ends its training first, and how long the others take."""
+    """Say which row ends its training first, and how long the others take: of tuned rows, if there are any.
+
+    Rows as taught load their data in another way, so they are compared among themselves alone.
+    """
+    taught = {row.cell for row in summary.cells if row.level == "taught"}
+    trained = {name: cell for name, cell in one.cells.items() if cell.curve}
+    tuned = {name: cell for name, cell in trained.items() if name not in taught}
+    compared = tuned or trained
     ends = sorted(
         (cell.curve[-1].train_s, cell_name(name, summary.titles), cell.curve[-1].epoch)
-        for name, cell in one.cells.items()
-        if cell.curve
+        for name, cell in compared.items()
     )
     first_s, first, epochs = ends[0]
     count = f"{epochs:.3g} epoch{'' if epochs == 1 else 's'}"
-    seeds = min(len(cell.accuracies) for cell in one.cells.values() if cell.curve)
+    seeds = min(len(cell.accuracies) for cell in compared.values())
     by = f"means over {seeds} seeds" if seeds > 1 else "one seed"
+    if len(compared) < len(trained):
+        by = f"tuned, {by}"
     if len(ends) == 1 or len({epochs for *_, epochs in ends}) > 1:
         return f"{first} trains {count} in {seconds_text(first_s)} ({by})"
     last_s, last, _ = ends[-1]

@@ -15,7 +15,7 @@ from bench.workloads.instruments import StepSplit
 _PARTS = ("data", "transfer", "dispatch", "device")
 _SPLIT_ABOUT = (
     "Shares of a step in which each part is finished before the next begins: means over the measured steps. "
-    "On a CPU, dispatch may include the work of the device."
+    "On a CPU, dispatch may include the work of the device. The time at the end of a bar is their sum."
 )
 
 

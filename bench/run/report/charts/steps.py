@@ -15,7 +15,7 @@ _GREY = 6
 """The hue of the disturbed reference."""
 _STEPS_ABOUT = (
     "Relative error of the loss at each step, against a reference in float64. The band shows the same "
-    "reference disturbed by rounding alone: rounding explains a line inside it."
+    "reference with rounding errors alone: they explain a line inside it."
 )
 
 

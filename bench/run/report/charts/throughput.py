@@ -29,7 +29,8 @@ _ABOUT = (
 )
 _OVERVIEW_ABOUT = (
     "The mode that stands for each framework, against that of the fastest framework. The line is the 95 % "
-    f"interval of the ratio. A difference is claimed at a stricter level, and only beyond {100 * MARGIN:g} %."
+    "interval of the ratio. A difference is claimed at a stricter level, and only beyond a margin: "
+    f"{100 * MARGIN:g} %, or what the order of turns may change."
 )
 
 
