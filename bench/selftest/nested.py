@@ -1,7 +1,7 @@
 """What fewer blocks would have said: the blocks of a self-test's comparisons, judged as shorter ones.
 
-Blocks are independent, so ten of them are also one comparison of six, two of four, or three of three. Those of one
-length share no block, and blocks that are left over are not used.
+Blocks are independent, so ten of them are also one comparison of six, two of four, or three of three. Those
+of one length share no block, and blocks that are left over are not used.
 """
 
 from collections.abc import Sequence
@@ -76,7 +76,7 @@ def rate_in_words(rate: Rate) -> str:
 
 
 LEGEND = (
-    "The same blocks, judged as separate comparisons of fewer. Comparisons of one length share no block; those "
-    "of two lengths do. The 95 % interval of the true share (Clopper and Pearson) is in brackets. A run that "
-    "has three blocks is to be read by the row of three."
+    "The same blocks, judged as separate comparisons of fewer. Comparisons of one length share no block; "
+    "those of two lengths do. The 95 % interval of the true share (Clopper and Pearson) is in brackets. A "
+    "run with three blocks is to be read by the rows of three."
 )
