@@ -4,7 +4,8 @@
     python -m campaign --list                              what is done, failed and left
     python -m campaign --anew PART                         keep a part under another name, to run it again
     python -m campaign --amend PART REASON                 take a changed plan of a part, and say why
-    python -m campaign --validation                        write VALIDATION.md from parts 1 and 6
+    python -m campaign --reference                         write REFERENCE.md from the reference runs
+    python -m campaign --validation                        write VALIDATION.md from these and the validation
     python -m campaign --pack                              pack raw values, and write the folder's README
     python -m campaign --figures [--write]                 check marked figures of the pages, or rewrite them
     python -m campaign --backends [PART]                   print whose interpreters a part needs, and end
@@ -26,10 +27,10 @@ from bench import store
 from bench.errors import BenchError, RecordError, UsageError
 from bench.options import EXIT_INTERRUPTED
 from bench.text import duration
-from campaign import agreement, execute, figures, log, pack, state
+from campaign import agreement, execute, figures, log, pack, reference, runs, state
 from campaign.execute import Place
 from campaign.log import Amendment, CampaignHeader, PartRecord
-from campaign.plan import PARTS, find_part
+from campaign.plan import LOADED_RUN, LONG_RUN, PARTS, REPEATED_RUNS, find_part
 from campaign.records import Part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,7 +44,11 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, parts: Sequence[Part] =
     match words:
         case ["--list"]:
             print(listing(folder, parts))
-        case ["--backends", "--list" | "--pack" | "--figures" | "--anew" | "--amend" | "--validation", *_]:
+        case [
+            "--backends",
+            "--list" | "--pack" | "--figures" | "--anew" | "--amend" | "--reference" | "--validation",
+            *_,
+        ]:
             pass
         case ["--backends", *names] if len(names) < 2:
             part = find_part(names[0], parts) if names else next_due(parts, log.read_parts(folder, parts))
@@ -54,6 +59,8 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, parts: Sequence[Part] =
             print(f"What was there is kept in {kept.relative_to(root)}.")
         case ["--amend", name, reason]:
             amend(folder, find_part(name, parts), reason, root)
+        case ["--reference"]:
+            write_reference(folder, parts)
         case ["--validation"]:
             found, cpu = figures.read_agreement(folder, parts)
             store.write_text(folder / "VALIDATION.md", agreement.report(found, cpu=cpu))
@@ -120,11 +127,14 @@ def fixed(root: Path, folder: Path, parts: Sequence[Part]) -> tuple[CampaignHead
     """
     if changed := state.uncommitted(root):
         raise RecordError(f"commit code and plan before a part runs: {', '.join(changed)} differ.")
-    now, commit = state.state_of(root), state.commit_of(root)
+    now, method, commit = state.state_of(root), state.state_of(root, state.METHOD), state.commit_of(root)
     header = log.read_header(folder)
     if header is None:
-        return log.begin(folder, parts, state=now, commit=commit), commit
-    state.refuse_another_state(root, begun=header.state, commit=header.commit, now=now)
+        return log.begin(folder, parts, state=now, method=method, commit=commit), commit
+    for paths, begun, found in (
+        (state.MEASURED, header.state, now), (state.METHOD, header.method, method),
+    ):  # fmt: skip
+        state.refuse_another_state(root, begun=begun, commit=header.commit, now=found, paths=paths)
     return header, commit
 
 
@@ -227,6 +237,20 @@ def about(part: Part, record: PartRecord | None, records: Mapping[str, PartRecor
     return f"due at {due.isoformat(timespec='minutes')}" if due > datetime.now(UTC) else ""
 
 
+def write_reference(folder: Path, parts: Sequence[Part]) -> None:
+    """Write the report of the reference runs; all of them have to be done."""
+    records = figures.Records(folder, parts)
+    names = (*REPEATED_RUNS, LONG_RUN, LOADED_RUN)
+    used = [records.part(name) for name in names]
+    log.refuse_unequal_cpus(used)
+    text = reference.report(
+        {name: runs.read(folder / name) for name in names},
+        repeated=REPEATED_RUNS, long=LONG_RUN, loaded=LOADED_RUN, cpu=used[0].cpu.in_words(),
+    )  # fmt: skip
+    store.write_text(folder / "REFERENCE.md", text)
+    print(folder / "REFERENCE.md")
+
+
 def check_figures(root: Path, parts: Sequence[Part], *, write: bool) -> int:
     """Check the marked figures of all pages, or rewrite them; return 1 if one is wrong."""
     records = figures.Records(root / log.FOLDER, parts)
@@ -247,7 +271,8 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job ignores it
+        signal.signal(number, _interrupt)
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:

@@ -36,7 +36,7 @@ from bench.selftest.calibration import Rate, calibrate
 from bench.selftest.nested import SHOWN, at_lengths
 from bench.selftest.records import read_selftest
 from campaign import agreement, log, runs, validation
-from campaign.plan import PARTS, VALIDATION_PARTS
+from campaign.plan import PARTS, VALIDATED_RUNS, VALIDATION_PARTS
 from campaign.records import Part
 
 _MARKED = re.compile(r"(<!-- figure: ([^>]*?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
@@ -102,20 +102,15 @@ class Records:
 
 
 def read_agreement(folder: Path, parts: Sequence[Part] = PARTS) -> tuple[agreement.Agreement, str]:
-    """Return what the validation says of the reference runs that are done, and the CPU of all of them.
+    """Return what the validation says of the reference runs, and the CPU of all of them.
 
-    Raises FigureError if a part of the validation is not done, and RecordError if CPUs are unequal.
+    Raises FigureError if one of these parts is not done, and RecordError if CPUs are unequal.
     """
     records = Records(folder, parts)
     names = [f"validation-{number}" for number in range(1, VALIDATION_PARTS + 1)]
-    used = [records.part(name) for name in names]
-    done = log.read_parts(folder, parts)
-    by_run: list[runs.RunRatio] = []
-    for part in parts:
-        if part.number == 1 and part.name in done and done[part.name].status == "done":
-            used.append(done[part.name])
-            by_run += runs.default_ratios(part.name, *runs.read(folder / part.name))
+    used = [records.part(name) for name in (*names, *VALIDATED_RUNS)]
     log.refuse_unequal_cpus(used)
+    by_run = [one for name in VALIDATED_RUNS for one in runs.default_ratios(name, *runs.read(folder / name))]
     processes = [one for name in names for one in validation.read(folder / name)]
     return agreement.agreement(processes, by_run), used[0].cpu.in_words()
 

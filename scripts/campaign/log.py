@@ -82,6 +82,8 @@ class CampaignHeader(msgspec.Struct, frozen=True, kw_only=True):
 
     schema: int = SCHEMA
     state: str
+    method: str
+    """The SHA-256 of what measures beside the program: see `campaign.state.METHOD`."""
     commit: str
     began_at: str
     plan: Mapping[str, str]
@@ -104,10 +106,14 @@ def read_header(folder: Path) -> CampaignHeader | None:
     return _read(folder / HEADER, CampaignHeader)
 
 
-def begin(folder: Path, parts: Iterable[Part], *, state: str, commit: str) -> CampaignHeader:
+def begin(folder: Path, parts: Iterable[Part], *, state: str, method: str, commit: str) -> CampaignHeader:
     """Fix the state and the plan."""
     header = CampaignHeader(
-        state=state, commit=commit, began_at=now(), plan={part.name: part.digest for part in parts}
+        state=state,
+        method=method,
+        commit=commit,
+        began_at=now(),
+        plan={part.name: part.digest for part in parts},
     )
     write_header(folder, header)
     return header

@@ -16,8 +16,10 @@ from bench.errors import RecordError
 from bench.report.format import NOTHING
 from bench.report.markdown import grid
 from campaign import log
+from campaign.cuts import CUT
 from campaign.log import CampaignHeader, PartRecord
-from campaign.plan import CUT, SUBJECTS
+from campaign.page import table
+from campaign.plan import SUBJECTS
 from campaign.records import Part
 from campaign.state import Cpu
 
@@ -110,7 +112,7 @@ def readme(header: CampaignHeader | None, records: Mapping[str, PartRecord], par
             for one in (header.amendments if header else ())
         ),
         "## Left out",
-        grid(("subject", "asked", "planned", "why"),
+        table(("subject", "asked", "planned", "why"),
              [(SUBJECTS[one.number], one.asked, one.planned, one.why) for one in CUT]),
     ]  # fmt: skip
     return "\n\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""The plan of the campaign: its parts in the order in which they run, and what was cut.
+"""The plan of the campaign: its parts in the order in which they run. `campaign.cuts` has what was cut.
 
 It is committed before the first part runs, and the campaign refuses a part whose plan has changed since. The
 expected minutes are those of a machine with 2 CPUs.
@@ -10,7 +10,7 @@ from types import MappingProxyType
 import msgspec
 
 from bench.errors import unknown
-from campaign.records import FOLDER, FRAMEWORKS, MADE, PYTHONS, Command, Cut, Part
+from campaign.records import FOLDER, FRAMEWORKS, MADE, PYTHONS, Command, Part
 
 SUBJECTS: Mapping[int, str] = MappingProxyType(
     {
@@ -103,7 +103,7 @@ def default_run(number: int, *apart_from: str) -> Part:
         name=f"run-default-{number}",
         number=1,
         question=question,
-        measures=f"{measures} Seed {number - 1}.",
+        measures=f"{measures} Three runs hours apart, with seeds 0, 1 and 2.",
         rule=_AGREE,
         level="claims: 0.02 (Holm, in each family); intervals: 95 %; the count: 0.01",
         failure="Two claims that contradict each other, or a count below the limit. A workload that the run "
@@ -119,7 +119,7 @@ def modes_of(workload: str) -> Part:
     return Part(
         name=f"modes-{workload}",
         number=2,
-        question=f"Which mode of each framework is fastest on {workload}, what is tuning worth against the "
+        question="Which mode of each framework is fastest on a workload, what is tuning worth against the "
         "loop as taught, and what do input pipelines cost, per sample and per batch?",
         measures="All modes on the CPU, taught and tuned, the two input pipelines of each framework among "
         "them: 19 rows, 3 blocks or more.",
@@ -159,7 +159,15 @@ def cifar_cnn(backend: str, minutes: int) -> Part:
     )  # fmt: skip
 
 
-VALIDATED = ("mnist-mlp", "mnist-cnn", "cifar10-mlp")
+EPOCHS: Mapping[str, int] = MappingProxyType({"mnist-mlp": 5, "mnist-cnn": 1, "cifar10-mlp": 4})
+"""Epochs of a training of the validation: some 12 s in the MLPs, and 27 s in the CNN."""
+VALIDATED = tuple(EPOCHS)
+SEED = 20261130
+"""From it follow the order of the validation's processes and the seed of each. A repetition needs another."""
+REPEATED_RUNS = ("run-default-1", "run-default-2", "run-default-3")
+LONG_RUN, LOADED_RUN = "run-90-minutes", "run-loaded"
+VALIDATED_RUNS = (*REPEATED_RUNS, LONG_RUN)
+"""The runs whose intervals the validation judges. The loaded one is left out: it is to claim nothing."""
 VALIDATION_PARTS = 3
 PROCESSES_A_PART = 7
 FEWEST_PROCESSES = 20
@@ -172,13 +180,15 @@ def validation(part: int) -> Part:
         number=6,
         question="Do the intervals of `bench run` contain the ratios that whole trainings alone give?",
         measures=f"{PROCESSES_A_PART} fresh processes of each framework on {', '.join(VALIDATED)}, in random "
-        f"order, one at a time: build, one untimed step, then a whole timed training. "
+        f"order, one at a time: build, one untimed step, then a timed training of "
+        f"{', '.join(map(str, EPOCHS.values()))} epochs. Seed {SEED}. "
         f"{VALIDATION_PARTS} parts hours apart give {VALIDATION_PARTS * PROCESSES_A_PART} of each.",
         rule="Ratios of geometric means over all parts, with Welch's intervals. For each pair of frameworks, "
-        "workload and run of subject 1 on the same CPU: the difference of the logarithms of the two ratios, "
-        "with a 95 % interval from both standard errors and Welch's degrees of freedom. At least so many "
-        "contain 0 as a binomial count with 95 % reaches with a probability of 99 %. The plain count, of the "
-        "run's own intervals that contain the other ratio, stands beside what chance lets expect of it.",
+        f"workload and one of {', '.join(VALIDATED_RUNS)}, all on the same CPU: the difference of the "
+        "logarithms of the two ratios, with a 95 % interval from both standard errors and Welch's degrees of "
+        "freedom. At least so many contain 0 as a binomial count with 95 % reaches with a probability of "
+        "99 %. The plain count, of the run's own intervals that contain the other ratio, stands beside what "
+        "chance lets expect of it.",
         level="the count: 0.01 if comparisons were independent, some 0.05 as they share processes "
         "(`campaign.power` simulates it); intervals: 95 %",
         failure="A count below the limit. It is published, its cause is sought, the program is changed, and "
@@ -245,20 +255,19 @@ PARTS: tuple[Part, ...] = (
     default_run(2, "run-default-1"),
     validation(2),
     Part(
-        name="run-90-minutes",
+        name=LONG_RUN,
         number=1,
         question="How precise does a run get with more time?",
         measures="The default run, for 90 minutes.",
-        rule="The widest half-width of each workload's ratios after 3, 4, 6, 10, 15 and 20 blocks, with the "
-        "minutes that these took: a table by which to choose a budget. Its claims do not contradict those of "
-        "the default runs.",
+        rule="The widest half-width of each workload's ratios after 5 to 75 minutes of measuring: a table by "
+        "which to choose a budget. Its claims do not contradict those of the default runs.",
         level="intervals: 95 %; claims: 0.02 in a family",
         failure="A claim that contradicts one of a default run, or a workload that is not ranked.",
         minutes=92,
         commands=(bench_run("--budget", "90m", "--seed", "10"),),
     ),
     Part(
-        name="run-loaded",
+        name=LOADED_RUN,
         number=1,
         question="Does a run beside a busy program claim anything wrong?",
         measures="The default run, while another process keeps one core busy.",
@@ -482,67 +491,6 @@ PARTS: tuple[Part, ...] = (
             pytest(f"loops-{number}", "tests/benchmarks/throughput.py", "-k", "mnist-mlp-100")
             for number in range(1, DUELS + 1)
         ),
-    ),
-)
-
-CUT: tuple[Cut, ...] = (
-    Cut(
-        number=2,
-        asked="All modes.",
-        planned="On MNIST's three workloads, not on CIFAR-10's.",
-        why="19 rows take 25 minutes a workload, CIFAR-10's CNN longer. Its default modes are in all runs.",
-    ),
-    Cut(
-        number=2,
-        asked="A batch sweep; own defaults; Keras.",
-        planned="The sweep and own defaults on MNIST's MLP, Keras on all three of MNIST.",
-        why="Each further workload takes 12 to 22 minutes.",
-    ),
-    Cut(
-        number=3,
-        asked="One run for CIFAR-10's CNN.",
-        planned="One part for each framework.",
-        why="Three seeds of 10 epochs take 110 minutes in all frameworks, and a part at most 100. Seeds, "
-        "weights and batches are the same.",
-    ),
-    Cut(
-        number=4,
-        asked="What the time allows of `cifar-cnn`.",
-        planned="None.",
-        why="11,120 steps take 20 to 30 minutes a framework. The notebook's figure then has no verdict.",
-    ),
-    Cut(
-        number=5,
-        asked="As many as 150 comparisons of equals and 60 of each slowdown.",
-        planned="With 10 blocks 18 and 9; with 6 as many; with 4 blocks 36 and 18; with 3 blocks 54 and 27.",
-        why="150 comparisons of ten blocks would take ten hours. The intervals of the rates say what fewer "
-        "are worth.",
-    ),
-    Cut(
-        number=5,
-        asked="A self-test across frameworks.",
-        planned="None in the self-test; the placebo of each run and the validation stand in.",
-        why="The true ratio of two frameworks is not known, so such a test needs two copies of each in a "
-        "block, which `bench selftest` cannot do yet.",
-    ),
-    Cut(
-        number=7,
-        asked="As many as 20 unchanged heads and 10 of each kind of bad head.",
-        planned="Four unchanged, two slower, one of each other kind.",
-        why="A gate takes 4 to 15 minutes. `tests/benchmarks/gate_power.py` simulates the rest.",
-    ),
-    Cut(
-        number=8,
-        asked="The time of CI.",
-        planned="None.",
-        why="`.ci/run` prints the time of its parts at each change; a part of the campaign would only repeat "
-        "the whole suite.",
-    ),
-    Cut(
-        number=8,
-        asked="Every mode against its loop by hand, at least 5 processes a cell.",
-        planned="One workload and batch size of eight.",
-        why="Eight would take four hours.",
     ),
 )
 

@@ -8,7 +8,7 @@ between parts.
 import hashlib
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,7 +19,9 @@ from bench.machine.git import REDIRECTING
 
 MEASURED = ("bench", "backends", "constraints.txt")
 """What the state covers."""
-COMMITTED = (*MEASURED, "scripts/campaign", "noxfile.py", "pyproject.toml")
+METHOD = ("scripts/campaign/train_alone.py", "scripts/campaign/validation.py", "tests/benchmarks")
+"""What measures beside it: the validation, the benchmarks and the gate's proof. It is fixed like the code."""
+COMMITTED = (*MEASURED, *METHOD, "scripts/campaign", "noxfile.py", "pyproject.toml")
 """What has to be committed before a part runs: the code, and the plan."""
 CPU_FLAGS = ("avx2", "avx512f")
 """The flags by which the frameworks choose other kernels."""
@@ -54,17 +56,19 @@ def this_cpu() -> Cpu:
     )
 
 
-def state_of(root: Path) -> str:
+def state_of(root: Path, paths: Sequence[str] = MEASURED) -> str:
     """Return the SHA-256 of the tracked files, by path and content, of the work tree at `root`.
 
     Raises RecordError if a file that git does not track lies among them: it could change a figure.
     """
-    strangers = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *MEASURED)
+    strangers = _git(root, "ls-files", "-z", "--others", "--exclude-standard", "--", *paths)
     if named := [name for name in strangers.split("\0") if name]:
         raise RecordError(
             f"git does not track {', '.join(named)}: commit what belongs to the code, remove the rest."
         )
-    return digest({name: (root / name).read_bytes() for name in _tracked(root) if (root / name).is_file()})
+    return digest(
+        {name: (root / name).read_bytes() for name in _tracked(root, paths) if (root / name).is_file()}
+    )
 
 
 def digest(files: Mapping[str, bytes]) -> str:
@@ -75,8 +79,8 @@ def digest(files: Mapping[str, bytes]) -> str:
     return whole.hexdigest()
 
 
-def _tracked(root: Path) -> list[str]:
-    return [name for name in _git(root, "ls-files", "-z", "--", *MEASURED).split("\0") if name]
+def _tracked(root: Path, paths: Sequence[str]) -> list[str]:
+    return [name for name in _git(root, "ls-files", "-z", "--", *paths).split("\0") if name]
 
 
 def commit_of(root: Path) -> str:
@@ -90,20 +94,22 @@ def uncommitted(root: Path) -> list[str]:
     return [line[3:] for line in said.split("\0") if len(line) > 3]
 
 
-def changed_since(root: Path, commit: str) -> list[str] | None:
+def changed_since(root: Path, commit: str, paths: Sequence[str] = MEASURED) -> list[str] | None:
     """Return the measured files that differ from those of a commit; None if the commit is not at hand."""
     try:
         _git(root, "cat-file", "-e", f"{commit}^{{commit}}")
     except UnavailableError:
         return None
-    return _git(root, "diff", "--name-only", commit, "--", *MEASURED).splitlines()
+    return _git(root, "diff", "--name-only", commit, "--", *paths).splitlines()
 
 
-def refuse_another_state(root: Path, *, begun: str, commit: str, now: str) -> None:
+def refuse_another_state(
+    root: Path, *, begun: str, commit: str, now: str, paths: Sequence[str] = MEASURED
+) -> None:
     """Raise RecordError, with the files that differ if they can be told, if the state is not `begun`."""
     if now == begun:
         return
-    changed = changed_since(root, commit)
+    changed = changed_since(root, commit, paths)
     differs = (
         f"commit {commit[:10]}, with which it began, is not at hand to tell what differs"
         if changed is None

@@ -26,7 +26,6 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 import msgspec
 
@@ -39,14 +38,10 @@ from bench.options import parse_pythons
 from bench.text import cut
 from bench.workloads.catalog import find_workload
 from campaign.log import now
-from campaign.plan import PROCESSES_A_PART, VALIDATED, VALIDATION_PARTS
+from campaign.plan import EPOCHS, PROCESSES_A_PART, SEED, VALIDATED, VALIDATION_PARTS
 from campaign.records import FRAMEWORKS
 
 RECORDS = "processes.jsonl"
-SEED = 20261130
-"""From it follow the order of the processes and the seed of each. A repetition needs another one."""
-EPOCHS: Mapping[str, int] = MappingProxyType({"mnist-mlp": 5, "mnist-cnn": 1, "cifar10-mlp": 4})
-"""Epochs of a training: some 12 s in the MLPs, and 27 s in the CNN."""
 LIMIT_S = 600.0
 SCRIPT = Path(__file__).with_name("train_alone.py")
 INFOS = (catalog.TENSORFLOW, catalog.TORCH, catalog.JAX)

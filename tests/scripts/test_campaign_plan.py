@@ -9,8 +9,9 @@ from test_docs import parse
 
 from bench.errors import UsageError
 from campaign import plan
+from campaign.cuts import CUT
 from campaign.execute import fill
-from campaign.plan import CUT, MOST_MINUTES, PARTS, SUBJECTS, find_part
+from campaign.plan import MOST_MINUTES, PARTS, SUBJECTS, find_part
 from campaign.records import Part
 
 

@@ -188,6 +188,18 @@ def test_another_state_of_the_code_is_refused_and_named(root):
         go(make_part(make_command(), name="two"), root, Fake())
 
 
+def test_another_way_of_measuring_is_refused_too(root):
+    script = root / "scripts/campaign/train_alone.py"
+    script.parent.mkdir(parents=True)
+    script.write_text("first")
+    commit(root, "script")
+    go(make_part(make_command()), root, Fake((0, True)))
+    script.write_text("second")
+    commit(root, "changed")
+    with pytest.raises(RecordError, match=r"scripts/campaign/train_alone\.py differ from commit"):
+        go(make_part(make_command(), name="two"), root, Fake())
+
+
 def test_a_changed_plan_is_refused_until_it_is_amended_with_a_reason(root, capsys):
     part = make_part(make_command(), level="0.02")
     command.fixed(root, root / "results/campaign", [part])
@@ -330,7 +342,7 @@ def test_a_core_is_kept_busy_beside_a_command_that_asks_for_it(root):
     for name, burns in (("busy", True), ("quiet", False)):
         part = make_part(make_command(burns=burns, makes="", report=""), name=name)
         place = Place(root=root, pythons=PYTHON)
-        header = log.begin(place.campaign, [part], state="s", commit="c")
+        header = log.begin(place.campaign, [part], state="s", method="m", commit="c")
         execute.run_part(part, place, header, commit="c", start=start)
         assert burning() == []
     assert beside == [1, 0]
