@@ -50,9 +50,11 @@ class Loops(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Result(msgspec.Struct):
-    cell: str
-    ratio: float
-    bound: float
+    """What the benchmark adds; nothing where a loop ended with an error."""
+
+    cell: str = ""
+    ratio: float = 0.0
+    bound: float = 0.0
 
 
 class _Benchmark(msgspec.Struct):
@@ -64,11 +66,13 @@ class _File(msgspec.Struct):
 
 
 def pool(files: Iterable[bytes]) -> tuple[Loops, ...]:
-    """Return each cell over all files, in the order of the first."""
+    """Return each cell over all files, in the order of the first; a process that failed is not counted."""
     ratios: dict[str, list[float]] = {}
     bounds: dict[str, float] = {}
     for content in files:
         for one in msgspec.json.decode(content, type=_File).benchmarks:
+            if not one.extra_info.cell:
+                continue
             cell = one.extra_info.cell.partition(" (")[0]  # the best of a framework names its modes
             ratios.setdefault(cell, []).append(one.extra_info.ratio)
             bounds[cell] = one.extra_info.bound

@@ -71,7 +71,8 @@ def notebooks(seeds: int, *recipes: str) -> Command:
 def gate(kind: str, tries: int, *chosen: str) -> Command:
     """Return so many gates of a kind of head; the same command after an interruption makes the rest."""
     where = ("--device", "cpu", PYTHONS, *chosen)
-    return Command(arguments=("-m", "campaign.gates", FOLDER, kind, str(tries), *where), report="GATE.md")
+    arguments = ("-m", "campaign.gates", FOLDER, kind, str(tries), *where)
+    return Command(arguments=arguments, report="GATE.md", pythons=("torch",))
 
 
 def pytest(name: str, *options: str) -> Command:
@@ -84,6 +85,9 @@ def pytest(name: str, *options: str) -> Command:
         report=file, statuses=(0, 1), interpreter="tests", pythons=(),
     )  # fmt: skip
 
+
+DATA = Command(arguments=("-m", "bench", "data", "fetch", "mnist", "cifar10"), pythons=())
+"""What fetches the data sets, for benchmarks that take them from the cache."""
 
 _DEFAULT = (
     "Does the default run, which most users make, say the same each time, and how precise is it?",
@@ -468,7 +472,8 @@ PARTS: tuple[Part, ...] = (
         failure="A figure above its aim.",
         minutes=20,
         commands=(
-            pytest("harness", "tests/benchmarks/harness.py"),
+            DATA,
+            pytest("harness", "tests/benchmarks/harness.py", "--benchmark-max-time=3"),
             Command(
                 arguments=("-m", "campaign.installs", FOLDER, *FRAMEWORKS),
                 report="installs.json",
@@ -487,9 +492,12 @@ PARTS: tuple[Part, ...] = (
         level="intervals: 95 %",
         failure="A mode whose interval lies below its bound.",
         minutes=30,
-        commands=tuple(
-            pytest(f"loops-{number}", "tests/benchmarks/throughput.py", "-k", "mnist-mlp-100")
-            for number in range(1, DUELS + 1)
+        commands=(
+            DATA,
+            *(
+                pytest(f"loops-{number}", "tests/benchmarks/throughput.py", "-k", "mnist-mlp-100")
+                for number in range(1, DUELS + 1)
+            ),
         ),
     ),
 )

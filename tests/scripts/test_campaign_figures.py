@@ -63,6 +63,14 @@ def test_a_ratio_is_that_of_the_run_in_either_direction(folder, records):
     assert figure("run-default-1 mnist-cnn jax:jit/torch:eager times", records) == f"{math.exp(one.log):.2f}"
 
 
+def test_the_first_of_a_ratio_is_the_first_of_the_alphabet_whichever_is_faster():
+    run = simple_run({TORCH: [2000.0, 2030.0, 1985.0], JAX: [1000.0, 1010.0, 990.0]})
+    (one,) = runs.default_ratios("x", run, summarise(run))
+    assert (one.first, one.second) == ("jax", "torch")
+    assert one.log == pytest.approx(math.log(1000 / 2005), abs=0.01)
+    assert one.low < math.exp(one.log) < one.high < 1
+
+
 def test_a_run_whose_workload_was_disturbed_gives_no_ratio(folder):
     run, summary = runs.read(folder / "run-default-1")
     verdicts = []

@@ -60,3 +60,9 @@ def test_a_missing_process_is_an_error(tmp_path):
     (tmp_path / "loops-5.json").write_bytes(content(jit=1.0))
     loops.main(tmp_path)
     assert "| jit | 5 | 1.000 |" in (tmp_path / "LOOPS.md").read_text()
+
+
+def test_a_loop_that_ended_with_an_error_is_no_figure():
+    broken = json.dumps({"benchmarks": [{"name": "x", "extra_info": {}}]}).encode()
+    (one,) = loops.pool([content(jit=1.0), broken])
+    assert (one.cell, len(one.ratios)) == ("jit", 1)
