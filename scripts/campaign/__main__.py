@@ -271,7 +271,8 @@ def _interrupt(*_: object) -> None:
 
 
 if __name__ == "__main__":
-    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: a shell's background job ignores it
+    # SIGINT too, which a shell's background job ignores.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
         sys.exit(main(sys.argv[1:]))

@@ -498,6 +498,7 @@ PARTS: tuple[Part, ...] = (
                 pytest(f"loops-{number}", "tests/benchmarks/throughput.py", "-k", "mnist-mlp-100")
                 for number in range(1, DUELS + 1)
             ),
+            Command(arguments=("-m", "campaign.loops", FOLDER), report="LOOPS.md", pythons=()),
         ),
     ),
 )
