@@ -209,6 +209,22 @@ def validation(part: int) -> Part:
     )
 
 
+def softmax_notebooks(name: str, minutes: int, *recipes: str) -> Part:
+    return Part(
+        name=f"notebooks-{name}",
+        number=4,
+        question="Do the frameworks reach what the notebooks' softmax regressions print?",
+        measures="40 seeds of each of the four softmax recipes, in each framework.",
+        rule="A notebook's figure lies inside if the 95 % prediction interval of one more seed contains it; "
+        "a range contains our mean. A verdict needs 40 seeds.",
+        level="prediction intervals: 95 %",
+        failure="A figure outside in any framework. With some 50 verdicts two or three are expected outside "
+        "by chance alone, so their number is published beside that.",
+        minutes=minutes,
+        commands=(notebooks(40, *recipes),),
+    )
+
+
 DUELS = 5
 
 PARTS: tuple[Part, ...] = (
@@ -300,7 +316,7 @@ PARTS: tuple[Part, ...] = (
                 "--target-precision",
                 "50%",
                 "--budget",
-                "65m",
+                "75m",
                 *workloads("mnist-softmax", "mnist-mlp", "cifar10-softmax", "cifar10-mlp"),
             ),
         ),
@@ -323,7 +339,7 @@ PARTS: tuple[Part, ...] = (
                 "--target-precision",
                 "50%",
                 "--budget",
-                "90m",
+                "100m",
                 *workloads("mnist-cnn"),
             ),
         ),
@@ -342,7 +358,7 @@ PARTS: tuple[Part, ...] = (
         rule="As in the parts of all modes.",
         level="claims: 0.02 in a family; intervals: 95 %",
         failure="A row without parity, or without three blocks.",
-        minutes=20,
+        minutes=25,
         commands=(
             bench_run(
                 "--mode",
@@ -352,7 +368,7 @@ PARTS: tuple[Part, ...] = (
                 "--seeds",
                 "0",
                 "--budget",
-                "19m",
+                "24m",
                 *workloads("mnist-softmax", "mnist-cnn"),
                 *backends(*FRAMEWORKS, *(f"keras-{name}" for name in FRAMEWORKS)),
                 pythons=(*FRAMEWORKS, *(f"keras-{name}" for name in FRAMEWORKS)),
@@ -402,7 +418,7 @@ PARTS: tuple[Part, ...] = (
         rule="Speed-up and efficiency from paired blocks. A gain is claimed if it is proven above one.",
         level="claims: 0.02 in a family; intervals: 95 %",
         failure="A distributed row without parity, or ranks whose parameters differ.",
-        minutes=30,
+        minutes=37,
         commands=(
             bench_run(
                 "--ranks",
@@ -411,23 +427,12 @@ PARTS: tuple[Part, ...] = (
                 "both",
                 *workloads("mnist-mlp", "mnist-cnn"),
                 "--budget",
-                "29m",
+                "36m",
             ),
         ),
     ),
-    Part(
-        name="notebooks-softmax",
-        number=4,
-        question="Do the frameworks reach what the notebooks' softmax regressions print?",
-        measures="40 seeds of each of the four softmax recipes, in each framework.",
-        rule="A notebook's figure lies inside if the 95 % prediction interval of one more seed contains it; "
-        "a range contains our mean. A verdict needs 40 seeds.",
-        level="prediction intervals: 95 %",
-        failure="A figure outside in any framework. With some 50 verdicts two or three are expected outside "
-        "by chance alone, so their number is published beside that.",
-        minutes=76,
-        commands=(notebooks(40, "one-layer", "softmax-plot", "affine", "softmax-save"),),
-    ),
+    softmax_notebooks("softmax", 48, "one-layer", "softmax-plot", "softmax-save"),
+    softmax_notebooks("affine", 30, "affine"),
     Part(
         name="notebooks-convnet",
         number=4,
