@@ -218,8 +218,8 @@ def softmax_notebooks(name: str, minutes: int, *recipes: str) -> Part:
         rule="A notebook's figure lies inside if the 95 % prediction interval of one more seed contains it; "
         "a range contains our mean. A verdict needs 40 seeds.",
         level="prediction intervals: 95 %",
-        failure="A figure outside in any framework. With some 50 verdicts two or three are expected outside "
-        "by chance alone, so their number is published beside that.",
+        failure="A figure outside in any framework. Of 42 verdicts on single values about two are expected "
+        "outside by chance alone, so their number is published beside that.",
         minutes=minutes,
         commands=(notebooks(40, *recipes),),
     )
