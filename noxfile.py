@@ -217,6 +217,35 @@ def notebooks(session: nox.Session) -> None:
 
 
 @nox.session(python=False)
+def campaign(session: nox.Session) -> None:
+    """Run the next part of the campaign that is due, or go on with it: `-- --list` shows all parts.
+
+    `-- PART` runs one by its name. A part takes up to 100 minutes, and nothing else may run meanwhile. Ctrl-C
+    leaves it so that the same command goes on. docs/campaign.md has the other options.
+    """
+    environment = prepare(session, "harness")
+    module = (program(environment, "python"), "-P", "-m", "campaign")
+    path = [str(ROOT / "scripts"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    variables = {"PYTHONPATH": os.pathsep.join(path)}
+    # Whose environments the part needs: none to list, six for Keras.
+    said = session.run(*module, "--backends", *session.posargs, env=variables, silent=True, external=True)
+    wanted = str(said or "").split()
+    named = [name for name in wanted if name != "tests"]
+    pythons = framework_pythons(session, named, gpu=False) if named else []
+    if "tests" in wanted:
+        tests = cpu_environment(session).relative_to(ROOT)
+        pythons += ["--python", f"tests={program(tests, 'python')}"]
+        # One of its parts installs the frameworks with pip.
+        sources = package_sources(cpu_index(session))
+        variables |= {name: value for name, value in sources.items() if name.startswith("PIP_")}
+    # What it runs may need a minute to end, and it waits for that.
+    session.run(
+        *module, *pythons, *session.posargs, env=variables, external=True,
+        interrupt_timeout=180, terminate_timeout=60,
+    )  # fmt: skip
+
+
+@nox.session(python=False)
 def dev(session: nox.Session) -> None:
     """Make or update `.venv`, which holds everything for development on the CPU."""
     environment = ROOT / ".venv"

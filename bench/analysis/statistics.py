@@ -439,6 +439,22 @@ def success_interval(successes: int, trials: int, confidence: float = CONFIDENCE
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+def exact_interval(successes: int, trials: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the exact interval of a success rate: it holds the true one at least as often as it says.
+
+    Source: Clopper and Pearson, The use of confidence or fiducial limits illustrated in the case of the
+    binomial (1934).
+    """
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"{successes} successes in {trials} trials have no rate")
+    from scipy.special import betaincinv
+
+    tail, failures = (1 - confidence) / 2, trials - successes
+    low = float(betaincinv(successes, failures + 1, tail)) if successes else 0.0
+    high = float(betaincinv(successes + 1, failures, 1 - tail)) if failures else 1.0
+    return low, high
+
+
 # ---- shared
 
 

@@ -184,7 +184,7 @@ JUDGES = (
 def calibrate(test: SelfTest) -> Calibration:
     """Judge every trial of a self-test by every rule."""
     trials, lost = find_trials(test)
-    rows = tuple(_row(judge, trials) for judge in JUDGES)
+    rows = tuple(judged_by(judge, trials) for judge in JUDGES)
     judged = tuple(Judged(trial=trial, judgement=paired_by_round(trial.base, trial.head)) for trial in trials)
     total_s = sum(block.wall_s for block in test.blocks)
     groups = len({block.group for block in test.blocks})
@@ -250,7 +250,8 @@ def _costs(side: SideRecord) -> tuple[float, ...]:
     return tuple(window.seconds / window.samples for window in in_quiet_rounds(side.windows))
 
 
-def _row(judge: Judge, trials: Sequence[Trial]) -> Row:
+def judged_by(judge: Judge, trials: Sequence[Trial]) -> Row:
+    """Return how often a rule was right about these comparisons."""
     equal = [trial for trial in trials if not trial.injected]
     alarms = sum(
         judge.slower(trial.base, trial.head) or judge.slower(trial.head, trial.base) for trial in equal

@@ -25,6 +25,7 @@ from bench.report.format import NOTHING, percent
 from bench.report.markdown import PLOTS, document
 from bench.report.svg import write_charts
 from bench.report.terminal import print_blocks
+from bench.selftest import nested
 from bench.selftest.calibration import INJECTED, Calibration, Criterion, Rate, Row
 from bench.selftest.chart import chart
 from bench.selftest.records import SIDES, TRIALS, SelfTest
@@ -68,6 +69,7 @@ def whole(test: SelfTest, calibration: Calibration) -> list[Block]:
         number_table(heads(), [cells(row) for row in calibration.rows]),
         bullets(legend(test, calibration)),
         *([drawn] if drawn else []),
+        *_fewer_blocks(calibration),
         Heading(text="Where and how"),
         Table(heads=("what", "here"), rows=tuple(facts(test))),
         Code(text=shlex.join(test.header.command)),
@@ -80,6 +82,18 @@ def whole(test: SelfTest, calibration: Calibration) -> list[Block]:
             bullets(test.rejected),
         ]
     return blocks
+
+
+def _fewer_blocks(calibration: Calibration) -> list[Block]:
+    """Return the table of what fewer blocks would have said; nothing if nothing was judged."""
+    rows = [nested.cells(one) for one in nested.at_lengths(calibration)]
+    if not rows:
+        return []
+    return [
+        Heading(text="With fewer blocks"),
+        Table(heads=nested.heads(), rows=tuple(rows), numbers=frozenset(range(2, len(nested.heads())))),
+        Paragraph(text=nested.LEGEND),
+    ]
 
 
 def _short(test: SelfTest, calibration: Calibration) -> list[Block]:

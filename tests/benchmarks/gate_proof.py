@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.analysis.statistics import exact_interval
 from bench.gate.judge import judge_all
 from bench.gate.records import HEADER, read_ab
 from bench.report.markdown import grid
@@ -135,7 +136,9 @@ def report(results: Path) -> str:
                  "; ".join(said) or "nothing got worse"]
             )  # fmt: skip
         if tries:
-            counts.append([kind, WANTED.get(kind, "regression"), f"{right} of {tries}"])
+            low, high = exact_interval(right, tries)
+            share = f"{100 * low:.0f}-{100 * high:.0f} %"
+            counts.append([kind, WANTED.get(kind, "regression"), f"{right} of {tries}", share])
     heads = ("head", "comparison", "outcome", "blocks", "measuring", "what it said")
     return (
         "\n\n".join(
@@ -143,7 +146,7 @@ def report(results: Path) -> str:
                 "# What was put to the gate, and what it said",
                 f"Machine: {'; '.join(sorted(machines))}. Made by "
                 "`tests/benchmarks/gate_proof.py`, which says what each head changes.",
-                grid(("head", "is to be", "was so"), counts),
+                grid(("head", "is to be", "was so", "95 % interval (Clopper and Pearson)"), counts),
                 grid(heads, rows),
             ]
         )

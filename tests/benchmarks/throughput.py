@@ -219,8 +219,10 @@ def cells() -> list[Any]:
 
 
 def resident_modes(info: BackendInfo) -> list[str]:
-    """Return the modes that train on the CPU from memory: those that have a loop by hand."""
-    return [mode.name for mode in info.modes if "cpu" in mode.devices and not mode.pipeline]
+    """Return the modes that train on the CPU from memory, in one process: those that have a loop by hand."""
+    return [
+        mode.name for mode in info.modes if "cpu" in mode.devices and not (mode.pipeline or mode.distributed)
+    ]
 
 
 def ratio_of(differences: np.ndarray) -> tuple[float, float, float]:

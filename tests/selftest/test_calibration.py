@@ -50,7 +50,7 @@ def test_theory_says_how_often_a_slowdown_is_found():
     process_sd, window_sd, blocks = 0.018, 0.01, 10
     sd = math.sqrt(2 * process_sd**2 + 2 * window_sd**2 * 1.144 / 20)
     test = simulate(groups=draws(200, 100), process_sd=process_sd, window_sd=window_sd, seed=1)
-    row = calibration._row(JUDGES[0], find_trials(test)[0])
+    row = calibration.judged_by(JUDGES[0], find_trials(test)[0])
     for injected, rate in row.found.items():
         shift = (math.log1p(injected) - math.log1p(MARGIN)) / (sd / math.sqrt(blocks))
         power = float(nct.sf(t.isf(ALPHA / 2, blocks - 1), blocks - 1, shift))

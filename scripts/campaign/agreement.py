@@ -1,0 +1,274 @@
+"""Do the intervals of `bench run` contain the ratios that another method gives? The analysis of part 6.
+
+The rule was written down before any data:
+
+1. The ratio of two frameworks is that of their geometric means of samples/s over all processes that ended,
+   with none left out and nothing trimmed. Its interval is Welch's, on logarithms.
+2. For every run and pair of frameworks, the difference of the two logarithms has a standard error from both
+   sides and degrees of freedom by Welch and Satterthwaite. The two agree if its 95 % interval contains 0.
+3. Of n such comparisons at least k must agree, where k is the largest number that a binomial count of n with
+   95 % falls below with a probability of at most 1 %. The comparisons share processes, so their count
+   scatters more than a binomial one, and the rule fails some 5 % of right programs (`campaign.power`).
+4. With fewer than 20 processes of a framework on a workload, nothing is decided.
+
+How many of the runs' own intervals contain the other ratio is counted as well. That ratio has an error of its
+own, so fewer than 95 % are expected; the report says how many. Sources: Welch, The generalization of
+Student's problem when several different population variances are involved (1947); Satterthwaite, An
+approximate distribution of estimates of variance components (1946); Clopper and Pearson, The use of
+confidence or fiducial limits illustrated in the case of the binomial (1934).
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import combinations
+from statistics import fmean, variance
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from campaign.plan import FEWEST_PROCESSES
+from campaign.runs import RunRatio
+from campaign.validation import Process
+
+CONFIDENCE = 0.95
+LEVEL = 0.01
+"""Of the rule on the count."""
+
+AgreementStatus: TypeAlias = Literal["held", "failed", "unmeasured"]
+
+
+class AloneRatio(msgspec.Struct, frozen=True, kw_only=True):
+    """How many times as fast as `second` `first` is, by whole trainings alone."""
+
+    workload: str
+    first: str
+    second: str
+    log: float
+    standard_error: float
+    degrees: float
+    processes: tuple[int, int]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % interval of the ratio."""
+        half = quantile(self.degrees) * self.standard_error
+        return math.exp(self.log - half), math.exp(self.log + half)
+
+
+class Compared(msgspec.Struct, frozen=True, kw_only=True):
+    """A run's ratio beside that of the validation."""
+
+    by_run: RunRatio
+    alone: AloneRatio
+
+    @property
+    def difference(self) -> float:
+        """By how much the run's logarithm is larger."""
+        return self.by_run.log - self.alone.log
+
+    @property
+    def standard_error(self) -> float:
+        return math.hypot(self.by_run.standard_error, self.alone.standard_error)
+
+    @property
+    def degrees(self) -> float:
+        return satterthwaite(
+            (self.by_run.standard_error, self.alone.standard_error), (self.by_run.degrees, self.alone.degrees)
+        )
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the interval of the difference contains 0."""
+        return abs(self.difference) <= quantile(self.degrees) * self.standard_error
+
+    @property
+    def contains(self) -> bool:
+        """Whether the run's own interval contains the other ratio."""
+        return self.by_run.low <= math.exp(self.alone.log) <= self.by_run.high
+
+    @property
+    def chance(self) -> float:
+        """How probable it is that it does, if nothing but chance separates the two."""
+        from scipy.special import stdtr
+
+        half = quantile(self.by_run.degrees) * self.by_run.standard_error
+        if not self.standard_error:
+            return 1.0
+        return 1 - 2 * float(stdtr(self.degrees, -half / self.standard_error))
+
+
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """All that part 6 says."""
+
+    ratios: tuple[AloneRatio, ...]
+    compared: tuple[Compared, ...]
+    too_few: tuple[str, ...]
+    """Frameworks and workloads with fewer processes than the rule asks for, in words."""
+    failed: tuple[Process, ...]
+
+    @property
+    def agreed(self) -> int:
+        return sum(one.agrees for one in self.compared)
+
+    @property
+    def contained(self) -> int:
+        return sum(one.contains for one in self.compared)
+
+    @property
+    def expected(self) -> float:
+        """How many of the runs' own intervals are expected to contain the other ratio."""
+        return sum(one.chance for one in self.compared)
+
+    @property
+    def least(self) -> int:
+        """How many have to agree."""
+        return least_count(len(self.compared))
+
+    @property
+    def status(self) -> AgreementStatus:
+        if self.too_few or not self.compared:
+            return "unmeasured"
+        return "held" if self.agreed >= self.least else "failed"
+
+
+def ratios(processes: Iterable[Process]) -> tuple[AloneRatio, ...]:
+    """Return the ratio of each pair of frameworks on each workload; two processes of each are needed."""
+    logs: dict[str, dict[str, list[float]]] = {}
+    for one in processes:
+        if one.rate is not None:
+            logs.setdefault(one.task.workload, {}).setdefault(one.task.backend, []).append(math.log(one.rate))
+    return tuple(
+        welch(workload, (first, found[first]), (second, found[second]))
+        for workload, found in sorted(logs.items())
+        for first, second in combinations(sorted(found), 2)
+        if min(len(found[first]), len(found[second])) > 1
+    )
+
+
+def welch(
+    workload: str, first: tuple[str, Sequence[float]], second: tuple[str, Sequence[float]]
+) -> AloneRatio:
+    """Return the ratio of two frameworks from the logarithms of their rates, one a process."""
+    errors = [math.sqrt(variance(values) / len(values)) for _, values in (first, second)]
+    return AloneRatio(
+        workload=workload,
+        first=first[0],
+        second=second[0],
+        log=fmean(first[1]) - fmean(second[1]),
+        standard_error=math.hypot(*errors),
+        degrees=satterthwaite(errors, [len(values) - 1 for _, values in (first, second)]),
+        processes=(len(first[1]), len(second[1])),
+    )
+
+
+def satterthwaite(errors: Sequence[float], degrees: Sequence[float]) -> float:
+    """Return the degrees of freedom of a sum, from the standard errors of its terms and their degrees."""
+    total = sum(error**2 for error in errors)
+    if not total:
+        return min(degrees)
+    return total**2 / sum(error**4 / one for error, one in zip(errors, degrees, strict=True))
+
+
+def quantile(degrees: float) -> float:
+    """Return Student's quantile for a two-sided 95 % interval."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + CONFIDENCE) / 2))
+
+
+def least_count(n: int, share: float = CONFIDENCE, level: float = LEVEL) -> int:
+    """Return the largest k that a binomial count of n falls below with a probability of at most `level`."""
+    from scipy.special import bdtr
+
+    return max((k for k in range(1, n + 1) if bdtr(k - 1, n, share) <= level), default=0)
+
+
+def clopper_pearson(hits: int, of: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the exact interval of a rate; 0 to 1 of nothing."""
+    from scipy.special import betaincinv
+
+    tail = (1 - confidence) / 2
+    low = float(betaincinv(hits, of - hits + 1, tail)) if hits else 0.0
+    high = float(betaincinv(hits + 1, of - hits, 1 - tail)) if hits < of else 1.0
+    return low, high
+
+
+def agreement(
+    processes: Sequence[Process], by_run: Sequence[RunRatio], *, fewest: int = FEWEST_PROCESSES
+) -> Agreement:
+    """Compare every ratio of the runs with that of the validation, where both have one."""
+    alone = ratios(processes)
+    known = {(one.workload, one.first, one.second): one for one in alone}
+    counts: dict[tuple[str, str], int] = {}
+    for one in processes:
+        cell = (one.task.workload, one.task.backend)
+        counts[cell] = counts.get(cell, 0) + (one.rate is not None)
+    return Agreement(
+        ratios=alone,
+        compared=tuple(
+            Compared(by_run=one, alone=known[key])
+            for one in by_run
+            if (key := (one.workload, one.first, one.second)) in known
+        ),
+        too_few=tuple(
+            f"{workload} {backend}: {count} of {fewest} processes"
+            for (workload, backend), count in sorted(counts.items())
+            if count < fewest
+        ),
+        failed=tuple(one for one in processes if one.error is not None),
+    )
+
+
+# ---- the report
+
+TITLE = "Do the intervals of a run contain what whole trainings alone give?"
+_ANSWERS = {
+    "held": "They do, by the rule that was fixed beforehand.",
+    "failed": "They do NOT, by the rule that was fixed beforehand.",
+    "unmeasured": "Too little was measured to say.",
+}
+
+
+def report(found: Agreement, *, cpu: str) -> str:
+    """Return the report as Markdown."""
+    from bench.report.markdown import bullets, grid
+
+    n = len(found.compared)
+    low, high = clopper_pearson(found.contained, n) if n else (0.0, 1.0)
+    said = [
+        f"{found.agreed} of {n} comparisons agree, and at least {found.least} have to "
+        f"(binomial with {100 * CONFIDENCE:.0f} %, level {LEVEL:g}).",
+        f"{found.contained} of {n} of the runs' own intervals contain the other ratio "
+        f"({100 * low:.0f}-{100 * high:.0f} %, Clopper-Pearson). {found.expected:.1f} are expected, as that "
+        "ratio has an error of its own.",
+        f"All ran on one CPU: {cpu}.",
+        *(f"too few: {line}" for line in found.too_few),
+        *(
+            f"failed: {one.task.workload} {one.task.backend}, process {one.task.index + 1} of part "
+            f"{one.part}: {one.error}"
+            for one in found.failed
+        ),
+    ]
+    heads = ("workload", "pair", "processes", "ratio", "95 % interval")
+    rows = [
+        (
+            one.workload, f"{one.first} / {one.second}", " and ".join(map(str, one.processes)),
+            f"{math.exp(one.log):.3f}", "{:.3f}-{:.3f}".format(*one.interval),
+        )
+        for one in found.ratios
+    ]  # fmt: skip
+    against = [
+        (
+            one.by_run.run, one.alone.workload, f"{one.alone.first} / {one.alone.second}",
+            f"{one.by_run.low:.3f}-{one.by_run.high:.3f}", f"{math.exp(one.alone.log):.3f}",
+            "yes" if one.contains else "no", f"{100 * math.expm1(one.difference):+.1f} %",
+            "yes" if one.agrees else "NO",
+        )
+        for one in found.compared
+    ]  # fmt: skip
+    columns = ("run", "workload", "pair", "the run's interval", "alone", "contains", "difference", "agrees")
+    parts = [
+        f"# {TITLE}", _ANSWERS[found.status], bullets(said), "## Whole trainings alone",
+        grid(heads, rows, numbers=frozenset({3, 4})), "## Beside the runs", grid(columns, against),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,264 @@
+"""Take figures of README and docs from the campaign's records, by name.
+
+A marked figure is written like this, and a renderer of Markdown shows only what stands between the marks:
+
+    <!-- figure: run-default-1 mnist-mlp jax/torch ratio -->1.36–1.77<!-- /figure -->
+
+The words after `figure:` name a part and what of it is meant:
+
+- `PART WORKLOAD A/B ratio`: the 95 % interval of how many times as fast as B A is. A and B are backends, in
+  their default modes, or `BACKEND:MODE`;
+- `PART WORKLOAD A/B times`: the ratio itself;
+- `PART WORKLOAD A rate`: samples/s;
+- `PART WORKLOAD A accuracy`: the mean test accuracy, in percent;
+- `PART minutes`: the time that the part took;
+- `PART cpu`: its CPU;
+- `PART BLOCKS false-alarms`, `PART BLOCKS truth-held` and `PART BLOCKS 5%-found`: rates of a self-test with
+  so many blocks;
+- `validation agreed`, `validation contained`: counts of part 6.
+
+Marks in code are examples, and are left alone. Raises FigureError for a figure that the records do not give.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+import msgspec
+
+from bench.analysis.comparison import Comparison
+from bench.analysis.summary import CellSummary, Summary
+from bench.errors import BenchError
+from bench.selftest.calibration import Rate, calibrate
+from bench.selftest.nested import SHOWN, at_lengths
+from bench.selftest.records import read_selftest
+from campaign import agreement, log, runs, validation
+from campaign.plan import PARTS, VALIDATED_RUNS, VALIDATION_PARTS
+from campaign.records import Part
+
+_MARKED = re.compile(r"(<!-- figure: ([^>]*?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
+_OPENED = re.compile(r"<!-- /?figure\b")
+_CODE = re.compile(r"^(```|~~~).*?^\1[^\n]*$|`[^`\n]+`|^ {4}[^\n]*$", re.DOTALL | re.MULTILINE)
+
+
+class FigureError(BenchError):
+    """A figure has no such name, or the records do not give it."""
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A marked figure of a page."""
+
+    name: str
+    shown: str
+    line: int
+
+
+class Records:
+    """The campaign's records, each read when the first figure asks for it."""
+
+    def __init__(self, folder: Path, parts: Sequence[Part] = PARTS) -> None:
+        self._folder, self._parts = folder, parts
+        self._runs: dict[str, Summary] = {}
+        self._rates: dict[str, Mapping[int, Mapping[str, Rate | None]]] = {}
+
+    def part(self, name: str) -> log.PartRecord:
+        """Return the record of a part that is done; raise FigureError if there is none."""
+        record = log.read_part(self._folder, name)
+        if record is None or record.status != "done":
+            state = "not begun" if record is None else record.status
+            raise FigureError(f"part {name} is {state}")
+        return record
+
+    def run(self, name: str) -> Summary:
+        """Return what is derived from the run of a part."""
+        if name not in self._runs:
+            self.part(name)
+            self._runs[name] = runs.read(self._folder / name)[1]
+        return self._runs[name]
+
+    def rates(self, name: str) -> Mapping[int, Mapping[str, Rate | None]]:
+        """Return the rates of our rule in a self-test, by the number of blocks and the kind of rate."""
+        if name not in self._rates:
+            self.part(name)
+            found = at_lengths(calibrate(read_selftest(self._folder / name)))
+            self._rates[name] = {
+                one.blocks: {
+                    "false-alarms": one.row.false_alarms,
+                    "truth-held": one.row.coverage,
+                    **{f"{100 * slowed:.0f}%-found": rate for slowed, rate in one.row.found.items()},
+                }
+                for one in found
+                if one.row.name == SHOWN[0]
+            }
+        return self._rates[name]
+
+    @cached_property
+    def agreement(self) -> agreement.Agreement:
+        """Return what the validation says of the reference runs; all parts of it have to be done."""
+        return read_agreement(self._folder, self._parts)[0]
+
+
+def read_agreement(folder: Path, parts: Sequence[Part] = PARTS) -> tuple[agreement.Agreement, str]:
+    """Return what the validation says of the reference runs, and the CPU of all of them.
+
+    Raises FigureError if one of these parts is not done, and RecordError if CPUs are unequal.
+    """
+    records = Records(folder, parts)
+    names = [f"validation-{number}" for number in range(1, VALIDATION_PARTS + 1)]
+    used = [records.part(name) for name in (*names, *VALIDATED_RUNS)]
+    log.refuse_unequal_cpus(used)
+    by_run = [one for name in VALIDATED_RUNS for one in runs.default_ratios(name, *runs.read(folder / name))]
+    processes = [one for name in names for one in validation.read(folder / name)]
+    return agreement.agreement(processes, by_run), used[0].cpu.in_words()
+
+
+# ---- from a name to a figure
+
+
+def figure(name: str, records: Records) -> str:
+    """Return the figure of that name as a page shows it; raise FigureError if the records do not give it."""
+    words = name.split()
+    try:
+        match words:
+            case ["validation", ("agreed" | "contained") as what]:
+                found = records.agreement
+                count = found.agreed if what == "agreed" else found.contained
+                return f"{count} of {len(found.compared)}"
+            case [part, ("minutes" | "cpu") as what]:
+                record = records.part(part)
+                return f"{record.minutes:.0f}" if what == "minutes" else record.cpu.in_words()
+            case [part, blocks, what] if blocks.isdecimal():
+                return _rate(records, part, int(blocks), what)
+            case [part, workload, row, what] if what in _OF_A_ROW:
+                return _OF_A_ROW[what](_row(records.run(part), workload, row))
+            case [part, workload, pair, what] if what in _OF_A_PAIR and pair.count("/") == 1:
+                return _OF_A_PAIR[what](*_pair(records.run(part), workload, pair))
+    except FigureError:
+        raise
+    except BenchError as error:
+        raise FigureError(str(error)) from error
+    raise FigureError("no figure has such a name (scripts/campaign/figures.py lists the forms)")
+
+
+def _rate(records: Records, part: str, blocks: int, what: str) -> str:
+    by_kind = records.rates(part).get(blocks, {})
+    rate = by_kind.get(what)
+    if rate is None or not rate.of:
+        known = ", ".join(by_kind) or "none"
+        raise FigureError(f"{part} has no {what} with {blocks} blocks; it has: {known}")
+    return f"{rate.hits} of {rate.of}"
+
+
+def _row(summary: Summary, workload: str, row: str) -> CellSummary:
+    backend, _, mode = row.partition(":")
+    found = [
+        cell
+        for cell in summary.cells
+        if cell.workload == workload and cell.backend == backend and (not mode or cell.mode == mode)
+    ]
+    if not mode:
+        found = [cell for cell in found if cell.level == "tuned"] or found
+    if len(found) != 1:
+        raise FigureError(f"{len(found)} rows are {workload} {row}; name one mode, such as torch:eager")
+    return found[0]
+
+
+def _pair(summary: Summary, workload: str, pair: str) -> tuple[Comparison, bool]:
+    """Return the comparison of two rows, and whether the first of the pair is the slower one in it."""
+    first, second = (_row(summary, workload, one).cell for one in pair.split("/"))
+    for verdict in summary.verdicts:
+        made = verdict.made
+        for one in (*made.backends, *made.modes, *made.tuning):
+            if (one.faster, one.slower) == (first, second):
+                return one, False
+            if (one.slower, one.faster) == (first, second):
+                return one, True
+    raise FigureError(f"the run compares no {pair} on {workload}")
+
+
+def _ratio(one: Comparison, turned: bool) -> str:
+    low, high = (1 / one.high, 1 / one.low) if turned else (one.low, one.high)
+    return f"{low:.2f}–{high:.2f}"
+
+
+def _times(one: Comparison, turned: bool) -> str:
+    return f"{1 / one.ratio if turned else one.ratio:.2f}"
+
+
+def _speed(cell: CellSummary) -> str:
+    if cell.samples_per_s is None or not math.isfinite(cell.samples_per_s):
+        raise FigureError(f"{cell.cell} was not timed")
+    return f"{cell.samples_per_s:,.0f}"
+
+
+def _accuracy(cell: CellSummary) -> str:
+    if cell.test_accuracy is None:
+        raise FigureError(f"{cell.cell} was not trained")
+    return f"{100 * cell.test_accuracy:.2f}%"
+
+
+_OF_A_ROW: Mapping[str, Callable[[CellSummary], str]] = MappingProxyType(
+    {"rate": _speed, "accuracy": _accuracy}
+)
+_OF_A_PAIR: Mapping[str, Callable[[Comparison, bool], str]] = MappingProxyType(
+    {"ratio": _ratio, "times": _times}
+)
+
+
+# ---- pages
+
+
+def figures_of(text: str) -> Iterator[Figure]:
+    """Yield the marked figures of a page; raise FigureError for a mark that is not closed or not opened."""
+    bare = _CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    end = 0
+    for found in _MARKED.finditer(bare):
+        _refuse_stray(bare, end, found.start())
+        _refuse_stray(bare, found.end(1), found.start(4))
+        end = found.end()
+        yield Figure(
+            name=" ".join(found[2].split()),
+            shown=text[found.start(3) : found.end(3)],
+            line=text.count("\n", 0, found.start()) + 1,
+        )
+    _refuse_stray(bare, end, len(bare))
+
+
+def _refuse_stray(text: str, start: int, end: int) -> None:
+    if found := _OPENED.search(text, start, end):
+        line = text.count("\n", 0, found.start()) + 1
+        raise FigureError(f"line {line}: a figure's mark without its other half")
+
+
+def wrong_figures(text: str, records: Records) -> list[str]:
+    """Return in words every marked figure that the records do not give, or give otherwise."""
+    said = []
+    for one in figures_of(text):
+        try:
+            right = figure(one.name, records)
+        except FigureError as error:
+            said.append(f"line {one.line}: {one.name}: {error}")
+            continue
+        if one.shown != right:
+            said.append(f"line {one.line}: {one.name}: the page has {one.shown!r}, the records {right!r}")
+    return said
+
+
+def rewritten(text: str, records: Records) -> str:
+    """Return a page with every marked figure as the records give it; raise FigureError if one is missing."""
+    bare = _CODE.sub(lambda found: re.sub(r"[^\n]", " ", found[0]), text)
+    list(figures_of(text))  # no mark is stray
+    parts, end = [], 0
+    for found in _MARKED.finditer(bare):
+        parts += [text[end : found.end(1)], figure(" ".join(found[2].split()), records)]
+        end = found.start(4)
+    return "".join([*parts, text[end:]])
+
+
+def pages(root: Path) -> list[Path]:
+    """Return the pages whose marked figures are checked."""
+    named = [root / "README.md", root / "REPORT.md", root / "results" / "README.md"]
+    return [path for path in (*named, *sorted((root / "docs").rglob("*.md"))) if path.is_file()]

@@ -1,0 +1,137 @@
+"""Pack the raw values of the campaign, and write the README of its folder.
+
+The raw values of a folder go to the `records.tar.xz` beside it, which is where the program looks for them:
+those of `results/campaign/run-default-1` to `results/campaign/records.tar.xz`. An archive that is packed
+again from the same files has the same bytes.
+"""
+
+import io
+import lzma
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench import store
+from bench.errors import RecordError
+from bench.report.format import NOTHING
+from bench.report.markdown import grid
+from campaign import log
+from campaign.cuts import CUT
+from campaign.log import CampaignHeader, PartRecord
+from campaign.page import table
+from campaign.plan import SUBJECTS
+from campaign.records import Part
+from campaign.state import Cpu
+
+RAW = ("records.jsonl", "blocks.jsonl", "figures.jsonl", "processes.jsonl")
+"""The files of raw values."""
+MOST_BYTES = 10_000_000
+"""Of all that is published, older results and guests' among it."""
+_PRESET = 9 | lzma.PRESET_EXTREME
+_TEMPORARY = ("checkpoints", "events")
+
+
+def pack(folder: Path) -> list[Path]:
+    """Move all raw values below a folder into archives, and return these.
+
+    A file is removed only after its archive was read back and holds the same bytes. Raises RecordError if it
+    does not.
+    """
+    by_archive: dict[Path, list[Path]] = {}
+    for name in RAW:
+        for path in sorted(folder.rglob(name)):
+            by_archive.setdefault(path.parent.parent / store.ARCHIVE, []).append(path)
+    for archive, paths in sorted(by_archive.items()):
+        members = dict(store.archived(archive))
+        members |= {f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths}
+        store.write_durably(archive, packed(members))
+        if unpacked(archive.read_bytes()) != members:
+            raise RecordError(f"{archive} does not hold what was packed; the files stay where they are.")
+        for path in paths:
+            path.unlink()
+    return sorted(by_archive)
+
+
+def packed(members: Mapping[str, bytes]) -> bytes:
+    """Return an archive of files by their names; the same files give the same bytes."""
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, content in sorted(members.items()):
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(content), 0o644
+            tar.addfile(member, io.BytesIO(content))
+    return lzma.compress(whole.getvalue(), preset=_PRESET)
+
+
+def unpacked(content: bytes) -> dict[str, bytes]:
+    """Return the files of an archive by their names."""
+    with tarfile.open(fileobj=io.BytesIO(lzma.decompress(content))) as tar:
+        files = [(member.name, tar.extractfile(member)) for member in tar if member.isfile()]
+        return {name: file.read() for name, file in files if file is not None}
+
+
+def refuse_too_large(results: Path, most: int = MOST_BYTES) -> int:
+    """Return the bytes of all results; raise RecordError, with the largest files, if they are too many."""
+    sizes = {
+        path: path.stat().st_size
+        for path in results.rglob("*")
+        if path.is_file() and path.suffix != ".safetensors" and not set(path.parts) & set(_TEMPORARY)
+    }
+    total = sum(sizes.values())
+    if total >= most:
+        largest = sorted(sizes, key=lambda path: -sizes[path])[:5]
+        said = ", ".join(f"{path.relative_to(results)} ({sizes[path] / 1e6:.1f} MB)" for path in largest)
+        raise RecordError(f"{results} has {total / 1e6:.1f} MB, and {most / 1e6:.0f} are the limit: {said}.")
+    return total
+
+
+def readme(header: CampaignHeader | None, records: Mapping[str, PartRecord], parts: Sequence[Part]) -> str:
+    """Return the README of the campaign's folder."""
+    kinds = dict.fromkeys(record.cpu for record in records.values())
+    cpus = {cpu: f"CPU {number}" for number, cpu in enumerate(kinds, start=1)}
+    rows = [row(part, records.get(part.name), cpus) for part in parts]
+    began = (
+        f"It began at {header.began_at} with commit `{header.commit[:10]}`. "
+        f"State of the code: `{header.state}`."
+        if header
+        else "It has not begun."
+    )
+    lines = [
+        "# The campaign",
+        "All figures of README and docs come from here. Every part was measured with one state of the code, "
+        "by rules that were fixed beforehand: see [the page about it](../../docs/campaign.md). Parts that "
+        "failed are listed as failed.",
+        began,
+        *(f"- {name}: {cpu.in_words()}" for cpu, name in cpus.items()),
+        *(["Parts of unequal CPUs are neither pooled nor compared."] if len(cpus) > 1 else []),
+        grid(("part", "subject", "status", "began", "took", "CPU", "exit statuses"), rows),
+        "A command's exit status: 0 all decided, 1 a demand was not met, 3 something stayed undecided.",
+        *(["## Changes of the plan after it began"] if header and header.amendments else []),
+        *(
+            f"- {one.part}, {one.at}, commit `{one.commit[:10]}`: {one.reason}"
+            for one in (header.amendments if header else ())
+        ),
+        "## Left out",
+        table(("subject", "asked", "planned", "why"),
+             [(SUBJECTS[one.number], one.asked, one.planned, one.why) for one in CUT]),
+    ]  # fmt: skip
+    return "\n\n".join(lines) + "\n"
+
+
+def row(part: Part, record: PartRecord | None, cpus: Mapping[Cpu, str]) -> tuple[str, ...]:
+    """Return a part's row of the table."""
+    subject = SUBJECTS[part.number]
+    if record is None:
+        return (part.name, subject, "left", "", f"{part.minutes} min planned", "", "")
+    statuses = ", ".join(NOTHING if one.exit_status is None else str(one.exit_status) for one in record.ran)
+    return (
+        part.name, subject, record.status, record.started_at, f"{record.minutes:.0f} min",
+        cpus[record.cpu], statuses,
+    )  # fmt: skip
+
+
+def write_readme(folder: Path, parts: Sequence[Part]) -> Path:
+    """Write the README of the campaign's folder, from the records of its parts; return its path."""
+    path = folder / "README.md"
+    store.write_text(path, readme(log.read_header(folder), log.read_parts(folder, parts), parts))
+    return path

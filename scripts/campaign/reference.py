@@ -1,0 +1,172 @@
+"""Part 1: whether the reference runs say the same, and how precise a run gets with time."""
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import combinations
+
+import msgspec
+
+from bench.analysis.summary import Summary, summarise
+from bench.gate.verdicts import Pairing, pair_verdicts
+from bench.records.runs import Run
+from bench.records.schema import BlockRecord, JobRecord
+from bench.report.format import NOTHING
+from bench.report.markdown import bullets, grid
+from campaign.agreement import LEVEL, least_count, quantile, satterthwaite
+from campaign.runs import RunRatio, default_ratios
+
+MINUTES = (5, 10, 15, 20, 30, 45, 60, 75)
+"""Minutes of measuring, without training for accuracy, at which the precision is looked up."""
+
+
+class Repeat(msgspec.Struct, frozen=True, kw_only=True):
+    """One ratio in two runs."""
+
+    one: RunRatio
+    other: RunRatio
+
+    @property
+    def difference(self) -> float:
+        return self.one.log - self.other.log
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the 95 % interval of the difference contains 0."""
+        errors = (self.one.standard_error, self.other.standard_error)
+        degrees = satterthwaite(errors, (self.one.degrees, self.other.degrees))
+        return abs(self.difference) <= quantile(degrees) * math.hypot(*errors)
+
+
+def repeats(ratios: Mapping[str, Sequence[RunRatio]]) -> tuple[Repeat, ...]:
+    """Return every ratio that two runs share, of each two runs."""
+    found = []
+    for first, second in combinations(ratios.values(), 2):
+        known = {(one.workload, one.first, one.second): one for one in second}
+        found += [
+            Repeat(one=one, other=known[key])
+            for one in first
+            if (key := (one.workload, one.first, one.second)) in known
+        ]
+    return tuple(found)
+
+
+def contradictions(one: Summary, other: Summary) -> tuple[Pairing, ...]:
+    """Return the pairs about which both runs make a claim, and not both can be true."""
+    return tuple(pairing for pairing in pair_verdicts(one, other) if pairing.agree is False)
+
+
+class Precision(msgspec.Struct, frozen=True, kw_only=True):
+    """What a run knew after some minutes of measuring."""
+
+    minutes: float
+    blocks: Mapping[str, int]
+    """By workload."""
+    half_widths: Mapping[str, float | None]
+    """Of the widest ratio of the default modes, relative; None with fewer blocks than a rank needs."""
+
+
+def precision(run: Run, minutes: Sequence[float] = MINUTES) -> tuple[Precision, ...]:
+    """Return what a run knew after so many minutes; none for more minutes than it measured."""
+    ends = block_ends(run)
+    total = max(ends.values(), default=0.0) / 60
+    return tuple(_precision_at(run, ends, at) for at in minutes if at <= total)
+
+
+def block_ends(run: Run) -> dict[tuple[str, int], float]:
+    """Return for each block, by workload and number, the seconds of measuring until it had ended.
+
+    A block lasts until the next begins, and the last as long as its jobs. Training for accuracy does not
+    count.
+    """
+    blocks = sorted(run.blocks, key=lambda block: block.started_at)
+    starts = [datetime.fromisoformat(block.started_at).timestamp() for block in blocks]
+    ends: dict[tuple[str, int], float] = {}
+    passed = 0.0
+    for place, block in enumerate(blocks):
+        jobs = [job for job in (*run.jobs, *run.copies) if _of(job) == (block.workload, block.block)]
+        last = place + 1 == len(blocks)
+        whole = sum(job.wall_s for job in jobs) if last else starts[place + 1] - starts[place]
+        passed += max(0.0, whole - sum(job.learn_s or 0.0 for job in jobs))
+        ends[block.workload, block.block] = passed
+    return ends
+
+
+def _of(job: JobRecord) -> tuple[str, int]:
+    return job.spec.cell.workload, job.spec.block
+
+
+def _precision_at(run: Run, ends: Mapping[tuple[str, int], float], minutes: float) -> Precision:
+    kept = {key for key, end in ends.items() if end <= 60 * minutes}
+    records = tuple(
+        record
+        for record in run.records
+        if not (isinstance(record, JobRecord) and _of(record) not in kept)
+        and not (isinstance(record, BlockRecord) and (record.workload, record.block) not in kept)
+    )
+    cut = msgspec.structs.replace(run, records=records)
+    widths: dict[str, list[float]] = {}
+    for one in default_ratios("", cut, summarise(cut)):
+        half = (one.high - one.low) / (2 * math.exp(one.log))
+        widths.setdefault(one.workload, []).append(half)
+    names = [workload.name for workload in run.header.workloads]
+    return Precision(
+        minutes=minutes,
+        blocks={name: sum(workload == name for workload, _ in kept) for name in names},
+        half_widths={name: max(widths[name]) if name in widths else None for name in names},
+    )
+
+
+def report(
+    runs: Mapping[str, tuple[Run, Summary]], *, repeated: Sequence[str], long: str, loaded: str, cpu: str
+) -> str:
+    """Return the report of part 1 as Markdown, from the runs by their parts' names."""
+    ratios = {name: default_ratios(name, *runs[name]) for name in repeated}
+    found = repeats(ratios)
+    agreed, least = sum(one.agrees for one in found), least_count(len(found))
+    others = [name for name in (*repeated, long, loaded) if name in runs]
+    pairs = [(one, other) for one, other in combinations(others, 2) if one in repeated]
+    wrong = [
+        f"{first} and {second}: {pairing.first} and {pairing.second}"
+        for first, second in pairs
+        for pairing in contradictions(runs[first][1], runs[second][1])
+    ]
+    held = agreed >= least and not wrong and bool(found)
+    said = [
+        f"{agreed} of {len(found)} ratios of two default runs agree, and at least {least} have to (binomial "
+        f"with 95 %, level {LEVEL:g}).",
+        f"{len(wrong)} claims of {len(pairs)} pairs of runs contradict each other.",
+        *(f"contradiction: {line}" for line in wrong),
+        f"All ran on one CPU: {cpu}.",
+    ]
+    differ = [
+        (one.one.workload, f"{one.one.first} / {one.one.second}", one.one.run, one.other.run,
+         f"{100 * math.expm1(one.difference):+.1f} %", "yes" if one.agrees else "NO")
+        for one in found
+    ]  # fmt: skip
+    parts = [
+        "# Do the reference runs say the same, and how precise is a run?",
+        "They agree, by the rule that was fixed beforehand." if held
+        else "They do NOT agree, by the rule that was fixed beforehand.",
+        bullets(said),
+        "## Precision by budget",
+        f"From {long}: the widest half-width of a workload's ratios of default modes after so many minutes "
+        "of measuring, and the blocks behind it. Training for accuracy takes more time.",
+        _precision_table(precision(runs[long][0])) if long in runs else "It is not done yet.",
+        "## Ratios in two runs",
+        grid(("workload", "pair", "one run", "other run", "difference", "agree"), differ),
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _precision_table(found: Sequence[Precision]) -> str:
+    names = list(found[0].blocks) if found else []
+    rows = [
+        (f"{one.minutes:g}", *(_width(one.half_widths[name], one.blocks[name]) for name in names))
+        for one in found
+    ]
+    return grid(("minutes", *names), rows, numbers=frozenset(range(len(names) + 1)))
+
+
+def _width(half: float | None, blocks: int) -> str:
+    return NOTHING if half is None else f"±{100 * half:.1f} % ({blocks})"

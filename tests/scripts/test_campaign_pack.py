@@ -1,0 +1,93 @@
+"""Packing raw values where the program finds them, the limit of size, and the README of the folder."""
+
+import lzma
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from synthetic import make_cell, simple_run
+from test_campaign_run import make_command, make_part, record_of
+
+from bench import store
+from bench.errors import RecordError
+from bench.records.runs import append_record, create_run, read_run
+from campaign import log, pack
+from campaign.cuts import CUT
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a campaign with a run of its own, as its part leaves it, and a part with folders in it."""
+    folder = tmp_path / "results" / "campaign"
+    run = simple_run({make_cell(): [1000.0, 1010.0, 990.0]})
+    made = create_run(folder, run.header)
+    for record in run.records:
+        append_record(made, record)
+    made.rename(folder / "run-default-1")
+    for seed in range(2):
+        (folder / "notebooks" / f"seed-{seed}").mkdir(parents=True)
+        (folder / "notebooks" / f"seed-{seed}" / "figures.jsonl").write_text(f"{seed}\n")
+    return folder
+
+
+def test_raw_values_go_where_the_program_finds_them(folder):
+    before = read_run(folder / "run-default-1")
+    assert pack.pack(folder) == [folder / "notebooks/records.tar.xz", folder / "records.tar.xz"]
+    assert list(folder.rglob("*.jsonl")) == []
+    assert read_run(folder / "run-default-1") == before
+    assert len(before.records) > 3
+    assert store.content(folder / "notebooks/seed-1/figures.jsonl") == b"1\n"
+    assert set(store.archived(folder / "records.tar.xz")) == {"run-default-1/records.jsonl"}
+
+
+def test_packing_again_keeps_what_is_there_and_changes_no_byte(folder):
+    pack.pack(folder)
+    first = (folder / "notebooks/records.tar.xz").read_bytes()
+    assert pack.pack(folder) == []
+    (folder / "notebooks/seed-2").mkdir()
+    (folder / "notebooks/seed-2/figures.jsonl").write_text("2\n")
+    pack.pack(folder)
+    held = store.archived(folder / "notebooks/records.tar.xz")
+    assert held == {f"seed-{seed}/figures.jsonl": f"{seed}\n".encode() for seed in range(3)}
+    del_one = {name: content for name, content in held.items() if "seed-2" not in name}
+    assert pack.packed(del_one) == first
+
+
+def test_a_run_that_is_gone_on_with_after_packing_loses_nothing(folder):
+    pack.pack(folder)
+    store.append_line(folder / "notebooks/seed-0/figures.jsonl", b"more")
+    pack.pack(folder)
+    assert store.content(folder / "notebooks/seed-0/figures.jsonl") == b"0\nmore\n"
+
+
+def test_files_stay_if_the_archive_does_not_hold_them(folder, monkeypatch):
+    monkeypatch.setattr(pack, "packed", lambda members: lzma.compress(b"\0" * 10240))
+    with pytest.raises(RecordError, match="does not hold what was packed"):
+        pack.pack(folder)
+    assert len(list(folder.rglob("*.jsonl"))) == 3
+
+
+def test_too_much_is_refused_with_the_largest_files(folder):
+    results = folder.parent
+    (results / "large.html").write_bytes(b"x" * 5000)
+    (folder / "notebooks/seed-0/model.safetensors").write_bytes(b"x" * 10**6)
+    total = pack.refuse_too_large(results)
+    assert 5000 < total < 10**6
+    with pytest.raises(RecordError, match=r"large\.html"):
+        pack.refuse_too_large(results, most=total)
+
+
+def test_the_readme_lists_every_part_what_failed_and_what_was_cut(folder):
+    parts = [make_part(make_command(), name=name) for name in ("good", "bad", "left")]
+    header = log.begin(folder, parts, state="s" * 64, method="m", commit="c" * 40)
+    records = {
+        "good": record_of(parts[0], "done", datetime.now(UTC)),
+        "bad": record_of(parts[1], "failed", datetime.now(UTC)),
+    }
+    text = pack.readme(header, records, parts)
+    assert "| good | reference runs | done |" in text
+    assert "| bad | reference runs | failed |" in text
+    assert "| left | reference runs | left |  | 10 min planned |" in text
+    assert all(one.asked in text for one in CUT)
+    assert "sssssss" in text
+    assert "has not begun" in pack.readme(None, {}, parts)

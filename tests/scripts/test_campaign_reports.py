@@ -1,0 +1,113 @@
+"""The reports of the campaign's command, from a whole made-up campaign."""
+
+import math
+import os
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from synthetic import MODES, make_cell, simple_run
+from test_campaign_agreement import RATES, alone
+from test_campaign_run import record_of
+
+from bench import store
+from bench.errors import RecordError
+from bench.records.runs import append_record, create_run
+from campaign import __main__ as command
+from campaign import figures, log, validation
+from campaign.figures import FigureError
+from campaign.plan import LOADED_RUN, PARTS, VALIDATED, VALIDATED_RUNS, VALIDATION_PARTS, find_part
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch) -> Path:
+    """Return a checkout whose campaign has all its reference runs and validations, which agree."""
+    monkeypatch.setattr(os, "fsync", lambda file: None)  # thousands of lines
+    folder = tmp_path / log.FOLDER
+    chance = np.random.default_rng(1)
+    for name in (*VALIDATED_RUNS, LOADED_RUN):
+        rates = {
+            make_cell(workload, backend, MODES[backend][0]): [
+                float(rate * math.exp(chance.normal(0, 0.02))) for _ in range(4)
+            ]
+            for workload in VALIDATED
+            for backend, rate in RATES.items()
+        }
+        run = simple_run(rates)
+        made = create_run(folder, run.header)
+        for record in run.records:
+            append_record(made, record)
+        made.rename(folder / name)
+        log.write_part(folder, record_of(find_part(name), "done"))
+    processes = alone(chance)
+    for number in range(1, VALIDATION_PARTS + 1):
+        name = f"validation-{number}"
+        log.write_part(folder, record_of(find_part(name), "done"))
+        for one in processes[number - 1 :: VALIDATION_PARTS]:
+            store.append(folder / name / validation.RECORDS, one)
+    return tmp_path
+
+
+def test_the_validation_is_written_from_all_its_parts_and_the_reference_runs(root, capsys):
+    assert command.main(["--validation"], root=root, parts=PARTS) == 0
+    text = (root / log.FOLDER / "VALIDATION.md").read_text()
+    assert "They do, by the rule" in text
+    assert "of 36 comparisons agree, and at least 31 have to" in text
+    assert LOADED_RUN not in text
+    records = figures.Records(root / log.FOLDER)
+    assert figures.figure("validation agreed", records).endswith(" of 36")
+    assert figures.figure("validation contained", records).endswith(" of 36")
+
+
+def test_nothing_is_written_before_all_is_measured(root):
+    folder = root / log.FOLDER
+    log.write_part(folder, record_of(find_part("run-default-2"), "failed"))
+    for option in ("--validation", "--reference"):
+        with pytest.raises(FigureError, match="part run-default-2 is failed"):
+            command.main([option], root=root, parts=PARTS)
+    assert not list(folder.glob("*.md"))
+
+
+@pytest.mark.parametrize("name", ["validation-2", "run-default-3"])
+def test_a_part_of_another_cpu_is_not_pooled(root, name):
+    folder = root / log.FOLDER
+    record = record_of(find_part(name), "done")
+    other = msgspec.structs.replace(record.cpu, flags=("avx2",), model="Another CPU")
+    log.write_part(folder, msgspec.structs.replace(record, cpu=other))
+    with pytest.raises(RecordError, match=f"{name} on Another CPU"):
+        command.main(["--validation"], root=root, parts=PARTS)
+
+
+def test_the_reference_runs_have_a_report(root, capsys):
+    assert command.main(["--reference"], root=root, parts=PARTS) == 0
+    text = (root / log.FOLDER / "REFERENCE.md").read_text()
+    assert "They agree, by the rule" in text
+    assert "of 27 ratios of two default runs agree, and at least 22 have to" in text
+    assert "0 claims of 9 pairs of runs contradict each other" in text
+    assert "## Precision by budget" in text
+
+
+def test_figures_are_checked_and_rewritten(root, capsys):
+    page = root / "README.md"
+    mark = "<!-- figure: run-default-1 mnist-mlp jax/torch ratio -->1<!-- /figure -->"
+    page.write_text(f"JAX: {mark}\n")
+    assert command.main(["--figures"], root=root, parts=PARTS) == 1
+    assert (
+        "README.md, line 1: run-default-1 mnist-mlp jax/torch ratio: the page has '1'"
+        in capsys.readouterr().out
+    )
+    assert command.main(["--figures", "--write"], root=root, parts=PARTS) == 0
+    assert command.main(["--figures"], root=root, parts=PARTS) == 0
+    assert ">1<" not in page.read_text()
+
+
+def test_raw_values_are_packed_and_reports_stay_the_same(root, capsys):
+    folder = root / log.FOLDER
+    command.main(["--validation"], root=root, parts=PARTS)
+    before = (folder / "VALIDATION.md").read_bytes()
+    assert command.main(["--pack"], root=root, parts=PARTS) == 0
+    assert list(folder.rglob("*.jsonl")) == []
+    command.main(["--validation"], root=root, parts=PARTS)
+    assert (folder / "VALIDATION.md").read_bytes() == before
+    assert "| validation-3 | validation by another method | done |" in (folder / "README.md").read_text()
