@@ -34,9 +34,9 @@ def refuse_what_ranks_exclude(asked: Asked) -> None:
 
 
 def with_distributed_modes(available: Available, device: Device, *, named: bool) -> Available:
-    """Return the backends that have a distributed mode on the device; the others get the reason as well.
+    """Return the backends that have a distributed mode on the device, and the reason for the others.
 
-    Raises UsageError if one was named that has none, and UnavailableError if none is left.
+    No reason is given for those that are measured only if they are named. Raises UsageError if one was named that has none, and UnavailableError if none is left.
     """
     without = [name for name, info in available.infos.items() if not distributed_modes(info, device)]
     if named and without:
@@ -45,7 +45,8 @@ def with_distributed_modes(available: Available, device: Device, *, named: bool)
     if not infos.keys() - available.unavailable.keys():
         found = "; ".join(f"{name}: {reason}" for name, reason in available.unavailable.items())
         raise UnavailableError(f"--ranks: no backend that several processes can use runs here. {found}")
-    reasons = {name: NO_SUCH_MODE for name in without if not available.infos[name].reference}
+    unasked = {name for name, info in available.infos.items() if info.reference or info.on_request}
+    reasons = {name: NO_SUCH_MODE for name in without if name not in unasked}
     return Available(
         infos=infos,
         versions={name: available.versions[name] for name in infos},

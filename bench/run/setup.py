@@ -235,8 +235,8 @@ def ranks_in_words(header: RunHeader) -> str:
         return f"Ranks: {numbers}. Every process sees one GPU of {len(header.devices)}."
     cores = ", ".join(map(str, header.devices))
     return (
-        f"Ranks: {numbers}. Every process has one thread, and a CPU core to which it is pinned, also in rows of "
-        f"one process. The cores by rank: {cores}."
+        f"Ranks: {numbers}. Every process has one thread, and one CPU core to which it is pinned, in rows "
+        f"of one process too. The cores by rank: {cores}."
     )
 
 
