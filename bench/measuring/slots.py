@@ -73,6 +73,17 @@ def device_of(slot: Slot) -> str:
     return slot.gpu or ", ".join(f"CPU {cpu}" for cpu in slot.cpus) or "not pinned"
 
 
+def device_number(slot: Slot) -> int | str:
+    """Return the number of a slot's CPU, or the UUID of its GPU."""
+    return slot.gpu or slot.cpus[0]
+
+
+def hosts_of(slots: Sequence[Slot]) -> tuple[str, ...]:
+    """Return the hosts of slots; none if all are on this host."""
+    hosts = tuple(slot.host for slot in slots)
+    return hosts if set(hosts) - {platform.node()} else ()
+
+
 def sharing(slots: Sequence[Slot]) -> int:
     """Return how many of the slots have the same device, at most; 1 if each has its own, or there is none."""
     devices = [(slot.host, slot.cpus, slot.gpu) for slot in slots]

@@ -52,6 +52,10 @@ _CHUNK_BYTES = 2**23
 _Found = TypeVar("_Found")
 
 
+class HostLostError(UnavailableError):
+    """A rank that a launcher has started on this or another host is gone."""
+
+
 class RemoteLink:
     """A worker that another rank has started and whose lines it relays: a `Link`."""
 
@@ -293,8 +297,8 @@ class Followers:
         return self._without(self.lose(rank, why))
 
     @staticmethod
-    def _without(lost: str) -> UnavailableError:
-        return UnavailableError(f"{lost}. The others cannot train without it; its own output may tell more.")
+    def _without(lost: str) -> HostLostError:
+        return HostLostError(f"{lost}. The others cannot train without it; its own output may tell more.")
 
 
 class RemoteSlot(msgspec.Struct, frozen=True):

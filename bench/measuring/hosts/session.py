@@ -35,6 +35,16 @@ def started_with_others() -> Launched | None:
     return found if found is not None and found.ranks > 1 else None
 
 
+def asked_ranks(asked: tuple[int, ...], found: Launched | None, *, alone: bool) -> tuple[int, ...]:
+    """Return the numbers of ranks that the user asks for, else all that a launcher has started.
+
+    With `alone`, one rank comes before all of them.
+    """
+    if asked or found is None:
+        return asked
+    return (1, found.ranks) if alone else (found.ranks,)
+
+
 def follow_rank_0(
     found: Launched, *, device: str, pythons: Mapping[str, Path], cache: Path, offline: bool, console: Console
 ) -> None:
@@ -73,9 +83,12 @@ class Hosts:
     A context, which dismisses the ranks that a launcher has started.
     """
 
-    def __init__(self, found: Launched | None, console: Console) -> None:
-        """`found` is what the launcher says of this process, which is rank 0; None if there is none."""
-        self._found, self._console = found, console
+    def __init__(self, found: Launched | None = None, console: Console | None = None) -> None:
+        """`found` is what the launcher says of this process, which is rank 0; None if there is none.
+
+        Progress goes to `console`.
+        """
+        self._found, self._console = found, console or Console(stderr=True)
         self._followers: Followers | None = None
 
     def __enter__(self) -> Self:
@@ -86,9 +99,14 @@ class Hosts:
             self._followers.finish(error)
 
     @property
-    def ranks(self) -> int | None:
-        """How many ranks a launcher has started; None if there is none."""
-        return None if self._found is None else self._found.ranks
+    def dealt(self) -> bool:
+        """Whether a launcher has given the ranks their devices."""
+        return self._found is not None
+
+    def dismiss(self, why: str) -> None:
+        """Tell the ranks that the run is over before its end, and why."""
+        if self._followers is not None:
+            self._followers.dismiss(why)
 
     def slots(
         self,
