@@ -18,16 +18,19 @@ from bench.records.schema import (
     ParityCheck,
     ParityRecord,
     Plan,
+    RankRecord,
     Record,
     RunHeader,
     Status,
     UnmeasuredRecord,
     Window,
 )
+from bench.workloads.ranks import Scaling
 from bench.workloads.specs import Architecture, Cell, Device, OptimizerSpec, Precision, Workload
 
 TITLES = {"torch": "PyTorch", "tensorflow": "TensorFlow", "jax": "JAX", "numpy": "NumPy"}
 MODES = {"torch": ("eager", "compile"), "tensorflow": ("graph",), "jax": ("jit",)}
+DISTRIBUTED = {"torch": "ddp", "tensorflow": "multi-worker", "jax": "mesh"}
 REFERENCE = "numpy"
 REFERENCE_MODE = "float64"
 KINDS = ("logits", "loss", "gradient", "step", "steps", "losses")
@@ -52,8 +55,22 @@ def make_cell(
     mode: str = "eager",
     device: Device = "cpu",
     precision: Precision = "fp32",
+    *,
+    ranks: int = 1,
+    scaling: Scaling = "strong",
 ) -> Cell:
-    return Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision)
+    return Cell(
+        workload=workload, backend=backend, mode=mode, device=device, precision=precision, ranks=ranks,
+        scaling=scaling,
+    )  # fmt: skip
+
+
+def make_ranks(cell: Cell, *, shared: bool = False) -> tuple[RankRecord, ...]:
+    """Return the ranks of a job of this cell, each on a CPU of its own, or all on one."""
+    return tuple(
+        RankRecord(rank=rank, host="box", device=f"CPU {0 if shared else rank}", status="ok")
+        for rank in range(cell.ranks)
+    )
 
 
 def make_windows(
@@ -113,6 +130,7 @@ def make_job(
     peak_rss_bytes: int | None = 700 * 2**20,
     peak_device_bytes: int | None = None,
     process_device_bytes: int | None = None,
+    ranks: tuple[RankRecord, ...] | None = None,
 ) -> JobRecord:
     return JobRecord(
         spec=JobSpec(
@@ -144,6 +162,7 @@ def make_job(
         peak_rss_method="VmHWM - RssFile",
         peak_device_bytes=peak_device_bytes,
         process_device_bytes=process_device_bytes,
+        ranks=ranks if ranks is not None else make_ranks(cell) if cell.ranks > 1 else (),
     )
 
 
@@ -204,7 +223,10 @@ def make_header(
     seeds: int = 1,
     command: Sequence[str] = ("bench", "run", "--preset", "quick"),
     gpus: tuple[Gpu, ...] = (),
+    ranks: tuple[int, ...] | None = None,
 ) -> RunHeader:
+    """Return the header of a run of these cells; by default it is one with ranks if a cell has several."""
+    several = any(cell.ranks > 1 for cell in cells)
     names = dict.fromkeys(cell.workload for cell in cells)
     return RunHeader(
         run_id="2026-05-01-quick",
@@ -217,6 +239,7 @@ def make_header(
         seeds=seeds,
         planned=Plan(jobs=3 * len(cells), parity_s=60.0, blocks_s=600.0, training_s=720.0, refining_s=420.0),
         seed=1,
+        ranks=tuple(sorted({cell.ranks for cell in cells})) if ranks is None and several else ranks or (),
         dataset_limit=dataset_limit,
         sample=sample,
         cells=tuple(cells),
@@ -273,6 +296,43 @@ def simple_run(rates: Mapping[Cell, Sequence[float]], *, min_blocks: int = 3, fo
         for block, rate in enumerate(blocks)
     ]
     return make_run(make_header(list(rates), min_blocks=min_blocks), records, folder=folder)
+
+
+def scaling_run(
+    strong: Mapping[str, Mapping[int, float]],
+    weak: Mapping[str, Mapping[int, float]] = {},
+    *,
+    workload: str = "mnist-cnn",
+    rate: float = 1000.0,
+    blocks: int = 4,
+    noise: float = 0.002,
+    seed: int = 0,
+    folder: Path = Path(),
+) -> Run:
+    """Return a run with ranks in which every number of ranks of each backend has this true speed-up.
+
+    `strong` and `weak` give the speed-ups of either scaling, by backend and number of ranks.
+    Each job scatters about its true rate by `noise`, and the jobs of a block share its mood, as jobs that
+    take turns do. The plain rows train `rate` samples/s.
+    """
+    random = np.random.default_rng(seed)
+    kinds: dict[Scaling, Mapping[str, Mapping[int, float]]] = {"strong": strong, "weak": weak}
+    truth = {make_cell(workload, backend, MODES[backend][0]): rate for backend in (*strong, *weak)} | {
+        make_cell(workload, backend, DISTRIBUTED[backend], ranks=ranks, scaling=kind): rate * speed_up
+        for kind, speed_ups in kinds.items()
+        for backend, points in speed_ups.items()
+        for ranks, speed_up in points.items()
+    }
+    cells = list(truth)
+    records: list[Record] = [make_parity(cell) for cell in cells]
+    records += quiet_blocks(cells, blocks)
+    for block in range(blocks):
+        mood = random.normal(0, 0.05) + random.normal(0, 0.05, WINDOWS)
+        for cell, true in truth.items():
+            job = true * np.exp(random.normal(0, noise) + mood + random.normal(0, noise, WINDOWS))
+            records.append(make_job(cell, block, rates=[float(value) for value in job]))
+    ranks = tuple(sorted({cell.ranks for cell in cells}))
+    return make_run(make_header(cells, ranks=ranks), records, folder=folder)
 
 
 def disturbed_run(

@@ -158,7 +158,11 @@ class ProposedTarget(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def converge(run: Run) -> Convergence:
-    """Derive everything that a run shows about learning."""
+    """Derive everything that a run shows about learning.
+
+    Rows that train a larger batch than the workload's, as weak scaling does, learn something else. They are
+    left out.
+    """
     workloads = {workload.name: workload for workload in run.header.workloads}
     jobs: dict[Cell, list[JobRecord]] = {cell: [] for cell in run.header.cells}
     for job in run.jobs:
@@ -167,7 +171,7 @@ def converge(run: Run) -> Convergence:
     for cell, found in jobs.items():
         workload = workloads.get(cell.workload)
         learned = cell_convergence(found, workload.target_accuracy if workload else None)
-        if learned is not None:
+        if learned is not None and cell.batches == 1:
             groups.setdefault((cell.workload, cell.device, cell.precision), {})[cell] = learned
     judged = tuple(_workload(cells, workloads.get(name), run) for (name, _, _), cells in groups.items())
     return Convergence(workloads=judged, defaults=tuple(_defaults(judged, workloads)))

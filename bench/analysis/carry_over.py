@@ -29,6 +29,7 @@ import numpy as np
 from bench.analysis.disturbance import in_quiet_rounds
 from bench.analysis.statistics import Difference, log_rate, ratio_interval, trimmed_mean
 from bench.records.schema import BlockRecord, JobRecord, Window
+from bench.workloads.ranks import Scaling
 from bench.workloads.specs import Cell
 
 FEWEST_WINDOWS = 3
@@ -48,6 +49,8 @@ class CarryOver(msgspec.Struct, frozen=True, kw_only=True):
     backend: str | None
     """The backend of the predecessor; None: the windows at the start of a round."""
     mode: str | None
+    ranks: int = 1
+    scaling: Scaling = "strong"
     change: float
     """Relative: -0.07 if it is slower by 7 % after this predecessor."""
     low: float
@@ -144,6 +147,8 @@ def carry_over(
             CarryOver(
                 backend=None if before is None else before.backend,
                 mode=None if before is None else before.mode,
+                ranks=1 if before is None else before.ranks,
+                scaling="strong" if before is None else before.scaling,
                 change=change.ratio - 1,
                 low=low - 1,
                 high=high - 1,

@@ -1,9 +1,9 @@
 """Verdicts: which framework is faster on a workload, how sure that is, and what cannot be said.
 
-A verdict is made from the rows of one workload, device, precision and level. Only ranked rows are compared,
-by the differences in the rounds and blocks that both have. A difference is claimed only if Holm's procedure
-rejects that it is within its margin: `MARGIN`, or what the order of the turns may have changed, if that is
-larger.
+A verdict is made from the rows of one group: one workload, device, precision, level, number of ranks and
+scaling. Only ranked rows are compared, by the differences in the rounds and blocks that both have. A
+difference is claimed only if Holm's procedure rejects that it is within its margin: `MARGIN`, or what the
+order of the turns may have changed, if that is larger.
 """
 
 import math
@@ -33,6 +33,7 @@ from bench.analysis.statistics import (
     plain_difference,
     ratio_interval,
 )
+from bench.workloads.ranks import Scaling
 from bench.workloads.specs import Cell, Device, Precision
 
 ComparisonKind: TypeAlias = Literal[
@@ -53,6 +54,30 @@ KIND_WORDS: Mapping[ComparisonKind, str] = MappingProxyType(
     }
 )
 """The words for each kind of comparison."""
+
+
+class GroupKey(msgspec.Struct, frozen=True, kw_only=True):
+    """What rows must share to be ranked among themselves."""
+
+    workload: str
+    level: Level
+    device: Device
+    precision: Precision
+    ranks: int = 1
+    scaling: Scaling = "strong"
+    """`strong` for one rank, which trains the same batch in either scaling."""
+
+
+def group_key(cell: Cell, level: Level) -> GroupKey:
+    """Return the key of a row's group."""
+    return GroupKey(
+        workload=cell.workload,
+        level=level,
+        device=cell.device,
+        precision=cell.precision,
+        ranks=cell.ranks,
+        scaling=cell.scaling if cell.ranks > 1 else "strong",
+    )
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +101,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """By block, what each predecessor changes; only blocks whose records hold the turns."""
     accuracies: Mapping[int, float]
     """Test accuracy by seed, of the jobs that trained to the end."""
+
+    @property
+    def group(self) -> GroupKey:
+        return group_key(self.cell, self.level)
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +138,12 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     def differs(self) -> bool:
         """Whether a difference is claimed."""
         return self.kind in ("faster", "slightly faster")
+
+    def seen_from(self, cell: Cell) -> tuple[float, float, float]:
+        """Return how many times as fast one of the two cells is as the other: ratio, low and high end."""
+        if cell == self.faster:
+            return self.ratio, self.low, self.high
+        return 1 / self.ratio, 1 / self.high, 1 / self.low
 
     @property
     def half_width(self) -> float:
@@ -148,12 +183,14 @@ class Comparisons(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """The verdict on the rows of one level, for one workload on one device in one precision."""
+    """The verdict on the rows of one group."""
 
     workload: str
     level: Level
     device: Device
     precision: Precision
+    ranks: int = 1
+    scaling: Scaling = "strong"
     order: tuple[Cell, ...]
     """The ranked cells, the fastest first."""
     picks: tuple[Pick, ...]
@@ -172,6 +209,17 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     screening: Screening
     """Which of the workload's blocks were disturbed."""
 
+    @property
+    def group(self) -> GroupKey:
+        return GroupKey(
+            workload=self.workload,
+            level=self.level,
+            device=self.device,
+            precision=self.precision,
+            ranks=self.ranks,
+            scaling=self.scaling,
+        )
+
 
 class _Pair(msgspec.Struct, frozen=True, kw_only=True):
     """The faster cell of a pair, the slower one, and how much they differ."""
@@ -189,7 +237,7 @@ _Asked: TypeAlias = tuple[Standing, Standing, frozenset[int]]
 
 
 def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[Standing] = ()) -> Verdict:
-    """Judge the rows of one workload, device, precision and level: ranked rows first, the fastest first.
+    """Judge the rows of one group: ranked rows first, the fastest first.
 
     `screening` says which of the workload's blocks were disturbed. `others` are the rows of the other level,
     in the same order. Only a verdict on rows as taught compares with them.
@@ -215,6 +263,8 @@ def judge(rows: Sequence[Standing], screening: Screening, *, others: Sequence[St
         level=first.level,
         device=first.cell.device,
         precision=first.cell.precision,
+        ranks=first.group.ranks,
+        scaling=first.group.scaling,
         order=tuple(row.cell for row in ranked),
         picks=picks,
         winner=winner,
@@ -233,6 +283,18 @@ def compare_copies(one: Standing, copy: Standing, screening: Screening) -> Compa
         [(one, copy, frozenset())], dropped=screening.dropped, disturbed=screening.disturbed
     )
     return found[0] if found else None
+
+
+def compare_with(base: Standing, others: Sequence[Standing], screening: Screening) -> dict[Cell, Comparison]:
+    """Compare each of several rows with one, as one family; return the comparisons by the row's cell.
+
+    The rows are of one workload and of any group. A row that shares fewer than two blocks with `base` has no
+    comparison.
+    """
+    found = _compare_family(
+        [(one, base, frozenset()) for one in others], dropped=screening.dropped, disturbed=screening.disturbed
+    )
+    return {one.slower if one.faster == base.cell else one.faster: one for one in found}
 
 
 def pick_each_backend(ranked: Sequence[Standing], dropped: frozenset[int] = frozenset()) -> tuple[Pick, ...]:

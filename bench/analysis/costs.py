@@ -13,6 +13,7 @@ import msgspec
 
 from bench.analysis.comparison import Comparison, Standing
 from bench.analysis.disturbance import UNDISTURBED
+from bench.analysis.ranks import distributed_modes
 from bench.analysis.statistics import log_throughput
 from bench.analysis.summary import CellSummary, Summary, largest_of, median_of
 from bench.datasets.catalog import DATASETS
@@ -77,7 +78,8 @@ class CellCosts(msgspec.Struct, frozen=True, kw_only=True):
     flops_per_s: float | None
     """Operations of matrix products per second at the steady pace."""
     ceiling: Peak | None
-    """The best that any framework of the run reached on this device in this precision."""
+    """The best that any framework of the run reached on this device in this precision; None for a row of
+    several ranks, which have several devices."""
     counted_flops: float | None
     """Operations of a step as the framework counts them: the median over the jobs."""
 
@@ -130,12 +132,7 @@ class PipelineRatio(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ratio(self) -> tuple[float, float, float] | None:
         """Throughput from the pipeline divided by that from memory, and its interval: ratio, low, high."""
-        found = self.comparison
-        if found is None:
-            return None
-        if found.faster == self.pipeline:
-            return found.ratio, found.low, found.high
-        return 1 / found.ratio, 1 / found.high, 1 / found.low
+        return None if self.comparison is None else self.comparison.seen_from(self.pipeline)
 
 
 class ProductError(msgspec.Struct, frozen=True, kw_only=True):
@@ -183,12 +180,18 @@ def read_costs(run: Run, summary: Summary) -> Costs:
     standings = {one.cell: one for one in summary.standings}
 
     def by_block(cell: Cell) -> Mapping[int, tuple[float, float]]:
-        images = images_per_epoch(workloads[cell.workload], run.header) or 0
+        images = images_per_epoch(_trained(cell, workloads[cell.workload]), run.header) or 0
         dropped = summary.screenings.get(cell.workload, UNDISTURBED).dropped
         return _block_costs(standings[cell], jobs[cell], images, dropped)
 
     cells = tuple(
-        _read_cell(row, jobs[row.cell], workloads.get(row.workload), ceilings, run.header)
+        _read_cell(
+            row,
+            jobs[row.cell],
+            _trained(row.cell, workloads[row.workload]) if row.workload in workloads else None,
+            ceilings,
+            run.header,
+        )
         for row in summary.cells
     )
     return Costs(
@@ -197,6 +200,11 @@ def read_costs(run: Run, summary: Summary) -> Costs:
         pipelines=tuple(_pipelines(run.header, summary)),
         products=product_errors(run.jobs),
     )
+
+
+def _trained(cell: Cell, workload: Workload) -> Workload:
+    """Return a workload with the batch size that the steps of a row train."""
+    return msgspec.structs.replace(workload, batch_size=cell.batches * workload.batch_size)
 
 
 def product_errors(jobs: Iterable[JobRecord]) -> tuple[ProductError, ...]:
@@ -286,7 +294,8 @@ def _read_cell(
         joules_per_1000=row.energy_per_1000_j,
         work=work,
         flops_per_s=work.products * pace if work and pace else None,
-        ceiling=ceilings.get((row.device, row.precision)),
+        # The peak is that of one process, so of one rank.
+        ceiling=ceilings.get((row.device, row.precision)) if row.ranks == 1 else None,
         counted_flops=median_of(job.counted_flops for job in jobs),
     )
 
@@ -377,7 +386,7 @@ def _break_evens(
     header: RunHeader,
     by_block: Callable[[Cell], Mapping[int, tuple[float, float]]],
 ) -> Iterator[BreakEven]:
-    """Compare every two tuned modes of a framework on a workload that are fed from memory.
+    """Compare every two tuned modes of a framework on a workload that are fed from memory, but no ranks.
 
     What all modes of a framework share, such as its import, is left out: it would only add noise.
     """
@@ -386,7 +395,7 @@ def _break_evens(
         for backend in header.backends
         for mode in backend.modes
         if mode in backend.pipeline_modes or backend.is_taught(mode)
-    }
+    } | distributed_modes(header)
     families: dict[tuple[str, str, Device, Precision], list[tuple[float, float, Cell]]] = {}
     for one in cells:
         cell, build_s, step_s = one.cell, one.start_up.build_s, one.start_up.first_step_s

@@ -53,7 +53,8 @@ class WorkloadFirstSteps(msgspec.Struct, frozen=True, kw_only=True):
 def first_steps(run: Run) -> tuple[WorkloadFirstSteps, ...]:
     """Derive how closely the first losses of each workload agree with the reference.
 
-    Records that were made before these errors were kept have none, and give nothing.
+    Records that were made before these errors were kept have none, and give nothing. Rows that train a larger
+    batch than the workload's, as weak scaling does, have other losses, and are left out.
     """
     found: dict[Cell, list[FirstSteps]] = {cell: [] for cell in run.header.cells}
     for job in run.jobs:
@@ -65,7 +66,7 @@ def first_steps(run: Run) -> tuple[WorkloadFirstSteps, ...]:
     without = left_out(run)
     groups: dict[tuple[str, Device, Precision], dict[Cell, FirstSteps]] = {}
     for cell, comparisons in found.items():
-        if comparisons and cell not in without:
+        if comparisons and cell not in without and cell.batches == 1:
             groups.setdefault((cell.workload, cell.device, cell.precision), {})[cell] = FirstSteps(
                 errors=_largest(one.errors for one in comparisons),
                 rounding=_largest(one.rounding for one in comparisons),

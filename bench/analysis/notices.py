@@ -28,18 +28,20 @@ def job_warnings(run: Run) -> tuple[str, ...]:
 
 
 def run_mark(header: RunHeader) -> str | None:
-    """Return how the run differs from one on the full data sets, in processes as they are; None if not."""
-    marks = []
-    others = ["on the full data sets"] if header.sample or header.dataset_limit is not None else []
-    if header.ranks:
-        on = "GPU" if header.cells[0].device == "gpu" else "CPU core, with one thread"
-        marks.append(f"made with each process on one {on}")
-        others.append("without ranks")
+    """Return how the run differs from one on the full data sets in which frameworks may use every core.
+
+    None if it does not. The rows of two runs with different marks are not the same rows.
+    """
+    marks, others = [], []
     if header.sample:
         marks.append("made on the small sample that comes with the program")
     if header.dataset_limit is not None:
         marks.append(f"limited to the first {header.dataset_limit:,} images of each split")
+    if marks:
+        others.append("on the full data sets")
+    if header.ranks and any(cell.device == "cpu" for cell in header.cells):
+        marks.append("each process pinned to one core")
+        others.append("without ranks")
     if not marks:
         return None
-    said = "; ".join(marks)
-    return f"{said[0].upper()}{said[1:]}. Not to be compared with a run {' and '.join(others)}."
+    return f"{'; '.join(marks).capitalize()}. Not to be compared with a run {' and '.join(others)}."

@@ -5,7 +5,6 @@ other planned cell has a row too, with the reason in words. Nothing is stored.
 """
 
 import math
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from types import MappingProxyType
@@ -15,34 +14,29 @@ import numpy as np
 
 from backends.info import Level
 from bench.analysis.carry_over import CarryOver, Effects, carry_over, effects_by_cell
-from bench.analysis.comparison import Comparison, Standing, Verdict, compare_copies, judge
-from bench.analysis.convergence import cell_convergence, finished
+from bench.analysis.comparison import (
+    Comparison,
+    GroupKey,
+    Standing,
+    Verdict,
+    compare_copies,
+    group_key,
+    judge,
+)
+from bench.analysis.convergence import cell_convergence
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks, in_quiet_rounds
+from bench.analysis.evidence import Evidence, Job, gather
 from bench.analysis.notices import job_warnings, run_mark, run_warnings
-from bench.analysis.statistics import Estimate, estimate, log_rate, log_throughput
+from bench.analysis.reasons import block_reasons, device_reasons, work_reasons
+from bench.analysis.statistics import Estimate, estimate, log_throughput
 from bench.records.runs import Run
-from bench.records.schema import BlockRecord, JobRecord, ParityRecord, RunHeader, Status, UnmeasuredRecord
+from bench.records.schema import BlockRecord, RunHeader, Status
+from bench.workloads.ranks import Scaling
 from bench.workloads.specs import Cell, Device, Precision, Workload
 
 OTHER_LEVEL: Mapping[Level, Level] = MappingProxyType({"taught": "tuned", "tuned": "taught"})
 FEWEST_FOR_INTERVAL = 3
 """Fewest blocks for which a row has an interval: with two it reaches 12.7 standard errors to each side."""
-
-STATUS_WORDS: Mapping[Status, str] = MappingProxyType(
-    {
-        "ok": "ok",
-        "no_steady_state": "no steady state",
-        "failed": "failed",
-        "crashed": "crashed",
-        "timeout": "timed out",
-        "out_of_memory": "out of memory",
-        "nan_loss": "loss not a number",
-        "not_comparable": "not comparable",
-        "wrong_device": "ran on another device",
-        "unavailable": "not available here",
-        "not_measured": "not measured",
-    }
-)
 
 
 class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +51,8 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
     """How far the mode goes: `taught` or `tuned`. Rows are ranked among those of their level."""
     device: Device
     precision: Precision
+    ranks: int = 1
+    scaling: Scaling = "strong"
     status: Status
     reference: bool
     """Whether its backend is the reference, which is never ranked."""
@@ -119,7 +115,13 @@ class CellSummary(msgspec.Struct, frozen=True, kw_only=True):
             mode=self.mode,
             device=self.device,
             precision=self.precision,
+            ranks=self.ranks,
+            scaling=self.scaling,
         )
+
+    @property
+    def group(self) -> GroupKey:
+        return group_key(self.cell, self.level)
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +129,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
     mark: str | None
     cells: tuple[CellSummary, ...]
-    """By workload, device, precision and level; in each group ranked rows first, the fastest first."""
+    """Group by group, those of a workload together; in each group ranked rows first, the fastest first."""
     standings: tuple[Standing, ...]
     """For each row, in the same order, the data of its comparisons."""
     verdicts: tuple[Verdict, ...]
@@ -161,15 +163,19 @@ def summarise(run: Run) -> Summary:
         screenings=dropped_blocks(blocks, header.min_blocks),
         alone=frozenset((block.workload, block.block) for block in blocks if not block.in_turns),
     )
-    evidence = _gather(run, run.jobs)
+    evidence = gather(run, run.jobs)
     rows = _in_order([_summarise_cell(cell, found, context) for cell, found in evidence.items()], context)
     sound = {cell: {at: job.record for at, job in found.sound.items()} for cell, found in evidence.items()}
     effects = effects_by_cell(blocks, sound)
     standings = [_standing(row, evidence[row.cell], context.alone, effects.get(row.cell, {})) for row in rows]
-    groups = {place: list(group) for place, group in groupby(standings, key=_place)}
+    groups = {key: list(group) for key, group in groupby(standings, key=lambda one: one.group)}
     verdicts = tuple(
-        judge(group, context.screening(place[0]), others=groups.get((*place[:3], OTHER_LEVEL[place[3]]), ()))
-        for place, group in groups.items()
+        judge(
+            group,
+            context.screening(key.workload),
+            others=groups.get(msgspec.structs.replace(key, level=OTHER_LEVEL[key.level]), ()),
+        )
+        for key, group in groups.items()
     )
     return Summary(
         mark=context.mark,
@@ -228,101 +234,8 @@ class _Context(msgspec.Struct, frozen=True, kw_only=True):
         return self.screenings.get(workload, UNDISTURBED)
 
 
-class _Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job's record and what is derived from it."""
-
-    record: JobRecord
-    fault: str | None
-    """Why it does not count, in words; None if it counts."""
-    logs: tuple[float, ...]
-    """ln(samples/s) of each window, by round; empty if it was not timed."""
-
-    @property
-    def latest(self) -> int:
-        """How many of its windows count: the latest ones."""
-        return max(1, self.record.spec.windows)
-
-
-class _Evidence(msgspec.Struct, frozen=True, kw_only=True):
-    """The records of one cell that count."""
-
-    jobs: tuple[_Job, ...]
-    parity: tuple[ParityRecord, ...]
-    disproven: JobRecord | None
-    """A job whose timed program does not compute what the reference computes, even if it was run again."""
-    unmeasured: UnmeasuredRecord | None
-
-    @property
-    def sound(self) -> dict[int, _Job]:
-        """By block, the jobs that were timed and have steady state."""
-        return {
-            job.record.spec.block: job
-            for job in self.jobs
-            if job.record.spec.windows and job.fault is None and job.logs
-        }
-
-    @property
-    def records(self) -> list[JobRecord]:
-        return [job.record for job in self.jobs]
-
-    @property
-    def faulty(self) -> list[_Job]:
-        return [job for job in self.jobs if job.fault is not None]
-
-
-def _gather(run: Run, timed: Iterable[JobRecord]) -> dict[Cell, _Evidence]:
-    """Group these jobs and the other records by cell: planned cells first, then any that was not planned.
-
-    A job that was run again, for example after a resume, counts once: the last sound one, else the last one.
-    """
-    jobs: dict[Cell, dict[tuple[int, bool, int], _Job]] = defaultdict(dict)
-    for record in sorted(timed, key=lambda record: record.started_at):
-        spec = record.spec
-        # Jobs that only train are identified by seed, timed ones by block.
-        key = (spec.block, spec.windows > 0, 0 if spec.windows > 0 else spec.seed)
-        job, before = _read_job(record), jobs[spec.cell].get(key)
-        if before is None or job.fault is None or before.fault is not None:
-            jobs[spec.cell][key] = job
-    parity: dict[Cell, dict[str, ParityRecord]] = defaultdict(dict)
-    for check in run.parity:
-        parity[check.cell][check.optimizer] = check
-    disproven = {record.spec.cell: record for record in run.jobs if record.status == "not_comparable"}
-    unmeasured = {record.cell: record for record in run.unmeasured}
-    return {
-        cell: _Evidence(
-            jobs=tuple(jobs[cell][key] for key in sorted(jobs[cell])) if cell in jobs else (),
-            parity=tuple(parity[cell].values()) if cell in parity else (),
-            disproven=disproven.get(cell),
-            unmeasured=unmeasured.get(cell),
-        )
-        for cell in dict.fromkeys([*run.header.cells, *jobs, *parity, *unmeasured])
-    }
-
-
-def _read_job(record: JobRecord) -> _Job:
-    """Judge one job. A job with status ok still fails if it did not do everything it was asked."""
-    logs: tuple[float, ...] = ()
-    fault = None
-    try:
-        logs = tuple(log_rate(window.samples, window.seconds) for window in in_quiet_rounds(record.windows))
-    except ValueError as error:
-        fault = f"failed: {error}"
-    if record.status != "ok":
-        signal = f" ({record.exit_signal})" if record.exit_signal else ""
-        fault = STATUS_WORDS[record.status] + signal + (f": {record.error}" if record.error else "")
-    elif len(record.windows) < record.spec.windows:
-        fault = f"failed: {len(record.windows)} of {record.spec.windows} windows"
-    elif record.spec.epochs > 0 and not finished(record):
-        fault = f"failed: training ended before epoch {record.spec.epochs:g}"
-    return _Job(record=record, fault=fault, logs=logs)
-
-
-def _place(one: Standing) -> tuple[str, str, str, Level]:
-    return one.cell.workload, one.cell.device, one.cell.precision, one.level
-
-
 def _standing(
-    row: CellSummary, found: _Evidence, alone: frozenset[tuple[str, int]], effects: Mapping[int, Effects]
+    row: CellSummary, found: Evidence, alone: frozenset[tuple[str, int]], effects: Mapping[int, Effects]
 ) -> Standing:
     return Standing(
         cell=row.cell,
@@ -341,7 +254,7 @@ def _standing(
 
 def _placebo(run: Run, standings: Iterable[Standing], context: _Context) -> Comparison | None:
     """Compare the two jobs of the placebo's cell as any pair of rows is compared."""
-    copies = _gather(run, run.copies)
+    copies = gather(run, run.copies)
     for row in standings:
         if row.cell == run.header.placebo:
             rounds = {block: job.logs for block, job in copies[row.cell].sound.items()}
@@ -362,25 +275,28 @@ def _in_order(rows: Sequence[CellSummary], context: _Context) -> list[CellSummar
             row.device,
             row.precision,
             row.level == "taught",
+            row.group.scaling,
+            row.ranks,
             not row.ranked,
             -(row.samples_per_s or 0.0),
         ),
     )
 
 
-def _summarise_cell(cell: Cell, found: _Evidence, context: _Context) -> CellSummary:
+def _summarise_cell(cell: Cell, found: Evidence, context: _Context) -> CellSummary:
     header, screening = context.header, context.screening(cell.workload)
     workload = context.workloads.get(cell.workload)
     reference = cell.backend in context.references
     counting = [job for block, job in found.sound.items() if block not in screening.dropped]
     matched = workload is None or workload.matched
-    parity_ok = _parity_ok(found)
     records = found.records
     throughput = _throughput(found, counting)
     interval = throughput if throughput and throughput.blocks >= FEWEST_FOR_INTERVAL else None
     half_width = interval.half_width if interval else None
-    too_few = _block_reasons(found, len(counting), header.min_blocks)
-    reasons = [*_work_reasons(found, parity_ok, reference=reference, matched=matched), *too_few]
+    too_few = block_reasons(found, len(counting), header.min_blocks)
+    reasons = [
+        *work_reasons(found, reference=reference, matched=matched), *device_reasons(counting), *too_few
+    ]  # fmt: skip
     target = workload.target_accuracy if workload else None
     learned = cell_convergence(records, target)
     return CellSummary(
@@ -391,10 +307,12 @@ def _summarise_cell(cell: Cell, found: _Evidence, context: _Context) -> CellSumm
         level=context.levels.get((cell.backend, cell.mode), "tuned"),
         device=cell.device,
         precision=cell.precision,
+        ranks=cell.ranks,
+        scaling=cell.scaling,
         status=_status(found, len(counting), header.min_blocks),
         reference=reference,
         matched=matched,
-        parity_ok=parity_ok,
+        parity_ok=found.parity_ok,
         measured=not too_few,
         ranked=not reasons,
         why_not="; ".join(reasons) or None,
@@ -425,14 +343,14 @@ def _summarise_cell(cell: Cell, found: _Evidence, context: _Context) -> CellSumm
     )
 
 
-def _throughput(found: _Evidence, counting: Sequence[_Job]) -> Estimate | None:
+def _throughput(found: Evidence, counting: Sequence[Job]) -> Estimate | None:
     """Return the throughput of the blocks that count; if there is none, of those without steady state."""
     drifting = [job for job in found.jobs if job.record.status == "no_steady_state" and job.logs]
     logs = [log_throughput(job.logs, job.latest) for job in counting or drifting]
     return estimate(logs) if logs else None
 
 
-def _energy_per_1000(job: _Job) -> float | None:
+def _energy_per_1000(job: Job) -> float | None:
     """Return the joules for 1,000 samples over the windows that count; None unless each was metered."""
     windows = in_quiet_rounds(job.record.windows)[-job.latest :]
     joules = [window.energy_j for window in windows if window.energy_j is not None]
@@ -440,7 +358,7 @@ def _energy_per_1000(job: _Job) -> float | None:
     return 1000 * math.fsum(joules) / samples if samples and len(joules) == len(windows) else None
 
 
-def _status(found: _Evidence, counting: int, min_blocks: int) -> Status:
+def _status(found: Evidence, counting: int, min_blocks: int) -> Status:
     """Return one status for a cell: `ok` with enough blocks, else the latest reason for too few."""
     if counting >= max(1, min_blocks):
         return "ok"
@@ -452,78 +370,6 @@ def _status(found: _Evidence, counting: int, min_blocks: int) -> Status:
     if found.jobs:
         return "ok"
     return next((check.status for check in found.parity if check.status != "ok"), "not_measured")
-
-
-def _work_reasons(found: _Evidence, parity_ok: bool | None, *, reference: bool, matched: bool) -> list[str]:
-    """Return why a cell is not ranked, however well it was timed; nothing if its work is comparable."""
-    reasons = ["it is the reference"] if reference else []
-    if not matched:
-        reasons.append("trained with its framework's own defaults: not the same work")
-    else:
-        reasons += _parity_reasons(found, parity_ok)
-    return reasons
-
-
-def _parity_reasons(found: _Evidence, parity_ok: bool | None) -> list[str]:
-    """Return why a cell is not known to do the same work as the reference; nothing if it does."""
-    said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
-    if found.disproven is not None:
-        return [f"not comparable: {found.disproven.error}"]
-    if parity_ok is False:
-        lost = next(check for check in found.parity if check.lost)
-        return [f"not comparable: {lost.error or _worst_check(found.parity)}"]
-    if parity_ok is None and (found.jobs or found.parity):
-        return [": ".join(["parity not verified", *said[:1]])]
-    return []
-
-
-def _block_reasons(found: _Evidence, counting: int, min_blocks: int) -> list[str]:
-    """Return why a cell has too few blocks; nothing if it has enough."""
-    reasons: list[str] = []
-    if counting >= max(1, min_blocks):
-        return reasons
-    blocks: dict[str, list[int]] = defaultdict(list)
-    for job in found.faulty:
-        # Counted from 1, as in the progress display.
-        blocks[job.fault or ""].append(job.record.spec.block + 1)
-    for fault, numbers in blocks.items():
-        where = "block" if len(numbers) == 1 else "blocks"
-        reasons.append(f"{fault} ({where} {', '.join(map(str, numbers))})")
-    if found.jobs:
-        reasons.append(f"{counting} of the {max(1, min_blocks)} blocks it needs")
-        dropped = len(found.sound) - counting
-        if dropped:
-            reasons.append(
-                f"{dropped} dropped, because something else disturbed {'it' if dropped == 1 else 'them'}"
-            )
-    if found.unmeasured:
-        reasons.append(_said(found.unmeasured.status, found.unmeasured.error))
-    elif not found.jobs:
-        reasons.append("not timed" if found.parity else "not measured: the run has no record of it")
-    return reasons
-
-
-def _said(status: Status, error: str | None) -> str:
-    return STATUS_WORDS[status] + (f": {error}" if error else "")
-
-
-def _parity_ok(found: _Evidence) -> bool | None:
-    """Return whether all values agree with the reference; None if some were not compared.
-
-    The values of every optimizer count, and those of the timed program in every job.
-    """
-    if found.disproven is not None or any(record.lost for record in found.parity):
-        return False
-    return True if found.parity and all(record.ok for record in found.parity) else None
-
-
-def _worst_check(records: Sequence[ParityRecord]) -> str:
-    failed = [check for record in records for check in record.checks if not check.ok]
-    worst = max(failed, key=lambda check: check.error / check.tolerance)
-    return (
-        f"{worst.kind} is off by {worst.error:.1e} from the reference, at {worst.worst}; "
-        f"{worst.tolerance:.1e} is allowed"
-    )
 
 
 def median_of(values: Iterable[float | None]) -> float | None:

@@ -27,8 +27,8 @@ from bench.report.chart import Tags
 from bench.report.format import commit_text, versions_text
 from bench.run.report import page as run_page
 from bench.run.report import ranking
-from bench.run.report.tags import choices
-from bench.run.report.terms import TERMS
+from bench.run.report.tags import choices, has_ranks
+from bench.run.report.terms import terms_of
 
 _TITLE = "What differs between these runs?"
 _DEEPEST = 4
@@ -55,7 +55,7 @@ def document(found: Sequence[Block], runs: Sequence[Run], summaries: Sequence[Su
             )
         )
     title = f"{len(runs)} runs: {_TITLE}"
-    return page.document(blocks, title=title, choices=choices(summaries), terms=TERMS)
+    return page.document(blocks, title=title, choices=choices(summaries), terms=terms_of(runs))
 
 
 def _lowered(blocks: Iterable[Block], prefix: str) -> list[Block]:
@@ -121,12 +121,13 @@ def _runs(runs: Sequence[Run]) -> Table:
 
 def _winners(runs: Sequence[Run], summaries: Sequence[Summary]) -> Table:
     """Return the rankings of all runs in one table, workload by workload."""
-    tables = [ranking.winners(summary) for summary in summaries]
+    ranks = any(map(has_ranks, summaries))
+    tables = [ranking.winners(summary, ranks=ranks) for summary in summaries]
     places: dict[tuple[str, ...], int] = {}
     keyed: list[tuple[int, int, tuple[str, ...], Tags]] = []
     for number, (run, table) in enumerate(zip(runs, tables, strict=True), start=1):
         for row, tags in zip(table.rows, table.tags, strict=True):
-            place = places.setdefault((row[0], *row[-2:]), len(places))  # workload, level, device
+            place = places.setdefault((row[0], *row[5:]), len(places))  # workload, level, device, ranks
             keyed.append((place, number, row, {**tags, "run": run.header.run_id}))
     lines = [
         ((row[0], str(number), *row[1:]), tags)

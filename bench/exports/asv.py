@@ -8,7 +8,8 @@ Runs of several commits go into one folder, as with asv itself. What is there st
 benchmarks of the same commit, machine and environment. `asv publish` draws the folder; it needs an
 asv.conf.json that names folder and repository.
 
-Each value of a row is a benchmark, `WORKLOAD.BACKEND.MODE.DEVICE.PRECISION.VALUE`. asv takes every rise for a
+Each value of a row is a benchmark, `WORKLOAD.BACKEND.MODE.DEVICE.PRECISION.VALUE`; in a run with
+ranks their number stands before the value, such as `2-ranks`. asv takes every rise for a
 regression, so smaller is better in all of them: seconds of a training step instead of throughput, and the
 share of test images that are classified wrong instead of accuracy. A benchmark's version is derived from the
 workload, so asv does not compare values from before and after a change of the workload.
@@ -39,7 +40,7 @@ from bench.analysis.convergence import is_too_brief
 from bench.analysis.statistics import estimate
 from bench.analysis.summary import CellSummary, summarise
 from bench.errors import RecordError, UsageError
-from bench.exports.names import data_words, dump, nothing, part, plain
+from bench.exports.names import data_words, dump, nothing, part, plain, rank_words
 from bench.exports.timed import TimedCell, comparable, timed_cells
 from bench.records.runs import Run
 from bench.records.schema import RunHeader
@@ -130,12 +131,18 @@ def _benchmarks(run: Run) -> Iterator[_Benchmark]:
     versions = {workload.name: _version(workload) for workload in run.header.workloads}
     for row in summary.cells:
         if comparable(row):
-            yield from _of_row(row, timed.get(row.cell), versions.get(row.workload, "unknown"))
+            ranks = rank_words(row, run.header)
+            yield from _of_row(row, timed.get(row.cell), versions.get(row.workload, "unknown"), ranks)
 
 
-def _of_row(row: CellSummary, timed: TimedCell | None, version: str) -> Iterator[_Benchmark]:
+def _of_row(
+    row: CellSummary, timed: TimedCell | None, version: str, ranks: str | None
+) -> Iterator[_Benchmark]:
     cell = [part(row.workload), part(row.backend), part(row.mode), row.device, row.precision]
     where = f"{cell[0]} in {cell[1]} {cell[2]}, {row.device} {row.precision}"
+    if ranks is not None:
+        cell.append(ranks.replace(" ", "-"))
+        where += f", {ranks}"
     if timed is not None:
         yield _step(".".join([*cell, "step"]), version, f"A training step of {where}", timed)
     brief = row.epochs is not None and is_too_brief(row.epochs)

@@ -16,7 +16,7 @@ import msgspec
 
 from bench.analysis.convergence import CellConvergence, cell_convergence, is_too_brief
 from bench.analysis.summary import CellSummary, summarise
-from bench.exports.names import data_words, dump, nothing, part
+from bench.exports.names import data_words, dump, nothing, part, rank_words
 from bench.exports.timed import comparable
 from bench.records.runs import Run
 from bench.records.schema import JobRecord
@@ -91,6 +91,8 @@ def _to_json(run: Run, values: Any) -> str:
 
 def _entry(row: CellSummary, value: _Value, run: Run) -> dict[str, Any]:
     name = f"{part(row.workload)} {part(row.backend)}/{part(row.mode)} {row.device} {row.precision}"
+    if ranks := rank_words(row, run.header):
+        name += f" {ranks}"
     if data := data_words(run.header):
         name += f" ({data})"
     entry = {"name": f"{name}: {value.what}", "unit": value.unit, "value": value.value}

@@ -8,9 +8,11 @@ import json
 import re
 from typing import Any
 
+from bench.analysis.summary import CellSummary
 from bench.errors import RecordError, UsageError
 from bench.records.runs import Run
 from bench.records.schema import RunHeader
+from bench.report.format import ranks_text
 from bench.text import clean
 
 LONGEST = 80
@@ -49,6 +51,17 @@ def data_words(header: RunHeader) -> str | None:
     if header.dataset_limit is not None:
         words.append(f"first {header.dataset_limit}")
     return " ".join(words) or None
+
+
+def rank_words(row: CellSummary, header: RunHeader) -> str | None:
+    """Return the ranks of a row, which its names must include, such as `2 ranks weak`.
+
+    None in a run without ranks. In a run with ranks a row of one rank says so, too: its process had one core,
+    so it is another row than that of the same name in other runs.
+    """
+    if not header.ranks:
+        return None
+    return (ranks_text(row.ranks, row.scaling) or "1 rank").replace("(", "").replace(")", "")
 
 
 def nothing(run: Run, what: str) -> UsageError:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.analysis.summary import summarise
-from bench.exports.names import data_words, dump, nothing, shown
+from bench.exports.names import data_words, dump, nothing, rank_words, shown
 from bench.exports.timed import TimedCell, timed_cells
 from bench.machine.environment import Environment
 from bench.records.runs import Run
@@ -52,6 +52,8 @@ def _benchmark(cell: TimedCell, run: Run) -> dict[str, Any]:
     data = [cell.step_s(log) for rounds in cell.rounds.values() for log in rounds]
     # Named like a parametrized test: --group-by func groups by workload, and param:backend by framework.
     param = f"{backend}-{mode}-{row.device}-{row.precision}"
+    if ranks := rank_words(row, run.header):
+        param += f"-{ranks.replace(' ', '-')}"
     if cut := data_words(run.header):
         param += f"-{cut.replace(' ', '-')}"
     return {
@@ -64,6 +66,8 @@ def _benchmark(cell: TimedCell, run: Run) -> dict[str, Any]:
             "mode": mode,
             "device": row.device,
             "precision": row.precision,
+            "ranks": row.ranks,
+            "scaling": row.scaling,
         },
         "param": param,
         "extra_info": _extra_info(cell, run),

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from backends.info import Level
 from bench.records.runs import Run
 from bench.records.schema import RunHeader
+from bench.workloads.ranks import Scaling
 from bench.workloads.specs import Cell
 
 TIMES = "\N{MULTIPLICATION SIGN}"
@@ -12,14 +13,29 @@ TIMES = "\N{MULTIPLICATION SIGN}"
 DASH = "\N{EN DASH}"
 
 
-def workload_name(workload: str, level: Level) -> str:
-    """Return the name of a workload, and the level of its rows if they are not tuned."""
-    return f"{workload} as taught" if level == "taught" else workload
+def workload_name(workload: str, level: Level, ranks: int = 1, scaling: Scaling = "strong") -> str:
+    """Return the name of a workload, with the level of its rows if they are not tuned, and their ranks."""
+    name = f"{workload} as taught" if level == "taught" else workload
+    return f"{name} with {said}" if (said := ranks_text(ranks, scaling)) else name
 
 
 def cell_name(cell: Cell, titles: Mapping[str, str]) -> str:
-    """Return the name of a cell within its workload: the backend's title and the mode."""
-    return f"{titles.get(cell.backend, cell.backend)} {cell.mode}"
+    """Return the name of a cell within its workload: the backend's title, the mode, and several ranks."""
+    return f"{titles.get(cell.backend, cell.backend)} {mode_name(cell)}"
+
+
+def mode_name(cell: Cell) -> str:
+    """Return the name of a cell within its workload and backend: the mode, and several ranks."""
+    ranks = ranks_text(cell.ranks, cell.scaling)
+    return f"{cell.mode} {ranks}" if ranks else cell.mode
+
+
+def ranks_text(ranks: int, scaling: Scaling) -> str:
+    """Return ranks and scaling in words, such as `2 ranks (weak)`; empty for one rank in strong scaling."""
+    if ranks == 1 and scaling == "strong":
+        return ""
+    count = "1 rank" if ranks == 1 else f"{ranks} ranks"
+    return f"{count} (weak)" if scaling == "weak" else count
 
 
 def ratio_text(low: float, high: float) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks
-from bench.analysis.summary import STATUS_WORDS
+from bench.analysis.evidence import STATUS_WORDS
 from bench.records.runs import Run, append_record
 from bench.records.schema import (
     BlockRecord,

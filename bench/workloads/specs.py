@@ -181,6 +181,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True, order=True):
     """The processes that train together, one device or one core each."""
     scaling: Scaling = "strong"
 
+    @property
+    def batches(self) -> int:
+        """How many times the workload's batch a step trains: in weak scaling, the number of ranks."""
+        return self.ranks if self.scaling == "weak" else 1
+
     def __str__(self) -> str:
         ranks = f" {self.ranks} ranks" if self.ranks > 1 else ""
         weak = " weak" if self.scaling == "weak" else ""

@@ -8,7 +8,16 @@ from itertools import pairwise, permutations
 import msgspec
 import numpy as np
 import pytest
-from synthetic import make_block, make_cell, make_conditions, make_header, make_job, make_parity, make_run
+from synthetic import (
+    TITLES,
+    make_block,
+    make_cell,
+    make_conditions,
+    make_header,
+    make_job,
+    make_parity,
+    make_run,
+)
 
 from bench.analysis.carry_over import Effects, block_effects, carry_over, largest_move
 from bench.analysis.statistics import MARGIN
@@ -93,6 +102,21 @@ def test_the_windows_of_disturbed_rounds_do_not_count() -> None:
     ]
     for found in block_effects(block, slow).values():
         assert max(map(abs, found.values())) < 1e-4
+
+
+def test_predecessors_that_differ_by_their_ranks_alone_are_told_apart() -> None:
+    one, two, weak = (
+        make_cell(mode="ddp", ranks=ranks, scaling=scaling)
+        for ranks, scaling in ((1, "strong"), (2, "strong"), (2, "weak"))
+    )
+    effects = {block: {one: -0.04, two: 0.01, weak: 0.03 + block / 1000} for block in range(3)}
+    found = carry_over(effects)
+    assert [(each.mode, each.ranks, each.scaling) for each in found] == [
+        ("ddp", 1, "strong"), ("ddp", 2, "strong"), ("ddp", 2, "weak"),
+    ]  # fmt: skip
+    assert [carry_over_section.predecessor(each, TORCH, TITLES) for each in found] == [
+        "PyTorch ddp", "PyTorch ddp 2 ranks", "PyTorch ddp 2 ranks (weak)",
+    ]  # fmt: skip
 
 
 def test_a_record_without_turns_says_nothing() -> None:

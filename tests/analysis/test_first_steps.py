@@ -40,6 +40,12 @@ def test_the_largest_error_of_all_comparisons_and_blocks_counts_at_each_step():
     assert (found.rounding(1), found.rounding(2)) == (1e-7, 1e-6)
 
 
+def test_a_larger_batch_has_other_losses_and_takes_no_part():
+    two, weak = (make_cell(mode="ddp", ranks=2, scaling=kind) for kind in ("strong", "weak"))
+    found = only([proven(TORCH, (1e-7,)), proven(two, (2e-7,)), proven(weak, (3e-7,))])
+    assert list(found.cells) == [TORCH, two]
+
+
 def test_a_workload_is_judged_at_the_last_step_that_all_rows_have():
     """Rows that train several steps in a call have another number of steps."""
     found = only([proven(TORCH, (1e-7, 5e-6, 1e-2)), proven(JAX, (1e-8, 9e-6))])

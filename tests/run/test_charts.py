@@ -7,7 +7,15 @@ from statistics import median
 import msgspec
 import pytest
 from broken_runs import all_crashed, hostile_run, parity_alone, stopped_at_once
-from synthetic import make_header, make_job, make_parity, make_run, realistic_run, simple_run
+from synthetic import (
+    make_header,
+    make_job,
+    make_parity,
+    make_run,
+    realistic_run,
+    scaling_run,
+    simple_run,
+)
 from test_run_costs import full_run, sweep_run
 from trainings import CELLS, learning_run, make_curve, make_finals, make_proof, make_training
 
@@ -23,7 +31,13 @@ from bench.run.report import charts
 from bench.text import clean
 
 TORCH, TENSORFLOW, JAX = CELLS
-RUNS = {"realistic": realistic_run, "learned": learning_run, "full": full_run, "sweep": sweep_run}
+RUNS = {
+    "realistic": realistic_run,
+    "learned": learning_run,
+    "full": full_run,
+    "sweep": sweep_run,
+    "ranks": lambda: scaling_run({"torch": {1: 0.9, 2: 1.8}, "jax": {2: 1.7}}, {"jax": {2: 1.9}}),
+}
 EVERY = [getattr(charts, name) for name in charts.__all__ if name not in ("every", "overview")]
 
 

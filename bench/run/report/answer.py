@@ -53,7 +53,7 @@ def _fastest(summary: Summary) -> list[Item]:
 
 def _where(verdict: Verdict, *, several: bool) -> str:
     """Return what a verdict is about; with device and precision if the run has several of them."""
-    name = workload_name(cut(verdict.workload, LONGEST_NAME), verdict.level)
+    name = workload_name(cut(verdict.workload, LONGEST_NAME), verdict.level, verdict.ranks, verdict.scaling)
     return f"{name} on {verdict.device} {verdict.precision}" if several else name
 
 

@@ -1,5 +1,9 @@
 """The section on carry-over: whether it matters for a row which other row had its turn before."""
 
+from collections.abc import Mapping
+
+import msgspec
+
 from bench.analysis.carry_over import CarryOver
 from bench.analysis.statistics import MARGIN
 from bench.analysis.summary import Summary
@@ -50,15 +54,24 @@ def _is_shown(one: CarryOver) -> bool:
 
 
 def _row(cell: Cell, one: CarryOver, summary: Summary) -> tuple[str, ...]:
-    before = f"{summary.titles.get(one.backend, one.backend)} {one.mode}" if one.backend else _START
     return (
         cell.workload,
         cell_name(cell, summary.titles),
-        before,
+        predecessor(one, cell, summary.titles),
         f"{100 * one.change:+.1f} %",
         f"{100 * one.low:+.1f} to {100 * one.high:+.1f} %",
         str(one.blocks),
     )
+
+
+def predecessor(one: CarryOver, cell: Cell, titles: Mapping[str, str]) -> str:
+    """Return the name of the row that trained before `cell`, or that it was the start of a round."""
+    if one.backend is None or one.mode is None:
+        return _START
+    before = msgspec.structs.replace(
+        cell, backend=one.backend, mode=one.mode, ranks=one.ranks, scaling=one.scaling
+    )
+    return cell_name(before, titles)
 
 
 def _margins(summary: Summary) -> str:

@@ -24,6 +24,7 @@ from bench.report.format import (
     TIMES,
     bytes_text,
     cell_name,
+    mode_name,
     percent,
     ratio_text,
     scaled,
@@ -140,7 +141,7 @@ def _break_evens(
             (
                 one.later,
                 (
-                    one.sooner.mode,
+                    mode_name(one.sooner),
                     short_time(one.extra_s) if one.extra_s > 0 else "no later",
                     short_time(one.saved_s) if one.saved_s > 0 else "nothing",
                     _pays(one),
@@ -200,7 +201,7 @@ def _pipelines(pipelines: Sequence[PipelineRatio], summary: Summary) -> list[Blo
     for one in pipelines:
         ratio = one.ratio
         texts = (
-            one.memory.mode,
+            mode_name(one.memory),
             NOTHING if ratio is None else f"{ratio[0]:.3f}{TIMES}",
             NOTHING if ratio is None else ratio_text(ratio[1], ratio[2]),
             _pipeline_verdict(one),

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 
 from backends.info import BackendInfo
 from backends.lessons import LESSONS, MISTAKES, WORKLOAD, Lesson, Mistake
+from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.lessons import LessonFactor, latest_lessons, lesson_factors
-from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
+from bench.analysis.summary import CellSummary, Summary
 from bench.measuring.backends import find_backends
 from bench.records.runs import Run
 from bench.records.schema import MistakeResult, Status

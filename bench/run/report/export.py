@@ -8,6 +8,7 @@ import msgspec
 
 from bench.analysis.comparison import Comparison, Comparisons, Verdict
 from bench.analysis.first_steps import first_steps
+from bench.analysis.scaling import ScalingSeries, read_scaling
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.run.outlook import in_words, outlook
@@ -31,14 +32,19 @@ def to_json(summary: Summary, run: Run | None = None) -> str:
 
 
 def verdicts_to_json(run: Run, summary: Summary) -> str:
-    """Return an object with every verdict and its comparisons, and the time that narrow intervals take."""
+    """Return an object with every verdict and its comparisons, and the time that narrow intervals take.
+
+    In a run with ranks it also has `scaling`, a list of `ScalingSeries`.
+    """
     found = outlook(run, summary)
     about = None
     if found is not None:
         about = msgspec.to_builtins(found) | {"beyond": found.beyond, "words": in_words(found)}
     placebo = None if summary.placebo is None else _comparisons([summary.placebo])[0]
     verdicts = [_verdict(verdict) for verdict in summary.verdicts]
-    return _dumped({"verdicts": verdicts, "placebo": placebo, "outlook": about})
+    scaling = [_series(one) for one in read_scaling(run, summary)]
+    content = {"verdicts": verdicts, "placebo": placebo, "outlook": about}
+    return _dumped(content | ({"scaling": scaling} if run.header.ranks else {}))
 
 
 def _verdict(verdict: Verdict) -> dict[str, Any]:
@@ -48,6 +54,8 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "level": verdict.level,
         "device": verdict.device,
         "precision": verdict.precision,
+        "ranks": verdict.ranks,
+        "scaling": verdict.scaling,
         "winner": msgspec.to_builtins(verdict.winner),
         "disturbed": verdict.disturbed,
         "unranked": list(verdict.unranked),
@@ -55,6 +63,16 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "comparisons": _families(verdict.made),
         "with_dropped_blocks": None if dropped is None else _families(dropped),
     }
+
+
+def _series(one: ScalingSeries) -> dict[str, Any]:
+    points = [
+        msgspec.to_builtins(point)
+        | {"comparison": _comparisons([point.comparison])[0] if point.comparison else None}
+        | {"proven": point.proven}
+        for point in one.points
+    ]
+    return {**msgspec.to_builtins(one), "points": points}
 
 
 def _families(made: Comparisons) -> dict[str, Any]:

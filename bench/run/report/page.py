@@ -6,6 +6,7 @@ from pathlib import Path
 from bench.analysis.accuracy import converge
 from bench.analysis.costs import read_costs
 from bench.analysis.first_steps import first_steps
+from bench.analysis.scaling import read_scaling
 from bench.analysis.summary import Summary
 from bench.analysis.sweep import leave_out_sweep, read_sweeps
 from bench.errors import WriteError
@@ -13,11 +14,11 @@ from bench.paths import refusal
 from bench.records.runs import Run
 from bench.report import page
 from bench.report.blocks import Block, Bullets, Chart, Group, Heading, Note, Paragraph
-from bench.run.report import charts, costs, course, learning, left_out, method, parity, ranking, raw
+from bench.run.report import charts, costs, course, learning, left_out, method, parity, ranking, raw, scaling
 from bench.run.report.answer import answer
 from bench.run.report.tables import QUESTION
 from bench.run.report.tags import choices
-from bench.run.report.terms import TERMS
+from bench.run.report.terms import terms_of
 from bench.store import write_text
 
 
@@ -39,7 +40,7 @@ def document(run: Run, summary: Summary, *, beside: Path) -> str:
     """Return the page of a run; files in the folder `beside`, in which the page will lie, are linked."""
     title = f"{run.header.run_id}: {QUESTION}"
     found = blocks(run, summary, beside=beside)
-    return page.document(found, title=title, choices=choices([summary]), terms=TERMS)
+    return page.document(found, title=title, choices=choices([summary]), terms=terms_of([run]))
 
 
 def blocks(run: Run, summary: Summary, *, beside: Path | None = None) -> list[Block]:
@@ -118,6 +119,10 @@ def sections(run: Run, summary: Summary) -> list[Block]:
         ),
         *_about("share of the peak", costs.roofline(cells, found.products, summary, drawn(charts.roofline))),
         *_about("batch size", costs.batch_sweep(read_sweeps(summary), summary, drawn(charts.sweep))),
+        *_about(
+            "several devices",
+            scaling.scaling(run, read_scaling(run, summary), drawn(charts.speed_ups), summary.titles),
+        ),
         *course.blocks(run, summary),
         *parity.blocks(run, summary, drawn(charts.parity)),
         *left_out.left_out(run, summary),

@@ -5,11 +5,12 @@ from itertools import groupby
 
 from rich.console import Console
 
-from bench.analysis.summary import STATUS_WORDS, Summary
+from bench.analysis.evidence import STATUS_WORDS
+from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.records.schema import ParityCheck, ParityRecord
 from bench.report.blocks import Block, Chart, Details, Group, Heading, Paragraph, Table, bullets
-from bench.report.format import NOTHING, cell_name, percent
+from bench.report.format import NOTHING, cell_name, mode_name, percent
 from bench.report.terminal import print_blocks
 from bench.run.report.tags import RowTags
 from bench.workloads.specs import Cell
@@ -177,7 +178,7 @@ def _group(place: tuple[str, str, str, str], records: Sequence[ParityRecord]) ->
     rows = [("allowed", *(allowed.get(kind, NOTHING) for kind in _KINDS), "")]
     for record in records:
         errors: dict[str, str] = {check.kind: f"{check.error:.1e}" for check in record.checks}
-        name = f"{record.cell.backend} {record.cell.mode}"
+        name = f"{record.cell.backend} {mode_name(record.cell)}"
         rows.append((name, *(errors.get(kind, NOTHING) for kind in _KINDS), _verdict(record)))
     return [
         Heading(text=f"{workload}, {optimizer}, {device} {precision}", level=3),

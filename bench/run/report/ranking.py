@@ -40,12 +40,11 @@ from bench.report.format import (
     ratio_text,
     seconds_text,
     width_text,
-    workload_name,
 )
 from bench.run.report import charts
-from bench.run.report.sentences import all_of, placebo_sentence, sentences
+from bench.run.report.sentences import all_of, placebo_sentence, sentences, topic
 from bench.run.report.tables import TOO_BRIEF, state
-from bench.run.report.tags import RowTags, place_tags
+from bench.run.report.tags import RowTags, group_tags, has_ranks
 from bench.workloads.specs import Cell
 
 _LEVELS = {"taught": "as taught", "tuned": "tuned"}
@@ -58,34 +57,43 @@ def ranking(run: Run, summary: Summary, costs: Costs, ratios: Sequence[Chart]) -
             Heading(text="Ranking by workload"),
             Paragraph(text="This run has no rows, so there is nothing to rank."),
         ]
+    ranks = has_ranks(summary)
     return [
         Heading(text="Ranking by workload"),
         Paragraph(
             text="Each line compares the fastest framework with the next one. The range is the 95 % interval "
             "of how many times as fast it is. A row is ranked only if it has parity, and only against rows "
-            "of its level."
+            f"of its level{' and with as many ranks' if ranks else ''}."
         ),
-        winners(summary),
+        winners(summary, ranks=ranks),
         *([Paragraph(text=f"Placebo: {said}")] if (said := placebo_sentence(summary)) else ()),
         *([overview] if (overview := charts.overview(run, summary)) else ()),
         *_workloads(summary, costs, ratios),
     ]
 
 
-def winners(summary: Summary) -> Table:
-    """Return the first two frameworks of each workload, and what is claimed about them."""
-    rows = [_winner(verdict, summary) for verdict in summary.verdicts]
+def winners(summary: Summary, *, ranks: bool) -> Table:
+    """Return the first two frameworks of each group of rows, and what is claimed about them.
+
+    `ranks` says whether there is a column of the number of ranks.
+    """
+    rows = [
+        (*_winner(verdict, summary), *([_ranks(verdict)] if ranks else ())) for verdict in summary.verdicts
+    ]
+    heads = ("workload", "fastest", "times as fast", "next", "verdict", "level", "device")
     return Table(
-        heads=("workload", "fastest", "times as fast", "next", "verdict", "level", "device"),
+        heads=(*heads, "ranks") if ranks else heads,
         rows=tuple(rows),
         numbers=frozenset({2}),
         flagged=frozenset(
             place for place, verdict in enumerate(summary.verdicts) if not verdict.order or verdict.disturbed
         ),
-        tags=tuple(
-            place_tags(one.workload, one.device, one.precision, one.level) for one in summary.verdicts
-        ),
+        tags=tuple(group_tags(one.group, summary) for one in summary.verdicts),
     )
+
+
+def _ranks(verdict: Verdict) -> str:
+    return f"{verdict.ranks} (weak)" if verdict.scaling == "weak" else str(verdict.ranks)
 
 
 def _winner(verdict: Verdict, summary: Summary) -> tuple[str, ...]:
@@ -145,23 +153,18 @@ _HEADS = (
 
 
 def _workloads(summary: Summary, costs: Costs, ratios: Sequence[Chart]) -> Iterator[Block]:
-    """Yield a group for each workload, device, precision and level: its rows, and every comparison."""
+    """Yield a block for each group of rows: its rows, and every comparison."""
     tags = RowTags(summary)
     first_results = {one.cell: one.start_up.first_result_s for one in costs.cells}
-    verdicts = {(one.workload, one.device, one.precision, one.level): one for one in summary.verdicts}
-    for key, group in groupby(
-        summary.cells, key=lambda row: (row.workload, row.device, row.precision, row.level)
-    ):
-        rows = list(group)
-        verdict = verdicts.get(key)
-        workload, device, precision, level = key
-        place = place_tags(workload, device, precision, level)
+    groups = groupby(summary.cells, key=lambda row: row.group)
+    for verdict, (key, rows) in zip(summary.verdicts, groups, strict=True):
+        place = group_tags(key, summary)
         chart = next((one for one in ratios if one.tags == place), None)
         yield Group(
             blocks=(
-                Heading(text=f"{workload_name(workload, level)} ({device} {precision})", level=3),
-                _rows(rows, first_results, tags, summary),
-                *(_how_sure(verdict, summary, chart) if verdict is not None else ()),
+                Heading(text=f"{topic(verdict)} ({key.device} {key.precision})", level=3),
+                _rows(list(rows), first_results, tags, summary),
+                *_how_sure(verdict, summary, chart),
             ),
             tags=place,
         )

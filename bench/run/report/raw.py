@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.analysis.disturbance import in_quiet_rounds
+from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.statistics import log_rate, log_throughput
-from bench.analysis.summary import STATUS_WORDS, CellSummary, Summary
+from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import HEADER, RECORDS, Run
 from bench.records.schema import JobRecord, Window
 from bench.report.blocks import Block, Details, File, Group, Heading, Paragraph, Table
-from bench.report.format import NOTHING, rate_text, seconds_text
+from bench.report.format import NOTHING, mode_name, rate_text, seconds_text
 from bench.run.report.tables import row_name
 from bench.run.report.tags import RowTags
 from bench.text import clean
@@ -81,7 +82,7 @@ def _row(jobs: Sequence[JobRecord], row: CellSummary, *, whole: bool) -> Iterato
         numbers=frozenset({0, 1, 3, 4, 5, 6}),
     )
     if whole and any(job.windows for job in ordered):
-        name = "-".join((row.workload, row.backend, row.mode, row.device, row.precision))
+        name = "-".join((row.workload, row.backend, mode_name(row.cell), row.device, row.precision))
         yield File(
             name=f"{clean(name).replace('/', '-')}.csv",
             text="the windows of this row: block, window, samples, seconds",
@@ -126,9 +127,9 @@ def _rates(windows: Sequence[Window]) -> str:
 def _rows(summary: Summary) -> str:
     """Return the most important figures of every row as CSV, without any rounding."""
     fields = (
-        "workload", "backend", "mode", "level", "device", "precision", "status", "ranked", "parity_ok",
-        "samples_per_s", "samples_per_s_low", "samples_per_s_high", "blocks", "first_step_s", "import_s",
-        "epochs", "test_accuracy", "target_accuracy", "seconds_to_target", "peak_rss_bytes",
+        "workload", "backend", "mode", "level", "device", "precision", "ranks", "scaling", "status", "ranked",
+        "parity_ok", "samples_per_s", "samples_per_s_low", "samples_per_s_high", "blocks", "first_step_s",
+        "import_s", "epochs", "test_accuracy", "target_accuracy", "seconds_to_target", "peak_rss_bytes",
         "peak_device_bytes", "energy_per_1000_j",
     )  # fmt: skip
     return _csv(fields, ([getattr(row, field) for field in fields] for row in summary.cells))

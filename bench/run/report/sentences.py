@@ -19,8 +19,8 @@ from bench.workloads.specs import Cell
 
 
 def topic(verdict: Verdict) -> str:
-    """Return what a verdict is about: `mnist-cnn`, or `mnist-cnn as taught`."""
-    return workload_name(verdict.workload, verdict.level)
+    """Return what a verdict is about: `mnist-cnn`, `mnist-cnn as taught`, or `mnist-cnn with 2 ranks`."""
+    return workload_name(verdict.workload, verdict.level, verdict.ranks, verdict.scaling)
 
 
 def all_of(made: Comparisons) -> list[Comparison]:

@@ -6,10 +6,9 @@ The terminal shows it with a table for each workload. REPORT.md has one table of
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import TypeAlias
 
-from backends.info import Level
-from bench.analysis.comparison import Comparison, Verdict
+from bench.analysis.comparison import Comparison, GroupKey, Verdict
+from bench.analysis.scaling import read_scaling
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import RECORDS, Run
 from bench.report.blocks import (
@@ -28,6 +27,7 @@ from bench.report.format import (
     PLUS_MINUS,
     TIMES,
     cell_name,
+    mode_name,
     percent,
     rate_text,
     seconds_text,
@@ -35,14 +35,14 @@ from bench.report.format import (
     workload_name,
 )
 from bench.run.outlook import in_words, outlook
-from bench.run.report import charts
+from bench.run.report import charts, scaling
 from bench.run.report.answer import LONGEST_NAME, answer
 from bench.run.report.sentences import placebo_sentence
 from bench.run.report.tables import state
 from bench.run.untrained import command_to_train, untrained
 from bench.store import ARCHIVE
 from bench.text import clean, cut, duration, listed
-from bench.workloads.specs import Cell, Device, Precision
+from bench.workloads.specs import Cell
 
 TITLE = "Which framework trains fastest here?"
 PAGE = "report.html"
@@ -56,9 +56,6 @@ _HEADS = ("row", "samples/s", PLUS_MINUS, "vs best", "verdict")
 _NUMBERS = frozenset({1, 2, 3})
 _LEGEND = f"samples/s: images trained per second. {PLUS_MINUS}: half the width of its 95 % interval."
 
-_Place: TypeAlias = tuple[str, Device, Precision, Level]
-"""Workload, device, precision and level of a group of rows that are ranked among themselves."""
-
 
 def on_terminal(run: Run, summary: Summary) -> list[Block]:
     """Return the report for a terminal: every row, in a table for each workload."""
@@ -67,6 +64,7 @@ def on_terminal(run: Run, summary: Summary) -> list[Block]:
         *_notes(summary),
         Bullets(items=answer(run, summary)),
         *_tables(summary),
+        *_scaling(run, summary),
         *_targets(summary),
         *_placebo(summary),
         *_missing(run, summary),
@@ -75,7 +73,7 @@ def on_terminal(run: Run, summary: Summary) -> list[Block]:
 
 
 def in_markdown(run: Run, summary: Summary) -> list[Block]:
-    """Return the report for one screen: one row for each framework, level and workload, and a picture."""
+    """Return the report for one screen: one row for each framework and group, and a picture."""
     rows, others = _chosen(summary)
     of_modes = f" {PAGE} has {others} more rows, of other modes." if others else ""
     legend = Paragraph(text=f"{_LEGEND}{of_modes}", faint=True)
@@ -87,6 +85,7 @@ def in_markdown(run: Run, summary: Summary) -> list[Block]:
         Bullets(items=answer(run, summary)),
         *shown,
         *([picture] if (picture := charts.overview(run, summary)) else ()),
+        *_scaling(run, summary),
         *_targets(summary),
         *_placebo(summary),
         *_missing(run, summary),
@@ -118,9 +117,9 @@ def _tables(summary: Summary) -> list[Block]:
     """Return a heading and a table for each group of rows, and their legend."""
     names = _names(summary)
     found: list[Block] = []
-    for place, group in groupby(summary.cells, key=_place):
+    for key, group in groupby(summary.cells, key=lambda row: row.group):
         rows = list(group)
-        found.append(Heading(text=names[place], level=3))
+        found.append(Heading(text=names[key], level=3))
         found.append(
             Table(
                 heads=_HEADS,
@@ -136,22 +135,22 @@ def _tables(summary: Summary) -> list[Block]:
 def _table_of_all(rows: Sequence[CellSummary], summary: Summary) -> Table:
     """Return one table of rows of all workloads, in which each workload is named once."""
     names = _names(summary)
-    places = [_place(row) for row in rows]
+    keys = [row.group for row in rows]
     return Table(
         heads=("workload", *_HEADS),
         rows=tuple(
-            (names[place] if place != before else "", *cells)
-            for place, before, cells in zip(places, (None, *places), _every(rows, summary), strict=False)
+            (names[key] if key != before else "", *cells)
+            for key, before, cells in zip(keys, (None, *keys), _every(rows, summary), strict=False)
         ),
         numbers=frozenset(number + 1 for number in _NUMBERS),
     )
 
 
-def _names(summary: Summary) -> dict[_Place, str]:
+def _names(summary: Summary) -> dict[GroupKey, str]:
     """Return the name of each group of rows: with device and precision if the run has several of them."""
     several = len({(row.device, row.precision) for row in summary.cells}) > 1
     return {
-        _place(row): _workload(row) + (f" ({row.device} {row.precision})" if several else "")
+        row.group: _workload(row) + (f" ({row.device} {row.precision})" if several else "")
         for row in summary.cells
     }
 
@@ -161,22 +160,19 @@ def _row(row: CellSummary, summary: Summary) -> str:
 
 
 def _workload(row: CellSummary) -> str:
-    return workload_name(cut(row.workload, LONGEST_NAME), row.level)
-
-
-def _place(row: CellSummary) -> _Place:
-    return row.workload, row.device, row.precision, row.level
+    key = row.group
+    return workload_name(cut(key.workload, LONGEST_NAME), key.level, key.ranks, key.scaling)
 
 
 def _chosen(summary: Summary) -> tuple[list[CellSummary], int]:
-    """Return one row for each framework, level and workload, and how many others there are.
+    """Return one row for each framework and group, and how many others there are.
 
     It is the row that stands for its framework in the verdict; else the first, which is the fastest.
     """
     picked = {pick.cell for verdict in summary.verdicts for pick in verdict.picks}
-    chosen: dict[tuple[str, ...], CellSummary] = {}
+    chosen: dict[tuple[GroupKey, str], CellSummary] = {}
     for row in summary.cells:
-        place = (*_place(row), row.backend)
+        place = row.group, row.backend
         if place not in chosen or row.cell in picked:
             chosen[place] = row
     kept = {row.cell for row in chosen.values()}
@@ -186,10 +182,10 @@ def _chosen(summary: Summary) -> tuple[list[CellSummary], int]:
 
 def _every(rows: Sequence[CellSummary], summary: Summary) -> Iterator[tuple[str, ...]]:
     """Yield the cells of each row; `rows` have any number of workloads."""
-    best = {_place(row): row.samples_per_s for row in reversed(summary.cells) if row.ranked}
+    best = {row.group: row.samples_per_s for row in reversed(summary.cells) if row.ranked}
     verdicts = {cell: verdict for verdict in summary.verdicts for cell in verdict.order}
     for row in rows:
-        fastest = best.get(_place(row))
+        fastest = best.get(row.group)
         relative = NOTHING
         if row.ranked and row.samples_per_s is not None and fastest is not None:
             relative = f"{row.samples_per_s / fastest:.2f}{TIMES}"
@@ -238,9 +234,9 @@ def _among_modes(cell: Cell, made: Sequence[Comparison]) -> str:
             continue
         other = one.slower if one.faster == cell else one.faster
         if one.differs:
-            return f"{'faster' if one.faster == cell else 'slower'} than {other.mode}"
+            return f"{'faster' if one.faster == cell else 'slower'} than {mode_name(other)}"
         if one.kind == "equivalent":
-            return f"as fast as {other.mode}"
+            return f"as fast as {mode_name(other)}"
     return "unclear"
 
 
@@ -248,17 +244,21 @@ def _targets(summary: Summary) -> list[Block]:
     """Return a line for each workload with a target: how long each row trained to reach it."""
     names = _names(summary)
     lines = []
-    for place, group in groupby(summary.cells, key=_place):
+    for key, group in groupby(summary.cells, key=lambda row: row.group):
         rows = [row for row in group if row.target_accuracy is not None and row.trained_jobs]
         if rows:
             times = [f"{_row(row, summary)} {_to_target(row)}" for row in rows]
-            what = f"Training to {percent(rows[0].target_accuracy, 1)} on {names[place]}"
+            what = f"Training to {percent(rows[0].target_accuracy, 1)} on {names[key]}"
             lines.append(Item(name=what, text=f"{', '.join(times)}."))
     return [Bullets(items=tuple(lines))] if lines else []
 
 
 def _to_target(row: CellSummary) -> str:
     return "did not reach it" if row.seconds_to_target is None else seconds_text(row.seconds_to_target)
+
+
+def _scaling(run: Run, summary: Summary) -> list[Block]:
+    return scaling.short_blocks(run, read_scaling(run, summary), summary.titles)
 
 
 def _placebo(summary: Summary) -> list[Block]:

@@ -1,9 +1,10 @@
 """The words that a run's page explains where it first uses them. docs/glossary.md has the same meanings."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from bench.analysis.statistics import EQUIVALENCE, MARGIN
+from bench.records.runs import Run
 
 TERMS: Mapping[str, str] = MappingProxyType(
     {
@@ -80,3 +81,29 @@ TERMS: Mapping[str, str] = MappingProxyType(
     }
 )
 """Meanings by word. Two forms of a word are two entries."""
+
+RANK_TERMS: Mapping[str, str] = MappingProxyType(
+    {
+        "rank": (
+            "One of the processes that train one network together, each on its part of the batch. It has one "
+            "core or one GPU of its own."
+        ),
+        "ranks": (
+            "The processes that train one network together, each on its part of the batch. Each has one core "
+            "or one GPU of its own."
+        ),
+        "strong scaling": "The batch stays the same, whatever the number of ranks, and the ranks share it.",
+        "weak scaling": "The batch grows with the number of ranks, and the part of each rank stays the same.",
+        "speed-up": (
+            "Throughput of the distributed mode, divided by that of its framework's plain mode at one rank."
+        ),
+        "efficiency": "Speed-up divided by the number of ranks. 100 % is the ideal.",
+        "distributed mode": "The framework's own engine for training one network in several processes.",
+    }
+)
+"""The words about ranks: only the page of a run with ranks has them."""
+
+
+def terms_of(runs: Iterable[Run]) -> Mapping[str, str]:
+    """Return the meanings that a page about these runs explains."""
+    return {**TERMS, **RANK_TERMS} if any(run.header.ranks for run in runs) else TERMS

@@ -15,6 +15,7 @@ from bench.run.report.charts.learning import accuracy_epochs, accuracy_seconds
 from bench.run.report.charts.own_defaults import defaults
 from bench.run.report.charts.proof import parity
 from bench.run.report.charts.roofs import roofline
+from bench.run.report.charts.scaling import speed_ups
 from bench.run.report.charts.start_up import first_result
 from bench.run.report.charts.step_parts import step_split
 from bench.run.report.charts.steps import first_steps
@@ -37,6 +38,7 @@ __all__ = [
     "ratios",
     "roofline",
     "speed",
+    "speed_ups",
     "step_split",
     "sweep",
     "to_target",
@@ -63,6 +65,7 @@ def every(run: Run, summary: Summary) -> list[Chart]:
             energy,
             roofline,
             sweep,
+            speed_ups,
             parity,
         )
         for chart in charts(run, summary)

@@ -9,7 +9,7 @@ from bench.analysis.sweep import leave_out_sweep
 from bench.records.runs import Run
 from bench.report.blocks import Chart, Table, number_table
 from bench.report.chart import Axis, Lines, Point, Series
-from bench.report.format import DASH, NOTHING, cell_name, rate_text, short_time
+from bench.report.format import DASH, NOTHING, cell_name, mode_name, rate_text, short_time
 from bench.report.names import chart_name
 from bench.run.report.charts.rows import Looks, looks_of, place_tags
 from bench.text import listed
@@ -103,7 +103,7 @@ def _table(pairs: Sequence[BreakEven], summary: Summary) -> Table:
         (
             (
                 cell_name(pair.later, summary.titles),
-                pair.sooner.mode,
+                mode_name(pair.sooner),
                 short_time(pair.extra_s),
                 short_time(pair.saved_s) if pair.saved_s > 0 else NOTHING,
                 _after(pair),
@@ -136,7 +136,7 @@ def _after(pair: BreakEven) -> str:
 
 def _pays(pair: BreakEven, summary: Summary) -> str:
     later = cell_name(pair.later, summary.titles)
-    return f"{later} overtakes {pair.sooner.mode} after {_after(pair)}"
+    return f"{later} overtakes {mode_name(pair.sooner)} after {_after(pair)}"
 
 
 def _pays_finding(pairs: Sequence[BreakEven], costs: dict[Cell, CellCosts], summary: Summary) -> str:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from bench.analysis.summary import STATUS_WORDS, Summary
+from bench.analysis.evidence import STATUS_WORDS
+from bench.analysis.summary import Summary
 from bench.records.runs import Run
 from bench.records.schema import ParityCheck, ParityRecord
 from bench.report.blocks import Chart, Table

@@ -6,14 +6,15 @@ from itertools import groupby
 import msgspec
 
 from backends.info import Level
-from bench.analysis.comparison import Verdict
+from bench.analysis.comparison import GroupKey, Verdict
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import Run
 from bench.report.chart import Bar, Tags
-from bench.report.format import cell_name, workload_name
+from bench.report.format import cell_name, mode_name, workload_name
 from bench.report.names import chart_name
 from bench.run.report.tables import state
-from bench.workloads.specs import Cell, Device, Precision
+from bench.run.report.tags import group_tags, has_ranks, rank_tags
+from bench.workloads.specs import Cell
 
 
 class Looks(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,16 +22,18 @@ class Looks(msgspec.Struct, frozen=True, kw_only=True):
 
     backends: tuple[str, ...]
     modes: Mapping[str, tuple[str, ...]]
-    """The measured modes of each backend, in its order."""
+    """The measured modes of each backend, in its order; a mode with several ranks is another one."""
     levels: Mapping[tuple[str, str], Level]
     """By backend and mode."""
+    ranks: bool
+    """Whether some row has several ranks."""
 
     def hue(self, cell: Cell) -> int:
         return self.backends.index(cell.backend)
 
     def hatch(self, cell: Cell) -> int:
         """Return the shape of a bar: it tells modes apart, as every bar has its name beside it."""
-        return self.modes[cell.backend].index(cell.mode)
+        return self.modes[cell.backend].index(mode_name(cell))
 
     def shape(self, cell: Cell) -> int:
         """Return the shape of a line or a dot: another one for every row, as far as there are enough."""
@@ -39,61 +42,55 @@ class Looks(msgspec.Struct, frozen=True, kw_only=True):
             for backend, modes in self.modes.items()
             for place, mode in enumerate(modes)
         )
-        return rows.index((self.hatch(cell), self.hue(cell), cell.mode))
+        return rows.index((self.hatch(cell), self.hue(cell), mode_name(cell)))
 
     def order(self, cell: Cell) -> tuple[int, int]:
-        """Return a key that sorts cells by backend and mode."""
+        """Return a key that sorts cells by backend, mode and ranks."""
         return self.hue(cell), self.hatch(cell)
 
     def tags(self, cell: Cell) -> Tags:
         """Return what a row can be chosen by inside a chart."""
-        return cell_tags(cell) | {"level": self.levels.get((cell.backend, cell.mode), "tuned")}
+        tags = cell_tags(cell) | {"level": self.levels.get((cell.backend, cell.mode), "tuned")}
+        return tags | (rank_tags(cell) if self.ranks else {})
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
-    """The rows of one workload, device, precision and level, in the summary's order."""
+    """The rows of one group, in the summary's order."""
 
-    workload: str
-    device: Device
-    precision: Precision
-    level: Level
+    key: GroupKey
     rows: tuple[CellSummary, ...]
+    tags: Tags
 
     @property
     def title(self) -> str:
         """What the title of a chart begins with: `mnist-cnn`, or `mnist-cnn as taught`."""
-        return workload_name(self.workload, self.level)
-
-    @property
-    def tags(self) -> Tags:
-        return place_tags(self.workload, self.device, self.precision) | {"level": self.level}
+        return workload_name(self.key.workload, self.key.level, self.key.ranks, self.key.scaling)
 
     def name(self, question: str) -> str:
         """Return the name of the chart that answers a question about the group."""
-        return chart_name(question, self.workload, self.device, self.precision, self.level)
+        key = self.key
+        ranks = (str(key.ranks), key.scaling) if key.ranks > 1 else ()
+        return chart_name(question, key.workload, key.device, key.precision, key.level, *ranks)
 
     def verdict(self, summary: Summary) -> Verdict:
         """Return the verdict on the group's rows."""
-        mine = (self.workload, self.device, self.precision, self.level)
-        return next(
-            one for one in summary.verdicts if (one.workload, one.device, one.precision, one.level) == mine
-        )
+        return next(one for one in summary.verdicts if one.group == self.key)
 
 
 def looks_of(run: Run, summary: Summary) -> Looks:
     known = {backend.name: tuple(backend.modes) for backend in run.header.backends}
-    measured: dict[str, list[str]] = {name: [] for name in known}
+    measured: dict[str, dict[str, str]] = {name: {} for name in known}
     for row in summary.cells:
-        modes = measured.setdefault(row.backend, [])
-        if row.mode not in modes:
-            modes.append(row.mode)
+        modes = measured.setdefault(row.backend, {})
+        modes[mode_name(row.cell)] = row.mode
     return Looks(
         backends=tuple(measured),
         modes={
-            name: tuple(sorted(modes, key=lambda mode: _place_of(mode, known.get(name, ()))))
+            name: tuple(sorted(modes, key=lambda said: _place_of(modes[said], known.get(name, ()))))
             for name, modes in measured.items()
         },
         levels={(row.backend, row.mode): row.level for row in summary.cells},
+        ranks=has_ranks(summary),
     )
 
 
@@ -106,10 +103,8 @@ def groups_of(summary: Summary, kept: frozenset[Cell] | None = None) -> list[Gro
     """Return the groups of a run that have rows; with `kept`, of these rows only."""
     rows = [row for row in summary.cells if kept is None or row.cell in kept]
     return [
-        Group(workload=workload, device=device, precision=precision, level=level, rows=tuple(found))
-        for (workload, device, precision, level), found in groupby(
-            rows, key=lambda row: (row.workload, row.device, row.precision, row.level)
-        )
+        Group(key=key, rows=tuple(found), tags=group_tags(key, summary))
+        for key, found in groupby(rows, key=lambda row: row.group)
     ]
 
 
@@ -153,4 +148,4 @@ def cell_bar(
 
 def same_units(groups: Sequence[Group]) -> bool:
     """Say whether all groups have one device and precision, so that a title need not name them."""
-    return len({(group.device, group.precision) for group in groups}) <= 1
+    return len({(group.key.device, group.key.precision) for group in groups}) <= 1

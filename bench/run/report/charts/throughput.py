@@ -19,6 +19,7 @@ from bench.report.format import (
     width_text,
 )
 from bench.run.report.charts.rows import Group, Looks, cell_bar, groups_of, looks_of, same_units
+from bench.run.report.sentences import topic
 from bench.run.report.tables import state
 from bench.text import listed
 
@@ -103,8 +104,7 @@ def finding(verdict: Verdict, summary: Summary, *, alike: bool = True) -> str:
 
     `alike` says that all groups of the run have one device and precision, which then need no mention.
     """
-    place = verdict.workload + (" as taught" if verdict.level == "taught" else "")
-    where = place if alike else f"{place} ({verdict.device} {verdict.precision})"
+    where = topic(verdict) if alike else f"{topic(verdict)} ({verdict.device} {verdict.precision})"
     titles = summary.titles
     backends = [titles.get(pick.cell.backend, pick.cell.backend) for pick in verdict.picks]
     if not verdict.matched:
@@ -180,8 +180,7 @@ def _relative(verdict: Verdict, looks: Looks, summary: Summary, *, alike: bool) 
     """Return a bar for the picked row of each framework; nothing unless two can be compared."""
     if verdict.disturbed or len(verdict.picks) < 2:
         return []
-    place = verdict.workload + (" as taught" if verdict.level == "taught" else "")
-    where = place if alike else f"{place} ({verdict.device} {verdict.precision})"
+    where = topic(verdict) if alike else f"{topic(verdict)} ({verdict.device} {verdict.precision})"
     compared = {frozenset((one.faster, one.slower)): one for one in verdict.made.backends}
     first = verdict.picks[0].cell
     bars = []
