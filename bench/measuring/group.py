@@ -227,7 +227,8 @@ class Group:
     def _next(self) -> Event | None:
         """Return the next event that all ranks have sent, as one; None if the job is over before."""
         began = time.monotonic()
-        limit = min(began + self._time_limit_s - self._wall_s, self._deadline)
+        self._own_limit = began + self._time_limit_s - self._wall_s
+        limit = min(self._own_limit, self._deadline)
         event = None
         try:
             while event is None and not self._over:
@@ -333,14 +334,19 @@ class Group:
         if not left or any(rank.gone is not None for rank in left):
             self._end()
             return
+        said = f"it was stopped at its limit of {self._time_limit_s:.0f} s, or when all time was spent"
+        if len(self._ranks) == 1 or time.monotonic() < self._own_limit:  # no rank is to blame
+            for rank in left:
+                rank.failure = "timeout", said
+            self._judge(self._ranks.index(left[0]), named=False)
+            return
         pids = [rank.link.pid for rank in left]
         place, why = stuck_rank(pids, [len(rank.stream.taken) for rank in left])
         print_stacks([rank.link.pid for rank in left if rank.last(Started)])
-        limit = f"it was stopped at its limit of {self._time_limit_s:.0f} s, or when all time was spent"
-        left[place].failure = "timeout", f"{limit}; {why}"
+        left[place].failure = "timeout", f"{said}; {why}"
         self._judge(self._ranks.index(left[place]))
 
-    def _judge(self, number: int) -> None:
+    def _judge(self, number: int, *, named: bool = True) -> None:
         """End all ranks because of this one, which the record of the job will name."""
         for rank in self._ranks:
             rank.killed = rank.link.poll() is None and not rank.done
@@ -348,7 +354,7 @@ class Group:
             rank.link.end()
         self._over, self._culprit = True, number
         status, error, exit_signal = self._verdict(number)
-        if len(self._ranks) > 1:
+        if len(self._ranks) > 1 and named:
             error = f"rank {number} of {len(self._ranks)}: {status.replace('_', ' ')}: {error}"
         self._judged = status, error, exit_signal
         self._events.append(Failed(status=status, error=error or ""))

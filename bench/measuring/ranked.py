@@ -36,7 +36,8 @@ def refuse_what_ranks_exclude(asked: Asked) -> None:
 def with_distributed_modes(available: Available, device: Device, *, named: bool) -> Available:
     """Return the backends that have a distributed mode on the device, and the reason for the others.
 
-    No reason is given for those that are measured only if they are named. Raises UsageError if one was named that has none, and UnavailableError if none is left.
+    No reason is given for those that are measured only if they are named. Raises UsageError if one was named
+    that has none, and UnavailableError if none is left.
     """
     without = [name for name, info in available.infos.items() if not distributed_modes(info, device)]
     if named and without:

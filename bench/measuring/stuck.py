@@ -8,9 +8,10 @@ from collections.abc import Sequence
 
 import psutil
 
-_SAMPLE_S = 0.5
-_BUSY, _IDLE = 0.5, 0.1
-"""Shares of a core: who computes uses more than the first, who sleeps less than the second."""
+_SAMPLE_S = 1.0
+_LEAST, _MUCH_MORE = 0.05, 5.0
+"""A process computes if it uses this share of a core at least, and so many times more than those that wait.
+On a busy machine it gets only a part of a core."""
 _SHOW_S = 0.2
 
 
@@ -26,13 +27,12 @@ def stuck_rank(pids: Sequence[int | None], heard: Sequence[int]) -> tuple[int, s
     behind = [place for place, count in enumerate(heard) if count == min(heard)]
     if len(behind) == 1 < len(heard):
         return behind[0], f"it has sent {heard[behind[0]]} events, and each of the others more"
-    shares = _cpu_shares(pids)
-    busy = [place for place, share in enumerate(shares) if share is not None and share > _BUSY]
-    idle = [place for place, share in enumerate(shares) if share is not None and share < _IDLE]
-    if len(busy) == 1 and len(idle) == len(pids) - 1 > 0:
-        return busy[0], "it computes while the others wait"
-    if len(idle) == 1 and len(busy) == len(pids) - 1 > 1:  # collectives on GPUs wait in a loop
-        return idle[0], "it is idle while the others wait in a loop"
+    known = {place: share for place, share in enumerate(_cpu_shares(pids)) if share is not None}
+    order = sorted(known, key=lambda place: known[place])
+    if len(order) == len(pids) > 1 and known[order[-1]] > max(_LEAST, _MUCH_MORE * known[order[-2]]):
+        return order[-1], "it computes while the others wait"
+    if len(order) == len(pids) > 2 and known[order[1]] > max(_LEAST, _MUCH_MORE * known[order[0]]):
+        return order[0], "it is idle while the others wait in a loop"  # as collectives on GPUs do
     return 0, "which rank hangs cannot be told"
 
 

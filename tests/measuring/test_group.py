@@ -1,5 +1,6 @@
 """The end of one rank is the end of the job: the record names it, and nothing of any rank is left."""
 
+import math
 import os
 import random
 import signal
@@ -84,6 +85,7 @@ def group_of(
     *,
     on_event: Callable[[Event], None] = lambda _: None,
     limit_s: float = 120.0,
+    deadline: float = math.inf,
     slots: Sequence[LocalSlot] | None = None,
 ) -> Group:
     return Group(
@@ -92,6 +94,7 @@ def group_of(
         python=PYTHON,
         device="cpu",
         time_limit_s=limit_s,
+        deadline=deadline,
         on_event=on_event,
     )
 
@@ -214,6 +217,18 @@ def test_a_rank_that_hangs_is_named_when_the_time_is_up(kind: str, why: str) -> 
     assert outcome.error.startswith("rank 1 of 2: timeout: it was stopped at its limit of 4 s")
     assert outcome.error.endswith(why)
     assert outcome.wall_s < HUNG_S / 2
+
+
+def test_when_all_time_is_spent_no_rank_is_to_blame() -> None:
+    def stop(event: Event) -> None:
+        if isinstance(event, Built):
+            os.kill(group.pids[1], signal.SIGSTOP)
+
+    group = group_of(task_of("Together"), on_event=stop, limit_s=500.0, deadline=time.monotonic() + 4.0)
+    outcome = measured(group)
+    assert outcome.status == "timeout", outcome
+    assert outcome.error == "it was stopped at its limit of 500 s, or when all time was spent"
+    assert [record.status for record in outcome.ranks] == ["timeout", "timeout"]
 
 
 def test_where_it_cannot_be_told_which_rank_hangs_their_stacks_are_printed() -> None:
