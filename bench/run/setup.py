@@ -138,8 +138,10 @@ def prepare_resumed(folder: Path, pythons: Mapping[str, Path], hosts: Hosts | No
     else:
         choose_again(device, header.environment)
     available = backends_of_run(find_backends(), header, pythons)
+    hosts = hosts or Hosts()
+    if hosts.dealt and not header.ranks:
+        raise UsageError(f"{header.run_id} has no ranks: go on with it without a launcher, in one process.")
     if header.ranks:
-        hosts = hosts or Hosts()
         devices = () if hosts.dealt else header.devices
         slots = hosts.slots(device, max(header.ranks), available, devices)
         _refuse_other_places(header, slots)

@@ -6,6 +6,7 @@ The stand-ins set the variables of the launchers and start the processes on this
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from bench.cli.main import main
 from bench.run import plan
 from fakes import TINY
 from played import undisturbed
-plan.PRESETS = {"quick": msgspec.structs.replace(TINY, min_blocks=1, seeds=0, budget_s=40)}
+plan.PRESETS = {"quick": msgspec.structs.replace(TINY, min_blocks=1, fewest_to_stop=1, seeds=0)}
 undisturbed(pytest.MonkeyPatch())
 main()
 """
@@ -54,6 +55,32 @@ status=0
 for task in $(jobs -p); do wait "$task" || status=$?; done
 exit "$status"
 """
+
+
+TWO_HOSTS = """
+# COMMAND for each of two ranks, on hosts with a network and a name of their own and one cable between them.
+hostname alpha
+ip link set lo up
+ip link add eth7 type veth peer name ens9
+export SAMEWORK_RANKS=2 SAMEWORK_LOCAL_RANK=0 SAMEWORK_HOST=10.99.0.1 SAMEWORK_KEY=abc
+unshare --net --uts bash -c '
+    hostname beta
+    ip link set lo up
+    until ip link show ens9 >/dev/null 2>&1; do sleep 0.05; done
+    ip addr add 10.99.0.2/24 dev ens9
+    ip link set ens9 up
+    SAMEWORK_RANK=1 exec "$@"
+' beta "$@" &
+beta=$!
+until [ "$(readlink /proc/$beta/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+ip link set ens9 netns $beta
+ip addr add 10.99.0.1/24 dev eth7
+ip link set eth7 up
+SAMEWORK_RANK=0 "$@"
+status=$?
+wait $beta && exit $status
+"""
+NEW_NETWORK = ("unshare", "--map-root-user", "--net", "--uts")
 
 
 class Place:
@@ -245,6 +272,24 @@ def test_four_ranks_are_proven_together(place: Place, ended: Ended) -> None:
     for one in others:
         place.wait(one)
         assert one.returncode == 0
+
+
+def test_two_hosts_find_each_other_by_their_own_addresses(place: Place, ended: Ended) -> None:
+    if missing := [tool for tool in ("unshare", "ip") if shutil.which(tool) is None]:
+        pytest.skip(f"no network of its own can be made without {' and '.join(missing)}")
+    probe = subprocess.run(
+        [*NEW_NETWORK, "ip", "link", "add", "a0", "type", "veth", "peer", "name", "b0"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if probe.returncode:
+        pytest.skip(f"no network of its own can be made here: {probe.stderr.strip()}")
+    command = (*NEW_NETWORK, "bash", "-c", TWO_HOSTS, "alpha", "bench", "run", *WHAT)
+    said = place.wait(ended(place.start(*command)))
+    check(place.run, 2)
+    assert place.run.header.hosts == ("alpha", "beta")
+    assert "The cores by rank: alpha " in said
+    for job in jobs_of(place.run, 2):
+        assert [one.host for one in job.ranks] == ["alpha", "beta"]
 
 
 def wait_for_workers(*ranks: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -25,8 +25,9 @@ PORT_TRIES = 8
 """Rank 0 listens at the first port that is free of so many, and the others look for it at all of them."""
 _ALL_INTERFACES = "0.0.0.0"  # noqa: S104 (only if the name of the first host is no address of it)
 _MOST_BYTES = 2**28
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
-"""In seconds, and a count: a host that is gone without a word is noticed after half a minute."""
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 30_000}
+"""In seconds, a count, and milliseconds: a host that goes without a word is noticed after half a minute,
+whether it is silent or does not take what it is sent. From tcp(7)."""
 _NO_PARTNER = (AuthenticationError, AssertionError, EOFError, OSError, ValueError)
 """What a handshake raises if the other end has another key, is another program, or is silent."""
 

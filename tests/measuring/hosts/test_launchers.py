@@ -109,6 +109,16 @@ def test_host_and_port_may_be_corrected() -> None:
     assert (found.host, found.port, found.rank) == ("10.1.2.3", 4321, 2)
 
 
+def test_the_port_of_the_launchers_own_store_is_left_alone() -> None:
+    """The agent of torchrun may listen at MASTER_PORT."""
+    found = launched(TORCHRUN)
+    assert found is not None
+    assert found.port == int(TORCHRUN["MASTER_PORT"]) + 1
+    last = launched(TORCHRUN | {"MASTER_PORT": "65535"})
+    assert last is not None
+    assert 1 <= last.port <= 65535
+
+
 def test_ranks_on_one_host_are_known_to_be() -> None:
     alone: list[dict[str, str]] = [
         TORCHRUN | {"LOCAL_WORLD_SIZE": "4"},
