@@ -44,8 +44,7 @@ class Engine:
             self.peers[0].send(place.rank)
         self.first = place.rank == 0
         for peer in self.peers:
-            with socket.socket(fileno=os.dup(peer.fileno())) as end:  # else each gradient waits for 40 ms
-                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            _without_delay(peer)
 
     @staticmethod
     def _reach(address: tuple[str, int]) -> "Connection[Any, Any]":
@@ -65,6 +64,12 @@ class Engine:
         for peer in self.peers:
             peer.send(values)
         return values
+
+
+def _without_delay(connection: "Connection[Any, Any]") -> None:
+    """Send a message at once: else each waits 40 ms for the answer to its own first bytes."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as end:
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 class Together(NumpyBackend):
@@ -108,6 +113,37 @@ class Together(NumpyBackend):
     def describe(self) -> dict[str, str | int | float | bool | None]:
         cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
         return super().describe() | {"cpus": cpus, "threads": os.environ.get("OMP_NUM_THREADS")}
+
+
+class SumsForMeans(Together):
+    """Adds up what it should average."""
+
+    def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        ranks = 1 if self.place is None else self.place.ranks
+        return loss, {name: value * ranks for name, value in gradients.items()}
+
+
+class KeepsItsGradient(Together):
+    """Averages the losses and not the gradients."""
+
+    def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
+        loss, gradients = super().loss_and_gradients(pixels, labels)
+        if self.place is None:
+            return loss, gradients
+        own = part(len(labels), self.place)
+        return loss, NumpyBackend.loss_and_gradients(self, pixels[own], labels[own])[1]
+
+
+class SameShard(Together):
+    """Every rank trains on the part of rank 0."""
+
+    def loss_and_gradients(self, pixels: Array, labels: npt.NDArray[np.uint8]) -> tuple[float, Arrays]:
+        ranks = 1 if self.place is None else self.place.ranks
+        size = len(labels) // ranks
+        return super().loss_and_gradients(
+            np.tile(pixels[:size], (ranks, 1, 1, 1)), np.tile(labels[:size], ranks)
+        )
 
 
 class RaisesInRank(Together):

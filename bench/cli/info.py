@@ -77,6 +77,7 @@ def _described(
     for mode in info.modes:
         note = " (default)" if mode.default else ""
         note += " (as taught)" if mode.level == "taught" else ""
+        note += " (with --ranks)" if mode.distributed else ""
         note += "" if "cpu" in mode.devices else " (on a GPU)"
         yield f"    {mode.name:<20}{mode.summary}{note}"
 

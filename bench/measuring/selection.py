@@ -65,6 +65,11 @@ def choose_cells(
     here = {mode.name for info in backends for mode in info.modes if device in mode.devices}
     known = sorted(here | set(GROUPS))
     for mode in modes:
+        if any(one.distributed for info in backends for one in info.modes if one.name == mode):
+            raise UsageError(
+                f"--mode {mode}: several processes train together in that mode. Name their numbers in its "
+                "place, such as --ranks 1,2."
+            )
         if mode not in known:
             whose = f"modes of {', '.join(info.name for info in backends)} on the {device.upper()}"
             raise unknown("mode", mode, known, whose)

@@ -139,7 +139,8 @@ class RankRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     peak_rss_bytes: int | None = None
     digest: str | None = None
-    """SHA-256 of its parameters after the proof, equal in all ranks; None if it did not get that far."""
+    """SHA-256 of its parameters after its last windows, or after the proof before them if it did not get
+    further, equal in all ranks; None if it did not get that far."""
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, tag="job", tag_field="record"):

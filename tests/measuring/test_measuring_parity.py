@@ -9,7 +9,9 @@ import msgspec
 import numpy as np
 import psutil
 import pytest
+import ranked
 from conftest import INFOS, TESTS
+from fakes import python_path
 from played import play
 from rich.console import Console
 
@@ -18,6 +20,7 @@ from bench.datasets.catalog import DATASETS
 from bench.measuring import parity as verify
 from bench.measuring.parity import ParityJob, parity_data, plan_parity, verify_cells, write_reference
 from bench.measuring.process import Worker
+from bench.measuring.slots import local_slots
 from bench.parity import reference, tolerances
 from bench.progress import make_display
 from bench.workloads.catalog import MAIN_WORKLOADS, WORKLOADS
@@ -267,3 +270,65 @@ def test_a_gpu_that_is_not_there_is_unavailable(name, display, monkeypatch):
 def test_the_main_workloads_can_all_be_planned():
     cells = [make_cell(workload) for workload in MAIN_WORKLOADS]
     assert [job.cell for job in plan_parity(cells, WORKLOADS, optimizers=False)] == cells
+
+
+# ---- ranks
+
+
+def test_a_batch_of_parity_is_one_that_the_ranks_divide():
+    assert [reference.parity_batch(ranks) for ranks in (1, 2, 4, 8, 3, 5, 10, 16)] == [
+        8,
+        8,
+        8,
+        8,
+        9,
+        10,
+        10,
+        16,
+    ]
+
+
+@pytest.fixture
+def in_ranks(monkeypatch: pytest.MonkeyPatch):
+    """Return what verifies cells of a backend in ranks."""
+    monkeypatch.setenv("PYTHONPATH", python_path())
+
+    def verified(kind: str, rows, display):
+        info = ranked.info(kind)
+        cells = [
+            msgspec.structs.replace(make_cell(backend=info.name, mode=mode), ranks=ranks)
+            for mode, ranks in rows
+        ]
+        jobs = plan_parity(cells, WORKLOADS, optimizers=False)
+        records = []
+        slots = local_slots("cpu", max(ranks for _, ranks in rows), shared=True)
+        verify_cells(jobs, {info.name: info}, {}, display, records.append, slots=slots)
+        return {(record.cell.mode, record.cell.ranks): record for record in records}
+
+    return verified
+
+
+def test_every_number_of_ranks_is_proven_by_so_many_processes(in_ranks, display):
+    rows = [("together", 3), ("plain", 1), ("together", 1), ("together", 2)]
+    records = in_ranks("Together", rows, display)
+    assert set(records) == set(rows)
+    assert all(record.ok for record in records.values()), records
+
+
+@pytest.mark.parametrize(
+    ("kind", "quantity"),
+    [("SumsForMeans", "gradient"), ("KeepsItsGradient", "gradient"), ("SameShard", "loss")],
+)
+def test_ranks_that_do_not_train_together_as_they_should_are_found_out(kind, quantity, in_ranks, display):
+    records = in_ranks(kind, [("together", 2), ("together", 1)], display)
+    assert records["together", 1].ok
+    lost = records["together", 2]
+    assert lost.lost
+    assert quantity in {check.kind for check in lost.checks if not check.ok}
+
+
+def test_a_rank_that_fails_is_named_and_leaves_the_other_rows_verified(in_ranks, display):
+    records = in_ranks("RaisesInRank", [("plain", 1), ("together", 2)], display)
+    assert records["plain", 1].ok
+    assert records["together", 2].status == "failed"
+    assert records["together", 2].error == "rank 1 of 2: failed: ValueError: no such shape"

@@ -13,7 +13,7 @@ from bench.analysis.convergence import LONG_ENOUGH
 from bench.errors import UsageError
 from bench.measuring.design import balanced_order, compiles_anew, windows_asked
 from bench.measuring.selection import GROUPS, choose_cells, choose_modes
-from bench.options import parse_budget, parse_precision, parse_sweep
+from bench.options import parse_budget, parse_devices, parse_precision, parse_ranks, parse_sweep
 from bench.run.plan import (
     PRESETS,
     SEVERAL_EPOCHS,
@@ -168,6 +168,14 @@ def test_a_mode_of_one_backend_leaves_the_others_out_unless_they_were_named():
     assert cells(("jit",)) == ["w blue/jit"]
     with pytest.raises(UsageError, match="backend 'red' has no mode jit; it has: eager, compile"):
         cells(("jit",), named=True)
+
+
+def test_a_mode_for_ranks_is_not_asked_for_by_its_name():
+    together = Mode(name="together", summary="", distributed=True)
+    info = msgspec.structs.replace(RED, modes=(*RED.modes, together))
+    with pytest.raises(UsageError, match="--mode together: several processes train together in that mode"):
+        cells(("together",), backends=[info, BLUE])
+    assert cells(("all",), backends=[info]) == ["w red/eager", "w red/compile"]
 
 
 def test_a_mode_of_nobody_is_refused():
@@ -355,6 +363,35 @@ def test_a_sweep_trains_nothing_and_proves_parity_once():
     one = planned(sizes[:1], seeds=0)
     assert plan.training_s == one.training_s == 0
     assert plan.parity_s == one.parity_s
+
+
+def test_ranks_take_longer_to_start_on_a_cpu_and_are_proven_each():
+    rows = [msgspec.structs.replace(cell("mnist-mlp", "eager"), ranks=ranks) for ranks in (1, 2, 4)]
+    one, two, four = (planned([row], seeds=0) for row in rows)
+    start = 5 * START_GUESS_S["cpu"]
+    assert two.blocks_s - one.blocks_s == pytest.approx(start)
+    assert four.blocks_s - one.blocks_s == pytest.approx(3 * start)
+    assert planned(rows, seeds=0).parity_s == pytest.approx(7 * one.parity_s)
+    weak = [msgspec.structs.replace(row, scaling="weak") for row in rows[1:]]
+    assert planned([*rows, *weak], seeds=0).parity_s == planned(rows, seeds=0).parity_s
+
+
+@pytest.mark.parametrize(("text", "ranks"), [("2", (2,)), ("1,2,4", (1, 2, 4)), ("4,1,4", (1, 4))])
+def test_ranks_are_read(text, ranks):
+    assert parse_ranks(text) == ranks
+
+
+@pytest.mark.parametrize("text", ["", "0", "1,", "1;2", "-1", "two", "5000", "\u00b2"])
+def test_ranks_without_sense_are_refused(text):
+    with pytest.raises(UsageError, match="ranks"):
+        parse_ranks(text)
+
+
+def test_devices_are_read_in_their_order():
+    assert parse_devices("3,0") == (3, 0)
+    for text in ("", "0,", "GPU-1", "-1"):
+        with pytest.raises(UsageError, match="devices"):
+            parse_devices(text)
 
 
 def test_on_a_gpu_a_start_is_thought_to_take_longer():
