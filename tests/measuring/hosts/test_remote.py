@@ -18,7 +18,7 @@ from backends.info import BackendInfo
 from bench.errors import UnavailableError
 from bench.measuring.group import Group
 from bench.measuring.hosts.identity import data_of
-from bench.measuring.hosts.remote import Followers
+from bench.measuring.hosts.remote import Followers, HostLostError
 from bench.measuring.link import LOST_STATUS
 from bench.measuring.parity import write_reference
 from bench.measuring.process import Outcome, launch_of, run_worker
@@ -195,6 +195,8 @@ def train_until_one_is_killed(job: Ranks) -> None:
         assert outcome.status == "crashed"
         assert "rank 2 of 4: crashed: rank 2 on" in str(outcome.error)
         assert all_gone(workers)
+        with pytest.raises(HostLostError, match="rank 2 on"):
+            followers.slots(4, shared=True)[1].address()  # rank 1 is there, but has lost a rank too
         trained(group_of(followers))
 
 
