@@ -486,27 +486,6 @@ def test_without_its_stored_digests_a_cache_is_not_trusted(cache, archived, cont
         datasets.verify("tiny", cache)
 
 
-# --- one digest for all
-
-
-def test_the_digest_of_a_data_set_is_that_of_its_arrays(cache, archived, tiny):
-    datasets.fetch("tiny", cache=cache, source=str(archived))
-    recorded = datasets.data_digest("tiny", cache)
-    tiny()  # with its digests in the catalog
-    assert datasets.data_digest("tiny", cache) == recorded
-    tiny(digests=None)
-    path = cache / "tiny" / "digests.json"
-    path.write_text(path.read_text().replace(digest(tiny_arrays()["test_labels"]), 64 * "0"))
-    assert datasets.data_digest("tiny", cache) != recorded
-    path.unlink()
-    with pytest.raises(DataError, match="there is no"):
-        datasets.data_digest("tiny", cache)
-
-
-def test_the_sample_has_a_digest_of_its_own(real, cache):
-    assert datasets.data_digest("mnist", None) != datasets.data_digest("mnist", cache)
-
-
 # --- loading
 
 

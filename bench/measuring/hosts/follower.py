@@ -273,10 +273,7 @@ class _Relay:
         if self.gone:
             return
         with self._noticing():
-            message: ToWorker = self._channel.receive(ToWorker)
-            if self._ended:
-                return
-            match message:
+            match self._channel.receive(ToWorker):
                 case Line(line=line):
                     self._link.send(self._line_here(line).encode())
                 case HangUp():

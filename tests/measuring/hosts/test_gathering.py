@@ -2,12 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from conftest import Ranks, listening_at
 from hypothesis import given
 from hypothesis import strategies as st
+from launched_ranks import MakeRanks, listening_at, make_ranks
 
 from bench.errors import UnavailableError
 from bench.measuring.hosts.channel import Meeting, key_of, ports_of, reach
@@ -15,7 +16,10 @@ from bench.measuring.hosts.gathering import here
 from bench.measuring.hosts.identity import Identity, assign_devices, refuse_differences
 from bench.measuring.hosts.launchers import Launched
 
-MakeRanks = Callable[[int], Ranks]
+
+@pytest.fixture
+def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRanks]:
+    yield from make_ranks(tmp_path, monkeypatch)
 
 
 def identity(rank: int = 0, host: str = "alpha", **changes: object) -> Identity:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 import fakes
@@ -11,8 +11,8 @@ import msgspec
 import psutil
 import pytest
 import ranked
-from conftest import Ranks, all_gone, listening_at
 from fakes import task_for
+from launched_ranks import MakeRanks, Ranks, all_gone, listening_at, make_ranks
 
 from backends.info import BackendInfo
 from bench.errors import UnavailableError
@@ -44,7 +44,11 @@ from bench.worker.protocol import (
 pytestmark = pytest.mark.measures
 
 PYTHON = Path(sys.executable)
-MakeRanks = Callable[[int], Ranks]
+
+
+@pytest.fixture
+def ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRanks]:
+    yield from make_ranks(tmp_path, monkeypatch)
 
 
 def task_of(kind: str, ranks: int) -> MeasureTask:
@@ -97,7 +101,7 @@ def test_a_remote_worker_does_what_a_local_one_does(ranks: MakeRanks) -> None:
     assert job.ended(1)[0] == 0
 
 
-def test_ranks_here_and_there_are_one_job(ranks: MakeRanks, scratch: Path) -> None:
+def test_ranks_here_and_there_are_one_job(ranks: MakeRanks, tmp_path: Path) -> None:
     job = ranks(4)
     for rank in (2, 3, 1):
         job.start(rank)
@@ -109,7 +113,7 @@ def test_ranks_here_and_there_are_one_job(ranks: MakeRanks, scratch: Path) -> No
     assert {record.status for record in outcome.ranks} == {"ok"}
     assert len({record.digest for record in outcome.ranks}) == 1
     assert [job.ended(rank)[0] for rank in (1, 2, 3)] == [0, 0, 0]
-    assert list(scratch.iterdir()) == []
+    assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_traces_are_sent_to_other_hosts(ranks: MakeRanks, tmp_path: Path) -> None:

@@ -44,6 +44,9 @@ class Quiet:
         pass
 
 
+MakeRanks = Callable[[int], "Ranks"]
+
+
 class Ranks:
     """The ranks of a job. Rank 0 is the test itself."""
 
@@ -105,20 +108,16 @@ class Ranks:
         self.processes[rank].send_signal(signal.SIGKILL)
 
 
-@pytest.fixture(autouse=True)
-def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let processes find the fakes, and make every temporary folder where a test can look for it."""
+def make_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeRanks]:
+    """Yield a function that makes the ranks of a job; those that still run in the end are killed.
+
+    They find the fakes, and make every temporary folder in `tmp_path / "scratch"`.
+    """
     folder = tmp_path / "scratch"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
     monkeypatch.setenv("TMPDIR", str(folder))
     monkeypatch.setenv("PYTHONPATH", fakes.python_path())
-    return folder
-
-
-@pytest.fixture
-def ranks() -> Iterator[Callable[[int], Ranks]]:
-    """Return a function that makes the ranks of a job; those that still run in the end are killed."""
     with ExitStack() as stack:
         yield lambda count: Ranks(count, stack)
 
