@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from backends.jax_backend import JaxBackend
 
 
+LOOPBACK = ("127.", "localhost:", "[::1]:")
+
+
 class RanksLayout:
     """Where arrays lie: batches in parts on the devices of the ranks, all others whole on each."""
 
@@ -68,12 +71,15 @@ class Mesh(Jit):
     def join(place: Place, device: Device) -> None:  # noqa: ARG004 (a rank sees no other device)
         if jax.distributed.is_initialized():
             return
+        meeting = place.addresses[0]
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(
-            place.addresses[0],
+            meeting,
             num_processes=place.ranks,
             process_id=place.rank,
             cluster_detection_method="deactivate",
+            # By default rank 0 listens on all interfaces.
+            coordinator_bind_address=meeting if meeting.startswith(LOOPBACK) else None,
         )
 
     def __init__(self, backend: "JaxBackend") -> None:

@@ -57,11 +57,11 @@ def load_runner(info: BackendInfo, mode: str, place: Place | None = None) -> Any
     if found is None or found.runner is None:
         known = ", ".join(one.name for one in info.modes)
         raise UnavailableError(f"{info.title} has no mode {mode!r}; it has {known}")
+    if found.distributed and place is None:
+        raise UnavailableError(f"mode {mode} of {info.title} trains in ranks; ask for some with --ranks")
     module, _, name = found.runner.partition(":")
     try:
         runner = getattr(import_module(module), name)
     except ModuleNotFoundError as error:
         raise UnavailableError(f"mode {mode} needs the package {error.name}: {error}") from error
-    if found.distributed and place is None:
-        raise UnavailableError(f"mode {mode} of {info.title} trains in ranks: ask for some (--ranks 1,2)")
     return runner

@@ -66,7 +66,7 @@ class TensorFlowBackend:
         self._policy = keras.DTypePolicy("mixed_bfloat16" if precision == "bf16" else "float32")
         self._mode = next(one for one in TENSORFLOW.modes if one.name == mode)
         if workload.augmentation is not None and not self._mode.augments:
-            able = " and ".join(one.name for one in TENSORFLOW.modes if one.augments)
+            able = " and ".join(one.name for one in TENSORFLOW.modes if one.augments and not one.distributed)
             raise UnavailableError(f"mode {mode} of TensorFlow augments no images; {able} do")
 
         self.data = data

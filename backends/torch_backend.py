@@ -59,7 +59,7 @@ def build_network(
 ) -> nn.Sequential:
     """Return the network: float32 images (n, channels, height, width) in, logits (n, classes) out.
 
-    `norm` makes a batch normalisation of so many features; None: `BatchNorm`.
+    `norm` makes the batch normalisation of so many features; without it `BatchNorm` does.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     height, width, channels = info.image_shape
@@ -185,8 +185,6 @@ class Eager:
     """What `describe` adds in this mode."""
     source: Callable[..., Any] = DeviceData
     """The class that makes the batches."""
-    norm: Callable[[int], nn.Module] = BatchNorm
-    """The class of batch normalisation."""
 
     def __init__(self, backend: "TorchBackend") -> None:
         self._device, self._network, self._workload = backend.device, backend.network, backend.workload
@@ -284,7 +282,8 @@ class TorchBackend:
         half = torch.autocast(self.device.type, torch.bfloat16)
         self.autocast = half if precision == "bf16" else contextlib.nullcontext()
         self._info = workload.seen(data.info)
-        self.network = build_network(workload.architecture, self._info, runner.norm).to(
+        norm = BatchNorm if place is None else runner.norm
+        self.network = build_network(workload.architecture, self._info, norm).to(
             self.device, memory_format=self.settings.memory_format
         )
         self._runner = runner(self)

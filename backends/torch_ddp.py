@@ -68,6 +68,7 @@ class Ddp(Eager):
     """
 
     norm = WholeBatchNorm
+    """The class of batch normalisation."""
 
     @staticmethod
     def join(place: Place, device: Device) -> None:

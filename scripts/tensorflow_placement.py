@@ -29,7 +29,10 @@ from bench.measuring.variables import worker_environment  # noqa: E402
 from bench.worker.timed_loop import Batches  # noqa: E402
 from bench.workloads.catalog import find_workload  # noqa: E402
 
-LOOKED_AT = [*(("mnist-cnn", mode.name) for mode in TENSORFLOW.modes), ("notebook-cifar-cnn", "graph")]
+LOOKED_AT = [
+    *(("mnist-cnn", mode.name) for mode in TENSORFLOW.modes if not mode.distributed),
+    ("notebook-cifar-cnn", "graph"),
+]
 """Workload and mode; the second workload changes its images, in TensorFlow's own operations."""
 HOUSEKEEPING = {
     "_Arg",

@@ -114,22 +114,29 @@ def in_process(
     """
     with tempfile.TemporaryDirectory(prefix="samework-test-") as scratch:
         result = Path(scratch) / "result.json"
-        # Checks build the same small networks over and over: each is compiled once.
-        kept = (compiled or Path(scratch) / "compiled") / info.name
-        environment = worker_environment(info, "cpu", Path(scratch), compiled=kept)
-        asked = [TESTS, TESTS / "backends", TESTS / "workloads", TESTS.parent]
-        environment["PYTHONPATH"] = os.pathsep.join(map(str, asked))
+        command, environment = child(info, target, argument, result, compiled=compiled)
         done = subprocess.run(
-            [sys.executable, "-c", _CHILD, target, json.dumps(argument), str(result)],
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=limit_s,
-            env=environment,
+            command, check=False, capture_output=True, text=True, timeout=limit_s, env=environment
         )
         tail = "\n".join(done.stderr.splitlines()[-30:])
         assert done.returncode == 0, f"{target} ended with status {done.returncode}:\n{tail}"
         return json.loads(result.read_text())
+
+
+def child(
+    info: BackendInfo, target: str, argument: Any, result: Path, *, compiled: Path | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """Return the command of such a process, which writes to `result`, and its environment variables.
+
+    The folder of `result` is its scratch folder.
+    """
+    scratch = result.parent
+    # Checks build the same small networks over and over: each is compiled once.
+    kept = (compiled or scratch / "compiled") / info.name
+    environment = worker_environment(info, "cpu", scratch, compiled=kept)
+    asked = [TESTS, TESTS / "backends", TESTS / "workloads", TESTS.parent]
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, asked))
+    return [sys.executable, "-c", _CHILD, target, json.dumps(argument), str(result)], environment
 
 
 # The command line

@@ -59,7 +59,7 @@ def assert_same(found: dict[str, np.ndarray], expected: dict[str, np.ndarray], w
 def cpu_modes() -> list[str]:
     from backends.catalog import TORCH
 
-    return [mode.name for mode in TORCH.modes if "cpu" in mode.devices]
+    return [mode.name for mode in TORCH.modes if "cpu" in mode.devices and not mode.distributed]
 
 
 def check_that_it_starts_anew(backend: Any, name: str) -> None:

@@ -298,7 +298,7 @@ def table() -> dict[str, Any]:
     from bench.errors import UnavailableError
 
     found: dict[str, Any] = {}
-    for mode in (mode.name for mode in INFOS["tensorflow"].modes):
+    for mode in (mode.name for mode in INFOS["tensorflow"].modes if not mode.distributed):
         with made_functions() as made:
             runner = _backend(mode)._runner
         assert isinstance(runner, load_runner(INFOS["tensorflow"], mode))
@@ -324,7 +324,7 @@ def test_each_mode_of_the_catalogue_has_a_runner_and_makes_no_program_of_another
         "tf-data-samples": [1, "_evaluate", "update"],
         "tutorial": [1, "_evaluate", "train_step"],
         "eager": "TensorFlow has no mode 'eager'; it has graph, graph-loop, xla, xla-loop, tf-data-batches, "
-        "tf-data-samples, tutorial",
+        "tf-data-samples, multi-worker, tutorial",
         "augmenting in a pipeline": "mode tf-data-batches of TensorFlow augments no images; graph and xla do",
     }
 

@@ -23,7 +23,7 @@ HOST, DEVICE = "CPU:0", "CPU:1"
 
 Asked = tuple[str, str, str]
 Looks = dict[Asked, list[Any]]
-MODES = INFOS["tensorflow"].modes
+MODES = [mode for mode in INFOS["tensorflow"].modes if not mode.distributed]
 LOOKS: list[Asked] = [
     # Softmax regression is compiled soon, and XLA hides the operations of any network.
     *(("mnist-softmax" if mode.name.startswith("xla") else "mnist-cnn", mode.name, "fp32") for mode in MODES),

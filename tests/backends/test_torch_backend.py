@@ -18,6 +18,7 @@ from torch_compiling import COMPILED_CHECKS
 from torch_kit import BATCH, CNN, LOADERS, RATES, check_that_it_starts_anew, cpu_modes, make, order
 from torch_loading import PIPELINE_CHECKS
 
+from bench.workloads.ranks import Place
 from bench.workloads.specs import Architecture, Augmentation
 
 pytestmark = [pytest.mark.framework("torch"), pytest.mark.long]
@@ -34,7 +35,7 @@ def every_mode_of_the_catalog_has_a_runner() -> None:
     from backends.runners import load_runner
 
     for mode in TORCH.modes:
-        runner = load_runner(TORCH, mode.name)
+        runner = load_runner(TORCH, mode.name, Place())
         assert isinstance(runner, type), mode.name
         assert callable(runner.train), mode.name
         assert runner.call_steps >= 1, mode.name
@@ -48,7 +49,7 @@ def settings_follow_the_level_of_a_mode() -> None:
     from backends.torch_settings import TAUGHT, TUNED
 
     for mode in TORCH.modes:
-        found = load_runner(TORCH, mode.name).settings
+        found = load_runner(TORCH, mode.name, Place()).settings
         if mode.level == "taught":
             assert found == TAUGHT, mode.name
         else:

@@ -18,6 +18,7 @@ import pytest
 import ranked
 from conftest import draws
 
+from bench.measuring import group as group_module
 from bench.measuring.group import Group
 from bench.measuring.link import Launch, Link
 from bench.measuring.parity import write_reference
@@ -173,6 +174,34 @@ def test_a_rank_that_is_killed_in_any_phase_is_the_one_that_is_named(
     assert outcome.ranks[1 - rank].status == "failed"
     assert phase in {type(event) for event in outcome.events}, "what was measured before is kept"
     assert time.monotonic() - began < HUNG_S / 2
+
+
+def test_the_others_are_killed_as_soon_as_one_is_lost_and_not_only_at_the_end() -> None:
+    def kill(event: Event) -> None:
+        if isinstance(event, FirstStep):
+            os.kill(group.pids[1], signal.SIGKILL)
+
+    group = group_of(task_of("Together"), on_event=kill)
+    with group:
+        group.wait_for(Built)
+        group.ask(Begin())
+        assert group.wait_for(Ready) is None
+        assert group.over
+        assert psutil.Process().children() == []
+
+
+def test_nobody_is_heard_when_a_rank_was_killed_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other rank is still waiting for it to come, and notices nothing."""
+    monkeypatch.setattr(group_module, "GRACE_S", HUNG_S)
+
+    def kill(event: Event) -> None:
+        if isinstance(event, Started):
+            os.kill(group.pids[1], signal.SIGKILL)
+
+    group = group_of(task_of("Together"), on_event=kill, limit_s=HUNG_S / 2)
+    outcome = measured(group)
+    assert outcome.exit_signal == "SIGKILL", outcome
+    assert outcome.wall_s < HUNG_S / 2
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 import pytest
 from broken_runs import hostile_run
-from synthetic import realistic_run
+from synthetic import realistic_run, scaling_run
 
 from bench.analysis.summary import summarise
+from bench.records.runs import Run
 from bench.run.report import page as run_page
 
 BROWSERS = ("chromium", "google-chrome", "google-chrome-stable", "chromium-browser")
@@ -52,8 +53,17 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return written(tmp_path_factory.mktemp("run"))
 
 
-def written(folder: Path, *, hostile: bool = False) -> Path:
-    run = (hostile_run if hostile else realistic_run)(folder)
+def ranks_run(folder: Path) -> Run:
+    return scaling_run(
+        {"torch": {1: 0.9, 2: 1.8, 4: 3.0}, "tensorflow": {2: 1.2}}, {"jax": {2: 1.9}}, folder=folder
+    )
+
+
+KINDS = {"real": realistic_run, "hostile": hostile_run, "ranks": ranks_run}
+
+
+def written(folder: Path, kind: str = "real") -> Path:
+    run = KINDS[kind](folder)
     return run_page.write(run, summarise(run))
 
 
@@ -98,12 +108,12 @@ def shown_rows(page: Any) -> int:
 
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("hostile", [False, True], ids=["real", "hostile"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_page_makes_no_request_has_no_error_and_fits(
-    hostile: bool, width: int, scheme: str, browser: Any, tmp_path: Path
+    kind: str, width: int, scheme: str, browser: Any, tmp_path: Path
 ) -> None:
     size = {"width": width, "height": 900}
-    found = opened(browser, written(tmp_path, hostile=hostile), viewport=size, color_scheme=scheme)
+    found = opened(browser, written(tmp_path, kind), viewport=size, color_scheme=scheme)
     assert found.messages == []
     assert [one for one in found.requests if not one.startswith("data:")] == []
     assert found.page.evaluate("document.documentElement.scrollWidth") <= width
@@ -112,9 +122,11 @@ def test_a_page_makes_no_request_has_no_error_and_fits(
     found.page.context.close()
 
 
+@pytest.mark.parametrize("kind", ["real", "ranks"])
 @pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (800, "light"), (1200, "dark")])
-def test_axe_finds_nothing_serious(width: int, scheme: str, browser: Any, file: Path) -> None:
+def test_axe_finds_nothing_serious(width: int, scheme: str, kind: str, browser: Any, tmp_path: Path) -> None:
     axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core is not installed")
+    file = written(tmp_path, kind)
     found = opened(browser, file, viewport={"width": width, "height": 900}, color_scheme=scheme)
     # All but the raw values, which are one table, many times over.
     found.page.evaluate(

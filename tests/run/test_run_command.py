@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import fakes
 import msgspec
 import pytest
+import ranked
 from conftest import Call, Said
 from played import play
 from synthetic import make_cell, make_header
@@ -100,6 +101,17 @@ def results(folder: Path) -> list[Path]:
         (("run", "--budget", "soon"), ("budget 'soon'",)),
         (("run", "--budget", ""), ("budget ''",)),
         (("run", "--budget", "5 parsecs"), ("budget '5 parsecs'",)),
+        (("run", "--ranks", "0"), ("ranks '0'", "write 2 or 1,2,4")),
+        (("run", "--ranks", "2,"), ("ranks '2,'",)),
+        (("run", "--ranks", "2", "--mode", "eager"), ("--ranks", "leave out --mode")),
+        (("run", "--ranks", "2", "--sweep", "batch=16..32"), ("--ranks and --sweep",)),
+        (("run", "--ranks", "2", "--gpu", "1"), ("--gpu 1", "--devices")),
+        (("run", "--ranks", "2", "--scaling", "both ways"), ("'both ways'", "'strong'")),
+        (("run", "--devices", "0"), ("--devices", "such as --ranks 1,2,4")),
+        (("run", "--scaling", "weak"), ("--scaling", "such as --ranks 1,2,4")),
+        (("run", "--ranks", "2", "--devices", "GPU-1"), ("devices 'GPU-1'",)),
+        (("run", "--resume", "run-1", "--ranks", "2"), ("--resume", "leave out --ranks")),
+        (("verify", "--ranks", "two"), ("ranks 'two'",)),
         (("run", "--seed", "-1"), ("--seed", "-1")),
         (("run", "--seed", "x"), ("--seed",)),
         (("run", "--lead", "0"), ("--lead", "0")),
@@ -139,6 +151,45 @@ def test_a_mode_that_a_named_backend_lacks_is_refused(call: Call, monkeypatch: p
     known(monkeypatch, [NUMPY, fakes.STEADY])
     said = call("run", *SMALL, "--backend", "numpy", "--backend", "steady", "--mode", "float64")
     said.refused(2, "backend 'steady' has no mode float64; it has: only.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [
+        (("run", "--ranks", "3"), 2, ("--ranks 3: mnist-softmax has batches of 100 images",)),
+        (("verify", "--ranks", "3"), 2, ("--ranks 3: mnist-softmax has batches of 100 images",)),
+        (("run", "--ranks", "2", "--backend", "steady"), 2, ("backend 'steady': it has no mode in which",)),
+        (("run", "--mode", "together"), 2, ("--mode together", "such as --ranks 1,2")),
+        (
+            ("run", "--ranks", "2", "--devices", "4096"),
+            3,
+            ("--devices 4096: this process may not",),
+        ),
+        (("run", "--ranks", "2", "--devices", "0,0"), 2, ("--devices 0,0: a device can be named only once",)),
+    ],
+)
+def test_ranks_that_cannot_be_had_are_refused(
+    arguments: tuple[str, ...],
+    status: int,
+    words: tuple[str, ...],
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    known(monkeypatch, [ranked.info(), fakes.STEADY])
+    call(*arguments, "--workload", fakes.WORKLOAD, "--device", "cpu").refused(status, *words)
+
+
+def test_a_proof_with_ranks_says_that_they_share_cores(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    known(monkeypatch, [ranked.info(), fakes.STEADY])
+    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
+    one = min(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {one})
+    said = call("verify", "--ranks", "1,2", "--workload", fakes.WORKLOAD, "--device", "cpu", "--json")
+    records = [json.loads(line) for line in said.out.splitlines()]
+    rows = [(record["cell"]["mode"], record["cell"]["ranks"], record["status"]) for record in records]
+    assert rows == [("together", 1, "ok"), ("together", 2, "ok")]
+    assert "Up to 2 ranks share a CPU core. Nothing is timed." in said.err
+    assert "steady: not verified: it has no mode" in said.err
 
 
 def test_nothing_is_left_on_disk_by_a_command_that_was_refused(call: Call, tmp_path: Path) -> None:

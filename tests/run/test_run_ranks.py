@@ -89,7 +89,8 @@ def jobs_of(run: Run) -> dict[Cell, list[JobRecord]]:
 
 
 def test_all_rows_are_measured_side_by_side_and_every_rank_has_its_core(tmp_path: Path) -> None:
-    infos = [ranked.info()]
+    lessons = fakes.with_lessons("GivesLessons").lessons
+    infos = [msgspec.structs.replace(ranked.info(), lessons=lessons)]
     run = carry_out(begin(tmp_path, infos, scaling="both"), infos)
     rows = [(cell.mode, cell.ranks, cell.scaling) for cell in run.header.cells]
     plain, alone, strong, weak = run.header.cells

@@ -40,7 +40,7 @@ from bench.run.log import RunLog
 from bench.run.report import charts, page, short, terminal
 from bench.run.report.export import to_json, verdicts_to_json
 from bench.run.report.parity import render_parity
-from bench.run.report.scaling import percent_range, sentences, what_it_shows
+from bench.run.report.scaling_words import percent_range, sentences, what_it_shows
 from bench.run.report.terms import RANK_TERMS, TERMS, terms_of
 from bench.workloads.instruments import Peak
 
@@ -149,7 +149,9 @@ def test_a_run_whose_ranks_all_failed_has_a_table_and_no_picture():
     run = msgspec.structs.replace(run, records=())
     found = section_of(run)
     assert not list(charts_of(found))
-    assert table_with(found, "speed-up").rows
+    table = table_with(found, "speed-up")
+    assert [row["speed-up"] for row in rows_of(table)] == ["not ranked", "not ranked"]
+    assert table.flagged == {0, 1}
     assert "No figure with 2 ranks: not measured: the run has no record of it." in said(found)
 
 
@@ -208,7 +210,7 @@ def test_it_is_told_what_the_machine_can_show():
     environment = msgspec.structs.replace(run.header.environment, usable_cpus=2)
     run = msgspec.structs.replace(run, header=msgspec.structs.replace(run.header, environment=environment))
     found = said(section_of(run))
-    assert "is pinned to one core, that of a plain row too" in found
+    assert "is pinned to one core, also that of a plain row." in found
     assert "slower here than in a normal run" in found
     assert "It may use 2 CPUs of the machine, so it cannot show more than 2 ranks." in found
 
@@ -391,15 +393,21 @@ def test_the_peak_of_one_process_is_no_limit_of_several_ranks():
 
 
 def test_the_terminal_and_markdown_have_one_table_and_one_line(run):
-    for text in (terminal_of(run), markdown_of(run)):
+    for text in (terminal_of(run), markdown_of(run).replace("\\", "").replace("**", "")):
         assert text.count("efficiency: speed-up over ranks") == 1
-        assert (
-            "proven faster than plain from 2 ranks on: PyTorch ddp and JAX mesh on mnist-cnn and mnist-cnn"
-            in (text.replace("\\", ""))
-        )
-    assert "| mnist-cnn \\(weak\\) | JAX mesh | 4 |" in markdown_of(
-        run
-    ) or "| mnist-cnn (weak) | JAX mesh | 4 |" in (markdown_of(run))
+        assert "Break-even: at 2 ranks: PyTorch ddp and JAX mesh on mnist-cnn and mnist-cnn (weak)." in text
+    assert "| mnist-cnn (weak) | JAX mesh | 4 |" in markdown_of(run)
+
+
+@pytest.mark.parametrize(
+    ("speed_ups", "line"),
+    [
+        ({"torch": {2: 1.8}, "jax": {2: 0.9}}, "at 2 ranks: PyTorch ddp on mnist-cnn; none so far: JAX mesh"),
+        ({"torch": {1: 0.9}}, "unknown: PyTorch ddp on mnist-cnn."),
+    ],
+)
+def test_the_line_tells_the_break_even_of_every_framework(speed_ups, line):
+    assert f"Break-even: {line}" in terminal_of(scaling_run(speed_ups))
 
 
 def test_a_narrow_terminal_shows_every_number(run):

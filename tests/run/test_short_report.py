@@ -34,6 +34,7 @@ from synthetic import (
     make_workload,
     quiet_blocks,
     realistic_run,
+    scaling_run,
     simple_run,
 )
 
@@ -87,11 +88,18 @@ KINDS: dict[str, Callable[[Path], Run]] = {
     "one block": lambda folder: simple_run({TORCH: [1000], JAX: [900]}, folder=folder),
     "one framework": lambda folder: simple_run({TORCH: FAST}, folder=folder),
     "as taught alone": lambda folder: simple_run({make_cell(mode="tutorial"): FAST}, folder=folder),
-    "disturbed": lambda _: disturbed_run({TORCH: FAST, JAX: SLOW}, {0, 1, 2}),
+    "disturbed": lambda folder: msgspec.structs.replace(
+        disturbed_run({TORCH: FAST, JAX: SLOW}, {0, 1, 2}), folder=folder
+    ),
     "parity alone": parity_alone,
     "stopped at once": stopped_at_once,
     "reference alone": lambda folder: simple_run({REFERENCE: [10, 11, 12]}, folder=folder),
     "hostile": hostile_run,
+    "ranks": lambda folder: scaling_run(
+        {"torch": {1: 0.9, 2: 1.8}, "jax": {1: 0.9, 2: 1.9}},
+        {"torch": {2: 1.9}, "jax": {2: 1.7}},
+        folder=folder,
+    ),
 }
 
 

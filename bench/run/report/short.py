@@ -35,7 +35,7 @@ from bench.report.format import (
     workload_name,
 )
 from bench.run.outlook import in_words, outlook
-from bench.run.report import charts, scaling
+from bench.run.report import charts, scaling_short
 from bench.run.report.answer import LONGEST_NAME, answer
 from bench.run.report.sentences import placebo_sentence
 from bench.run.report.tables import state
@@ -258,7 +258,7 @@ def _to_target(row: CellSummary) -> str:
 
 
 def _scaling(run: Run, summary: Summary) -> list[Block]:
-    return scaling.short_blocks(run, read_scaling(run, summary), summary.titles)
+    return scaling_short.short_blocks(run, read_scaling(run, summary), summary.titles)
 
 
 def _placebo(summary: Summary) -> list[Block]:

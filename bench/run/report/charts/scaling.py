@@ -10,7 +10,8 @@ from bench.report.chart import Axis, Lines, Point, Series
 from bench.report.format import rate_text, ratio_text
 from bench.report.names import chart_name
 from bench.run.report.charts.rows import Looks, looks_of
-from bench.run.report.scaling import Place, by_place, percent_range, table_of, tags_of
+from bench.run.report.scaling import Place, by_place, table_of, tags_of
+from bench.run.report.scaling_words import percent_range, ranks_words
 from bench.text import listed
 
 _ABOUT = (
@@ -101,7 +102,7 @@ def _point(point: ScalingPoint) -> Point:
         y=speed_up.value,
         low=speed_up.low,
         high=speed_up.high,
-        text=f"{_ranks(point)}, {rate_text(point.samples_per_s)} samples/s, speed-up "
+        text=f"{ranks_words(point.ranks)}, {rate_text(point.samples_per_s)} samples/s, speed-up "
         f"{ratio_text(speed_up.low, speed_up.high)}, efficiency {percent_range(efficiency)}",
     )
 
@@ -116,8 +117,9 @@ def finding(series: Sequence[ScalingSeries], summary: Summary) -> str:
     if not ahead:
         return "no framework is proven faster with several ranks than in one plain process"
     first, *following = ahead
+    ranks = ranks_words(first.ranks)
     said = [
-        f"{_name(first, summary)} is {_times(first)} as fast with {_ranks(first)} as one plain process",
+        f"{_name(first, summary)} is {_times(first)} as fast with {ranks} as one plain process",
         *(f"{_name(point, summary)} {_times(point)} with {point.ranks}" for point in following),
     ]
     rest = f"; not proven faster: {listed(others)}" if others else ""
@@ -126,10 +128,6 @@ def finding(series: Sequence[ScalingSeries], summary: Summary) -> str:
 
 def _name(one: ScalingPoint, summary: Summary) -> str:
     return f"{summary.titles.get(one.cell.backend, one.cell.backend)} {one.cell.mode}"
-
-
-def _ranks(point: ScalingPoint) -> str:
-    return "1 rank" if point.ranks == 1 else f"{point.ranks} ranks"
 
 
 def _speed_up(point: ScalingPoint) -> float:
