@@ -43,8 +43,9 @@ def gather(
         _wait(own, others, meeting, display, limit_s)
         at = LOOPBACK if one_host else _reached([channel for _, channel in others.values()])
         first = here(own, at, variables)
-        found = {rank: (_placed(one, first), channel) for rank, (one, channel) in others.items()}
-        refuse_differences([first, *(found[rank][0] for rank in sorted(found))])
+        first, *rest = told_apart([first, *(_placed(others[rank][0], first) for rank in sorted(others))])
+        refuse_differences([first, *rest])
+        found = {one.rank: (one, others[one.rank][1]) for one in rest}
     except BaseException as error:
         Followers(meeting, own, others).dismiss(str(error) or type(error).__name__)
         raise
@@ -106,6 +107,19 @@ def _placed(one: Identity, first: Identity) -> Identity:
     if not is_loopback(one.address):
         return one
     return msgspec.structs.replace(one, address=first.address, interface=one.interface or first.interface)
+
+
+def told_apart(ranks: Sequence[Identity]) -> list[Identity]:
+    """Return the ranks with the address in the name of a host if another host has the same name."""
+    addresses: dict[str, set[str]] = {}
+    for one in ranks:
+        addresses.setdefault(one.host, set()).add(one.address)
+    return [
+        msgspec.structs.replace(one, host=f"{one.host} ({one.address})")
+        if len(addresses[one.host]) > 1
+        else one
+        for one in ranks
+    ]
 
 
 def _reached(channels: Sequence[Channel]) -> str:

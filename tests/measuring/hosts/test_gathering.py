@@ -1,20 +1,24 @@
 """Rank 0 waits for the others, says who is missing, and refuses who differs, before anything trains."""
 
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from launched_ranks import MakeRanks, listening_at, make_ranks
+from played_nvml import Nvml
 
 from bench.errors import UnavailableError
 from bench.measuring.hosts.channel import Meeting, key_of, ports_of, reach
-from bench.measuring.hosts.gathering import here
-from bench.measuring.hosts.identity import Identity, assign_devices, refuse_differences
+from bench.measuring.hosts.gathering import here, told_apart
+from bench.measuring.hosts.identity import Identity, assign_devices, identify, refuse_differences
 from bench.measuring.hosts.launchers import Launched
+from bench.measuring.hosts.remote import Followers
 
 
 @pytest.fixture
@@ -109,6 +113,40 @@ def test_more_ranks_than_the_launcher_has_started(ranks: MakeRanks) -> None:
         assert len(followers.slots(1)) == 1
 
 
+def test_ranks_on_gpus_get_one_each_and_are_not_pinned() -> None:
+    """The launcher has given rank 2 a GPU, and lets the ranks of alpha share two."""
+    gpus = ("GPU-a", "GPU-b")
+    found = [
+        identity(device="gpu, H100", devices=gpus, address="10.0.0.1", interface="eth0"),
+        identity(1, device="gpu, H100", devices=gpus, address="10.0.0.1"),
+        identity(2, "beta", device="gpu, H100", devices=("GPU-c",), address="10.0.0.2", interface="ib0"),
+    ]
+    nobody: Any = None
+    followers = Followers(nobody, found[0], {rank: (found[rank], nobody) for rank in (1, 2)})
+    slots = followers.slots(3)
+    assert [slot.gpu for slot in slots] == ["GPU-a", "GPU-b", "GPU-c"]
+    assert [slot.cpus for slot in slots] == [(), (), ()]
+    assert [slot.host for slot in slots] == ["alpha", "alpha", "beta"]
+    assert [slot.interface for slot in slots] == ["eth0", None, "ib0"]
+
+
+def test_a_rank_knows_the_gpus_that_it_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Nvml()
+    monkeypatch.setitem(sys.modules, "pynvml", driver)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    found = Launched(
+        launcher="srun", rank=1, ranks=2, local_rank=1, host="alpha", port=1, one_host=False, job="1"
+    )
+    own = identify(found, device="gpu", versions={})
+    assert own.devices == tuple(driver.uuids)
+    assert own.device == "gpu, H100"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", driver.uuids[1])
+    own = identify(found, device="gpu", versions={"torch": {"torch": "2.9", "numpy": "2.3"}})
+    assert own.devices == (driver.uuids[1],)
+    assert "CUDA_VISIBLE_DEVICES" not in own.variables
+    assert own.versions == {"torch/torch": "2.9", "torch/numpy": "2.3"}
+
+
 def test_all_differences_are_named_at_once() -> None:
     ranks = [identity(), identity(1, "beta", python="x"), identity(2, "gamma", data={"mnist": "y"})]
     with pytest.raises(UnavailableError) as refused:
@@ -165,6 +203,21 @@ def test_the_key_differs_from_job_to_job() -> None:
     other = Launched(launcher="test", rank=1, ranks=2, local_rank=0, host="h", port=1, one_host=True, job="b")
     keys = {key_of(found, None), key_of(other, None), key_of(found, "x"), key_of(found, "y")}
     assert len(keys) == 4
+
+
+def test_hosts_of_one_name_are_told_apart_by_their_addresses() -> None:
+    """Devices are counted on each host, so two hosts must not be taken for one."""
+    ranks = [
+        identity(0, "node", address="10.0.0.1", devices=("0",)),
+        identity(1, "node", address="10.0.0.2", devices=("0",)),
+        identity(2, "other", address="10.0.0.3", devices=("0", "1")),
+        identity(3, "other", address="10.0.0.3", devices=("0", "1")),
+    ]
+    with pytest.raises(UnavailableError, match="node has 2 ranks"):
+        assign_devices(ranks)
+    found = told_apart(ranks)
+    assert [one.host for one in found] == ["node (10.0.0.1)", "node (10.0.0.2)", "other", "other"]
+    assert assign_devices(found) == ("0", "0", "0", "1")
 
 
 def test_an_interface_may_be_named() -> None:
