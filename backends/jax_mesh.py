@@ -16,12 +16,12 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from backends.jax_backend import Jit
+from backends.runners import name_interface
 from bench.workloads.ranks import Place, part
 from bench.workloads.specs import Device
 
 if TYPE_CHECKING:
     from backends.jax_backend import JaxBackend
-
 
 LOOPBACK = ("127.", "localhost:", "[::1]:")
 
@@ -33,10 +33,8 @@ class RanksLayout:
         self._device = device
         self.mesh = jax.make_mesh((jax.device_count(),), ("ranks",), axis_types=(AxisType.Auto,))
         self.whole = NamedSharding(self.mesh, P())
-        self._row, self._rows = (
-            NamedSharding(self.mesh, P("ranks")),
-            NamedSharding(self.mesh, P(None, "ranks")),
-        )
+        self._row = NamedSharding(self.mesh, P("ranks"))
+        self._rows = NamedSharding(self.mesh, P(None, "ranks"))
         self.outputs = {"out_shardings": self.whole}
 
     def put(self, tree: Any) -> Any:
@@ -71,6 +69,7 @@ class Mesh(Jit):
     def join(place: Place, device: Device) -> None:  # noqa: ARG004 (a rank sees no other device)
         if jax.distributed.is_initialized():
             return
+        name_interface(place, "NCCL_SOCKET_IFNAME")  # JAX has no way to name one to gloo
         meeting = place.addresses[0]
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         jax.distributed.initialize(

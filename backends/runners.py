@@ -4,6 +4,7 @@ A backend holds what all its modes share: the network, its parameters, the optim
 holds the training programs of one mode.
 """
 
+import os
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -45,6 +46,12 @@ class DistributedRunner(Runner, Protocol):
 
     def longest(self, seconds: float) -> float:
         """Do what `backends.base.Distributed` says."""
+
+
+def name_interface(place: Place, *variables: str) -> None:
+    """Set the variables that name the network interface to a library of collectives, if the place has one."""
+    if place.interface is not None:
+        os.environ.update(dict.fromkeys(variables, place.interface))
 
 
 def load_runner(info: BackendInfo, mode: str, place: Place | None = None) -> Any:

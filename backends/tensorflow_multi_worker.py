@@ -12,6 +12,7 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
+from backends.runners import name_interface
 from backends.tensorflow_backend import GraphRunner, TensorFlowBackend
 from bench.workloads.ranks import Place, part
 from bench.workloads.specs import Device
@@ -25,6 +26,7 @@ def join(place: Place, device: Device) -> tf.distribute.MultiWorkerMirroredStrat
 
     A process can do this once, before TensorFlow computes anything.
     """
+    name_interface(place, "NCCL_SOCKET_IFNAME")
     cluster, task = {"worker": place.addresses}, {"type": "worker", "index": place.rank}
     os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
     implementation = tf.distribute.experimental.CommunicationImplementation[COLLECTIVES[device]]

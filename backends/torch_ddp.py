@@ -4,7 +4,6 @@ The ranks meet at a store of PyTorch (`TCPStore`) that rank 0 serves. Collective
 NCCL's on a GPU.
 """
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
 
+from backends.runners import name_interface
 from backends.torch_backend import BatchNorm, Eager
 from bench.workloads.ranks import Place, part
 from bench.workloads.specs import Device
@@ -74,8 +74,7 @@ class Ddp(Eager):
     def join(place: Place, device: Device) -> None:
         if dist.is_initialized():
             return
-        if place.interface is not None:
-            os.environ |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), place.interface)
+        name_interface(place, "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
         host, _, port = place.addresses[0].rpartition(":")
         store = dist.TCPStore(host, int(port), place.ranks, is_master=place.rank == 0)
         dist.init_process_group(

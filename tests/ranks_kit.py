@@ -43,11 +43,12 @@ def in_ranks(
     others are killed, because they wait for it.
     """
     addresses = free_addresses(ranks)
+    loopback = next(name for _, name in socket.if_nameindex() if name.startswith("lo"))
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="samework-test-")))
         results, processes = [], []
         for rank in range(ranks):
-            place = Place(rank=rank, ranks=ranks, local_rank=rank, addresses=addresses)
+            place = Place(rank=rank, ranks=ranks, local_rank=rank, addresses=addresses, interface=loopback)
             result = scratch / str(rank) / "result.json"
             result.parent.mkdir()
             given = argument | {"place": msgspec.to_builtins(place)}

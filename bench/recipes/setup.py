@@ -76,7 +76,8 @@ def _mode(info: BackendInfo, asked: str | None, workload: Workload, device: Devi
             f"mode of {info.name} on the {device.upper()}", name, list(modes), "bench list shows all"
         )
     if workload.augmentation is not None and not modes[name].augments:
-        able = ", ".join(mode.name for mode in info.modes if mode.augments) or "none"
+        augmenting = [mode.name for mode in info.modes if mode.augments and not mode.distributed]
+        able = ", ".join(augmenting) or "none"
         raise UsageError(
             f"{info.name} {name} does not augment images, as {workload.name} does; these do: {able}."
         )
