@@ -107,6 +107,20 @@ def verify(name: str, cache: Path) -> None:
         raise DataError(f"{fault}. Fetch it again with: bench data fetch {name}")
 
 
+def data_digest(name: str, cache: Path | None) -> str:
+    """Return one SHA-256 for the checked arrays of a data set, or for its sample if `cache` is None.
+
+    Raises DataError if the data set is not in the cache.
+    """
+    spec = _spec(name)
+    digests = (
+        spec.sample.digests
+        if cache is None and spec.sample
+        else _known_digests(spec, (cache or Path()) / name)
+    )
+    return hashlib.sha256(" ".join(digests[array] for array in ARRAYS).encode()).hexdigest()
+
+
 def load(name: str, *, cache: Path, limit: int | None = None) -> Dataset:
     """Open a fetched data set by mapping its files into memory; the first `limit` images of each split.
 

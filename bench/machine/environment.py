@@ -45,6 +45,9 @@ _TUNING_NAMES = frozenset({
     "CC", "CXX", "CPATH", "C_INCLUDE_PATH", "CPLUS_INCLUDE_PATH", "LIBRARY_PATH", "LD_LIBRARY_PATH",
     "LD_PRELOAD", "GLIBC_TUNABLES", "NVIDIA_TF32_OVERRIDE", "NVIDIA_VISIBLE_DEVICES", "NPROC", "PJRT_NPROC",
 })  # fmt: skip
+_LAUNCHERS = ("TORCHELASTIC_",)
+"""What torchrun tells the processes that it starts. A worker must not take itself for one of them: it would
+look for the store of torchrun in place of that of its own job."""
 _CACHE = re.compile(r"(?!CUDA_).*CACHE(_|$)")
 """Names of variables that choose where compiled programs are kept. They would hide the time to compile. The
 driver's own cache (CUDA_CACHE_PATH) is shared by all processes anyway."""
@@ -205,7 +208,7 @@ def tuning_variables() -> dict[str, str]:
 def _is_tuning(name: str, value: str) -> bool:
     known = name in _TUNING_NAMES or name.startswith(_TUNING_PREFIXES)
     secret = _SECRET_NAME.search(name) or _SECRET_VALUE.search(value)
-    return known and not secret and not _CACHE.match(name)
+    return known and not secret and not name.startswith(_LAUNCHERS) and not _CACHE.match(name)
 
 
 def nvidia_driver_present() -> bool:

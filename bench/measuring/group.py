@@ -19,6 +19,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
+from bench.measuring.link import LOST_STATUS
 from bench.measuring.merging import RanksDifferError, merged
 from bench.measuring.process import Outcome, launch_of, verdict
 from bench.measuring.slots import Slot, device_of
@@ -55,7 +56,9 @@ _OWN_CAUSE: frozenset[Status] = frozenset(
     {"out_of_memory", "nan_loss", "not_comparable", "wrong_device", "unavailable"}
 )
 """What a rank never reports because it has lost another."""
-_FROM_OUTSIDE = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGXCPU})
+_FROM_OUTSIDE = frozenset(
+    {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT, -signal.SIGHUP, -signal.SIGXCPU, LOST_STATUS}
+)
 """Exit statuses of a process that something else has ended: not its own code, when it had lost a rank."""
 
 

@@ -20,6 +20,9 @@ from bench.measuring.variables import worker_environment
 from bench.paths import from_text
 from bench.workloads.specs import Device
 
+LOST_STATUS = 255
+"""What `Link.poll` returns for a worker whose host cannot be reached any more; the end of `tail` says why.
+No worker ends with it."""
 _TAIL_LINES = 20
 _TAIL_BYTES = 16384
 _CHUNK_BYTES = 65536

@@ -15,7 +15,7 @@ from typing import Any, Protocol, Self, TypeVar
 import msgspec
 
 from backends.info import BackendInfo
-from bench.measuring.link import Launch, LocalLink
+from bench.measuring.link import LOST_STATUS, Launch, LocalLink
 from bench.measuring.stream import EventStream, listen
 from bench.paths import to_text
 from bench.records.schema import RankRecord, Status
@@ -239,6 +239,8 @@ def verdict(
         name = signal.Signals(-returncode).name
         hint = _HINTS.get(-returncode, "")
         return "crashed", f"the process was ended by {name}{hint}", name
+    if returncode == LOST_STATUS and tail:
+        return "crashed", tail[-1], None
     said = f": {tail[-1]}" if tail else ""
     if _NO_PROGRAM.search(said):
         said += (

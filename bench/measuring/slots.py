@@ -45,25 +45,43 @@ class Slot(Protocol):
 
 
 class LocalSlot(msgspec.Struct, frozen=True, kw_only=True):
-    """A slot of this host. Its ranks meet on the loopback, which no other host reaches."""
+    """A slot of this host."""
 
     host: str
     cpus: tuple[int, ...] = ()
     gpu: str | None = None
     interface: str | None = None
+    at: str = LOOPBACK
+    """The address of this host at which ranks meet; no other host reaches the loopback."""
 
     def address(self) -> str:
-        with socket.socket() as probe:
-            probe.bind((LOOPBACK, 0))
-            return f"{LOOPBACK}:{probe.getsockname()[1]}"
+        return f"{self.at}:{free_port(self.at)}"
 
     def start(self, launch: Launch) -> Link:
         return LocalLink(launch)
 
 
+def free_port(address: str) -> int:
+    """Return a port at which nothing listens at the moment, at an address of this host."""
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        return int(probe.getsockname()[1])
+
+
 def device_of(slot: Slot) -> str:
     """Return what a record says of the device of a slot: `CPU 1`, or the UUID of a GPU."""
     return slot.gpu or ", ".join(f"CPU {cpu}" for cpu in slot.cpus) or "not pinned"
+
+
+def device_number(slot: Slot) -> int | str:
+    """Return the number of a slot's CPU, or the UUID of its GPU."""
+    return slot.gpu or slot.cpus[0]
+
+
+def hosts_of(slots: Sequence[Slot]) -> tuple[str, ...]:
+    """Return the hosts of slots; none if all are on this host."""
+    hosts = tuple(slot.host for slot in slots)
+    return hosts if set(hosts) - {platform.node()} else ()
 
 
 def sharing(slots: Sequence[Slot]) -> int:
@@ -84,7 +102,7 @@ def local_slots(
     """
     if len(set(asked)) < len(asked):
         raise UsageError(f"--devices {_listed(asked)}: a device can be named only once.")
-    host, interface = platform.node(), _loopback_interface()
+    host, interface = platform.node(), interface_of(LOOPBACK)
     if device == "gpu":
         uuids = show_gpus(asked, count)
         return tuple(LocalSlot(host=host, gpu=uuid, interface=interface) for uuid in uuids)
@@ -118,13 +136,13 @@ def _listed(values: Sequence[object]) -> str:
     return ",".join(map(str, values))
 
 
-def _loopback_interface() -> str | None:
-    """Return the name of the interface with the loopback's address, `lo` on Linux; None if none has it."""
+def interface_of(address: str) -> str | None:
+    """Return the name of the network interface that has an address, such as `lo`; None if none has it."""
     return next(
         (
             name
             for name, addresses in psutil.net_if_addrs().items()
-            if any(one.address == LOOPBACK for one in addresses)
+            if any(one.address == address for one in addresses)
         ),
         None,
     )

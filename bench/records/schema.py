@@ -373,6 +373,8 @@ class RunHeader(msgspec.Struct, frozen=True, kw_only=True):
     one core, or has one GPU, rows without a distributed mode too."""
     devices: tuple[int | str, ...] = ()
     """The CPU, or the UUID of the GPU, of each rank of a run with ranks, by its number."""
+    hosts: tuple[str, ...] = ()
+    """The host of each rank of a run with ranks, by its number; empty if all are on the host of this run."""
     planned: Plan
     """What was planned, and shown, before the run began."""
     seed: int

@@ -17,10 +17,12 @@ from bench.machine.environment import commit_notes
 from bench.measuring.backends import find_backends
 from bench.measuring.data import prepare_data
 from bench.measuring.design import LEAD_S
+from bench.measuring.hosts.remote import HostLostError
+from bench.measuring.hosts.session import Hosts, asked_ranks, follow_rank_0, started_with_others
 from bench.measuring.parity import plan_parity, verify_cells
 from bench.measuring.ranked import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
 from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells, used_gpu
-from bench.measuring.slots import Slot, local_slots, sharing
+from bench.measuring.slots import Slot, sharing
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,
@@ -136,6 +138,7 @@ def run(
     `bench list` shows the names of workloads, backends and modes.
     """
     console = Console()
+    found = started_with_others()
     if resume is not None:
         refuse_beside("--resume goes on with a run as it was begun", *SETTLED_LATER, "require_target")
     chosen = find_preset(preset)
@@ -143,24 +146,35 @@ def run(
         asked=_asked(
             **what,
             sweep=() if sweep is None else parse_sweep(sweep),
-            ranks=() if ranks is None else parse_ranks(ranks),
+            ranks=asked_ranks(() if ranks is None else parse_ranks(ranks), found, alone=True),
             devices=() if devices is None else parse_devices(devices),
         ),
         preset=chosen,
         budget_s=chosen.budget_s if budget is None else parse_budget(budget),
         target_half_width=parse_precision(precision_aim) if precision_aim else chosen.target_half_width,
-        seeds=(0 if sweep or ranks else chosen.seeds) if seeds is None else seeds,
+        seeds=(0 if sweep or ranks or found else chosen.seeds) if seeds is None else seeds,
         seed=seed,
         targets=parse_targets(target_pairs),
         lead_s=LEAD_S if lead is None else lead / 1000,
     )
-    prepared = (
-        prepare(plan) if resume is None else prepare_resumed(find_run(results, resume), plan.asked.pythons)
-    )
-    if require_target and not any(workload.target_accuracy for workload in prepared.workloads):
-        raise UsageError("--require-target: no workload has a target; name one: --target mnist-mlp=96%.")
-    rehearse(results)
-    folder = _measure(plan, prepared, results=results, data=cache_dir(data), offline=offline, console=console)
+    if found is not None and found.rank > 0:
+        follow_rank_0(
+            found, device=plan.asked.device, pythons=plan.asked.pythons, cache=cache_dir(data),
+            offline=offline, console=console,
+        )  # fmt: skip
+        return 0
+    with Hosts(found, console) as hosts:
+        prepared = (
+            prepare(plan, hosts)
+            if resume is None
+            else prepare_resumed(find_run(results, resume), plan.asked.pythons, hosts)
+        )
+        if require_target and not any(workload.target_accuracy for workload in prepared.workloads):
+            raise UsageError("--require-target: no workload has a target; name one: --target mnist-mlp=96%.")
+        rehearse(results)
+        folder = _measure(
+            plan, prepared, hosts, results=results, data=cache_dir(data), offline=offline, console=console
+        )
     if folder is None:
         return EXIT_INTERRUPTED
     with resumable(f"All is measured. Report it with: bench report {name_of(folder)}"):
@@ -174,7 +188,14 @@ def run(
 
 
 def _measure(
-    plan: RunPlan, prepared: Prepared, *, results: Path, data: Path, offline: bool, console: Console
+    plan: RunPlan,
+    prepared: Prepared,
+    hosts: Hosts,
+    *,
+    results: Path,
+    data: Path,
+    offline: bool,
+    console: Console,
 ) -> Path | None:
     """Measure, and return the run's folder; None where the run was interrupted."""
     if prepared.begun is not None:
@@ -184,6 +205,7 @@ def _measure(
             prepared.workloads, cache=data, sample=prepared.sample, limit=prepared.limit, offline=offline,
             display=display,
         )  # fmt: skip
+        hosts.prepare(splits, display)
         current = prepared.begun or new_run(
             results, plan, cells=prepared.cells, workloads=prepared.workloads,
             available=prepared.available, slots=prepared.slots,
@@ -201,7 +223,10 @@ def _measure(
         except KeyboardInterrupt:
             display.say("Interrupted; all finished jobs are kept.")
             display.say(again)
+            hosts.dismiss("it was interrupted")
             return None
+        except HostLostError as error:
+            raise HostLostError(f"{error} All finished jobs are kept. {again}") from error
     return current.folder
 
 
@@ -257,7 +282,21 @@ def _is_decided(verdict: Verdict) -> bool:
 def verify(*, as_json: bool, ranks: str | None, **what: Any) -> int:
     """Compare every backend and mode with the float64 reference."""
     console = Console(stderr=as_json)
-    asked = _asked(**what, ranks=() if ranks is None else parse_ranks(ranks))
+    found = started_with_others()
+    given = () if ranks is None else parse_ranks(ranks)
+    asked = _asked(**what, ranks=asked_ranks(given, found, alone=False))
+    if found is not None and found.rank > 0:
+        follow_rank_0(
+            found, device=asked.device, pythons=asked.pythons, cache=cache_dir(), offline=True,
+            console=console,
+        )  # fmt: skip
+        return 0
+    with Hosts(found, console) as hosts:
+        return _verify(asked, hosts, console, as_json=as_json)
+
+
+def _verify(asked: Asked, hosts: Hosts, console: Console, *, as_json: bool) -> int:
+    """Compare the backends and modes with the reference, print what is found, and return the exit status."""
     refuse_what_ranks_exclude(asked)
     device = choose_device(asked.device, asked.gpu, ranks=bool(asked.ranks))
     available = choose_backends(find_backends(), asked, device, reference=True)
@@ -265,7 +304,7 @@ def verify(*, as_json: bool, ranks: str | None, **what: Any) -> int:
     if asked.ranks:
         available = with_distributed_modes(available, device, named=bool(asked.backends))
         cells = ranked_cells(asked, available, device, plain=False)
-        slots = local_slots(device, max(asked.ranks), shared=True)
+        slots = hosts.slots(device, max(asked.ranks), available, shared=True)
     else:
         cells = chosen_cells(asked, available, device, "all")
     usable = [cell for cell in cells if cell.backend not in available.unavailable]

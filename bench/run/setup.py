@@ -16,6 +16,7 @@ from bench.errors import RecordError, UsageError
 from bench.machine.environment import capture_environment
 from bench.measuring.backends import find_backends, footprints
 from bench.measuring.design import LEAD_S
+from bench.measuring.hosts.session import Hosts
 from bench.measuring.ranked import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
 from bench.measuring.selection import (
     Asked,
@@ -29,7 +30,7 @@ from bench.measuring.selection import (
     chosen_workloads,
     with_requested,
 )
-from bench.measuring.slots import Slot, local_slots
+from bench.measuring.slots import Slot, device_number, hosts_of
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
 from bench.run.plan import PLACEBO_SHARE, Preset, find_preset, lessons_seconds, make_plan
@@ -75,8 +76,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """Where the ranks of every job run; empty in a run without ranks."""
 
 
-def prepare(plan: RunPlan) -> Prepared:
-    """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none."""
+def prepare(plan: RunPlan, hosts: Hosts | None = None) -> Prepared:
+    """Find the backends and cells of a new run; raise UsageError or UnavailableError where there are none.
+
+    `hosts` has the slots of the ranks; None: they are on this host.
+    """
     asked = plan.asked
     refuse_what_ranks_exclude(asked)
     device = choose_device(asked.device, asked.gpu, ranks=bool(asked.ranks))
@@ -86,7 +90,7 @@ def prepare(plan: RunPlan) -> Prepared:
     if asked.ranks:
         available = with_distributed_modes(available, device, named=bool(asked.backends))
         cells = ranked_cells(asked, available, device, plain=True)
-        slots = local_slots(device, max(asked.ranks), asked.devices)
+        slots = (hosts or Hosts()).slots(device, max(asked.ranks), available, asked.devices)
     else:
         cells = chosen_cells(asked, available, device, plan.preset.modes)
         if plan.preset.taught_on in {cell.workload for cell in cells} and not asked.modes:
@@ -127,17 +131,23 @@ def _taught_beside(
     return tuple(cell for cell in chosen_cells(asked, available, device, "taught") if cell not in cells)
 
 
-def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:
+def prepare_resumed(folder: Path, pythons: Mapping[str, Path], hosts: Hosts | None = None) -> Prepared:
     """Find what a run was begun with; raise RecordError where machine or versions have changed."""
     header = read_run(folder).header
     device = header.cells[0].device
     slots: tuple[Slot, ...] = ()
     if header.ranks:
         choose_device(device, ranks=True)
-        slots = local_slots(device, max(header.ranks), header.devices)
     else:
         choose_again(device, header.environment)
     available = backends_of_run(find_backends(), header, pythons)
+    hosts = hosts or Hosts()
+    if hosts.dealt and not header.ranks:
+        raise UsageError(f"{header.run_id} has no ranks: go on with it without a launcher, in one process.")
+    if header.ranks:
+        devices = () if hosts.dealt else header.devices
+        slots = hosts.slots(device, max(header.ranks), available, devices)
+        _refuse_other_places(header, slots)
     return Prepared(
         preset=find_preset(header.preset),
         cells=header.cells,
@@ -148,6 +158,20 @@ def prepare_resumed(folder: Path, pythons: Mapping[str, Path]) -> Prepared:
         begun=resumed_run(folder, available),
         slots=slots,
     )
+
+
+def _refuse_other_places(header: RunHeader, slots: Sequence[Slot]) -> None:
+    """Raise RecordError if the ranks are not where they were when the run began."""
+    begun = header.hosts, header.devices
+    here = hosts_of(slots), tuple(map(device_number, slots))
+    if begun != here:
+        was, now = (
+            listed([*hosts, "devices " + ", ".join(map(str, found))]) for hosts, found in (begun, here)
+        )
+        raise RecordError(
+            f"{header.run_id} was begun with its ranks on {was}; now they are on {now}. Figures of different "
+            "machines do not mix: start a new run."
+        )
 
 
 def new_run(
@@ -188,7 +212,8 @@ def new_run(
         lead_s=plan.lead_s,
         placebo=placebo,
         ranks=plan.asked.ranks,
-        devices=tuple(slot.gpu or slot.cpus[0] for slot in slots),
+        devices=tuple(map(device_number, slots)),
+        hosts=hosts_of(slots),
         planned=expected(
             [*cells, *([placebo] if placebo else [])], lessons_s=lessons_seconds(teaching, plan.budget_s)
         ),
@@ -236,7 +261,8 @@ def ranks_in_words(header: RunHeader) -> str:
     numbers = ", ".join(map(str, header.ranks))
     if header.cells[0].device == "gpu":
         return f"Ranks: {numbers}. Every process sees one GPU of {len(header.devices)}."
-    cores = ", ".join(map(str, header.devices))
+    names = header.hosts or ("",) * len(header.devices)
+    cores = ", ".join(f"{host} {core}".strip() for host, core in zip(names, header.devices, strict=True))
     return (
         f"Ranks: {numbers}. Every process has one thread, and one CPU core to which it is pinned, in rows "
         f"of one process too. The cores by rank: {cores}."

@@ -408,8 +408,10 @@ TUNING = (
 NO_TUNING = (
     "JAX_COMPILATION_CACHE_DIR", "TRITON_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR",
     "TORCHINDUCTOR_FX_GRAPH_CACHE", "NVIDIA_REQUIRE_CUDA", "TF_VAR_size", "CPATHS", "ACCOUNT", "OTHER",
+    "TORCHELASTIC_USE_AGENT_STORE", "TORCHELASTIC_RUN_ID",
 )  # fmt: skip
-"""Caches would hide the time to compile. NVIDIA_REQUIRE_CUDA is set by a container's image for itself."""
+"""Caches would hide the time to compile. NVIDIA_REQUIRE_CUDA is set by a container's image for itself,
+and what torchrun says is for the processes that it has started."""
 
 
 def test_variables_that_can_change_a_figure_are_recorded_and_no_others(

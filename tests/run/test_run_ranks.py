@@ -14,8 +14,11 @@ from played import undisturbed
 
 from backends.info import BackendInfo
 from bench.analysis.summary import summarise
+from bench.errors import RecordError, UsageError
 from bench.measuring import data, selection
 from bench.measuring.backends import Registry
+from bench.measuring.hosts import session
+from bench.measuring.hosts.launchers import Launched
 from bench.measuring.ranked import ranked_cells
 from bench.measuring.selection import Asked, Available
 from bench.measuring.slots import LocalSlot, local_slots
@@ -24,7 +27,7 @@ from bench.records.schema import BlockRecord, JobRecord, LessonsRecord
 from bench.run import setup as prepare
 from bench.run.runner import Runner
 from bench.workloads.catalog import find_workload
-from bench.workloads.specs import Cell
+from bench.workloads.specs import Cell, Device
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
 
@@ -140,8 +143,50 @@ def test_a_run_is_resumed_with_the_ranks_and_the_cores_that_it_began_with(
     infos = [ranked.info()]
     registry = Registry(backends={"ranked": infos[0]}, broken={})
     monkeypatch.setattr(prepare, "find_backends", lambda: registry)
-    monkeypatch.setattr(prepare, "local_slots", lambda *asked: asked)
     begun = begin(tmp_path, infos)
+    asked: list[object] = []
+
+    def given(device: Device, count: int, devices: Sequence[int], *, shared: bool) -> Sequence[LocalSlot]:
+        asked.append((device, count, devices, shared))
+        return slots()
+
+    monkeypatch.setattr(session, "local_slots", given)
     prepared = prepare.prepare_resumed(begun.folder, {})
     assert prepared.cells == begun.header.cells
-    assert prepared.slots == ("cpu", 2, begun.header.devices)
+    assert prepared.slots == slots()
+    assert asked == [("cpu", 2, begun.header.devices, False)]
+
+
+def test_a_run_is_not_resumed_with_its_ranks_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    infos = [ranked.info()]
+    monkeypatch.setattr(prepare, "find_backends", lambda: Registry(backends={"ranked": infos[0]}, broken={}))
+    begun = begin(tmp_path, infos)
+    first, second = slots()
+    away = first, msgspec.structs.replace(second, host="beta")
+    monkeypatch.setattr(session, "local_slots", lambda *_, **__: away)
+    with pytest.raises(RecordError, match=r"was begun with its ranks on devices .* now they are on .*beta"):
+        prepare.prepare_resumed(begun.folder, {})
+
+
+def test_a_run_without_ranks_is_not_resumed_under_a_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        prepare, "find_backends", lambda: Registry(backends={"steady": fakes.STEADY}, broken={})
+    )
+    here = available([fakes.STEADY])
+    what = Asked(workloads=(fakes.WORKLOAD,), limit=300, sample=True)
+    plan = prepare.RunPlan(
+        asked=what, preset=PRESET, budget_s=300.0, target_half_width=1.0, seeds=0, seed=7, lead_s=0.01
+    )
+    cells = selection.chosen_cells(what, here, "cpu", "default")
+    workloads = [find_workload(fakes.WORKLOAD)]
+    begun = prepare.new_run(tmp_path, plan, cells=cells, workloads=workloads, available=here)
+    found = Launched(
+        launcher="srun", rank=0, ranks=2, local_rank=0, host="a", port=1, one_host=False, job="1"
+    )
+    with pytest.raises(UsageError, match=r"has no ranks: go on with it without a launcher"):
+        prepare.prepare_resumed(begun.folder, {}, session.Hosts(found))
+    assert prepare.prepare_resumed(begun.folder, {}).slots == ()

@@ -251,6 +251,7 @@ def test_ranks_of_two_hosts_are_told_with_their_network():
     ]
     told = " ".join(what_it_shows(msgspec.structs.replace(run, records=tuple(records))))
     assert "The ranks ran on 2 hosts, so the figures include the network between them." in told
+    assert f"What other programs used meanwhile was read on {run.header.environment.hostname} alone." in told
     assert "cannot show more" not in told
 
 

@@ -132,7 +132,10 @@ def what_it_shows(run: Run) -> list[str]:
         "run only with each other."
     ]
     if len(hosts) > 1:
-        said.append(f"The ranks ran on {len(hosts)} hosts, so the figures include the network between them.")
+        said.append(
+            f"The ranks ran on {len(hosts)} hosts, so the figures include the network between them. What "
+            f"other programs used meanwhile was read on {environment.hostname} alone."
+        )
         return said
     plural = "" if count == 1 else "s"
     said.append(
