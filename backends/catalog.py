@@ -182,6 +182,8 @@ TORCH = BackendInfo(
     ),
     lessons=LessonsInfo(target="backends.torch_lessons:TorchLessons", network="Network", step="train_step"),
     environment={"TORCHINDUCTOR_CACHE_DIR": "{compiled}"},  # else the user's own, which may hold programs
+    building="As of version 2.13, PyTorch imports its compiler when a program makes its first optimizer. "
+    "That takes about as long as importing torch, and counts as building, also where nothing is compiled.",
 )
 
 JAX = BackendInfo(

@@ -87,6 +87,8 @@ class BackendInfo(msgspec.Struct, frozen=True, kw_only=True):
     unsupported_gpus: tuple[UnsupportedGpus, ...] = ()
     lessons: LessonsInfo | None = None
     """Where its lessons are; None: it gives none."""
+    building: str | None = None
+    """What building a network does beside that, in a sentence for the reader of a report."""
     on_request: bool = False
     """Whether it is measured only if it is named, except beside the rows as taught of a preset."""
     engine: str | None = None

@@ -291,6 +291,7 @@ def backend_here(
         pipeline_modes=tuple(mode.name for mode in info.modes if "pipeline" in groups(mode)),
         levels={mode.name: mode.level for mode in info.modes},
         reference=info.reference,
+        building=info.building,
         versions=dict(versions),
         packages=size.packages if size else None,
         installed_bytes=size.bytes if size else None,

@@ -323,6 +323,8 @@ class BackendHere(msgspec.Struct, frozen=True, kw_only=True):
     """The tuned modes whose batches come through the framework's own input pipeline."""
     reference: bool
     """Whether it is the reference, which is never ranked."""
+    building: str | None = None
+    """What building a network does beside that, in a sentence."""
     versions: dict[str, str]
     """Version of every distribution it needs."""
     packages: int | None = None

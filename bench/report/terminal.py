@@ -16,7 +16,7 @@ _NAME_WRAPPED, _WRAPPED = 17, 15
 """Where a table is too wide, names of rows and other texts are wrapped beyond these widths. With them the
 most important figures of a run fit into 80 columns."""
 
-_KEPT = "\ue000"
+_KEPT = chr(0xE000)
 """Stands for a space at which no line may end; no clean text has this character."""
 
 

@@ -6,24 +6,21 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import fakes
 import msgspec
 import pytest
 import ranked
 from conftest import Call, Said
-from played import play
+from known import known
 from synthetic import make_cell, make_header
 
 from backends.catalog import JAX, NUMPY, TENSORFLOW, TORCH
-from backends.info import BackendInfo
 from bench.errors import UsageError
 from bench.measuring.backends import Registry
 from bench.measuring.design import LEAD_S
 from bench.records.runs import HEADER, QUARANTINE, RECORDS, create_run, read_run
-from bench.records.schema import ParityRecord
-from bench.run import plan
 from bench.run.setup import RunPlan
 
 pytestmark = [pytest.mark.measures, pytest.mark.long]
@@ -36,20 +33,6 @@ KEYS = {
 SMALL = ("--sample", "--dataset-limit", "300", "--workload", fakes.WORKLOAD, "--device", "cpu")
 
 
-def known(
-    monkeypatch: pytest.MonkeyPatch, infos: Sequence[BackendInfo], broken: dict[str, str] | None = None
-) -> None:
-    """Let there be these backends and no others, with played workers, and a preset that takes seconds."""
-    play(monkeypatch)
-    found = Registry(backends={info.name: info for info in infos}, broken=broken or {})
-    for place in ("bench.run.command", "bench.run.setup", "bench.cli.info"):
-        monkeypatch.setattr(f"{place}.find_backends", lambda: found)
-    monkeypatch.setattr(plan, "PRESETS", {"quick": fakes.TINY})
-    monkeypatch.setattr("bench.run.command.LEAD_S", SHORT_LEAD_S)  # steps of NumPy are slow
-
-
-SHORT_LEAD_S = 0.01
-"""The lead of the runs in these tests, unless they ask for one."""
 COMMAND = """
 import msgspec
 import pytest
@@ -177,19 +160,6 @@ def test_ranks_that_cannot_be_had_are_refused(
 ) -> None:
     known(monkeypatch, [ranked.info(), fakes.STEADY])
     call(*arguments, "--workload", fakes.WORKLOAD, "--device", "cpu").refused(status, *words)
-
-
-def test_a_proof_with_ranks_says_that_they_share_cores(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    known(monkeypatch, [ranked.info(), fakes.STEADY])
-    monkeypatch.setenv("PYTHONPATH", fakes.python_path())
-    one = min(os.sched_getaffinity(0))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {one})
-    said = call("verify", "--ranks", "1,2", "--workload", fakes.WORKLOAD, "--device", "cpu", "--json")
-    records = [json.loads(line) for line in said.out.splitlines()]
-    rows = [(record["cell"]["mode"], record["cell"]["ranks"], record["status"]) for record in records]
-    assert rows == [("together", 1, "ok"), ("together", 2, "ok")]
-    assert "Up to 2 ranks share a CPU core. Nothing is timed." in said.err
-    assert "steady: not verified: it has no mode" in said.err
 
 
 def test_nothing_is_left_on_disk_by_a_command_that_was_refused(call: Call, tmp_path: Path) -> None:
@@ -338,18 +308,6 @@ def test_an_exception_while_parity_is_proven_is_no_measured_failure(
     assert "parity lost" not in said.out
 
 
-@pytest.mark.parametrize(
-    ("target", "status", "word"), [("Raises", 3, "not compared"), ("NanLogits", 1, "FAILS")]
-)
-def test_verify_tells_a_wrong_value_from_one_that_was_never_computed(
-    target: str, status: int, word: str, call: Call, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    known(monkeypatch, [fakes.info("odd", f"fakes:{target}")])
-    said = call("verify", "--workload", "mnist-softmax")
-    assert said.status == status, said
-    assert word in said.out
-
-
 def test_a_crash_is_something_not_measured_and_does_not_stop_the_rest(
     call: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -382,42 +340,6 @@ def test_a_run_cut_off_in_a_record_is_resumed_and_the_user_is_told(
     assert f"moved to {QUARANTINE}, as it cannot be read: records.jsonl line 5" in said.err
     assert (folder / QUARANTINE).stat().st_size > 100
     assert [block.block for block in read_run(folder).blocks] == [0, 2]
-
-
-def test_verify_ends_by_what_it_found(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    known(monkeypatch, [fakes.STEADY, fakes.WRONG])
-    workload = ("--workload", fakes.WORKLOAD)
-    assert call("verify", *workload, "--backend", "steady").status == 0
-    assert call("verify", *workload, "--backend", "wrong").status == 1
-    known(monkeypatch, [fakes.STEADY, fakes.ABSENT])
-    said = call("verify", *workload, "--json")
-    assert said.status == 3
-    (record,) = [json.loads(line) for line in said.out.splitlines()]
-    assert (record["record"], record["status"], len(record["checks"])) == ("parity", "ok", 6)
-    assert "absent: not verified: not installed" in said.err
-
-
-def test_a_verification_that_crashes_is_not_a_pass(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    known(monkeypatch, [fakes.EXITS])
-    assert call("verify", "--workload", fakes.WORKLOAD).status == 3
-
-
-@pytest.mark.parametrize("options", [(), ("--json",)])
-def test_a_verification_that_is_interrupted_tells_what_it_found(
-    call: Call, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
-) -> None:
-    known(monkeypatch, [fakes.STEADY])
-
-    def interrupted(jobs: Any, _infos: Any, _pythons: Any, _display: Any, on_record: Any) -> None:
-        on_record(
-            ParityRecord(cell=jobs[0].cell, optimizer="sgd", status="failed", error="a first word", steps=20)
-        )
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("bench.run.command.verify_cells", interrupted)
-    said = call("verify", "--workload", fakes.WORKLOAD, *options)
-    assert said.status == 130
-    assert "a first word" in said.out
 
 
 def test_list_shows_everything_and_what_is_missing(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

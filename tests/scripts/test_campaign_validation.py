@@ -12,7 +12,7 @@ from conftest import TESTS
 
 from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
-from bench.measuring import process as harness
+from bench.measuring import variables as harness
 from campaign import validation
 from campaign.plan import VALIDATED
 from campaign.validation import Process, Task, measure, read, tasks

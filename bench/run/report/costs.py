@@ -75,11 +75,13 @@ def first_result(
     charts: Sequence[Chart],
     pays_off: Sequence[Chart],
     *,
+    notes: Sequence[str] = (),
     compiled: str | None = None,
 ) -> list[Block]:
     """Return the section on the time to a first result, and on when compiling pays off.
 
-    `compiled` is what the lessons of the run say about compiling.
+    `notes` are what frameworks do beside building a network, and `compiled` is what the lessons of the run
+    say about compiling.
     """
     told = [one for one in cells if any(part is not None for part in one.start_up.parts)]
     head = Heading(text="Time to a first result, and when compiling pays off")
@@ -106,18 +108,7 @@ def first_result(
             "epoch. Less is better. These are medians over processes, and brackets hold the fastest and "
             "the slowest process."
         ),
-        *(
-            [
-                Paragraph(
-                    text="As of version 2.13, PyTorch imports its compiler when a program makes its first "
-                    "optimizer. That takes about as long as importing torch, and counts as building, also "
-                    "where nothing is compiled.",
-                    faint=True,
-                )
-            ]
-            if any(one.cell.backend == "torch" for one in told)
-            else []
-        ),
+        *(Paragraph(text=note, faint=True) for note in notes),
         Group(blocks=tuple(charts), beside=True),
         Details(summary="Every part of every row", blocks=(_table(heads, rows, summary),)),
         *_break_evens([one for one in costs.break_evens if one.later in kept], summary, pays_off, compiled),

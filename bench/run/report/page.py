@@ -106,6 +106,7 @@ def sections(run: Run, summary: Summary) -> list[Block]:
                     summary,
                     drawn(charts.first_result),
                     drawn(charts.pays_off),
+                    notes=[one.building for one in run.header.backends if one.building],
                     compiled=course.compiling(run, summary),
                 ),
                 *costs.step_parts(cells, found, summary, drawn(charts.step_split)),
