@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.multihost_utils import sync_global_devices
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -80,6 +81,8 @@ class Mesh(Jit):
             # By default rank 0 listens on all interfaces.
             coordinator_bind_address=meeting if meeting.startswith(LOOPBACK) else None,
         )
+        # gloo connects the ranks in their first collective, to which all have to come within 30 s.
+        sync_global_devices("all ranks are there")
 
     def __init__(self, backend: "JaxBackend") -> None:
         super().__init__(backend)

@@ -33,14 +33,14 @@ from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.report.blocks import Block, File, Heading, charts_of
 from bench.report.chart import Lines
-from bench.report.format import DASH, NOTHING, TIMES, ratio_text
+from bench.report.format import DASH, NOTHING, TIMES
 from bench.report.markdown import document
 from bench.run.live_rows import LiveRows
 from bench.run.log import RunLog
 from bench.run.report import charts, page, short, terminal
 from bench.run.report.export import to_json, verdicts_to_json
 from bench.run.report.parity import render_parity
-from bench.run.report.scaling_words import percent_range, sentences, what_it_shows
+from bench.run.report.scaling_words import percent_range, sentences, speed_up_text, what_it_shows
 from bench.run.report.terms import RANK_TERMS, TERMS, terms_of
 from bench.workloads.instruments import Peak
 
@@ -102,11 +102,29 @@ def test_there_is_one_picture_for_each_scaling_with_the_ideal_line_and_shapes_be
         for line in series:
             assert [point.x for point in line.points] == [1, 2, 4]
             assert all(point.low < point.y < point.high for point in line.points)
-    torch, jax = (one.points[-1].speed_up for one in read_scaling(run, summarise(run))[:2])
+    torch, jax = (speed_up_text(one.points[-1]) for one in read_scaling(run, summarise(run))[:2])
     assert found[0].title == (
-        f"mnist-cnn, strong scaling: JAX mesh is {ratio_text(jax.low, jax.high)} as fast with 4 ranks as one "
-        f"plain process, PyTorch ddp {ratio_text(torch.low, torch.high)} with 4"
+        f"mnist-cnn, strong scaling: JAX mesh is {jax} as fast with 4 ranks as one "
+        f"plain process, PyTorch ddp {torch} with 4"
     )
+
+
+@pytest.mark.parametrize(
+    ("speed_ups", "title"),
+    [
+        ({"torch": {1: 0.9}}, "no row of several ranks has a figure"),
+        (
+            {"torch": {1: 0.9, 2: 0.5}},
+            "no framework is proven faster with several ranks than in one plain process: PyTorch ddp (0.50",
+        ),
+        ({"torch": {2: 0.5}, "jax": {2: 1.9}}, "JAX mesh is 1."),
+        ({"torch": {2: 0.5}, "jax": {2: 1.9}}, "as one plain process; not proven faster: PyTorch ddp (0.50"),
+    ],
+)
+def test_the_title_of_a_picture_claims_no_more_than_was_measured(speed_ups, title):
+    run = scaling_run(speed_ups)
+    (chart,) = charts.speed_ups(run, summarise(run))
+    assert title in chart.title
 
 
 def test_many_ranks_are_drawn_on_logarithmic_axes():

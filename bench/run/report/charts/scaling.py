@@ -11,7 +11,7 @@ from bench.report.format import rate_text, ratio_text
 from bench.report.names import chart_name
 from bench.run.report.charts.rows import Looks, looks_of
 from bench.run.report.scaling import Place, by_place, table_of, tags_of
-from bench.run.report.scaling_words import percent_range, ranks_words
+from bench.run.report.scaling_words import percent_range, ranks_words, speed_up_text
 from bench.text import listed
 
 _ABOUT = (
@@ -111,19 +111,24 @@ def finding(series: Sequence[ScalingSeries], summary: Summary) -> str:
     """Return in one sentence how much faster each framework is with the most ranks that were measured."""
     if any(one.disturbed for one in series):
         return "nothing is claimed, because the machine was disturbed"
-    last = [one.measured[-1] for one in series if one.measured]
+    last = [one.measured[-1] for one in series if one.measured and one.measured[-1].ranks > 1]
+    if not last:
+        return "no row of several ranks has a figure"
     ahead = sorted((point for point in last if point.proven), key=_speed_up, reverse=True)
-    others = [_name(point, summary) for point in last if not point.proven]
+    others = [
+        f"{_name(point, summary)} ({speed_up_text(point)} with {point.ranks})"
+        for point in last
+        if not point.proven
+    ]
     if not ahead:
-        return "no framework is proven faster with several ranks than in one plain process"
+        return f"no framework is proven faster with several ranks than in one plain process: {listed(others)}"
     first, *following = ahead
     ranks = ranks_words(first.ranks)
     said = [
-        f"{_name(first, summary)} is {_times(first)} as fast with {ranks} as one plain process",
-        *(f"{_name(point, summary)} {_times(point)} with {point.ranks}" for point in following),
+        f"{_name(first, summary)} is {speed_up_text(first)} as fast with {ranks} as one plain process",
+        *(f"{_name(point, summary)} {speed_up_text(point)} with {point.ranks}" for point in following),
     ]
-    rest = f"; not proven faster: {listed(others)}" if others else ""
-    return ", ".join(said) + rest
+    return ", ".join(said) + (f"; not proven faster: {listed(others)}" if others else "")
 
 
 def _name(one: ScalingPoint, summary: Summary) -> str:
@@ -132,7 +137,3 @@ def _name(one: ScalingPoint, summary: Summary) -> str:
 
 def _speed_up(point: ScalingPoint) -> float:
     return 0.0 if point.speed_up is None else point.speed_up.value
-
-
-def _times(point: ScalingPoint) -> str:
-    return "" if point.speed_up is None else ratio_text(point.speed_up.low, point.speed_up.high)
