@@ -511,7 +511,7 @@ def test_the_lead_is_given_in_milliseconds(
 ) -> None:
     asked = []
 
-    def stop(plan: RunPlan) -> NoReturn:
+    def stop(plan: RunPlan, _slots: Any) -> NoReturn:
         asked.append(plan.lead_s)
         raise UsageError("that is all")
 

@@ -64,7 +64,7 @@ def test_a_verification_that_is_interrupted_tells_what_it_found(
 ) -> None:
     known(monkeypatch, [fakes.STEADY])
 
-    def interrupted(jobs: Any, _infos: Any, _pythons: Any, _display: Any, on_record: Any) -> None:
+    def interrupted(jobs: Any, _infos: Any, _pythons: Any, _display: Any, on_record: Any, **_: Any) -> None:
         on_record(
             ParityRecord(cell=jobs[0].cell, optimizer="sgd", status="failed", error="a first word", steps=20)
         )
