@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import fakes
 import msgspec
@@ -511,7 +511,7 @@ def test_the_lead_is_given_in_milliseconds(
 ) -> None:
     asked = []
 
-    def stop(plan: RunPlan, _slots: Any) -> NoReturn:
+    def stop(plan: RunPlan, *_: Any) -> NoReturn:
         asked.append(plan.lead_s)
         raise UsageError("that is all")
 
