@@ -101,6 +101,7 @@
 
   // ---- saving a table
 
+  const named = (text) => text.toLowerCase().replace(/[^a-z0-9]+/g, "-").replace(/^-|-$/g, "").slice(0, 60);
   const quoted = (text) => (/[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text);
 
   for (const table of all("main table")) {
@@ -115,7 +116,7 @@
         .map((row) => [...row.cells].map((cell) => quoted(cell.textContent)).join(","));
       const link = document.createElement("a");
       link.href = `data:text/csv;charset=utf-8,${encodeURIComponent(`${lines.join("\n")}\n`)}`;
-      link.download = `${table.id}.csv`;
+      link.download = `${named(table.caption.textContent)}.csv`;
       link.click();
     });
     table.parentElement.after(button);

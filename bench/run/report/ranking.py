@@ -255,7 +255,7 @@ def _comparisons(verdict: Verdict, summary: Summary) -> Table | None:
     """Return the comparisons, also with the dropped blocks if there are any; None if none was made."""
     made = all_of(verdict.made)
     heads: tuple[str, ...] = (
-        "faster", "slower", "times as fast", "95 % interval", "plain ratio", "adjusted p",
+        "row", "against", "times as fast", "95 % interval", "plain ratio", "adjusted p",
         "detectable difference", "blocks", "verdict",
     )  # fmt: skip
     rows = [_comparison(one, summary) for one in made]

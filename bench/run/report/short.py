@@ -54,7 +54,10 @@ LONGEST_REASON = 160
 
 _HEADS = ("row", "samples/s", PLUS_MINUS, "vs best", "verdict")
 _NUMBERS = frozenset({1, 2, 3})
-_LEGEND = f"samples/s: images trained per second. {PLUS_MINUS}: half the width of its 95 % interval."
+_LEGEND = (
+    f"samples/s: images trained per second. {PLUS_MINUS}: half the width of its 95 % interval. A verdict "
+    "compares rows turn by turn, which is more precise; unclear: no difference is proven."
+)
 
 
 def on_terminal(run: Run, summary: Summary) -> list[Block]:

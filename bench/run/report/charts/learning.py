@@ -197,10 +197,10 @@ def _untested(one: WorkloadConvergence, conclusions: set[Conclusion]) -> str:
             return why
     finals = [100 * (one.cells[cell].accuracy or 0.0) for cell in one.representatives]
     seeds = min(pair.seeds for pair in one.comparisons)
-    count = f"{seeds} seed{'' if seeds == 1 else 's'}"
+    what, count = ("accuracies", "1 seed") if seeds == 1 else ("mean accuracies", f"{seeds} seeds")
     return (
-        f"mean accuracies differ by at most {max(finals) - min(finals):.2f} points; with {count} nothing is "
-        f"proven ({SEEDS_NEEDED} are needed)"
+        f"{what} differ by at most {max(finals) - min(finals):.2f} points; with {count} nothing is proven "
+        f"({SEEDS_NEEDED} are needed)"
     )
 
 
