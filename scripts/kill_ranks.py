@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # the checkout counts, from wherever this is called
 
 from bench.measuring.backends import find_backends  # noqa: E402
-from bench.measuring.group import Group  # noqa: E402
-from bench.measuring.ranked import distributed_modes  # noqa: E402
-from bench.measuring.slots import local_slots  # noqa: E402
+from bench.measuring.ranks.group import Group  # noqa: E402
+from bench.measuring.ranks.rows import distributed_modes  # noqa: E402
+from bench.measuring.ranks.slots import local_slots  # noqa: E402
 from bench.measuring.traces import Traces  # noqa: E402
 from bench.records.schema import JobSpec  # noqa: E402
 from bench.worker.protocol import Begin, Built, DataSource, Event, Finish, MeasureTask, Ready, Timed, Turn  # noqa: E402

@@ -22,7 +22,7 @@ from bench.measuring.hosts.gathering import gather
 from bench.measuring.hosts.identity import identify
 from bench.measuring.hosts.launchers import Launched
 from bench.measuring.hosts.remote import Followers
-from bench.measuring.slots import free_port
+from bench.measuring.ranks.slots import free_port
 
 HUNG_S = 300.0
 """What ends in this time was ended, however busy the machine is."""

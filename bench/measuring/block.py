@@ -19,9 +19,9 @@ from bench.analysis.steady_state import settled
 from bench.machine.conditions import Conditions, Taken
 from bench.machine.monitor import Stretch, Watch
 from bench.measuring.design import balanced_order, windows_asked
-from bench.measuring.group import Group
 from bench.measuring.process import AnyWorker, Outcome, Worker
-from bench.measuring.slots import Slot
+from bench.measuring.ranks.group import Group
+from bench.measuring.ranks.slots import Slot
 from bench.paths import to_text
 from bench.records.schema import Window
 from bench.worker.protocol import (

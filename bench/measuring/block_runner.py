@@ -21,7 +21,7 @@ from bench.measuring.alone import run_alone
 from bench.measuring.block import BlockJob, run_block
 from bench.measuring.job import job_record
 from bench.measuring.process import Outcome
-from bench.measuring.slots import Slot
+from bench.measuring.ranks.slots import Slot
 from bench.measuring.traces import Traces
 from bench.progress import Teller
 from bench.records.schema import JobRecord

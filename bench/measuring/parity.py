@@ -16,9 +16,9 @@ from backends.info import BackendInfo
 from bench.datasets import cache
 from bench.datasets.catalog import DATASETS
 from bench.measuring.backends import interpreter
-from bench.measuring.group import Group
 from bench.measuring.process import AnyWorker, Worker
-from bench.measuring.slots import Slot, sharing
+from bench.measuring.ranks.group import Group
+from bench.measuring.ranks.slots import Slot, sharing
 from bench.parity.reference import (
     BATCH,
     OPTIMIZER_CASES,

@@ -20,9 +20,9 @@ from bench.measuring.design import LEAD_S
 from bench.measuring.hosts.remote import HostLostError
 from bench.measuring.hosts.session import Hosts, asked_ranks, follow_rank_0, started_with_others
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.measuring.ranked import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
+from bench.measuring.ranks.rows import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
+from bench.measuring.ranks.slots import Slot, sharing
 from bench.measuring.selection import Asked, Available, choose_backends, choose_device, chosen_cells, used_gpu
-from bench.measuring.slots import Slot, sharing
 from bench.options import (
     EXIT_INTERRUPTED,
     EXIT_MEASURED_FAILURE,

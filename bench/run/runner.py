@@ -19,8 +19,8 @@ from bench.measuring.design import FEWEST_OF_LONG, compiles_anew
 from bench.measuring.job import in_a_line
 from bench.measuring.lessons import LIMIT_S, PARTS, give_lessons, lessons_in_a_line, without_lessons
 from bench.measuring.parity import plan_parity, verify_cells
-from bench.measuring.ranked import timed_workload
-from bench.measuring.slots import Slot
+from bench.measuring.ranks.rows import timed_workload
+from bench.measuring.ranks.slots import Slot
 from bench.records.runs import Run
 from bench.records.schema import (
     BlockRecord,

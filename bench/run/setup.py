@@ -17,7 +17,8 @@ from bench.machine.environment import capture_environment
 from bench.measuring.backends import find_backends, footprints
 from bench.measuring.design import LEAD_S
 from bench.measuring.hosts.session import Hosts
-from bench.measuring.ranked import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
+from bench.measuring.ranks.rows import ranked_cells, refuse_what_ranks_exclude, with_distributed_modes
+from bench.measuring.ranks.slots import Slot, device_number, hosts_of
 from bench.measuring.selection import (
     Asked,
     Available,
@@ -30,7 +31,6 @@ from bench.measuring.selection import (
     chosen_workloads,
     with_requested,
 )
-from bench.measuring.slots import Slot, device_number, hosts_of
 from bench.records.runs import Run, create_run, quarantine_rejected, read_run
 from bench.records.schema import RunHeader
 from bench.run.plan import PLACEBO_SHARE, Preset, find_preset, lessons_seconds, make_plan

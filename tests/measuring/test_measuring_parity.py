@@ -20,7 +20,7 @@ from bench.datasets.catalog import DATASETS
 from bench.measuring import parity as verify
 from bench.measuring.parity import ParityJob, parity_data, plan_parity, verify_cells, write_reference
 from bench.measuring.process import Worker
-from bench.measuring.slots import local_slots
+from bench.measuring.ranks.slots import local_slots
 from bench.parity import reference, tolerances
 from bench.progress import make_display
 from bench.workloads.catalog import MAIN_WORKLOADS, WORKLOADS

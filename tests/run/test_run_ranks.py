@@ -19,9 +19,9 @@ from bench.measuring import data, selection
 from bench.measuring.backends import Registry
 from bench.measuring.hosts import session
 from bench.measuring.hosts.launchers import Launched
-from bench.measuring.ranked import ranked_cells
+from bench.measuring.ranks.rows import ranked_cells
+from bench.measuring.ranks.slots import LocalSlot, local_slots
 from bench.measuring.selection import Asked, Available
-from bench.measuring.slots import LocalSlot, local_slots
 from bench.records.runs import Run, read_run
 from bench.records.schema import BlockRecord, JobRecord, LessonsRecord
 from bench.run import setup as prepare

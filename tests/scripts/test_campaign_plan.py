@@ -74,8 +74,6 @@ def bench_commands() -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize(("name", "command"), bench_commands())
 def test_every_command_of_the_program_exists(name, command):
-    if "--ranks" in command and name == "ranks":
-        pytest.importorskip("bench.measuring.group", reason="`bench run --ranks` is not in this code yet")
     parse(command)
 
 

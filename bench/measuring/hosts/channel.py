@@ -17,7 +17,7 @@ import msgspec
 
 from bench.errors import UnavailableError
 from bench.measuring.hosts.launchers import Launched
-from bench.measuring.slots import LOOPBACK
+from bench.measuring.ranks.slots import LOOPBACK
 
 HANDSHAKE_S = 5.0
 """Whoever answers no challenge in this time is another program."""

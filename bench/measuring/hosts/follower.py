@@ -41,7 +41,7 @@ from bench.measuring.hosts.messages import (
     Unable,
 )
 from bench.measuring.link import Launch, LocalLink
-from bench.measuring.slots import free_port
+from bench.measuring.ranks.slots import free_port
 from bench.paths import to_text
 from bench.text import duration
 from bench.worker.protocol import DataSource

@@ -12,7 +12,7 @@ from bench.measuring.hosts.channel import LOST, Channel, Meeting, is_loopback
 from bench.measuring.hosts.identity import Identity, refuse_differences
 from bench.measuring.hosts.messages import Farewell, Hello
 from bench.measuring.hosts.remote import Followers, first_word
-from bench.measuring.slots import LOOPBACK, interface_of
+from bench.measuring.ranks.slots import LOOPBACK, interface_of
 from bench.progress import Teller
 from bench.text import duration, listed
 

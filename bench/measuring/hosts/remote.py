@@ -37,7 +37,7 @@ from bench.measuring.hosts.messages import (
     Unable,
 )
 from bench.measuring.link import LOST_STATUS, Launch
-from bench.measuring.slots import LocalSlot, Slot
+from bench.measuring.ranks.slots import LocalSlot, Slot
 from bench.paths import from_text
 from bench.progress import Teller
 from bench.text import duration

@@ -18,8 +18,8 @@ from bench.measuring.hosts.gathering import WAIT, WAIT_S, gather
 from bench.measuring.hosts.identity import data_of, identify
 from bench.measuring.hosts.launchers import KEY, Launched, launched
 from bench.measuring.hosts.remote import Followers
+from bench.measuring.ranks.slots import Slot, local_slots
 from bench.measuring.selection import Available, choose_device
-from bench.measuring.slots import Slot, local_slots
 from bench.paths import from_text
 from bench.progress import DownloadProgress, Lines, Teller
 from bench.worker.protocol import DataSource

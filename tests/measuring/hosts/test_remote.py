@@ -16,12 +16,12 @@ from launched_ranks import MakeRanks, Ranks, all_gone, listening_at, make_ranks
 
 from backends.info import BackendInfo
 from bench.errors import UnavailableError
-from bench.measuring.group import Group
 from bench.measuring.hosts.identity import data_of
 from bench.measuring.hosts.remote import Followers, HostLostError
 from bench.measuring.link import LOST_STATUS
 from bench.measuring.parity import write_reference
 from bench.measuring.process import Outcome, launch_of, run_worker
+from bench.measuring.ranks.group import Group
 from bench.parity.reference import gentle
 from bench.paths import to_text
 from bench.worker.protocol import (

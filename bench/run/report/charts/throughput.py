@@ -224,7 +224,9 @@ def _overview_title(judged: Sequence[Verdict], summary: Summary) -> str:
     for one in judged:
         if one.winner is not None:
             wins[one.winner.backend] = wins.get(one.winner.backend, 0) + 1
-    of = "the only workload" if len(judged) == 1 else f"{len(judged)} workloads"
+    # In a run with ranks, a workload is ranked at each number of ranks.
+    kind = "workloads" if len({one.workload for one in judged}) == len(judged) else "rankings"
+    of = "the only workload" if len(judged) == 1 else f"{len(judged)} {kind}"
     if not wins:
         return f"No framework is proven the fastest on {'any of ' if len(judged) > 1 else ''}{of}"
     said = [

@@ -20,11 +20,11 @@ from typing import Self, TypeVar
 import msgspec
 
 from bench.measuring.link import LOST_STATUS
-from bench.measuring.merging import RanksDifferError, merged
 from bench.measuring.process import Outcome, launch_of, verdict
-from bench.measuring.slots import Slot, device_of
+from bench.measuring.ranks.merging import RanksDifferError, merged
+from bench.measuring.ranks.slots import Slot, device_of
+from bench.measuring.ranks.stuck import print_stacks, stuck_rank
 from bench.measuring.stream import EventStream, listen
-from bench.measuring.stuck import print_stacks, stuck_rank
 from bench.records.schema import RankRecord, Status
 from bench.worker.protocol import (
     AnyCommand,

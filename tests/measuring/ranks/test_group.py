@@ -18,12 +18,12 @@ import pytest
 import ranked
 from conftest import draws
 
-from bench.measuring import group as group_module
-from bench.measuring.group import Group
 from bench.measuring.link import Launch, Link
 from bench.measuring.parity import write_reference
 from bench.measuring.process import Outcome
-from bench.measuring.slots import LocalSlot, local_slots
+from bench.measuring.ranks import group as group_module
+from bench.measuring.ranks.group import Group
+from bench.measuring.ranks.slots import LocalSlot, local_slots
 from bench.measuring.traces import Traces
 from bench.worker.protocol import (
     Begin,

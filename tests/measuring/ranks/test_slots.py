@@ -9,8 +9,8 @@ import pytest
 from played_nvml import Nvml
 
 from bench.errors import UnavailableError, UsageError
-from bench.measuring import slots
-from bench.measuring.slots import LocalSlot, device_of, local_slots, sharing
+from bench.measuring.ranks import slots
+from bench.measuring.ranks.slots import LocalSlot, device_of, local_slots, sharing
 
 
 @pytest.fixture(autouse=True)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from bench.measuring import stuck
-from bench.measuring.stuck import stuck_rank
+from bench.measuring.ranks import stuck
+from bench.measuring.ranks.stuck import stuck_rank
 
 UNKNOWN = 0, "which rank hangs cannot be told"
 

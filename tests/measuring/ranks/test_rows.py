@@ -9,7 +9,7 @@ from fakes import ABSENT, STEADY, info
 
 from backends.info import BackendInfo
 from bench.errors import UnavailableError, UsageError
-from bench.measuring.ranked import (
+from bench.measuring.ranks.rows import (
     NO_SUCH_MODE,
     ranked_cells,
     refuse_what_ranks_exclude,

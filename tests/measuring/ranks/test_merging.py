@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.measuring.merging import RanksDifferError, merged
+from bench.measuring.ranks.merging import RanksDifferError, merged
 from bench.records.schema import EpochPoint, ParityCheck, Proof, Window
 from bench.worker.protocol import (
     Built,
