@@ -430,3 +430,29 @@ def test_the_command_is_there() -> None:
 
 def test_the_version_is_the_same_everywhere() -> None:
     assert PYPROJECT["project"]["version"] == bench.__version__
+
+
+FOLDERS = {
+    ".ci",
+    ".github",
+    "backends",
+    "bench",
+    "docs",
+    "examples",
+    "results",
+    "samework",
+    "scripts",
+    "tests",
+}
+FILES = {
+    ".gitattributes", ".gitignore", "CHANGELOG.md", "CITATION.cff", "LICENSE", "README.md", "constraints.txt",
+    "noxfile.py", "pyproject.toml",
+}  # fmt: skip
+
+
+def test_nothing_lies_at_the_top_that_does_not_belong_there() -> None:
+    """A report or a folder that a test has left there would be committed with the rest."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("no checkout: what is committed cannot be told from what was made here")
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert {name.partition("/")[0] for name in done.stdout.split("\0")[:-1]} <= FOLDERS | FILES
