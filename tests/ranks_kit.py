@@ -15,7 +15,7 @@ import msgspec
 from conftest import child
 
 from backends.info import BackendInfo
-from bench.measuring.process import THREADS_VARIABLE
+from bench.measuring.variables import THREADS_VARIABLE
 from bench.workloads.ranks import Place
 
 POLL_S = 0.05

@@ -215,12 +215,16 @@ def test_backends_are_verified_side_by_side_where_they_share_no_memory(
     seen = []
 
     class Seen(Worker):
+        def __init__(self, task, **options):
+            self.backend = task.backend.name
+            super().__init__(task, **options)
+
         def __enter__(self):
-            seen.append(f"begin {self._task.backend.name}")
+            seen.append(f"begin {self.backend}")
             return super().__enter__()
 
         def __exit__(self, *error):
-            seen.append(f"end {self._task.backend.name}")
+            seen.append(f"end {self.backend}")
             super().__exit__(*error)
 
     monkeypatch.setattr(verify, "Worker", Seen)
