@@ -112,7 +112,7 @@ def assert_same(training: Training, other: Training) -> None:
 
 
 class Interrupts(fakes.Screen):
-    """A display during which somebody presses Ctrl-C, when a line with that beginning is told."""
+    """A display during which somebody presses Ctrl-C, when a line with that beginning appears."""
 
     def __init__(self, line: str) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ HUNG_S = 300.0
 
 
 class Quiet:
-    """A display that keeps what it is told."""
+    """A display that keeps the messages which it gets."""
 
     def __init__(self) -> None:
         self.said: list[str] = []

@@ -1,4 +1,4 @@
-"""What `nox -s benchmarks` says of sides whose speed is given: its duels are too long for the tests."""
+"""`nox -s benchmarks` on sides whose speed is given, because its own duels take too long for tests."""
 
 import json
 import os

@@ -19,7 +19,7 @@ SHOWN = ("bench, paired by round", "pyperf t test")
 
 
 class AtLength(msgspec.Struct, frozen=True, kw_only=True):
-    """What one rule says of comparisons of so many blocks."""
+    """The rates at which one rule decides comparisons of so many blocks."""
 
     blocks: int
     row: Row

@@ -97,12 +97,12 @@ class Records:
 
     @cached_property
     def agreement(self) -> agreement.Agreement:
-        """Return what the validation says of the reference runs; all parts of it have to be done."""
+        """Return the comparison of the validation with the reference runs; all its parts have to be done."""
         return read_agreement(self._folder, self._parts)[0]
 
 
 def read_agreement(folder: Path, parts: Sequence[Part] = PARTS) -> tuple[agreement.Agreement, str]:
-    """Return what the validation says of the reference runs, and the CPU of all of them.
+    """Return the comparison of the validation with the reference runs, and the CPU of all of them.
 
     Raises FigureError if one of these parts is not done, and RecordError if CPUs are unequal.
     """

@@ -144,6 +144,12 @@ _SAME_ACCURACY = (
 )
 
 
+def ten_seeds(budget: str, *names: str) -> Command:
+    """Return a run of ten seeds of each framework on these workloads; speeds need not be precise."""
+    seeds = ("--seeds", "10", "--target-precision", "50%")
+    return bench_run("--mode", "default", *seeds, "--budget", budget, *workloads(*names))
+
+
 def cifar_cnn(backend: str, minutes: int) -> Part:
     return Part(
         name=f"learning-cifar10-cnn-{backend}",
@@ -307,19 +313,7 @@ PARTS: tuple[Part, ...] = (
         level="equivalence: 0.05",
         failure="A workload on which a pair of frameworks is not equivalent.",
         minutes=43,
-        commands=(
-            bench_run(
-                "--mode",
-                "default",
-                "--seeds",
-                "10",
-                "--target-precision",
-                "50%",
-                "--budget",
-                "75m",
-                *workloads("mnist-softmax", "mnist-mlp", "cifar10-softmax", "cifar10-mlp"),
-            ),
-        ),
+        commands=(ten_seeds("75m", "mnist-softmax", "mnist-mlp", "cifar10-softmax", "cifar10-mlp"),),
     ),
     Part(
         name="learning-mnist-cnn",
@@ -330,19 +324,7 @@ PARTS: tuple[Part, ...] = (
         level="equivalence: 0.05",
         failure="A pair of frameworks that is not equivalent, or fewer than 3 epochs.",
         minutes=60,
-        commands=(
-            bench_run(
-                "--mode",
-                "default",
-                "--seeds",
-                "10",
-                "--target-precision",
-                "50%",
-                "--budget",
-                "100m",
-                *workloads("mnist-cnn"),
-            ),
-        ),
+        commands=(ten_seeds("100m", "mnist-cnn"),),
     ),
     default_run(3, "run-default-2"),
     validation(3),

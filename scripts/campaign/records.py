@@ -68,7 +68,7 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def digest(self) -> str:
-        """The SHA-256 of all that the plan says of the part."""
+        """The SHA-256 of the part's entry in the plan."""
         return hashlib.sha256(msgspec.json.encode(self)).hexdigest()
 
 

@@ -1,4 +1,4 @@
-"""Two runs held against each other: what is worse is told, and nothing that is not known ever passes."""
+"""Two runs are compared: what got worse is named, and nothing that is unknown passes."""
 
 import math
 

@@ -105,7 +105,7 @@ def test_among_many_cells_a_change_has_to_be_clearer():
     calm = judge(SPEED, STEADY, changed(1.0), paired=True)
     many = in_families([border, *[calm] * 30])
     assert many[0].kind != "worse"
-    # What is told to be detectable is so at the level at which Holm's method tests it.
+    # A difference that is called detectable is so at the level at which Holm's method tests it.
     at_its_level = detectable_range(border.difference, SPEED.alpha / 31, margin=SPEED.margin)
     assert many[0].detectable == pytest.approx(at_its_level)
     assert many[0].detectable[0] > 1.2 * border.detectable[0]

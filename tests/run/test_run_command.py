@@ -1,4 +1,4 @@
-"""The command line: what a user gets wrong is told in a line or two, and the exit status says which kind."""
+"""The command line: an error takes a line or two, and the exit status tells its kind."""
 
 import json
 import os

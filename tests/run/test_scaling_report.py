@@ -1,4 +1,4 @@
-"""What a report says of a run with ranks, and that nobody sees any of it in another run."""
+"""Reports of a run with ranks. Reports of other runs show nothing about ranks."""
 
 import csv
 import io

@@ -51,7 +51,7 @@ def root(tmp_path: Path) -> Path:
 
 
 class Fake:
-    """Stands in for `bench run`: makes a folder, and ends as it is told to."""
+    """Stands in for `bench run`: makes a folder, and ends with the status that the test sets."""
 
     def __init__(self, *ends: object) -> None:
         self.ends, self.started = list(ends), []

@@ -1,4 +1,4 @@
-"""What a self-test says of fewer blocks: the same blocks in shorter comparisons, on simulated windows."""
+"""A self-test judges its blocks in shorter comparisons too; here on simulated windows."""
 
 import pytest
 from conftest import draws

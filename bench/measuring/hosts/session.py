@@ -84,7 +84,7 @@ class Hosts:
     """
 
     def __init__(self, found: Launched | None = None, console: Console | None = None) -> None:
-        """`found` is what the launcher says of this process, which is rank 0; None if there is none.
+        """`found` is the place that a launcher gave this process, rank 0; None: none started it.
 
         Progress goes to `console`.
         """

@@ -69,7 +69,7 @@ def free_port(address: str) -> int:
 
 
 def device_of(slot: Slot) -> str:
-    """Return what a record says of the device of a slot: `CPU 1`, or the UUID of a GPU."""
+    """Return the name of a slot's device in records: `CPU 1`, or the UUID of a GPU."""
     return slot.gpu or ", ".join(f"CPU {cpu}" for cpu in slot.cpus) or "not pinned"
 
 
