@@ -1,8 +1,7 @@
 """The records of each row of a run: those that count, and what is wrong with the others."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from types import MappingProxyType
+from collections.abc import Iterable
 
 import msgspec
 
@@ -10,24 +9,8 @@ from bench.analysis.convergence import finished
 from bench.analysis.disturbance import in_quiet_rounds
 from bench.analysis.statistics import log_rate
 from bench.records.runs import Run
-from bench.records.schema import JobRecord, ParityRecord, Status, UnmeasuredRecord
+from bench.records.schema import STATUS_WORDS, JobRecord, ParityRecord, UnmeasuredRecord
 from bench.workloads.specs import Cell
-
-STATUS_WORDS: Mapping[Status, str] = MappingProxyType(
-    {
-        "ok": "ok",
-        "no_steady_state": "no steady state",
-        "failed": "failed",
-        "crashed": "crashed",
-        "timeout": "timed out",
-        "out_of_memory": "out of memory",
-        "nan_loss": "loss not a number",
-        "not_comparable": "not comparable",
-        "wrong_device": "ran on another device",
-        "unavailable": "not available here",
-        "not_measured": "not measured",
-    }
-)
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

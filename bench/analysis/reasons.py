@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Sequence
 
-from bench.analysis.evidence import STATUS_WORDS, Evidence, Job
+from bench.analysis.evidence import Evidence, Job
 from bench.analysis.ranks import shared_device
-from bench.records.schema import ParityRecord, Status
+from bench.records.schema import ParityRecord, fault_in_words
 
 
 def work_reasons(found: Evidence, *, reference: bool, matched: bool) -> list[str]:
@@ -20,7 +20,7 @@ def work_reasons(found: Evidence, *, reference: bool, matched: bool) -> list[str
 
 def _parity_reasons(found: Evidence) -> list[str]:
     """Return why a cell is not known to do the same work as the reference; nothing if it does."""
-    said = [_said(check.status, check.error) for check in found.parity if check.status != "ok"]
+    said = [fault_in_words(check.status, check.error) for check in found.parity if check.status != "ok"]
     if found.disproven is not None:
         return [f"not comparable: {found.disproven.error}"]
     if found.parity_ok is False:
@@ -57,14 +57,10 @@ def block_reasons(found: Evidence, counting: int, min_blocks: int) -> list[str]:
                 f"{dropped} dropped, because something else disturbed {'it' if dropped == 1 else 'them'}"
             )
     if found.unmeasured:
-        reasons.append(_said(found.unmeasured.status, found.unmeasured.error))
+        reasons.append(fault_in_words(found.unmeasured.status, found.unmeasured.error))
     elif not found.jobs:
         reasons.append("not timed" if found.parity else "not measured: the run has no record of it")
     return reasons
-
-
-def _said(status: Status, error: str | None) -> str:
-    return STATUS_WORDS[status] + (f": {error}" if error else "")
 
 
 def _worst_check(records: Sequence[ParityRecord]) -> str:

@@ -45,7 +45,7 @@ from bench.measuring.design import SMALLEST_TRAINING, balanced_order
 from bench.measuring.parity import plan_parity, verify_cells
 from bench.measuring.selection import choose_device
 from bench.progress import Display
-from bench.records.schema import JobSpec, ParityRecord
+from bench.records.schema import JobSpec, ParityRecord, fault_in_words
 from bench.worker.protocol import MeasureTask
 from bench.workloads.specs import Cell, Device
 
@@ -208,7 +208,7 @@ class Collector:
         )  # fmt: skip
         for name, record in records.items():
             if record.status != "ok":
-                self._display.say(f"  {cell}, {name}: {record.status}: {record.error}")
+                self._display.say(f"  {cell}, {name}: {fault_in_words(record.status, record.error)}")
         judged = judge_cell(self._ab, cell)
         if next_step(self._ab, cell) != ("block" if series == "first" else "confirm"):
             self._display.say(f"  {cell}: {judged.conclusion}: {judged.why}")

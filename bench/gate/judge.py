@@ -43,7 +43,7 @@ from bench.gate.metrics import (
 from bench.gate.records import ONLY_IN_HEAD, Ab, AbBlock, Series
 from bench.gate.sides import SIDES, SideName
 from bench.measuring import design
-from bench.records.schema import JobRecord, ParityRecord, Status
+from bench.records.schema import JobRecord, ParityRecord, Status, fault_in_words
 from bench.text import listed
 from bench.workloads.specs import Cell
 
@@ -310,7 +310,7 @@ def _loss(block: AbBlock) -> str:
     side = next(side for side in SIDES if not _did_all(block.job(side)))
     job = block.job(side)
     return (
-        f"{side}: {job.status}: {job.error}"
+        f"{side}: {fault_in_words(job.status, job.error)}"
         if job.status != "ok"
         else f"{side}: it lacks times, or has impossible ones"
     )
@@ -339,7 +339,7 @@ def _certain(ab: Ab, cell: Cell) -> tuple[Conclusion, str] | None:
     blocks = ab.blocks_of(cell, "first")
     if _failures(blocks) >= FAILURES:
         failed = next(block.head for block in blocks if block.head.status not in _NO_FAILURE)
-        return "regression", f"head fails: {failed.status}: {failed.error}"
+        return "regression", f"head fails: {fault_in_words(failed.status, failed.error)}"
     compared = last_parity(ab, cell, "head") is not None
     return None if compared else ("undecided", "head was not compared with the reference")
 
@@ -407,7 +407,7 @@ def _fault(record: ParityRecord) -> str:
             f"does not compute what the reference computes: {worst.kind} off by {worst.error:.1e} at "
             f"{worst.worst}, {worst.tolerance:.0e} is allowed"
         )
-    return f"could not be compared with the reference: {record.status}: {record.error}"
+    return f"could not be compared with the reference: {fault_in_words(record.status, record.error)}"
 
 
 def _judged(

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from bench.measuring.process import Outcome
-from bench.records.schema import JobRecord, JobSpec
+from bench.records.schema import JobRecord, JobSpec, fault_in_words
 from bench.text import duration
 from bench.worker.protocol import (
     Built,
@@ -74,7 +74,7 @@ def in_a_line(record: JobRecord) -> str:
     """Return a finished job in a line, to be shown while the run goes on."""
     head = f"{record.spec.cell}, block {record.spec.block + 1}, {duration(record.wall_s)}"
     if record.status != "ok":
-        return f"{head}: {record.status}: {record.error}"
+        return f"{head}: {fault_in_words(record.status, record.error)}"
     rate = sum(window.samples for window in record.windows) / sum(window.seconds for window in record.windows)
     said = f"{head}: {rate:,.0f} samples/s"
     if record.points:

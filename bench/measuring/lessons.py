@@ -7,7 +7,7 @@ from pathlib import Path
 from backends.info import BackendInfo
 from backends.lessons import LESSONS, MISTAKES
 from bench.measuring.process import Outcome, run_worker
-from bench.records.schema import LessonResult, LessonsRecord, MistakeResult, Status
+from bench.records.schema import LessonResult, LessonsRecord, MistakeResult, Status, fault_in_words
 from bench.text import duration
 from bench.worker.protocol import Event, Mistaken, Taught, TeachTask
 from bench.workloads.specs import Device
@@ -58,7 +58,7 @@ def lessons_in_a_line(record: LessonsRecord, title: str) -> str:
     statuses = [*(one.status for one in record.lessons), *(one.status for one in record.mistakes)]
     given = statuses.count("ok")
     said = f"lessons of {title}, {duration(record.wall_s)}: {given} of {PARTS} given"
-    return said if record.status == "ok" else f"{said}: {record.status}: {record.error}"
+    return said if record.status == "ok" else f"{said}: {fault_in_words(record.status, record.error)}"
 
 
 def _record(

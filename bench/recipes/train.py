@@ -36,6 +36,7 @@ from bench.recipes.records import (
 )
 from bench.recipes.setup import Place
 from bench.recipes.tensorboard import EventFiles
+from bench.records.schema import fault_in_words
 from bench.text import duration
 from bench.worker.protocol import DataSource, Event
 from bench.worker.timed_loop import load_data
@@ -134,7 +135,7 @@ def _keeping(order: Order, training: Training, display: Teller) -> Iterator[Call
 
 def _failure(order: Order, outcome: Outcome) -> TrainingFailedError:
     """Return the error for a worker that failed; the end of its standard error is kept in a file."""
-    message = f"{order.cell}: {outcome.status}: {outcome.error}"
+    message = f"{order.cell}: {fault_in_words(outcome.status, outcome.error)}"
     if outcome.stderr_tail:
         log = order.folder / LOG
         with contextlib.suppress(OSError):  # a full disk may be why it failed

@@ -4,6 +4,8 @@ A run is a folder: `run.json` (a `RunHeader`, written once) and `records.jsonl` 
 and fsynced as each job ends). Statistics are never stored.
 """
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -33,6 +35,28 @@ Status: TypeAlias = Literal[
     "unavailable",  # the framework, the device or the precision is not available here
     "not_measured",  # the budget was spent first
 ]
+
+
+STATUS_WORDS: Mapping[Status, str] = MappingProxyType(
+    {
+        "ok": "ok",
+        "no_steady_state": "no steady state",
+        "failed": "failed",
+        "crashed": "crashed",
+        "timeout": "timed out",
+        "out_of_memory": "out of memory",
+        "nan_loss": "loss not a number",
+        "not_comparable": "not comparable",
+        "wrong_device": "ran on another device",
+        "unavailable": "not available here",
+        "not_measured": "not measured",
+    }
+)
+
+
+def fault_in_words(status: Status, error: str | None) -> str:
+    """Return what went wrong, as it is shown: the status in words, and the message if there is one."""
+    return f"{STATUS_WORDS[status]}: {error}" if error else STATUS_WORDS[status]
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 
 from bench.analysis.disturbance import UNDISTURBED, Screening, dropped_blocks
-from bench.analysis.evidence import STATUS_WORDS
 from bench.records.runs import Run, append_record
 from bench.records.schema import (
+    STATUS_WORDS,
     BlockRecord,
     JobRecord,
     LessonsRecord,

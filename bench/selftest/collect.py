@@ -33,7 +33,7 @@ from bench.measuring.selection import (
     chosen_cells,
 )
 from bench.progress import Display
-from bench.records.schema import JobRecord, JobSpec
+from bench.records.schema import JobRecord, JobSpec, fault_in_words
 from bench.selftest.records import (
     SIDES,
     SelfTest,
@@ -232,7 +232,7 @@ class Collector:
         self._note(record)
         for side in record.sides:
             if side.status != "ok":
-                self._display.say(f"  {cell}, {side.side}: {side.status}: {side.error}")
+                self._display.say(f"  {cell}, {side.side}: {fault_in_words(side.status, side.error)}")
         if not any(side.windows for side in record.sides):
             self._display.say(f"  {cell}: no process trained at all; it is not tried again")
             self._given_up.add(cell)

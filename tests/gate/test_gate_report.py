@@ -131,7 +131,7 @@ def test_blocks_that_were_lost_are_told_with_their_cause_and_counted_among_the_d
     blocks = [msgspec.structs.replace(one, conditions=loud) for one in (*lost, make_block(2), make_block(3))]
     ab = make_ab([proven(), *blocks])
     said = " ".join(shown(view_of_ab(ab, judge_all(ab))).split())
-    assert "2 blocks were lost, the last one for head: no_steady_state: it is gone" in said
+    assert "2 blocks were lost, the last one for head: no steady state: it is gone" in said
     assert "something else disturbed the machine during 4 of 4 blocks" in said
     held = msgspec.structs.replace(make_conditions(), throttled_share=0.5)
     blocks = [msgspec.structs.replace(make_block(number), conditions=held) for number in range(4)]

@@ -195,14 +195,14 @@ def test_three_sound_blocks_compile_anew_and_all_that_confirm_a_later_first_step
 def test_what_was_lost_is_told_with_its_cause():
     lost = make_block(0, head_status="no_steady_state")
     judged = judge_cell(make_ab([proven(), lost, *series(0.0)[1:]]), CELL)
-    assert judged.lost_for == "head: no_steady_state: it is gone"
+    assert judged.lost_for == "head: no steady state: it is gone"
 
 
 def test_a_parity_that_ran_out_of_time_is_told_and_a_later_one_counts():
     late = unproven("timeout", "after 300 s")
     judged = judge_cell(make_ab([late, *series(0.0)]), CELL)
     assert judged.conclusion == "undecided"
-    assert judged.why.startswith("head could not be compared with the reference: timeout: after 300 s")
+    assert judged.why.startswith("head could not be compared with the reference: timed out: after 300 s")
     assert next_step(make_ab([late]), CELL) is None
     assert judge_cell(make_ab([late, *series(0.0), proven()]), CELL).conclusion == "fine"
 
@@ -250,7 +250,7 @@ NO_COMPILER = "mode compile needs a C++ compiler"
         (proven(OFF), unproven("failed", "OSError", side="base"), "undecided", "base could not be compared"),
         # Nothing is known of base, or head had no chance.
         (proven(OFF), None, "undecided", "base was not compared with the reference"),
-        (unproven("timeout", "300 s"), proven(side="base"), "undecided", "timeout: 300 s"),
+        (unproven("timeout", "300 s"), proven(side="base"), "undecided", "timed out: 300 s"),
     ],
 )  # fmt: skip
 def test_head_is_to_blame_only_for_what_base_does_right(head, base, standing, words):

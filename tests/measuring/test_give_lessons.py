@@ -159,7 +159,7 @@ def test_lessons_that_are_not_given_have_a_status_too() -> None:
     assert {(one.status, one.error) for one in (*record.lessons, *record.mistakes)} == {
         ("not_measured", "no time")
     }
-    assert lessons_in_a_line(record, "Fake") == "lessons of Fake, 0 s: 0 of 9 given: not_measured: no time"
+    assert lessons_in_a_line(record, "Fake") == "lessons of Fake, 0 s: 0 of 9 given: not measured: no time"
 
 
 @pytest.mark.parametrize("name", MISTAKE_NAMES)

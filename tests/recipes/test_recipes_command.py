@@ -97,7 +97,7 @@ def test_an_interrupted_training_says_how_to_continue(
 def test_a_training_that_fails_is_something_not_done(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     known(monkeypatch, [fakes.info("fails", "fakes:LosesNumbers")])
     said = call("train", "softmax-plot", "--backend", "fails", *SAMPLE)
-    said.refused(3, "notebook-softmax-plot fails/only cpu fp32: nan_loss: the loss of step")
+    said.refused(3, "notebook-softmax-plot fails/only cpu fp32: loss not a number: the loss of step")
 
 
 def test_another_data_set_has_a_name_of_its_own_and_no_figures_of_the_notebook(

@@ -209,9 +209,9 @@ def test_ctrl_c_leaves_no_process_and_the_training_goes_on_later(
 @pytest.mark.parametrize(
     ("target", "words"),
     [
-        ("HangsInTraining", "timeout: it was stopped at its limit of 2 s"),
-        ("LosesNumbers", "nan_loss: the loss of step 4 is not finite"),
-        ("Elsewhere", "wrong_device: asked to run on cpu, it runs on gpu"),
+        ("HangsInTraining", "timed out: it was stopped at its limit of 2 s"),
+        ("LosesNumbers", "loss not a number: the loss of step 4 is not finite"),
+        ("Elsewhere", "ran on another device: asked to run on cpu, it runs on gpu"),
         ("NotHere", "unavailable: its driver is too old"),
     ],
 )

@@ -25,7 +25,7 @@ from bench.measuring.ranks.merging import RanksDifferError, merged
 from bench.measuring.ranks.slots import Slot, device_of
 from bench.measuring.ranks.stuck import print_stacks, stuck_rank
 from bench.measuring.stream import EventStream, listen
-from bench.records.schema import RankRecord, Status
+from bench.records.schema import RankRecord, Status, fault_in_words
 from bench.worker.protocol import (
     AnyCommand,
     DataLoaded,
@@ -355,7 +355,7 @@ class Group:
         self._over, self._culprit = True, number
         status, error, exit_signal = self._verdict(number)
         if len(self._ranks) > 1 and named:
-            error = f"rank {number} of {len(self._ranks)}: {status.replace('_', ' ')}: {error}"
+            error = f"rank {number} of {len(self._ranks)}: {fault_in_words(status, error)}"
         self._judged = status, error, exit_signal
         self._events.append(Failed(status=status, error=error or ""))
 

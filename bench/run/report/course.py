@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from backends.info import BackendInfo
 from backends.lessons import LESSONS, MISTAKES, WORKLOAD, Lesson, Mistake
-from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.lessons import LessonFactor, latest_lessons, lesson_factors
 from bench.analysis.summary import CellSummary, Summary
 from bench.measuring.backends import find_backends
 from bench.records.runs import Run
-from bench.records.schema import MistakeResult, Status
+from bench.records.schema import STATUS_WORDS, MistakeResult, fault_in_words
 from bench.report.blocks import (
     Block,
     Bullets,
@@ -317,7 +316,7 @@ def _extra_text(one: LessonFactor) -> str:
 
 def _kind_text(one: LessonFactor) -> str:
     if one.factor is None:
-        return _status_text(one.status, one.error)
+        return fault_in_words(one.status, one.error)
     match one.kind:
         case "slower":
             return "the slow way takes longer"
@@ -325,10 +324,6 @@ def _kind_text(one: LessonFactor) -> str:
             return "the slow way is the quicker one here"
         case _:
             return "no difference is proven"
-
-
-def _status_text(status: Status, error: str | None) -> str:
-    return f"{STATUS_WORDS[status]}: {error}" if error else STATUS_WORDS[status]
 
 
 def _ways(lesson: Lesson, infos: Sequence[BackendInfo]) -> list[Block]:
@@ -422,9 +417,7 @@ def _outcome(result: MistakeResult | None) -> str:
     if result is None:
         return STATUS_WORDS["not_measured"]
     if result.status != "ok":
-        return (
-            f"{STATUS_WORDS[result.status]}: {result.error}" if result.error else STATUS_WORDS[result.status]
-        )
+        return fault_in_words(result.status, result.error)
     if result.raised is None:
         return f"no error; the loss is {result.loss}"
     said = telling_text(result.message or "").removeprefix(f"{result.raised}: ")

@@ -5,10 +5,9 @@ from itertools import groupby
 
 from rich.console import Console
 
-from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
-from bench.records.schema import ParityCheck, ParityRecord
+from bench.records.schema import STATUS_WORDS, ParityCheck, ParityRecord
 from bench.report.blocks import Block, Chart, Details, Group, Heading, Paragraph, Table, bullets
 from bench.report.format import NOTHING, cell_name, mode_name, percent
 from bench.report.terminal import print_blocks

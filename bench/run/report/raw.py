@@ -7,11 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from bench.analysis.disturbance import in_quiet_rounds
-from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.statistics import log_rate, log_throughput
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import HEADER, RECORDS, Run
-from bench.records.schema import JobRecord, Window
+from bench.records.schema import STATUS_WORDS, JobRecord, Window
 from bench.report.blocks import Block, Details, File, Group, Heading, Paragraph, Table
 from bench.report.format import NOTHING, mode_name, rate_text, seconds_text
 from bench.run.report.tables import row_name

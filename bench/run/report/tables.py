@@ -7,10 +7,9 @@ import numpy as np
 
 from bench.analysis.costs import framework_share
 from bench.analysis.disturbance import is_quiet
-from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import Run
-from bench.records.schema import BlockRecord
+from bench.records.schema import STATUS_WORDS, BlockRecord
 from bench.report.format import (
     cell_name,
     percent,

@@ -243,7 +243,7 @@ def test_a_rank_that_hangs_is_named_when_the_time_is_up(kind: str, why: str) -> 
     outcome = measured(group)
     assert outcome.status == "timeout", outcome
     assert outcome.error is not None
-    assert outcome.error.startswith("rank 1 of 2: timeout: it was stopped at its limit of 4 s")
+    assert outcome.error.startswith("rank 1 of 2: timed out: it was stopped at its limit of 4 s")
     assert outcome.error.endswith(why)
     assert outcome.wall_s < HUNG_S / 2
 

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from bench.analysis.evidence import STATUS_WORDS
 from bench.analysis.summary import Summary
 from bench.records.runs import Run
-from bench.records.schema import ParityCheck, ParityRecord
+from bench.records.schema import STATUS_WORDS, ParityCheck, ParityRecord
 from bench.report.blocks import Chart, Table
 from bench.report.chart import Axis, Bar, Bars, Mark
 from bench.report.format import NOTHING, cell_name
