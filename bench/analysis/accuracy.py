@@ -19,7 +19,7 @@ from bench.analysis.convergence import (
     mean,
     standard_deviation,
 )
-from bench.analysis.statistics import unpaired_difference
+from bench.analysis.statistics import paired_difference
 from bench.records.runs import Run
 from bench.records.schema import JobRecord
 from bench.workloads.specs import Cell, Device, Precision, Workload
@@ -46,7 +46,7 @@ Conclusion: TypeAlias = Literal[
 
 
 class Equivalence(msgspec.Struct, frozen=True, kw_only=True):
-    """Two one-sided t tests of the mean accuracies of two frameworks."""
+    """Two one-sided t tests of the mean accuracies of two frameworks, paired by seed."""
 
     difference: float
     """The first mean less the second."""
@@ -54,7 +54,7 @@ class Equivalence(msgspec.Struct, frozen=True, kw_only=True):
     """Lower end of its 90 % interval, which lies within `EQUIVALENT` exactly if both tests reject."""
     high: float
     degrees: float
-    """Welch's degrees of freedom."""
+    """One less than the seeds."""
     p: float
     """The larger p value of the two tests."""
 
@@ -69,7 +69,7 @@ class AccuracyComparison(msgspec.Struct, frozen=True, kw_only=True):
     first: Cell
     second: Cell
     seeds: int
-    """Seeds of the framework that has fewer."""
+    """Seeds that both trained."""
     epochs: tuple[float, float]
     """Epochs that each trained."""
     diverged: int
@@ -267,16 +267,16 @@ def _representatives(cells: Mapping[Cell, CellConvergence], run: Run) -> tuple[C
 
 def _compare(pair: tuple[Cell, Cell], learned: tuple[CellConvergence, CellConvergence]) -> AccuracyComparison:
     """Compare two cells, if their trainings allow it."""
-    values = [list(one.accuracies.values()) for one in learned]
+    first, second = (one.accuracies for one in learned)
     conclusion = _hindrance(learned)
     test = None
     if conclusion is None:
-        test = equivalence(*values)
+        test = equivalence(first, second)
         conclusion = "equivalent" if test.shown else "not shown"
     return AccuracyComparison(
         first=pair[0],
         second=pair[1],
-        seeds=min(map(len, values)),
+        seeds=len(first.keys() & second.keys()),
         epochs=(learned[0].epochs or 0.0, learned[1].epochs or 0.0),
         diverged=learned[0].diverged + learned[1].diverged,
         conclusion=conclusion,
@@ -293,23 +293,23 @@ def _hindrance(learned: Sequence[CellConvergence]) -> Conclusion | None:
         return "unequal epochs"
     if any(one.diverged for one in learned):
         return "diverged"
-    return "too few seeds" if min(len(one.accuracies) for one in learned) < SEEDS_NEEDED else None
+    shared = set.intersection(*(set(one.accuracies) for one in learned))
+    return "too few seeds" if len(shared) < SEEDS_NEEDED else None
 
 
-def equivalence(first: Sequence[float], second: Sequence[float]) -> Equivalence:
-    """Test whether two mean accuracies differ by less than `EQUIVALENT`; each side needs two values.
+def equivalence(first: Mapping[int, float], second: Mapping[int, float]) -> Equivalence:
+    """Test whether two mean accuracies, by seed, differ by less than `EQUIVALENT`.
 
-    Two one-sided t tests, whose standard error and degrees of freedom are Welch's. Both reject at
-    `EQUIVALENCE_ALPHA` exactly if the 90 % interval of the difference lies within `EQUIVALENT`. The sides
-    share their seeds, but are not paired: sides that rise and fall together only make the test stricter.
-    Sources: Schuirmann, A comparison of the two one-sided tests procedure and the power approach (1987);
-    Welch, The generalization of "Student's" problem when several different population variances are involved
-    (1947).
+    Two one-sided paired t tests over the seeds that both sides have, two at least. Both reject at
+    `EQUIVALENCE_ALPHA` exactly if the 90 % interval of the difference lies within `EQUIVALENT`. Trainings of
+    one seed have the same weights and batches, so their accuracies rise and fall together, and a test that
+    is not paired would hardly ever reject where seeds scatter. Source: Schuirmann, A comparison of the two
+    one-sided tests procedure and the power approach (1987).
     """
-    # It returns the second side less the first.
-    difference = unpaired_difference(second, first)
+    shared = sorted(first.keys() & second.keys())
+    difference = paired_difference({seed: first[seed] - second[seed] for seed in shared})
     if difference is None:
-        raise ValueError(f"a test needs two accuracies of each side; got {len(first)} and {len(second)}")
+        raise ValueError(f"a test needs two seeds that both sides have; they share {len(shared)}")
     from scipy.special import stdtr, stdtrit
 
     error, degrees, room = difference.standard_error, difference.degrees, EQUIVALENT - abs(difference.mean)

@@ -40,15 +40,13 @@ def only(learned: Convergence):
 
 
 def by_hand(first, second):
-    """Two one-sided t tests with Welch's degrees of freedom, as textbooks write them.
+    """Two one-sided paired t tests, as textbooks write them.
 
     Schuirmann (1987), section 2: reject if (d + delta) / se and (delta - d) / se both exceed t(1 - alpha).
-    Welch (1947): se^2 = s1^2/n1 + s2^2/n2, and the degrees are se^4 / (s1^4/(n1^2 (n1-1)) + ...).
     """
-    one, other = np.var(first, ddof=1) / len(first), np.var(second, ddof=1) / len(second)
-    error = np.sqrt(one + other)
-    degrees = (one + other) ** 2 / (one**2 / (len(first) - 1) + other**2 / (len(second) - 1))
-    difference = np.mean(first) - np.mean(second)
+    differences = np.subtract(first, second)
+    error = np.std(differences, ddof=1) / np.sqrt(len(differences))
+    degrees, difference = len(differences) - 1, np.mean(differences)
     lower = stats.t.sf((difference + EQUIVALENT) / error, degrees)
     upper = stats.t.sf((EQUIVALENT - difference) / error, degrees)
     half = stats.t.ppf(0.95, degrees) * error
@@ -61,59 +59,68 @@ SPREAD = np.array([-1.6, -1.1, -0.7, -0.4, -0.1, 0.1, 0.4, 0.7, 1.1, 1.6])
 @pytest.mark.parametrize(
     ("first", "second", "shown"),
     [
-        pytest.param(0.970 + 0.001 * SPREAD, 0.971 + 0.001 * SPREAD, True, id="close"),
-        pytest.param(0.970 + 0.001 * SPREAD, 0.974 + 0.002 * SPREAD, False, id="near the margin"),
-        pytest.param(0.970 + 0.010 * SPREAD, 0.970 + 0.010 * SPREAD, False, id="equal means that scatter"),
-        pytest.param(0.970 + 0.001 * SPREAD, 0.990 + 0.001 * SPREAD, False, id="far apart"),
+        pytest.param(0.970 + 0.001 * SPREAD, 0.971 + 0.001 * SPREAD[::-1], True, id="close"),
+        pytest.param(0.970 + 0.001 * SPREAD, 0.974 - 0.002 * SPREAD, False, id="near the margin"),
+        pytest.param(0.970 + 0.010 * SPREAD, 0.970 - 0.010 * SPREAD, False, id="equal means that scatter"),
+        pytest.param(0.970 + 0.001 * SPREAD, 0.990 - 0.001 * SPREAD, False, id="far apart"),
         pytest.param(
-            0.970 + 0.002 * np.tile(SPREAD, 3),
-            0.9705 + 0.004 * SPREAD,
-            True,
-            id="unequal numbers and scatter",
+            0.400 + 0.017 * SPREAD, 0.401 + 0.018 * SPREAD, True, id="seeds scatter more than frameworks"
         ),
     ],
 )
-def test_equivalence_is_two_one_sided_tests_of_welch(first, second, shown):
-    found = equivalence(first, second)
+def test_equivalence_is_two_one_sided_tests_paired_by_seed(first, second, shown):
+    found = equivalence(seeded(*first), seeded(*second))
     p, degrees, low, high = by_hand(first, second)
     assert found.p == pytest.approx(p)
-    assert found.degrees == pytest.approx(degrees)
+    assert found.degrees == degrees
     assert (found.low, found.high) == pytest.approx((low, high))
     assert found.difference == pytest.approx(np.mean(first) - np.mean(second))
     assert found.shown == shown
-    # SciPy's own Welch tests of the shifted sides, and its interval of the difference.
+    # SciPy's own paired tests of the shifted sides, and its interval of the difference.
     both = [
-        stats.ttest_ind(first + shift, second, equal_var=False, alternative=side).pvalue
+        stats.ttest_rel(first + shift, second, alternative=side).pvalue
         for shift, side in ((EQUIVALENT, "greater"), (-EQUIVALENT, "less"))
     ]
     assert found.p == pytest.approx(max(both))
-    interval = stats.ttest_ind(first, second, equal_var=False).confidence_interval(0.9)
+    interval = stats.ttest_rel(first, second).confidence_interval(0.9)
     assert (found.low, found.high) == pytest.approx(tuple(interval))
 
 
-sides = st.lists(st.floats(0.2, 1), min_size=2, max_size=12)
+accuracies = st.floats(0.2, 1)
+pairs = st.lists(st.tuples(accuracies, accuracies), min_size=2, max_size=12).map(
+    lambda found: tuple(seeded(*side) for side in zip(*found, strict=True))
+)
 
 
-@given(sides, sides)
-def test_equivalence_does_not_depend_on_which_side_is_first(first, second):
-    one, other = equivalence(first, second), equivalence(second, first)
+@given(pairs)
+def test_equivalence_does_not_depend_on_which_side_is_first(sides):
+    one, other = equivalence(*sides), equivalence(*sides[::-1])
     assert (one.p, one.shown) == (other.p, other.shown)
     assert (one.low, one.high) == pytest.approx((-other.high, -other.low))
 
 
-@given(sides, sides)
-def test_equivalence_is_shown_exactly_where_the_interval_lies_within_the_margin(first, second):
-    found = equivalence(first, second)
+@given(pairs)
+def test_equivalence_is_shown_exactly_where_the_interval_lies_within_the_margin(sides):
+    found = equivalence(*sides)
     widest = max(-found.low, found.high)
     assume(abs(widest - EQUIVALENT) > 1e-9)
     assert found.shown == (widest < EQUIVALENT)
     assert found.low <= found.difference <= found.high
 
 
+@given(pairs, st.data())
+def test_what_a_seed_does_to_both_sides_changes_nothing(sides, data):
+    shifts = {seed: data.draw(st.floats(-0.1, 0.1)) for seed in sides[0]}
+    shifted = [{seed: value + shifts[seed] for seed, value in side.items()} for side in sides]
+    one, other = equivalence(*sides), equivalence(*shifted)
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=1e-9)
+
+
 @given(st.floats(0, 0.004), st.floats(1e-4, 0.02), st.floats(1.01, 5))
 def test_more_scatter_widens_the_interval_and_makes_the_claim_harder(shift, scale, times):
     less, more = (
-        equivalence(0.5 + shift + size * SPREAD, 0.5 - size * SPREAD[::-1]) for size in (scale, times * scale)
+        equivalence(seeded(*(0.5 + shift + size * SPREAD)), seeded(*(0.5 - size * SPREAD)))
+        for size in (scale, times * scale)
     )
     assert more.high - more.low > less.high - less.low
     assert more.p > less.p
@@ -121,25 +128,30 @@ def test_more_scatter_widens_the_interval_and_makes_the_claim_harder(shift, scal
 
 @pytest.mark.parametrize(("second", "shown"), [(0.9, True), (0.9049, True), (0.9051, False), (0.91, False)])
 def test_sides_without_scatter_are_equivalent_within_the_margin(second, shown):
-    assert equivalence([0.9] * 10, [second] * 10).shown == shown
+    assert equivalence(seeded(*[0.9] * 10), seeded(*[second] * 10)).shown == shown
 
 
-def test_a_side_of_one_value_has_no_test():
-    with pytest.raises(ValueError, match="two accuracies of each side; got 3 and 1"):
-        equivalence([0.9, 0.91, 0.92], [0.9])
+def test_sides_that_share_one_seed_have_no_test():
+    with pytest.raises(ValueError, match="two seeds that both sides have; they share 1"):
+        equivalence(seeded(0.9, 0.91, 0.92), {2: 0.9, 7: 0.9})
 
 
 def test_of_two_sides_that_differ_by_the_margin_one_in_twenty_is_called_equivalent():
     random = np.random.default_rng(5)
     shown = [
-        equivalence(random.normal(0.9, 0.002, 10), random.normal(0.9 + EQUIVALENT, 0.004, 10)).shown
-        for _ in range(2000)
+        equivalence(
+            seeded(*(seed + random.normal(0.9, 0.002, 10))),
+            seeded(*(seed + random.normal(0.9 + EQUIVALENT, 0.004, 10))),
+        ).shown
+        for seed in random.normal(0, 0.02, (2000, 10))
     ]
     assert np.mean(shown) == pytest.approx(0.05, abs=0.015)
 
 
 def ten(middle, scale=0.001):
-    return seeded(*(middle + scale * SPREAD))
+    # In an order of its own, so that differences scatter as well.
+    order = np.random.default_rng(round(1e4 * middle)).permutation(10)
+    return seeded(*(middle + scale * SPREAD[order]))
 
 
 @pytest.mark.parametrize(
@@ -147,13 +159,14 @@ def ten(middle, scale=0.001):
     [
         (ten(0.97), ten(0.971), (2, 2), "equivalent", 10),
         (ten(0.97), ten(0.98), (2, 2), "not shown", 10),
-        (ten(0.97), {seed + 40: value for seed, value in ten(0.971).items()}, (2, 2), "equivalent", 10),
+        (ten(0.97), {seed + 40: value for seed, value in ten(0.971).items()}, (2, 2), "too few seeds", 0),
+        (ten(0.97), ten(0.971) | {40: 0.5}, (2, 2), "equivalent", 10),
         (ten(0.97), dict(list(ten(0.97).items())[:9]), (2, 2), "too few seeds", 9),
         (seeded(0.97), seeded(0.97), (2, 2), "too few seeds", 1),
         (ten(0.97), ten(0.97), (2, 3), "unequal epochs", 10),
         (ten(0.97), ten(0.97), (0.3, 0.3), "too brief", 10),
         (ten(0.97), ten(0.97), (0.99, 2), "too brief", 10),
-        (ten(0.97), ten(0.97), (1, 1), "equivalent", 10),
+        (ten(0.97), ten(0.971), (1, 1), "equivalent", 10),
     ],
 )
 def test_two_frameworks_are_tested_only_over_enough_seeds_of_equal_and_long_trainings(
@@ -166,7 +179,7 @@ def test_two_frameworks_are_tested_only_over_enough_seeds_of_equal_and_long_trai
     assert (found.conclusion, found.seeds, found.epochs) == (conclusion, seeds, epochs)
     assert (found.test is None) == (conclusion not in ("equivalent", "not shown"))
     if found.test:
-        expected = by_hand(list(first.values()), list(second.values()))
+        expected = by_hand(*([side[seed] for seed in range(10)] for side in (first, second)))
         assert found.test.p == pytest.approx(expected[0])
 
 

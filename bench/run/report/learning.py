@@ -199,9 +199,9 @@ def _equivalence() -> list[str]:
         f"that of the mean, by Student's t, from {FEWEST_SEEDS} seeds on. A training run of less than "
         f"{LONG_ENOUGH:g} epoch is too brief to compare, so its accuracy is not shown.",
         f"Two frameworks are equivalent if their mean accuracies are shown to differ by less than "
-        f"{100 * EQUIVALENT:g} points. That needs {SEEDS_NEEDED} seeds of each, the same number of epochs, "
-        f"and two one-sided t tests at {level} (Schuirmann, 1987; Welch's degrees of freedom). The "
-        f"{INTERVAL} interval of the difference then lies within these points.",
+        f"{100 * EQUIVALENT:g} points. That needs {SEEDS_NEEDED} seeds that both trained, the same number of "
+        f"epochs, and two one-sided t tests at {level}, paired by seed (Schuirmann, 1987). The {INTERVAL} "
+        "interval of the difference then lies within these points.",
         "Each framework is tested in its default mode. A claim is about its own pair, and the probability "
         f"that it is wrong is at most {level}. If every pair is equivalent, all are, at the same level "
         "(an intersection-union test; Berger, 1982).",
