@@ -14,8 +14,9 @@ from bench.selftest.calibration import INJECTED, JUDGES, Calibration, Rate, Row,
 
 LENGTHS = (3, 4, 6, 10)
 """Numbers of blocks: what a default run has, four, what a run takes before precision stops it, and ten."""
-SHOWN = ("bench, paired by round", "pyperf t test")
-"""Our rule, and the one of another tool that finds as much on equal data."""
+SHOWN = ("bench, paired by round", "the same, as the first of three pairs", "pyperf t test")
+"""Our rule, for one pair and for the pairs of a run, and the one of another tool that finds as much on equal
+data."""
 
 
 class AtLength(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +78,8 @@ def rate_in_words(rate: Rate) -> str:
 
 LEGEND = (
     "The same blocks, judged as separate comparisons of fewer. Comparisons of one length share no block; "
-    "those of two lengths do. The 95 % interval of the true share (Clopper and Pearson) is in brackets. A "
-    "run with three blocks is to be read by the rows of three."
+    "those of two lengths do. The 95 % interval of the true share (Clopper and Pearson) is in brackets. It "
+    "is somewhat too narrow, as comparisons of a group share sides. A run of three frameworks compares three "
+    "pairs as one family (Holm), so its first claim has a third of the level: read a run with three blocks "
+    "by that rule's row of three."
 )

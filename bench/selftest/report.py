@@ -26,7 +26,7 @@ from bench.report.markdown import PLOTS, document
 from bench.report.svg import write_charts
 from bench.report.terminal import print_blocks
 from bench.selftest import nested
-from bench.selftest.calibration import INJECTED, Calibration, Criterion, Rate, Row
+from bench.selftest.calibration import FAMILY, INJECTED, Calibration, Criterion, Rate, Row
 from bench.selftest.chart import chart
 from bench.selftest.records import SIDES, TRIALS, SelfTest
 from bench.store import write_text
@@ -146,7 +146,8 @@ def legend(test: SelfTest, calibration: Calibration) -> list[str]:
         "the slower side was called slower.",
         "Truth held: the 95 % intervals that contain the injected slowdown, of all comparisons, equal or "
         "not. Margin: half the width of such an interval, the median of all comparisons.",
-        f"bench claims a difference if it is proven larger than {percent(MARGIN, 0)} at level {ALPHA:g}. "
+        f"bench claims a difference if it is proven larger than {percent(MARGIN, 0)} at level {ALPHA:g}. As "
+        f"the first of {FAMILY} pairs, as in a run of three frameworks, it has a third of that level (Holm). "
         "Without pairing by round, a change in the machine's speed does not cancel.",
         "The rules of the other tools are reimplemented from their sources and judge the same windows. Their "
         "own way of measuring, one side after the other, would give them worse ones. pytest-benchmark and "
@@ -200,7 +201,7 @@ def _rate(rate: Rate) -> str:
 
 
 def _in_words(criterion: Criterion) -> str:
-    state = {True: "met", False: "FAILED", None: "too little was measured"}[criterion.held]
+    state = {True: "met", False: "FAILED", None: "too little was measured to tell"}[criterion.held]
     return f"{criterion.demand}: {criterion.found}, {state}"
 
 

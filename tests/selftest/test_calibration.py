@@ -63,7 +63,7 @@ def test_theory_says_how_often_a_slowdown_is_found():
 
 
 def test_pairing_by_round_takes_the_moods_out():
-    paired, unpaired = calibrated(mood_sd=0.1, process_sd=0.001, window_sd=0.02).rows[:2]
+    paired, _, unpaired = calibrated(mood_sd=0.1, process_sd=0.001, window_sd=0.02).rows[:3]
     assert paired.half_width is not None
     assert unpaired.half_width is not None
     assert paired.found[0.1].share == 1.0
@@ -117,6 +117,36 @@ def test_a_rule_that_never_claims_and_one_that_always_does_are_seen(monkeypatch)
     assert alarmed.false_alarms.hits == 40
     assert all(rate.hits == 20 for rate in alarmed.found.values())
     assert calibrate(simulate()).status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("hits", "of", "held"),
+    [
+        (43, 45, True),
+        (45, 45, None),  # above 98 %, but a right program gives it once in ten times
+        (39, 45, None),
+        (35, 45, False),
+        (200, 200, False),  # its exact interval begins at 98.2 %
+        (0, 0, None),
+    ],
+)
+def test_a_demand_fails_only_if_the_whole_exact_interval_lies_outside(hits, of, held):
+    low, high = calibration.COVERAGE
+    found = calibration._demand("the truth", Rate(hits=hits, of=of), low, high)
+    assert (found.held, found.found) == (held, f"{hits} of {of}")
+
+
+def test_a_right_program_with_few_comparisons_seldom_fails():
+    failed = [calibrate(simulate(groups=9, process_sd=0.012, seed=seed)).status for seed in range(20)]
+    assert failed.count("failed") <= 2
+
+
+@given(
+    st.lists(st.lists(st.floats(0.9, 1.1), min_size=5, max_size=5), min_size=2, max_size=6), st.floats(1, 1.2)
+)
+def test_the_first_of_three_pairs_is_claimed_only_if_a_single_pair_is(base, factor):
+    head = [[factor * value for value in block[::-1]] for block in base]
+    assert not calibration.in_a_family(base, head) or JUDGES[0].slower(base, head)
 
 
 def test_too_few_blocks_are_unmeasured_not_failed():
@@ -191,3 +221,9 @@ def test_a_group_that_was_never_begun_is_one_line():
     trials, lost = find_trials(msgspec.structs.replace(test, blocks=begun))
     assert len(trials) == len(TRIALS)
     assert lost == (f"group 2 ({test.header.groups[1]}): not measured",)
+
+
+def test_in_a_family_fewer_slowdowns_are_found():
+    alone, first_of_three = calibrated(process_sd=0.025).rows[:2]
+    assert 0 < first_of_three.found[0.05].hits < alone.found[0.05].hits
+    assert first_of_three.coverage is None

@@ -38,7 +38,7 @@ def test_what_failed_is_said_first_and_loudly():
     test = simulate(process_sd=0.08)
     text = document(report.whole(test, calibrate(test)), frozenset())
     assert "does NOT meet" in text.split("## Rules")[0]
-    assert "10 % found always" in text
+    assert "10 % found in at least 99 % of comparisons" in text
     assert "FAILED" in text
     assert "FAILED" in printed(test)
 
