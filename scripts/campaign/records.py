@@ -34,7 +34,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     pythons: tuple[str, ...] = FRAMEWORKS
     """The backends whose interpreters it needs."""
     burns: bool = False
-    """Whether a process that keeps one core busy runs beside it."""
+    """Whether a process that keeps one core busy for a third of the time runs beside it."""
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):

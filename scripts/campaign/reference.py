@@ -56,6 +56,11 @@ def contradictions(one: Summary, other: Summary) -> tuple[Pairing, ...]:
     return tuple(pairing for pairing in pair_verdicts(one, other) if pairing.agree is False)
 
 
+def claims(summary: Summary) -> int:
+    """Return of how many pairs of backends a run says which is faster."""
+    return sum(one.differs for verdict in summary.verdicts for one in verdict.made.backends)
+
+
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
     """What a run knew after some minutes of measuring."""
 
@@ -137,6 +142,7 @@ def report(
         f"with 95 %, level {LEVEL:g}).",
         f"{len(wrong)} claims of {len(pairs)} pairs of runs contradict each other.",
         *(f"contradiction: {line}" for line in wrong),
+        "Claims: " + ", ".join(f"{name} {claims(runs[name][1])}" for name in others) + ".",
         f"All ran on one CPU: {cpu}.",
     ]
     differ = [

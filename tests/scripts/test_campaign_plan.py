@@ -22,7 +22,7 @@ def test_every_subject_has_a_part_and_names_are_unique():
 
 def test_no_part_is_long_and_all_take_about_fifteen_hours():
     assert max(part.minutes for part in PARTS) <= MOST_MINUTES == 100
-    assert 14 * 60 <= sum(part.minutes for part in PARTS) <= 16 * 60
+    assert 14 * 60 <= sum(part.minutes for part in PARTS) <= 16.5 * 60
 
 
 def unsaid(part: Part) -> list[str]:

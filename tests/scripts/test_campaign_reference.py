@@ -98,6 +98,9 @@ def test_the_report_says_first_whether_they_agree():
 
     assert "They agree, by the rule" in said(runs).split("##")[0]
     assert "| 5 |" in said(runs)
+    assert "Claims: a 1, b 1, c 1, long 1, loaded 1." in said(runs)
+    equal = said({**runs, "loaded": make(jax=1000.0, seed=8)})
+    assert "long 1, loaded 0." in equal
     turned = said({**runs, "loaded": make(torch=2000, jax=1000)})
     assert "They do NOT agree" in turned
     assert "contradiction: a and loaded" in turned
