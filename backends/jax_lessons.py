@@ -90,7 +90,8 @@ class JaxLessons:
 
     def read(self, losses: list[jax.Array]) -> list[float]:
         self.wait()
-        return jnp.stack(losses).tolist()
+        # Not stacked: a stack compiles for every number of steps, and would do so inside a timed turn.
+        return [loss.item() for loss in losses]
 
     def wait(self) -> None:
         """Wait until the last update is done: a loss is ready before its update is."""
