@@ -5,6 +5,7 @@ Mode `tutorial` trains as TensorFlow's documentation teaches it.
 The runners of the other modes are in modules beside this one; `backends.catalog` names the runner of each.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 
@@ -215,7 +216,7 @@ class TensorFlowBackend:
             "tensorflow": tf.__version__,
             "keras": keras.__version__,
             "build": build_of("tensorflow"),
-            "threads": tf.config.threading.get_intra_op_parallelism_threads() or None,
+            "threads": threads(),
             **({} if self.place is None else self._runner.facts),
             **described_device(self.network.trainable_variables[0].value.device),
         }
@@ -279,11 +280,21 @@ class TensorFlowBackend:
         self._reset_optimizer()
 
     def permutation(self, seed: int, epoch: int) -> np.ndarray:
-        """Shuffle as `keras.Model.fit` shuffles arrays in memory: all indices, by one `tf.random.shuffle`."""
-        tf.random.set_seed(seed)
+        """Shuffle as `keras.Model.fit` shuffles arrays in memory: all indices, in one operation.
+
+        It is the one without state. `tf.random.shuffle` needs `tf.random.set_seed`, which clears the caches
+        of TensorFlow's context: the next step would prepare its program anew, inside a timed window.
+        """
         with tf.device("/CPU:0"):
             indices = tf.range(len(self.data.labels), dtype=tf.int64)
-            return tf.random.shuffle(indices, seed=epoch).numpy().astype(np.int32)
+            shuffled = tf.random.experimental.stateless_shuffle(indices, seed=[seed, epoch])
+            return shuffled.numpy().astype(np.int32)
+
+
+def threads() -> int | None:
+    """Return the threads of an operation, where the program or a variable sets them."""
+    set_here = tf.config.threading.get_intra_op_parallelism_threads()
+    return set_here or int(os.environ.get("TF_NUM_INTRAOP_THREADS", "0")) or None
 
 
 class GraphRunner:

@@ -61,5 +61,7 @@ class MultiWorkerRunner(GraphRunner):
         return self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
 
     def longest(self, seconds: float) -> float:
-        each = self._strategy.gather(tf.constant([seconds], tf.float64), axis=0)
-        return float(tf.reduce_max(each))
+        # `gather` would trace a new function at every call, between a lead and its window.
+        each = np.zeros(self._place.ranks)
+        each[self._place.rank] = seconds
+        return float(tf.reduce_max(self._strategy.reduce(tf.distribute.ReduceOp.SUM, each, axis=None)))
