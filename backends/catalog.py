@@ -246,6 +246,7 @@ def _keras(
     engine: BackendInfo,
     *,
     target: str = "backends.keras_backend:KerasBackend",
+    start_s: float = 0.0,
     gpu_precisions: tuple[Precision, ...] = (),
 ) -> BackendInfo:
     """Return Keras on an engine, as a backend of its own.
@@ -264,6 +265,7 @@ def _keras(
                 level="taught",
                 default=True,
                 pipeline=True,
+                start_s=start_s,
             ),
         ),
         environment={**engine.environment, **TENSORFLOW.environment, "KERAS_BACKEND": engine.name},
@@ -279,6 +281,7 @@ def _keras(
 KERAS_TENSORFLOW = _keras(
     TENSORFLOW,
     target="backends.keras_tensorflow:KerasTensorFlowBackend",
+    start_s=0.07,  # each `fit` builds a tf.data graph and traces three functions
     gpu_precisions=TENSORFLOW.gpu_precisions,
 )
 KERAS_TORCH, KERAS_JAX = _keras(TORCH), _keras(JAX)

@@ -26,6 +26,9 @@ class Mode(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it is measured if no mode is named. Exactly one mode of a backend is."""
     pipeline: bool = False
     """Whether batches come through the framework's input pipeline; else from memory on the device."""
+    start_s: float = 0.0
+    """Seconds that a call of `train_steps` takes before its first step, which a user's training takes once an
+    epoch or less. Timed windows are made so long that they are a small share."""
     augments: bool = False
     """Whether it trains workloads whose images are augmented."""
     distributed: bool = False

@@ -51,7 +51,10 @@ class KerasBackend:
         reduction = "sum" if workload.loss == "sum" else "sum_over_batch_size"
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
         self._network.compile(optimizer, loss)
+        # Keras also adds what is assigned to its list of metrics, and would update it twice in a step.
         self._network._loss_tracker = LastLoss(name="loss")
+        if self._network._loss_tracker in self._network._metrics:
+            self._network._metrics.remove(self._network._loss_tracker)
         self._fresh_optimizer = [keras.ops.convert_to_numpy(variable) for variable in optimizer.variables]
 
     def use(self, device: Device, precision: Precision) -> None:  # noqa: ARG002 - all precisions of a CPU

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from backends.info import BackendInfo
+from backends.info import BackendInfo, Mode
 from bench.measuring.backends import interpreter
 from bench.measuring.block_runner import BlockRunner, Follow, Seat, row_name, steps_of_windows
 from bench.measuring.data import Split
@@ -43,6 +43,8 @@ from bench.workloads.specs import Cell, Device, Workload
 PIPELINE_STRETCH = 2
 """A framework's own input pipeline starts anew in every window, which takes milliseconds, and in a user's
 training once an epoch. So where batches come through one, windows are so many times longer."""
+STARTS_IN_A_WINDOW = 20
+"""A window is at least so many times as long as a call takes before its first step, by its mode."""
 _NO_TIME = "the budget was spent before its turn; use a larger --budget or fewer workloads"
 
 _NO_TIME_FOR_LESSONS = (
@@ -236,7 +238,6 @@ class Runner:
         self, cell: Cell, block: int, position: int, epochs: float, chance: random.Random, *, copy: bool
     ) -> JobSpec:
         modes = {mode.name: mode for mode in self._infos[cell.backend].modes}
-        stretch = PIPELINE_STRETCH if modes[cell.mode].pipeline else 1
         return JobSpec(
             job_id=f"{row_name(cell)}.{block}{'.copy' if copy else ''}",
             cell=cell,
@@ -246,7 +247,7 @@ class Runner:
             position=position,
             hash_seed=chance.randrange(1, 2**32),
             windows=self._preset.windows,
-            window_s=self._preset.window_s * stretch,
+            window_s=window_s_of(modes[cell.mode], self._preset.window_s),
             lead_s=self._header.lead_s,
             epochs=epochs,
             time_limit_s=self._budget.time_limit_s(cell, epochs),
@@ -342,6 +343,12 @@ class Runner:
     def _lessons_s(self) -> float:
         """Return the seconds that the lessons which are still to be given are expected to take."""
         return len(self._with_lessons()) * LESSONS_GUESS_S if self._header.planned.lessons_s else 0.0
+
+
+def window_s_of(mode: Mode, window_s: float) -> float:
+    """Return the seconds of a mode's timed windows, where those of most modes have `window_s`."""
+    stretch = PIPELINE_STRETCH if mode.pipeline else 1
+    return max(stretch * window_s, STARTS_IN_A_WINDOW * mode.start_s)
 
 
 def _of_any_size(cell: Cell) -> Cell:

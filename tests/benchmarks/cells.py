@@ -30,7 +30,7 @@ from bench.measuring.process import Worker
 from bench.measuring.selection import Asked, choose_backends, choose_device, chosen_cells
 from bench.records.schema import JobRecord, JobSpec
 from bench.run.plan import PRESETS
-from bench.run.runner import PIPELINE_STRETCH
+from bench.run.runner import window_s_of
 from bench.worker.protocol import Begin, Built, DataSource, Event, Finish, MeasureTask, Ready, Timed, Turn
 from bench.workloads.catalog import find_workload
 from bench.workloads.specs import Cell
@@ -105,7 +105,7 @@ def measured(
     *, workload: str, backend: str, mode: str, device: Any, precision: Any, batch: int
 ) -> Iterator[Measured]:
     info, preset = AVAILABLE.infos[backend], PRESETS["quick"]
-    pipeline = next(one.pipeline for one in info.modes if one.name == mode)
+    one_mode = next(one for one in info.modes if one.name == mode)
     spec = JobSpec(
         job_id=f"{workload}.{backend}.{mode}",
         cell=Cell(workload=workload, backend=backend, mode=mode, device=device, precision=precision),
@@ -115,7 +115,7 @@ def measured(
         position=0,
         hash_seed=secrets.randbelow(2**32),
         windows=preset.windows,
-        window_s=preset.window_s * (PIPELINE_STRETCH if pipeline else 1),
+        window_s=window_s_of(one_mode, preset.window_s),
         epochs=0,
         time_limit_s=TIME_LIMIT_S,
     )
