@@ -528,7 +528,7 @@ def holds_another_python(environment: Path, python: Interpreter) -> bool:
 
 
 def leave_out_torchvision(session: nox.Session, python: str) -> None:
-    """Uninstall torchvision where it cannot be imported, and say so; PyTorch then does its work.
+    """Uninstall torchvision where it cannot be imported, and say so; mode tutorial then does its operations.
 
     The package registry has it for CUDA alone, and some versions do not load beside a PyTorch without CUDA.
     """
@@ -536,7 +536,7 @@ def leave_out_torchvision(session: nox.Session, python: str) -> None:
         session.run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "torchvision", external=True)
         session.log(
             f"torchvision is left out, as its build does not fit the installed PyTorch ({reason}): "
-            "the input pipeline scales images with PyTorch itself."
+            "mode tutorial does the same operations without it."
         )
 
 

@@ -173,8 +173,7 @@ TORCH = BackendInfo(
         ),
         Mode(
             name="tutorial",
-            summary="the loop of PyTorch's quickstart: DataLoader and its defaults; transforms by "
-            "torchvision, or by plain torch where that is missing",
+            summary="the loop of PyTorch's quickstart: torchvision's data set, DataLoader and its defaults",
             level="taught",
             pipeline=True,
             runner="backends.torch_tutorial:Tutorial",

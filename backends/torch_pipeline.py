@@ -1,6 +1,6 @@
 """PyTorch's modes dataloader-samples and dataloader-batches: batches through its input pipeline."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,12 +16,9 @@ from backends.torch_instruments import synchronise
 WORKERS = 0
 """Processes that make samples; with 0, DataLoader's default, the training process makes them itself.
 
-With plain torch, on a quiet machine of two cores, 100 images take it 1.3 ms at 28 x 28 and 1.8 ms at 32 x 32.
-One or two workers that are kept alive take 2.2 to 4.5 ms: such small images are made faster than sent.
-Workers may pay if cores are idle and torchvision, about four times as slow, makes the samples.
+On a quiet machine of two cores 100 images take it 1.3 ms at 28 x 28 and 1.8 ms at 32 x 32. One or two workers
+that are kept alive take 2.2 to 4.5 ms: such small images are made faster than sent.
 """
-
-Transform = Callable[[np.ndarray], Tensor]
 
 
 class LoadedData:
@@ -84,8 +81,9 @@ class SampleData(LoadedData):
     """Batches that DataLoader stacks from samples."""
 
     def __init__(self, data: TrainingData, device: torch.device, memory_format: torch.memory_format) -> None:
-        dataset = ImageDataset(data)
-        super().__init__(dataset, dataset.transforms, device, memory_format)
+        # torchvision's transforms are made for more than bytes to floats, and take about four times as long.
+        transforms = "plain torch, an image at a time"
+        super().__init__(ImageDataset(data), transforms, device, memory_format)
 
     def loader(self, order: np.ndarray) -> DataLoader[tuple[Tensor, Tensor]]:
         return DataLoader(
@@ -105,29 +103,16 @@ class ImageDataset(Dataset[tuple[Tensor, int]]):
     def __init__(self, data: TrainingData) -> None:
         self._images = np.asarray(data.images)  # indexing an np.memmap takes longer
         self._labels = data.labels.tolist()
-        self._transform, self.transforms = find_transforms()
 
     def __len__(self) -> int:
         return len(self._images)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self._transform(self._images[index]), self._labels[index]
-
-
-def find_transforms() -> tuple[Transform, str]:
-    """Return a function that scales an image, uint8 (h, w, c), and its name; if possible torchvision's."""
-    try:
-        import torchvision
-        from torchvision.transforms import v2
-    except (ImportError, RuntimeError) as error:
-        # RuntimeError: torchvision was built for another torch and lacks operators ("torchvision::nms").
-        return scale_image, f"plain torch, as torchvision is not available: {error}"
-    transforms = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
-    return transforms, f"torchvision {torchvision.__version__}: ToImage, ToDtype"
+        return scale_image(self._images[index]), self._labels[index]
 
 
 def scale_image(image: np.ndarray) -> Tensor:
-    """Do what torchvision's transforms do, but divide by 255 where they multiply by its inverse."""
+    """Return an image uint8 (h, w, c) as float32 (c, h, w) in [0, 1]."""
     return torch.from_numpy(image).permute(2, 0, 1).contiguous().to(torch.float32) / 255
 
 

@@ -26,8 +26,7 @@ def a_loader_gives_the_batches_that_were_asked_for() -> None:
             assert type(images) is torch.Tensor, f"{mode}: {type(images)}"
             assert (images.dtype, labels.dtype) == (torch.float32, torch.int64), mode
             expected = given.images[row].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(255)
-            # torchvision multiplies by 1 / 255 where we divide: that may round to the neighbouring float32.
-            np.testing.assert_allclose(images.numpy(), expected, rtol=1.2e-7, err_msg=mode)
+            np.testing.assert_array_equal(images.numpy(), expected, err_msg=mode)
             np.testing.assert_array_equal(labels.numpy(), given.labels[row], err_msg=mode)
 
 
@@ -48,21 +47,22 @@ def a_pipeline_computes_what_eager_does() -> None:
         np.testing.assert_allclose(make(mode, CNN).train_steps(order(20)), expected, rtol=2e-6, err_msg=mode)
 
 
-def torchvision_is_used_where_it_can_be_imported_and_named_where_not() -> None:
+def a_tutorial_says_what_makes_its_samples() -> None:
     from backends import torch_pipeline as pipeline
+    from backends.torch_tutorial import PillowDataset
 
     assert make("eager").describe()["input_transforms"] is None
-    assert make("dataloader-samples").describe()["input_transforms"] == pipeline.find_transforms()[1]
+    assert make("dataloader-samples").describe()["input_transforms"] == "plain torch, an image at a time"
     for mode in LOADERS:
         assert make(mode).describe()["input_workers"] == pipeline.WORKERS, mode
 
     for text in ("raise RuntimeError('operator torchvision::nms does not exist')", "raise ImportError('no')"):
         with torchvision_from({"torchvision.py": text}):
-            transform, name = pipeline.find_transforms()
-            described = make("tutorial").describe()["input_transforms"]
-        assert transform is pipeline.scale_image
-        assert text.split("'")[1] in name, name
-        assert described == name
+            tutorial = make("tutorial")
+        described = str(tutorial.describe()["input_transforms"])
+        assert isinstance(tutorial._runner.data.dataset, PillowDataset)
+        assert described.startswith("the operations of torchvision"), described
+        assert text.split("'")[1] in described, described
 
 
 @contextlib.contextmanager
@@ -107,27 +107,16 @@ class CIFAR10(VisionDataset):
         assert image.mode == "RGB"
         return self.transform(image), self.targets[index]
 """,
-    "torchvision/transforms/__init__.py": "",
-    "torchvision/transforms/v2.py": """
+    "torchvision/transforms/__init__.py": """
 import numpy
 import torch
 
-def Compose(steps):
-    def both(image):
-        for step in steps:
-            image = step(image)
-        return image
-    return both
-
-def ToImage():
-    def image_of(image):
+def ToTensor():
+    def tensor_of(image):
         height, width = image.size[::-1]
-        return torch.from_numpy(numpy.array(image).reshape(height, width, -1)).permute(2, 0, 1)
-    return image_of
-
-def ToDtype(dtype, scale):
-    assert scale
-    return lambda image: image.to(dtype) * (1 / 255)
+        pixels = torch.from_numpy(numpy.array(image).reshape(height, width, -1))
+        return pixels.permute(2, 0, 1).contiguous().to(torch.float32) / 255
+    return tensor_of
 """,
 }
 """torchvision as far as mode tutorial uses it, with the layouts of the real one."""
@@ -135,21 +124,28 @@ def ToDtype(dtype, scale):
 
 def a_tutorial_gets_its_samples_from_torchvision() -> None:
     with torchvision_from(PLAYED_TORCHVISION):
-        samples_are_torchvisions()
+        samples_are_right("torchvision")
 
 
 def torchvision_makes_the_samples_of_a_tutorial() -> bool:
     """Return whether there is a torchvision to ask."""
-    from backends.torch_pipeline import find_transforms, scale_image
-
-    if find_transforms()[0] is scale_image:
+    try:
+        import torchvision  # noqa: F401 (only whether it can be imported)
+    except (ImportError, RuntimeError):
         return False
-    samples_are_torchvisions()
+    samples_are_right("torchvision")
     return True
 
 
-def samples_are_torchvisions() -> None:
-    """Check the samples of mode tutorial, gray and in color, and who makes them."""
+def without_torchvision_a_tutorial_gets_the_same_samples() -> None:
+    with torchvision_from({"torchvision.py": "raise ImportError('no')"}):
+        samples_are_right("backends")
+
+
+def samples_are_right(maker: str) -> None:
+    """Check the samples of mode tutorial, gray and in color, and the package whose code makes them."""
+    import torch
+
     from backends.torch_tutorial import make_dataset
 
     rng = np.random.default_rng(0)
@@ -162,37 +158,25 @@ def samples_are_torchvisions() -> None:
         )
         dataset, described = make_dataset(given)
         owner = next(kind for kind in type(dataset).__mro__ if "__getitem__" in vars(kind))
-        assert (owner.__module__.partition(".")[0], owner.__name__) == ("torchvision", name)
-        assert described == f"torchvision {sys.modules['torchvision'].__version__}: {name}, ToImage, ToDtype"
+        assert owner.__module__.partition(".")[0] == maker
+        if maker == "torchvision":
+            assert owner.__name__ == name
+            assert described == f"torchvision {sys.modules['torchvision'].__version__}: {name}, ToTensor"
         assert len(dataset) == 20
         for index in (0, 7, 19):
             sample, label = dataset[index]
             expected = images[index].transpose(2, 0, 1).astype(np.float32) / np.float32(255)
-            np.testing.assert_allclose(np.asarray(sample), expected, rtol=1.2e-7)
-            assert label == given.labels[index]
-
-
-def torchvision_makes_the_same_numbers() -> bool:
-    """Return whether there is a torchvision to ask."""
-    from backends import torch_pipeline as pipeline
-
-    transform, name = pipeline.find_transforms()
-    if transform is pipeline.scale_image:
-        return False
-    assert name.startswith("torchvision "), name
-    for shape in ((28, 28, 1), (32, 32, 3)):
-        image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        # It multiplies by 1 / 255 where we divide: that may round to the neighbouring float32.
-        np.testing.assert_allclose(transform(image).numpy(), pipeline.scale_image(image).numpy(), rtol=1.2e-7)
-    return True
+            assert (sample.dtype, sample.is_contiguous()) == (torch.float32, True)
+            np.testing.assert_array_equal(sample.numpy(), expected)
+            assert (type(label), label) == (int, given.labels[index])
 
 
 PIPELINE_CHECKS = (
     a_loader_gives_the_batches_that_were_asked_for,
     a_dataset_of_batches_is_asked_once_for_each,
     a_pipeline_computes_what_eager_does,
-    torchvision_is_used_where_it_can_be_imported_and_named_where_not,
-    torchvision_makes_the_same_numbers,
+    a_tutorial_says_what_makes_its_samples,
+    without_torchvision_a_tutorial_gets_the_same_samples,
     a_tutorial_gets_its_samples_from_torchvision,
     torchvision_makes_the_samples_of_a_tutorial,
 )
