@@ -6,6 +6,7 @@
     python -m campaign --amend PART REASON                 take a changed plan of a part, and say why
     python -m campaign --reference                         write REFERENCE.md from the reference runs
     python -m campaign --validation                        write VALIDATION.md from these and the validation
+    python -m campaign --crossed                           write CROSSED.md, the self-test across frameworks
     python -m campaign --pack                              pack raw values, and write the folder's README
     python -m campaign --figures [--write]                 check marked figures of the pages, or rewrite them
     python -m campaign --backends [PART]                   print whose interpreters a part needs, and end
@@ -24,10 +25,12 @@ import click
 import msgspec
 
 from bench import store
+from bench.analysis.summary import Summary
 from bench.errors import BenchError, RecordError, UsageError
 from bench.options import EXIT_INTERRUPTED
+from bench.records.runs import Run
 from bench.text import duration
-from campaign import agreement, execute, figures, log, pack, reference, runs, state
+from campaign import agreement, crossed_report, execute, figures, log, pack, reference, runs, state
 from campaign.execute import Place
 from campaign.log import Amendment, CampaignHeader, PartRecord
 from campaign.plan import LOADED_RUN, LONG_RUN, PARTS, REPEATED_RUNS, find_part
@@ -46,7 +49,14 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, parts: Sequence[Part] =
             print(listing(folder, parts))
         case [
             "--backends",
-            "--list" | "--pack" | "--figures" | "--anew" | "--amend" | "--reference" | "--validation",
+            "--list"
+            | "--pack"
+            | "--figures"
+            | "--anew"
+            | "--amend"
+            | "--reference"
+            | "--crossed"
+            | "--validation",
             *_,
         ]:
             pass
@@ -59,12 +69,9 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, parts: Sequence[Part] =
             print(f"What was there is kept in {kept.relative_to(root)}.")
         case ["--amend", name, reason]:
             amend(folder, find_part(name, parts), reason, root)
-        case ["--reference"]:
-            write_reference(folder, parts)
-        case ["--validation"]:
-            found, cpu = figures.read_agreement(folder, parts)
-            store.write_text(folder / "VALIDATION.md", agreement.report(found, cpu=cpu))
-            print(f"{folder / 'VALIDATION.md'}: {found.status}")
+        case [("--reference" | "--crossed" | "--validation") as option]:
+            write = {"--reference": write_reference, "--crossed": write_crossed}.get(option, write_validation)
+            write(folder, parts)
         case ["--pack"]:
             with log.alone(folder):
                 archives = [str(one.relative_to(root)) for one in pack.pack(folder)]
@@ -239,16 +246,38 @@ def about(part: Part, record: PartRecord | None, records: Mapping[str, PartRecor
 
 def write_reference(folder: Path, parts: Sequence[Part]) -> None:
     """Write the report of the reference runs; all of them have to be done."""
-    records = figures.Records(folder, parts)
-    names = (*REPEATED_RUNS, LONG_RUN, LOADED_RUN)
-    used = [records.part(name) for name in names]
-    log.refuse_unequal_cpus(used)
-    text = reference.report(
-        {name: runs.read(folder / name) for name in names},
-        repeated=REPEATED_RUNS, long=LONG_RUN, loaded=LOADED_RUN, cpu=used[0].cpu.in_words(),
-    )  # fmt: skip
+    found, cpu = read_runs(folder, parts, (*REPEATED_RUNS, LONG_RUN, LOADED_RUN))
+    text = reference.report(found, repeated=REPEATED_RUNS, long=LONG_RUN, loaded=LOADED_RUN, cpu=cpu)
     store.write_text(folder / "REFERENCE.md", text)
     print(folder / "REFERENCE.md")
+
+
+def write_crossed(folder: Path, parts: Sequence[Part]) -> None:
+    """Write the report of the self-test across frameworks; the runs that it takes have to be done."""
+    found, cpu = read_runs(folder, parts, (*REPEATED_RUNS, LONG_RUN))
+    text = crossed_report.report(found, repeated=REPEATED_RUNS, long=LONG_RUN, cpu=cpu)
+    store.write_text(folder / "CROSSED.md", text)
+    print(folder / "CROSSED.md")
+
+
+def write_validation(folder: Path, parts: Sequence[Part]) -> None:
+    """Write the report of the validation; it and the reference runs have to be done."""
+    found, cpu = figures.read_agreement(folder, parts)
+    store.write_text(folder / "VALIDATION.md", agreement.report(found, cpu=cpu))
+    print(f"{folder / 'VALIDATION.md'}: {found.status}")
+
+
+def read_runs(
+    folder: Path, parts: Sequence[Part], names: Sequence[str]
+) -> tuple[dict[str, tuple[Run, Summary]], str]:
+    """Return the runs of these parts, and the CPU of all of them.
+
+    Raises FigureError if a part is not done, and RecordError if CPUs are unequal.
+    """
+    records = figures.Records(folder, parts)
+    used = [records.part(name) for name in names]
+    log.refuse_unequal_cpus(used)
+    return {name: runs.read(folder / name) for name in names}, used[0].cpu.in_words()
 
 
 def check_figures(root: Path, parts: Sequence[Part], *, write: bool) -> int:

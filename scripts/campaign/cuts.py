@@ -36,13 +36,6 @@ CUT: tuple[Cut, ...] = (
         "are worth.",
     ),
     Cut(
-        number=5,
-        asked="A self-test across frameworks.",
-        planned="None in the self-test; the placebo of each run and the validation stand in.",
-        why="The true ratio of two frameworks is not known, so such a test needs two copies of each in a "
-        "block, which `bench selftest` cannot do yet.",
-    ),
-    Cut(
         number=7,
         asked="As many as 20 unchanged heads and 10 of each kind of bad head.",
         planned="Four unchanged, two slower, one of each other kind.",

@@ -1,12 +1,14 @@
 """What the campaign's runs publish, as its own records: ratios of frameworks, with their intervals."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
-from bench.analysis.comparison import Comparison
+from bench.analysis.carry_over import Effects, largest_move
+from bench.analysis.comparison import Comparison, Standing, Verdict
+from bench.analysis.statistics import MARGIN, block_difference
 from bench.analysis.summary import Summary, summarise
 from bench.records.runs import Run, read_run
 
@@ -27,6 +29,27 @@ class RunRatio(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     """The run's own 95 % interval of the ratio."""
     high: float
+    margin: float = MARGIN
+    """A difference is claimed only if it is proven larger."""
+
+    @property
+    def blocks(self) -> int:
+        return round(self.degrees) + 1
+
+
+class RatioBlocks(msgspec.Struct, frozen=True, kw_only=True):
+    """A published ratio with the difference of each block behind it."""
+
+    ratio: RunRatio
+    differences: Mapping[int, float]
+    """By block, ln of the ratio; their mean is the published one."""
+    effects: tuple[Mapping[int, Effects], Mapping[int, Effects]]
+    """By block, what the order of the turns changed for `first` and for `second`."""
+
+    def margin(self, blocks: Collection[int]) -> float:
+        """Return the margin that a run of these blocks alone would have."""
+        sides = [{at: side[at] for at in blocks if at in side} for side in self.effects]
+        return max(MARGIN, largest_move(*sides) or 0.0)
 
 
 def read(folder: Path) -> tuple[Run, Summary]:
@@ -40,20 +63,45 @@ def default_ratios(name: str, run: Run, summary: Summary) -> tuple[RunRatio, ...
 
     `first` comes before `second` in the alphabet. A workload that was disturbed gives none.
     """
-    modes = {backend.name: backend.default_mode for backend in run.header.backends}
+    return tuple(_oriented(name, one) for _, one in _default_comparisons(run, summary))
+
+
+def default_blocks(name: str, run: Run, summary: Summary) -> tuple[RatioBlocks, ...]:
+    """Return the same ratios, with the blocks that count for each of them."""
+    rows = {row.cell: row for row in summary.standings}
     return tuple(
-        _oriented(name, one)
-        for one in _comparisons(summary)
-        if one.kind != "disturbed"
-        and all(cell.mode == modes[cell.backend] for cell in (one.faster, one.slower))
-        and one.faster.backend != one.slower.backend
+        _with_blocks(_oriented(name, one), verdict, rows[one.faster], rows[one.slower])
+        for verdict, one in _default_comparisons(run, summary)
     )
 
 
-def _comparisons(summary: Summary) -> Iterator[Comparison]:
+def _default_comparisons(run: Run, summary: Summary) -> Iterator[tuple[Verdict, Comparison]]:
+    modes = {backend.name: backend.default_mode for backend in run.header.backends}
     for verdict in summary.verdicts:
-        if verdict.level == "tuned":
-            yield from verdict.made.backends
+        for one in verdict.made.backends if verdict.level == "tuned" else ():
+            default = all(cell.mode == modes[cell.backend] for cell in (one.faster, one.slower))
+            if default and one.kind != "disturbed" and one.faster.backend != one.slower.backend:
+                yield verdict, one
+
+
+def _with_blocks(ratio: RunRatio, verdict: Verdict, one: Standing, other: Standing) -> RatioBlocks:
+    first, second = sorted((one, other), key=lambda row: row.cell.backend)
+    cells = (first.cell, second.cell)
+    left_out = verdict.screening.dropped | {pick.block for pick in verdict.picks if pick.cell in cells}
+    shared = sorted((first.rounds.keys() & second.rounds.keys()) - left_out)
+    return RatioBlocks(
+        ratio=ratio,
+        differences={
+            block: block_difference(
+                first.rounds[block],
+                second.rounds[block],
+                min(first.latest, second.latest),
+                in_turns=block not in first.alone | second.alone,
+            )
+            for block in shared
+        },
+        effects=(first.effects, second.effects),
+    )
 
 
 def _oriented(name: str, one: Comparison) -> RunRatio:
@@ -71,4 +119,5 @@ def _oriented(name: str, one: Comparison) -> RunRatio:
         degrees=one.blocks - 1,
         low=ends[0],
         high=ends[1],
+        margin=one.margin,
     )

@@ -63,20 +63,21 @@ def test_the_validation_is_written_from_all_its_parts_and_the_reference_runs(roo
 def test_nothing_is_written_before_all_is_measured(root):
     folder = root / log.FOLDER
     log.write_part(folder, record_of(find_part("run-default-2"), "failed"))
-    for option in ("--validation", "--reference"):
+    for option in ("--validation", "--reference", "--crossed"):
         with pytest.raises(FigureError, match="part run-default-2 is failed"):
             command.main([option], root=root, parts=PARTS)
     assert not list(folder.glob("*.md"))
 
 
-@pytest.mark.parametrize("name", ["validation-2", "run-default-3"])
-def test_a_part_of_another_cpu_is_not_pooled(root, name):
+@pytest.mark.parametrize("name", ["run-90-minutes", "run-default-3"])
+@pytest.mark.parametrize("option", ["--validation", "--crossed"])
+def test_a_part_of_another_cpu_is_not_pooled(root, name, option):
     folder = root / log.FOLDER
     record = record_of(find_part(name), "done")
     other = msgspec.structs.replace(record.cpu, flags=("avx2",), model="Another CPU")
     log.write_part(folder, msgspec.structs.replace(record, cpu=other))
     with pytest.raises(RecordError, match=f"{name} on Another CPU"):
-        command.main(["--validation"], root=root, parts=PARTS)
+        command.main([option], root=root, parts=PARTS)
 
 
 def test_the_reference_runs_have_a_report(root, capsys):
@@ -86,6 +87,21 @@ def test_the_reference_runs_have_a_report(root, capsys):
     assert "of 27 ratios of two default runs agree, and at least 22 have to" in text
     assert "0 claims of 9 pairs of runs contradict each other" in text
     assert "## Precision by budget" in text
+
+
+def test_the_self_test_across_frameworks_has_a_report_without_the_loaded_run(root, capsys):
+    log.write_part(root / log.FOLDER, record_of(find_part(LOADED_RUN), "failed"))
+    assert command.main(["--crossed"], root=root, parts=PARTS) == 0
+    text = (root / log.FOLDER / "CROSSED.md").read_text()
+    assert "It holds, by the rule" in text
+    assert "of 27 intervals hold 0" in text
+    assert LOADED_RUN not in text
+
+
+def test_no_report_needs_an_interpreter(root, capsys):
+    for option in ("--reference", "--crossed", "--validation"):
+        assert command.main(["--backends", option], root=root, parts=PARTS) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_figures_are_checked_and_rewritten(root, capsys):
