@@ -27,6 +27,8 @@ class RunRatio(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     """The run's own 95 % interval of the ratio."""
     high: float
+    plain_log: float
+    """ln of the ratio of samples over seconds, in the same rounds and with nothing trimmed."""
 
 
 def read(folder: Path) -> tuple[Run, Summary]:
@@ -71,4 +73,5 @@ def _oriented(name: str, one: Comparison) -> RunRatio:
         degrees=one.blocks - 1,
         low=ends[0],
         high=ends[1],
+        plain_log=sign * math.log(one.plain),
     )

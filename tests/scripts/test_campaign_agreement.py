@@ -67,6 +67,7 @@ def by_runs(chance: np.random.Generator, bias: float = 0.0) -> list[RunRatio]:
                         degrees=BLOCKS - 1,
                         low=math.exp(mean - half),
                         high=math.exp(mean + half),
+                        plain_log=float(mean),
                     )
                 )
     return found
