@@ -45,6 +45,7 @@ from campaign.records import FRAMEWORKS
 
 RECORDS = "processes.jsonl"
 LIMIT_S = 600.0
+"""Many times what a process takes, which is half a minute. One that hangs costs its part ten minutes."""
 SCRIPT = Path(__file__).with_name("train_alone.py")
 INFOS = (catalog.TENSORFLOW, catalog.TORCH, catalog.JAX)
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_CACHE_HOME")
