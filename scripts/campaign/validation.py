@@ -127,6 +127,7 @@ def tasks(
 ) -> tuple[Task, ...]:
     """Return the processes of a part, round by round: each of every framework and workload, shuffled."""
     chance = random.Random(f"{seed} {part}")  # noqa: S311 (an order, not a secret)
+    seeds = chance.sample(range(2**31), rounds)
     cells = [(workload, backend) for workload in workloads for backend in backends]
     found = [(replicate, *cell) for replicate in range(rounds) for cell in chance.sample(cells, len(cells))]
     return tuple(
@@ -135,7 +136,7 @@ def tasks(
             replicate=replicate,
             workload=workload,
             backend=backend,
-            seed=part * 1000 + replicate,
+            seed=seeds[replicate],
             padding=chance.randint(0, MOST_PADDING),
             hash_seed=chance.randrange(1, 2**32),
         )

@@ -17,7 +17,7 @@ from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
 from bench.measuring import variables as harness
 from campaign import train_alone, validation
-from campaign.plan import VALIDATED
+from campaign.plan import SEED, VALIDATED
 from campaign.validation import Process, Task, measure, read, tasks
 
 HERE = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
@@ -74,8 +74,8 @@ def test_frameworks_of_a_round_share_a_seed_and_rounds_do_not(order):
     assert len(set.union(*seeds)) == len(seeds)
 
 
-def test_parts_share_no_seeds():
-    seeds = [{one.seed for one in tasks(part)} for part in (1, 2, 3)]
+def test_parts_share_no_seeds_and_a_repetition_has_others():
+    seeds = [{one.seed for one in tasks(part, seed=seed)} for part in (1, 2, 3) for seed in (SEED, 1)]
     assert len(set.union(*seeds)) == sum(map(len, seeds))
 
 
