@@ -2,31 +2,40 @@
 
 The rule was written down before any data:
 
-1. The ratio of two frameworks is that of their geometric means of samples/s over all processes that ended,
-   with none left out and nothing trimmed. Its interval is Welch's, on logarithms.
+1. The ratio of two frameworks is paired by replicate, a round of a part: the difference of the logarithms of
+   their samples/s, its mean over all replicates, and Student's interval from the scatter of the differences.
+   It is the ratio of the geometric means over these replicates; nothing is trimmed. What slows all frameworks
+   of a replicate alike cancels. It would widen an interval from each side's own scatter, and the rule would
+   see less. A replicate in which one of the two failed gives no pair.
 2. For every run and pair of frameworks, the difference of the two logarithms has a standard error from both
    sides and degrees of freedom by Welch and Satterthwaite. The two agree if its 95 % interval contains 0.
 3. Of n such comparisons at least k must agree, where k is the largest number that a binomial count of n with
    95 % falls below with a probability of at most 1 %. The comparisons share processes, so their count
    scatters more than a binomial one, and the rule fails some 5 % of right programs (`campaign.power`).
-4. With fewer than 20 processes of a framework on a workload, nothing is decided.
+4. With fewer than 20 pairs of two frameworks on a workload, nothing is decided.
 
-How many of the runs' own intervals contain the other ratio is counted as well. That ratio has an error of its
-own, so fewer than 95 % are expected; the report says how many. Sources: Welch, The generalization of
-Student's problem when several different population variances are involved (1947); Satterthwaite, An
-approximate distribution of estimates of variance components (1946); Clopper and Pearson, The use of
-confidence or fiducial limits illustrated in the case of the binomial (1934).
+Three things stand beside the rule, without a verdict. A whole training is samples over seconds, and a run's
+ratio is trimmed, so the second point is counted once more with the run's plain ratio, which is not, and the
+run's own standard error. How many of the runs' own intervals contain the other ratio is counted as well. That
+ratio has an error of its own, so fewer than 95 % are expected; the report says how many. And a whole training
+has a beginning, which a run leaves out: the report says how much slower its steps are.
+
+Sources: Student, The probable error of a mean (1908); Welch, The generalization of Student's problem when
+several different population variances are involved (1947); Satterthwaite, An approximate distribution of
+estimates of variance components (1946); Clopper and Pearson, The use of confidence or fiducial limits
+illustrated in the case of the binomial (1934).
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from statistics import fmean, variance
+from statistics import fmean, median, stdev
 from typing import Literal, TypeAlias
 
 import msgspec
 
-from campaign.plan import FEWEST_PROCESSES
+from campaign.plan import FEWEST_PAIRS, VALIDATED
+from campaign.records import FRAMEWORKS
 from campaign.runs import RunRatio
 from campaign.validation import Process
 
@@ -35,6 +44,8 @@ LEVEL = 0.01
 """Of the rule on the count."""
 
 AgreementStatus: TypeAlias = Literal["held", "failed", "unmeasured"]
+Pair: TypeAlias = tuple[str, str, str]
+"""A workload and two frameworks, in the order of the alphabet."""
 
 
 class AloneRatio(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,9 +55,14 @@ class AloneRatio(msgspec.Struct, frozen=True, kw_only=True):
     first: str
     second: str
     log: float
+    """ln of the ratio: the mean of the pairs' differences."""
     standard_error: float
-    degrees: float
-    processes: tuple[int, int]
+    pairs: int
+    """Replicates in which both were trained."""
+
+    @property
+    def degrees(self) -> int:
+        return self.pairs - 1
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -67,6 +83,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         return self.by_run.log - self.alone.log
 
     @property
+    def plain_difference(self) -> float:
+        """By how much the run's logarithm is larger if nothing of the run is trimmed."""
+        return self.by_run.plain_log - self.alone.log
+
+    @property
     def standard_error(self) -> float:
         return math.hypot(self.by_run.standard_error, self.alone.standard_error)
 
@@ -80,6 +101,11 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
     def agrees(self) -> bool:
         """Whether the interval of the difference contains 0."""
         return abs(self.difference) <= quantile(self.degrees) * self.standard_error
+
+    @property
+    def plain_agrees(self) -> bool:
+        """Whether the interval does so, as wide as it is, around the difference of the plain ratio."""
+        return abs(self.plain_difference) <= quantile(self.degrees) * self.standard_error
 
     @property
     def contains(self) -> bool:
@@ -97,18 +123,34 @@ class Compared(msgspec.Struct, frozen=True, kw_only=True):
         return 1 - 2 * float(stdtr(self.degrees, -half / self.standard_error))
 
 
+class Beginning(msgspec.Struct, frozen=True, kw_only=True):
+    """How slow the first tenth of the first epoch is; nothing is decided by it."""
+
+    workload: str
+    backend: str
+    processes: int
+    longer: float
+    """By how much a step takes longer there than in all the rest: the median over processes."""
+
+
 class Agreement(msgspec.Struct, frozen=True, kw_only=True):
     """All that part 6 says."""
 
     ratios: tuple[AloneRatio, ...]
     compared: tuple[Compared, ...]
     too_few: tuple[str, ...]
-    """Frameworks and workloads with fewer processes than the rule asks for, in words."""
+    """Pairs of frameworks that were trained together less often than the rule asks for, in words."""
     failed: tuple[Process, ...]
+    beginnings: tuple[Beginning, ...]
 
     @property
     def agreed(self) -> int:
         return sum(one.agrees for one in self.compared)
+
+    @property
+    def plain_agreed(self) -> int:
+        """How many agree by the run's plain ratio. It has no verdict."""
+        return sum(one.plain_agrees for one in self.compared)
 
     @property
     def contained(self) -> int:
@@ -132,32 +174,46 @@ class Agreement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def ratios(processes: Iterable[Process]) -> tuple[AloneRatio, ...]:
-    """Return the ratio of each pair of frameworks on each workload; two processes of each are needed."""
-    logs: dict[str, dict[str, list[float]]] = {}
+    """Return the ratio of each pair of frameworks on each workload; two pairs are needed."""
+    return tuple(paired(pair, found) for pair, found in differences(processes).items() if len(found) > 1)
+
+
+def differences(processes: Iterable[Process]) -> Mapping[Pair, Sequence[float]]:
+    """Return ln of the ratio of each two frameworks in every replicate in which both were trained."""
+    logs: dict[tuple[str, str], dict[tuple[int, int], float]] = {}
     for one in processes:
         if one.rate is not None:
-            logs.setdefault(one.task.workload, {}).setdefault(one.task.backend, []).append(math.log(one.rate))
-    return tuple(
-        welch(workload, (first, found[first]), (second, found[second]))
-        for workload, found in sorted(logs.items())
-        for first, second in combinations(sorted(found), 2)
-        if min(len(found[first]), len(found[second])) > 1
+            replicates = logs.setdefault((one.task.workload, one.task.backend), {})
+            replicates[one.part, one.task.replicate] = math.log(one.rate)
+    return {
+        (workload, first, second): [ours[at] - theirs[at] for at in sorted(ours.keys() & theirs.keys())]
+        for ((workload, first), ours), ((other, second), theirs) in combinations(sorted(logs.items()), 2)
+        if workload == other
+    }
+
+
+def paired(pair: Pair, found: Sequence[float]) -> AloneRatio:
+    """Return the ratio of two frameworks from ln of the ratio in each replicate."""
+    workload, first, second = pair
+    return AloneRatio(
+        workload=workload,
+        first=first,
+        second=second,
+        log=fmean(found),
+        standard_error=stdev(found) / math.sqrt(len(found)),
+        pairs=len(found),
     )
 
 
-def welch(
-    workload: str, first: tuple[str, Sequence[float]], second: tuple[str, Sequence[float]]
-) -> AloneRatio:
-    """Return the ratio of two frameworks from the logarithms of their rates, one a process."""
-    errors = [math.sqrt(variance(values) / len(values)) for _, values in (first, second)]
-    return AloneRatio(
-        workload=workload,
-        first=first[0],
-        second=second[0],
-        log=fmean(first[1]) - fmean(second[1]),
-        standard_error=math.hypot(*errors),
-        degrees=satterthwaite(errors, [len(values) - 1 for _, values in (first, second)]),
-        processes=(len(first[1]), len(second[1])),
+def beginnings(processes: Iterable[Process]) -> tuple[Beginning, ...]:
+    """Return how slow each framework begins on each workload."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for one in processes:
+        if one.slow_beginning is not None:
+            found.setdefault((one.task.workload, one.task.backend), []).append(one.slow_beginning)
+    return tuple(
+        Beginning(workload=workload, backend=backend, processes=len(values), longer=median(values))
+        for (workload, backend), values in sorted(found.items())
     )
 
 
@@ -194,15 +250,13 @@ def clopper_pearson(hits: int, of: int, confidence: float = CONFIDENCE) -> tuple
 
 
 def agreement(
-    processes: Sequence[Process], by_run: Sequence[RunRatio], *, fewest: int = FEWEST_PROCESSES
+    processes: Sequence[Process], by_run: Sequence[RunRatio], *, fewest: int = FEWEST_PAIRS
 ) -> Agreement:
     """Compare every ratio of the runs with that of the validation, where both have one."""
     alone = ratios(processes)
     known = {(one.workload, one.first, one.second): one for one in alone}
-    counts: dict[tuple[str, str], int] = {}
-    for one in processes:
-        cell = (one.task.workload, one.task.backend)
-        counts[cell] = counts.get(cell, 0) + (one.rate is not None)
+    found = differences(processes)
+    asked = [(workload, *two) for workload in VALIDATED for two in combinations(sorted(FRAMEWORKS), 2)]
     return Agreement(
         ratios=alone,
         compared=tuple(
@@ -211,11 +265,12 @@ def agreement(
             if (key := (one.workload, one.first, one.second)) in known
         ),
         too_few=tuple(
-            f"{workload} {backend}: {count} of {fewest} processes"
-            for (workload, backend), count in sorted(counts.items())
-            if count < fewest
+            f"{workload} {first} / {second}: {count} of {fewest} pairs"
+            for workload, first, second in asked
+            if (count := len(found.get((workload, first, second), ()))) < fewest
         ),
         failed=tuple(one for one in processes if one.error is not None),
+        beginnings=beginnings(processes),
     )
 
 
@@ -229,6 +284,12 @@ _ANSWERS = {
 }
 
 
+_BEGINNING = (
+    "By how much a step takes longer in the first tenth of the first epoch than in the rest of the training: "
+    "the median over processes. It has no verdict."
+)
+
+
 def report(found: Agreement, *, cpu: str) -> str:
     """Return the report as Markdown."""
     from bench.report.markdown import bullets, grid
@@ -238,6 +299,8 @@ def report(found: Agreement, *, cpu: str) -> str:
     said = [
         f"{found.agreed} of {n} comparisons agree, and at least {found.least} have to "
         f"(binomial with {100 * CONFIDENCE:.0f} %, level {LEVEL:g}).",
+        f"{found.plain_agreed} of {n} agree by the run's plain ratio: samples over seconds as in a whole "
+        "training, and nothing trimmed. This count has no verdict.",
         f"{found.contained} of {n} of the runs' own intervals contain the other ratio "
         f"({100 * low:.0f}-{100 * high:.0f} %, Clopper-Pearson). {found.expected:.1f} are expected, as that "
         "ratio has an error of its own.",
@@ -249,10 +312,10 @@ def report(found: Agreement, *, cpu: str) -> str:
             for one in found.failed
         ),
     ]
-    heads = ("workload", "pair", "processes", "ratio", "95 % interval")
+    heads = ("workload", "pair", "pairs", "ratio", "95 % interval")
     rows = [
         (
-            one.workload, f"{one.first} / {one.second}", " and ".join(map(str, one.processes)),
+            one.workload, f"{one.first} / {one.second}", str(one.pairs),
             f"{math.exp(one.log):.3f}", "{:.3f}-{:.3f}".format(*one.interval),
         )
         for one in found.ratios
@@ -262,13 +325,23 @@ def report(found: Agreement, *, cpu: str) -> str:
             one.by_run.run, one.alone.workload, f"{one.alone.first} / {one.alone.second}",
             f"{one.by_run.low:.3f}-{one.by_run.high:.3f}", f"{math.exp(one.alone.log):.3f}",
             "yes" if one.contains else "no", f"{100 * math.expm1(one.difference):+.1f} %",
-            "yes" if one.agrees else "NO",
+            "yes" if one.agrees else "NO", f"{100 * math.expm1(one.plain_difference):+.1f} %",
+            "yes" if one.plain_agrees else "no",
         )
         for one in found.compared
     ]  # fmt: skip
-    columns = ("run", "workload", "pair", "the run's interval", "alone", "contains", "difference", "agrees")
+    columns = (
+        "run", "workload", "pair", "the run's interval", "alone", "contains", "difference", "agrees",
+        "plain difference", "plain agrees",
+    )  # fmt: skip
+    slow = [
+        (one.workload, one.backend, str(one.processes), f"{100 * one.longer:+.1f} %")
+        for one in found.beginnings
+    ]
     parts = [
         f"# {TITLE}", _ANSWERS[found.status], bullets(said), "## Whole trainings alone",
-        grid(heads, rows, numbers=frozenset({3, 4})), "## Beside the runs", grid(columns, against),
+        grid(heads, rows, numbers=frozenset({2, 3, 4})), "## Beside the runs", grid(columns, against),
+        "## The beginning of a training", _BEGINNING,
+        grid(("workload", "framework", "processes", "longer"), slow, numbers=frozenset({2, 3})),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"

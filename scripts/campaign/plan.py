@@ -179,8 +179,9 @@ LONG_RUN, LOADED_RUN = "run-90-minutes", "run-loaded"
 VALIDATED_RUNS = (*REPEATED_RUNS, LONG_RUN)
 """The runs whose intervals the validation judges. The loaded one is left out: it is to claim nothing."""
 VALIDATION_PARTS = 3
-PROCESSES_A_PART = 7
-FEWEST_PROCESSES = 20
+ROUNDS_A_PART = 7
+"""A round has one process of each framework and workload."""
+FEWEST_PAIRS = 20
 
 
 def validation(part: int) -> Part:
@@ -189,21 +190,25 @@ def validation(part: int) -> Part:
         name=f"validation-{part}",
         number=6,
         question="Do the intervals of `bench run` contain the ratios that whole trainings alone give?",
-        measures=f"{PROCESSES_A_PART} fresh processes of each framework on {', '.join(VALIDATED)}, in random "
-        f"order, one at a time: build, one untimed step, then a timed training of "
-        f"{', '.join(map(str, EPOCHS.values()))} epochs. Seed {SEED}. "
-        f"{VALIDATION_PARTS} parts hours apart give {VALIDATION_PARTS * PROCESSES_A_PART} of each.",
-        rule="Ratios of geometric means over all parts, with Welch's intervals. For each pair of frameworks, "
-        f"workload and one of {', '.join(VALIDATED_RUNS)}, all on the same CPU: the difference of the "
-        "logarithms of the two ratios, with a 95 % interval from both standard errors and Welch's degrees of "
-        "freedom. At least so many contain 0 as a binomial count with 95 % reaches with a probability of "
-        "99 %. The plain count, of the run's own intervals that contain the other ratio, stands beside what "
-        "chance lets expect of it.",
+        measures=f"{ROUNDS_A_PART} rounds of one fresh process of each framework on {', '.join(VALIDATED)}, "
+        f"each round in a random order of its own and with a seed that its frameworks share, one process at "
+        f"a time: build, one untimed step, then a timed training of {', '.join(map(str, EPOCHS.values()))} "
+        f"epochs. The first tenth of the first epoch is timed by itself too. Seed {SEED}. "
+        f"{VALIDATION_PARTS} parts hours apart give {VALIDATION_PARTS * ROUNDS_A_PART} rounds.",
+        rule="A ratio is paired by round: the mean over the rounds of all parts of the difference of two "
+        "logarithms of samples/s, with Student's interval of these differences. A round in which one of the "
+        "two failed gives no pair. For each pair of frameworks, workload and one of "
+        f"{', '.join(VALIDATED_RUNS)}, all on the same CPU: the difference of the logarithms of that ratio "
+        "and the run's, with a 95 % interval from both standard errors and Welch's degrees of freedom. At "
+        "least so many contain 0 as a binomial count with 95 % reaches with a probability of 99 %. Beside "
+        "it, without a verdict: the same count with the run's plain ratios (samples over seconds, nothing "
+        "trimmed); that of the run's own intervals that contain the other ratio, beside what chance lets "
+        "expect of it; by how much a step takes longer in the first tenth of the first epoch.",
         level="the count: 0.01 if comparisons were independent, some 0.05 as they share processes "
         "(`campaign.power` simulates it); intervals: 95 %",
         failure="A count below the limit. It is published, its cause is sought, the program is changed, and "
-        "the validation is repeated once with fresh seeds. Fewer than 20 processes of a framework and "
-        "workload: not measured.",
+        f"the validation is repeated once with fresh seeds. Fewer than {FEWEST_PAIRS} pairs of two "
+        "frameworks on a workload: not measured.",
         minutes=26,
         commands=(
             Command(

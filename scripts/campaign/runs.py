@@ -29,6 +29,8 @@ class RunRatio(msgspec.Struct, frozen=True, kw_only=True):
     low: float
     """The run's own 95 % interval of the ratio."""
     high: float
+    plain_log: float
+    """ln of the ratio of samples over seconds, in the same rounds and with nothing trimmed."""
     margin: float = MARGIN
     """A difference is claimed only if it is proven larger."""
 
@@ -120,4 +122,5 @@ def _oriented(name: str, one: Comparison) -> RunRatio:
         low=ends[0],
         high=ends[1],
         margin=one.margin,
+        plain_log=sign * math.log(one.plain),
     )

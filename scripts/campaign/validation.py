@@ -2,9 +2,11 @@
 
     python -m campaign.validation FOLDER PART --python=NAME=PATH ...
 
-Every process trains one network in one framework (`train_alone.py`) and is the only one that runs. The order
-of the processes is random, from a fixed seed. Each leaves one line in FOLDER/processes.jsonl, so the same
-command goes on after an interruption. A process that fails leaves a line that says why; it is not repeated.
+Every process trains one network in one framework (`train_alone.py`) and is the only one that runs. They run
+in rounds: a round has one process of each framework and workload, in a random order of its own, from a fixed
+seed. What slows the machine for minutes or hours so meets all frameworks of a round, and cancels in its
+ratios. Each process leaves one line in FOLDER/processes.jsonl, so the same command goes on after an
+interruption. A process that fails leaves a line that says why; it is not repeated.
 
 Neither the measuring nor the statistics of the harness are used here; `campaign.agreement` judges what comes
 of it. The workloads:
@@ -38,17 +40,22 @@ from bench.options import parse_pythons
 from bench.text import cut
 from bench.workloads.catalog import find_workload
 from campaign.log import now
-from campaign.plan import EPOCHS, PROCESSES_A_PART, SEED, VALIDATED, VALIDATION_PARTS
+from campaign.plan import EPOCHS, ROUNDS_A_PART, SEED, VALIDATED, VALIDATION_PARTS
 from campaign.records import FRAMEWORKS
 
 RECORDS = "processes.jsonl"
 LIMIT_S = 600.0
+"""Many times what a process takes, which is half a minute. One that hangs costs its part ten minutes."""
 SCRIPT = Path(__file__).with_name("train_alone.py")
 INFOS = (catalog.TENSORFLOW, catalog.TORCH, catalog.JAX)
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_CACHE_HOME")
 """The variables that a process keeps of those that are set."""
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """As in a run: what is measured is the same program in the same environment, by another method."""
+PRINTED = (
+    "samples", "steps", "seconds", "epoch_seconds", "first_tenth_steps", "first_tenth_s", "losses",
+)  # fmt: skip
+"""What is kept of the values that a process prints."""
 PADDING = "SAMEWORK_PADDING"
 MOST_PADDING = 4096
 """Each process has an environment of its own length, since that alone can change its speed."""
@@ -59,10 +66,12 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 
     index: int
     """Its place in the order of its part, from 0."""
+    replicate: int
+    """Its round in the part, from 0. Frameworks are compared within one."""
     workload: str
     backend: str
     seed: int
-    """Of its weights and batches; the same for the frameworks of a replicate."""
+    """Of its weights and batches; the same for all processes of a round."""
     padding: int
     hash_seed: int
 
@@ -79,9 +88,13 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
     wall_s: float
     """From its start to its end."""
     samples: int = 0
+    steps: int = 0
     seconds: float | None = None
     """Of the whole training; None if the process failed."""
     epoch_seconds: tuple[float, ...] = ()
+    first_tenth_steps: int = 0
+    first_tenth_s: float | None = None
+    """Of the first tenth of the first epoch's steps, which are part of that epoch's seconds too."""
     losses: tuple[float, ...] = ()
     """The first, and the mean of the last 20."""
     error: str | None = None
@@ -91,34 +104,43 @@ class Process(msgspec.Struct, frozen=True, kw_only=True):
         """Samples/s of the whole training; None if the process failed."""
         return None if self.seconds is None else self.samples / self.seconds
 
+    @property
+    def slow_beginning(self) -> float | None:
+        """By how much a step takes longer in the first tenth of the first epoch than in all the rest.
+
+        None if the process failed, or has no rest.
+        """
+        rest = self.steps - self.first_tenth_steps
+        if self.seconds is None or self.first_tenth_s is None or rest < 1:
+            return None
+        first = self.first_tenth_s / self.first_tenth_steps
+        return first / ((self.seconds - self.first_tenth_s) / rest) - 1
+
 
 def tasks(
     part: int,
     *,
     workloads: Sequence[str] = VALIDATED,
     backends: Sequence[str] = FRAMEWORKS,
-    processes: int = PROCESSES_A_PART,
+    rounds: int = ROUNDS_A_PART,
     seed: int = SEED,
 ) -> tuple[Task, ...]:
-    """Return the processes of a part in their random order: `processes` of each framework and workload."""
+    """Return the processes of a part, round by round: each of every framework and workload, shuffled."""
     chance = random.Random(f"{seed} {part}")  # noqa: S311 (an order, not a secret)
-    found = [
-        (workload, backend, part * 1000 + replicate)
-        for workload in workloads
-        for backend in backends
-        for replicate in range(processes)
-    ]
-    chance.shuffle(found)
+    seeds = chance.sample(range(2**31), rounds)
+    cells = [(workload, backend) for workload in workloads for backend in backends]
+    found = [(replicate, *cell) for replicate in range(rounds) for cell in chance.sample(cells, len(cells))]
     return tuple(
         Task(
             index=index,
+            replicate=replicate,
             workload=workload,
             backend=backend,
-            seed=own,
+            seed=seeds[replicate],
             padding=chance.randint(0, MOST_PADDING),
             hash_seed=chance.randrange(1, 2**32),
         )
-        for index, (workload, backend, own) in enumerate(found)
+        for index, (replicate, workload, backend) in enumerate(found)
     )
 
 
@@ -196,7 +218,7 @@ def run(
         {
             "part": part, "task": task, "mode": info.default_mode, "epochs": epochs,
             "started_at": started_at, "wall_s": time.monotonic() - began, "error": error,
-            **{name: values[name] for name in ("samples", "seconds", "epoch_seconds", "losses") if values},
+            **{name: values[name] for name in PRINTED if values},
         },
         Process,
     )  # fmt: skip

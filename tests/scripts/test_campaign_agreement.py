@@ -8,12 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import draws
+from hypothesis import given
+from hypothesis import strategies as some
 from scipy import stats
 
 from campaign import agreement as agreeing
 from campaign import power
 from campaign.agreement import agreement, clopper_pearson, least_count, quantile, ratios, report
-from campaign.plan import VALIDATED
+from campaign.plan import ROUNDS_A_PART, VALIDATED, VALIDATION_PARTS
 from campaign.records import FRAMEWORKS
 from campaign.runs import RunRatio
 from campaign.validation import Process, Task
@@ -21,28 +23,52 @@ from campaign.validation import Process, Task
 RATES = {"jax": 40_000.0, "tensorflow": 25_000.0, "torch": 32_000.0}
 PROCESS_SD = 0.03
 BLOCK_SD = 0.02
-RUNS, BLOCKS, PROCESSES = 4, 4, 21
+RUNS, BLOCKS = 4, 4
+REPLICATES = VALIDATION_PARTS * ROUNDS_A_PART
+TENTH, STEPS = 60, 3000
+SLOWER = 0.25
+"""By how much longer a made-up training's steps take in the first tenth of its first epoch."""
 
 
-def process(workload: str, backend: str, rate: float, index: int = 0) -> Process:
-    task = Task(index=index, workload=workload, backend=backend, seed=0, padding=0, hash_seed=1)
+def process(workload: str, backend: str, rate: float, replicate: int = 0) -> Process:
+    """Return the process of a replicate, counted over all parts."""
+    part, own = divmod(replicate, ROUNDS_A_PART)
+    task = Task(
+        index=own, replicate=own, workload=workload, backend=backend, seed=own, padding=0, hash_seed=1
+    )
+    seconds = 600_000 / rate
+    rest = seconds / (STEPS - TENTH + (1 + SLOWER) * TENTH)
     return Process(
-        part=1, task=task, mode="m", epochs=1, started_at="", wall_s=20.0, samples=600_000,
-        seconds=600_000 / rate,
+        part=1 + part, task=task, mode="m", epochs=5, started_at="", wall_s=20.0, samples=600_000,
+        steps=STEPS, seconds=seconds, first_tenth_steps=TENTH, first_tenth_s=(1 + SLOWER) * TENTH * rest,
     )  # fmt: skip
 
 
-def alone(chance: np.random.Generator, count: int = PROCESSES) -> list[Process]:
+def alone(chance: np.random.Generator, count: int = REPLICATES) -> list[Process]:
     return [
-        process(workload, backend, rate * math.exp(chance.normal(0, PROCESS_SD)), index)
+        process(workload, backend, rate * math.exp(chance.normal(0, PROCESS_SD)), replicate)
         for workload in VALIDATED
         for backend, rate in RATES.items()
-        for index in range(count)
+        for replicate in range(count)
     ]
 
 
-def by_runs(chance: np.random.Generator, bias: float = 0.0) -> list[RunRatio]:
-    """Return what runs say: blocks of each framework scatter, and one framework may be measured wrongly."""
+def slowed(one: Process, factor: float) -> Process:
+    """Return the process as it would be if the machine were slower by a factor all the time."""
+    return msgspec.structs.replace(
+        one, seconds=one.seconds * factor, first_tenth_s=one.first_tenth_s * factor
+    )
+
+
+def died(one: Process) -> Process:
+    return msgspec.structs.replace(one, seconds=None, error="it ended with status 1: no memory")
+
+
+def by_runs(chance: np.random.Generator, bias: float = 0.0, trimmed: float = 0.0) -> list[RunRatio]:
+    """Return what runs say: blocks of each framework scatter, and one framework may be measured wrongly.
+
+    `trimmed` is what trimming adds to each ln(ratio).
+    """
     found = []
     for run in range(RUNS):
         for workload in VALIDATED:
@@ -54,7 +80,7 @@ def by_runs(chance: np.random.Generator, bias: float = 0.0) -> list[RunRatio]:
             }
             for first, second in (("jax", "tensorflow"), ("jax", "torch"), ("tensorflow", "torch")):
                 differences = logs[first] - logs[second]
-                mean, error = differences.mean(), differences.std(ddof=1) / math.sqrt(BLOCKS)
+                mean, error = differences.mean() + trimmed, differences.std(ddof=1) / math.sqrt(BLOCKS)
                 half = quantile(BLOCKS - 1) * error
                 found.append(
                     RunRatio(
@@ -67,29 +93,65 @@ def by_runs(chance: np.random.Generator, bias: float = 0.0) -> list[RunRatio]:
                         degrees=BLOCKS - 1,
                         low=math.exp(mean - half),
                         high=math.exp(mean + half),
+                        plain_log=float(mean) - trimmed,
                     )
                 )
     return found
 
 
-def test_the_ratio_and_its_interval_are_welchs():
+def test_the_ratio_and_its_interval_are_students_of_the_pairs():
     chance = np.random.default_rng(1)
-    logs = {"a": chance.normal(0.3, 0.05, 21), "b": chance.normal(0.0, 0.02, 20)}
-    found = [process("w", name, math.exp(value)) for name, values in logs.items() for value in values]
+    logs = {"a": chance.normal(0.3, 0.05, REPLICATES), "b": chance.normal(0.0, 0.02, REPLICATES)}
+    found = [
+        process("w", name, math.exp(value), replicate)
+        for name, values in logs.items()
+        for replicate, value in enumerate(values)
+    ]
+    chance.shuffle(found)  # the order of the processes is no pairing
     (one,) = ratios(found)
-    test = stats.ttest_ind(logs["a"], logs["b"], equal_var=False)
+    test = stats.ttest_rel(logs["a"], logs["b"])
     low, high = test.confidence_interval(0.95)
     assert one.log == pytest.approx(logs["a"].mean() - logs["b"].mean())
-    assert one.degrees == pytest.approx(test.df)
+    assert math.exp(one.log) == pytest.approx(stats.gmean(np.exp(logs["a"])) / stats.gmean(np.exp(logs["b"])))
+    assert one.degrees == test.df == 20
     assert one.interval == pytest.approx((math.exp(low), math.exp(high)))
-    assert one.processes == (21, 20)
+    assert one.pairs == REPLICATES
 
 
 def test_nothing_is_trimmed():
-    rates = [100.0] * 20 + [1.0]
-    found = [process("w", "a", rate) for rate in rates] + [process("w", "b", 100.0 + n) for n in range(21)]
+    found = [process("w", "a", 100.0 if n else 1.0, n) for n in range(REPLICATES)]
+    found += [process("w", "b", 100.0 + n, n) for n in range(REPLICATES)]
     (one,) = ratios(found)
     assert math.exp(one.log) < 0.81
+
+
+@given(factors=some.lists(some.floats(0.2, 5.0), min_size=REPLICATES, max_size=REPLICATES))
+def test_what_slows_all_frameworks_of_a_replicate_changes_nothing(factors):
+    chance = np.random.default_rng(7)
+    whole, runs = alone(chance), by_runs(chance, bias=0.03)
+    places = [(one.part - 1) * ROUNDS_A_PART + one.task.replicate for one in whole]
+    other = [slowed(one, factors[place]) for one, place in zip(whole, places, strict=True)]
+    before, after = agreement(whole, runs), agreement(other, runs)
+    assert after.agreed == before.agreed
+    for one, again in zip(before.ratios, after.ratios, strict=True):
+        assert again.log == pytest.approx(one.log)
+        assert again.standard_error == pytest.approx(one.standard_error)
+    assert [one.longer for one in after.beginnings] == pytest.approx(
+        [one.longer for one in before.beginnings]
+    )
+
+
+@given(some.integers(0, REPLICATES - 1), some.floats(0.01, 100.0), some.booleans())
+def test_a_process_without_its_pair_does_not_count(replicate, factor, recorded):
+    """Whether its partner failed or has no line at all, its own speed is of no effect."""
+    chance = np.random.default_rng(8)
+    jax = [process("mnist-mlp", "jax", math.exp(chance.normal()), n) for n in range(REPLICATES)]
+    torch = [process("mnist-mlp", "torch", math.exp(chance.normal()), n) for n in range(REPLICATES)]
+    lost = [died(torch.pop(replicate))]
+    odd = [*jax[:replicate], slowed(jax[replicate], factor), *jax[replicate + 1 :]]
+    expected = ratios([*jax[:replicate], *jax[replicate + 1 :], *torch])
+    assert ratios([*odd, *torch, *(lost if recorded else [])]) == expected
+    assert expected[0].pairs == REPLICATES - 1
 
 
 @pytest.mark.parametrize(("n", "least"), [(1, 0), (27, 22), (36, 31), (100, 89)])
@@ -137,24 +199,89 @@ def test_the_simulation_of_the_rule_fails_few_right_programs_and_most_wrong_ones
     assert wrong > 0.95
 
 
-def test_too_few_processes_decide_nothing_and_are_named():
+def test_what_is_common_to_a_round_does_not_matter_in_the_simulation():
+    sds = {"process_sd": 0.02, "block_sd": 0.02, "bias": 0.03}
+    alike, unlike = (power.agreed(200, common_sd=sd, **sds) for sd in (0.0, 0.2))
+    np.testing.assert_array_equal(alike, unlike)
+
+
+def test_too_few_pairs_decide_nothing_and_are_named():
     chance = np.random.default_rng(4)
     found = agreement(alone(chance, count=19), by_runs(chance, bias=0.3))
     assert found.status == "unmeasured"
-    assert "mnist-mlp jax: 19 of 20 processes" in found.too_few
+    assert "mnist-mlp jax / tensorflow: 19 of 20 pairs" in found.too_few
     assert len(found.too_few) == 9
+    assert agreement(alone(chance, count=20), by_runs(chance)).too_few == ()
     assert agreement(alone(chance), []).status == "unmeasured"
     assert agreement([], by_runs(chance)).status == "unmeasured"
 
 
+def test_two_replicates_that_failed_at_different_times_leave_too_few_pairs():
+    """Each framework has 20 processes of its own, and the two have 19 together."""
+    chance = np.random.default_rng(9)
+    whole = alone(chance)
+    lost = {("jax", 0), ("torch", 1)}
+    kept = [
+        died(one)
+        if (one.task.backend, one.task.replicate) in lost
+        and (one.part, one.task.workload) == (1, "mnist-cnn")
+        else one
+        for one in whole
+    ]
+    found = agreement(kept, by_runs(chance))
+    assert found.too_few == ("mnist-cnn jax / torch: 19 of 20 pairs",)
+    assert found.status == "unmeasured"
+
+
+def test_a_workload_that_was_never_trained_leaves_the_question_open():
+    chance = np.random.default_rng(10)
+    kept = [one for one in alone(chance) if one.task.workload != "mnist-cnn"]
+    found = agreement(kept, by_runs(chance))
+    assert found.status == "unmeasured"
+    assert "mnist-cnn jax / torch: 0 of 20 pairs" in found.too_few
+
+
 def test_a_process_that_failed_is_no_figure_and_is_named():
     chance = np.random.default_rng(5)
-    whole = alone(chance)
-    dead = msgspec.structs.replace(whole[0], seconds=None, error="it ended with status 1: no memory")
+    dead, *whole = alone(chance)
+    dead = died(dead)
     found = agreement([*whole, dead], by_runs(chance))
     assert found.failed == (dead,)
     assert found.too_few == ()
+    assert found.status == "held"
     assert "no memory" in report(found, cpu="a CPU")
+
+
+def test_the_plain_ratio_is_counted_beside_the_rule_and_decides_nothing():
+    chance = np.random.default_rng(11)
+    whole = alone(chance)
+    trimmed = agreement(whole, by_runs(chance, trimmed=0.2))
+    assert trimmed.status == "failed"
+    assert trimmed.agreed == 0
+    assert trimmed.plain_agreed >= trimmed.least
+    plain = [msgspec.structs.replace(one, plain_log=one.log + 0.2) for one in by_runs(chance)]
+    other = agreement(whole, plain)
+    assert other.status == "held"
+    assert other.plain_agreed == 0
+    one = other.compared[0]
+    assert one.plain_difference == pytest.approx(one.difference + 0.2)
+    text = report(other, cpu="a CPU")
+    assert "0 of 36 agree by the run's plain ratio" in text
+    assert f"{100 * math.expm1(one.difference):+.1f} %" in text
+    assert f"{100 * math.expm1(one.plain_difference):+.1f} %" in text
+
+
+def test_the_report_shows_how_slowly_each_framework_begins():
+    chance = np.random.default_rng(12)
+    whole = alone(chance)
+    first = whole[0]
+    whole[0] = msgspec.structs.replace(first, first_tenth_s=3 * first.first_tenth_s)  # a median takes no note
+    found = agreement(whole, by_runs(chance))
+    assert len(found.beginnings) == 9
+    assert all(one.longer == pytest.approx(SLOWER) for one in found.beginnings)
+    assert "| mnist-cnn | torch | 21 | +25.0 % |" in report(found, cpu="a CPU")
+    assert died(first).slow_beginning is None
+    assert msgspec.structs.replace(first, steps=TENTH).slow_beginning is None
 
 
 def test_the_report_has_the_answer_first_and_every_comparison():

@@ -53,7 +53,7 @@ def ratio(values: Sequence[float], pair: tuple[str, str] = PAIRS[0], workload: s
     mean, error = float(np.mean(values)), float(np.std(values, ddof=1)) / math.sqrt(len(values))
     return RunRatio(
         run="r", workload=workload, first=pair[0], second=pair[1], log=mean, standard_error=error,
-        degrees=len(values) - 1, low=math.exp(mean - error), high=math.exp(mean + error),
+        degrees=len(values) - 1, low=math.exp(mean - error), high=math.exp(mean + error), plain_log=mean,
     )  # fmt: skip
 
 

@@ -71,6 +71,20 @@ def test_the_first_of_a_ratio_is_the_first_of_the_alphabet_whichever_is_faster()
     assert one.low < math.exp(one.log) < one.high < 1
 
 
+@pytest.mark.parametrize(("torch", "sign"), [(500.0, 1), (2000.0, -1)], ids=["first-faster", "second-faster"])
+def test_a_ratio_has_the_plain_one_beside_it_in_the_same_direction(torch, sign):
+    run = simple_run({TORCH: [torch] * 3, JAX: [1000.0, 1010.0, 990.0]})
+    summary = summarise(run)
+    verdicts = []
+    for verdict in summary.verdicts:
+        backends = tuple(msgspec.structs.replace(one, plain=3.0) for one in verdict.made.backends)
+        made = msgspec.structs.replace(verdict.made, backends=backends)
+        verdicts.append(msgspec.structs.replace(verdict, made=made))
+    (one,) = runs.default_ratios("x", run, msgspec.structs.replace(summary, verdicts=tuple(verdicts)))
+    assert one.plain_log == pytest.approx(sign * math.log(3))
+    assert one.log == pytest.approx(math.log(1000 / torch), abs=0.01)
+
+
 def test_a_run_whose_workload_was_disturbed_gives_no_ratio(folder):
     run, summary = runs.read(folder / "run-default-1")
     verdicts = []

@@ -54,8 +54,8 @@ def test_the_default_runs_and_the_validation_are_hours_apart():
             assert part.hours >= 3
 
 
-def test_the_validation_has_the_processes_that_its_rule_asks_for():
-    assert plan.VALIDATION_PARTS * plan.PROCESSES_A_PART >= plan.FEWEST_PROCESSES == 20
+def test_the_validation_has_the_pairs_that_its_rule_asks_for():
+    assert plan.VALIDATION_PARTS * plan.ROUNDS_A_PART >= plan.FEWEST_PAIRS == 20
 
 
 def bench_commands() -> list[tuple[str, str]]:

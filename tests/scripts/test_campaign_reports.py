@@ -54,6 +54,8 @@ def test_the_validation_is_written_from_all_its_parts_and_the_reference_runs(roo
     text = (root / log.FOLDER / "VALIDATION.md").read_text()
     assert "They do, by the rule" in text
     assert "of 36 comparisons agree, and at least 31 have to" in text
+    assert "of 36 agree by the run's plain ratio" in text
+    assert "| mnist-mlp | jax | 21 | +25.0 % |" in text
     assert LOADED_RUN not in text
     records = figures.Records(root / log.FOLDER)
     assert figures.figure("validation agreed", records).endswith(" of 36")

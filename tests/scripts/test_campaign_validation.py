@@ -7,14 +7,17 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import pytest
 from conftest import TESTS
+from hypothesis import given
+from hypothesis import strategies as some
 
 from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
 from bench.measuring import variables as harness
-from campaign import validation
-from campaign.plan import VALIDATED
+from campaign import train_alone, validation
+from campaign.plan import SEED, VALIDATED
 from campaign.validation import Process, Task, measure, read, tasks
 
 HERE = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
@@ -27,31 +30,53 @@ PYTHONS = {info.name: Path(sys.executable) for info in INFOS}
 WORKLOAD = "mnist-softmax"
 
 
-def go(folder: Path, *backends: str, processes: int = 1) -> tuple[Process, ...]:
-    order = tasks(1, workloads=[WORKLOAD], backends=backends, processes=processes)
+def go(folder: Path, *backends: str, rounds: int = 1) -> tuple[Process, ...]:
+    order = tasks(1, workloads=[WORKLOAD], backends=backends, rounds=rounds)
     return measure(
         folder, 1, pythons=PYTHONS, where=None, infos=INFOS, order=order, epochs={WORKLOAD: 2}, more=HERE
     )
 
 
-def test_each_framework_has_its_processes_in_a_random_order_that_can_be_repeated():
-    first = tasks(1)
-    assert first == tasks(1)
-    assert Counter((one.workload, one.backend) for one in first) == {
-        (workload, backend): 7 for workload in VALIDATED for backend in ("tensorflow", "torch", "jax")
-    }
-    assert [one.index for one in first] == list(range(63))
-    orders = [[(one.workload, one.backend) for one in order] for order in (first, tasks(2), tasks(1, seed=1))]
-    assert orders[0] != orders[1] != orders[2] != orders[0]
-    # Not sorted by framework: no framework has the first or the last third for itself.
-    assert all(len({backend for _, backend in orders[0][start : start + 21]}) == 3 for start in (0, 21, 42))
+CELLS = {(workload, backend) for workload in VALIDATED for backend in ("tensorflow", "torch", "jax")}
+orders = some.builds(tasks, some.integers(1, 3), seed=some.integers(0, 2**32))
 
 
-def test_frameworks_share_seeds_and_parts_do_not():
-    seeds = {part: {one.seed for one in tasks(part)} for part in (1, 2, 3)}
-    assert not (seeds[1] & seeds[2] | seeds[2] & seeds[3])
-    by_backend = Counter((one.backend, one.seed) for one in tasks(1))
-    assert set(by_backend.values()) == {len(VALIDATED)}
+def rounds_of(order: tuple[Task, ...]) -> list[list[Task]]:
+    """Return nine processes after nine, as they run."""
+    return [list(order[start : start + len(CELLS)]) for start in range(0, len(order), len(CELLS))]
+
+
+@given(orders)
+def test_each_round_has_every_framework_and_workload_once(order):
+    assert [one.index for one in order] == list(range(63))
+    for number, found in enumerate(rounds_of(order)):
+        assert {one.replicate for one in found} == {number}
+        assert Counter((one.workload, one.backend) for one in found) == dict.fromkeys(CELLS, 1)
+
+
+def test_the_order_can_be_repeated_and_differs_between_rounds_parts_and_seeds():
+    assert tasks(1) == tasks(1)
+    found = [
+        tuple((one.workload, one.backend) for one in part)
+        for order in (tasks(1), tasks(2), tasks(3), tasks(1, seed=1))
+        for part in rounds_of(order)
+    ]
+    assert len(set(found)) == len(found) == 4 * 7
+    # Not sorted: no framework is always the first of the three on a workload.
+    firsts = Counter(next(backend for name, backend in order if name == VALIDATED[0]) for order in found)
+    assert len(firsts) == 3
+
+
+@given(orders)
+def test_frameworks_of_a_round_share_a_seed_and_rounds_do_not(order):
+    seeds = [{one.seed for one in found} for found in rounds_of(order)]
+    assert {len(found) for found in seeds} == {1}
+    assert len(set.union(*seeds)) == len(seeds)
+
+
+def test_parts_share_no_seeds_and_a_repetition_has_others():
+    seeds = [{one.seed for one in tasks(part, seed=seed)} for part in (1, 2, 3) for seed in (SEED, 1)]
+    assert len(set.union(*seeds)) == sum(map(len, seeds))
 
 
 def test_a_process_trains_alone_and_leaves_a_line(tmp_path):
@@ -62,12 +87,63 @@ def test_a_process_trains_alone_and_leaves_a_line(tmp_path):
         assert one.error is None
         assert one.seconds == pytest.approx(sum(one.epoch_seconds))
         assert len(one.epoch_seconds) == one.epochs == 2
-        assert one.samples % 200 == 0
+        assert one.samples == 100 * one.steps
+        # 2 of the sample's 20 steps, and of 40: its seconds are in those of the epoch too.
+        assert (one.first_tenth_steps, one.steps) == (2, 40)
+        assert 0 < one.first_tenth_s < one.epoch_seconds[0]
+        assert one.first_tenth_s >= 2 * (0.010 if one.task.backend == "steady" else 0.005)
+        assert one.slow_beginning == pytest.approx(
+            19 * one.first_tenth_s / (one.seconds - one.first_tenth_s) - 1
+        )
         assert one.losses[0] > one.losses[1] > 0
         assert one.rate == pytest.approx(one.samples / one.seconds)
         # 10 ms a step at least, or 5: what is timed is the training, and not less.
         assert one.seconds >= one.samples / 100 * (0.010 if one.task.backend == "steady" else 0.005)
     assert len((tmp_path / "processes.jsonl").read_text().splitlines()) == 2
+
+
+class Counted:
+    """A backend whose step takes a second of a clock of its own, and the first three take two."""
+
+    calls: list[np.ndarray]
+    clock: float
+
+    def __init__(self, workload, data, **how):
+        type(self).calls, type(self).clock = [], 0.0
+
+    def load_params(self, params):
+        type(self).clock = 0.0
+
+    def train_steps(self, order):
+        for _ in order:
+            type(self).clock += 2.0 if self.clock < 6.0 else 1.0
+        self.calls.append(order)
+        return np.linspace(2.3, 0.4, len(order))
+
+    def describe(self):
+        return {"device": "cpu"}
+
+
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_the_first_tenth_is_timed_by_itself_and_nothing_is_trained_twice(epochs, monkeypatch, capsys):
+    monkeypatch.setattr(train_alone.time, "perf_counter", lambda: Counted.clock)
+    train_alone.main(
+        {
+            "target": f"{__name__}:Counted", "workload": WORKLOAD, "mode": "only", "epochs": epochs,
+            "seed": 4, "cache": None,
+        }
+    )  # fmt: skip
+    values = json.loads(capsys.readouterr().out)
+    assert values["first_tenth_s"] == 4.0
+    assert values["epoch_seconds"] == [23.0, 20.0, 20.0][:epochs]
+    assert values["seconds"] == sum(values["epoch_seconds"])
+    assert (values["steps"], values["first_tenth_steps"]) == (20 * epochs, 2)
+    warm_up, *calls = Counted.calls
+    assert len(warm_up) == 1
+    assert [len(call) for call in calls] == [2, 18, 20, 20][: epochs + 1]
+    rows = np.concatenate(calls).reshape(epochs, -1)
+    assert all(len(set(row)) == 2000 for row in rows.tolist())
+    assert values["losses"] == pytest.approx([2.3, np.mean(np.linspace(2.3, 0.4, len(calls[-1])))])
 
 
 def test_a_second_call_goes_on_and_repeats_nothing(tmp_path, monkeypatch):
@@ -81,13 +157,13 @@ def test_a_second_call_goes_on_and_repeats_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(validation, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        go(tmp_path, "quick", processes=2)
+        go(tmp_path, "quick", rounds=2)
     assert made == [0]
     assert len(read(tmp_path)) == 1
     monkeypatch.setattr(
         validation, "run", lambda task, info, **more: made.append(task.index) or real(task, info, **more)
     )
-    assert len(go(tmp_path, "quick", processes=2)) == 2
+    assert len(go(tmp_path, "quick", rounds=2)) == 2
     assert made == [0, 1]
 
 
@@ -129,7 +205,7 @@ def test_a_process_has_the_environment_of_a_run(info, tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET_OF_THE_USER", "x")
     for name in harness.tuning_variables():
         monkeypatch.delenv(name)
-    task = Task(index=0, workload=WORKLOAD, backend=info.name, seed=0, padding=77, hash_seed=5)
+    task = Task(index=0, replicate=0, workload=WORKLOAD, backend=info.name, seed=0, padding=77, hash_seed=5)
     own = validation.variables(task, info, tmp_path)
     theirs = harness.worker_environment(info, "cpu", tmp_path, hash_seed=5)
     left_out = {"USER", "SHELL", "LC_CTYPE", "PYTHONUTF8", "PYTHONPATH", "PYTHONSAFEPATH"}
