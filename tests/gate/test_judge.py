@@ -240,7 +240,7 @@ NO_COMPILER = "mode compile needs a C++ compiler"
         # Head is not to blame for what fails on both sides; the cause is named.
         (
             unproven("unavailable", NO_COMPILER), unproven("unavailable", NO_COMPILER, side="base"),
-            "undecided", f"unavailable: {NO_COMPILER}; the same for base",
+            "undecided", f"not available here: {NO_COMPILER}; the same for base",
         ),
         (
             unproven("failed", NO_COMPILER), unproven("failed", NO_COMPILER, side="base"),

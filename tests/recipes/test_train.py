@@ -212,7 +212,7 @@ def test_ctrl_c_leaves_no_process_and_the_training_goes_on_later(
         ("HangsInTraining", "timed out: it was stopped at its limit of 2 s"),
         ("LosesNumbers", "loss not a number: the loss of step 4 is not finite"),
         ("Elsewhere", "ran on another device: asked to run on cpu, it runs on gpu"),
-        ("NotHere", "unavailable: its driver is too old"),
+        ("NotHere", "not available here: its driver is too old"),
     ],
 )
 def test_a_training_that_fails_says_why_in_a_line_and_leaves_no_process(

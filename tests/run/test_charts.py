@@ -352,7 +352,9 @@ def test_the_axis_of_accuracy_holds_all_after_a_quarter_and_the_target_but_not_t
     ],
 )
 def test_the_title_of_accuracy_claims_what_is_proven(finals, said):
-    records = [*make_finals(TORCH, finals), *make_finals(JAX, finals)]
+    # What one seed gives in PyTorch the next gives in JAX, so that differences scatter as the seeds do.
+    turned = dict(zip(finals, [*list(finals.values())[1:], finals[0]], strict=True))
+    records = [*make_finals(TORCH, finals), *make_finals(JAX, turned)]
     (chart,) = charts_of(make_run(make_header([TORCH, JAX]), records), charts.accuracy_epochs).values()
     assert said in chart.title
 
