@@ -89,7 +89,10 @@ class Ddp(Eager):
         super().__init__(backend)
         self._place = backend.place
         # A static graph pays only where parameters get no gradient, which DDP would otherwise have to find.
-        self._network = DistributedDataParallel(backend.network, gradient_as_bucket_view=True)
+        # `WholeBatchNorm` keeps the statistics of all ranks equal, so nothing has to be sent before a step.
+        self._network = DistributedDataParallel(
+            backend.network, broadcast_buffers=False, gradient_as_bucket_view=True
+        )
         self.facts = {
             "engine": "DistributedDataParallel",
             "ranks": dist.get_world_size(),

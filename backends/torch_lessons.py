@@ -1,6 +1,6 @@
 """PyTorch's lessons: slow and quick ways to train, as users write them.
 
-`Network` and `train_step` are the network and the training step of PyTorch's quickstart. Nothing is tuned.
+`Network` and `train_step` are written in the style of PyTorch's quickstart. Nothing is tuned.
 Both are without types, as students write them. `backends.lessons` is the contract.
 """
 

@@ -19,7 +19,7 @@ record, and no others: a figure must not depend on a variable that no record hol
 KEPT_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)}
 """Make glibc keep the memory that a step frees, for every framework alike. By default it returns large blocks
 to the kernel, and the next step gets them again, zeroed and page by page, which takes a quarter of the time
-of a convolutional step in JAX (docs/design.md)."""
+of a convolutional step in JAX (docs/trials.md)."""
 
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 """It sets the threads of OpenMP, which PyTorch uses, and of the library that computes NumPy's products."""
