@@ -171,7 +171,8 @@ def test_a_rank_that_is_killed_in_any_phase_is_the_one_that_is_named(
     assert outcome.error is not None
     assert outcome.error.startswith(expected)
     assert outcome.ranks[rank].status == "crashed"
-    assert outcome.ranks[1 - rank].status == "failed"
+    # The other was ended, or had begun to end by itself when it lost the first.
+    assert outcome.ranks[1 - rank].status in ("failed", "crashed")
     assert phase in {type(event) for event in outcome.events}, "what was measured before is kept"
     assert time.monotonic() - began < HUNG_S / 2
 
