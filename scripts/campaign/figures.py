@@ -15,7 +15,11 @@ The words after `figure:` name a part and what of it is meant:
 - `PART cpu`: its CPU;
 - `PART BLOCKS false-alarms`, `PART BLOCKS truth-held` and `PART BLOCKS 5%-found`: rates of a self-test with
   so many blocks;
-- `validation agreed`, `validation contained`: counts of part 6.
+- `validation agreed`, `validation contained`: counts of part 6;
+- `reference agreed`, `reference contradictions`: counts of part 1;
+- `PART ranking`: a table of the frameworks' speeds in their default modes; `PART taught`, as taught;
+- `PART accuracies`: a table of what a run learned;
+- `reference precision`: a table of the precision that a run reaches in time.
 
 Marks in code are examples, and are left alone. Raises FigureError for a figure that the records do not give.
 """
@@ -32,11 +36,12 @@ import msgspec
 from bench.analysis.comparison import Comparison
 from bench.analysis.summary import CellSummary, Summary
 from bench.errors import BenchError
+from bench.records.runs import Run
 from bench.selftest.calibration import Rate, calibrate
 from bench.selftest.nested import SHOWN, at_lengths
 from bench.selftest.records import read_selftest
-from campaign import agreement, log, runs, validation
-from campaign.plan import PARTS, VALIDATED_RUNS, VALIDATION_PARTS
+from campaign import agreement, log, reference, runs, tables, validation
+from campaign.plan import LOADED_RUN, LONG_RUN, PARTS, REPEATED_RUNS, VALIDATED_RUNS, VALIDATION_PARTS
 from campaign.records import Part
 
 _MARKED = re.compile(r"(<!-- figure: ([^>]*?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
@@ -61,7 +66,7 @@ class Records:
 
     def __init__(self, folder: Path, parts: Sequence[Part] = PARTS) -> None:
         self._folder, self._parts = folder, parts
-        self._runs: dict[str, Summary] = {}
+        self._runs: dict[str, tuple[Run, Summary]] = {}
         self._rates: dict[str, Mapping[int, Mapping[str, Rate | None]]] = {}
 
     def part(self, name: str) -> log.PartRecord:
@@ -72,12 +77,16 @@ class Records:
             raise FigureError(f"part {name} is {state}")
         return record
 
-    def run(self, name: str) -> Summary:
-        """Return what is derived from the run of a part."""
+    def whole_run(self, name: str) -> tuple[Run, Summary]:
+        """Return the run of a part, and what is derived from it."""
         if name not in self._runs:
             self.part(name)
-            self._runs[name] = runs.read(self._folder / name)[1]
+            self._runs[name] = runs.read(self._folder / name)
         return self._runs[name]
+
+    def run(self, name: str) -> Summary:
+        """Return what is derived from the run of a part."""
+        return self.whole_run(name)[1]
 
     def rates(self, name: str) -> Mapping[int, Mapping[str, Rate | None]]:
         """Return the rates of our rule in a self-test, by the number of blocks and the kind of rate."""
@@ -120,27 +129,51 @@ def read_agreement(folder: Path, parts: Sequence[Part] = PARTS) -> tuple[agreeme
 
 def figure(name: str, records: Records) -> str:
     """Return the figure of that name as a page shows it; raise FigureError if the records do not give it."""
-    words = name.split()
     try:
-        match words:
-            case ["validation", ("agreed" | "contained") as what]:
-                found = records.agreement
-                count = found.agreed if what == "agreed" else found.contained
-                return f"{count} of {len(found.compared)}"
-            case [part, ("minutes" | "cpu") as what]:
-                record = records.part(part)
-                return f"{record.minutes:.0f}" if what == "minutes" else record.cpu.in_words()
-            case [part, blocks, what] if blocks.isdecimal():
-                return _rate(records, part, int(blocks), what)
-            case [part, workload, row, what] if what in _OF_A_ROW:
-                return _OF_A_ROW[what](_row(records.run(part), workload, row))
-            case [part, workload, pair, what] if what in _OF_A_PAIR and pair.count("/") == 1:
-                return _OF_A_PAIR[what](*_pair(records.run(part), workload, pair))
+        return _found(name.split(), records)
     except FigureError:
         raise
     except BenchError as error:
         raise FigureError(str(error)) from error
-    raise FigureError("no figure has such a name (scripts/campaign/figures.py lists the forms)")
+
+
+def _found(words: Sequence[str], records: Records) -> str:
+    match words:
+        case ["validation", ("agreed" | "contained") as what]:
+            found = records.agreement
+            count = found.agreed if what == "agreed" else found.contained
+            shown = f"{count} of {len(found.compared)}"
+        case ["reference", ("agreed" | "contradictions" | "precision") as what]:
+            shown = _of_reference(records, what)
+        case [part, ("ranking" | "taught") as what]:
+            shown = tables.ranking(records.run(part), level="tuned" if what == "ranking" else "taught")
+        case [part, "accuracies"]:
+            shown = tables.accuracies([records.whole_run(part)[0]])
+        case [part, ("minutes" | "cpu") as what]:
+            record = records.part(part)
+            shown = f"{record.minutes:.0f}" if what == "minutes" else record.cpu.in_words()
+        case [part, blocks, what] if blocks.isdecimal():
+            shown = _rate(records, part, int(blocks), what)
+        case [part, workload, row, what] if what in _OF_A_ROW:
+            shown = _OF_A_ROW[what](_row(records.run(part), workload, row))
+        case [part, workload, pair, what] if what in _OF_A_PAIR and pair.count("/") == 1:
+            shown = _OF_A_PAIR[what](*_pair(records.run(part), workload, pair))
+        case _:
+            raise FigureError("no figure has such a name (scripts/campaign/figures.py lists the forms)")
+    return shown
+
+
+def _of_reference(records: Records, what: str) -> str:
+    if what == "precision":
+        return f"\n\n{reference.precision_table(records.whole_run(LONG_RUN)[0])}\n\n"
+    repeated = {name: records.whole_run(name) for name in REPEATED_RUNS}
+    if what == "agreed":
+        ratios = {name: runs.default_ratios(name, *found) for name, found in repeated.items()}
+        found = reference.repeats(ratios)
+        return f"{sum(one.agrees for one in found)} of {len(found)}"
+    others = {**repeated, **{name: records.whole_run(name) for name in (LONG_RUN, LOADED_RUN)}}
+    summaries = {name: summary for name, (_, summary) in others.items()}
+    return str(len(reference.all_contradictions(summaries, repeated=REPEATED_RUNS)))
 
 
 def _rate(records: Records, part: str, blocks: int, what: str) -> str:

@@ -61,6 +61,20 @@ def claims(summary: Summary) -> int:
     return sum(one.differs for verdict in summary.verdicts for one in verdict.made.backends)
 
 
+def _pairs(names: Sequence[str], repeated: Sequence[str]) -> list[tuple[str, str]]:
+    """Return each two runs of which one is a default run."""
+    return [(one, other) for one, other in combinations(names, 2) if one in repeated]
+
+
+def all_contradictions(summaries: Mapping[str, Summary], *, repeated: Sequence[str]) -> list[str]:
+    """Return in words what each two runs contradict, of which one is a default run; these come first."""
+    return [
+        f"{first} and {second}: {pairing.first} and {pairing.second}"
+        for first, second in _pairs(list(summaries), repeated)
+        for pairing in contradictions(summaries[first], summaries[second])
+    ]
+
+
 class Precision(msgspec.Struct, frozen=True, kw_only=True):
     """What a run knew after some minutes of measuring."""
 
@@ -130,12 +144,9 @@ def report(
     found = repeats(ratios)
     agreed, least = sum(one.agrees for one in found), least_count(len(found))
     others = [name for name in (*repeated, long, loaded) if name in runs]
-    pairs = [(one, other) for one, other in combinations(others, 2) if one in repeated]
-    wrong = [
-        f"{first} and {second}: {pairing.first} and {pairing.second}"
-        for first, second in pairs
-        for pairing in contradictions(runs[first][1], runs[second][1])
-    ]
+    summaries = {name: runs[name][1] for name in others}
+    pairs = _pairs(others, repeated)
+    wrong = all_contradictions(summaries, repeated=repeated)
     held = agreed >= least and not wrong and bool(found)
     said = [
         f"{agreed} of {len(found)} ratios of two default runs agree, and at least {least} have to (binomial "
@@ -158,14 +169,16 @@ def report(
         "## Precision by budget",
         f"From {long}: the widest half-width of a workload's ratios of default modes after so many minutes "
         "of measuring, and the blocks behind it. Training for accuracy takes more time.",
-        _precision_table(precision(runs[long][0])) if long in runs else "It is not done yet.",
+        precision_table(runs[long][0]) if long in runs else "It is not done yet.",
         "## Ratios in two runs",
         grid(("workload", "pair", "one run", "other run", "difference", "agree"), differ),
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
 
 
-def _precision_table(found: Sequence[Precision]) -> str:
+def precision_table(run: Run) -> str:
+    """Return the precision that a run reached in time, as a table of Markdown."""
+    found = precision(run)
     names = list(found[0].blocks) if found else []
     rows = [
         (f"{one.minutes:g}", *(_width(one.half_widths[name], one.blocks[name]) for name in names))

@@ -13,7 +13,7 @@ from test_campaign_run import make_command, make_part, record_of
 from bench.analysis.summary import summarise
 from bench.records.runs import append_record, create_run
 from bench.selftest.records import append_block, create_selftest
-from campaign import figures, log, runs
+from campaign import figures, log, runs, tables
 from campaign.figures import FigureError, Records, figure, figures_of, pages, rewritten, wrong_figures
 
 DASH = "\N{EN DASH}"
@@ -61,6 +61,17 @@ def test_a_ratio_is_that_of_the_run_in_either_direction(folder, records):
     turned = figure("run-default-1 mnist-cnn torch/jax ratio", records)
     assert turned == f"{1 / one.high:.2f}{DASH}{1 / one.low:.2f}"
     assert figure("run-default-1 mnist-cnn jax:jit/torch:eager times", records) == f"{math.exp(one.log):.2f}"
+
+
+def test_tables_are_figures_too(folder, records):
+    run, summary = runs.read(folder / "run-default-1")
+    assert figure("run-default-1 ranking", records) == tables.ranking(summary)
+    assert "times as fast as PyTorch" in tables.ranking(summary)
+    assert figure("run-default-1 accuracies", records) == tables.accuracies([run])
+    page = marked("run-default-1 ranking", "old")
+    assert rewritten(page, records) == marked("run-default-1 ranking", tables.ranking(summary))
+    assert wrong_figures(rewritten(page, records), records) == []
+    assert wrong_figures(page, records) != []
 
 
 def test_the_first_of_a_ratio_is_the_first_of_the_alphabet_whichever_is_faster():
@@ -127,6 +138,8 @@ def test_other_figures_have_names_too(folder, records):
         ("selftest 3 luck", "it has: false-alarms"),
         ("run-default-1 3 false-alarms", "run-default-1"),
         ("validation agreed", "part validation-1 is not begun"),
+        ("reference agreed", "part run-default-2 is not begun"),
+        ("reference precision", "part run-90-minutes is not begun"),
     ],
 )
 def test_a_figure_that_the_records_do_not_give_is_an_error_that_says_why(records, name, why):

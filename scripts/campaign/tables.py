@@ -1,0 +1,86 @@
+"""Tables of a campaign's run for README and docs, as Markdown; `campaign.figures` puts them into pages.
+
+A table begins and ends with an empty line, so that it can stand between two marks.
+"""
+
+from collections.abc import Sequence
+
+from bench.analysis.accuracy import AccuracyComparison, converge
+from bench.analysis.comparison import Verdict
+from bench.analysis.convergence import CellConvergence
+from bench.analysis.summary import CellSummary, Summary
+from bench.records.runs import Run
+from bench.report.format import NOTHING
+from bench.report.markdown import grid
+from campaign.records import FRAMEWORKS
+
+RANKED = "times as fast as"
+
+
+def ranking(summary: Summary, *, level: str = "tuned") -> str:
+    """Return the speed of each framework on each workload, in its default mode, and the fastest one."""
+    names = _titles(summary)
+    rows = []
+    for verdict in (one for one in summary.verdicts if one.level == level):
+        cells = {cell.backend: cell for cell in summary.cells if cell.group == verdict.group}
+        speeds = [_speed(cells.get(name)) for name in FRAMEWORKS]
+        rows.append((verdict.workload, *speeds, _answer(verdict, names)))
+    heads = ("workload", *(f"{names[name]}, samples/s" for name in FRAMEWORKS), "the fastest")
+    return f"\n\n{grid(heads, rows, numbers=frozenset({1, 2, 3}))}\n\n"
+
+
+def _titles(summary: Summary) -> dict[str, str]:
+    return {name: summary.titles.get(name, name) for name in FRAMEWORKS}
+
+
+def _speed(cell: CellSummary | None) -> str:
+    if cell is None or cell.samples_per_s is None:
+        return NOTHING
+    margin = "" if cell.half_width is None else f" ± {100 * cell.half_width:.2g} %"
+    return f"{cell.samples_per_s:,.0f}{margin}"
+
+
+def _answer(verdict: Verdict, names: dict[str, str]) -> str:
+    """Say which framework is the fastest, and by how much it is ahead of the next."""
+    if verdict.winner is None:
+        return "none is proven"
+    ahead = [one for one in verdict.made.backends if one.faster == verdict.winner]
+    closest = min(ahead, key=lambda one: one.ratio)
+    winner, behind = (names.get(one.backend, one.backend) for one in (closest.faster, closest.slower))
+    return f"{winner}: {closest.low:.2f}\N{EN DASH}{closest.high:.2f} {RANKED} {behind}"
+
+
+def accuracies(runs: Sequence[Run]) -> str:
+    """Return the accuracy that each framework reached, ± its scatter over seeds, and which are equivalent."""
+    rows = []
+    for run in runs:
+        for learned in converge(run).workloads:
+            cells = {cell.backend: learned.cells[cell] for cell in learned.representatives}
+            reached = [_accuracy(cells.get(name)) for name in FRAMEWORKS]
+            some = next(iter(cells.values()))
+            rows.append(
+                (
+                    learned.workload,
+                    f"{some.epochs:g}",
+                    str(len(some.accuracies)),
+                    *reached,
+                    _equivalent(learned.comparisons),
+                )
+            )
+    shown = (f"{name}, %" for name in FRAMEWORKS)
+    heads = ("workload", "epochs", "seeds", *shown, "equivalent within 0.5 points")
+    return f"\n\n{grid(heads, rows, numbers=frozenset(range(1, 6)))}\n\n"
+
+
+def _accuracy(learned: CellConvergence | None) -> str:
+    if learned is None or learned.accuracy is None:
+        return NOTHING
+    scatter = "" if learned.accuracy_sd is None else f" ± {100 * learned.accuracy_sd:.2f}"
+    return f"{100 * learned.accuracy:.2f}{scatter}"
+
+
+def _equivalent(comparisons: Sequence[AccuracyComparison]) -> str:
+    shown = sum(one.conclusion == "equivalent" for one in comparisons)
+    if comparisons and all(one.conclusion == "too few seeds" for one in comparisons):
+        return "not asked: too few seeds"
+    return f"{shown} of {len(comparisons)} pairs"
