@@ -4,7 +4,7 @@
     python scripts/published_scatter.py windows
 
 Both look at pairs of rows of a workload without telling which rows they are, so that no rule is chosen by
-whom it favors. docs/trials.md has the figures.
+whom it favors. docs/trials.md says what was decided by them.
 """
 
 import argparse

@@ -5,7 +5,7 @@
     python scripts/simulate_statistics.py changes
     python scripts/simulate_statistics.py outlook
 
-docs/trials.md has the figures. The tests draw the same simulations with fewer draws.
+docs/trials.md says what was decided by them. The tests draw the same simulations with fewer draws.
 """
 
 import argparse
