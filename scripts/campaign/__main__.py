@@ -25,15 +25,13 @@ import click
 import msgspec
 
 from bench import store
-from bench.analysis.summary import Summary
 from bench.errors import BenchError, RecordError, UsageError
 from bench.options import EXIT_INTERRUPTED
-from bench.records.runs import Run
 from bench.text import duration
-from campaign import agreement, crossed_report, execute, figures, log, pack, reference, runs, state
+from campaign import execute, figures, log, overall, pack, state
 from campaign.execute import Place
 from campaign.log import Amendment, CampaignHeader, PartRecord
-from campaign.plan import LOADED_RUN, LONG_RUN, PARTS, REPEATED_RUNS, find_part
+from campaign.plan import PARTS, find_part
 from campaign.records import Part
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,8 +68,11 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, parts: Sequence[Part] =
         case ["--amend", name, reason]:
             amend(folder, find_part(name, parts), reason, root)
         case [("--reference" | "--crossed" | "--validation") as option]:
-            write = {"--reference": write_reference, "--crossed": write_crossed}.get(option, write_validation)
-            write(folder, parts)
+            path = folder / f"{option.removeprefix('--').upper()}.md"
+            text = overall.REPORTS[path.name](folder, parts)
+            store.write_text(path, text)
+            _, answer, *_ = text.split("\n\n")
+            print(f"{path.relative_to(root)}: {answer}")
         case ["--pack"]:
             with log.alone(folder):
                 archives = [str(one.relative_to(root)) for one in pack.pack(folder)]
@@ -242,42 +243,6 @@ def about(part: Part, record: PartRecord | None, records: Mapping[str, PartRecor
     if due is None:
         return f"{part.hours:g} hours after {', '.join(part.apart_from)}"
     return f"due at {due.isoformat(timespec='minutes')}" if due > datetime.now(UTC) else ""
-
-
-def write_reference(folder: Path, parts: Sequence[Part]) -> None:
-    """Write the report of the reference runs; all of them have to be done."""
-    found, cpu = read_runs(folder, parts, (*REPEATED_RUNS, LONG_RUN, LOADED_RUN))
-    text = reference.report(found, repeated=REPEATED_RUNS, long=LONG_RUN, loaded=LOADED_RUN, cpu=cpu)
-    store.write_text(folder / "REFERENCE.md", text)
-    print(folder / "REFERENCE.md")
-
-
-def write_crossed(folder: Path, parts: Sequence[Part]) -> None:
-    """Write the report of the self-test across frameworks; the runs that it takes have to be done."""
-    found, cpu = read_runs(folder, parts, (*REPEATED_RUNS, LONG_RUN))
-    text = crossed_report.report(found, repeated=REPEATED_RUNS, long=LONG_RUN, cpu=cpu)
-    store.write_text(folder / "CROSSED.md", text)
-    print(folder / "CROSSED.md")
-
-
-def write_validation(folder: Path, parts: Sequence[Part]) -> None:
-    """Write the report of the validation; it and the reference runs have to be done."""
-    found, cpu = figures.read_agreement(folder, parts)
-    store.write_text(folder / "VALIDATION.md", agreement.report(found, cpu=cpu))
-    print(f"{folder / 'VALIDATION.md'}: {found.status}")
-
-
-def read_runs(
-    folder: Path, parts: Sequence[Part], names: Sequence[str]
-) -> tuple[dict[str, tuple[Run, Summary]], str]:
-    """Return the runs of these parts, and the CPU of all of them.
-
-    Raises FigureError if a part is not done, and RecordError if CPUs are unequal.
-    """
-    records = figures.Records(folder, parts)
-    used = [records.part(name) for name in names]
-    log.refuse_unequal_cpus(used)
-    return {name: runs.read(folder / name) for name in names}, used[0].cpu.in_words()
 
 
 def check_figures(root: Path, parts: Sequence[Part], *, write: bool) -> int:

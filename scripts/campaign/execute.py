@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from bench import store
 from bench.errors import RecordError, UsageError
 from bench.text import clean_lines
 from campaign import log
@@ -19,7 +20,7 @@ from campaign.records import FOLDER, MADE, PYTHONS, Command, Part
 from campaign.state import this_cpu
 
 SCRIPTS = Path(__file__).resolve().parent.parent
-_LAST_LINES = 20
+_LAST_LINES = 40
 _BURN = """\
 import os, random, time
 chance, parent = random.Random(5), os.getppid()
@@ -143,9 +144,11 @@ def _run(number: int, part: Part, place: Place, record: PartRecord, start: Start
             burning.kill()
             burning.wait()
     fault = fault_of(command, status, place.root / folder)
+    # A benchmark prints its table at the end.
+    kept = lines if fault or command.interpreter == "tests" else ()
     ran = Ran(
         number=number, command=shown, started_at=started_at, wall_s=time.monotonic() - began,
-        exit_status=status, fault=fault, last_lines=private(lines, place.root) if fault else (),
+        exit_status=status, fault=fault, last_lines=private(kept, place.root),
     )  # fmt: skip
     changed = msgspec.structs.replace(record, ran=(*record.ran, ran))
     return msgspec.structs.replace(changed, status="failed", ended_at=log.now()) if fault else changed
@@ -200,12 +203,19 @@ def settle(folder: Path, command: Command) -> None:
 
 
 def set_aside(folder: Path, name: str) -> Path:
-    """Rename the folder of a part, so that it can be begun again; return where it lies now."""
+    """Rename the folder of a part, so that it can be begun again; return where it lies now.
+
+    Raw values that were packed are in the archive under the part's name, so they are unpacked first.
+    """
     if not (folder / name).is_dir():
         raise UsageError(f"{name} was not begun: there is nothing to set aside.")
     number = 1
     while (other := folder / f"{name}-try-{number}").exists():
         number += 1
+    for member, content in store.archived(folder / store.ARCHIVE).items():
+        path = folder / member
+        if path.parent.name == name and not path.exists():
+            store.write_durably(path, content)
     (folder / name).rename(other)
     return other
 

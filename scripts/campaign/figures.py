@@ -19,7 +19,13 @@ The words after `figure:` name a part and what of it is meant:
 - `reference agreed`, `reference contradictions`: counts of part 1;
 - `PART ranking`: a table of the frameworks' speeds in their default modes; `PART taught`, as taught;
 - `PART accuracies`: a table of what a run learned;
-- `reference precision`: a table of the precision that a run reaches in time.
+- `PART costs`: a table of what a benchmark of the program's own costs printed, with the aims;
+- `PART installs`: a table of what an installation of each framework takes;
+- `reference precision`: a table of the precision that a run reaches in time;
+- `notebooks last`: a table of the last figure of each notebook's recipe, beside ours;
+- `notebooks outside`: how many verdicts on single values of the softmax recipes say "outside";
+- `REPORT | COLUMN`: the first table of a report that has such a column, such as `gate/GATE.md | was so`;
+- `REPORT | ROW | COLUMN`: a cell of it. ROW is the first cell of the row, or its first cells with ` / ` between.
 
 Marks in code are examples, and are left alone. Raises FigureError for a figure that the records do not give.
 """
@@ -36,13 +42,17 @@ import msgspec
 from bench.analysis.comparison import Comparison
 from bench.analysis.summary import CellSummary, Summary
 from bench.errors import BenchError
+from bench.recipes.notebooks import Table as NotebookTable
 from bench.records.runs import Run
 from bench.selftest.calibration import Rate, calibrate
 from bench.selftest.nested import SHOWN, at_lengths
 from bench.selftest.records import read_selftest
-from campaign import agreement, log, reference, runs, tables, validation
+from campaign import agreement, costs, installs, log, quoted, recipes, reference, runs, tables, validation
 from campaign.plan import LOADED_RUN, LONG_RUN, PARTS, REPEATED_RUNS, VALIDATED_RUNS, VALIDATION_PARTS
 from campaign.records import Part
+
+NOTEBOOKS = 4
+"""The number of their subject."""
 
 _MARKED = re.compile(r"(<!-- figure: ([^>]*?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 _OPENED = re.compile(r"<!-- /?figure\b")
@@ -88,6 +98,24 @@ class Records:
         """Return what is derived from the run of a part."""
         return self.whole_run(name)[1]
 
+    def report(self, path: str) -> str:
+        """Return a report, such as `gate/GATE.md`, or one of several parts, such as `VALIDATION.md`."""
+        part, _, file = path.rpartition("/")
+        if part:
+            self.part(part)
+        found = self._folder / part / file
+        if not found.is_file():
+            raise FigureError(f"there is no report {path}")
+        return found.read_text(encoding="utf-8")
+
+    @cached_property
+    def notebooks(self) -> NotebookTable:
+        """Return the notebooks' figures beside ours; all parts with recipes have to be done."""
+        names = [part.name for part in self._parts if part.number == NOTEBOOKS]
+        for name in names:
+            self.part(name)
+        return recipes.read([self._folder / name for name in names])
+
     def rates(self, name: str) -> Mapping[int, Mapping[str, Rate | None]]:
         """Return the rates of our rule in a self-test, by the number of blocks and the kind of rate."""
         if name not in self._rates:
@@ -130,6 +158,8 @@ def read_agreement(folder: Path, parts: Sequence[Part] = PARTS) -> tuple[agreeme
 def figure(name: str, records: Records) -> str:
     """Return the figure of that name as a page shows it; raise FigureError if the records do not give it."""
     try:
+        if "|" in name:
+            return _quoted([word.strip() for word in name.split("|")], records)
         return _found(name.split(), records)
     except FigureError:
         raise
@@ -145,6 +175,12 @@ def _found(words: Sequence[str], records: Records) -> str:
             shown = f"{count} of {len(found.compared)}"
         case ["reference", ("agreed" | "contradictions" | "precision") as what]:
             shown = _of_reference(records, what)
+        case ["notebooks", ("last" | "outside") as what]:
+            shown = _of_notebooks(records, what)
+        case [part, "costs"]:
+            shown = costs.table(records.part(part))
+        case [part, "installs"]:
+            shown = costs.installs(records.report(f"{part}/{installs.FILE}"))
         case [part, ("ranking" | "taught") as what]:
             shown = tables.ranking(records.run(part), level="tuned" if what == "ranking" else "taught")
         case [part, "accuracies"]:
@@ -161,6 +197,23 @@ def _found(words: Sequence[str], records: Records) -> str:
         case _:
             raise FigureError("no figure has such a name (scripts/campaign/figures.py lists the forms)")
     return shown
+
+
+def _quoted(words: Sequence[str], records: Records) -> str:
+    """Return a table of a report, or a cell of it."""
+    match words:
+        case [path, head]:
+            return f"\n\n{quoted.table(records.report(path), head).text}\n\n"
+        case [path, row, head]:
+            return quoted.cell(records.report(path), row, head)
+    raise FigureError("no figure has such a name (scripts/campaign/figures.py lists the forms)")
+
+
+def _of_notebooks(records: Records, what: str) -> str:
+    if what == "last":
+        return recipes.last_figures(records.notebooks)
+    outside, all_of_them = recipes.outside(records.notebooks)
+    return f"{outside} of {all_of_them}"
 
 
 def _of_reference(records: Records, what: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 from bench.errors import BenchError, RecordError
 from bench.gate.records import HEADER
@@ -43,19 +44,18 @@ def set_interrupted_aside(folder: Path, kind: str) -> None:
             path.parent.rename(folder / INTERRUPTED / path.parent.name)
 
 
-def proof() -> Try:
-    """Return the function that puts a head to the gate."""
+def proof() -> ModuleType:
+    """Return the module that puts a head to the gate, and reports on all tries."""
     spec = spec_from_file_location("gate_proof", PROOF)
     if spec is None or spec.loader is None:
         raise RecordError(f"{PROOF} cannot be read")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    found: Try = module.main
-    return found
+    return module
 
 
 if __name__ == "__main__":
     try:
-        make(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:], proof())
+        make(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:], proof().main)
     except BenchError as error:
         sys.exit(f"gates: {error}")

@@ -36,7 +36,7 @@ class Ran(msgspec.Struct, frozen=True, kw_only=True):
     fault: str | None = None
     """Why it counts as failed; None if it did its work."""
     last_lines: tuple[str, ...] = ()
-    """What a failed command printed last."""
+    """What a command that failed, or a benchmark, printed last."""
 
 
 class PartRecord(msgspec.Struct, frozen=True, kw_only=True):

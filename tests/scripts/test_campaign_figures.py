@@ -12,6 +12,7 @@ from test_campaign_run import make_command, make_part, record_of
 
 from bench.analysis.summary import summarise
 from bench.records.runs import append_record, create_run
+from bench.report.markdown import grid
 from bench.selftest.records import append_block, create_selftest
 from campaign import figures, log, runs, tables
 from campaign.figures import FigureError, Records, figure, figures_of, pages, rewritten, wrong_figures
@@ -19,6 +20,7 @@ from campaign.figures import FigureError, Records, figure, figures_of, pages, re
 DASH = "\N{EN DASH}"
 ROOT = Path(__file__).parents[2]
 PARTS = [make_part(make_command(), name=name) for name in ("run-default-1", "selftest", "begun")]
+TRIES = f"# Tries\n\n{grid(('head', 'was so'), [('unchanged', '4 of 4'), ('slower', '1 of 2')])}\n"
 TORCH, JAX = make_cell(), make_cell(backend="jax", mode="jit")
 
 
@@ -37,12 +39,13 @@ def folder(tmp_path_factory) -> Path:
     made.rename(folder / "selftest")
     for part, status in zip(PARTS, ("done", "done", "interrupted"), strict=True):
         log.write_part(folder, record_of(part, status))
+    (folder / "run-default-1" / "TRIES.md").write_text(TRIES)
     return folder
 
 
 @pytest.fixture
 def records(folder) -> Records:
-    return Records(folder, PARTS)
+    return Records(folder, [*PARTS, make_part(make_command(), name="notebooks-x", number=figures.NOTEBOOKS)])
 
 
 def marked(name: str, shown: str) -> str:
@@ -72,6 +75,11 @@ def test_tables_are_figures_too(folder, records):
     assert rewritten(page, records) == marked("run-default-1 ranking", tables.ranking(summary))
     assert wrong_figures(rewritten(page, records), records) == []
     assert wrong_figures(page, records) != []
+
+
+def test_tables_and_cells_of_reports_are_figures(records):
+    assert figure("run-default-1/TRIES.md | slower | was so", records) == "1 of 2"
+    assert f"# Tries{figure('run-default-1/TRIES.md | was so', records)}" == f"{TRIES}\n"
 
 
 def test_the_first_of_a_ratio_is_the_first_of_the_alphabet_whichever_is_faster():
@@ -140,6 +148,14 @@ def test_other_figures_have_names_too(folder, records):
         ("validation agreed", "part validation-1 is not begun"),
         ("reference agreed", "part run-default-2 is not begun"),
         ("reference precision", "part run-90-minutes is not begun"),
+        ("notebooks last", "part notebooks-x is not begun"),
+        ("run-default-9/REPORT.md | verdict", "part run-default-9 is not begun"),
+        ("run-default-1/NONE.md | verdict", "there is no report run-default-1/NONE.md"),
+        ("VALIDATION.md | pair", "there is no report VALIDATION.md"),
+        ("run-default-1/TRIES.md | none", "no table has the column 'none'"),
+        ("run-default-1/TRIES.md | a | b | c", "no figure has such a name"),
+        ("run-default-1 costs", "no benchmark of run-default-1 printed"),
+        ("run-default-1 installs", "there is no report run-default-1/installs.json"),
     ],
 )
 def test_a_figure_that_the_records_do_not_give_is_an_error_that_says_why(records, name, why):

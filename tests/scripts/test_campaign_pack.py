@@ -11,7 +11,7 @@ from test_campaign_run import make_command, make_part, record_of
 from bench import store
 from bench.errors import RecordError
 from bench.records.runs import append_record, create_run, read_run
-from campaign import log, pack
+from campaign import execute, log, pack
 from campaign.cuts import CUT
 
 
@@ -58,6 +58,17 @@ def test_a_run_that_is_gone_on_with_after_packing_loses_nothing(folder):
     store.append_line(folder / "notebooks/seed-0/figures.jsonl", b"more")
     pack.pack(folder)
     assert store.content(folder / "notebooks/seed-0/figures.jsonl") == b"0\nmore\n"
+
+
+def test_a_part_that_is_begun_again_takes_its_packed_values_along(folder):
+    before = read_run(folder / "run-default-1")
+    pack.pack(folder)
+    kept = execute.set_aside(folder, "run-default-1")
+    assert kept.name == "run-default-1-try-1"
+    assert read_run(kept).records == before.records
+    assert not (folder / "notebooks/seed-0/figures.jsonl").exists()
+    pack.pack(folder)
+    assert read_run(kept).records == before.records
 
 
 def test_files_stay_if_the_archive_does_not_hold_them(folder, monkeypatch):

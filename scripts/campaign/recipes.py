@@ -1,0 +1,47 @@
+"""Part 4 for README and docs: what the frameworks reach beside what the notebooks print."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench.recipes.catalog import RECIPES
+from bench.recipes.notebooks import Line, Table
+from bench.recipes.records import read_trainings
+from bench.recipes.report import short
+from bench.report.blocks import Bullets, Heading
+from bench.report.markdown import grid
+
+
+def read(folders: Sequence[Path]) -> Table:
+    """Return the recipes that were followed in any of the folders, in all their frameworks."""
+    trainings = [one for folder in folders for one in read_trainings(folder)[0]]
+    titles = {one.header.cell.backend: one.header.backend.title for one in trainings}
+    table = Table(recipes=list(RECIPES.values()), titles=dict(sorted(titles.items())), trainings=trainings)
+    followed = [recipe for recipe in table.recipes if table.of_recipe(recipe)]
+    return Table(recipes=followed, titles=table.titles, trainings=trainings)
+
+
+def last_figures(table: Table) -> str:
+    """Return the last figure that the notebook prints in each recipe, beside those of the frameworks."""
+    rows = {}
+    for line, (heading, answers) in zip(table.lines, _shown(table), strict=True):
+        _, _, published = heading.text.partition(": ")
+        rows[line.recipe.name] = (line.recipe.name, published, *(item.text for item in answers.items))
+    return f"\n\n{grid(('recipe', 'the notebook', *table.titles.values()), rows.values())}\n\n"
+
+
+def _shown(table: Table) -> Iterator[tuple[Heading, Bullets]]:
+    """Yield each figure of a notebook and the answers to it, as the report shows them."""
+    blocks = short(table)
+    for block, after in zip(blocks, blocks[1:], strict=False):
+        if isinstance(block, Heading) and block.level == 3 and isinstance(after, Bullets):
+            yield block, after
+
+
+def outside(table: Table) -> tuple[int, int]:
+    """Return how many verdicts on single values say "outside", and how many there are."""
+    verdicts = [answer.verdict for line in table.lines if _is_single(line) for answer in line.answers]
+    return sum(verdict == "outside" for verdict in verdicts), len(verdicts)
+
+
+def _is_single(line: Line) -> bool:
+    return line.published.low == line.published.high and not line.recipe.workload.architecture.convs
