@@ -18,6 +18,7 @@ The words after `figure:` name a part and what of it is meant:
 - `validation agreed`, `validation contained`: counts of part 6;
 - `reference agreed`, `reference contradictions`: counts of part 1;
 - `PART ranking`: a table of the frameworks' speeds in their default modes; `PART taught`, as taught;
+- `modes`: a table of what every mode of each framework reaches, on the workloads whose parts are `modes-…`;
 - `PART accuracies`: a table of what a run learned;
 - `PART costs`: a table of what a benchmark of the program's own costs printed, with the aims;
 - `PART installs`: a table of what an installation of each framework takes;
@@ -53,6 +54,8 @@ from campaign.records import Part
 
 NOTEBOOKS = 4
 """The number of their subject."""
+MODES = "modes-"
+"""What the names of parts begin with that measure all modes."""
 
 _MARKED = re.compile(r"(<!-- figure: ([^>]*?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 _OPENED = re.compile(r"<!-- /?figure\b")
@@ -107,6 +110,11 @@ class Records:
         if not found.is_file():
             raise FigureError(f"there is no report {path}")
         return found.read_text(encoding="utf-8")
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The names of the parts that measure all modes of a workload."""
+        return tuple(part.name for part in self._parts if part.name.startswith(MODES))
 
     @cached_property
     def notebooks(self) -> NotebookTable:
@@ -177,6 +185,8 @@ def _found(words: Sequence[str], records: Records) -> str:
             shown = _of_reference(records, what)
         case ["notebooks", ("last" | "outside") as what]:
             shown = _of_notebooks(records, what)
+        case ["modes"]:
+            shown = tables.modes([records.run(name) for name in records.modes])
         case [part, "costs"]:
             shown = costs.table(records.part(part))
         case [part, "installs"]:

@@ -3,7 +3,7 @@
 A table begins and ends with an empty line, so that it can stand between two marks.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bench.analysis.accuracy import AccuracyComparison, converge
 from bench.analysis.comparison import Verdict
@@ -15,6 +15,7 @@ from bench.report.markdown import grid
 from campaign.records import FRAMEWORKS
 
 RANKED = "times as fast as"
+HIGHEST = " (highest)"
 
 
 def ranking(summary: Summary, *, level: str = "tuned") -> str:
@@ -38,6 +39,37 @@ def _speed(cell: CellSummary | None) -> str:
         return NOTHING
     margin = "" if cell.half_width is None else f" ± {100 * cell.half_width:.2g} %"
     return f"{cell.samples_per_s:,.0f}{margin}"
+
+
+def modes(summaries: Sequence[Summary]) -> str:
+    """Return every mode's speed, a column for each workload; a framework's highest rate is marked."""
+    names = _titles(summaries[0])
+    workloads = [workload for one in summaries for workload in dict.fromkeys(c.workload for c in one.cells)]
+    cells = {(cell.backend, cell.mode, cell.workload): cell for one in summaries for cell in one.cells}
+    rows = []
+    for backend, mode in sorted({key[:2] for key in cells}, key=lambda row: _place(row, cells, workloads)):
+        speeds = []
+        for workload in workloads:
+            cell = cells.get((backend, mode, workload))
+            rest = [_rate(one) for key, one in cells.items() if (key[0], key[2]) == (backend, workload)]
+            fastest = cell is not None and _rate(cell) == max(rest)
+            speeds.append(f"{_speed(cell)}{HIGHEST if fastest else ''}")
+        rows.append((names.get(backend, backend), mode, *speeds))
+    heads = ("framework", "mode", *(f"{name}, samples/s" for name in workloads))
+    return f"\n\n{grid(heads, rows, numbers=frozenset(range(2, len(heads))))}\n\n"
+
+
+def _place(
+    row: tuple[str, str], cells: Mapping[tuple[str, str, str], CellSummary], workloads: Sequence[str]
+) -> tuple[int, float]:
+    """Return where a row stands: by framework, the fastest on the first workload first."""
+    backend, mode = row
+    first = cells.get((backend, mode, workloads[0]))
+    return FRAMEWORKS.index(backend), -(_rate(first) if first else 0.0)
+
+
+def _rate(cell: CellSummary) -> float:
+    return cell.samples_per_s or 0.0
 
 
 def _answer(verdict: Verdict, names: dict[str, str]) -> str:

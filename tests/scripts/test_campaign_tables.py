@@ -10,7 +10,7 @@ from trainings import make_finals
 from bench.analysis.summary import summarise
 from bench.records.runs import Run
 from bench.report.format import NOTHING
-from campaign.tables import accuracies, ranking
+from campaign.tables import accuracies, modes, ranking
 
 TORCH, JAX = make_cell(), make_cell(backend="jax", mode="jit")
 
@@ -49,6 +49,21 @@ def test_the_ranking_has_each_framework_and_how_far_ahead_the_fastest_is():
 def test_equal_frameworks_have_no_fastest():
     assert rows_of(ranking(summarise(run_of(torch=1000, jax=1000))))[1][-1] == "none is proven"
     assert len(rows_of(ranking(summarise(run_of(torch=1000, jax=1000)), level="taught"))) == 1
+
+
+def test_every_mode_has_its_speed_on_each_workload_and_the_highest_of_a_framework_is_marked():
+    slow, quick = make_cell(mode="tutorial"), make_cell(mode="compile-loop")
+    cnn = summarise(simple_run({slow: [10.0, 10.1, 9.9], quick: [30.0, 30.1, 29.9], JAX: [20.0, 20.1, 19.9]}))
+    mlp = summarise(simple_run({make_cell("mnist-mlp", mode="tutorial"): [5.0, 5.1, 4.9]}))
+    heads, *rows = rows_of(modes([cnn, mlp]))
+    assert heads == ["framework", "mode", "mnist-cnn, samples/s", "mnist-mlp, samples/s"]
+    assert [row[:2] for row in rows] == [["PyTorch", "compile-loop"], ["PyTorch", "tutorial"], ["JAX", "jit"]]
+    assert rows[0][2].startswith("30 ± ")
+    assert rows[0][2].endswith("(highest)")
+    assert not rows[1][2].endswith("(highest)")
+    assert rows[1][3].endswith("(highest)")
+    assert rows[0][3] == NOTHING
+    assert rows[2][2].endswith("(highest)")
 
 
 def test_accuracies_have_their_scatter_and_the_pairs_that_are_equivalent():
