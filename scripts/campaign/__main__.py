@@ -77,6 +77,7 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, parts: Sequence[Part] =
             with log.alone(folder):
                 archives = [str(one.relative_to(root)) for one in pack.pack(folder)]
                 print(f"Packed into {', '.join(archives) or 'nothing new'}.")
+                pack.write_reports(folder)
                 print(f"Table: {pack.write_readme(folder, parts).relative_to(root)}")
             print(f"results/ has {pack.refuse_too_large(root / 'results') / 1e6:.1f} MB.")
         case ["--figures"] | ["--figures", "--write"]:

@@ -26,7 +26,8 @@ The words after `figure:` name a part and what of it is meant:
 - `notebooks last`: a table of the last figure of each notebook's recipe, beside ours;
 - `notebooks outside`: how many verdicts on single values of the softmax recipes say "outside";
 - `REPORT | COLUMN`: the first table of a report that has such a column, such as `gate/GATE.md | was so`;
-- `REPORT | ROW | COLUMN`: a cell of it. ROW is the first cell of the row, or its first cells with ` / ` between.
+- `REPORT | ROW | COLUMN`: a cell of it. ROW is the first cell of the row, or its first cells with ` / `
+  between.
 
 Marks in code are examples, and are left alone. Raises FigureError for a figure that the records do not give.
 """
@@ -176,6 +177,12 @@ def figure(name: str, records: Records) -> str:
 
 
 def _found(words: Sequence[str], records: Records) -> str:
+    shown = _of_several(words, records)
+    return _of_a_part(words, records) if shown is None else shown
+
+
+def _of_several(words: Sequence[str], records: Records) -> str | None:
+    """Return a figure that several parts give together; None if no such figure has that name."""
     match words:
         case ["validation", ("agreed" | "contained") as what]:
             found = records.agreement
@@ -187,6 +194,13 @@ def _found(words: Sequence[str], records: Records) -> str:
             shown = _of_notebooks(records, what)
         case ["modes"]:
             shown = tables.modes([records.run(name) for name in records.modes])
+        case _:
+            return None
+    return shown
+
+
+def _of_a_part(words: Sequence[str], records: Records) -> str:
+    match words:
         case [part, "costs"]:
             shown = costs.table(records.part(part))
         case [part, "installs"]:

@@ -12,9 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bench import store
+from bench.analysis.summary import summarise
 from bench.errors import RecordError
+from bench.records.runs import HEADER, read_run
 from bench.report.format import NOTHING
 from bench.report.markdown import grid
+from bench.run.report import markdown
 from campaign import log
 from campaign.cuts import CUT
 from campaign.log import CampaignHeader, PartRecord
@@ -50,6 +53,13 @@ def pack(folder: Path) -> list[Path]:
         for path in paths:
             path.unlink()
     return sorted(by_archive)
+
+
+def write_reports(folder: Path) -> None:
+    """Write the report of each run again, because it says where the raw values are."""
+    for header in sorted(folder.glob(f"*/{HEADER}")):
+        run = read_run(header.parent)
+        markdown.write(run, summarise(run))
 
 
 def packed(members: Mapping[str, bytes]) -> bytes:

@@ -1,11 +1,11 @@
 """Part 4 for README and docs: what the frameworks reach beside what the notebooks print."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 from bench.recipes.catalog import RECIPES
-from bench.recipes.notebooks import Line, Table
-from bench.recipes.records import read_trainings
+from bench.recipes.notebooks import Line, Table, read_trainings
 from bench.recipes.report import short
 from bench.report.blocks import Bullets, Heading
 from bench.report.markdown import grid
@@ -32,7 +32,7 @@ def last_figures(table: Table) -> str:
 def _shown(table: Table) -> Iterator[tuple[Heading, Bullets]]:
     """Yield each figure of a notebook and the answers to it, as the report shows them."""
     blocks = short(table)
-    for block, after in zip(blocks, blocks[1:], strict=False):
+    for block, after in pairwise(blocks):
         if isinstance(block, Heading) and block.level == 3 and isinstance(after, Bullets):
             yield block, after
 

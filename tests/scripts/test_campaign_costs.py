@@ -20,9 +20,7 @@ PRINTED = (
 
 def ran(lines):
     part = make_part(make_command(), name="own-costs")
-    command = Ran(
-        number=0, command=("python",), started_at="x", wall_s=1.0, exit_status=0, last_lines=lines
-    )
+    command = Ran(number=0, command=("python",), started_at="x", wall_s=1.0, exit_status=0, last_lines=lines)
     return msgspec.structs.replace(record_of(part, "done"), ran=(command,))
 
 

@@ -40,6 +40,15 @@ def test_raw_values_go_where_the_program_finds_them(folder):
     assert set(store.archived(folder / "records.tar.xz")) == {"run-default-1/records.jsonl"}
 
 
+def test_a_report_says_where_the_packed_values_are(folder):
+    pack.write_reports(folder)
+    report = folder / "run-default-1" / "REPORT.md"
+    assert "](records.jsonl)" in report.read_text()
+    pack.pack(folder)
+    pack.write_reports(folder)
+    assert "](../records.tar.xz)" in report.read_text()
+
+
 def test_packing_again_keeps_what_is_there_and_changes_no_byte(folder):
     pack.pack(folder)
     first = (folder / "notebooks/records.tar.xz").read_bytes()

@@ -66,6 +66,10 @@ def test_the_report_of_a_part_is_what_its_records_give(name: str) -> None:
     assert found or name.startswith("validation-") or name == "own-costs"
 
 
-@pytest.mark.parametrize("name", [name for name in overall.REPORTS if (FOLDER / name).is_file()])
-def test_a_report_over_several_parts_is_what_their_records_give(name: str) -> None:
-    assert overall.REPORTS[name](FOLDER, PARTS) == (FOLDER / name).read_text(encoding="utf-8")
+def test_a_report_over_several_parts_is_what_their_records_give() -> None:
+    """Reports that are not written yet have parts that are left."""
+    left = {part.name for part in PARTS} - set(DONE)
+    written = [name for name in overall.REPORTS if (FOLDER / name).is_file()]
+    assert written == list(overall.REPORTS) or left
+    for name in written:
+        assert overall.REPORTS[name](FOLDER, PARTS) == (FOLDER / name).read_text(encoding="utf-8")

@@ -296,12 +296,12 @@ def test_parts_of_unequal_cpus_are_not_compared(root):
 
 def test_a_command_is_shown_and_its_end_and_last_lines_are_returned(tmp_path, capfd):
     script = (
-        "import sys; [print(i) for i in range(30)]; print('err', file=sys.stderr, flush=True); sys.exit(3)"
+        "import sys; [print(i) for i in range(60)]; print('err', file=sys.stderr, flush=True); sys.exit(3)"
     )
     status, lines = execute.start_command([sys.executable, "-c", script], tmp_path, os.environ)
-    assert (status, len(lines)) == (3, 20)
-    assert {"29", "err"} <= set(lines)
-    assert "29" in capfd.readouterr().out
+    assert (status, len(lines)) == (3, 40)
+    assert {"59", "err"} <= set(lines)
+    assert "59" in capfd.readouterr().out
 
 
 def test_ctrl_c_reaches_a_command_once_and_it_ends_in_its_own_time(tmp_path):
