@@ -140,6 +140,15 @@ def test_a_failure_is_recorded_with_its_last_lines_and_never_repeated_by_itself(
     assert "--resume" not in fake.started[1]
 
 
+@pytest.mark.parametrize(("interpreter", "kept"), [("tests", ("said at ./bench",)), ("", ())])
+def test_what_a_benchmark_prints_last_is_kept(root, interpreter, kept):
+    part = make_part(make_command(interpreter=interpreter))
+    place = Place(root=root, pythons={**PYTHON, "tests": "p"})
+    header, now = command.fixed(root, place.campaign, [part])
+    record = execute.run_part(part, place, header, commit=now, start=Fake((0, True)))
+    assert record.ran[0].last_lines == kept
+
+
 def test_commands_that_are_done_are_not_run_again_and_get_their_names(root):
     commands = [make_command(name=name, makes=f"{name}-*", report="") for name in ("a", "b")]
     part = make_part(*commands)
