@@ -140,7 +140,7 @@ def test_a_failure_is_recorded_with_its_last_lines_and_never_repeated_by_itself(
     assert "--resume" not in fake.started[1]
 
 
-@pytest.mark.parametrize(("interpreter", "kept"), [("tests", ("said at ./bench",)), ("", ())])
+@pytest.mark.parametrize(("interpreter", "kept"), [("tests", ("said at ./bench",)), ("harness", ())])
 def test_what_a_benchmark_prints_last_is_kept(root, interpreter, kept):
     part = make_part(make_command(interpreter=interpreter))
     place = Place(root=root, pythons={**PYTHON, "tests": "p"})
