@@ -52,7 +52,7 @@ def modes(summaries: Sequence[Summary]) -> str:
         for workload in workloads:
             cell = cells.get((backend, mode, workload))
             rest = [_rate(one) for key, one in cells.items() if (key[0], key[2]) == (backend, workload)]
-            fastest = cell is not None and _rate(cell) == max(rest)
+            fastest = cell is not None and 0 < _rate(cell) == max(rest)
             speeds.append(f"{_speed(cell)}{HIGHEST if fastest else ''}")
         rows.append((names.get(backend, backend), mode, *speeds))
     heads = ("framework", "mode", *(f"{name}, samples/s" for name in workloads))
