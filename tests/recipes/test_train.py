@@ -264,13 +264,16 @@ def test_figures_that_are_lost_are_made_again_from_a_checkpoint_before_them(
     assert_same(found, whole)
 
 
-def test_checkpoints_of_no_use_do_not_outlive_those_that_are_made_anew(whole: Training, copy: Path) -> None:
+def test_checkpoints_of_no_use_do_not_outlive_those_that_are_made_anew(
+    whole: Training, tmp_path: Path
+) -> None:
     """Else the newest two that are kept would be the old ones, and what was trained anew would be lost."""
-    lose_figures(copy, 2)
-    with pytest.raises(KeyboardInterrupt):
-        trained(copy, display=Interrupts("10 "))
-    assert [path.stem for path in checkpoint_files(copy)] == ["step-8"]
-    found = trained(copy)
+    folder = trained(tmp_path / "t", None, ENDS).folder
+    lose_figures(folder, 2)
+    with pytest.raises(TrainingFailedError):
+        trained(folder, None, ends_at(12))
+    assert [path.stem for path in checkpoint_files(folder)] == ["step-8"]
+    found = trained(folder, None, ENDS)
     assert [one.step for one in found.header.taken_up] == [0, 8]
     assert_same(found, whole)
 
