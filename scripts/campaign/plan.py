@@ -333,7 +333,7 @@ PARTS: tuple[Part, ...] = (
         level="equivalence: 0.05",
         failure="A pair of frameworks that is not shown to be equivalent, or fewer than 3 epochs.",
         minutes=60,
-        commands=(ten_seeds("125m", "mnist-cnn"),),
+        commands=(ten_seeds("182m", "mnist-cnn"),),
     ),
     default_run(3, "run-default-2"),
     validation(3),
