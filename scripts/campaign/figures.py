@@ -4,7 +4,7 @@ A marked figure is written like this, and a renderer of Markdown shows only what
 
     <!-- figure: run-default-1 mnist-mlp jax/torch ratio -->1.36–1.77<!-- /figure -->
 
-The words after `figure:` name a part and what of it is meant:
+The words after `figure:` name a part, or a run of another machine (`guest-…`), and what of it is meant:
 
 - `PART WORKLOAD A/B ratio`: the 95 % interval of how many times as fast as B A is. A and B are backends, in
   their default modes, or `BACKEND:MODE`;
@@ -19,7 +19,8 @@ The words after `figure:` name a part and what of it is meant:
 - `reference agreed`, `reference contradictions`: counts of part 1;
 - `PART ranking`: a table of the frameworks' speeds in their default modes; `PART taught`, as taught;
 - `modes`: a table of what every mode of each framework reaches, on the workloads whose parts are `modes-…`;
-- `PART accuracies`: a table of what a run learned;
+- `PART accuracies`: a table of what a run learned; `PART,PART accuracies`, what several learned;
+- `PART targets`, `PART,PART targets`: a table of the targets that follow from it;
 - `PART costs`: a table of what a benchmark of the program's own costs printed, with the aims;
 - `PART installs`: a table of what an installation of each framework takes;
 - `reference precision`: a table of the precision that a run reaches in time;
@@ -55,6 +56,8 @@ from campaign.records import Part
 
 NOTEBOOKS = 4
 """The number of their subject."""
+GUEST = "guest-"
+"""What the names of runs of other machines begin with. They lie beside the campaign and are no parts."""
 MODES = "modes-"
 """What the names of parts begin with that measure all modes."""
 
@@ -92,10 +95,12 @@ class Records:
         return record
 
     def whole_run(self, name: str) -> tuple[Run, Summary]:
-        """Return the run of a part, and what is derived from it."""
+        """Return the run of a part, or a guest's, and what is derived from it."""
         if name not in self._runs:
-            self.part(name)
-            self._runs[name] = runs.read(self._folder / name)
+            beside = name.startswith(GUEST)
+            if not beside:
+                self.part(name)
+            self._runs[name] = runs.read((self._folder.parent if beside else self._folder) / name)
         return self._runs[name]
 
     def run(self, name: str) -> Summary:
@@ -207,8 +212,9 @@ def _of_a_part(words: Sequence[str], records: Records) -> str:
             shown = costs.installs(records.report(f"{part}/{installs.FILE}"))
         case [part, ("ranking" | "taught") as what]:
             shown = tables.ranking(records.run(part), level="tuned" if what == "ranking" else "taught")
-        case [part, "accuracies"]:
-            shown = tables.accuracies([records.whole_run(part)[0]])
+        case [parts, ("accuracies" | "targets") as what]:
+            learned = [records.whole_run(part)[0] for part in parts.split(",")]
+            shown = tables.accuracies(learned) if what == "accuracies" else tables.targets(learned)
         case [part, ("minutes" | "cpu") as what]:
             record = records.part(part)
             shown = f"{record.minutes:.0f}" if what == "minutes" else record.cpu.in_words()

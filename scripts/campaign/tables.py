@@ -5,7 +5,7 @@ A table begins and ends with an empty line, so that it can stand between two mar
 
 from collections.abc import Mapping, Sequence
 
-from bench.analysis.accuracy import AccuracyComparison, converge
+from bench.analysis.accuracy import AccuracyComparison, converge, proposed_targets
 from bench.analysis.comparison import Verdict
 from bench.analysis.convergence import CellConvergence
 from bench.analysis.summary import CellSummary, Summary
@@ -25,7 +25,7 @@ def ranking(summary: Summary, *, level: str = "tuned") -> str:
     for verdict in (one for one in summary.verdicts if one.level == level):
         cells = {cell.backend: cell for cell in summary.cells if cell.group == verdict.group}
         speeds = [_speed(cells.get(name)) for name in FRAMEWORKS]
-        rows.append((verdict.workload, *speeds, _answer(verdict, names)))
+        rows.append((verdict.workload, *speeds, _answer(verdict, summary.titles)))
     heads = ("workload", *(f"{names[name]}, samples/s" for name in FRAMEWORKS), "the fastest")
     return f"\n\n{grid(heads, rows, numbers=frozenset({1, 2, 3}))}\n\n"
 
@@ -72,7 +72,7 @@ def _rate(cell: CellSummary) -> float:
     return cell.samples_per_s or 0.0
 
 
-def _answer(verdict: Verdict, names: dict[str, str]) -> str:
+def _answer(verdict: Verdict, names: Mapping[str, str]) -> str:
     """Say which framework is the fastest, and by how much it is ahead of the next."""
     if verdict.winner is None:
         return "none is proven"
@@ -99,7 +99,8 @@ def accuracies(runs: Sequence[Run]) -> str:
                     _equivalent(learned.comparisons),
                 )
             )
-    shown = (f"{name}, %" for name in FRAMEWORKS)
+    titles = {backend.name: backend.title for run in runs for backend in run.header.backends}
+    shown = (f"{titles.get(name, name)}, %" for name in FRAMEWORKS)
     heads = ("workload", "epochs", "seeds", *shown, "equivalent within 0.5 points")
     return f"\n\n{grid(heads, rows, numbers=frozenset(range(1, 6)))}\n\n"
 
@@ -116,3 +117,21 @@ def _equivalent(comparisons: Sequence[AccuracyComparison]) -> str:
     if comparisons and all(one.conclusion == "too few seeds" for one in comparisons):
         return "not asked: too few seeds"
     return f"{shown} of {len(comparisons)} pairs"
+
+
+def targets(runs: Sequence[Run]) -> str:
+    """Return the accuracies that `bench targets` proposes from runs: the mean minus three deviations."""
+    rows = [
+        (
+            one.workload,
+            f"{one.epochs:g}",
+            str(one.trainings),
+            f"{100 * one.mean:.2f}",
+            NOTHING if one.sd is None else f"{100 * one.sd:.2f}",
+            NOTHING if one.target is None else f"{100 * one.target:.1f}",
+        )
+        for run in runs
+        for one in proposed_targets(run, FRAMEWORKS)
+    ]
+    heads = ("workload", "epochs", "trainings", "mean, %", "standard deviation, points", "target, %")
+    return f"\n\n{grid(heads, rows, numbers=frozenset(range(1, len(heads))))}\n\n"

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -75,6 +76,24 @@ def test_tables_are_figures_too(folder, records):
     assert rewritten(page, records) == marked("run-default-1 ranking", tables.ranking(summary))
     assert wrong_figures(rewritten(page, records), records) == []
     assert wrong_figures(page, records) != []
+
+
+@pytest.mark.parametrize("what", ["accuracies", "targets"])
+def test_what_several_parts_learned_is_one_table(what, folder, records, monkeypatch):
+    run, _ = runs.read(folder / "run-default-1")
+    monkeypatch.setattr(tables, what, lambda found: f"{found == [run, run]}")
+    assert figure(f"run-default-1,run-default-1 {what}", records) == "True"
+    with pytest.raises(FigureError, match="part run-default-9 is not begun"):
+        figure(f"run-default-1,run-default-9 {what}", records)
+
+
+def test_a_run_of_another_machine_gives_figures_though_it_is_no_part(folder, records):
+    shutil.copytree(folder / "run-default-1", folder.parent / "guest-x")
+    assert figure("guest-x ranking", records) == figure("run-default-1 ranking", records)
+    with pytest.raises(FigureError, match="part guest-x is not begun"):
+        figure("guest-x minutes", records)
+    with pytest.raises(FigureError, match="guest-y"):
+        figure("guest-y ranking", records)
 
 
 def test_tables_and_cells_of_reports_are_figures(records):
