@@ -135,6 +135,13 @@ def read_parts(folder: Path, parts: Sequence[Part]) -> dict[str, PartRecord]:
     return {name: record for name, record in found if record is not None}
 
 
+def read_tries(folder: Path, parts: Sequence[Part]) -> dict[str, PartRecord]:
+    """Return the records of earlier tries, which were kept when their parts began again, by folder."""
+    names = (path.parent.name for part in parts for path in sorted(folder.glob(f"{part.name}-try-*/{PART}")))
+    found = ((name, read_part(folder, name)) for name in names)
+    return {name: record for name, record in found if record is not None}
+
+
 def write_part(folder: Path, record: PartRecord) -> None:
     place = folder / record.name
     place.mkdir(parents=True, exist_ok=True)

@@ -95,9 +95,14 @@ def refuse_too_large(results: Path, most: int = MOST_BYTES) -> int:
     return total
 
 
-def readme(header: CampaignHeader | None, records: Mapping[str, PartRecord], parts: Sequence[Part]) -> str:
+def readme(
+    header: CampaignHeader | None,
+    records: Mapping[str, PartRecord],
+    parts: Sequence[Part],
+    tries: Mapping[str, PartRecord],
+) -> str:
     """Return the README of the campaign's folder."""
-    kinds = dict.fromkeys(record.cpu for record in records.values())
+    kinds = dict.fromkeys(record.cpu for record in (*records.values(), *tries.values()))
     cpus = {cpu: f"CPU {number}" for number, cpu in enumerate(kinds, start=1)}
     rows = [row(part, records.get(part.name), cpus) for part in parts]
     began = (
@@ -116,6 +121,7 @@ def readme(header: CampaignHeader | None, records: Mapping[str, PartRecord], par
         *(["Parts of unequal CPUs are neither pooled nor compared."] if len(cpus) > 1 else []),
         grid(("part", "subject", "status", "began", "took", "CPU", "exit statuses"), rows),
         "A command's exit status: 0 all decided, 1 a demand was not met, 3 something stayed undecided.",
+        *_of_tries(tries, cpus),
         *(["## Changes of the plan after it began"] if header and header.amendments else []),
         *(
             f"- {one.part}, {one.at}, commit `{one.commit[:10]}`: {one.reason}"
@@ -133,15 +139,29 @@ def row(part: Part, record: PartRecord | None, cpus: Mapping[Cpu, str]) -> tuple
     subject = SUBJECTS[part.number]
     if record is None:
         return (part.name, subject, "left", "", f"{part.minutes} min planned", "", "")
+    return (part.name, subject, *_how_it_ran(record, cpus))
+
+
+def _how_it_ran(record: PartRecord, cpus: Mapping[Cpu, str]) -> tuple[str, ...]:
     statuses = ", ".join(NOTHING if one.exit_status is None else str(one.exit_status) for one in record.ran)
-    return (
-        part.name, subject, record.status, record.started_at, f"{record.minutes:.0f} min",
-        cpus[record.cpu], statuses,
-    )  # fmt: skip
+    return (record.status, record.started_at, f"{record.minutes:.0f} min", cpus[record.cpu], statuses)
+
+
+def _of_tries(tries: Mapping[str, PartRecord], cpus: Mapping[Cpu, str]) -> list[str]:
+    """Return the section on what was kept when a part began again."""
+    if not tries:
+        return []
+    rows = [(name, *_how_it_ran(record, cpus)) for name, record in tries.items()]
+    return [
+        "## Earlier tries",
+        "These parts were begun again. What was measured before is kept, and no figure is taken from it.",
+        grid(("folder", "status", "began", "took", "CPU", "exit statuses"), rows),
+    ]
 
 
 def write_readme(folder: Path, parts: Sequence[Part]) -> Path:
     """Write the README of the campaign's folder, from the records of its parts; return its path."""
     path = folder / "README.md"
-    store.write_text(path, readme(log.read_header(folder), log.read_parts(folder, parts), parts))
+    records, tries = log.read_parts(folder, parts), log.read_tries(folder, parts)
+    store.write_text(path, readme(log.read_header(folder), records, parts, tries))
     return path

@@ -104,10 +104,21 @@ def test_the_readme_lists_every_part_what_failed_and_what_was_cut(folder):
         "good": record_of(parts[0], "done", datetime.now(UTC)),
         "bad": record_of(parts[1], "failed", datetime.now(UTC)),
     }
-    text = pack.readme(header, records, parts)
+    text = pack.readme(header, records, parts, {})
     assert "| good | reference runs | done |" in text
     assert "| bad | reference runs | failed |" in text
     assert "| left | reference runs | left |  | 10 min planned |" in text
     assert all(one.asked in text for one in CUT)
     assert "sssssss" in text
-    assert "has not begun" in pack.readme(None, {}, parts)
+    assert "tries" not in text
+    assert "has not begun" in pack.readme(None, {}, parts, {})
+
+
+def test_the_readme_lists_what_was_kept_when_a_part_began_again(folder):
+    part = make_part(make_command(), name="run-default-1")
+    log.write_part(folder, record_of(part, "done", datetime.now(UTC)))
+    execute.set_aside(folder, part.name)
+    text = pack.write_readme(folder, [part]).read_text()
+    assert "| run-default-1 | reference runs | left |" in text
+    assert "## Earlier tries" in text
+    assert "| run-default-1-try-1 | done |" in text
