@@ -28,11 +28,9 @@ from bench.analysis.summary import summarise  # noqa: E402
 from bench.records.runs import Run, read_run  # noqa: E402
 
 RUNS = {
-    "default modes": (
-        "cpu-2-core", "cpu-2-core-15-minutes", "cpu-2-core-avx512", "cpu-2-core-first", "cpu-2-core-second",
-    ),
-    "all modes": ("cpu-2-core-all-modes",),
-}  # fmt: skip
+    "default modes": ("run-default-1", "run-default-2"),
+    "all modes": ("modes-mnist-softmax", "modes-mnist-mlp", "modes-mnist-cnn"),
+}
 """The published runs of three frameworks on a machine that nothing else disturbed on purpose."""
 FEWEST = 3
 
@@ -148,7 +146,7 @@ def main() -> None:
     asked = parser.parse_args()
     for group, names in RUNS.items():
         print(f"{group}:")
-        found = [pair for name in names for pair in pairs(read_run(ROOT / "results" / name))]
+        found = [pair for name in names for pair in pairs(read_run(ROOT / "results" / "campaign" / name))]
         trimming(found) if asked.question == "trimming" else windows(found)
 
 

@@ -394,7 +394,7 @@ def test_an_entry_point_to_nowhere_is_seen(target: str) -> None:
 BYTES_THAT_COUNT = (
     ".ci/run",
     "scripts/gpu_check.sh",
-    "tests/golden/cpu-2-core.json",
+    "tests/golden/own-defaults.json",
     "bench/datasets/samples/mnist/test_images.png",
 )
 

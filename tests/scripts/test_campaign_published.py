@@ -19,6 +19,7 @@ from campaign.plan import PARTS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / log.FOLDER
+GUESTS = sorted(FOLDER.parent.glob("guest-*"))
 DONE = [name for name, record in log.read_parts(FOLDER, PARTS).items() if record.status == "done"]
 
 
@@ -64,6 +65,11 @@ def test_the_report_of_a_part_is_what_its_records_give(name: str) -> None:
         text = path.read_text(encoding="utf-8")
         assert (text if path.name != "NOTEBOOKS.md" else text[: len(again.rstrip())] + "\n") == again
     assert found or name.startswith("validation-") or name == "own-costs"
+
+
+@pytest.mark.parametrize("folder", GUESTS, ids=lambda path: path.name)
+def test_the_report_of_another_machine_is_what_its_records_give(folder: Path) -> None:
+    assert (folder / "REPORT.md").read_text(encoding="utf-8") == of_a_run(folder)
 
 
 def test_a_report_over_several_parts_is_what_their_records_give() -> None:

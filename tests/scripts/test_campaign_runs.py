@@ -60,7 +60,7 @@ def test_a_margin_is_that_of_the_order_of_the_turns_in_these_blocks():
 
 
 def test_a_published_run_gives_its_own_figures():
-    run, summary = runs.read(Path(__file__).parents[2] / "results" / "cpu-2-core-20-minutes")
+    run, summary = runs.read(Path(__file__).parents[2] / "results" / "campaign" / "run-default-1")
     found = default_blocks("x", run, summary)
     assert [one.ratio for one in found] == list(default_ratios("x", run, summary))
     assert len(found) == 18
