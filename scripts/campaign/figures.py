@@ -24,8 +24,8 @@ The words after `figure:` name a part, or a run of another machine (`guest-…`)
 - `PART costs`: a table of what a benchmark of the program's own costs printed, with the aims;
 - `PART installs`: a table of what an installation of each framework takes;
 - `reference precision`: a table of the precision that a run reaches in time;
-- `notebooks last`: a table of the last figure of each notebook's recipe, beside ours;
-- `notebooks outside`: how many verdicts on single values of the softmax recipes say "outside";
+- `PART recipes`, `PART,PART recipes`: a table of the last figures of each recipe of a notebook, beside ours;
+- `PART outside`, `PART,PART outside`: how many verdicts on single values of softmax recipes say "outside";
 - `REPORT | COLUMN`: the first table of a report that has such a column, such as `gate/GATE.md | was so`;
 - `REPORT | ROW | COLUMN`: a cell of it. ROW is the first cell of the row, or its first cells with ` / `
   between.
@@ -45,7 +45,6 @@ import msgspec
 from bench.analysis.comparison import Comparison
 from bench.analysis.summary import CellSummary, Summary
 from bench.errors import BenchError
-from bench.recipes.notebooks import Table as NotebookTable
 from bench.records.runs import Run
 from bench.selftest.calibration import Rate, calibrate
 from bench.selftest.nested import SHOWN, at_lengths
@@ -54,8 +53,6 @@ from campaign import agreement, costs, installs, log, quoted, recipes, reference
 from campaign.plan import LOADED_RUN, LONG_RUN, PARTS, REPEATED_RUNS, VALIDATED_RUNS, VALIDATION_PARTS
 from campaign.records import Part
 
-NOTEBOOKS = 4
-"""The number of their subject."""
 GUEST = "guest-"
 """What the names of runs of other machines begin with. They lie beside the campaign and are no parts."""
 MODES = "modes-"
@@ -122,13 +119,10 @@ class Records:
         """The names of the parts that measure all modes of a workload."""
         return tuple(part.name for part in self._parts if part.name.startswith(MODES))
 
-    @cached_property
-    def notebooks(self) -> NotebookTable:
-        """Return the notebooks' figures beside ours; all parts with recipes have to be done."""
-        names = [part.name for part in self._parts if part.number == NOTEBOOKS]
-        for name in names:
-            self.part(name)
-        return recipes.read([self._folder / name for name in names])
+    def folder_of(self, name: str) -> Path:
+        """Return the folder of a part that is done; raise FigureError if there is none."""
+        self.part(name)
+        return self._folder / name
 
     def rates(self, name: str) -> Mapping[int, Mapping[str, Rate | None]]:
         """Return the rates of our rule in a self-test, by the number of blocks and the kind of rate."""
@@ -195,8 +189,6 @@ def _of_several(words: Sequence[str], records: Records) -> str | None:
             shown = f"{count} of {len(found.compared)}"
         case ["reference", ("agreed" | "contradictions" | "precision") as what]:
             shown = _of_reference(records, what)
-        case ["notebooks", ("last" | "outside") as what]:
-            shown = _of_notebooks(records, what)
         case ["modes"]:
             shown = tables.modes([records.run(name) for name in records.modes])
         case _:
@@ -215,6 +207,9 @@ def _of_a_part(words: Sequence[str], records: Records) -> str:
         case [parts, ("accuracies" | "targets") as what]:
             learned = [records.whole_run(part)[0] for part in parts.split(",")]
             shown = tables.accuracies(learned) if what == "accuracies" else tables.targets(learned)
+        case [parts, ("recipes" | "outside") as what]:
+            followed = recipes.read([records.folder_of(part) for part in parts.split(",")])
+            shown = recipes.last_figures(followed) if what == "recipes" else recipes.outside(followed)
         case [part, ("minutes" | "cpu") as what]:
             record = records.part(part)
             shown = f"{record.minutes:.0f}" if what == "minutes" else record.cpu.in_words()
@@ -237,13 +232,6 @@ def _quoted(words: Sequence[str], records: Records) -> str:
         case [path, row, head]:
             return quoted.cell(records.report(path), row, head)
     raise FigureError("no figure has such a name (scripts/campaign/figures.py lists the forms)")
-
-
-def _of_notebooks(records: Records, what: str) -> str:
-    if what == "last":
-        return recipes.last_figures(records.notebooks)
-    outside, all_of_them = recipes.outside(records.notebooks)
-    return f"{outside} of {all_of_them}"
 
 
 def _of_reference(records: Records, what: str) -> str:

@@ -21,11 +21,12 @@ def read(folders: Sequence[Path]) -> Table:
 
 
 def last_figures(table: Table) -> str:
-    """Return the last figure that the notebook prints in each recipe, beside those of the frameworks."""
+    """Return the last accuracy and loss that the notebook gives of each recipe, beside the frameworks'."""
     rows = {}
     for line, (heading, answers) in zip(table.lines, _shown(table), strict=True):
         _, _, published = heading.text.partition(": ")
-        rows[line.recipe.name] = (line.recipe.name, published, *(item.text for item in answers.items))
+        name = line.recipe.name
+        rows[name, line.published.metric] = (name, published, *(item.text for item in answers.items))
     return f"\n\n{grid(('recipe', 'the notebook', *table.titles.values()), rows.values())}\n\n"
 
 
@@ -37,10 +38,10 @@ def _shown(table: Table) -> Iterator[tuple[Heading, Bullets]]:
             yield block, after
 
 
-def outside(table: Table) -> tuple[int, int]:
-    """Return how many verdicts on single values say "outside", and how many there are."""
+def outside(table: Table) -> str:
+    """Return how many verdicts on single values say "outside", such as `2 of 42`."""
     verdicts = [answer.verdict for line in table.lines if _is_single(line) for answer in line.answers]
-    return sum(verdict == "outside" for verdict in verdicts), len(verdicts)
+    return f"{sum(verdict == 'outside' for verdict in verdicts)} of {len(verdicts)}"
 
 
 def _is_single(line: Line) -> bool:

@@ -15,7 +15,7 @@ from bench.analysis.summary import summarise
 from bench.records.runs import append_record, create_run
 from bench.report.markdown import grid
 from bench.selftest.records import append_block, create_selftest
-from campaign import figures, log, runs, tables
+from campaign import figures, log, recipes, runs, tables
 from campaign.figures import FigureError, Records, figure, figures_of, pages, rewritten, wrong_figures
 
 DASH = "\N{EN DASH}"
@@ -46,7 +46,7 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def records(folder) -> Records:
-    return Records(folder, [*PARTS, make_part(make_command(), name="notebooks-x", number=figures.NOTEBOOKS)])
+    return Records(folder, PARTS)
 
 
 def marked(name: str, shown: str) -> str:
@@ -76,6 +76,14 @@ def test_tables_are_figures_too(folder, records):
     assert rewritten(page, records) == marked("run-default-1 ranking", tables.ranking(summary))
     assert wrong_figures(rewritten(page, records), records) == []
     assert wrong_figures(page, records) != []
+
+
+def test_what_notebooks_reached_is_a_figure_of_their_parts(folder, records, monkeypatch):
+    monkeypatch.setattr(recipes, "read", lambda found: found)
+    monkeypatch.setattr(recipes, "last_figures", lambda found: " ".join(path.name for path in found))
+    monkeypatch.setattr(recipes, "outside", lambda found: f"{len(found)} of 42")
+    assert figure("run-default-1,selftest recipes", records) == "run-default-1 selftest"
+    assert figure("run-default-1,selftest outside", records) == "2 of 42"
 
 
 @pytest.mark.parametrize("what", ["accuracies", "targets"])
@@ -167,7 +175,7 @@ def test_other_figures_have_names_too(folder, records):
         ("validation agreed", "part validation-1 is not begun"),
         ("reference agreed", "part run-default-2 is not begun"),
         ("reference precision", "part run-90-minutes is not begun"),
-        ("notebooks last", "part notebooks-x is not begun"),
+        ("run-default-1,notebooks-x recipes", "part notebooks-x is not begun"),
         ("run-default-9/REPORT.md | verdict", "part run-default-9 is not begun"),
         ("run-default-1/NONE.md | verdict", "there is no report run-default-1/NONE.md"),
         ("VALIDATION.md | pair", "there is no report VALIDATION.md"),
