@@ -3,6 +3,10 @@
 The raw values of a folder go to the `records.tar.xz` beside it, which is where the program looks for them:
 those of `results/campaign/run-default-1` to `results/campaign/records.tar.xz`. An archive that is packed
 again from the same files has the same bytes.
+
+Everything is kept, with one exception: of the notebooks' trainings from the fourth seed on, the loss of each
+single step and the distributions of the parameters are left out. All 480 trainings would take 15 MB with them.
+Every figure after the notebooks' steps is kept, and the same seed gives the losses again.
 """
 
 import io
@@ -11,9 +15,13 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import msgspec
+
 from bench import store
 from bench.analysis.summary import summarise
 from bench.errors import RecordError
+from bench.recipes.records import FIGURES, read_training
+from bench.recipes.records import HEADER as TRAINING_HEADER
 from bench.records.runs import HEADER, read_run
 from bench.report.format import NOTHING
 from bench.report.markdown import grid
@@ -28,6 +36,8 @@ from campaign.state import Cpu
 
 RAW = ("records.jsonl", "blocks.jsonl", "figures.jsonl", "processes.jsonl")
 """The files of raw values."""
+WHOLE_SEEDS = 3
+"""Of so many seeds of a recipe in a framework, from 0 on, a training is kept with the loss of every step."""
 MOST_BYTES = 10_000_000
 """Of all that is published, older results and guests' among it."""
 _PRESET = 9 | lzma.PRESET_EXTREME
@@ -46,13 +56,24 @@ def pack(folder: Path) -> list[Path]:
             by_archive.setdefault(path.parent.parent / store.ARCHIVE, []).append(path)
     for archive, paths in sorted(by_archive.items()):
         members = dict(store.archived(archive))
-        members |= {f"{path.parent.name}/{path.name}": path.read_bytes() for path in paths}
+        members |= {f"{path.parent.name}/{path.name}": kept(path) for path in paths}
         store.write_durably(archive, packed(members))
         if unpacked(archive.read_bytes()) != members:
             raise RecordError(f"{archive} does not hold what was packed; the files stay where they are.")
         for path in paths:
             path.unlink()
     return sorted(by_archive)
+
+
+def kept(path: Path) -> bytes:
+    """Return what is kept of a file of raw values: all, or less of a training from a later seed."""
+    if path.name != FIGURES or not (path.parent / TRAINING_HEADER).is_file():
+        return path.read_bytes()
+    training = read_training(path.parent)
+    if training.header.seed < WHOLE_SEEDS or training.rejected or not training.finished:
+        return path.read_bytes()
+    figures = (msgspec.structs.replace(one, losses=b"", distributions={}) for one in training.figures)
+    return b"".join(store.encoded(figure) + b"\n" for figure in figures)
 
 
 def write_reports(folder: Path) -> None:

@@ -4,12 +4,16 @@ import lzma
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
+from followed import due_figures, make_header, write_training
 from synthetic import make_cell, simple_run
 from test_campaign_run import make_command, make_part, record_of
 
 from bench import store
 from bench.errors import RecordError
+from bench.recipes.catalog import RECIPES
+from bench.recipes.records import read_training
 from bench.records.runs import append_record, create_run, read_run
 from campaign import execute, log, pack
 from campaign.cuts import CUT
@@ -38,6 +42,31 @@ def test_raw_values_go_where_the_program_finds_them(folder):
     assert len(before.records) > 3
     assert store.content(folder / "notebooks/seed-1/figures.jsonl") == b"1\n"
     assert set(store.archived(folder / "records.tar.xz")) == {"run-default-1/records.jsonl"}
+
+
+@pytest.mark.parametrize(("seed", "whole"), [(pack.WHOLE_SEEDS - 1, True), (pack.WHOLE_SEEDS, False)])
+def test_of_later_seeds_the_figures_are_kept_without_the_losses_of_steps(tmp_path, seed, whole):
+    header = make_header(RECIPES["notebook-one-layer"], "torch", seed)
+    made = write_training(tmp_path / "notebooks-softmax" / "training", header, due_figures(header))
+    assert made.finished
+    assert len(made.losses) == header.steps
+    pack.pack(tmp_path)
+    again = read_training(made.folder)
+    if whole:
+        assert again == made
+    else:
+        assert again.finished
+        assert len(again.losses) == 0
+        for one, before in zip(again.figures, made.figures, strict=True):
+            assert one == msgspec.structs.replace(before, losses=b"", distributions={})
+    assert pack.pack(tmp_path) == []
+
+
+def test_of_a_training_that_is_not_finished_all_is_kept(tmp_path):
+    header = make_header(RECIPES["notebook-one-layer"], "torch", pack.WHOLE_SEEDS)
+    made = write_training(tmp_path / "notebooks-softmax" / "training", header, due_figures(header)[:-1])
+    pack.pack(tmp_path)
+    assert read_training(made.folder) == made
 
 
 def test_a_report_says_where_the_packed_values_are(folder):
