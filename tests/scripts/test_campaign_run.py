@@ -322,7 +322,8 @@ def test_ctrl_c_reaches_a_command_once_and_it_ends_in_its_own_time(tmp_path):
         "    sys.exit(130)\n"
     )
     runs = (
-        "import sys, os\nfrom pathlib import Path\nfrom campaign.execute import start_command\n"
+        "import sys, os, signal\nfrom pathlib import Path\nfrom campaign.execute import start_command\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background shell has it ignored
         f"try:\n    start_command([sys.executable, '-c', {waits!r}], Path('.'), os.environ)\n"
         "except KeyboardInterrupt:\n    sys.exit(0 if Path('ended').exists() else 1)\nsys.exit(2)\n"
     )
