@@ -14,10 +14,11 @@ The words after `figure:` name a part, or a run of another machine (`guest-…`)
 - `PART minutes`: the time that the part took;
 - `PART cpu`: its CPU;
 - `PART BLOCKS false-alarms`, `PART BLOCKS truth-held` and `PART BLOCKS 5%-found`: rates of a self-test with
-  so many blocks;
+  so many blocks; `PART BLOCKS first-5%-found`: the same as the first of three pairs;
 - `validation agreed`, `validation contained`: counts of part 6;
 - `reference agreed`, `reference contradictions`: counts of part 1;
 - `PART ranking`: a table of the frameworks' speeds in their default modes; `PART taught`, as taught;
+- `PART speed-ups`: a table of what several ranks gain over one process;
 - `modes`: a table of what every mode of each framework reaches, on the workloads whose parts are `modes-…`;
 - `PART accuracies`: a table of what a run learned; `PART,PART accuracies`, what several learned;
 - `PART targets`, `PART,PART targets`: a table of the targets that follow from it;
@@ -57,6 +58,9 @@ GUEST = "guest-"
 """What the names of runs of other machines begin with. They lie beside the campaign and are no parts."""
 MODES = "modes-"
 """What the names of parts begin with that measure all modes."""
+
+_OUR_RULE = MappingProxyType({SHOWN[0]: "", SHOWN[1]: "first-"})
+"""Our rule for one pair and for the first of three, and what the names of its rates begin with."""
 
 _MARKED = re.compile(r"(<!-- figure: ([^>]*?) -->)(.*?)(<!-- /figure -->)", re.DOTALL)
 _OPENED = re.compile(r"<!-- /?figure\b")
@@ -128,16 +132,22 @@ class Records:
         """Return the rates of our rule in a self-test, by the number of blocks and the kind of rate."""
         if name not in self._rates:
             self.part(name)
-            found = at_lengths(calibrate(read_selftest(self._folder / name)))
-            self._rates[name] = {
-                one.blocks: {
-                    "false-alarms": one.row.false_alarms,
-                    "truth-held": one.row.coverage,
-                    **{f"{100 * slowed:.0f}%-found": rate for slowed, rate in one.row.found.items()},
-                }
-                for one in found
-                if one.row.name == SHOWN[0]
-            }
+            by_blocks: dict[int, dict[str, Rate | None]] = {}
+            for one in at_lengths(calibrate(read_selftest(self._folder / name))):
+                if one.row.name not in _OUR_RULE:
+                    continue
+                before = _OUR_RULE[one.row.name]
+                by_blocks.setdefault(one.blocks, {}).update(
+                    {
+                        f"{before}false-alarms": one.row.false_alarms,
+                        f"{before}truth-held": one.row.coverage,
+                        **{
+                            f"{before}{100 * slowed:.0f}%-found": rate
+                            for slowed, rate in one.row.found.items()
+                        },
+                    }
+                )
+            self._rates[name] = by_blocks
         return self._rates[name]
 
     @cached_property
@@ -204,6 +214,8 @@ def _of_a_part(words: Sequence[str], records: Records) -> str:
             shown = costs.installs(records.report(f"{part}/{installs.FILE}"))
         case [part, ("ranking" | "taught") as what]:
             shown = tables.ranking(records.run(part), level="tuned" if what == "ranking" else "taught")
+        case [part, "speed-ups"]:
+            shown = tables.speed_ups(*records.whole_run(part))
         case [parts, ("accuracies" | "targets") as what]:
             learned = [records.whole_run(part)[0] for part in parts.split(",")]
             shown = tables.accuracies(learned) if what == "accuracies" else tables.targets(learned)

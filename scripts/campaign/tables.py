@@ -8,10 +8,12 @@ from collections.abc import Mapping, Sequence
 from bench.analysis.accuracy import AccuracyComparison, converge, proposed_targets
 from bench.analysis.comparison import Verdict
 from bench.analysis.convergence import CellConvergence
+from bench.analysis.scaling import read_scaling
 from bench.analysis.summary import CellSummary, Summary
 from bench.records.runs import Run
 from bench.report.format import NOTHING
 from bench.report.markdown import grid
+from bench.run.report.scaling_words import speed_up_text
 from campaign.records import FRAMEWORKS
 
 RANKED = "times as fast as"
@@ -80,6 +82,21 @@ def _answer(verdict: Verdict, names: Mapping[str, str]) -> str:
     closest = min(ahead, key=lambda one: one.ratio)
     winner, behind = (names.get(one.backend, one.backend) for one in (closest.faster, closest.slower))
     return f"{winner}: {closest.low:.2f}\N{EN DASH}{closest.high:.2f} {RANKED} {behind}"
+
+
+def speed_ups(run: Run, summary: Summary) -> str:
+    """Return each framework's speed-up over one plain process, by workload and number of ranks."""
+    names = _titles(summary)
+    found: dict[tuple[str, str], dict[str, str]] = {}
+    for series in read_scaling(run, summary):
+        workload = f"{series.workload}{' (weak)' if series.scaling == 'weak' else ''}"
+        for point in series.points:
+            found.setdefault((workload, str(point.ranks)), {})[series.backend] = speed_up_text(point)
+    rows = [
+        (*key, *(by_backend.get(name, NOTHING) for name in FRAMEWORKS)) for key, by_backend in found.items()
+    ]
+    heads = ("workload", "ranks", *(names[name] for name in FRAMEWORKS))
+    return f"\n\n{grid(heads, rows, numbers=frozenset(range(1, len(heads))))}\n\n"
 
 
 def accuracies(runs: Sequence[Run]) -> str:

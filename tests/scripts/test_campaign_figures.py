@@ -8,13 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 from simulated import simulate
-from synthetic import make_cell, simple_run
+from synthetic import make_cell, scaling_run, simple_run
 from test_campaign_run import make_command, make_part, record_of
 
 from bench.analysis.summary import summarise
 from bench.records.runs import append_record, create_run
+from bench.report.format import NOTHING
 from bench.report.markdown import grid
-from bench.selftest.records import append_block, create_selftest
+from bench.selftest.calibration import Rate, calibrate
+from bench.selftest.nested import SHOWN, at_lengths
+from bench.selftest.records import append_block, create_selftest, read_selftest
 from campaign import figures, log, recipes, runs, tables
 from campaign.figures import FigureError, Records, figure, figures_of, pages, rewritten, wrong_figures
 
@@ -76,6 +79,18 @@ def test_tables_are_figures_too(folder, records):
     assert rewritten(page, records) == marked("run-default-1 ranking", tables.ranking(summary))
     assert wrong_figures(rewritten(page, records), records) == []
     assert wrong_figures(page, records) != []
+
+
+def test_what_ranks_gain_is_a_table_of_frameworks(tmp_path):
+    run = scaling_run({"torch": {1: 0.9, 2: 1.8}}, {"jax": {2: 1.2}}, folder=tmp_path)
+    shown = tables.speed_ups(run, summarise(run))
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in shown.strip().splitlines()]
+    assert cells[0][:2] == ["workload", "ranks"]
+    rows = {(workload, ranks): rest for workload, ranks, *rest in cells[2:]}
+    assert set(rows) == {("mnist-cnn", "1"), ("mnist-cnn", "2"), ("mnist-cnn (weak)", "2")}
+    assert rows["mnist-cnn", "1"][0] == NOTHING, "TensorFlow was not measured"
+    assert rows["mnist-cnn", "2"][1].startswith(("1.79", "1.8"))
+    assert rows["mnist-cnn (weak)", "2"][2].startswith(("1.19", "1.2"))
 
 
 def test_what_notebooks_reached_is_a_figure_of_their_parts(folder, records, monkeypatch):
@@ -157,6 +172,20 @@ def test_other_figures_have_names_too(folder, records):
     assert figure("selftest 3 false-alarms", records) == "0 of 12"
     assert figure("selftest 10 10%-found", records) == "2 of 2"
     assert figure("selftest 10 truth-held", records).endswith(" of 10")
+
+
+def test_the_rates_of_the_first_of_three_pairs_have_names_of_their_own(folder, records, monkeypatch):
+    lengths = at_lengths(calibrate(read_selftest(folder / "selftest")))
+    rates = {row: Rate(hits=hits, of=7) for hits, row in enumerate(SHOWN)}
+    rows = [
+        msgspec.structs.replace(row, false_alarms=rates[row.name], found={0.05: rates[row.name]})
+        for row in (one.row for one in lengths)
+    ]
+    changed = [msgspec.structs.replace(one, row=row) for one, row in zip(lengths, rows, strict=True)]
+    monkeypatch.setattr(figures, "at_lengths", lambda found: changed)
+    assert figure("selftest 3 false-alarms", records) == "0 of 7"
+    assert figure("selftest 3 first-false-alarms", records) == "1 of 7"
+    assert figure("selftest 10 first-5%-found", records) == "1 of 7"
 
 
 @pytest.mark.parametrize(
