@@ -178,10 +178,11 @@ def bench(session: nox.Session) -> None:
     environment = prepare(session, "harness")
     gpu = gpu_wanted(session)
     pythons = framework_pythons(session, wanted_backends(session.posargs, gpu=gpu), gpu=gpu)
-    device = "gpu" if gpu else "cpu"
+    # A run that is resumed knows its preset and its device, and takes no others.
+    resumed = bool(values_of("--resume", session.posargs))
+    begin = () if resumed else ("--preset", "quick", "--device", "gpu" if gpu else "cpu")
     session.run(
-        program(environment, "bench"), "run", "--preset", "quick", "--device", device, *pythons,
-        *session.posargs, external=True,
+        program(environment, "bench"), "run", *begin, *pythons, *session.posargs, external=True,
     )  # fmt: skip
 
 

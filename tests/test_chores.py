@@ -409,6 +409,33 @@ def test_a_gpu_is_examined_before_a_framework_is_installed(chores, gpu):
     assert commands == [f"install {kind}-tensorflow", f"install {kind}-jax"]
 
 
+# ---- a run that was interrupted
+
+
+@pytest.mark.parametrize(
+    ("given", "begin"),
+    [
+        ((), ["--preset", "quick", "--device", "cpu"]),
+        (("--budget", "5m"), ["--preset", "quick", "--device", "cpu"]),
+        (("--resume", "run-1"), []),
+        (("--resume=run-1",), []),
+    ],
+)
+def test_a_run_is_resumed_with_the_environments_and_no_other_options(chores, monkeypatch, given, begin):
+    monkeypatch.setenv("BENCH_GPU", "0")
+    session = FakeSession(*given)
+    chores.prepare = lambda session, name, **what: chores.ROOT / ".nox" / name
+    chores.bench(session)
+    ((command, _),) = session.ran
+    python = str(Path("bin/python"))
+    pythons = [
+        word
+        for name in ("tensorflow", "torch", "jax")
+        for word in ("--python", f"{name}=.nox/cpu-{name}/{python}")
+    ]
+    assert command[1:] == ["run", *begin, *pythons, *given]
+
+
 # ---- tests
 
 
