@@ -1,8 +1,5 @@
 """What the tests share: how a framework is reached from a process that must never import one."""
 
-import one_thread  # noqa: F401 (before anything imports NumPy)
-
-# isort: split
 import json
 import os
 import subprocess
