@@ -228,7 +228,7 @@ def listing(folder: Path, parts: Sequence[Part]) -> str:
     )
     lines.append(f"left: {duration(60 * left)} of {duration(60 * sum(part.minutes for part in parts))}")
     lines.append(f"this machine: {state.this_cpu().in_words()}")
-    if len({record.cpu for record in records.values()}) > 1:
+    if len(state.kinds(record.cpu for record in records.values())) > 1:
         lines.append("Parts of unequal CPUs are neither pooled nor compared.")
     return "\n".join(lines)
 

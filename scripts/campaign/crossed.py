@@ -28,7 +28,6 @@ the same pairs. The rules were written down before any data:
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import combinations
 from statistics import fmean
 from typing import TypeAlias
 
@@ -48,9 +47,8 @@ from bench.analysis.statistics import (
 )
 from bench.report.markdown import grid
 from campaign.records import FRAMEWORKS
-from campaign.runs import RatioBlocks, RunRatio
+from campaign.runs import FEWEST_BLOCKS, PAIRS, RatioBlocks, RunRatio
 
-FEWEST_BLOCKS = 3
 CUTS = (3, 4, 6, 10)
 FEWEST_OTHERS = 6
 EFFECTS = (0.05, 0.10)
@@ -60,7 +58,6 @@ SEED = 20261201
 LEVEL = 0.01
 """Of each of the two limits of the verdict."""
 HELD, FALSE_ALARMS = "intervals that hold 0", "false alarms"
-PAIRS = tuple(combinations(sorted(FRAMEWORKS), 2))
 
 Pair: TypeAlias = tuple[str, str]
 """Two frameworks; the first comes before the second in the alphabet."""

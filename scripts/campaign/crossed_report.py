@@ -17,10 +17,8 @@ from campaign.crossed import (
     DRAWS,
     EFFECTS,
     FALSE_ALARMS,
-    FEWEST_BLOCKS,
     FEWEST_OTHERS,
     HELD,
-    PAIRS,
     Counts,
     Family,
     between_runs,
@@ -38,7 +36,7 @@ from campaign.crossed import (
     within_run,
     wrong_beside,
 )
-from campaign.runs import RatioBlocks, RunRatio, default_blocks, default_ratios
+from campaign.runs import FEWEST_BLOCKS, RatioBlocks, default_blocks, default_ratios, lacking
 
 KINDS = (HELD, FALSE_ALARMS, *map(found_within, EFFECTS), *map(wrong_beside, EFFECTS))
 FIRST_CUTS, LATER_CUTS = "3: first of each workload", "3: later"
@@ -81,26 +79,6 @@ def report(
         _table_of(families),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def lacking(name: str, run: Run, summary: Summary, ratios: Sequence[RunRatio]) -> tuple[str, ...]:
-    """Return in words which pairs of frameworks a run does not give, or not in enough blocks, and why."""
-    found = {(one.workload, one.first, one.second): one for one in ratios}
-    disturbed = {one.workload for one in summary.verdicts if one.level == "tuned" and one.disturbed}
-    said = []
-    for workload in run.header.workloads:
-        reasons: dict[str, list[str]] = {}
-        for pair in PAIRS:
-            one = found.get((workload.name, *pair))
-            if one is None:
-                why = "disturbed" if workload.name in disturbed else "not compared"
-            elif one.blocks < FEWEST_BLOCKS:
-                why = f"fewer than {FEWEST_BLOCKS} blocks"
-            else:
-                continue
-            reasons.setdefault(why, []).append(" / ".join(pair))
-        said += [f"{name}, {workload.name}: {', '.join(pairs)}: {why}" for why, pairs in reasons.items()]
-    return tuple(said)
 
 
 def _between_parts(
@@ -177,7 +155,8 @@ def _within_parts(workloads: Mapping[str, Sequence[RatioBlocks]], long: str, dra
         "the run share: it tests the rule on the scatter that pairs of frameworks have. It has no verdict. "
         "In brackets is the central 95 % of a right program. Cuts share blocks with their centre, so the "
         f"counts depend on each other; the simulation has that too. The first {BLOCKS_ANEW} blocks of a row "
-        "compile anew, and later ones share a program, so the first cuts stand apart too.",
+        "compile anew, and later ones share a program, so the cuts of the first blocks that count stand "
+        "apart too.",
         grid(("blocks", "cuts", *KINDS), rows, numbers=frozenset(range(1, 2 + len(KINDS)))),
         *([bullets([*short, *lost])] if short or lost else []),
     ]

@@ -14,7 +14,7 @@ import msgspec
 from bench import store
 from bench.errors import RecordError, UsageError
 from bench.text import clean_lines
-from campaign import log
+from campaign import log, pack
 from campaign.log import CampaignHeader, PartRecord, Ran
 from campaign.records import FOLDER, MADE, PYTHONS, Command, Part
 from campaign.state import this_cpu
@@ -106,7 +106,7 @@ def _refuse(part: Part, record: PartRecord) -> None:
             f"{part.name} has failed: {last.fault}. A part is not repeated by itself: --anew {part.name} "
             f"keeps what is there under another name.\n{said}"
         )
-    if record.cpu != (here := this_cpu()):
+    if not record.cpu.may_equal(here := this_cpu()):
         raise RecordError(
             f"{part.name} was begun on {record.cpu.in_words()}; this is {here.in_words()}. Go on with it "
             f"there, or begin it again here with --anew {part.name}."
@@ -205,17 +205,24 @@ def settle(folder: Path, command: Command) -> None:
 def set_aside(folder: Path, name: str) -> Path:
     """Rename the folder of a part, so that it can be begun again; return where it lies now.
 
-    Raw values that were packed are in the archive under the part's name, so they are unpacked first.
+    Raw values that were packed are in the archive under the part's name. They are unpacked first, and leave
+    the archive: the program would read them as values of the part that begins again.
     """
     if not (folder / name).is_dir():
         raise UsageError(f"{name} was not begun: there is nothing to set aside.")
     number = 1
     while (other := folder / f"{name}-try-{number}").exists():
         number += 1
-    for member, content in store.archived(folder / store.ARCHIVE).items():
-        path = folder / member
-        if path.parent.name == name and not path.exists():
+    archive = folder / store.ARCHIVE
+    members = store.archived(archive)
+    packed = {member: content for member, content in members.items() if Path(member).parent.name == name}
+    for member, content in packed.items():
+        if not (path := folder / member).exists():
             store.write_durably(path, content)
+    if packed:
+        store.write_durably(
+            archive, pack.packed({one: content for one, content in members.items() if one not in packed})
+        )
     (folder / name).rename(other)
     return other
 

@@ -51,7 +51,15 @@ from bench.selftest.calibration import Rate, calibrate
 from bench.selftest.nested import SHOWN, at_lengths
 from bench.selftest.records import read_selftest
 from campaign import agreement, costs, installs, log, quoted, recipes, reference, runs, tables, validation
-from campaign.plan import LOADED_RUN, LONG_RUN, PARTS, REPEATED_RUNS, VALIDATED_RUNS, VALIDATION_PARTS
+from campaign.plan import (
+    LOADED_RUN,
+    LONG_RUN,
+    PARTS,
+    REPEATED_RUNS,
+    VALIDATED,
+    VALIDATED_RUNS,
+    VALIDATION_PARTS,
+)
 from campaign.records import Part
 
 GUEST = "guest-"
@@ -162,12 +170,34 @@ def read_agreement(folder: Path, parts: Sequence[Part] = PARTS) -> tuple[agreeme
     Raises FigureError if one of these parts is not done, and RecordError if CPUs are unequal.
     """
     records = Records(folder, parts)
-    names = [f"validation-{number}" for number in range(1, VALIDATION_PARTS + 1)]
-    used = [records.part(name) for name in (*names, *VALIDATED_RUNS)]
+    numbers = range(1, VALIDATION_PARTS + 1)
+    validations = [_validation(number, folder, records) for number in numbers]
+    used = [*validations, *(records.part(name) for name in VALIDATED_RUNS)]
     log.refuse_unequal_cpus(used)
-    by_run = [one for name in VALIDATED_RUNS for one in runs.default_ratios(name, *runs.read(folder / name))]
-    processes = [one for name in names for one in validation.read(folder / name)]
-    return agreement.agreement(processes, by_run), used[0].cpu.in_words()
+    by_run: list[runs.RunRatio] = []
+    missing: list[str] = []
+    for name in VALIDATED_RUNS:
+        run = runs.read(folder / name)
+        found = runs.default_ratios(name, *run)
+        by_run += found
+        missing += runs.lacking(name, *run, found, workloads=VALIDATED)
+    processes = [one for record in validations for one in validation.read(folder / record.name)]
+    return agreement.agreement(processes, by_run, missing=missing), used[0].cpu.in_words()
+
+
+def _validation(number: int, folder: Path, records: Records) -> log.PartRecord:
+    """Return the record of a part of the validation whose processes have all ended.
+
+    The part has failed if one of its processes has. By the plan that process's round then gives no pair, and
+    all others count.
+    """
+    name = f"validation-{number}"
+    record = log.read_part(folder, name)
+    if record is not None and record.status == "failed" and record.ran[-1].exit_status == 1:
+        ended = {one.task for one in validation.read(folder / name)}
+        if ended == set(validation.tasks(number)):
+            return record
+    return records.part(name)
 
 
 # ---- from a name to a figure

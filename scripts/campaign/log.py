@@ -11,7 +11,7 @@ import msgspec
 from bench import store
 from bench.errors import RecordError, UsageError
 from campaign.records import Part
-from campaign.state import Cpu
+from campaign.state import Cpu, kinds
 
 SCHEMA = 1
 HEADER, PART = "campaign.json", "part.json"
@@ -153,7 +153,7 @@ def refuse_unequal_cpus(records: Iterable[PartRecord]) -> None:
     by_cpu: dict[Cpu, list[str]] = {}
     for record in records:
         by_cpu.setdefault(record.cpu, []).append(record.name)
-    if len(by_cpu) > 1:
+    if len(kinds(by_cpu)) > 1:
         said = "; ".join(f"{', '.join(names)} on {cpu.in_words()}" for cpu, names in by_cpu.items())
         raise RecordError(f"parts of unequal CPUs are neither pooled nor compared: {said}.")
 

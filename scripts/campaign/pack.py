@@ -32,7 +32,7 @@ from campaign.log import CampaignHeader, PartRecord
 from campaign.page import table
 from campaign.plan import SUBJECTS
 from campaign.records import Part
-from campaign.state import Cpu
+from campaign.state import Cpu, kinds
 
 RAW = ("records.jsonl", "blocks.jsonl", "figures.jsonl", "processes.jsonl")
 """The files of raw values."""
@@ -123,8 +123,8 @@ def readme(
     tries: Mapping[str, PartRecord],
 ) -> str:
     """Return the README of the campaign's folder."""
-    kinds = dict.fromkeys(record.cpu for record in (*records.values(), *tries.values()))
-    cpus = {cpu: f"CPU {number}" for number, cpu in enumerate(kinds, start=1)}
+    alike = kinds(record.cpu for record in (*records.values(), *tries.values()))
+    cpus = {cpu: f"CPU {number}" for number, kind in enumerate(alike, start=1) for cpu in kind}
     rows = [row(part, records.get(part.name), cpus) for part in parts]
     began = (
         f"It began at {header.began_at} with commit `{header.commit[:10]}`. "
@@ -139,7 +139,7 @@ def readme(
         "failed are listed as failed.",
         began,
         *(f"- {name}: {cpu.in_words()}" for cpu, name in cpus.items()),
-        *(["Parts of unequal CPUs are neither pooled nor compared."] if len(cpus) > 1 else []),
+        *(["Parts of unequal CPUs are neither pooled nor compared."] if len(alike) > 1 else []),
         grid(("part", "subject", "status", "began", "took", "CPU", "exit statuses"), rows),
         "A command's exit status: 0 all decided, 1 a demand was not met, 3 something stayed undecided.",
         *_of_tries(tries, cpus),

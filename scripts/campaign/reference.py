@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import combinations
+from statistics import median
 
 import msgspec
 
@@ -14,10 +15,12 @@ from bench.records.schema import BlockRecord, JobRecord
 from bench.report.format import NOTHING
 from bench.report.markdown import bullets, grid
 from campaign.agreement import LEVEL, least_count, quantile, satterthwaite
-from campaign.runs import RunRatio, default_ratios
+from campaign.runs import RunRatio, default_ratios, lacking
 
 MINUTES = (5, 10, 15, 20, 30, 45, 60, 75)
 """Minutes of measuring, without training for accuracy, at which the precision is looked up."""
+BESIDE_S = 15.0
+"""A block takes no longer beside its jobs. What is longer is a pause of a run that was resumed."""
 
 
 class Repeat(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,9 +59,10 @@ def contradictions(one: Summary, other: Summary) -> tuple[Pairing, ...]:
     return tuple(pairing for pairing in pair_verdicts(one, other) if pairing.agree is False)
 
 
-def claims(summary: Summary) -> int:
-    """Return of how many pairs of backends a run says which is faster."""
-    return sum(one.differs for verdict in summary.verdicts for one in verdict.made.backends)
+def claims(summary: Summary) -> tuple[int, int]:
+    """Return of how many pairs of backends a run says which is faster, and of how many that none is."""
+    made = [one for verdict in summary.verdicts for one in verdict.made.backends]
+    return sum(one.differs for one in made), sum(one.kind == "equivalent" for one in made)
 
 
 def _pairs(names: Sequence[str], repeated: Sequence[str]) -> list[tuple[str, str]]:
@@ -80,7 +84,7 @@ class Precision(msgspec.Struct, frozen=True, kw_only=True):
 
     minutes: float
     blocks: Mapping[str, int]
-    """By workload."""
+    """Those behind the widest ratio, by workload; 0 without one."""
     half_widths: Mapping[str, float | None]
     """Of the widest ratio of the default modes, relative; None with fewer blocks than a rank needs."""
 
@@ -96,7 +100,7 @@ def block_ends(run: Run) -> dict[tuple[str, int], float]:
     """Return for each block, by workload and number, the seconds of measuring until it had ended.
 
     A block lasts until the next begins, and the last as long as its jobs. Training for accuracy does not
-    count.
+    count, nor does a pause of a run that was resumed.
     """
     blocks = sorted(run.blocks, key=lambda block: block.started_at)
     starts = [datetime.fromisoformat(block.started_at).timestamp() for block in blocks]
@@ -105,7 +109,8 @@ def block_ends(run: Run) -> dict[tuple[str, int], float]:
     for place, block in enumerate(blocks):
         jobs = [job for job in (*run.jobs, *run.copies) if _of(job) == (block.workload, block.block)]
         last = place + 1 == len(blocks)
-        whole = sum(job.wall_s for job in jobs) if last else starts[place + 1] - starts[place]
+        of_jobs = sum(job.wall_s for job in jobs)
+        whole = of_jobs if last else min(starts[place + 1] - starts[place], of_jobs + BESIDE_S)
         passed += max(0.0, whole - sum(job.learn_s or 0.0 for job in jobs))
         ends[block.workload, block.block] = passed
     return ends
@@ -124,16 +129,26 @@ def _precision_at(run: Run, ends: Mapping[tuple[str, int], float], minutes: floa
         and not (isinstance(record, BlockRecord) and (record.workload, record.block) not in kept)
     )
     cut = msgspec.structs.replace(run, records=records)
-    widths: dict[str, list[float]] = {}
+    widest: dict[str, RunRatio] = {}
     for one in default_ratios("", cut, summarise(cut)):
-        half = (one.high - one.low) / (2 * math.exp(one.log))
-        widths.setdefault(one.workload, []).append(half)
+        if one.workload not in widest or _half_width(one) > _half_width(widest[one.workload]):
+            widest[one.workload] = one
     names = [workload.name for workload in run.header.workloads]
     return Precision(
         minutes=minutes,
-        blocks={name: sum(workload == name for workload, _ in kept) for name in names},
-        half_widths={name: max(widths[name]) if name in widths else None for name in names},
+        blocks={name: widest[name].blocks if name in widest else 0 for name in names},
+        half_widths={name: _half_width(widest[name]) if name in widest else None for name in names},
     )
+
+
+def _half_width(one: RunRatio) -> float:
+    """Return half the width of a ratio's interval, relative to the ratio."""
+    return (one.high - one.low) / (2 * math.exp(one.log))
+
+
+def canary_ms(run: Run) -> float:
+    """Return the median time of the fixed product that is timed before every round."""
+    return 1000 * median(seconds for block in run.blocks for seconds in block.conditions.canary_s)
 
 
 def report(
@@ -147,14 +162,23 @@ def report(
     summaries = {name: runs[name][1] for name in others}
     pairs = _pairs(others, repeated)
     wrong = all_contradictions(summaries, repeated=repeated)
-    held = agreed >= least and not wrong and bool(found)
+    missing = [line for name in repeated for line in lacking(name, *runs[name], ratios[name])]
+    unranked = lacking(long, *runs[long], default_ratios(long, *runs[long])) if long in runs else ()
+    held = agreed >= least and not wrong and not unranked and bool(found)
     said = [
         f"{agreed} of {len(found)} ratios of two default runs agree, and at least {least} have to (binomial "
-        f"with 95 %, level {LEVEL:g}).",
+        f"with 95 %, level {LEVEL:g}). They are those of the default modes.",
         f"{len(wrong)} claims of {len(pairs)} pairs of runs contradict each other.",
         *(f"contradiction: {line}" for line in wrong),
-        "Claims: " + ", ".join(f"{name} {claims(runs[name][1])}" for name in others) + ".",
+        *(f"missing: {line}" for line in missing),
+        *(f"not ranked, which is a failure: {line}" for line in unranked),
+        "Claims of a difference, and of none larger than 2 %: "
+        + ", ".join("{} {} and {}".format(name, *claims(runs[name][1])) for name in others)
+        + ".",
         f"All ran on one CPU: {cpu}.",
+        "Median time of the canary, a fixed product: "
+        + ", ".join(f"{name} {canary_ms(runs[name][0]):.1f} ms" for name in others)
+        + ".",
     ]
     differ = [
         (one.one.workload, f"{one.one.first} / {one.one.second}", one.one.run, one.other.run,
@@ -163,12 +187,12 @@ def report(
     ]  # fmt: skip
     parts = [
         "# Do the reference runs say the same, and how precise is a run?",
-        "They agree, by the rule that was fixed beforehand." if held
-        else "They do NOT agree, by the rule that was fixed beforehand.",
+        "They agree, by the rules that were fixed beforehand." if held
+        else "They do NOT agree, by the rules that were fixed beforehand.",
         bullets(said),
         "## Precision by budget",
         f"From {long}: the widest half-width of a workload's ratios of default modes after so many minutes "
-        "of measuring, and the blocks behind it. Training for accuracy takes more time.",
+        "of measuring, and the blocks behind it. A budget also covers parity and training for accuracy.",
         precision_table(runs[long][0]) if long in runs else "It is not done yet.",
         "## Ratios in two runs",
         grid(("workload", "pair", "one run", "other run", "difference", "agree"), differ),

@@ -1,7 +1,8 @@
 """What the campaign's runs publish, as its own records: ratios of frameworks, with their intervals."""
 
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,13 @@ from bench.analysis.carry_over import Effects, largest_move
 from bench.analysis.comparison import Comparison, Standing, Verdict
 from bench.analysis.statistics import MARGIN, block_difference
 from bench.analysis.summary import Summary, summarise
+from bench.errors import RecordError
 from bench.records.runs import Run, read_run
+from campaign.records import FRAMEWORKS
+
+PAIRS = tuple(combinations(sorted(FRAMEWORKS), 2))
+FEWEST_BLOCKS = 3
+"""A ratio of fewer blocks is not ranked."""
 
 
 class RunRatio(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,8 +62,10 @@ class RatioBlocks(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def read(folder: Path) -> tuple[Run, Summary]:
-    """Return a run and what is derived from it."""
+    """Return a run and what is derived from it; raise RecordError if lines of it cannot be read."""
     run = read_run(folder)
+    if run.rejected:
+        raise RecordError(f"{folder.name} has lines that cannot be read: {'; '.join(run.rejected)}")
     return run, summarise(run)
 
 
@@ -66,6 +75,37 @@ def default_ratios(name: str, run: Run, summary: Summary) -> tuple[RunRatio, ...
     `first` comes before `second` in the alphabet. A workload that was disturbed gives none.
     """
     return tuple(_oriented(name, one) for _, one in _default_comparisons(run, summary))
+
+
+def lacking(
+    name: str,
+    run: Run,
+    summary: Summary,
+    ratios: Sequence[RunRatio],
+    workloads: Collection[str] | None = None,
+) -> tuple[str, ...]:
+    """Return in words which pairs of frameworks a run does not give, or not in enough blocks, and why.
+
+    `workloads` names those that are looked at; None: all.
+    """
+    found = {(one.workload, one.first, one.second): one for one in ratios}
+    disturbed = {one.workload for one in summary.verdicts if one.level == "tuned" and one.disturbed}
+    said = []
+    for workload in run.header.workloads:
+        if workloads is not None and workload.name not in workloads:
+            continue
+        reasons: dict[str, list[str]] = {}
+        for pair in PAIRS:
+            one = found.get((workload.name, *pair))
+            if one is None:
+                why = "disturbed" if workload.name in disturbed else "not compared"
+            elif one.blocks < FEWEST_BLOCKS:
+                why = f"fewer than {FEWEST_BLOCKS} blocks"
+            else:
+                continue
+            reasons.setdefault(why, []).append(" / ".join(pair))
+        said += [f"{name}, {workload.name}: {', '.join(pairs)}: {why}" for why, pairs in reasons.items()]
+    return tuple(said)
 
 
 def default_blocks(name: str, run: Run, summary: Summary) -> tuple[RatioBlocks, ...]:

@@ -7,8 +7,9 @@ between parts.
 
 import hashlib
 import os
+import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -38,10 +39,31 @@ class Cpu(msgspec.Struct, frozen=True, kw_only=True):
     """The CPUs that a process may keep busy."""
     memory_gib: int
     """Rounded, as two machines of a kind differ by some pages."""
+    family: int | None = None
+    """The maker's numbers of the design: two can have the name `AMD EPYC`. The first parts have none."""
+    variant: int | None = None
+
+    def may_equal(self, other: "Cpu") -> bool:
+        """Whether nothing differs that both record."""
+        ours, theirs = msgspec.structs.astuple(self), msgspec.structs.astuple(other)
+        return all(one == two or None in (one, two) for one, two in zip(ours, theirs, strict=True))
 
     def in_words(self) -> str:
         flags = ", ".join(self.flags) or "neither AVX2 nor AVX-512"
-        return f"{self.model}, {self.cpus} CPUs, {self.memory_gib} GiB, {flags}"
+        design = "" if self.family is None else f" (family {self.family}, model {self.variant})"
+        return f"{self.model}{design}, {self.cpus} CPUs, {self.memory_gib} GiB, {flags}"
+
+
+def kinds(cpus: Iterable[Cpu]) -> list[list[Cpu]]:
+    """Return the different records of CPUs, those together that may be one kind."""
+    found: list[list[Cpu]] = []
+    for cpu in dict.fromkeys(cpus):
+        kind = next((kind for kind in found if all(cpu.may_equal(other) for other in kind)), None)
+        if kind is None:
+            found.append([cpu])
+        else:
+            kind.append(cpu)
+    return found
 
 
 def this_cpu() -> Cpu:
@@ -53,7 +75,14 @@ def this_cpu() -> Cpu:
         flags=tuple(flag for flag in CPU_FLAGS if flag in flags),
         cpus=usable_cpus(),
         memory_gib=round(memory_bytes() / 2**30),
+        family=_number("cpu family", text),
+        variant=_number("model", text),
     )
+
+
+def _number(name: str, cpuinfo: str) -> int | None:
+    found = re.search(rf"^{name}\s*: (\d+)$", cpuinfo, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def state_of(root: Path, paths: Sequence[str] = MEASURED) -> str:

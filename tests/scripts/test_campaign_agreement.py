@@ -14,7 +14,7 @@ from scipy import stats
 
 from campaign import agreement as agreeing
 from campaign import power
-from campaign.agreement import agreement, clopper_pearson, least_count, quantile, ratios, report
+from campaign.agreement import agreement, least_count, quantile, ratios, report
 from campaign.plan import ROUNDS_A_PART, VALIDATED, VALIDATION_PARTS
 from campaign.records import FRAMEWORKS
 from campaign.runs import RunRatio
@@ -160,12 +160,6 @@ def test_so_many_have_to_agree_that_chance_alone_seldom_falls_below(n, least):
     assert stats.binom.cdf(least - 1, n, 0.95) <= 0.01 < stats.binom.cdf(least, n, 0.95)
 
 
-@pytest.mark.parametrize(("hits", "of"), [(0, 9), (5, 9), (9, 9)])
-def test_a_rate_has_clopper_and_pearsons_interval(hits, of):
-    expected = stats.binomtest(hits, of).proportion_ci(0.95, method="exact")
-    assert clopper_pearson(hits, of) == pytest.approx((expected.low, expected.high))
-
-
 def test_runs_that_measure_right_agree():
     """The rule's level is 1 % for independent comparisons; those here share processes."""
     chance = np.random.default_rng(2)
@@ -287,10 +281,12 @@ def test_the_report_shows_how_slowly_each_framework_begins():
 def test_the_report_has_the_answer_first_and_every_comparison():
     chance = np.random.default_rng(6)
     right = report(agreement(alone(chance), by_runs(chance)), cpu="a CPU")
-    assert "They do, by the rule" in right.split("##")[0]
+    assert "The two methods agree, by the rule" in right.split("##")[0]
     assert right.count("| run-3 |") == 9
     wrong = report(agreement(alone(chance), by_runs(chance, bias=0.1)), cpu="a CPU")
-    assert "They do NOT" in wrong.split("##")[0]
+    assert "The two methods do NOT agree" in wrong.split("##")[0]
+    lacking = report(agreement(alone(chance), by_runs(chance), missing=["run-1, mnist-mlp"]), cpu="a CPU")
+    assert "- missing: run-1, mnist-mlp" in lacking
     assert "![" not in wrong
 
 

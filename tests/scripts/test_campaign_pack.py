@@ -109,6 +109,18 @@ def test_a_part_that_is_begun_again_takes_its_packed_values_along(folder):
     assert read_run(kept).records == before.records
 
 
+def test_a_part_that_is_begun_again_reads_nothing_of_what_was_packed(folder):
+    (folder / "validation-1").mkdir()
+    store.append_line(folder / "validation-1/processes.jsonl", b"before")
+    pack.pack(folder)
+    kept = execute.set_aside(folder, "validation-1")
+    (folder / "validation-1").mkdir()
+    assert store.content(folder / "validation-1/processes.jsonl") == b""
+    assert store.content(kept / "processes.jsonl") == b"before\n"
+    assert "validation-1/processes.jsonl" not in store.archived(folder / store.ARCHIVE)
+    assert "run-default-1/records.jsonl" in store.archived(folder / store.ARCHIVE)
+
+
 def test_files_stay_if_the_archive_does_not_hold_them(folder, monkeypatch):
     monkeypatch.setattr(pack, "packed", lambda members: lzma.compress(b"\0" * 10240))
     with pytest.raises(RecordError, match="does not hold what was packed"):

@@ -8,12 +8,12 @@ import msgspec
 import numpy as np
 import pytest
 from synthetic import MODES, make_cell, simple_run
-from test_campaign_agreement import RATES, alone
+from test_campaign_agreement import RATES, alone, died, process
 from test_campaign_run import record_of
 
 from bench import store
 from bench.errors import RecordError
-from bench.records.runs import append_record, create_run
+from bench.records.runs import append_record, create_run, read_run
 from campaign import __main__ as command
 from campaign import figures, log, validation
 from campaign.figures import FigureError
@@ -51,7 +51,7 @@ def root(tmp_path: Path, monkeypatch) -> Path:
 
 def test_the_validation_is_written_from_all_its_parts_and_the_reference_runs(root, capsys):
     assert command.main(["--validation"], root=root, parts=PARTS) == 0
-    assert capsys.readouterr().out.startswith("results/campaign/VALIDATION.md: They do, by the rule")
+    assert capsys.readouterr().out.startswith("results/campaign/VALIDATION.md: The two methods agree, by")
     text = (root / log.FOLDER / "VALIDATION.md").read_text()
     assert "of 36 comparisons agree, and at least 31 have to" in text
     assert "of 36 agree by the run's plain ratio" in text
@@ -60,6 +60,41 @@ def test_the_validation_is_written_from_all_its_parts_and_the_reference_runs(roo
     records = figures.Records(root / log.FOLDER)
     assert figures.figure("validation agreed", records).endswith(" of 36")
     assert figures.figure("validation contained", records).endswith(" of 36")
+
+
+def test_a_process_that_failed_costs_its_round_and_not_the_validation(root, capsys):
+    folder, name = root / log.FOLDER, f"validation-{VALIDATION_PARTS}"
+    (folder / name / validation.RECORDS).unlink()
+    first, *others = [
+        msgspec.structs.replace(
+            process(task.workload, task.backend, RATES[task.backend]), part=VALIDATION_PARTS, task=task
+        )
+        for task in validation.tasks(VALIDATION_PARTS)
+    ]
+    ran = log.Ran(number=0, command=("python",), started_at="", wall_s=1.0, exit_status=1)
+    log.write_part(folder, msgspec.structs.replace(record_of(find_part(name), "failed"), ran=(ran,)))
+    for one in others:
+        store.append(folder / name / validation.RECORDS, one)
+    with pytest.raises(FigureError, match=f"part {name} is failed"):
+        command.main(["--validation"], root=root, parts=PARTS)
+    store.append(folder / name / validation.RECORDS, died(first))
+    assert command.main(["--validation"], root=root, parts=PARTS) == 0
+    text = (folder / "VALIDATION.md").read_text()
+    assert text.count("- failed: ") == 1
+    assert f"| {first.task.workload} | " in text
+    assert "| 20 |" in text
+
+
+def test_what_a_run_does_not_give_is_named(root, capsys):
+    folder, name = root / log.FOLDER, "run-default-2"
+    run = read_run(folder / name)
+    lines = [store.encoded(one) for one in run.records if "torch" not in str(getattr(one, "spec", ""))]
+    (folder / name / "records.jsonl").write_bytes(b"".join(line + b"\n" for line in lines))
+    assert command.main(["--validation"], root=root, parts=PARTS) == 0
+    text = (folder / "VALIDATION.md").read_text()
+    for workload in VALIDATED:
+        assert f"missing: {name}, {workload}: jax / torch, tensorflow / torch: not compared" in text
+    assert "of 30 comparisons agree" in text
 
 
 def test_nothing_is_written_before_all_is_measured(root):
@@ -85,7 +120,7 @@ def test_a_part_of_another_cpu_is_not_pooled(root, name, option):
 def test_the_reference_runs_have_a_report(root, capsys):
     assert command.main(["--reference"], root=root, parts=PARTS) == 0
     text = (root / log.FOLDER / "REFERENCE.md").read_text()
-    assert "They agree, by the rule" in text
+    assert "They agree, by the rules" in text
     assert "of 27 ratios of two default runs agree, and at least 22 have to" in text
     assert "0 claims of 9 pairs of runs contradict each other" in text
     assert "## Precision by budget" in text

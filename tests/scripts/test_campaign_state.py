@@ -87,4 +87,20 @@ def test_a_cpu_has_the_flags_that_matter_and_no_host(monkeypatch, tmp_path):
     assert (found.model, found.flags) == ("Some CPU", ("avx2",))
     assert found.cpus >= 1
     assert "avx2" in found.in_words()
-    assert set(state.Cpu.__struct_fields__) == {"model", "flags", "cpus", "memory_gib"}
+    assert set(state.Cpu.__struct_fields__) == {"model", "flags", "cpus", "memory_gib", "family", "variant"}
+
+
+def test_two_designs_of_one_name_are_two_kinds(monkeypatch, tmp_path):
+    monkeypatch.setattr(state, "_CPUINFO", tmp_path / "cpuinfo")
+
+    def found(numbers: str) -> state.Cpu:
+        (tmp_path / "cpuinfo").write_text(f"{numbers}model name : Some CPU\nflags : fpu avx avx2 sse\n")
+        return state.this_cpu()
+
+    first = found("cpu family\t: 23\nmodel\t\t: 49\n")
+    second, third = found("cpu family\t: 25\nmodel\t\t: 1\n"), found("cpu family\t: 25\nmodel\t\t: 17\n")
+    unknown = found("")
+    assert (first.family, first.variant, unknown.family) == (23, 49, None)
+    assert "Some CPU (family 23, model 49), " in first.in_words()
+    assert state.kinds([first, second, first, third]) == [[first], [second], [third]]
+    assert state.kinds([unknown, first, second]) == [[unknown, first], [second]]
