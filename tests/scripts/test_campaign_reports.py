@@ -164,3 +164,10 @@ def test_raw_values_are_packed_and_reports_stay_the_same(root, capsys):
     command.main(["--validation"], root=root, parts=PARTS)
     assert (folder / "VALIDATION.md").read_bytes() == before
     assert "| validation-3 | validation by another method | done |" in (folder / "README.md").read_text()
+
+
+def test_a_run_with_a_line_that_cannot_be_read_is_refused(root):
+    with (root / log.FOLDER / "run-default-2" / "records.jsonl").open("ab") as file:
+        file.write(b"{damaged\n")
+    with pytest.raises(RecordError, match=r"run-default-2 has lines that cannot be read: .*line"):
+        command.main(["--reference"], root=root, parts=PARTS)
