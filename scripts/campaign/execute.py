@@ -1,6 +1,8 @@
 """Run one part: its commands in order, each begun or gone on with, and recorded as it ends."""
 
+import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from campaign.state import this_cpu
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 _LAST_LINES = 40
+_ASSIGNMENT = re.compile(r"[A-Z_]+=")
 _BURN = """\
 import os, random, time
 chance, parent = random.Random(5), os.getppid()
@@ -121,18 +124,19 @@ def _run(number: int, part: Part, place: Place, record: PartRecord, start: Start
     folder = place.folder / part.name
     made = made_folder(place.root / folder, command)
     words = command.arguments if made is None else (command.resume or command.arguments)
+    own, words = split_variables(words)
     arguments = fill(words, folder=folder, made=made, pythons=place.pythons, backends=command.pythons)
     python = sys.executable
     if command.interpreter == "tests":
         if "tests" not in place.pythons:
             raise UsageError(f"{part.name} needs --python tests=PATH: the environment that holds pytest.")
         python = str(place.root / place.pythons["tests"])
-    shown = ("python", *arguments)
+    shown = (*(f"{name}={value}" for name, value in own.items()), "python", *arguments)
     print(f"{part.name}, command {number + 1} of {len(part.commands)}: {' '.join(shown)}", flush=True)
     started_at, began = log.now(), time.monotonic()
     burning = subprocess.Popen([sys.executable, "-c", _BURN]) if command.burns else None
     try:
-        status, lines = start((python, *arguments), place.root, variables(os.environ, arguments))
+        status, lines = start((python, *arguments), place.root, variables(os.environ, arguments) | own)
     except KeyboardInterrupt:
         ran = Ran(
             number=number, command=shown, started_at=started_at, wall_s=time.monotonic() - began,
@@ -152,6 +156,13 @@ def _run(number: int, part: Part, place: Place, record: PartRecord, start: Start
     )  # fmt: skip
     changed = msgspec.structs.replace(record, ran=(*record.ran, ran))
     return msgspec.structs.replace(changed, status="failed", ended_at=log.now()) if fault else changed
+
+
+def split_variables(words: Sequence[str]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the variables that a command's first words set, and its other words."""
+    rest = tuple(itertools.dropwhile(_ASSIGNMENT.match, words))
+    pairs = (word.partition("=") for word in words[: len(words) - len(rest)])
+    return {name: value for name, _, value in pairs}, rest
 
 
 def fill(

@@ -45,6 +45,19 @@ def bench_run(*options: str, **more: object) -> Command:
     return _changed(command, more)
 
 
+ONEDNN = ("TF_ENABLE_ONEDNN_OPTS", "1")
+"""Switches TensorFlow's oneDNN on, as TensorFlow does by itself only on CPUs with newer instructions. Without
+it the reference runs on an older CPU would not show TensorFlow at its best (docs/performance.md)."""
+_WITH_ONEDNN = "TensorFlow's oneDNN is switched on, as it is by default on CPUs with AVX-512 VNNI."
+
+
+def with_onednn(command: Command) -> Command:
+    """Return a command that switches TensorFlow's oneDNN on, also where it is resumed."""
+    words = ("=".join(ONEDNN),)
+    resume = (*words, *command.resume) if command.resume else ()
+    return _changed(command, {"arguments": (*words, *command.arguments), "resume": resume})
+
+
 def _changed(command: Command, changes: Mapping[str, object]) -> Command:
     return msgspec.structs.replace(command, **changes)
 
@@ -107,13 +120,13 @@ def default_run(number: int, *apart_from: str) -> Part:
         name=f"run-default-{number}",
         number=1,
         question=question,
-        measures=f"{measures} Three runs hours apart, with seeds 0, 1 and 2.",
+        measures=f"{measures} {_WITH_ONEDNN} Three runs hours apart, with seeds 0, 1 and 2.",
         rule=_AGREE,
         level="claims: 0.02 (Holm, in each family); intervals: 95 %; the count: 0.01",
         failure="Two claims that contradict each other, or a count below the limit. A workload that the run "
         "does not rank is named.",
         minutes=21,
-        commands=(bench_run("--seed", str(number - 1)),),
+        commands=(with_onednn(bench_run("--seed", str(number - 1))),),
         apart_from=apart_from,
         hours=HOURS_APART if apart_from else 0.0,
     )
@@ -193,7 +206,7 @@ def validation(part: int) -> Part:
         measures=f"{ROUNDS_A_PART} rounds of one fresh process of each framework on {', '.join(VALIDATED)}, "
         f"each round in a random order of its own and with a seed that its frameworks share, one process at "
         f"a time: build, one untimed step, then a timed training of {', '.join(map(str, EPOCHS.values()))} "
-        f"epochs. The first tenth of the first epoch is timed by itself too. Seed {SEED}. "
+        f"epochs. The first tenth of the first epoch is timed by itself too. {_WITH_ONEDNN} Seed {SEED}. "
         f"{VALIDATION_PARTS} parts hours apart give {VALIDATION_PARTS * ROUNDS_A_PART} rounds.",
         rule="A ratio is paired by round: the mean over the rounds of all parts of the difference of two "
         "logarithms of samples/s, with Student's interval of these differences. A round in which one of the "
@@ -212,7 +225,8 @@ def validation(part: int) -> Part:
         minutes=26,
         commands=(
             Command(
-                arguments=("-m", "campaign.validation", FOLDER, str(part), PYTHONS), report="processes.jsonl"
+                arguments=("-m", "campaign.validation_onednn", FOLDER, str(part), PYTHONS),
+                report="processes.jsonl",
             ),
         ),
         apart_from=before[-1:],
@@ -290,26 +304,26 @@ PARTS: tuple[Part, ...] = (
         name=LONG_RUN,
         number=1,
         question="How precise does a run get with more time?",
-        measures="The default run, for 90 minutes, without training for accuracy.",
+        measures=f"The default run, for 90 minutes, without training for accuracy. {_WITH_ONEDNN}",
         rule="The widest half-width of each workload's ratios after 5 to 75 minutes of measuring: a table by "
         "which to choose a budget. Its claims do not contradict those of the default runs.",
         level="intervals: 95 %; claims: 0.02 in a family",
         failure="A claim that contradicts one of a default run, or a workload that is not ranked.",
         minutes=92,
-        commands=(bench_run("--budget", "90m", "--seeds", "0", "--seed", "10"),),
+        commands=(with_onednn(bench_run("--budget", "90m", "--seeds", "0", "--seed", "10")),),
     ),
     Part(
         name=LOADED_RUN,
         number=1,
         question="Does a run beside a busy program claim anything wrong?",
         measures="The default run, while another process keeps one core busy for a third of the time, in "
-        "spells of some seconds.",
+        f"spells of some seconds. {_WITH_ONEDNN}",
         rule="No claim contradicts one of the default runs. The number of its claims is published beside it.",
         level="claims: 0.02 in a family",
         failure="A claim that contradicts one of a default run. To claim nothing is no failure of the rule, "
         "but then it shows nothing.",
         minutes=22,
-        commands=(bench_run("--seed", "20", burns=True),),
+        commands=(with_onednn(bench_run("--seed", "20", burns=True)),),
     ),
     Part(
         name="learning-quick",

@@ -18,6 +18,7 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     """A command of a part, without its interpreter."""
 
     arguments: tuple[str, ...]
+    """As in a shell, the first may set variables: `NAME=VALUE`."""
     resume: tuple[str, ...] = ()
     """The arguments that go on with it; empty: those that began it do."""
     makes: str = ""

@@ -10,7 +10,7 @@ from test_docs import parse
 from bench.errors import UsageError
 from campaign import plan
 from campaign.cuts import CUT
-from campaign.execute import fill
+from campaign.execute import fill, split_variables
 from campaign.plan import MOST_MINUTES, PARTS, SUBJECTS, find_part
 from campaign.records import Part
 
@@ -62,7 +62,8 @@ def bench_commands() -> list[tuple[str, str]]:
     found = []
     for part in PARTS:
         for command in part.commands:
-            for words in filter(None, (command.arguments, command.resume)):
+            for whole in filter(None, (command.arguments, command.resume)):
+                _, words = split_variables(whole)
                 if words[:2] == ("-m", "bench"):
                     given = fill(
                         words, folder=Path("results/x"), made=Path("run-x"), pythons={"torch": "p"},
@@ -70,6 +71,23 @@ def bench_commands() -> list[tuple[str, str]]:
                     )  # fmt: skip
                     found.append((part.name, " ".join(given[2:])))
     return found
+
+
+def without_onednn(part: Part) -> list[str]:
+    """Return the commands of a part that leave TensorFlow's oneDNN to its own choice."""
+    return [
+        " ".join(words)
+        for command in part.commands
+        for words in filter(None, (command.arguments, command.resume))
+        if plan.ONEDNN not in split_variables(words)[0].items() and "campaign.validation_onednn" not in words
+    ]
+
+
+def test_the_reference_runs_and_the_validation_measure_the_same_program():
+    """One with oneDNN and one without it are two programs in TensorFlow."""
+    names = (*plan.VALIDATED_RUNS, plan.LOADED_RUN, *(f"validation-{number}" for number in (1, 2, 3)))
+    assert [found for name in names for found in without_onednn(find_part(name))] == []
+    assert without_onednn(find_part("keras")) != []
 
 
 @pytest.mark.parametrize(("name", "command"), bench_commands())

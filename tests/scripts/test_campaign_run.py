@@ -365,6 +365,24 @@ def test_a_run_gets_the_variables_that_it_would_have_without_the_campaign():
     assert execute.variables(given, ("-m", "campaign.validation")) == given
 
 
+def test_a_command_sets_its_own_variables(root):
+    given = []
+
+    def start(words, root, environment):
+        given.append((list(words[1:]), environment.get("OWN_CHOICE")))
+        return 0, ()
+
+    command = make_command(
+        arguments=("OWN_CHOICE=a=b", "-m", "bench", "X=1"), resume=(), makes="", report="", pythons=()
+    )
+    part = make_part(command)
+    place = Place(root=root, pythons={})
+    header = log.begin(place.campaign, [part], state="s", method="m", commit="c")
+    record = execute.run_part(part, place, header, commit="c", start=start)
+    assert given == [(["-m", "bench", "X=1"], "a=b")]
+    assert record.ran[0].command == ("OWN_CHOICE=a=b", "python", "-m", "bench", "X=1")
+
+
 def test_only_one_process_runs_parts(tmp_path):
     with log.alone(tmp_path), pytest.raises(UsageError, match="another process"), log.alone(tmp_path):
         pass

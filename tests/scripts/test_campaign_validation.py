@@ -16,8 +16,8 @@ from hypothesis import strategies as some
 from backends.info import BackendInfo, Mode
 from bench.errors import UsageError
 from bench.measuring import variables as harness
-from campaign import train_alone, validation
-from campaign.plan import SEED, VALIDATED
+from campaign import train_alone, validation, validation_onednn
+from campaign.plan import ONEDNN, SEED, VALIDATED
 from campaign.validation import Process, Task, measure, read, tasks
 
 HERE = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
@@ -214,6 +214,25 @@ def test_a_process_has_the_environment_of_a_run(info, tmp_path, monkeypatch):
     assert differ <= {harness.PADDING_VARIABLE} | threads
     assert len(own[validation.PADDING]) == 77
     assert "SECRET_OF_THE_USER" not in own
+
+
+def test_the_planned_validation_switches_onednn_on_as_its_runs_do(tmp_path, monkeypatch):
+    name, value = ONEDNN
+    monkeypatch.setattr(validation_onednn.cache, "fetch", lambda name, **more: None)
+    asked = []
+
+    def stopped(task, info, *, more, **others):
+        asked.append(more)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(validation, "run", stopped)
+    every = [f"--python={info.name}={sys.executable}" for info in validation.INFOS]
+    with pytest.raises(KeyboardInterrupt):
+        validation_onednn.main([str(tmp_path), "1", *every])
+    assert asked == [{name: value}]
+    monkeypatch.setenv(name, value)
+    for info in validation.INFOS:
+        assert harness.worker_environment(info, "cpu", tmp_path, hash_seed=5)[name] == value
 
 
 def test_the_workloads_and_frameworks_are_those_that_a_run_measures():
