@@ -28,7 +28,7 @@ from bench.report.markdown import grid
 from bench.run.report import markdown
 from campaign import log
 from campaign.cuts import CUT
-from campaign.log import CampaignHeader, PartRecord
+from campaign.log import Amendment, CampaignHeader, PartRecord
 from campaign.page import table
 from campaign.plan import SUBJECTS
 from campaign.records import Part
@@ -143,16 +143,24 @@ def readme(
         grid(("part", "subject", "status", "began", "took", "CPU", "exit statuses"), rows),
         "A command's exit status: 0 all decided, 1 a demand was not met, 3 something stayed undecided.",
         *_of_tries(tries, cpus),
-        *(["## Changes of the plan after it began"] if header and header.amendments else []),
-        *(
-            f"- {one.part}, {one.at}, commit `{one.commit[:10]}`: {one.reason}"
-            for one in (header.amendments if header else ())
-        ),
+        *_of_amendments(header.amendments if header else ()),
         "## Left out",
         table(("subject", "asked", "planned", "why"),
              [(SUBJECTS[one.number], one.asked, one.planned, one.why) for one in CUT]),
     ]  # fmt: skip
     return "\n\n".join(lines) + "\n"
+
+
+def _of_amendments(amendments: Sequence[Amendment]) -> list[str]:
+    """Return the section of the plan's changes; one that several parts share is one entry."""
+    changes: dict[tuple[str, str], list[Amendment]] = {}
+    for one in amendments:
+        changes.setdefault((one.commit, one.reason), []).append(one)
+    entries = [
+        f"- {', '.join(one.part for one in same)}, {same[0].at}, commit `{commit[:10]}`: {reason}"
+        for (commit, reason), same in changes.items()
+    ]
+    return ["## Changes of the plan after it began", *entries] if entries else []
 
 
 def row(part: Part, record: PartRecord | None, cpus: Mapping[Cpu, str]) -> tuple[str, ...]:

@@ -163,3 +163,17 @@ def test_the_readme_lists_what_was_kept_when_a_part_began_again(folder):
     assert "| run-default-1 | reference runs | left |" in text
     assert "## Earlier tries" in text
     assert "| run-default-1-try-1 | done |" in text
+
+
+def test_a_change_of_the_plan_that_several_parts_share_is_one_entry():
+    changes = [("a", "first"), ("b", "second"), ("c", "first")]
+    amendments = [
+        log.Amendment(part=part, reason=reason, at=f"at {part}", commit="c" * 40, before="", after="")
+        for part, reason in changes
+    ]
+    header = log.CampaignHeader(
+        state="s", method="m", commit="c", began_at="t", plan={}, amendments=tuple(amendments)
+    )
+    text = pack.readme(header, {}, [], {})
+    assert "\n- a, c, at a, commit `cccccccccc`: first\n" in text
+    assert "\n- b, at b, commit `cccccccccc`: second\n" in text
