@@ -28,8 +28,8 @@ from bench.analysis.summary import summarise  # noqa: E402
 from bench.records.runs import Run, read_run  # noqa: E402
 
 RUNS = {
-    "default modes": ("run-default-1", "run-default-2"),
-    "all modes": ("modes-mnist-softmax", "modes-mnist-mlp", "modes-mnist-cnn"),
+    "default modes": ("guest-avx512", "guest-avx512-2"),
+    "all modes": ("campaign/modes-mnist-softmax", "campaign/modes-mnist-mlp", "campaign/modes-mnist-cnn"),
 }
 """The published runs of three frameworks on a machine that nothing else disturbed on purpose."""
 FEWEST = 3
@@ -146,7 +146,7 @@ def main() -> None:
     asked = parser.parse_args()
     for group, names in RUNS.items():
         print(f"{group}:")
-        found = [pair for name in names for pair in pairs(read_run(ROOT / "results" / "campaign" / name))]
+        found = [pair for name in names for pair in pairs(read_run(ROOT / "results" / name))]
         trimming(found) if asked.question == "trimming" else windows(found)
 
 
