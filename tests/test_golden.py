@@ -12,7 +12,7 @@ from bench.report.markdown import document
 from bench.run.report import short
 from bench.run.report.export import to_json
 
-ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent.parent / "results"
 GOLDEN = Path(__file__).parent / "golden"
 
 
@@ -26,5 +26,6 @@ FORMS = {"json": lambda run: to_json(summarise(run)), "csv": to_csv, "md": short
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.name)
 def test_a_published_run_gives_the_same_figures_and_words(path: Path) -> None:
-    run = read_run(ROOT / "results" / "campaign" / path.stem)
+    (folder,) = (one for one in (RESULTS / path.stem, RESULTS / "campaign" / path.stem) if one.is_dir())
+    run = read_run(folder)
     assert FORMS[path.suffix[1:]](run) == path.read_text(encoding="utf-8")
