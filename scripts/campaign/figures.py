@@ -25,6 +25,8 @@ The words after `figure:` name a part, or a run of another machine (`guest-…`)
 - `PART costs`: a table of what a benchmark of the program's own costs printed, with the aims;
 - `PART installs`: a table of what an installation of each framework takes;
 - `reference precision`: a table of the precision that a run reaches in time;
+- `PART,PART speed`: a table of how the ratios of these runs change on a slower machine; `PART,PART canary`:
+  the shortest and the longest time of the canary in them;
 - `PART recipes`, `PART,PART recipes`: a table of the last figures of each recipe of a notebook, beside ours;
 - `PART outside`, `PART,PART outside`: how many verdicts on single values of softmax recipes say "outside";
 - `REPORT | COLUMN`: the first table of a report that has such a column, such as `gate/GATE.md | was so`;
@@ -50,7 +52,19 @@ from bench.records.runs import Run
 from bench.selftest.calibration import Rate, calibrate
 from bench.selftest.nested import SHOWN, at_lengths
 from bench.selftest.records import read_selftest
-from campaign import agreement, costs, installs, log, quoted, recipes, reference, runs, tables, validation
+from campaign import (
+    agreement,
+    costs,
+    installs,
+    log,
+    quoted,
+    recipes,
+    reference,
+    runs,
+    speed,
+    tables,
+    validation,
+)
 from campaign.plan import (
     LOADED_RUN,
     LONG_RUN,
@@ -252,6 +266,9 @@ def _of_a_part(words: Sequence[str], records: Records) -> str:
         case [parts, ("recipes" | "outside") as what]:
             followed = recipes.read([records.folder_of(part) for part in parts.split(",")])
             shown = recipes.last_figures(followed) if what == "recipes" else recipes.outside(followed)
+        case [parts, ("speed" | "canary") as what]:
+            measured = {part: records.whole_run(part) for part in parts.split(",")}
+            shown = speed.span(measured) if what == "canary" else f"\n\n{speed.table(measured)}\n\n"
         case [part, ("minutes" | "cpu") as what]:
             record = records.part(part)
             shown = f"{record.minutes:.0f}" if what == "minutes" else record.cpu.in_words()
